@@ -1,0 +1,1 @@
+"""Speech recognition: models, engines, voice activity, and the batching of chunks across requests."""

@@ -1,0 +1,106 @@
+"""Audio as the pipeline sees it: 16 kHz mono, positions counted in samples of the original timeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SAMPLE_RATE = 16_000
+"""Samples a second of prepared audio; what every Whisper model was trained on (Radford et al., 2022, §2.2)."""
+
+BYTES_PER_SAMPLE = 2
+"""Prepared audio is signed 16-bit little-endian."""
+
+
+def to_samples(seconds: float) -> int:
+    """Seconds as a whole number of samples, rounded to the nearest."""
+    return round(seconds * SAMPLE_RATE)
+
+
+def to_seconds(samples: int) -> float:
+    """Samples as seconds."""
+    return samples / SAMPLE_RATE
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """A half-open stretch ``[start, end)`` of the original timeline, in samples."""
+
+    start: int
+    end: int
+
+    @property
+    def samples(self) -> int:
+        """Length in samples."""
+        return self.end - self.start
+
+    @property
+    def start_s(self) -> float:
+        """Start in seconds."""
+        return to_seconds(self.start)
+
+    @property
+    def end_s(self) -> float:
+        """End in seconds."""
+        return to_seconds(self.end)
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return to_seconds(self.samples)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Audio given to the model in one go: speech spans of one file, laid end to end without the silence between.
+
+    Attributes:
+        index: position among the task's chunks, from 0.
+        part: number of the prepared-audio part that holds it (a chunk never lies in two).
+        part_start: where that part begins on the original timeline, in samples.
+        spans: what it is made of, in order, not overlapping; together at most 30 s.
+    """
+
+    index: int
+    part: int
+    part_start: int
+    spans: tuple[Span, ...]
+
+    @property
+    def start_s(self) -> float:
+        """Where it begins on the original timeline, in seconds."""
+        return self.spans[0].start_s
+
+    @property
+    def end_s(self) -> float:
+        """Where it ends on the original timeline, in seconds."""
+        return self.spans[-1].end_s
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds of audio the model hears (the spans, without what lies between them)."""
+        return to_seconds(sum(span.samples for span in self.spans))
+
+    @property
+    def byte_range(self) -> tuple[int, int]:
+        """Offset and length in bytes, within its part, from the first span's start to the last span's end."""
+        first, last = self.spans[0], self.spans[-1]
+        return (first.start - self.part_start) * BYTES_PER_SAMPLE, (last.end - first.start) * BYTES_PER_SAMPLE
+
+    def to_timeline(self, time_s: float, *, is_end: bool = False) -> float:
+        """Maps a time within the chunk's audio to the original timeline.
+
+        Args:
+            time_s: seconds from the chunk's first sample.
+            is_end: at a joint between two spans, an end belongs to the earlier one and a start to the later one.
+        """
+        remaining = max(0, to_samples(time_s))
+        for span in self.spans:
+            if remaining < span.samples or (is_end and remaining == span.samples):
+                return to_seconds(span.start + remaining)
+            remaining -= span.samples
+        return self.end_s
+
+
+def part_key(task_prefix: str, part: int) -> str:
+    """Media key of one part of a task's prepared audio."""
+    return f"{task_prefix}/pcm/{part:05d}.s16le"

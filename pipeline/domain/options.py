@@ -1,0 +1,92 @@
+"""What a client may ask of a transcription, with the defaults and the limits of each option.
+
+Names, types and meaning are faster-whisper's, so that nobody has to learn a second vocabulary. The constraints are
+``annotated_types``: the HTTP edge derives its validation and its documentation from this one class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Annotated, Any
+
+from annotated_types import Ge, Le, MaxLen, MinLen
+
+
+class TaskType(StrEnum):
+    """``transcribe`` keeps the language of the speech, ``translate`` turns it into English."""
+
+    TRANSCRIBE = "transcribe"
+    TRANSLATE = "translate"
+
+
+DEFAULT_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+"""The fallback ladder of Whisper's paper (Radford et al., 2022, §4.5): greedy first, then ever more random."""
+
+Probability = Annotated[float, Ge(0.0), Le(1.0)]
+Temperature = Annotated[float, Ge(0.0), Le(2.0)]
+Seconds = Annotated[float, Ge(0.0)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscriptionOptions:
+    """How one recording is to be decoded."""
+
+    task_type: TaskType = TaskType.TRANSCRIBE
+    """Transcribe in the language spoken, or translate into English."""
+    language: str | None = None
+    """Language of the speech as an ISO 639-1 code (`en`, `de`, `zh` …). Left empty, it is detected."""
+    languages: tuple[str, ...] = ()
+    """Languages that detection may choose from. Empty: all that the model knows."""
+    multilingual: bool = False
+    """Detect the language of every chunk anew, for recordings that switch languages."""
+    beam_size: Annotated[int, Ge(1), Le(20)] = 5
+    """Beams of the search at temperature 0."""
+    best_of: Annotated[int, Ge(1), Le(20)] = 5
+    """Candidates that are sampled at temperatures above 0."""
+    temperature: Annotated[tuple[Temperature, ...], MinLen(1), MaxLen(10)] = DEFAULT_TEMPERATURES
+    """A temperature, or a comma list that is climbed while a chunk fails the thresholds below."""
+    compression_ratio_threshold: Annotated[float, Ge(0.0)] | None = 2.4
+    """A chunk whose text compresses better than this is repetitive and decoded again at the next temperature."""
+    log_prob_threshold: Annotated[float, Le(0.0)] | None = -1.0
+    """A chunk whose mean log-probability is lower is decoded again at the next temperature."""
+    no_speech_threshold: Probability | None = 0.6
+    """A chunk that is likelier than this to hold no speech, and whose log-probability is low, is silence."""
+    condition_on_previous_text: bool = False
+    """Decode the file from front to back, each chunk prompted with the text before it. Slower for one file."""
+    initial_prompt: Annotated[str, MaxLen(4000)] | None = None
+    """Text that sets vocabulary and style."""
+    hotwords: Annotated[str, MaxLen(4000)] | None = None
+    """Words to expect."""
+    word_timestamps: bool = False
+    """Give every word its times and probability."""
+    prepend_punctuations: Annotated[str, MaxLen(100)] = "\"'“¿([{-"
+    """Punctuation that belongs to the word after it."""
+    append_punctuations: Annotated[str, MaxLen(100)] = "\"'.。,，!！?？:：”)]}、"
+    """Punctuation that belongs to the word before it."""
+    clip_timestamps: tuple[Seconds, ...] = ()
+    """`start,end,start,end…` in seconds: only these clips are transcribed and VAD is not asked. `0`: the whole file."""
+    hallucination_silence_threshold: Seconds | None = None
+    """With word timestamps: text that looks made up beside a silence longer than this is dropped. `0`: off."""
+    vad_filter: bool = True
+    """Leave out what holds no speech (Silero VAD)."""
+
+    @property
+    def prompted_sequence(self) -> bool:
+        """Whether chunks must be decoded one after another."""
+        return self.condition_on_previous_text
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON: enums as strings, tuples as lists."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> TranscriptionOptions:
+        """The inverse of ``as_dict``; ignores names it does not know, so that older rows can always be read."""
+        known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in known.items()
+        }
+        if "task_type" in values:
+            values["task_type"] = TaskType(values["task_type"])
+        return cls(**values)

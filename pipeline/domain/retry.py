@@ -1,0 +1,50 @@
+"""When to try again: a strategy turns the number of past attempts into a decision, without sleeping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Exponential backoff with full jitter (Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015).
+
+    Attributes:
+        base_s: upper bound of the first delay, in seconds; it doubles with each attempt.
+        cap_s: upper bound of every delay.
+        max_attempts: attempts in all, the first included.
+    """
+
+    base_s: float = 2.0
+    cap_s: float = 300.0
+    max_attempts: int = 3
+
+    def delay_s(self, attempts: int, random: Callable[[], float]) -> float | None:
+        """Seconds to wait after ``attempts`` (≥ 1) failed attempts, or ``None`` to give up.
+
+        Args:
+            attempts: attempts made so far.
+            random: a source of numbers in ``[0, 1)``.
+        """
+        if attempts >= self.max_attempts:
+            return None
+        return random() * min(self.cap_s, self.base_s * 2.0 ** (attempts - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Fixed delays between attempts, each jittered: for callbacks, whose receivers expect a known table."""
+
+    delays_s: tuple[float, ...] = (30.0, 120.0, 600.0, 3600.0)
+
+    def delay_s(self, attempts: int, random: Callable[[], float]) -> float | None:
+        """Seconds to wait after ``attempts`` (≥ 1) failed attempts, or ``None`` to give up.
+
+        The jitter takes up to half of each delay away, so that receivers that fell over together are not all asked
+        again at the same moment, and still have time to come back.
+        """
+        if attempts > len(self.delays_s):
+            return None
+        bound = self.delays_s[attempts - 1]
+        return bound * (0.5 + 0.5 * random())

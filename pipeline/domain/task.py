@@ -1,0 +1,159 @@
+"""A task: what a client asked for, and how far it has come. The states and the moves between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.transcript import Transcript
+
+
+class Status(StrEnum):
+    """Where a task stands."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more happens to the task by itself."""
+        return self in (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
+
+
+class Priority(StrEnum):
+    """How urgent a task is."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+    @property
+    def rank(self) -> int:
+        """0 is served first."""
+        return (Priority.HIGH, Priority.NORMAL, Priority.LOW).index(self)
+
+
+class Stage(StrEnum):
+    """What a task that is being processed is at."""
+
+    FETCHING = "fetching"
+    SPLITTING = "splitting"
+    TRANSCRIBING = "transcribing"
+    FINISHING = "finishing"
+
+
+class EngineName(StrEnum):
+    """Which implementation decodes."""
+
+    FASTER_WHISPER = "faster_whisper"
+    OPENAI_WHISPER = "openai_whisper"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTask:
+    """What is known of a task when it is created. ``media_prefix`` is the folder of all its media keys."""
+
+    media_prefix: str
+    options: TranscriptionOptions = field(default_factory=TranscriptionOptions)
+    priority: Priority = Priority.NORMAL
+    engine_name: EngineName = EngineName.FASTER_WHISPER
+    platform: str | None = None
+    callback_url: str | None = None
+    media_key: str | None = None
+    file_url: str | None = None
+    file_name: str | None = None
+    file_size_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyClaim:
+    """A client's key for a request, and the fingerprint (SHA-256, hex) of what the request asks for."""
+
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskError:
+    """Why a task failed: a stable code (see ``pipeline.errors``) and a sentence."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackState:
+    """What the receiver of the callback last answered."""
+
+    status_code: int | None = None
+    message: str | None = None
+    time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One task as stored. Times are aware UTC, durations seconds.
+
+    Attributes:
+        fence: raised at every claim; a write under an older fence is refused.
+        attempts: how often it was claimed to be run.
+        audio_total_s: seconds of audio to decode, known once splitting is done (``split_done``).
+        audio_done_s: seconds of audio decoded and stored.
+        language: asked for or, later, detected.
+        truncated: the recording broke off; what was there is transcribed.
+        result: only filled where it was asked for.
+    """
+
+    id: int
+    status: Status
+    priority: Priority
+    engine_name: EngineName
+    options: TranscriptionOptions
+    media_prefix: str
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    stage: Stage | None = None
+    attempts: int = 0
+    owner: str | None = None
+    fence: int = 0
+    lease_expires_at: datetime | None = None
+    available_at: datetime | None = None
+    platform: str | None = None
+    media_key: str | None = None
+    file_url: str | None = None
+    file_name: str | None = None
+    file_size_bytes: int | None = None
+    file_duration_s: float | None = None
+    audio_total_s: float = 0.0
+    audio_done_s: float = 0.0
+    split_done: bool = False
+    truncated: bool = False
+    language: str | None = None
+    language_probability: float | None = None
+    error: TaskError | None = None
+    callback_url: str | None = None
+    callback: CallbackState = field(default_factory=CallbackState)
+    result: Transcript | None = None
+
+    @property
+    def progress(self) -> float | None:
+        """Decoded over all speech seconds, 0..1; ``None`` until the total is known. Never an estimate."""
+        if self.status is Status.COMPLETED:
+            return 1.0
+        if not self.split_done:
+            return None
+        return min(1.0, self.audio_done_s / self.audio_total_s) if self.audio_total_s else 1.0
+
+    @property
+    def processing_s(self) -> float | None:
+        """Seconds from the last attempt's claim to its end."""
+        if self.started_at is None or self.finished_at is None:
+            return None
+        return (self.finished_at - self.started_at).total_seconds()

@@ -1,0 +1,288 @@
+"""Every error this project raises, in one tree.
+
+::
+
+    MurmurationError
+    ├── RequestError                 the caller's to mend
+    │   ├── SourceMissing            neither a file nor a URL, or an empty file
+    │   ├── SourceConflict           a file and a URL together, or two files
+    │   ├── InvalidValue             a field has a value it can't have (names the field)
+    │   ├── UnknownOption            an option that does not exist (names the nearest one)
+    │   ├── EngineUnavailable        an engine or model that is not installed here
+    │   ├── UploadInterrupted        the client went away in mid-upload
+    │   ├── UploadTooLarge           more bytes than the limit
+    │   ├── UnsupportedMediaType     a content type that is not taken
+    │   ├── TaskNotFound             no such task
+    │   ├── TaskNotFinished          its transcript is not there yet
+    │   ├── TaskStateConflict        the task is past what was asked for
+    │   ├── IdempotencyConflict      the same key with another body
+    │   └── UrlNotAllowed            an address the outbound guard refuses
+    ├── MediaError                   the recording itself
+    │   ├── MediaUndecodable
+    │   ├── NoAudioStream
+    │   └── MediaTooLong
+    ├── SourceError                  a server we fetch from failed us
+    │   ├── SourceUnreachable
+    │   ├── SourceTimeout
+    │   └── SourceTooLarge
+    ├── Unavailable                  try again later
+    │   ├── QueueFull
+    │   ├── ServiceStarting
+    │   ├── DatabaseUnavailable
+    │   └── StorageFull
+    ├── LeaseLost                    another owner has the task now
+    ├── TaskCancelled                the task was cancelled while it ran
+    ├── ReplicaLost                  a process died or fell silent with work in hand
+    ├── DecodingFailed               the model failed on this audio (and only on it)
+    ├── AttemptsExhausted            the task took down its worker too often
+    ├── ModelUnavailable             a model that can't be had (says what can)
+    └── ConfigurationError           settings that can't work
+
+Errors cross process boundaries, so each takes one positional ``message`` (a sentence its reader can act on) and
+survives pickling. ``code`` is the stable name clients may switch on; HTTP statuses live at the HTTP edge, not here.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MurmurationError(Exception):
+    """Root of the tree. ``code`` is a stable snake_case name, ``message`` a sentence without paths or secrets."""
+
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class RequestError(MurmurationError):
+    """The caller asked for something that can't be done; asking again the same way won't help."""
+
+    code = "bad_request"
+
+
+class SourceMissing(RequestError):
+    """Neither a file nor a URL was sent, or the file is empty."""
+
+    code = "source_missing"
+
+
+class SourceConflict(RequestError):
+    """More than one source was sent."""
+
+    code = "source_conflict"
+
+
+class InvalidValue(RequestError):
+    """A field has a value it can't have.
+
+    Args:
+        message: what is wrong, and what would be right.
+        field: the name of the field, as the caller wrote it.
+    """
+
+    code = "invalid_value"
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+
+    def __reduce__(self) -> tuple[type[InvalidValue], tuple[str, str]]:
+        return type(self), (self.message, self.field)
+
+
+class UnknownOption(InvalidValue):
+    """An option of that name does not exist."""
+
+    code = "unknown_option"
+
+
+class EngineUnavailable(InvalidValue):
+    """An engine or model that is not installed here."""
+
+    code = "engine_unavailable"
+
+
+class UploadInterrupted(RequestError):
+    """The body ended before its last part did."""
+
+    code = "upload_interrupted"
+
+
+class UploadTooLarge(RequestError):
+    """More bytes than the limit allows; the message names both counts."""
+
+    code = "upload_too_large"
+
+
+class UnsupportedMediaType(RequestError):
+    """A content type this route does not take."""
+
+    code = "unsupported_media_type"
+
+
+class TaskNotFound(RequestError):
+    """There is no task of that id, or it was deleted."""
+
+    code = "task_not_found"
+
+
+class TaskNotFinished(RequestError):
+    """The transcript was asked for before it exists."""
+
+    code = "task_not_finished"
+
+
+class TaskStateConflict(RequestError):
+    """The task's state rules out what was asked for."""
+
+    code = "task_state_conflict"
+
+
+class IdempotencyConflict(RequestError):
+    """An idempotency key came back with another body."""
+
+    code = "idempotency_conflict"
+
+
+class UrlNotAllowed(InvalidValue):
+    """An address the outbound guard does not connect to."""
+
+    code = "url_not_allowed"
+
+
+class MediaError(MurmurationError):
+    """The recording can't be transcribed, and never will be."""
+
+    code = "media_error"
+
+
+class MediaUndecodable(MediaError):
+    """No decoder makes sense of these bytes."""
+
+    code = "media_undecodable"
+
+
+class NoAudioStream(MediaError):
+    """The file is a sound container or video without sound."""
+
+    code = "no_audio_stream"
+
+
+class MediaTooLong(MediaError):
+    """Longer than the configured limit."""
+
+    code = "media_too_long"
+
+
+class SourceError(MurmurationError):
+    """The server the media comes from failed us."""
+
+    code = "source_error"
+
+
+class SourceUnreachable(SourceError):
+    """No connection, or an answer that is not the media."""
+
+    code = "source_unreachable"
+
+
+class SourceTimeout(SourceError):
+    """The source took longer than the limit."""
+
+    code = "source_timeout"
+
+
+class SourceTooLarge(SourceError):
+    """The source sends more bytes than the limit."""
+
+    code = "source_too_large"
+
+
+class Unavailable(MurmurationError):
+    """The service can't do it now; the same request may succeed later.
+
+    Args:
+        message: what is missing.
+        retry_after_s: when to ask again, in seconds.
+    """
+
+    code = "unavailable"
+
+    def __init__(self, message: str, retry_after_s: int = 5) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[type[Unavailable], tuple[str, int]]:
+        return type(self), (self.message, self.retry_after_s)
+
+
+class QueueFull(Unavailable):
+    """More work waits than the limits allow."""
+
+    code = "queue_full"
+
+
+class ServiceStarting(Unavailable):
+    """No replica has loaded its model yet."""
+
+    code = "service_starting"
+
+
+class DatabaseUnavailable(Unavailable):
+    """The task database does not answer."""
+
+    code = "database_unavailable"
+
+
+class StorageFull(Unavailable):
+    """The media store has no room left."""
+
+    code = "storage_full"
+
+
+class LeaseLost(MurmurationError):
+    """The task's lease passed to another owner; nothing more may be written under the old fence."""
+
+    code = "lease_lost"
+
+
+class TaskCancelled(MurmurationError):
+    """The task was cancelled or deleted while it ran."""
+
+    code = "cancelled"
+
+
+class ReplicaLost(MurmurationError):
+    """A replica died, or stayed silent past its deadline, with work in hand."""
+
+    code = "replica_lost"
+
+
+class DecodingFailed(MurmurationError):
+    """The model failed on this chunk of audio; its neighbours are unharmed."""
+
+    code = "decoding_failed"
+
+
+class AttemptsExhausted(MurmurationError):
+    """Every allowed attempt ended with a lost process; the task is a dead letter until someone retries it."""
+
+    code = "attempts_exhausted"
+
+
+class ModelUnavailable(MurmurationError):
+    """A model that is neither on this machine nor downloadable; the message lists what is available."""
+
+    code = "model_unavailable"
+
+
+class ConfigurationError(MurmurationError):
+    """Settings that can't work together, or a value no run could accept."""
+
+    code = "configuration_error"

@@ -1,0 +1,1 @@
+"""Recordings: where their bytes lie and how they become prepared audio."""

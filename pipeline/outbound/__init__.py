@@ -1,0 +1,1 @@
+"""Requests the service makes to the outside: callbacks now, language models later."""

@@ -1,0 +1,448 @@
+"""The seams of the system: what the use cases need from the world, each as one Protocol.
+
+Every port has a fake in ``pipeline.testing`` that passes the same contract tests as the real adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, BinaryIO, Protocol
+
+from pipeline.domain.audio import Chunk
+from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.task import IdempotencyClaim, NewTask, Priority, Status, Task, TaskError
+from pipeline.domain.transcript import ChunkResult, Transcript
+
+
+class Clock(Protocol):
+    """Time, passed in so that tests can hold it still."""
+
+    def now(self) -> datetime:
+        """The time of day, aware UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never run backwards."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Waits."""
+        ...
+
+
+# --- media ------------------------------------------------------------------------------------------------------------
+
+
+class MediaStore(Protocol):
+    """Bytes under keys (``<task>/source``, ``<task>/pcm/00000.s16le``) in a folder or bucket every node can reach.
+
+    A key appears whole or not at all. Errors: ``FileNotFoundError`` for an absent key, ``StorageFull``.
+    """
+
+    async def write(self, key: str, data: AsyncIterator[bytes]) -> int:
+        """Stores the stream and returns its size in bytes. If the stream raises, nothing stays behind."""
+        ...
+
+    async def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Bytes ``[offset, offset + length)`` of a key, or to its end."""
+        ...
+
+    def open(self, key: str) -> BinaryIO:
+        """A seekable file object for a decoder, to be used off the event loop."""
+        ...
+
+    async def delete_prefix(self, prefix: str) -> None:
+        """Removes every key under a folder. Absent is fine."""
+        ...
+
+    async def prefixes(self) -> Mapping[str, datetime]:
+        """The task folders that exist, with the time each was last changed; for sweeping orphans."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRequest:
+    """A recording to be prepared.
+
+    Attributes:
+        task_id: for logs.
+        media_key: where the recording lies.
+        media_prefix: folder for the prepared audio.
+        options: ``vad_filter`` and ``clip_timestamps`` are what matters here.
+        max_chunk_s: longest chunk, in seconds.
+        first_part: number of the first part to write; parts before it, up to ``resume_at``, are already stored.
+        first_chunk: index of the first chunk to give out.
+        resume_at: sample of the original timeline where ``first_part`` begins.
+    """
+
+    task_id: int
+    media_key: str
+    media_prefix: str
+    options: TranscriptionOptions
+    max_chunk_s: float
+    first_part: int = 0
+    first_chunk: int = 0
+    resume_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SplitPart:
+    """One more part of prepared audio is in the MediaStore.
+
+    Attributes:
+        part: its number, from 0, without gaps.
+        start: where it begins on the original timeline, in samples.
+        end: where it ends, in samples; the next part begins there.
+        chunks: the chunks that lie in it, possibly none.
+    """
+
+    part: int
+    start: int
+    end: int
+    chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SplitDone:
+    """The whole recording has been decoded.
+
+    Attributes:
+        duration_s: length of the recording, in seconds.
+        truncated: it broke off before its end, or is shorter than its header says.
+        vad_options: the VAD settings that were used, for the result's ``info``; empty where VAD was off.
+    """
+
+    duration_s: float
+    truncated: bool
+    vad_options: dict[str, Any] = field(default_factory=dict)
+
+
+class Splitter(Protocol):
+    """Turns a recording into prepared audio and chunks, as a stream whose memory does not grow with the file."""
+
+    def split(self, request: SplitRequest) -> AsyncIterator[SplitPart | SplitDone]:
+        """Parts in order, then one ``SplitDone``. Raises ``MediaError``, ``StorageFull``, ``ReplicaLost``."""
+        ...
+
+
+# --- transcription ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Chunks of one task sent to a replica in one call.
+
+    Attributes:
+        task_id: whose they are.
+        media_prefix: folder of the task's prepared audio.
+        chunks: at most a batch.
+        options: how to decode them.
+        language: of the speech, or ``None`` to detect it on the unit's first chunk (and use it for the others).
+        priority_rank: 0 is served first.
+        enqueued_at: when the task was created, in seconds since the epoch; older goes first within a rank.
+        previous_tokens: text before the first chunk, for ``condition_on_previous_text``.
+    """
+
+    task_id: int
+    media_prefix: str
+    chunks: tuple[Chunk, ...]
+    options: TranscriptionOptions
+    language: str | None
+    priority_rank: int
+    enqueued_at: float
+    previous_tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkFailure:
+    """A chunk the model could not decode, with an error's code and sentence."""
+
+    index: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What a replica runs.
+
+    Attributes:
+        engine: ``faster_whisper`` …
+        model: the name it was asked for (``base``, ``large-v3-turbo`` …).
+        device: ``cpu`` or ``cuda``.
+        compute_type: ``int8``, ``float16`` …
+        languages: ISO codes it knows; ``("en",)`` for an English-only model.
+        max_batch_size: chunks it decodes together.
+    """
+
+    engine: str
+    model: str
+    device: str
+    compute_type: str
+    languages: tuple[str, ...]
+    max_batch_size: int
+
+
+class Transcriber(Protocol):
+    """Decodes units of chunks; in production a fleet of replicas behind one handle."""
+
+    def transcribe(self, unit: Unit) -> AsyncIterator[Sequence[ChunkResult | ChunkFailure]]:
+        """Yields results as they are finished, in any order, each chunk once. Raises ``ReplicaLost``."""
+        ...
+
+    async def cancel(self, task_id: int) -> None:
+        """Drops the task's chunks that wait at any replica; what is being decoded is dropped when its batch ends."""
+        ...
+
+    async def describe(self) -> EngineInfo:
+        """What runs, once a replica has loaded its model and decoded with it."""
+        ...
+
+    async def replica_count(self) -> int:
+        """Replicas that can take work now; 0 where the fleet is scaled to zero."""
+        ...
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskQuery:
+    """A filter over tasks; ``None`` switches a condition off. Times are aware UTC and inclusive."""
+
+    status: Status | None = None
+    priority: Priority | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    language: str | None = None
+    engine_name: str | None = None
+    task_type: str | None = None
+    platform: str | None = None
+    has_result: bool | None = None
+    has_error: bool | None = None
+    include_result: bool = True
+    descending: bool = False
+    limit: int = 20
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPage:
+    """One page of a query, in the order (created_at, id), and how many match in all."""
+
+    tasks: tuple[Task, ...]
+    total_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write to a task: the fence is that of the claim."""
+
+    task_id: int
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChunks:
+    """All that is stored of a task's chunks, for resuming and stitching, each in order of index.
+
+    ``parts`` are the committed parts of prepared audio as (part, start, end) in samples.
+    """
+
+    chunks: tuple[Chunk, ...] = ()
+    results: tuple[ChunkResult, ...] = ()
+    parts: tuple[tuple[int, int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """How much waits and runs, per priority: tasks, and seconds of audio not yet decoded (where known)."""
+
+    queued_tasks: Mapping[Priority, int]
+    processing_tasks: int
+    pending_audio_s: float
+    oldest_queued_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxMessage:
+    """A callback to be delivered: one per completed or failed run, with the same ``message_id`` at every attempt.
+
+    ``attempts`` counts the attempts made before. The body is the task's record, rendered when it is sent.
+    """
+
+    id: int
+    message_id: str
+    task_id: int
+    url: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryAttempt:
+    """What came of one attempt to deliver a callback.
+
+    Attributes:
+        delivered: a 2xx came in time.
+        status_code: the receiver's, if it answered.
+        message: the first 512 characters of its answer (public hosts only) or why there was none.
+        retry_at: when to try again; ``None`` ends it.
+    """
+
+    delivered: bool
+    status_code: int | None
+    message: str
+    retry_at: datetime | None
+
+
+class TaskStore(Protocol):
+    """The durable queue and the record of every task, on SQLite or MySQL.
+
+    Every method raises ``DatabaseUnavailable`` while the database does not answer. Methods that take a ``Lease`` raise
+    ``LeaseLost`` unless the task is still ``processing`` under that very fence.
+    """
+
+    async def migrate(self) -> None:
+        """Brings the schema to this version; safe to call from many processes at once."""
+        ...
+
+    async def ping(self) -> None:
+        """Returns if the database answers."""
+        ...
+
+    async def close(self) -> None:
+        """Lets go of every connection."""
+        ...
+
+    # records
+
+    async def create(self, new: NewTask, idempotency: IdempotencyClaim | None = None) -> tuple[Task, bool]:
+        """Stores a task as ``queued``; returns it and whether it is new.
+
+        The same idempotency key with the same fingerprint returns the original task; with another, raises
+        ``IdempotencyConflict``. A key lives as long as the store is told to keep keys.
+        """
+        ...
+
+    async def get(self, task_id: int, *, include_result: bool = False) -> Task:
+        """The task, or ``TaskNotFound``."""
+        ...
+
+    async def query(self, query: TaskQuery) -> TaskPage:
+        """The tasks that match."""
+        ...
+
+    async def stats(self) -> QueueStats:
+        """How much waits and runs."""
+        ...
+
+    async def cancel(self, task_id: int) -> Task:
+        """Queued or processing → ``cancelled`` at once. A running task's fence is raised, so its owner's lease is lost.
+
+        Raises ``TaskNotFound``, or ``TaskStateConflict`` for a finished task.
+        """
+        ...
+
+    async def retry(self, task_id: int) -> Task:
+        """Failed or cancelled → ``queued`` with attempts 0; stored chunks are kept. Else ``TaskStateConflict``."""
+        ...
+
+    async def delete(self, task_id: int) -> str:
+        """Removes the task and all that hangs on it, whatever its state; returns its media prefix."""
+        ...
+
+    # the run of a task
+
+    async def claim(self, owner: str, lease: timedelta, limit: int, ranks: Collection[int]) -> list[Task]:
+        """Takes up to ``limit`` tasks of the given priority ranks that are queued and due, or whose lease expired.
+
+        Order: priority (lifted by age), then age, then id. Each claim sets owner, lease, ``fence + 1``,
+        ``attempts + 1``, ``started_at``, ``processing``. Expired tasks that used up their attempts are not returned:
+        ``bury`` is for them.
+        """
+        ...
+
+    async def heartbeat(self, leases: Sequence[Lease], lease: timedelta) -> frozenset[int]:
+        """Renews leases; returns the ids of tasks that are no longer ours (lost, cancelled or deleted)."""
+        ...
+
+    async def bury(self, max_attempts: int) -> list[Task]:
+        """Fails (``attempts_exhausted``) the tasks whose lease expired on their last allowed attempt; returns them."""
+        ...
+
+    async def update(self, lease: Lease, **changes: Any) -> None:
+        """Sets fields of the record (names of ``Task``): stage, media_key, file_duration_s and so on."""
+        ...
+
+    async def add_part(self, lease: Lease, part: int, start: int, end: int, chunks: Sequence[Chunk]) -> None:
+        """Commits a part of prepared audio with its chunks, and raises ``audio_total_s`` by theirs."""
+        ...
+
+    async def save_results(self, lease: Lease, results: Sequence[ChunkResult]) -> None:
+        """Stores finished chunks once each and raises ``audio_done_s`` by theirs; a chunk stored before is ignored."""
+        ...
+
+    async def chunks(self, task_id: int) -> StoredChunks:
+        """All that is stored of the task's chunks."""
+        ...
+
+    async def complete(self, lease: Lease, transcript: Transcript) -> Task:
+        """``completed``, with its transcript and, if it has a ``callback_url``, its outbox row, in one transaction."""
+        ...
+
+    async def fail(self, lease: Lease, error: TaskError, retry_at: datetime | None = None) -> Task:
+        """``failed`` with its outbox row; or back to ``queued`` from ``retry_at`` on, with the error kept for show."""
+        ...
+
+    async def release(self, lease: Lease) -> None:
+        """Back to ``queued`` at once, the attempt not counted: for a Dispatcher that shuts down."""
+        ...
+
+    # callbacks
+
+    async def due_callbacks(self, owner: str, lease: timedelta, limit: int) -> list[OutboxMessage]:
+        """Takes up to ``limit`` callbacks that are due, for as long as the lease lasts."""
+        ...
+
+    async def record_delivery(self, message: OutboxMessage, attempt: DeliveryAttempt) -> None:
+        """Notes an attempt, in the outbox and in the task's record."""
+        ...
+
+    # housekeeping
+
+    async def expire(self, older_than: datetime, limit: int) -> list[str]:
+        """Deletes up to ``limit`` finished tasks finished before then; returns their media prefixes."""
+        ...
+
+    async def live_prefixes(self, prefixes: Collection[str]) -> set[str]:
+        """Which of these media prefixes belong to a task that exists."""
+        ...
+
+
+class TaskRecordEncoder(Protocol):
+    """Turns a finished task into the body of its callback; the HTTP edge owns that shape."""
+
+    def __call__(self, task: Task) -> bytes:
+        """The task record as JSON."""
+        ...
+
+
+# --- observability ----------------------------------------------------------------------------------------------------
+
+
+class Metrics(Protocol):
+    """Counters, gauges and histograms by name; the names and labels are listed in ``pipeline.observability``."""
+
+    def count(self, name: str, value: float = 1.0, **labels: str) -> None:
+        """Adds to a counter."""
+        ...
+
+    def gauge(self, name: str, value: float, **labels: str) -> None:
+        """Sets a gauge."""
+        ...
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        """Adds to a histogram."""
+        ...

@@ -1,0 +1,247 @@
+"""Settings: typed, documented, from a YAML file under ``configs`` and overridable by ``MURMURATION_…`` variables.
+
+Three homes, never two: how many replicas there are belongs to ``serve_config.yaml``; how they behave belongs here;
+what may change without a restart (``BatchSettings``) travels in ``user_config``. Secrets come from the
+environment only. An environment variable's name is the field's path, joined by two underscores: ``MURMURATION_ASR__MODEL=small``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from pipeline.errors import ConfigurationError
+
+MEBIBYTE = 1024 * 1024
+
+
+class Section(BaseModel):
+    """A group of settings; unknown names are refused, so that a typo can't pass for a setting."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class DatabaseSettings(Section):
+    """Where tasks are kept."""
+
+    url: SecretStr | None = None
+    """SQLAlchemy URL: `sqlite+aiosqlite:////folder/tasks.db` or `mysql+asyncmy://user:password@host/name`.
+    Empty: an SQLite file in `data_dir`. A URL with a password belongs in the environment."""
+    busy_timeout_s: float = Field(default=15.0, gt=0)
+    """How long a statement waits for a lock before it fails."""
+    idempotency_ttl_s: float = Field(default=86_400.0, gt=0)
+    """How long an `Idempotency-Key` is remembered."""
+
+
+class MediaSettings(Section):
+    """Where recordings are kept, and which are taken."""
+
+    url: str | None = None
+    """fsspec URL of the store: `file:///shared/folder`, `s3://bucket/folder`. Empty: a folder in `data_dir`."""
+    max_upload_bytes: int = Field(default=2048 * MEBIBYTE, gt=0)
+    """Largest upload or download."""
+    max_duration_s: float = Field(default=36_000.0, gt=0)
+    """Longest recording, in seconds."""
+    keep_source: bool = False
+    """Keep the uploaded file and the prepared audio after the task has finished."""
+
+
+class VadSettings(Section):
+    """Silero VAD, in the terms of faster-whisper."""
+
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    """Speech probability from which a frame counts as speech."""
+    min_speech_duration_ms: int = Field(default=0, ge=0)
+    """Shorter speech is thrown away."""
+    min_silence_duration_ms: int = Field(default=500, ge=0)
+    """Silence shorter than this does not end a speech span."""
+    speech_pad_ms: int = Field(default=200, ge=0)
+    """Added on both sides of a speech span."""
+
+
+class SplitSettings(Section):
+    """How recordings are cut."""
+
+    max_chunk_s: float = Field(default=15.0, ge=1, le=30)
+    """Longest chunk. Whisper hears at most 30 s; shorter chunks waste less and batch better."""
+    part_s: float = Field(default=300.0, ge=30)
+    """Length of one part of prepared audio. The first parts are shorter, so that decoding starts early."""
+
+
+class AsrSettings(Section):
+    """The model."""
+
+    engine: Literal["faster_whisper"] = "faster_whisper"
+    """Which implementation decodes."""
+    model: str | None = None
+    """Name (`base`, a Hugging Face id) or folder. Empty: `base` on a CPU, `large-v3-turbo` on a GPU."""
+    compute_type: str | None = None
+    """CTranslate2 compute type. Empty: `int8` on a CPU, `float16` on a GPU."""
+    cpu_threads: int | None = Field(default=None, ge=1)
+    """Threads of one CPU replica. Empty: the node's cores."""
+    window: Literal["auto", "short", "full"] = "auto"
+    """`short` encodes only as much as the longest chunk of a batch needs, `full` always 30 s.
+    `auto`: short for the models it was checked with."""
+    download: bool = True
+    """Whether a model that is not on this machine may be fetched from the Hugging Face hub."""
+
+
+class DispatchSettings(Section):
+    """The queue."""
+
+    lease_duration_s: float = Field(default=30.0, gt=1)
+    """How long a task belongs to a Dispatcher that does not renew its lease."""
+    heartbeat_s: float = Field(default=5.0, gt=0)
+    """How often leases are renewed."""
+    poll_s: float = Field(default=3.0, gt=0)
+    """How often the table is asked for work nobody announced."""
+    max_active_tasks: int = Field(default=64, ge=1)
+    """Tasks of one priority that run at the same time in one Dispatcher."""
+    max_concurrent_splits: int = Field(default=2, ge=1)
+    """Recordings that are decoded and cut at the same time."""
+    max_attempts: int = Field(default=3, ge=1)
+    """Runs of a task whose worker keeps dying, before it is a dead letter."""
+    retry_base_s: float = Field(default=2.0, gt=0)
+    """Upper bound of the first pause before another attempt; it doubles from there."""
+    unit_deadline_s: float = Field(default=60.0, gt=0)
+    """A unit that yields nothing for this long, on top of three times the time expected of it, is lost."""
+    ageing_s: float = Field(default=600.0, gt=0)
+    """A waiting task is lifted by one priority each time this much time passes."""
+    max_queued_tasks: int = Field(default=10_000, ge=1)
+    """Above this many waiting tasks, new ones are refused with 503."""
+    retention_s: float | None = Field(default=None, gt=0)
+    """Finished tasks are deleted after this long. Empty: never."""
+
+
+class CallbackSettings(Section):
+    """Callbacks to clients."""
+
+    timeout_s: float = Field(default=10.0, gt=0)
+    """A receiver that takes longer is tried again later."""
+    delays_s: tuple[float, ...] = (30.0, 120.0, 600.0, 3600.0)
+    """Pauses between attempts; after the last one the callback is given up."""
+    concurrency: int = Field(default=16, ge=1)
+    """Callbacks under way at the same time."""
+    secret: SecretStr | None = None
+    """Standard Webhooks secret (`whsec_…`); only from the environment, as `MURMURATION_CALLBACK__SECRET`."""
+
+
+class NetworkSettings(Section):
+    """Requests that the service makes on behalf of its clients."""
+
+    allow_private_hosts: tuple[str, ...] = ()
+    """Host names, addresses or networks (`10.0.0.0/8`) that may be reached although they are not public."""
+    proxy: str | None = None
+    """Outbound HTTP proxy."""
+
+
+class HttpSettings(Section):
+    """The HTTP surface."""
+
+    public_url: str | None = None
+    """The address clients reach the service at, for links in answers. Empty: links are relative."""
+
+
+class LoggingSettings(Section):
+    """Logs."""
+
+    format: Literal["text", "json"] = "text"
+    """One line of text, or one JSON object, per event."""
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Lowest level that is written."""
+
+
+class BatchSettings(Section):
+    """What a WhisperReplica takes from ``user_config``; every value can change without a restart."""
+
+    max_batch_size: int = Field(default=8, ge=1, le=256)
+    """Chunks decoded together at most."""
+    max_batch_s: float = Field(default=4.0, gt=0)
+    """Predicted seconds one batch may take: what an urgent chunk waits for, since a batch can't be interrupted."""
+    batch_wait_s: float = Field(default=0.02, ge=0, le=5)
+    """How long an idle replica waits for company for a lone chunk that is not urgent."""
+    quality_gate: bool = True
+    """Whether chunks that fail their thresholds are decoded again."""
+
+
+class Settings(BaseSettings):
+    """Everything that shapes the service's behaviour. Resolved once, in ``deployments.app.build``."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MURMURATION_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+    data_dir: Path = Field(default_factory=lambda: platformdirs.user_data_path("murmuration"))
+    """Folder for the database and the media, unless their own settings say otherwise. Must be absolute."""
+    database: DatabaseSettings = DatabaseSettings()
+    media: MediaSettings = MediaSettings()
+    vad: VadSettings = VadSettings()
+    split: SplitSettings = SplitSettings()
+    asr: AsrSettings = AsrSettings()
+    dispatch: DispatchSettings = DispatchSettings()
+    callback: CallbackSettings = CallbackSettings()
+    network: NetworkSettings = NetworkSettings()
+    http: HttpSettings = HttpSettings()
+    logging: LoggingSettings = LoggingSettings()
+
+    @property
+    def database_url(self) -> str:
+        """The SQLAlchemy URL in force."""
+        if self.database.url is not None:
+            return self.database.url.get_secret_value()
+        return f"sqlite+aiosqlite:///{self.data_dir / 'tasks.db'}"
+
+    @property
+    def media_url(self) -> str:
+        """The fsspec URL in force."""
+        return self.media.url or (self.data_dir / "media").as_uri()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment goes before the file."""
+        return env_settings, init_settings
+
+
+def load_settings(file: Path | None = None, **overrides: Any) -> Settings:
+    """Reads settings from a YAML file and the environment.
+
+    Args:
+        file: the YAML file; ``None`` for the defaults.
+        overrides: top-level values that go before the file's.
+
+    Raises:
+        ConfigurationError: a name or value that can't be, in a sentence that names it.
+    """
+    try:
+        content = yaml.safe_load(file.read_text()) if file else None
+        settings = Settings(**((content or {}) | overrides))
+    except OSError as error:
+        raise ConfigurationError(f"The settings file can't be read: {error.strerror}.") from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"The settings file is not YAML: {error}.") from error
+    except ValidationError as error:
+        raise ConfigurationError(_sentence(error)) from error
+    if not settings.data_dir.is_absolute():
+        raise ConfigurationError("data_dir must be an absolute path: a replica's working directory is not yours.")
+    return settings
+
+
+def _sentence(error: ValidationError) -> str:
+    problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+    return f"These settings can't be used: {problems}."

@@ -1,0 +1,1 @@
+"""The task store on SQLModel: tables, every query, and the migrations."""

@@ -1,0 +1,1 @@
+"""Working in-memory twins of every port, shipped so that anyone can test against them."""

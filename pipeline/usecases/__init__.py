@@ -1,0 +1,1 @@
+"""What the service does, as plain functions and small classes over the ports."""
