@@ -84,16 +84,18 @@ class InvalidValue(RequestError):
     Args:
         message: what is wrong, and what would be right.
         field: the name of the field, as the caller wrote it.
+        problems: where several fields are wrong, each as its name and a sentence.
     """
 
     code = "invalid_value"
 
-    def __init__(self, message: str, field: str = "") -> None:
+    def __init__(self, message: str, field: str = "", problems: tuple[tuple[str, str], ...] = ()) -> None:
         super().__init__(message)
         self.field = field
+        self.problems = problems or (((field, message),) if field else ())
 
-    def __reduce__(self) -> tuple[type[InvalidValue], tuple[str, str]]:
-        return type(self), (self.message, self.field)
+    def __reduce__(self) -> tuple[type[InvalidValue], tuple[str, str, tuple[tuple[str, str], ...]]]:
+        return type(self), (self.message, self.field, self.problems)
 
 
 class UnknownOption(InvalidValue):

@@ -5,9 +5,10 @@ Every port has a fake in ``pipeline.testing`` that passes the same contract test
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any, BinaryIO, Protocol
 
 from pipeline.domain.audio import Chunk
@@ -122,7 +123,7 @@ class SplitDone:
 class Splitter(Protocol):
     """Turns a recording into prepared audio and chunks, as a stream whose memory does not grow with the file."""
 
-    def split(self, request: SplitRequest) -> AsyncIterator[SplitPart | SplitDone]:
+    def split(self, request: SplitRequest) -> AsyncGenerator[SplitPart | SplitDone, None]:
         """Parts in order, then one ``SplitDone``. Raises ``MediaError``, ``StorageFull``, ``ReplicaLost``."""
         ...
 
@@ -188,12 +189,11 @@ class EngineInfo:
 class Transcriber(Protocol):
     """Decodes units of chunks; in production a fleet of replicas behind one handle."""
 
-    def transcribe(self, unit: Unit) -> AsyncIterator[Sequence[ChunkResult | ChunkFailure]]:
-        """Yields results as they are finished, in any order, each chunk once. Raises ``ReplicaLost``."""
-        ...
+    def transcribe(self, unit: Unit) -> AsyncGenerator[Sequence[ChunkResult | ChunkFailure], None]:
+        """Yields results as they are finished, in any order, each chunk once. Raises ``ReplicaLost``.
 
-    async def cancel(self, task_id: int) -> None:
-        """Drops the task's chunks that wait at any replica; what is being decoded is dropped when its batch ends."""
+        Closing the stream early drops the unit's chunks that still wait; what is being decoded is dropped with its batch.
+        """
         ...
 
     async def describe(self) -> EngineInfo:
@@ -295,6 +295,38 @@ class DeliveryAttempt:
     status_code: int | None
     message: str
     retry_at: datetime | None
+
+
+class Verdict(StrEnum):
+    """What an attempt to deliver a callback means for the next one."""
+
+    DELIVERED = "delivered"
+    RETRY = "retry"
+    FINAL = "final"
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackAnswer:
+    """What a receiver made of a callback.
+
+    Attributes:
+        status_code: ``None`` where there was no answer.
+        message: as ``DeliveryAttempt.message``.
+        retry_after_s: how long the receiver asks to be left alone, in seconds.
+    """
+
+    verdict: Verdict
+    status_code: int | None
+    message: str
+    retry_after_s: float | None = None
+
+
+class CallbackSender(Protocol):
+    """Posts one callback to its receiver."""
+
+    async def send(self, message: OutboxMessage, body: bytes) -> CallbackAnswer:
+        """One attempt, bounded in time. Whatever the receiver does is an answer, never an error."""
+        ...
 
 
 class TaskStore(Protocol):

@@ -1,8 +1,8 @@
 """Settings: typed, documented, from a YAML file under ``configs`` and overridable by ``MURMURATION_…`` variables.
 
 Three homes, never two: how many replicas there are belongs to ``serve_config.yaml``; how they behave belongs here;
-what may change without a restart (``BatchSettings``) travels in ``user_config``. Secrets come from the
-environment only. An environment variable's name is the field's path, joined by two underscores: ``MURMURATION_ASR__MODEL=small``.
+what may change without a restart (``BatchSettings``) travels in ``user_config``. Secrets come from the environment
+only. A variable's name is the field's path, joined by two underscores: ``MURMURATION_ASR__MODEL=small``.
 """
 
 from __future__ import annotations

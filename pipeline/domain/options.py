@@ -72,9 +72,9 @@ class TranscriptionOptions:
     """Leave out what holds no speech (Silero VAD)."""
 
     @property
-    def prompted_sequence(self) -> bool:
-        """Whether chunks must be decoded one after another."""
-        return self.condition_on_previous_text
+    def uses_vad(self) -> bool:
+        """Whether VAD decides what is transcribed; clips named by the client replace it."""
+        return self.vad_filter and not self.clip_timestamps
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON: enums as strings, tuples as lists."""

@@ -29,7 +29,7 @@ class Backoff:
         """
         if attempts >= self.max_attempts:
             return None
-        return random() * min(self.cap_s, self.base_s * 2.0 ** (attempts - 1))
+        return random() * min(self.cap_s, self.base_s * 2.0 ** min(attempts - 1, 63))
 
 
 @dataclass(frozen=True, slots=True)

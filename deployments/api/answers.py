@@ -1,0 +1,74 @@
+"""Success as an answer, and what the routes share: the task's id, the services, the documentation of statuses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import Depends, Query, Request, Response
+from pydantic import WithJsonSchema
+
+from deployments.api.echo import request_params, request_url
+from deployments.api.schemas import Envelope, ErrorBody, Schema
+from deployments.api.services import Services
+from pipeline.errors import InvalidValue, TaskNotFound
+
+LARGEST_ID = 2**63 - 1
+"""What a database's integer holds; a task beyond it can't exist."""
+
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
+
+
+def answer(request: Request, data: Schema, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """The envelope around ``data``, rendered without a detour through Python's JSON."""
+    envelope = Envelope[Any](code=status, router=request_url(request), params=request_params(request), data=data)
+    return Response(envelope.model_dump_json(), status, headers=dict(headers or {}), media_type="application/json")
+
+
+def base_url(request: Request, services: Services) -> str:
+    """What goes before the path of a link: the configured address, else nothing but the prefix we are mounted at.
+
+    Never the caller's ``Host`` header, which anyone can set.
+    """
+    return services.settings.http.public_url or str(request.scope.get("root_path", ""))
+
+
+async def _services(request: Request) -> Services:
+    services = request.app.state.services
+    assert isinstance(services, Services)  # noqa: S101 (set by build_api)
+    return services
+
+
+async def _task_id(
+    task_id: Annotated[str, WithJsonSchema({"type": "integer", "examples": [1]}), Query(description="The task's id.")],
+) -> int:
+    """Text of any kind, as an id that a database can look for."""
+    text = task_id.strip()
+    if not _WHOLE_NUMBER.fullmatch(text):
+        raise InvalidValue("task_id must be a whole number.", "task_id")
+    if len(text) > len(str(LARGEST_ID)) or not 0 < int(text) <= LARGEST_ID:
+        raise TaskNotFound("There is no task of that id.")
+    return int(text)
+
+
+ServicesNeeded = Annotated[Services, Depends(_services)]
+TaskId = Annotated[int, Depends(_task_id)]
+
+_MEANINGS = {
+    400: "Contradictory, missing or broken input",
+    404: "No such task",
+    409: "The task's state, or an idempotency key, rules it out",
+    413: "Too large; the message names both sizes",
+    415: "Not a content type this route takes",
+    422: "A value that can't be; the message and `errors` name the fields",
+    500: "A defect of the service",
+    502: "The server the recording comes from failed",
+    503: "Not now: the queue is full, the service is starting, or the database is away; see `Retry-After`",
+    504: "The server the recording comes from took too long",
+}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI documentation of error statuses, all of the one shape."""
+    return {status: {"model": ErrorBody, "description": _MEANINGS[status]} for status in (*statuses, 500, 503)}

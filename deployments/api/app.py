@@ -1,0 +1,63 @@
+"""The HTTP application, from services: no globals, so that tests build one from fakes."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from importlib.resources import files
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.responses import RedirectResponse
+from starlette.staticfiles import StaticFiles
+
+from deployments.api import health, problems, subtitles, tasks
+from deployments.api.services import Services
+from pipeline.usecases.submit import Submitter
+
+DOCS = APIRouter(include_in_schema=False)
+
+
+def build_api(services: Services) -> FastAPI:
+    """The application that serves ``services``."""
+    app = FastAPI(
+        title="Murmuration",
+        version=version("murmuration"),
+        description="Distributed Whisper transcription: queue recordings, read transcripts, get subtitles.",
+        docs_url=None,  # served below, with scripts of our own instead of a CDN's
+        redoc_url=None,
+        redirect_slashes=False,  # its redirects would be built from the caller's Host header
+    )
+    app.state.services = services
+    app.state.submitter = Submitter(
+        services.store,
+        services.media,
+        services.wake,
+        clock=services.clock,
+        max_upload_bytes=services.settings.media.max_upload_bytes,
+        max_queued_tasks=services.settings.dispatch.max_queued_tasks,
+        fetch_available=services.fetch_available,
+    )
+    problems.install(app)
+    for router in (tasks.router, subtitles.router, health.router, DOCS):
+        app.include_router(router)
+    app.mount("/docs/assets", StaticFiles(directory=str(files("fastapi_swagger") / "resources")))
+    return app
+
+
+@DOCS.get("/")
+async def root(request: Request) -> Response:
+    """Leads to the documentation."""
+    return RedirectResponse(f"{request.scope.get('root_path', '')}/docs")
+
+
+@DOCS.get("/docs")
+async def swagger(request: Request) -> Response:
+    """Swagger UI; all it loads comes from here."""
+    prefix = request.scope.get("root_path", "")
+    return get_swagger_ui_html(
+        openapi_url=f"{prefix}/openapi.json",
+        title="Murmuration",
+        swagger_js_url=f"{prefix}/docs/assets/swagger-ui-bundle.js",
+        swagger_css_url=f"{prefix}/docs/assets/swagger-ui.css",
+        swagger_favicon_url=f"{prefix}/docs/assets/favicon-32x32.png",
+    )

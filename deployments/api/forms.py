@@ -1,0 +1,161 @@
+"""Query strings and forms, read into the fields of frozen dataclasses.
+
+A dataclass's annotations (``annotated_types``), defaults and attribute docstrings are all there is: validation,
+messages and OpenAPI documentation are derived from them, so that no option is listed twice.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import MISSING, fields
+from difflib import get_close_matches
+from itertools import pairwise
+from typing import Annotated, Any, get_origin, get_type_hints
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import create_model as create_pydantic_model
+from pydantic_core import ErrorDetails
+
+from pipeline.errors import InvalidValue, UnknownOption
+
+
+class Form:
+    """The fields of some dataclasses, as they may be given by name and text.
+
+    Args:
+        sources: frozen dataclasses, each field with a default; no two share a name.
+        checks: by field, what is to be checked or changed in a value of the right type; raises ``ValueError`` with a
+            sentence.
+    """
+
+    def __init__(self, *sources: type, checks: Mapping[str, Callable[[Any], Any]] | None = None) -> None:
+        definitions: dict[str, Any] = {}
+        for source in sources:
+            definitions |= _definitions(source, checks or {})
+        self._model: type[BaseModel] = create_pydantic_model(
+            "Form", __config__=ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True), **definitions
+        )
+
+    @property
+    def names(self) -> Collection[str]:
+        """All field names."""
+        return self._model.model_fields.keys()
+
+    def parse(self, values: Mapping[str, object]) -> dict[str, Any]:
+        """The fields that were given, as values of their types. Empty text and ``None`` mean "not given".
+
+        Raises:
+            UnknownOption: a name that is not a field's; the message suggests the nearest.
+            InvalidValue: values that can't be; names every such field.
+        """
+        refuse_unknown(values, self.names)
+        given = {name: value for name, value in values.items() if value is not None and value != ""}
+        try:
+            parsed = self._model.model_validate(given)
+        except ValidationError as error:
+            raise invalid_value(error.errors()) from error
+        return {name: getattr(parsed, name) for name in given}
+
+    def properties(self) -> dict[str, dict[str, Any]]:
+        """JSON schema of each field as it is given: as text in a form."""
+        schema = inlined(self._model.model_json_schema())
+        return {name: _as_text(field) for name, field in schema["properties"].items()}
+
+    def parameters(self) -> list[dict[str, Any]]:
+        """OpenAPI descriptions of the fields as query parameters."""
+        return [
+            {"name": name, "in": "query", "required": False, "description": field.pop("description"), "schema": field}
+            for name, field in self.properties().items()
+        ]
+
+
+def refuse_unknown(given: Collection[str], known: Collection[str]) -> None:
+    """Raises ``UnknownOption`` for the first name that is not known, with the nearest one that is."""
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name[:100].lower(), known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else "see /docs for those there are."
+            raise UnknownOption(f"There is no option {name[:100]!a}: {hint}", name[:100])
+
+
+def invalid_value(findings: Collection[ErrorDetails]) -> InvalidValue:
+    """What pydantic found, as one error of ours that names every field."""
+    problems: dict[str, str] = {}
+    for finding in findings:
+        place = [str(part) for part in finding["loc"] if isinstance(part, str)]
+        message = finding["msg"].removeprefix("Value error, ").rstrip(".")
+        problems.setdefault(".".join(place), f"{message}.")
+    message = " ".join(f"{field}: {text}" if field else text for field, text in problems.items())
+    named = tuple((field, text) for field, text in problems.items() if field)
+    return InvalidValue(message, next(iter(problems)), named)
+
+
+def _definitions(source: type, checks: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
+    hints, docs = get_type_hints(source, include_extras=True), _attribute_docs(source)
+    definitions = {}
+    for field in fields(source):
+        if field.default is MISSING:
+            raise TypeError(f"{source.__name__}.{field.name} has no default")
+        annotation: Any = Annotated[hints[field.name], Field(description=docs[field.name])]
+        if field.name in checks:
+            annotation = Annotated[annotation, AfterValidator(checks[field.name])]
+        if _is_tuple(hints[field.name]):
+            listed = WithJsonSchema({"type": "string", "description": docs[field.name]})
+            annotation = Annotated[annotation, BeforeValidator(_split_commas), listed]
+        definitions[field.name] = (annotation, field.default)
+    return definitions
+
+
+def _is_tuple(hint: Any) -> bool:
+    return get_origin(hint) is tuple or get_origin(getattr(hint, "__origin__", None)) is tuple
+
+
+def _split_commas(value: object) -> object:
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",")]
+    return [value] if isinstance(value, int | float) else value
+
+
+def _attribute_docs(source: type) -> dict[str, str]:
+    """The docstrings below a class's attributes, which Python itself does not keep."""
+    [definition] = ast.parse(textwrap.dedent(inspect.getsource(source))).body
+    assert isinstance(definition, ast.ClassDef)  # noqa: S101 (for the type checker)
+    return {
+        attribute.target.id: inspect.cleandoc(doc.value.value)
+        for attribute, doc in pairwise(definition.body)
+        if isinstance(attribute, ast.AnnAssign)
+        and isinstance(attribute.target, ast.Name)
+        and isinstance(doc, ast.Expr)
+        and isinstance(doc.value, ast.Constant)
+        and isinstance(doc.value.value, str)
+    }
+
+
+def inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """A JSON schema with its definitions in the places that refer to them, to be put inside another document."""
+    definitions = schema.get("$defs", {})
+
+    def resolve(node: Any) -> Any:
+        if isinstance(node, list):
+            return [resolve(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        target = resolve(definitions[node["$ref"].rpartition("/")[2]]) if "$ref" in node else {}
+        return target | {name: resolve(value) for name, value in node.items() if name not in ("$ref", "$defs")}
+
+    resolved: dict[str, Any] = resolve(schema)
+    return resolved
+
+
+def _as_text(schema: dict[str, Any]) -> dict[str, Any]:
+    """A field's schema as a form has it: lists are text with commas, and nothing is null (it is empty instead)."""
+    [typed] = [choice for choice in schema.pop("anyOf", [{}]) if choice.get("type") != "null"]
+    schema |= typed
+    del schema["title"]
+    default = schema.pop("default")
+    if isinstance(default, list):
+        default = ",".join(map(str, default))
+    return schema if default is None else schema | {"default": default}

@@ -1,0 +1,33 @@
+"""Whether the service answers, and whether it transcribes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from fastapi import APIRouter
+
+from deployments.api.answers import ServicesNeeded, problems
+from deployments.api.options import public_model_name
+from deployments.api.schemas import EngineBody, HealthBody, ReadyBody
+from pipeline.errors import ServiceStarting
+
+router = APIRouter(prefix="/api/health", tags=["health"])
+
+
+@router.get("/check")
+async def check() -> HealthBody:
+    """Answer as long as the process lives."""
+    return HealthBody()
+
+
+@router.get("/ready", responses=problems())
+async def ready(services: ServicesNeeded) -> ReadyBody:
+    """Answer 200 once a model has been loaded and the database answers; 503 says what is not ready."""
+    await services.store.ping()
+    readiness = await services.readiness()
+    if not readiness.ready:
+        raise ServiceStarting(f"Not ready yet: waiting for {', '.join(readiness.waiting_for) or 'the model'}.")
+    engine = readiness.engine
+    if engine is None:
+        return ReadyBody(engine=None)
+    return ReadyBody(engine=EngineBody.model_validate(asdict(engine) | {"model": public_model_name(engine.model)}))

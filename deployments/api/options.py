@@ -1,0 +1,172 @@
+"""What a client asks for when it creates a task: fields of a query or a form, as values of the domain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import PurePath
+from typing import Annotated, Any
+
+from annotated_types import MaxLen
+from pydantic import HttpUrl, TypeAdapter, ValidationError
+
+from deployments.api.forms import Form
+from pipeline.domain.languages import LANGUAGES, nearest_language
+from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.task import EngineName, Priority
+from pipeline.errors import EngineUnavailable, InvalidValue, ServiceStarting
+from pipeline.ports import EngineInfo
+from pipeline.usecases.submit import Submission
+
+MAX_LANGUAGES_NAMED = 12
+_HTTP_URL: TypeAdapter[HttpUrl] = TypeAdapter(HttpUrl)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFields:
+    """What belongs to the task rather than to its decoding."""
+
+    file_url: Annotated[str, MaxLen(2048)] | None = None
+    """Where to fetch the recording from, instead of an uploaded file (`http` or `https`)."""
+    callback_url: Annotated[str, MaxLen(2048)] | None = None
+    """Where to POST the task's record once it is completed or failed (`http` or `https`)."""
+    priority: Priority = Priority.NORMAL
+    """How urgent the task is."""
+    platform: Annotated[str, MaxLen(100)] | None = None
+    """Where the recording comes from; kept with the task, to filter by."""
+    engine_name: EngineName = EngineName.FASTER_WHISPER
+    """Which implementation decodes."""
+    model: Annotated[str, MaxLen(200)] | None = None
+    """The model. Empty: the one that is loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRequest:
+    """A submission, and the model it asks for (``None``: any)."""
+
+    submission: Submission
+    model: str | None
+
+
+def parse_task_request(values: Mapping[str, object]) -> TaskRequest:
+    """Reads task fields and options, given by name as text (HTTP) or as Python values.
+
+    Raises:
+        UnknownOption: there is no option of that name.
+        EngineUnavailable: an engine that is not installed.
+        InvalidValue: a value that can't be; the message names every such field.
+    """
+    given = TASK_FORM.parse(values)
+    options = {field.name: given.pop(field.name) for field in fields(TranscriptionOptions) if field.name in given}
+    model = given.pop("model", None)
+    submission = Submission(options=TranscriptionOptions(**options), **given)
+    if submission.engine_name is not EngineName.FASTER_WHISPER:
+        raise EngineUnavailable(
+            f"The engine {submission.engine_name} is not installed here: use {EngineName.FASTER_WHISPER}.",
+            "engine_name",
+        )
+    return TaskRequest(submission, model)
+
+
+def check_engine(asked: TaskRequest, engine: EngineInfo | None, configured_model: str | None) -> None:
+    """Refuses what the loaded model can't do.
+
+    Args:
+        asked: a request.
+        engine: what is loaded; ``None`` while nothing is.
+        configured_model: what will be loaded, where the settings name it.
+
+    Raises:
+        EngineUnavailable: another model was asked for.
+        InvalidValue: a language the model does not know.
+        ServiceStarting: it can't be said before a model is loaded.
+    """
+    if engine is None:
+        if asked.model and asked.model != configured_model:
+            raise ServiceStarting("No model is loaded yet, so it can't be said whether it is the one you named.")
+        return
+    loaded = public_model_name(engine.model)
+    if asked.model not in (None, engine.model, loaded):
+        raise EngineUnavailable(f"The model here is {loaded}: name that one, or leave model empty.", "model")
+    options = asked.submission.options
+    _check_known("language", (options.language,) if options.language else (), engine)
+    _check_known("languages", options.languages, engine)
+
+
+def public_model_name(model: str) -> str:
+    """A model's name for clients: of a folder on this server, only its last part."""
+    path = PurePath(model)
+    return path.name if path.is_absolute() else model
+
+
+def _check_known(field: str, codes: tuple[str, ...], engine: EngineInfo) -> None:
+    unknown = [code for code in codes if code not in engine.languages]
+    if not unknown:
+        return
+    known = f"; it knows {', '.join(engine.languages)}" if len(engine.languages) <= MAX_LANGUAGES_NAMED else ""
+    raise InvalidValue(
+        f"{field}: the model {public_model_name(engine.model)} does not know {LANGUAGES[unknown[0]].title()}{known}.",
+        field,
+    )
+
+
+# --- checks of single fields (ValueError becomes InvalidValue) --------------------------------------------------------
+
+
+def _language_code(text: str) -> str:
+    code = text.strip().lower()
+    if code in LANGUAGES:
+        return code
+    near = nearest_language(code)
+    hint = f"; did you mean {near} ({LANGUAGES[near].title()})?" if near else ", such as en, de or zh."
+    raise ValueError(f"{text[:50]!a} is not one of Whisper's language codes{hint}")
+
+
+def _language_codes(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(map(_language_code, texts)))
+
+
+def _clips(times: tuple[float, ...]) -> tuple[float, ...]:
+    """``0`` alone means the whole file."""
+    if times == (0.0,):
+        return ()
+    if list(times) != sorted(set(times)):
+        raise ValueError("Times must rise: start,end,start,end … in seconds")
+    return times
+
+
+def _zero_is_off(seconds: float | None) -> float | None:
+    return seconds or None
+
+
+def _http_url(text: str) -> str:
+    try:
+        _HTTP_URL.validate_python(text)
+    except ValidationError as error:
+        raise ValueError("This must be a complete http:// or https:// address") from error
+    return text
+
+
+CHECKS: dict[str, Callable[[Any], Any]] = {
+    "language": _language_code,
+    "languages": _language_codes,
+    "clip_timestamps": _clips,
+    "hallucination_silence_threshold": _zero_is_off,
+    "callback_url": _http_url,
+    "file_url": _http_url,
+}
+
+TASK_FORM = Form(TaskFields, TranscriptionOptions, checks=CHECKS)
+
+
+def request_body() -> dict[str, Any]:
+    """OpenAPI description of the body: parsed by hand while it streams, so FastAPI can't derive it."""
+    properties = TASK_FORM.properties()
+    file = {"type": "string", "format": "binary", "description": "The recording. The part may also be called `file`."}
+    return {
+        "required": False,
+        "content": {
+            "multipart/form-data": {"schema": {"type": "object", "properties": {"file_upload": file, **properties}}},
+            "application/x-www-form-urlencoded": {"schema": {"type": "object", "properties": properties}},
+        },
+    }

@@ -1,0 +1,275 @@
+"""The shapes that go over the wire: task records, envelopes, errors, and the query's filter."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+from pipeline.domain.options import TaskType
+from pipeline.domain.task import EngineName, Priority, Stage, Status, Task
+from pipeline.domain.transcript import Transcript
+from pipeline.ports import TaskQuery
+
+RESULT_PATH = "/api/whisper/tasks/result"
+
+Time = Annotated[
+    datetime,
+    PlainSerializer(datetime.isoformat, return_type=str, when_used="json"),
+    Field(examples=["2026-01-31T12:00:00.000000+00:00"], json_schema_extra={"format": "date-time"}),
+]
+"""UTC with its offset."""
+
+
+class Schema(BaseModel):
+    """What all shapes have in common."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class ErrorCause(Schema):
+    """Why a task failed."""
+
+    code: str = Field(examples=["media_undecodable"])
+    """Stable name."""
+    message: str
+    """A sentence."""
+
+
+class TaskRecord(Schema):
+    """A task, as every answer and callback shows it."""
+
+    id: int
+    status: Status
+    callback_url: str | None
+    callback_status_code: int | None
+    callback_message: str | None
+    callback_time: Time | None
+    priority: Priority
+    engine_name: EngineName
+    task_type: TaskType
+    created_at: Time
+    updated_at: Time
+    started_at: Time | None
+    """When the last attempt began."""
+    finished_at: Time | None
+    task_processing_time: float | None
+    """Seconds from the last attempt's start to its end."""
+    file_path: str | None = Field(examples=["0f8fad5bd9cb469fa16570867728950e/source"])
+    """Key of the recording in the media store."""
+    file_url: str | None
+    file_name: str | None = Field(examples=["interview.mp3"])
+    file_size_bytes: int | None = Field(examples=[1048576])
+    file_duration: float | None = Field(examples=[65.5])
+    """Length of the recording, in seconds."""
+    language: str | None = Field(examples=["en"])
+    """Asked for or detected."""
+    platform: str | None
+    decode_options: dict[str, Any]
+    """Every option in force."""
+    stage: Stage | None
+    """What is being done."""
+    progress: float | None = Field(examples=[0.25])
+    """Share of the speech that is decoded, 0..1; null until the recording is split."""
+    attempts: int
+    truncated: bool
+    """The recording broke off; what there was is transcribed."""
+    error: ErrorCause | None
+    error_message: str | None
+    output_url: str = Field(examples=["/api/whisper/tasks/result?task_id=1"])
+    """Where the result is."""
+    result: Transcript | None
+
+
+class TaskPageData(Schema):
+    """One page of tasks."""
+
+    tasks: list[TaskRecord]
+    total_count: int
+    """Tasks that match, on all pages."""
+    has_more: bool
+    next_offset: int | None
+    """The `offset` of the next page."""
+
+
+class DeletedTask(Schema):
+    """A task that is no more."""
+
+    task_id: int
+    message: str
+
+
+Data = TypeVar("Data")
+
+
+class Envelope(Schema, Generic[Data]):
+    """Every successful answer of the task routes."""
+
+    code: int = Field(200, examples=[200])
+    """The HTTP status."""
+    router: str = Field(examples=["http://localhost:8000/api/whisper/tasks/result?task_id=1"])
+    """The request's URL."""
+    params: dict[str, Any]
+    """The request's parameters, shortened, without secrets."""
+    data: Data
+
+
+class FieldProblem(Schema):
+    """A field that can't be as it is."""
+
+    field: str
+    message: str
+
+
+class ErrorDetail(Schema):
+    """What went wrong."""
+
+    code: int = Field(examples=[422])
+    """The HTTP status."""
+    error: str = Field(examples=["invalid_value"])
+    """Stable name of the error, to be switched on."""
+    message: str = Field(examples=["beam_size: Input should be less than or equal to 20."])
+    """A sentence that says what to do about it."""
+    time: Time
+    router: str
+    params: dict[str, Any]
+    errors: list[FieldProblem] | None = None
+    """The fields in question; only where there are any."""
+
+
+class ErrorBody(Schema):
+    """Every error."""
+
+    detail: ErrorDetail
+
+
+class EngineBody(Schema):
+    """What transcribes."""
+
+    engine: str
+    model: str
+    device: str
+    compute_type: str
+    languages: list[str]
+
+
+class HealthBody(Schema):
+    """The service answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class ReadyBody(Schema):
+    """The service transcribes."""
+
+    status: Literal["ready"] = "ready"
+    engine: EngineBody | None
+    """What runs; null where that is not known yet."""
+
+
+def _blank_is_off(value: object) -> object:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def _as_utc(value: datetime | None) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("The date lies beyond what can be told in UTC") from error
+
+
+Off = BeforeValidator(_blank_is_off)
+ShortText = Annotated[str, Field(max_length=200)]
+
+
+class TaskFilter(Schema):
+    """Which tasks to list. `null` (or an empty text) switches a condition off."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    status: Annotated[Status | None, Off] = Status.COMPLETED
+    priority: Annotated[Priority | None, Off] = Priority.NORMAL
+    created_after: Annotated[datetime | None, Off] = None
+    """Inclusive; UTC where no offset is given."""
+    created_before: Annotated[datetime | None, Off] = None
+    """Inclusive; UTC where no offset is given."""
+    language: Annotated[ShortText | None, Off] = None
+    engine_name: Annotated[EngineName | None, Off] = EngineName.FASTER_WHISPER
+    has_result: Annotated[bool | None, Off] = True
+    has_error: Annotated[bool | None, Off] = False
+    limit: Annotated[int, Field(ge=1, le=500)] = 20
+    offset: Annotated[int, Field(ge=0, le=2**53)] = 0
+    task_type: Annotated[TaskType | None, Off] = None
+    platform: Annotated[ShortText | None, Off] = None
+    include_result: bool = True
+    """Whether each record carries its transcript."""
+    order: Literal["asc", "desc"] = "asc"
+    """By time of creation: oldest or newest first."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_default(cls, values: object) -> object:
+        """The paging can't be switched off: null means its default."""
+        if not isinstance(values, dict):
+            return values
+        paging = ("limit", "offset", "include_result", "order")
+        return {name: value for name, value in values.items() if not (name in paging and value is None)}
+
+    @model_validator(mode="after")
+    def _times_in_utc(self) -> Self:
+        self.created_after, self.created_before = _as_utc(self.created_after), _as_utc(self.created_before)
+        return self
+
+    def as_query(self) -> TaskQuery:
+        """The same for the store."""
+        conditions = self.model_dump(exclude={"order"})
+        return TaskQuery(descending=self.order == "desc", **conditions)
+
+
+def record(task: Task, base_url: str = "") -> TaskRecord:
+    """The task as clients see it.
+
+    Args:
+        task: as stored.
+        base_url: goes before the path of ``output_url``; empty for a relative link.
+    """
+    return TaskRecord(
+        id=task.id,
+        status=task.status,
+        callback_url=task.callback_url,
+        callback_status_code=task.callback.status_code,
+        callback_message=task.callback.message,
+        callback_time=task.callback.time,
+        priority=task.priority,
+        engine_name=task.engine_name,
+        task_type=task.options.task_type,
+        created_at=task.created_at,
+        updated_at=task.updated_at,
+        started_at=task.started_at,
+        finished_at=task.finished_at,
+        task_processing_time=task.processing_s,
+        file_path=task.media_key,
+        file_url=task.file_url,
+        file_name=task.file_name,
+        file_size_bytes=task.file_size_bytes,
+        file_duration=task.file_duration_s,
+        language=task.language or task.options.language,
+        platform=task.platform,
+        decode_options=task.options.as_dict(),
+        stage=task.stage,
+        progress=task.progress,
+        attempts=task.attempts,
+        truncated=task.truncated,
+        error=ErrorCause(code=task.error.code, message=task.error.message) if task.error else None,
+        error_message=task.error.message if task.error else None,
+        output_url=f"{base_url.rstrip('/')}{RESULT_PATH}?task_id={task.id}",
+        result=task.result,
+    )
+
+
+def encode_record(task: Task, base_url: str = "") -> bytes:
+    """The task record as JSON: the body of a callback (``pipeline.ports.TaskRecordEncoder``)."""
+    return record(task, base_url).model_dump_json().encode()

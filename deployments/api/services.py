@@ -1,0 +1,48 @@
+"""What the HTTP surface needs from the rest of the service, as one value that tests build from fakes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from pipeline.ports import Clock, EngineInfo, MediaStore, TaskStore
+from pipeline.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether recordings can be transcribed now.
+
+    Attributes:
+        ready: a replica of this version has loaded its model and decoded with it.
+        waiting_for: otherwise, what is missing, each as words that follow "waiting for" (``a GPU node``).
+        engine: what runs, once that is known.
+    """
+
+    ready: bool
+    waiting_for: tuple[str, ...] = ()
+    engine: EngineInfo | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The HTTP surface's view of the service.
+
+    Attributes:
+        wake: tells the Dispatcher that there is work. A hint (the Dispatcher also polls), so it must not raise.
+        watch: returns when something about the task has changed, or it is finished, or the seconds are over. A hint
+            too: callers read the task again.
+        cancel: tells the Dispatcher that a task was cancelled or deleted. A hint.
+        readiness: what is ready; cheap enough to be asked with each request that names a language or a model.
+        fetch_available: whether recordings can be fetched from a ``file_url``.
+    """
+
+    store: TaskStore
+    media: MediaStore
+    settings: Settings
+    clock: Clock
+    wake: Callable[[], Awaitable[None]]
+    watch: Callable[[int, float], Awaitable[None]]
+    cancel: Callable[[int], Awaitable[None]]
+    readiness: Callable[[], Awaitable[Readiness]]
+    fetch_available: bool = False

@@ -1,0 +1,62 @@
+"""Subtitles of a completed task."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from deployments.api.answers import ServicesNeeded, TaskId, problems
+from deployments.api.forms import Form
+from pipeline.domain.task import Status
+from pipeline.errors import TaskNotFinished
+from pipeline.subtitles.cues import CueStyle
+from pipeline.subtitles.writers import FORMATS, write_subtitles
+
+router = APIRouter(prefix="/api/whisper", tags=["subtitles"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormatField:
+    """Which file is wanted."""
+
+    output_format: str = "srt"
+    """The format of the file: `srt`, `vtt`, `ass` and `lrc` show cues, `txt`, `tsv` and `json` list segments."""
+
+
+def _known_format(name: str) -> str:
+    if name.lower() not in FORMATS:
+        raise ValueError(f"There is no format {name[:20]!a}: use {', '.join(FORMATS)}")
+    return name.lower()
+
+
+SUBTITLE_FORM = Form(FormatField, CueStyle, checks={"output_format": _known_format})
+_FILES: Mapping[str, dict[str, Any]] = {
+    form.media_type.partition(";")[0]: {"schema": {"type": "string"}} for form in FORMATS.values()
+}
+
+
+@router.get(
+    "/generate_subtitles",
+    response_class=Response,
+    responses={200: {"description": "The file", "content": dict(_FILES)}, **problems(400, 404, 422)},
+    openapi_extra={"parameters": SUBTITLE_FORM.parameters()},
+)
+async def generate_subtitles(request: Request, services: ServicesNeeded, task_id: TaskId) -> Response:
+    """Write the transcript of a completed task as a subtitle file."""
+    asked = {name: value for name, value in request.query_params.items() if name != "task_id"}
+    style = SUBTITLE_FORM.parse(asked)
+    output_format = style.pop("output_format", FormatField().output_format)
+    task = await services.store.get(task_id, include_result=True)
+    if task.status is not Status.COMPLETED or task.result is None:
+        raise TaskNotFinished(f"The task is {task.status}: there are subtitles once it is completed.")
+    # Hours of speech take a second to lay out, and other requests would wait for it.
+    content = await asyncio.to_thread(write_subtitles, task.result, output_format, CueStyle(**style))
+    return Response(
+        content.encode(),
+        media_type=FORMATS[output_format].media_type,
+        headers={"Content-Disposition": f'attachment; filename="Task_{task.id}_Subtitle.{output_format}"'},
+    )

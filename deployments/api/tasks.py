@@ -1,0 +1,175 @@
+"""Tasks: create, read, query, cancel, retry, delete."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import ValidationError
+
+from deployments.api.answers import ServicesNeeded, TaskId, answer, base_url, problems
+from deployments.api.echo import note_params
+from deployments.api.forms import inlined, invalid_value, refuse_unknown
+from deployments.api.options import TASK_FORM, TaskRequest, check_engine, parse_task_request, request_body
+from deployments.api.problems import problem, status_of_code
+from deployments.api.schemas import DeletedTask, Envelope, TaskFilter, TaskPageData, TaskRecord, record
+from deployments.api.services import Services
+from deployments.api.uploads import MAX_FORM_BYTES, RequestBody, open_body, read_form
+from pipeline.domain.task import Status, Task, TaskError
+from pipeline.errors import InvalidValue, TaskCancelled
+from pipeline.usecases.submit import Submitter
+
+WATCH_SLICE_S = 5.0
+"""Longest single wait for news of a task, so that news that was missed is found in the database."""
+WATCH_PAUSE_S = 0.1
+"""Shortest time between two looks at the database for one waiting client."""
+
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+router = APIRouter(prefix="/api/whisper/tasks", tags=["tasks"])
+
+
+@router.post(
+    "/create",
+    response_model=Envelope[TaskRecord],
+    responses=problems(400, 409, 413, 415, 422),
+    openapi_extra={"parameters": TASK_FORM.parameters(), "requestBody": request_body()},
+)
+async def create_task(
+    request: Request,
+    services: ServicesNeeded,
+    idempotency_key: Annotated[
+        str | None, Header(description="The same key with the same request returns the original task.")
+    ] = None,
+) -> Response:
+    """Queue a recording for transcription: a file, or a URL to fetch it from.
+
+    Options may be query parameters or form fields; a form field wins. An empty value means "not given".
+    """
+    submitter: Submitter = request.app.state.submitter
+    query = dict(request.query_params)
+    async with open_body(request) as body, submitter.intake(_checked_key(idempotency_key)) as intake:
+        parse_task_request(query)  # what is wrong there need not wait for the upload
+        form = await read_form(request, body, intake.receive, submitter.max_upload_bytes)
+        note_params(request, form)
+        refuse_unknown(form, TASK_FORM.names)
+        asked = parse_task_request(query | {name: value for name, value in form.items() if value})
+        await _check_engine(asked, services)
+        task, _ = await intake.create(asked.submission)
+    shown = record(task, base_url(request, services))
+    return answer(request, shown, headers={"Location": shown.output_url})
+
+
+@router.get(
+    "/result",
+    response_model=Envelope[TaskRecord],
+    responses={
+        202: {"model": Envelope[TaskRecord], "description": "Queued or processing; the record shows the progress"},
+        **problems(404, 409, 413, 422, 502, 504),
+    },
+)
+async def task_result(
+    request: Request,
+    services: ServicesNeeded,
+    task_id: TaskId,
+    wait_s: Annotated[float, Query(ge=0, le=60, allow_inf_nan=False, description="Wait this long for the end.")] = 0.0,
+) -> Response:
+    """Read a task: its transcript once it is completed, the cause once it has failed."""
+    task = await _finished_task(services, task_id, wait_s)
+    if task.status is Status.FAILED:
+        cause = task.error or TaskError("internal_error", "The task failed.")
+        return problem(request, status_of_code(cause.code), cause.code, cause.message)
+    if task.status is Status.CANCELLED:
+        raise TaskCancelled("The task was cancelled; retry brings it back.")
+    status = 200 if task.status is Status.COMPLETED else 202
+    return answer(request, record(task, base_url(request, services)), status)
+
+
+@router.post(
+    "/query",
+    response_model=Envelope[TaskPageData],
+    responses=problems(413, 422),
+    openapi_extra={
+        "requestBody": {
+            "required": False,
+            "content": {"application/json": {"schema": inlined(TaskFilter.model_json_schema())}},
+        }
+    },
+)
+async def query_tasks(request: Request, services: ServicesNeeded) -> Response:
+    """List tasks that match a filter, oldest first."""
+    condition = _parse_filter(await RequestBody(request).read(MAX_FORM_BYTES))
+    note_params(request, condition.model_dump(mode="json"))
+    page = await services.store.query(condition.as_query())
+    following = condition.offset + len(page.tasks)
+    has_more = following < page.total_count and bool(page.tasks)
+    prefix = base_url(request, services)
+    data = TaskPageData(
+        tasks=[record(task, prefix) for task in page.tasks],
+        total_count=page.total_count,
+        has_more=has_more,
+        next_offset=following if has_more else None,
+    )
+    return answer(request, data)
+
+
+@router.delete("/delete", response_model=Envelope[DeletedTask], responses=problems(404, 422))
+async def delete_task(request: Request, services: ServicesNeeded, task_id: TaskId) -> Response:
+    """Remove a task with its recording and its result; a running task is cancelled first."""
+    prefix = await services.store.delete(task_id)
+    await services.cancel(task_id)
+    await services.media.delete_prefix(prefix)
+    return answer(request, DeletedTask(task_id=task_id, message="The task was deleted."))
+
+
+@router.post("/cancel", response_model=Envelope[TaskRecord], responses=problems(404, 409, 422))
+async def cancel_task(request: Request, services: ServicesNeeded, task_id: TaskId) -> Response:
+    """Stop a task that has not finished; what is being decoded stops with its batch."""
+    task = await services.store.cancel(task_id)
+    await services.cancel(task_id)
+    return answer(request, record(task, base_url(request, services)))
+
+
+@router.post("/retry", response_model=Envelope[TaskRecord], responses=problems(404, 409, 422))
+async def retry_task(request: Request, services: ServicesNeeded, task_id: TaskId) -> Response:
+    """Queue a failed or cancelled task again; what was decoded is kept."""
+    task = await services.store.retry(task_id)
+    await services.wake()
+    return answer(request, record(task, base_url(request, services)))
+
+
+async def _finished_task(services: Services, task_id: int, wait_s: float) -> Task:
+    """The task, once it is finished or the time is over."""
+    clock = services.clock
+    deadline = clock.monotonic() + wait_s
+    task = await services.store.get(task_id, include_result=True)
+    while not task.status.finished and (left_s := deadline - clock.monotonic()) > 0:
+        looked_at = clock.monotonic()
+        await services.watch(task_id, min(left_s, WATCH_SLICE_S))
+        task = await services.store.get(task_id, include_result=True)
+        if not task.status.finished and clock.monotonic() - looked_at < WATCH_PAUSE_S:
+            await clock.sleep(WATCH_PAUSE_S)
+    return task
+
+
+async def _check_engine(asked: TaskRequest, services: Services) -> None:
+    """Asks what is loaded, where that matters."""
+    options = asked.submission.options
+    if asked.model or options.language or options.languages:
+        readiness = await services.readiness()
+        check_engine(asked, readiness.engine, services.settings.asr.model)
+
+
+def _parse_filter(body: bytes) -> TaskFilter:
+    try:
+        return TaskFilter.model_validate_json(body if body.strip() else b"{}")
+    except ValidationError as error:
+        refuse_unknown([str(item["loc"][0]) for item in error.errors() if item["loc"]], TaskFilter.model_fields)
+        raise invalid_value(error.errors()) from error
+
+
+def _checked_key(key: str | None) -> str | None:
+    if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise InvalidValue("Idempotency-Key takes 1 to 255 visible ASCII characters.", "Idempotency-Key")
+    return key

@@ -1,0 +1,288 @@
+"""Bodies of requests, read as they arrive.
+
+A recording passes from the socket to the media store block by block; fields may come before or after it. FastAPI's own
+``UploadFile`` would spool the whole body to disk before the handler runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import unicodedata
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from fastapi import Request
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
+
+from pipeline.errors import (
+    InvalidValue,
+    MurmurationError,
+    RequestError,
+    SourceMissing,
+    UnsupportedMediaType,
+    UploadInterrupted,
+    UploadTooLarge,
+)
+
+FILE_PARTS = ("file_upload", "file")
+MAX_BOUNDARY = 256
+MAX_FIELDS = 200
+MAX_FIELD_BYTES = 64 * 1024
+MAX_FORM_BYTES = 1024 * 1024
+"""Largest body without a recording in it, and what a multipart body may hold beside the recording."""
+MAX_FILE_NAME = 255
+DRAIN_BYTES = 4 * 1024 * 1024
+DRAIN_S = 2.0
+
+FileSink = Callable[[AsyncIterator[bytes], str | None], Awaitable[object]]
+"""Takes a recording's bytes as they come, and the name its client gave it."""
+
+
+class RequestBody:
+    """A request's body as a stream of blocks that can be taken up again where it was left.
+
+    Raises:
+        UploadInterrupted: the client went away.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._blocks = request.stream()
+        self._finished = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for block in self._blocks:
+                if block:
+                    yield block
+        except ClientDisconnect as error:
+            self._finished = True
+            raise UploadInterrupted("The connection ended in the middle of the upload: send it again.") from error
+        self._finished = True
+
+    async def read(self, limit_bytes: int) -> bytes:
+        """All of it. Raises ``UploadTooLarge`` beyond the limit."""
+        content = bytearray()
+        async for block in self:
+            content += block
+            if len(content) > limit_bytes:
+                raise UploadTooLarge(
+                    f"The body is too large: {len(content):,} bytes have arrived and the limit is {limit_bytes:,}."
+                )
+        return bytes(content)
+
+    async def drain(self) -> None:
+        """Reads on for a moment.
+
+        A server that answers and closes while its client is still sending makes the client see a reset connection
+        instead of the answer (RFC 9112, §9.6). What is small is received; what is big is cut off.
+        """
+        if self._finished:
+            return
+        size_bytes = 0
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                async for block in self:
+                    size_bytes += len(block)
+                    if size_bytes > DRAIN_BYTES:
+                        return
+        except (TimeoutError, UploadInterrupted):
+            return  # nobody is left to read the answer, or it is too slow to wait for
+
+
+@asynccontextmanager
+async def open_body(request: Request) -> AsyncIterator[RequestBody]:
+    """The request's body; what is left of it when the block ends with an error of ours is drained."""
+    body = RequestBody(request)
+    try:
+        yield body
+    except MurmurationError:
+        await body.drain()
+        raise
+
+
+async def read_form(request: Request, body: RequestBody, sink: FileSink, limit_bytes: int) -> dict[str, str]:
+    """Reads a form, its file part (if there is one) into ``sink``; an absent body is an empty form.
+
+    Args:
+        request: ``multipart/form-data`` or ``application/x-www-form-urlencoded``.
+        body: the request's body, not yet read.
+        sink: called for each file part.
+        limit_bytes: largest recording; a body announced as larger is refused unread.
+
+    Returns:
+        The fields that are not files. A name that comes twice has its last value.
+
+    Raises:
+        RequestError: a body that is neither, is broken, or is too large.
+    """
+    _check_announced(request, limit_bytes)
+    media_type, parameters = parse_options_header(request.headers.get("content-type", ""))
+    if media_type == b"multipart/form-data":
+        return await _read_multipart(body, parameters.get(b"boundary", b""), sink)
+    if media_type == b"application/x-www-form-urlencoded":
+        return _parse_urlencoded(await body.read(MAX_FORM_BYTES))
+    async for _ in body:
+        raise UnsupportedMediaType(
+            "Send the recording as multipart/form-data, in a part named file_upload; options may be form fields too."
+        )
+    return {}
+
+
+def _check_announced(request: Request, limit_bytes: int) -> None:
+    announced = request.headers.get("content-length", "")
+    if re.fullmatch(r"[0-9]{1,18}", announced) and int(announced) > limit_bytes + MAX_FORM_BYTES:
+        raise UploadTooLarge(
+            f"The file is too large: the upload has {int(announced):,} bytes and the limit is {limit_bytes:,}."
+        )
+
+
+def _parse_urlencoded(body: bytes) -> dict[str, str]:
+    try:
+        return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict"))
+    except ValueError as error:
+        raise RequestError("The form can't be read: it has too many fields, or is not UTF-8.") from error
+
+
+# --- multipart --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _PartBegin:
+    name: str
+    file_name: str | None
+
+    @property
+    def is_file(self) -> bool:
+        return self.name in FILE_PARTS or self.file_name is not None
+
+
+class _PartEnd:
+    """The part that was begun is complete."""
+
+
+_Event = _PartBegin | bytes | _PartEnd
+
+
+class _Events:
+    """What the push parser finds, in order, to be pulled."""
+
+    def __init__(self, boundary: bytes) -> None:
+        self.found: deque[_Event] = deque()
+        self.ended = False
+        self._header = bytearray(), bytearray()
+        self._disposition = ""
+        if not 0 < len(boundary) <= MAX_BOUNDARY:
+            raise RequestError(
+                f"A multipart body needs a boundary in its Content-Type, of at most {MAX_BOUNDARY} bytes."
+            )
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._part_begin,
+                "on_part_data": lambda data, start, end: self.found.append(data[start:end]),
+                "on_part_end": lambda: self.found.append(_PartEnd()),
+                "on_header_field": lambda data, start, end: self._header[0].extend(data[start:end]),
+                "on_header_value": lambda data, start, end: self._header[1].extend(data[start:end]),
+                "on_header_end": self._header_end,
+                "on_headers_finished": self._headers_finished,
+                "on_end": self._end,
+            },
+        )
+
+    def feed(self, block: bytes) -> None:
+        try:
+            self._parser.write(block)
+        except FormParserError as error:
+            raise RequestError("The body is not valid multipart/form-data.") from error
+
+    def _part_begin(self) -> None:
+        self._disposition = ""
+
+    def _header_end(self) -> None:
+        name, value = self._header
+        if name.lower() == b"content-disposition":
+            self._disposition = value.decode("latin-1")
+        self._header = bytearray(), bytearray()
+
+    def _headers_finished(self) -> None:
+        _, parameters = parse_options_header(self._disposition)
+        if b"name" not in parameters:
+            raise RequestError("A part of the multipart body has no name.")
+        name, file_name = parameters[b"name"].decode(errors="replace"), parameters.get(b"filename")
+        self.found.append(_PartBegin(name, None if file_name is None else _file_name(file_name)))
+
+    def _end(self) -> None:
+        self.ended = True
+
+
+async def _events(body: RequestBody, boundary: bytes) -> AsyncIterator[_Event]:
+    """Begin, data and end of each part. Raises ``UploadInterrupted`` where the body stops before its last boundary."""
+    events: _Events | None = None
+    async for block in body:
+        events = events or _Events(boundary)
+        events.feed(block)
+        while events.found:
+            yield events.found.popleft()
+    if events is not None and not events.ended:
+        raise UploadInterrupted("The body ends before its last part does: send it again.")
+
+
+async def _read_multipart(body: RequestBody, boundary: bytes, sink: FileSink) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    async with aclosing(_events(body, boundary)) as events:  # type: ignore[type-var]
+        async for part in events:
+            assert isinstance(part, _PartBegin)  # noqa: S101 (the others are consumed below)
+            if part.is_file:
+                await _take_file(part, events, sink)
+            elif len(fields) < MAX_FIELDS:
+                fields[part.name] = await _take_field(part, events)
+            else:
+                raise RequestError(f"The form has more than {MAX_FIELDS} fields.")
+    return fields
+
+
+async def _take_file(part: _PartBegin, events: AsyncIterator[_Event], sink: FileSink) -> None:
+    if part.name not in FILE_PARTS:
+        raise InvalidValue("The file must be in a part named file_upload (or file).", part.name[:100])
+    first = await anext(events)
+    if not isinstance(first, _PartEnd):
+        await sink(_part_data(first, events), part.file_name or None)
+    elif part.file_name:
+        raise SourceMissing("The uploaded file is empty.")
+    # an empty part without a name is a form's file field that nobody filled in
+
+
+async def _part_data(first: Any, events: AsyncIterator[_Event]) -> AsyncIterator[bytes]:
+    yield first
+    async for event in events:
+        if isinstance(event, _PartEnd):
+            return
+        assert isinstance(event, bytes)  # noqa: S101 (parts don't nest)
+        yield event
+
+
+async def _take_field(part: _PartBegin, events: AsyncIterator[_Event]) -> str:
+    value = bytearray()
+    async for event in events:
+        if not isinstance(event, bytes):
+            break
+        value += event
+        if len(value) > MAX_FIELD_BYTES:
+            raise InvalidValue(f"The field is longer than {MAX_FIELD_BYTES:,} bytes.", part.name[:100])
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidValue("The field is not UTF-8 text.", part.name[:100]) from error
+
+
+def _file_name(raw: bytes) -> str:
+    """The last part of the path, without what can't be printed. It is only shown, never opened."""
+    name = unicodedata.normalize("NFC", raw.decode(errors="replace")).replace("\\", "/").rpartition("/")[2]
+    return "".join(filter(str.isprintable, name)).strip()[:MAX_FILE_NAME]

@@ -1,0 +1,138 @@
+"""The Ingress deployment: HTTP for everyone, and the same verbs as Python methods for whoever holds the handle.
+
+::
+
+    from ray import serve
+
+    handle = serve.get_app_handle("murmuration")
+    record = handle.transcribe.remote(Path("talk.mp3").read_bytes(), file_name="talk.mp3", language="en").result()
+    print(record.result.text)
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from deployments.api.app import build_api
+from deployments.api.options import check_engine, parse_task_request
+from deployments.api.services import Readiness, Services
+from deployments.dispatcher import DispatcherState
+from deployments.wiring import media_store, task_store
+from pipeline.clock import SystemClock
+from pipeline.domain.task import Task
+from pipeline.observability import configure_logging
+from pipeline.settings import Settings
+from pipeline.usecases.follow import wait_for_end
+from pipeline.usecases.submit import Submitter
+
+logger = logging.getLogger(__name__)
+
+UNREACHABLE = (RayError, RayServeException)
+"""How a handle says that nobody is there."""
+
+
+class IngressReplica:
+    """One process that takes requests."""
+
+    def __init__(self, settings: Settings, dispatcher: DeploymentHandle) -> None:
+        configure_logging(settings.logging)
+        self._dispatcher = dispatcher
+        self._services = Services(
+            store=task_store(settings),
+            media=media_store(settings),
+            settings=settings,
+            clock=SystemClock(),
+            wake=self._wake,
+            watch=self._watch,
+            cancel=self._stop,
+            readiness=self._readiness,
+        )
+        self._api = build_api(self._services)
+        self._submitter: Submitter = self._api.state.submitter
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Serve asks for the application once the replica exists."""
+        return self._api
+
+    # the Dispatcher, by handle; each is a hint, since what counts is in the database
+
+    async def _wake(self) -> None:
+        await self._hint("wake")
+
+    async def _watch(self, task_id: int, timeout_s: float) -> None:
+        await self._hint("watch", task_id, timeout_s)
+
+    async def _stop(self, task_id: int) -> None:
+        await self._hint("cancel", task_id)
+
+    async def _hint(self, method: str, *arguments: Any) -> None:
+        try:
+            await self._dispatcher.options(method_name=method).remote(*arguments)
+        except UNREACHABLE as error:
+            logger.warning("the Dispatcher did not hear: %s", type(error).__name__, extra={"method": method})
+
+    async def _readiness(self) -> Readiness:
+        try:
+            state: DispatcherState = await self._dispatcher.state.remote()
+        except UNREACHABLE:
+            return Readiness(ready=False, waiting_for=("the Dispatcher",))
+        waiting = [
+            *([] if state.database_ready else ["the database"]),
+            *([] if state.engine else ["a WhisperReplica that has loaded its model"]),
+        ]
+        return Readiness(ready=not waiting, waiting_for=tuple(waiting), engine=state.engine)
+
+    # for Python callers
+
+    async def submit(self, audio: bytes, file_name: str = "audio", **options: Any) -> Task:
+        """Queues a recording and returns its task at once.
+
+        Args:
+            audio: a file's bytes, in any format that FFmpeg decodes.
+            file_name: for the record.
+            options: the task options of the HTTP interface, ``priority`` and ``callback_url`` among them.
+
+        Raises:
+            RequestError: something that can't be; the message names it.
+            Unavailable: the queue is full, or the database or the storage away.
+        """
+        asked = parse_task_request(options)
+        check_engine(asked, (await self._readiness()).engine, self._services.settings.asr.model)
+        return await self._submitter.submit(asked.submission, audio, file_name=file_name)
+
+    async def result(self, task_id: int, wait_s: float = 0.0) -> Task:
+        """The task, with its transcript once it is completed; waits up to ``wait_s`` seconds for its end.
+
+        Raises:
+            TaskNotFound: there is no such task.
+        """
+        services = self._services
+        return await wait_for_end(services.store, services.watch, services.clock, task_id, wait_s)
+
+    async def transcribe(self, audio: bytes, file_name: str = "audio", **options: Any) -> Task:
+        """Queues a recording and returns its task when it has finished, however that ended; see ``submit``."""
+        task = await self.submit(audio, file_name, **options)
+        while not task.status.finished:
+            task = await self.result(task.id, wait_s=60.0)
+        return task
+
+    async def cancel(self, task_id: int) -> Task:
+        """Stops a task that has not finished. Raises ``TaskNotFound``, ``TaskStateConflict``."""
+        task = await self._services.store.cancel(task_id)
+        await self._stop(task_id)
+        return task
+
+
+Ingress = serve.deployment(
+    name="Ingress",
+    max_ongoing_requests=200,
+    ray_actor_options={"num_cpus": 0.1},
+    health_check_period_s=2,
+)(serve.ingress()(IngressReplica))

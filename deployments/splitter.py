@@ -1,0 +1,38 @@
+"""The Splitter deployment: recordings in, prepared audio and chunks out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator
+
+from ray import serve
+
+from deployments.wiring import QUIET, splitter
+from pipeline.observability import configure_logging
+from pipeline.ports import SplitDone, SplitPart, SplitRequest
+from pipeline.settings import Settings
+
+NICENESS = 5
+"""Decoding and VAD yield to inference where both share the cores; a Splitter is far ahead of the model anyway."""
+
+
+class SplitterReplica:
+    """One process that decodes and cuts recordings."""
+
+    def __init__(self, settings: Settings) -> None:
+        configure_logging(settings.logging)
+        os.nice(NICENESS)
+        self._splitter = splitter(settings)
+
+    async def split(self, request: SplitRequest) -> AsyncGenerator[SplitPart | SplitDone, None]:
+        """See ``ports.Splitter.split``."""
+        async for event in self._splitter.split(request):
+            yield event
+
+
+Splitter = serve.deployment(
+    name="Splitter",
+    max_ongoing_requests=2,
+    ray_actor_options={"num_cpus": 0.2},
+    logging_config=QUIET,
+)(SplitterReplica)

@@ -1,0 +1,416 @@
+"""Whisper on CTranslate2: batches across requests, on top of the pieces of faster-whisper.
+
+``WhisperModel.transcribe`` decodes one window of one file at a time and ``BatchedInferencePipeline`` the windows of one
+file; the model below them takes any batch of equally long windows, each with its own prompt. This module puts chunks of
+any file, language and task into such a batch, and gives the encoder only as many frames as the longest one needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from typing import Any
+
+import ctranslate2
+import numpy as np
+from faster_whisper import WhisperModel
+from faster_whisper.audio import pad_or_trim
+from faster_whisper.tokenizer import Tokenizer
+from faster_whisper.transcribe import get_compression_ratio, get_ctranslate2_storage, get_suppressed_tokens
+
+from pipeline.asr.engine import FULL_WINDOW_FRAMES, Decoded, DecodeItem, Features, Samples
+from pipeline.asr.models import ModelFiles
+from pipeline.domain.quality import PROMPT_TOKENS
+from pipeline.domain.transcript import LanguageDetection, Segment, Word
+from pipeline.errors import DecodingFailed, ModelUnavailable, ReplicaLost
+from pipeline.ports import EngineInfo
+
+WINDOW_MARGIN_FRAMES = 200
+"""Silence after the longest chunk. The model has learnt to stop in silence: with less it repeats itself more often."""
+
+WINDOW_FLOOR_FRAMES = 1000
+"""Shortest window; below 10 s, too, it repeats itself more often."""
+
+WINDOW_STEP_FRAMES = 100
+"""Windows are whole seconds, so that few shapes are ever seen."""
+
+MAX_INITIAL_TIMESTAMP_INDEX = 50
+"""Speech begins in the window's first second (faster-whisper's default): 50 steps of 20 ms."""
+
+SHORTEST_REST_S = 1.0
+"""A model that broke off closer than this to the chunk's end has heard all of it."""
+
+SHORTEST_ALIGNED_FRAMES = 2
+"""One step of the encoder, which halves the frames; an alignment needs one."""
+
+Raw = dict[str, Any]
+"""A segment or word as faster-whisper's own functions pass it around."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """One row of a batch after decoding."""
+
+    item: DecodeItem
+    tokenizer: Tokenizer
+    detection: LanguageDetection | None
+    tokens: list[int]
+    resume_s: float | None
+    avg_logprob: float
+    no_speech_prob: float
+    segments: list[Raw]
+
+    @property
+    def text_tokens(self) -> list[int]:
+        return [token for segment in self.segments for token in segment["tokens"] if token < self.tokenizer.eot]
+
+
+class _Aligned:
+    """Stands in for the model in ``WhisperModel.add_word_timestamps`` with an alignment that was made in a batch."""
+
+    def __init__(self, frames_per_second: int, alignment: list[Raw]) -> None:
+        self.frames_per_second = frames_per_second
+        self._alignment = alignment
+
+    def find_alignment(self, *_: object) -> list[list[Raw]]:
+        return [self._alignment]
+
+
+class FasterWhisperEngine:
+    """Satisfies ``Engine`` with a CTranslate2 Whisper model.
+
+    Args:
+        files: the model.
+        device: ``cpu`` or ``cuda``.
+        compute_type: CTranslate2's; ``int8``, ``float16`` …
+        cpu_threads: threads of one batch on a CPU; 0 lets CTranslate2 choose.
+        short_windows: whether to encode only as much as a batch needs.
+        max_batch_size: told in ``info``.
+
+    Raises:
+        ModelUnavailable: the files are not a model, or the device can't run it.
+    """
+
+    def __init__(
+        self,
+        files: ModelFiles,
+        *,
+        device: str,
+        compute_type: str,
+        cpu_threads: int = 0,
+        short_windows: bool = False,
+        max_batch_size: int = 8,
+    ) -> None:
+        try:
+            self._model = WhisperModel(
+                str(files.path), device=device, compute_type=compute_type, cpu_threads=cpu_threads
+            )
+        except (RuntimeError, ValueError, OSError) as error:
+            raise ModelUnavailable(
+                f"The model {files.name} could not be loaded on {device} as {compute_type}; "
+                "its files may be damaged, or the device may not support this compute type."
+            ) from error
+        self._short_windows = short_windows
+        self._tokenizer = lru_cache(maxsize=None)(self._make_tokenizer)
+        self._encode_text = lru_cache(maxsize=256)(self._model.hf_tokenizer.encode)
+        self._suppressed = list(get_suppressed_tokens(self._tokenizer("en", "transcribe"), [-1]))
+        self._info = EngineInfo(
+            engine="faster_whisper",
+            model=files.name,
+            device=device,
+            compute_type=compute_type,
+            languages=self._languages(),
+            max_batch_size=max_batch_size,
+        )
+
+    @property
+    def info(self) -> EngineInfo:
+        """What it is."""
+        return self._info
+
+    def prepare(self, samples: Samples) -> Features:
+        """The log-mel spectrogram of at most 30 s of audio, without padding: shape ``(mels, frames)``."""
+        if not np.isfinite(samples).all():
+            raise DecodingFailed("This stretch of audio holds values that are not numbers.")
+        # The last frame reaches beyond the audio; faster-whisper leaves it out as well.
+        features: Features = self._model.feature_extractor(samples)[:, :-1]
+        if features.shape[-1] == 0:
+            raise DecodingFailed("This stretch of audio is shorter than a hundredth of a second.")
+        return features[:, :FULL_WINDOW_FRAMES]
+
+    def batch_key(self, item: DecodeItem) -> Hashable:
+        """What ``generate`` takes once for a batch: how to search, and where in the prompt the transcript starts."""
+        options = item.options
+        search = ("sample", options.best_of, item.temperature) if item.temperature > 0 else ("beam", options.beam_size)
+        return (*search, len(self._prompt(item, self._tokenizer("en", options.task_type.value))))
+
+    def window_frames(self, items: Sequence[DecodeItem]) -> int:
+        """Frames to encode for each item: the longest one's and a margin, in whole seconds; or the full 30 s."""
+        if not self._short_windows or any(item.full_window for item in items):
+            return FULL_WINDOW_FRAMES
+        needed = max(item.frames for item in items) + WINDOW_MARGIN_FRAMES
+        stepped = -(-needed // WINDOW_STEP_FRAMES) * WINDOW_STEP_FRAMES
+        return min(FULL_WINDOW_FRAMES, max(WINDOW_FLOOR_FRAMES, stepped))
+
+    def decode(self, items: Sequence[DecodeItem]) -> list[Decoded | DecodingFailed]:
+        """Decodes a batch of items with equal keys. See ``Engine.decode``."""
+        refusals = [self._refusal(item) for item in items]
+        sound = [item for item, refusal in zip(items, refusals, strict=True) if refusal is None]
+        try:
+            decoded = iter(self._decode(sound) if sound else ())
+        except RuntimeError as error:
+            raise _translated(error) from error
+        return [refusal or next(decoded) for refusal in refusals]
+
+    # --- what the model knows
+
+    def _make_tokenizer(self, language: str, task: str) -> Tokenizer:
+        return Tokenizer(self._model.hf_tokenizer, self._model.model.is_multilingual, task=task, language=language)
+
+    def _languages(self) -> tuple[str, ...]:
+        vocabulary = self._model.hf_tokenizer
+        known = self._model.supported_languages
+        if not self._model.model.is_multilingual:
+            return tuple(known)
+        return tuple(language for language in known if vocabulary.token_to_id(f"<|{language}|>") is not None)
+
+    def _refusal(self, item: DecodeItem) -> DecodingFailed | None:
+        if not self._model.model.is_multilingual:
+            return None  # faster-whisper, too, takes any language for English then
+        known = set(self._info.languages)
+        if item.language is not None and item.language not in known:
+            return DecodingFailed(f"The model {self._info.model} does not know the language {item.language}.")
+        if item.language is None and item.options.languages and known.isdisjoint(item.options.languages):
+            return DecodingFailed(f"The model {self._info.model} knows none of the languages allowed for detection.")
+        return None
+
+    # --- decoding
+
+    def _decode(self, items: Sequence[DecodeItem]) -> list[Decoded]:
+        frames = self.window_frames(items)
+        encoded = self._model.encode(np.stack([pad_or_trim(item.features, frames) for item in items]))
+        detections = self._detect(encoded, items)
+        tokenizers = [self._tokenizer_of(*pair) for pair in zip(items, detections, strict=True)]
+        prompts = [self._prompt(*pair) for pair in zip(items, tokenizers, strict=True)]
+        rows = zip(items, tokenizers, detections, self._generate(encoded, prompts, items[0]), strict=True)
+        heard = [self._hear(*row) for row in rows]
+        self._add_words(encoded, heard)
+        return [_decoded(row, full_window=frames == FULL_WINDOW_FRAMES) for row in heard]
+
+    def _detect(self, encoded: ctranslate2.StorageView, items: Sequence[DecodeItem]) -> list[LanguageDetection | None]:
+        """Detects, on what is encoded anyway, the languages of the items that have none."""
+        unknown = [row for row, item in enumerate(items) if item.language is None]
+        detections: list[LanguageDetection | None] = [None] * len(items)
+        if not unknown or not self._model.model.is_multilingual:
+            return detections
+        answers = self._model.model.detect_language(_rows(encoded, unknown))
+        for row, answer in zip(unknown, answers, strict=True):
+            detections[row] = _detection(answer, items[row].options.languages)
+        return detections
+
+    def _tokenizer_of(self, item: DecodeItem, detection: LanguageDetection | None) -> Tokenizer:
+        language = detection.language if detection else item.language
+        return self._tokenizer(language or "en", item.options.task_type.value)
+
+    def _prompt(self, item: DecodeItem, tokenizer: Tokenizer) -> list[int]:
+        """The item's prompt: hot words, text before it, and the start-of-transcript sequence.
+
+        An initial prompt is the beginning of the running text where previous text is conditioned on (and comes back
+        after a reset), else it stands before every chunk. At most 224 tokens go before the transcript, since the model
+        needs as many for its text.
+        """
+        options = item.options
+        initial = options.initial_prompt and options.initial_prompt.strip()
+        previous = [*(self._encode_plain(f" {initial}") if initial else ()), *item.previous_tokens]
+        hotwords = options.hotwords.strip() if options.hotwords else ""
+        room = PROMPT_TOKENS - (len(self._encode_plain(f" {hotwords}")) if hotwords else 0)
+        previous = previous[-room:] if room > 0 else []
+        prompt: list[int] = self._model.get_prompt(tokenizer, previous, hotwords=hotwords or None)
+        return prompt
+
+    def _encode_plain(self, text: str) -> list[int]:
+        ids: list[int] = self._encode_text(text, add_special_tokens=False).ids
+        return ids
+
+    def _generate(
+        self, encoded: ctranslate2.StorageView, prompts: list[list[int]], first: DecodeItem
+    ) -> Sequence[ctranslate2.models.WhisperGenerationResult]:
+        """One search for the whole batch, with the arguments of ``WhisperModel.generate_with_fallback``."""
+        search: Raw = {"beam_size": first.options.beam_size, "patience": 1}
+        if first.temperature > 0:
+            search = {
+                "beam_size": 1,
+                "num_hypotheses": first.options.best_of,
+                "sampling_topk": 0,
+                "sampling_temperature": first.temperature,
+            }
+        results: Sequence[ctranslate2.models.WhisperGenerationResult] = self._model.model.generate(
+            encoded,
+            prompts,
+            length_penalty=1,
+            repetition_penalty=1,
+            no_repeat_ngram_size=0,
+            max_length=self._model.max_length,
+            return_scores=True,
+            return_no_speech_prob=True,
+            suppress_blank=True,
+            suppress_tokens=self._suppressed,
+            max_initial_timestamp_index=MAX_INITIAL_TIMESTAMP_INDEX,
+            **search,
+        )
+        return results
+
+    def _hear(
+        self,
+        item: DecodeItem,
+        tokenizer: Tokenizer,
+        detection: LanguageDetection | None,
+        result: ctranslate2.models.WhisperGenerationResult,
+    ) -> _Heard:
+        raw = list(result.sequences_ids[0])
+        tokens, resume_s = self._closed(raw, tokenizer.timestamp_begin, item.duration_s)
+        segments, _, _ = self._model._split_segments_by_timestamps(  # noqa: SLF001 - faster-whisper has no public one
+            tokenizer=tokenizer,
+            tokens=tokens,
+            time_offset=0.0,
+            segment_size=item.frames,
+            segment_duration=item.duration_s,
+            seek=0,
+        )
+        for segment in segments:
+            segment["seek"] = 0
+        return _Heard(
+            item=item,
+            tokenizer=tokenizer,
+            detection=detection,
+            tokens=tokens,
+            resume_s=resume_s,
+            # The score is the mean over the text; the end-of-text token counts as well (generate_with_fallback).
+            avg_logprob=result.scores[0] * len(raw) / (len(raw) + 1),
+            no_speech_prob=result.no_speech_prob,
+            segments=segments,
+        )
+
+    def _closed(self, tokens: list[int], timestamp_begin: int, duration_s: float) -> tuple[list[int], float | None]:
+        """The tokens with their last segment closed, and where to go on if the model broke off before the end.
+
+        A transcript that ends in two timestamps, or in the middle of a segment because it had no more room, is
+        continued in a window of its own, as in faster-whisper's loop. A last segment that is merely left open, which
+        that loop would decode again, lasts until the end of the chunk: the cut is there, in silence, anyhow.
+        """
+        ends_open = bool(tokens) and tokens[-1] < timestamp_begin
+        pairs = [at for at in range(1, len(tokens)) if min(tokens[at - 1], tokens[at]) >= timestamp_begin]
+        out_of_room = ends_open and len(tokens) >= self._model.max_length // 2
+        if pairs and (pairs[-1] == len(tokens) - 1 or out_of_room):
+            resume_s = (tokens[pairs[-1]] - timestamp_begin) * self._model.time_precision
+            worthwhile = SHORTEST_REST_S <= resume_s <= duration_s - SHORTEST_REST_S
+            if worthwhile or not ends_open:
+                return tokens, resume_s if worthwhile else None
+        if ends_open:
+            return [*tokens, timestamp_begin + round(duration_s / self._model.time_precision)], None
+        return tokens, None
+
+    # --- word times
+
+    def _add_words(self, encoded: ctranslate2.StorageView, heard: Sequence[_Heard]) -> None:
+        """Gives the segments of items that asked for it their words; one alignment for each language and task."""
+        wanted = [row for row, one in enumerate(heard) if one.item.options.word_timestamps and one.text_tokens]
+
+        def start_sequence(row: int) -> list[int]:
+            sequence: list[int] = heard[row].tokenizer.sot_sequence
+            return sequence
+
+        for _, group in groupby(sorted(wanted, key=start_sequence), key=start_sequence):
+            rows = list(group)
+            alignments = self._model.find_alignment(
+                heard[rows[0]].tokenizer,
+                [heard[row].text_tokens for row in rows],
+                _rows(encoded, rows),
+                [max(SHORTEST_ALIGNED_FRAMES, heard[row].item.frames) for row in rows],
+            )
+            for row, alignment in zip(rows, alignments, strict=True):
+                self._add_words_to(heard[row], alignment)
+
+    def _add_words_to(self, heard: _Heard, alignment: list[Raw]) -> None:
+        options = heard.item.options
+        WhisperModel.add_word_timestamps(
+            _Aligned(self._model.frames_per_second, alignment),
+            [heard.segments],
+            heard.tokenizer,
+            None,
+            heard.item.frames,
+            options.prepend_punctuations,
+            options.append_punctuations,
+            last_speech_timestamp=0.0,
+        )
+
+
+def _rows(encoded: ctranslate2.StorageView, rows: Sequence[int]) -> ctranslate2.StorageView:
+    """Some rows of an encoder output; by way of the host, since CTranslate2 has no slices."""
+    if list(rows) == list(range(encoded.shape[0])):
+        return encoded
+    on_host = encoded if encoded.device == "cpu" else encoded.to_device(ctranslate2.Device.cpu)
+    return get_ctranslate2_storage(np.array(on_host)[list(rows)])
+
+
+def _detection(answer: Sequence[tuple[str, float]], allowed: Sequence[str]) -> LanguageDetection:
+    """The likeliest language; with an allow-list, of those in it, and the probabilities are shares among them."""
+    candidates = [(token[2:-2], probability) for token, probability in answer]
+    if allowed:
+        candidates = [(language, probability) for language, probability in candidates if language in allowed]
+        total = sum(probability for _, probability in candidates) or 1.0
+        candidates = [(language, probability / total) for language, probability in candidates]
+    return LanguageDetection(*candidates[0], all_probabilities=tuple(candidates))
+
+
+def _decoded(heard: _Heard, *, full_window: bool) -> Decoded:
+    text: str = heard.tokenizer.decode(heard.tokens).strip()
+    compression_ratio = get_compression_ratio(text)
+    return Decoded(
+        text=text,
+        segments=tuple(_segments(heard, compression_ratio)),
+        temperature=heard.item.temperature,
+        avg_logprob=heard.avg_logprob,
+        compression_ratio=compression_ratio,
+        no_speech_prob=heard.no_speech_prob,
+        language=heard.tokenizer.language_code,
+        detection=heard.detection,
+        full_window=full_window,
+        resume_s=heard.resume_s,
+    )
+
+
+def _segments(heard: _Heard, compression_ratio: float) -> Iterator[Segment]:
+    for raw in heard.segments:
+        yield Segment(
+            id=0,
+            seek=0,
+            start=float(raw["start"]),
+            end=float(raw["end"]),
+            text=heard.tokenizer.decode(raw["tokens"]),
+            tokens=tuple(raw["tokens"]),
+            temperature=heard.item.temperature,
+            avg_logprob=heard.avg_logprob,
+            compression_ratio=compression_ratio,
+            no_speech_prob=heard.no_speech_prob,
+            words=_words(raw) if heard.item.options.word_timestamps else None,
+        )
+
+
+def _words(raw: Raw) -> tuple[Word, ...]:
+    return tuple(
+        Word(float(word["start"]), float(word["end"]), word["word"], float(word["probability"]))
+        for word in raw.get("words", ())
+    )
+
+
+def _translated(error: RuntimeError) -> Exception:
+    """CTranslate2 has one exception for all; memory that ran out and a device that failed are told by their text."""
+    text = str(error).lower()
+    if "out of memory" in text or "alloc_failed" in text:
+        return MemoryError(str(error))
+    if "cuda" in text or "cublas" in text or "cudnn" in text:
+        return ReplicaLost("The GPU has failed; this replica can't decode any more.")
+    return error

@@ -1,0 +1,228 @@
+"""Units in, results out: audio is read and decoded among everyone else's, and the text put back on the timeline."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from pipeline.asr.batch import MicroBatcher, Submission
+from pipeline.asr.engine import DecodeItem, Engine, Features, Samples
+from pipeline.asr.ticket import Outcome, Ticket
+from pipeline.domain.audio import SAMPLE_RATE, Chunk, part_key
+from pipeline.domain.hallucination import drop_hallucinations
+from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.quality import next_prompt
+from pipeline.domain.timeline import place
+from pipeline.domain.transcript import ChunkResult
+from pipeline.errors import DecodingFailed, ReplicaLost, TaskCancelled
+from pipeline.ports import ChunkFailure, EngineInfo, MediaStore, Unit
+
+logger = logging.getLogger(__name__)
+
+PREPARE_THREADS = 2
+"""Spectrograms are cheap (thousands of times real time a core); more threads would only fight with inference."""
+
+Answer = ChunkResult | ChunkFailure
+
+
+@dataclass(slots=True, eq=False)
+class _RunningUnit:
+    """A unit on its way, with the tickets it holds; ``cancelled`` also stops what is not in line yet."""
+
+    unit: Unit
+    tickets: list[Ticket] = field(default_factory=list)
+    cancelled: bool = False
+
+
+class LocalTranscriber:
+    """Satisfies ``Transcriber`` with the engine in this process.
+
+    Args:
+        store: holds the prepared audio.
+        engine: makes features, and tells what it is.
+        batcher: decodes; started, and shared by all units.
+        prepare_threads: threads that make features.
+    """
+
+    def __init__(
+        self, store: MediaStore, engine: Engine, batcher: MicroBatcher, prepare_threads: int = PREPARE_THREADS
+    ) -> None:
+        self._store = store
+        self._engine = engine
+        self._batcher = batcher
+        self._pool = ThreadPoolExecutor(prepare_threads, thread_name_prefix="features")
+        self._units: defaultdict[int, set[_RunningUnit]] = defaultdict(set)
+
+    async def transcribe(self, unit: Unit) -> AsyncGenerator[Sequence[Answer]]:
+        """See ``Transcriber.transcribe``. Closing the iterator early drops what has not been decoded.
+
+        Raises:
+            TaskCancelled: ``cancel`` was called for its task.
+            ReplicaLost: the engine has failed.
+        """
+        running = _RunningUnit(unit)
+        self._units[unit.task_id].add(running)
+        try:
+            async with aclosing(self._answers(running)) as stream:
+                async for answers in stream:
+                    yield answers
+        finally:
+            self._batcher.withdraw(running.tickets)
+            self._units[unit.task_id].discard(running)
+            if not self._units[unit.task_id]:
+                del self._units[unit.task_id]
+
+    async def cancel(self, task_id: int) -> None:
+        """Drops the task's chunks; what is being decoded is dropped when its batch ends."""
+        for running in self._units.get(task_id, ()):
+            running.cancelled = True
+        self._batcher.cancel(task_id)
+
+    async def describe(self) -> EngineInfo:
+        """What runs here. Raises ``ReplicaLost`` when it runs no more."""
+        if not self._batcher.healthy:
+            raise ReplicaLost("The replica can't decode any more.")
+        return replace(self._engine.info, max_batch_size=self._batcher.settings.max_batch_size)
+
+    async def replica_count(self) -> int:
+        """One, as long as it decodes."""
+        return int(self._batcher.healthy)
+
+    async def warm_up(self) -> None:
+        """Decodes a second of faint noise, all the way through the batcher: what works once is ready.
+
+        Raises:
+            DecodingFailed, ReplicaLost: the model does not decode on this machine.
+        """
+        noise = np.random.default_rng(0).normal(0.0, 1e-3, SAMPLE_RATE).astype(np.float32)
+        language = "en" if "en" in self._engine.info.languages else self._engine.info.languages[0]
+        options = TranscriptionOptions(temperature=(0.0,), language=language)
+        item = DecodeItem(features=self._engine.prepare(noise), options=options, language=language)
+        [ticket] = self._batcher.submit([Submission(task_id=0, item=item, rank=0, enqueued_at=0.0)])
+        await asyncio.wrap_future(ticket.future)
+
+    def close(self) -> None:
+        """Releases the threads that make features; the batcher is closed by its owner."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    # --- one unit
+
+    async def _answers(self, running: _RunningUnit) -> AsyncGenerator[Sequence[Answer]]:
+        """Batches of the unit's chunks, in the order that its options demand."""
+        unit = running.unit
+        tokens, language = unit.previous_tokens, unit.language
+        waiting = list(unit.chunks)
+        while waiting:
+            chunks = waiting[: self._releasable(unit, language)]
+            del waiting[: len(chunks)]
+            items = await asyncio.gather(*(self._prepared(unit, chunk, language, tokens) for chunk in chunks))
+            async with aclosing(self._decoded(running, list(zip(chunks, items, strict=True)))) as stream:
+                async for answers in stream:
+                    for result in (answer for answer in answers if isinstance(answer, ChunkResult)):
+                        tokens = next_prompt(tokens, result, unit.options.temperature)
+                        language = language or (None if unit.options.multilingual else result.language)
+                    yield answers
+
+    @staticmethod
+    def _releasable(unit: Unit, language: str | None) -> int:
+        """Chunks that can be decoded at once: one where the next depends on it for its prompt or its language."""
+        follows = language is None and not unit.options.multilingual
+        return 1 if follows or unit.options.condition_on_previous_text else len(unit.chunks)
+
+    async def _decoded(
+        self, running: _RunningUnit, prepared: Sequence[tuple[Chunk, DecodeItem | DecodingFailed]]
+    ) -> AsyncGenerator[Sequence[Answer]]:
+        """Puts chunks in line together and yields what comes of them as it comes."""
+        if running.cancelled:
+            raise TaskCancelled("The task was cancelled.")
+        unit = running.unit
+        failed = [_failure(chunk, item) for chunk, item in prepared if isinstance(item, DecodingFailed)]
+        if failed:
+            yield failed
+        sound = [(chunk, item) for chunk, item in prepared if isinstance(item, DecodeItem)]
+        tickets = self._batcher.submit(
+            Submission(unit.task_id, item, unit.priority_rank, unit.enqueued_at) for _, item in sound
+        )
+        running.tickets += tickets
+        chunks = {_awaitable(ticket): chunk for ticket, (chunk, _) in zip(tickets, sound, strict=True)}
+        while chunks:
+            done, _ = await asyncio.wait(chunks, return_when=asyncio.FIRST_COMPLETED)
+            yield [_answer(unit.options, chunks.pop(future), future) for future in done]
+
+    async def _prepared(
+        self, unit: Unit, chunk: Chunk, language: str | None, tokens: tuple[int, ...]
+    ) -> DecodeItem | DecodingFailed:
+        try:
+            pcm = await self._store.read(part_key(unit.media_prefix, chunk.part), *chunk.byte_range)
+            features = await asyncio.get_running_loop().run_in_executor(self._pool, self._features, pcm, chunk)
+        except OSError:
+            logger.exception("prepared audio of task %d, chunk %d, can't be read", unit.task_id, chunk.index)
+            return DecodingFailed("The prepared audio of this stretch could not be read.")
+        except DecodingFailed as error:
+            return error
+        conditioned = unit.options.condition_on_previous_text
+        return DecodeItem(
+            features=features,
+            options=unit.options,
+            language=language,
+            previous_tokens=tokens if conditioned else (),
+            temperature=unit.options.temperature[0],
+        )
+
+    def _features(self, pcm: bytes, chunk: Chunk) -> Features:
+        return self._engine.prepare(chunk_samples(pcm, chunk))
+
+
+def chunk_samples(pcm: bytes, chunk: Chunk) -> Samples:
+    """A chunk's spans laid end to end.
+
+    Args:
+        pcm: the bytes of the chunk's ``byte_range``: 16 kHz mono, signed 16-bit little-endian.
+        chunk: what they are.
+
+    Raises:
+        DecodingFailed: there are fewer bytes than that.
+    """
+    if len(pcm) < chunk.byte_range[1]:
+        raise DecodingFailed("The prepared audio of this stretch is cut short.")
+    whole = np.frombuffer(pcm, dtype="<i2")
+    origin = chunk.spans[0].start
+    speech = np.concatenate([whole[span.start - origin : span.end - origin] for span in chunk.spans])
+    return speech.astype(np.float32) / np.float32(32768.0)
+
+
+def _awaitable(ticket: Ticket) -> asyncio.Future[Outcome]:
+    """The ticket's future for this event loop; an error that nobody waits for any more is no news."""
+    future = asyncio.wrap_future(ticket.future)
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return future
+
+
+def _answer(options: TranscriptionOptions, chunk: Chunk, future: asyncio.Future[Outcome]) -> Answer:
+    """What the port gives for a chunk; errors other than the chunk's own are raised."""
+    try:
+        outcome = future.result()
+    except DecodingFailed as error:
+        return _failure(chunk, error)
+    segments = place(chunk, outcome.segments)
+    if options.word_timestamps and options.hallucination_silence_threshold:
+        segments = drop_hallucinations(segments, options.hallucination_silence_threshold, chunk.start_s, chunk.end_s)
+    return ChunkResult(
+        index=chunk.index,
+        audio_s=chunk.duration_s,
+        segments=segments,
+        language=outcome.language,
+        detection=outcome.detection,
+        attempts=outcome.attempts,
+    )
+
+
+def _failure(chunk: Chunk, error: DecodingFailed) -> ChunkFailure:
+    return ChunkFailure(index=chunk.index, code=error.code, message=error.message)

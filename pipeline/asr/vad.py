@@ -1,0 +1,46 @@
+"""Voice activity as the audio arrives: the Silero model that faster-whisper ships, kept in state between calls."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from faster_whisper.vad import get_vad_model
+
+from pipeline.domain.speech import Samples, Scores
+
+CONTEXT_SAMPLES = 64
+"""Each frame is judged together with the end of the one before (Silero VAD at 16 kHz)."""
+
+STATE_SHAPE = (1, 1, 128)
+"""Of the recurrent layer's hidden and cell state."""
+
+
+class SileroVad:
+    """Speech probabilities of one recording; a new one for each, they all share one loaded model.
+
+    The first use in a process loads the model, some 50 ms. faster-whisper's own wrapper wants the whole recording at
+    once; this one remembers what the model needs of the past, and hears the same. Not safe for use by two threads.
+    """
+
+    def __init__(self) -> None:
+        self._session = get_vad_model().session
+        self._hidden = np.zeros(STATE_SHAPE, np.float32)
+        self._cell = np.zeros(STATE_SHAPE, np.float32)
+        self._context: npt.NDArray[np.float32] = np.zeros((1, CONTEXT_SAMPLES), np.float32)
+
+    def probabilities(self, frames: Samples) -> Scores:
+        """Speech probability of each of the next frames, 0..1.
+
+        Args:
+            frames: shape ``(frames, 512)``, following those of the call before.
+        """
+        if not len(frames):
+            return np.empty(0, np.float32)
+        audio = frames.astype(np.float32) / 32768.0
+        ends = audio[:, -CONTEXT_SAMPLES:]
+        before = np.concatenate([self._context, ends[:-1]])
+        output, self._hidden, self._cell = self._session.run(
+            None, {"input": np.concatenate([before, audio], axis=1), "h": self._hidden, "c": self._cell}
+        )
+        self._context = ends[-1:].copy()
+        return np.asarray(output, np.float32).reshape(-1)

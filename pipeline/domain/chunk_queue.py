@@ -1,0 +1,171 @@
+"""Which chunks go to a replica next: priority first, then a fair share between tasks, then the order of the file.
+
+Fairness is start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996) over seconds of audio: each task has a virtual
+time that advances by what is released for it, the smallest goes next, and a task that arrives starts at the virtual
+time of the queue. So a 10-second clip goes before the next chunk of a 10-hour file of the same priority, and
+neither can starve the other. Nothing here waits, locks or knows what time it is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import accumulate
+from math import ceil
+
+from pipeline.domain.audio import Chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Chunks of one task that may be sent to a replica together."""
+
+    task_id: int
+    priority_rank: int
+    chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What the replicas can hold.
+
+    Attributes:
+        replicas: how many there are; at least 1, so that the first unit wakes a fleet scaled to zero.
+        max_batch_size: chunks one of them decodes together.
+        batches_in_flight: batches each may have, the running one included; enough to never wait for the next.
+    """
+
+    replicas: int
+    max_batch_size: int
+    batches_in_flight: int = 2
+
+    @property
+    def chunks(self) -> int:
+        """Chunks that may be in flight."""
+        return max(1, self.replicas) * self.max_batch_size * self.batches_in_flight
+
+
+@dataclass(slots=True)
+class _Backlog:
+    """One task's chunks that wait, and how many of its chunks are in flight."""
+
+    task_id: int
+    priority_rank: int
+    virtual_time: float
+    waiting_since: float
+    max_in_flight: int | None
+    waiting: deque[Chunk] = field(default_factory=deque)
+    in_flight: int = 0
+    paused: bool = False
+
+    @property
+    def room(self) -> int:
+        """Chunks that may be released before some come back."""
+        waiting = 0 if self.paused else len(self.waiting)
+        return waiting if self.max_in_flight is None else min(waiting, self.max_in_flight - self.in_flight)
+
+    def rank_at(self, now: float, ageing_s: float) -> int:
+        """Priority lifted by one for each ``ageing_s`` the task has been passed over."""
+        return max(0, self.priority_rank - int((now - self.waiting_since) / ageing_s))
+
+
+class ChunkQueue:
+    """The chunks of all running tasks.
+
+    Args:
+        ageing_s: a task that was passed over this long is lifted by one priority.
+    """
+
+    def __init__(self, ageing_s: float) -> None:
+        self._ageing_s = ageing_s
+        self._backlogs: dict[int, _Backlog] = {}
+        self._virtual_time = 0.0
+
+    def open(self, task_id: int, priority_rank: int, now: float, max_in_flight: int | None = None) -> None:
+        """Admits a task.
+
+        Args:
+            task_id: its id, new to the queue.
+            priority_rank: 0 is served first.
+            now: seconds on any clock that does not run backwards.
+            max_in_flight: at most this many of its chunks are out at once; ``None``: no limit of its own.
+        """
+        self._backlogs[task_id] = _Backlog(task_id, priority_rank, self._virtual_time, now, max_in_flight)
+
+    def limit(self, task_id: int, max_in_flight: int | None) -> None:
+        """Changes a task's limit, once its language is known for instance."""
+        self._backlogs[task_id].max_in_flight = max_in_flight
+
+    def pause(self, task_id: int, paused: bool) -> None:
+        """Holds a task's waiting chunks back, or lets them go again. A task that was closed meanwhile is fine."""
+        if backlog := self._backlogs.get(task_id):
+            backlog.paused = paused
+
+    def add(self, task_id: int, chunks: Iterable[Chunk], now: float) -> None:
+        """Appends chunks of an admitted task, in the order of the file."""
+        backlog = self._backlogs[task_id]
+        if not backlog.waiting and not backlog.in_flight:
+            backlog.virtual_time = max(backlog.virtual_time, self._virtual_time)
+            backlog.waiting_since = now
+        backlog.waiting.extend(chunks)
+
+    def finish(self, task_id: int, count: int = 1) -> None:
+        """Notes that chunks came back with a result. A task that was closed meanwhile is fine."""
+        if backlog := self._backlogs.get(task_id):
+            backlog.in_flight -= count
+
+    def put_back(self, task_id: int, chunks: Iterable[Chunk]) -> None:
+        """Returns chunks whose replica was lost to the front. A task that was closed meanwhile is fine."""
+        if backlog := self._backlogs.get(task_id):
+            returned = sorted(chunks, key=lambda chunk: chunk.index)
+            backlog.in_flight -= len(returned)
+            backlog.waiting.extendleft(reversed(returned))
+
+    def close(self, task_id: int) -> None:
+        """Forgets a task with all that waits of it. An unknown one is fine."""
+        self._backlogs.pop(task_id, None)
+
+    def release(self, capacity: Capacity, now: float) -> Released | None:
+        """Takes the next unit out, or ``None`` while the replicas have no room for anything that waits.
+
+        A chunk counts against the room of its own and of lower priorities only: an urgent one goes out at once and
+        overtakes at the replica, however much of lesser priority is out already.
+        """
+        room = self._room_by_rank(capacity)
+        ready = [task for task in self._backlogs.values() if task.room > 0 and room[task.priority_rank] > 0]
+        if not ready:
+            return None
+        backlog = min(ready, key=lambda task: self._order(task, now))
+        count = min(backlog.room, room[backlog.priority_rank], self._unit_size(backlog, capacity))
+        return self._take(backlog, count, now)
+
+    @property
+    def waiting_chunks(self) -> int:
+        """Chunks that wait, of all tasks."""
+        return sum(len(backlog.waiting) for backlog in self._backlogs.values())
+
+    def _order(self, backlog: _Backlog, now: float) -> tuple[int, float, int]:
+        return backlog.rank_at(now, self._ageing_s), backlog.virtual_time, backlog.task_id
+
+    def _room_by_rank(self, capacity: Capacity) -> dict[int, int]:
+        in_flight: Counter[int] = Counter()
+        for backlog in self._backlogs.values():
+            in_flight[backlog.priority_rank] += backlog.in_flight
+        ranks = sorted(in_flight)
+        return dict(
+            zip(ranks, (capacity.chunks - taken for taken in accumulate(in_flight[r] for r in ranks)), strict=True)
+        )
+
+    @staticmethod
+    def _unit_size(backlog: _Backlog, capacity: Capacity) -> int:
+        """A batch; less where the rest of the file would otherwise leave replicas idle."""
+        return min(capacity.max_batch_size, ceil(len(backlog.waiting) / max(1, capacity.replicas)))
+
+    def _take(self, backlog: _Backlog, count: int, now: float) -> Released:
+        chunks = tuple(backlog.waiting.popleft() for _ in range(count))
+        backlog.in_flight += count
+        backlog.waiting_since = now
+        self._virtual_time = max(self._virtual_time, backlog.virtual_time)
+        backlog.virtual_time += sum(chunk.duration_s for chunk in chunks)
+        return Released(backlog.task_id, backlog.priority_rank, chunks)

@@ -1,0 +1,160 @@
+"""Whether a decoding is good enough, and how to decode again when it isn't.
+
+The rules are those of ``WhisperModel.generate_with_fallback`` in faster-whisper (after Radford et al., 2022, §4.5),
+with two additions: the first retry keeps the temperature and gives the encoder its full 30 s window, and loops that
+the compression ratio misses count as repetitive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol, TypeVar
+
+from pipeline.domain.loops import has_loop
+from pipeline.domain.options import DEFAULT_TEMPERATURES, TranscriptionOptions
+from pipeline.domain.transcript import ChunkResult
+
+PROMPT_TOKENS = 223
+"""Tokens of earlier text that fit into a prompt: half of the decoder's 448, less one for the marker before them."""
+
+PROMPT_RESET_ON_TEMPERATURE = 0.5
+"""Text sampled above this temperature does not prompt what follows (faster-whisper's default)."""
+
+
+class Attempt(Protocol):
+    """One decoding of one chunk, as far as its quality goes."""
+
+    @property
+    def text(self) -> str:
+        """All that was heard."""
+        ...
+
+    @property
+    def temperature(self) -> float:
+        """0 for beam search, above it for sampling."""
+        ...
+
+    @property
+    def avg_logprob(self) -> float:
+        """Mean log-probability of the tokens."""
+        ...
+
+    @property
+    def compression_ratio(self) -> float:
+        """Size of the text over its size compressed."""
+        ...
+
+    @property
+    def no_speech_prob(self) -> float:
+        """How likely there is no speech, 0..1."""
+        ...
+
+    @property
+    def full_window(self) -> bool:
+        """Whether the encoder had its full 30 s."""
+        ...
+
+
+SomeAttempt = TypeVar("SomeAttempt", bound=Attempt)
+
+
+class Verdict(StrEnum):
+    """What becomes of an attempt."""
+
+    ACCEPT = "accept"
+    RETRY = "retry"
+    SILENCE = "silence"
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """How to decode next: a temperature, and whether the encoder gets its full window."""
+
+    temperature: float
+    full_window: bool
+
+
+def judge(attempt: Attempt, options: TranscriptionOptions) -> Verdict:
+    """Holds an attempt against the task's thresholds."""
+    if _fails(attempt, options) and not _surely_silent(attempt, options):
+        return Verdict.RETRY
+    return Verdict.SILENCE if is_silence(attempt, options) else Verdict.ACCEPT
+
+
+def is_silence(attempt: Attempt, options: TranscriptionOptions) -> bool:
+    """Whether the attempt's text is to be dropped because there is most likely no speech.
+
+    A good log-probability outweighs the no-speech probability.
+    """
+    if options.no_speech_threshold is None or attempt.no_speech_prob <= options.no_speech_threshold:
+        return False
+    return options.log_prob_threshold is None or attempt.avg_logprob <= options.log_prob_threshold
+
+
+def is_repetitive(attempt: Attempt, options: TranscriptionOptions) -> bool:
+    """Whether the text compresses too well or loops; without a threshold, nothing is repetitive."""
+    threshold = options.compression_ratio_threshold
+    return threshold is not None and (attempt.compression_ratio > threshold or has_loop(attempt.text))
+
+
+def next_rung(attempts: Sequence[Attempt], options: TranscriptionOptions) -> Rung | None:
+    """The next step of the ladder, or ``None`` at its end.
+
+    First temperature with the window it happened to get, then with the full window if that was not full, then the
+    other temperatures, always with the full window.
+    """
+    if not attempts:
+        return Rung(options.temperature[0], full_window=False)
+    if not attempts[-1].full_window:
+        return Rung(attempts[-1].temperature, full_window=True)
+    climbed = sum(attempt.full_window for attempt in attempts)
+    if climbed >= len(options.temperature):
+        return None
+    return Rung(options.temperature[climbed], full_window=True)
+
+
+def best(attempts: Sequence[SomeAttempt], options: TranscriptionOptions) -> SomeAttempt:
+    """Of attempts that all failed, the likeliest one that is not repetitive, else the likeliest one."""
+    varied = [attempt for attempt in attempts if not is_repetitive(attempt, options)]
+    return max(varied or attempts, key=lambda attempt: attempt.avg_logprob)
+
+
+def next_prompt(
+    previous_tokens: tuple[int, ...],
+    result: ChunkResult,
+    temperatures: Sequence[float] = DEFAULT_TEMPERATURES,
+) -> tuple[int, ...]:
+    """The tokens that prompt the chunk after ``result``, for ``condition_on_previous_text``.
+
+    The tail of all text so far; nothing after a chunk that had to be sampled above ``PROMPT_RESET_ON_TEMPERATURE``, or
+    that no temperature of the ladder could save. Silence changes nothing.
+
+    Args:
+        previous_tokens: what prompted the chunk itself.
+        result: what came of it.
+        temperatures: the task's ladder.
+    """
+    if not result.segments:
+        return previous_tokens
+    sampled = max(segment.temperature for segment in result.segments) > PROMPT_RESET_ON_TEMPERATURE
+    exhausted = result.attempts >= len(temperatures) and temperatures[-1] > PROMPT_RESET_ON_TEMPERATURE
+    return () if sampled or exhausted else (previous_tokens + result.tokens)[-PROMPT_TOKENS:]
+
+
+def _fails(attempt: Attempt, options: TranscriptionOptions) -> bool:
+    return is_repetitive(attempt, options) or _is_unlikely(attempt, options)
+
+
+def _is_unlikely(attempt: Attempt, options: TranscriptionOptions) -> bool:
+    return options.log_prob_threshold is not None and attempt.avg_logprob < options.log_prob_threshold
+
+
+def _surely_silent(attempt: Attempt, options: TranscriptionOptions) -> bool:
+    """Likely without speech and unlikely as text: a higher temperature would only make something up."""
+    return (
+        options.no_speech_threshold is not None
+        and attempt.no_speech_prob > options.no_speech_threshold
+        and _is_unlikely(attempt, options)
+    )

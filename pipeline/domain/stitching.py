@@ -1,0 +1,107 @@
+"""Joining the results of chunks to the transcript of the recording."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.transcript import ChunkResult, LanguageDetection, Segment, Transcript, TranscriptInfo
+
+
+def stitch(
+    results: Iterable[ChunkResult],
+    options: TranscriptionOptions,
+    duration_s: float,
+    vad_options: Mapping[str, Any] | None = None,
+    language: str | None = None,
+) -> Transcript:
+    """The transcript of a recording: segments in order, numbered from 1, none overlapping, none past the end.
+
+    Args:
+        results: of all chunks, in any order; chunks that failed are simply not there.
+        options: what was asked for.
+        duration_s: length of the recording, in seconds.
+        vad_options: the VAD settings that were used, if any.
+        language: known from elsewhere (the task's record), for when no result says it.
+    """
+    ordered = sorted(results, key=lambda result: result.index)
+    segments = tuple(
+        replace(segment, id=number) for number, segment in enumerate(_untangled(ordered, duration_s), start=1)
+    )
+    detection = _detection(ordered, options, language)
+    return Transcript(
+        text=" ".join(" ".join(segment.text for segment in segments).split()),
+        segments=segments,
+        info=TranscriptInfo(
+            language=detection.language,
+            language_probability=detection.probability,
+            duration=duration_s,
+            duration_after_vad=sum(result.audio_s for result in ordered),
+            all_language_probs=detection.all_probabilities or None,
+            transcription_options=options.as_dict(),
+            vad_options=dict(vad_options or {}),
+        ),
+    )
+
+
+def _detection(
+    results: Iterable[ChunkResult], options: TranscriptionOptions, language: str | None
+) -> LanguageDetection:
+    """What was asked for, else what the first chunk was heard to be; as sure as that is (1 for a language given)."""
+    if options.language:
+        return LanguageDetection(options.language, 1.0)
+    heard = list(results)
+    detected = next((result.detection for result in heard if result.detection), None)
+    if detected:
+        return detected
+    known = language or next((result.language for result in heard), "")
+    return LanguageDetection(known, 1.0 if known else 0.0)
+
+
+def _untangled(results: Iterable[ChunkResult], duration_s: float) -> Iterator[Segment]:
+    """Segments in order, clamped to the recording, each beginning where the one before has ended or later."""
+    previous: Segment | None = None
+    for segment in (segment for result in results for segment in result.segments):
+        current = _within(segment, 0.0, duration_s)
+        if previous is not None:
+            if _says_it_again(previous, current):
+                continue
+            previous, current = _parted(previous, current)
+            yield previous
+        previous = current
+    if previous is not None:
+        yield previous
+
+
+def _says_it_again(previous: Segment, current: Segment) -> bool:
+    """The same words over the same audio: heard twice where two chunks meet. Words said again come later."""
+    same = previous.text.split() == current.text.split()
+    return same and previous.seek != current.seek and current.start < previous.end
+
+
+def _parted(previous: Segment, current: Segment) -> tuple[Segment, Segment]:
+    """The two without overlap; the later one gives way unless nothing would be left of it."""
+    if current.start >= previous.end:
+        return previous, current
+    if current.end > previous.end:
+        return previous, _within(current, previous.end, current.end)
+    if current.start > previous.start:
+        return _within(previous, previous.start, current.start), current
+    middle = (previous.start + previous.end) / 2
+    return _within(previous, previous.start, middle), _within(current, middle, previous.end, stretched=True)
+
+
+def _within(segment: Segment, start: float, end: float, *, stretched: bool = False) -> Segment:
+    """The segment and its words clamped to ``[start, end]``, or stretched to fill it."""
+    words = segment.words
+    if words is not None:
+        words = tuple(
+            replace(word, start=min(max(word.start, start), end), end=min(max(word.end, start), end)) for word in words
+        )
+    if stretched:
+        return replace(segment, start=start, end=end, words=words)
+    return replace(
+        segment, start=min(max(segment.start, start), end), end=min(max(segment.end, start), end), words=words
+    )

@@ -1,0 +1,281 @@
+"""Any recording → 16 kHz mono, block by block, on the recording's own timeline (PyAV, which bundles FFmpeg)."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from typing import Any, BinaryIO
+
+import av
+import av.error
+import numpy as np
+
+from pipeline.domain.audio import SAMPLE_RATE, to_samples, to_seconds
+from pipeline.domain.speech import FRAME_SAMPLES, Samples
+from pipeline.errors import MediaTooLong, MediaUndecodable, NoAudioStream
+from pipeline.media.containers import INPUT_OPTIONS, breaks_off, is_image, refusal, states_duration
+
+BLOCK_SAMPLES = 960 * FRAME_SAMPLES
+"""30.7 s, 1 MB: what is in memory at a time."""
+
+GAP_TOLERANCE_S = 0.05
+"""Time stamps are rounded, and jitter; a gap counts from here on."""
+
+REWIND_TOLERANCE_S = 1.0
+"""Time stamps that fall back further than this were reset; from there on they are taken to follow on."""
+
+MAX_BLIND_GAP_S = 600.0
+"""Longest gap that is believed of a file that does not say how long it is."""
+
+FIFO_SAMPLES = 1 << 15
+"""Frames are resampled together: one by one, calls would cost more than the arithmetic."""
+
+
+class AudioDecoder:
+    """The first audio stream of a recording.
+
+    Damaged packets are left out; their time, gaps between time stamps, and a late start of the sound (in a video, say)
+    are filled with silence, so that every sample stands where a player would play it.
+
+    Args:
+        file: a seekable file object, read from whichever thread iterates.
+        max_duration_s: more than this is refused.
+
+    Attributes:
+        truncated: known after the last block: the recording broke off, or is shorter than it says.
+    """
+
+    def __init__(self, file: BinaryIO, max_duration_s: float) -> None:
+        self._file = file
+        self._max_duration_s = max_duration_s
+        self._broken = False
+        self.truncated = False
+
+    def blocks(self) -> Generator[Samples]:
+        """Blocks of ``BLOCK_SAMPLES``, the last one shorter.
+
+        Raises:
+            MediaUndecodable: not a recording, or nothing of it could be decoded.
+            NoAudioStream: no sound in it.
+            MediaTooLong: longer than the limit; raised when the limit is reached.
+        """
+        try:
+            with closing(_open(self._file)) as container:
+                yield from self._decode(container)
+        finally:
+            # Resamplers hold on to memory until they are collected (github.com/SYSTRAN/faster-whisper/issues/390).
+            gc.collect()
+
+    def _decode(self, container: Any) -> Iterator[Samples]:
+        stream = _audio_stream(container)
+        timeline = _Timeline(container, stream)
+        samples = 0
+        for block in _blocks_of(self._pieces(container, stream, timeline), BLOCK_SAMPLES):
+            samples += len(block)
+            if to_seconds(samples) > self._max_duration_s:
+                raise MediaTooLong(f"The recording is longer than the limit of {self._max_duration_s:.0f} seconds.")
+            yield block
+        if not samples:
+            raise MediaUndecodable("The file has an audio stream, but no sound in it could be decoded.")
+        self.truncated = (
+            self._broken
+            or breaks_off(container.format.name, self._file)
+            or (timeline.ends_early and states_duration(container.format.name, self._file))
+        )
+
+    def _pieces(self, container: Any, stream: Any, timeline: _Timeline) -> Iterator[Samples]:
+        resampler = _MonoResampler()
+        for frame in self._frames(container, stream):
+            silence = timeline.place(frame)
+            if silence:
+                yield from resampler.flush()
+                yield from _silence(silence)
+            yield from resampler.feed(frame)
+        yield from resampler.flush()
+
+    def _frames(self, container: Any, stream: Any) -> Iterator[Any]:
+        """What can be decoded; leaves in ``_broken`` whether the end could not."""
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.error.FFmpegError:
+                self._broken = True
+                return
+            if packet is None:
+                return
+            try:
+                frames = packet.decode()
+                broken = packet.is_corrupt
+            except av.error.FFmpegError:
+                frames, broken = [], True
+            if packet.size:  # the empty packet at the end only empties the decoder
+                self._broken = broken
+            yield from frames
+
+
+class _Timeline:
+    """Compares where a recording's time stamps put the sound with how much of it has been decoded."""
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        self._origin_s = _origin_s(container)
+        self._stated_end_s = _stated_end_s(container, stream, self._origin_s)
+        length_s = container.duration / av.time_base if container.duration else None
+        self._last_believable_s = None if length_s is None else length_s + 1.0
+        self._position_s = 0.0
+
+    @property
+    def ends_early(self) -> bool:
+        """Whether what was decoded ends before the end the file states."""
+        if self._stated_end_s is None:
+            return False
+        missing_s = self._stated_end_s - self._position_s
+        return missing_s > min(1.0, max(0.15, 0.02 * self._stated_end_s))
+
+    def place(self, frame: Any) -> int:
+        """Takes the next frame; returns how many samples (at 16 kHz) of silence belong before it."""
+        gap_s = 0.0
+        if frame.time is not None:
+            gap_s = frame.time - self._origin_s - self._position_s
+            if gap_s < -REWIND_TOLERANCE_S or not self._believes(gap_s):
+                self._origin_s += gap_s
+                gap_s = 0.0
+            elif gap_s <= GAP_TOLERANCE_S:
+                gap_s = 0.0
+        self._position_s += gap_s + frame.samples / frame.sample_rate
+        return to_samples(gap_s)
+
+    def _believes(self, gap_s: float) -> bool:
+        if self._last_believable_s is None:
+            return gap_s <= MAX_BLIND_GAP_S
+        return gap_s <= GAP_TOLERANCE_S or self._position_s + gap_s <= self._last_believable_s
+
+
+class _MonoResampler:
+    """Frames of any rate, format and layout → 16 kHz mono; channels are averaged."""
+
+    def __init__(self) -> None:
+        self._setup: tuple[Any, ...] | None = None
+        self._resampler: Any = None
+        self._fifo: Any = None
+
+    def feed(self, frame: Any) -> Iterator[Samples]:
+        """What is ready after one more frame. A change of rate or layout in mid-stream is fine."""
+        setup = (frame.sample_rate, frame.format.name, frame.layout.name)
+        if setup != self._setup:
+            yield from self.flush()
+            # Averaging two channels is what FFmpeg does; of more, it would drop some and weight the others.
+            layout = "mono" if frame.layout.nb_channels <= 2 else frame.layout
+            self._resampler = av.AudioResampler(format="s16", layout=layout, rate=SAMPLE_RATE)
+            self._fifo = av.AudioFifo()
+            self._setup = setup
+        frame.pts = None  # the timeline has dealt with time stamps
+        self._fifo.write(frame)
+        if self._fifo.samples >= FIFO_SAMPLES:
+            yield from self._convert(self._fifo.read())
+
+    def flush(self) -> Iterator[Samples]:
+        """The rest of what was fed."""
+        if self._setup is None:
+            return
+        self._setup = None
+        if self._fifo.samples:
+            yield from self._convert(self._fifo.read())
+        yield from self._convert(None)
+
+    def _convert(self, frame: Any) -> Iterator[Samples]:
+        for converted in self._resampler.resample(frame):
+            samples = converted.to_ndarray().reshape(-1, converted.layout.nb_channels)
+            yield samples[:, 0] if samples.shape[1] == 1 else np.rint(samples.mean(axis=1)).astype(np.int16)
+
+
+def _open(file: BinaryIO) -> Any:
+    head = file.read(4096)
+    file.seek(0)
+    try:
+        if not head:
+            raise MediaUndecodable(refusal(head))
+        # FFmpeg would also judge a file by its name; ours have none.
+        return av.open(_Nameless(file), mode="r", metadata_errors="ignore", options=INPUT_OPTIONS)
+    except av.error.FFmpegError as error:
+        if is_image(head):
+            raise NoAudioStream("The file is an image; there is no sound in it.") from error
+        raise MediaUndecodable(refusal(head)) from error
+
+
+class _Nameless:
+    """The part of a file object that a demuxer needs."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+
+def _audio_stream(container: Any) -> Any:
+    if not container.streams.audio:
+        raise NoAudioStream("The file has no audio stream; there is no sound in it.")
+    stream = container.streams.audio[0]
+    if stream.codec_context is None:
+        raise MediaUndecodable("The sound is in a format that no decoder here knows.")
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = av.stream.Discard.all  # pictures are not even read, where the container allows it
+    return stream
+
+
+def _origin_s(container: Any) -> float:
+    """Where a player's clock begins: with the earliest sound or moving picture."""
+    starts = (
+        float(stream.start_time * stream.time_base)
+        for stream in container.streams
+        if stream.type in ("audio", "video") and stream.start_time is not None and not _is_cover(stream)
+    )
+    return min(starts, default=0.0)
+
+
+def _is_cover(stream: Any) -> bool:
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def _stated_end_s(container: Any, stream: Any, origin_s: float) -> float | None:
+    """Where the audio ends according to the file, from the origin; ``None`` where it says nothing of the audio."""
+    if stream.duration:
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - origin_s
+    tagged = _clock_s(stream.metadata.get("DURATION", ""))  # Matroska's statistics tag
+    if tagged is not None:
+        return tagged - origin_s
+    only_sound = all(other.type != "video" or _is_cover(other) for other in container.streams)
+    return container.duration / av.time_base if container.duration and only_sound else None
+
+
+def _clock_s(clock: str) -> float | None:
+    """``01:02:03.500000000`` in seconds."""
+    parts = clock.split(":")
+    if len(parts) != 3:
+        return None
+    try:
+        hours, minutes, seconds = map(float, parts)
+    except ValueError:
+        return None
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def _silence(samples: int) -> Iterator[Samples]:
+    for start in range(0, samples, BLOCK_SAMPLES):
+        yield np.zeros(min(BLOCK_SAMPLES, samples - start), np.int16)
+
+
+def _blocks_of(pieces: Iterator[Samples], size: int) -> Iterator[Samples]:
+    """The same samples in blocks of one size, the last one shorter."""
+    pending: list[Samples] = []
+    count = 0
+    for piece in pieces:
+        pending.append(piece)
+        count += len(piece)
+        if count >= size:
+            audio = np.concatenate(pending)
+            whole = count - count % size
+            yield from audio[:whole].reshape(-1, size)
+            pending, count = [audio[whole:]], count - whole
+    if count:
+        yield np.concatenate(pending)

@@ -1,0 +1,212 @@
+"""The splitter: a recording from the MediaStore → prepared audio in the MediaStore, and chunks, in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from pipeline.domain.audio import BYTES_PER_SAMPLE, Chunk, Span, part_key, to_samples, to_seconds
+from pipeline.domain.chunking import ChunkPlanner, PackedSpans
+from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.speech import UNBOUNDED, Framer, Samples, SpeechRules, requested_spans
+from pipeline.errors import MediaUndecodable
+from pipeline.media.blocking import in_thread
+from pipeline.media.decode import AudioDecoder
+from pipeline.media.speech import DetectedSpeech, RequestedSpeech, SpeechFinder, VoiceActivity
+from pipeline.ports import MediaStore, SplitDone, SplitPart, SplitRequest
+from pipeline.settings import SplitSettings, VadSettings
+
+FIRST_PART_S = 30.0
+"""Length of the first part; each one after is twice as long, up to the setting, so that decoding starts early."""
+
+WRITE_BLOCK_BYTES = 1024 * 1024
+
+WHOLE_FILE = (0.0,)
+"""The ``clip_timestamps`` that mean nothing in particular is asked for (faster-whisper's default)."""
+
+
+class StreamingSplitter:
+    """A ``Splitter`` that decodes, listens and cuts block by block, in worker threads.
+
+    A split that is resumed decodes the recording from its start again, since what the detector hears depends on all it
+    heard before; only then are the parts after ``resume_at`` those of an uninterrupted run.
+
+    Args:
+        store: where recordings are read and prepared audio is written.
+        new_activity: makes a voice activity detector for one recording; called in a worker thread.
+        vad: when a frame counts as speech.
+        split: how long parts are.
+        max_duration_s: longer recordings are refused.
+    """
+
+    def __init__(
+        self,
+        store: MediaStore,
+        new_activity: Callable[[], VoiceActivity],
+        vad: VadSettings,
+        split: SplitSettings,
+        max_duration_s: float,
+    ) -> None:
+        self._store = store
+        self._new_activity = new_activity
+        self._vad = vad
+        self._split = split
+        self._max_duration_s = max_duration_s
+
+    async def split(self, request: SplitRequest) -> AsyncIterator[SplitPart | SplitDone]:
+        """Parts in order, each stored before it is yielded, then one ``SplitDone``.
+
+        Raises:
+            MediaError: nothing in it can be transcribed; parts yielded before are to be discarded.
+            StorageFull: no room for the prepared audio.
+        """
+        preparation = _Preparation(_Parts(request, self._split.part_s))
+        try:
+            await in_thread(self._begin, preparation, request)
+            while True:
+                prepared = await in_thread(preparation.advance)
+                if prepared is not None:
+                    key = part_key(request.media_prefix, prepared.part.part)
+                    await self._store.write(key, _in_blocks(prepared.pcm))
+                    yield prepared.part
+                if preparation.done:
+                    break
+        finally:
+            await in_thread(preparation.close)
+        yield SplitDone(
+            duration_s=to_seconds(preparation.total),
+            truncated=preparation.truncated,
+            vad_options=self._vad_options(request),
+        )
+
+    def _begin(self, preparation: _Preparation, request: SplitRequest) -> None:
+        speech = self._speech(request.options)
+        try:
+            file = self._store.open(request.media_key)
+        except FileNotFoundError as error:
+            raise MediaUndecodable("The recording is no longer in the media store.") from error
+        preparation.begin(file, AudioDecoder(file, self._max_duration_s), speech)
+
+    def _speech(self, options: TranscriptionOptions) -> SpeechFinder:
+        if _asks_for_clips(options):
+            return RequestedSpeech(requested_spans(options.clip_timestamps))
+        if not options.vad_filter:
+            return RequestedSpeech([Span(0, UNBOUNDED)])
+        return DetectedSpeech(self._new_activity(), self._rules)
+
+    @property
+    def _rules(self) -> SpeechRules:
+        return SpeechRules.from_ms(**self._vad.model_dump())
+
+    def _vad_options(self, request: SplitRequest) -> dict[str, Any]:
+        """In the terms of faster-whisper's ``VadOptions``."""
+        if _asks_for_clips(request.options) or not request.options.vad_filter:
+            return {}
+        return {
+            **self._vad.model_dump(),
+            "neg_threshold": self._rules.neg_threshold,
+            "max_speech_duration_s": request.max_chunk_s,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _PreparedPart:
+    part: SplitPart
+    pcm: bytes
+
+
+class _Preparation:
+    """One recording on its way through decoder and finder; every method blocks, for one block of audio at most."""
+
+    def __init__(self, parts: _Parts) -> None:
+        self._parts = parts
+        self._framer = Framer()
+        self._opened = ExitStack()
+        self.total = 0
+        self.truncated = False
+        self.done = False
+
+    def begin(self, file: BinaryIO, decoder: AudioDecoder, speech: SpeechFinder) -> None:
+        """Takes over the open file."""
+        self._opened.callback(file.close)
+        self._decoder = decoder
+        self._speech = speech
+        self._blocks = self._opened.enter_context(closing(decoder.blocks()))
+
+    def advance(self) -> _PreparedPart | None:
+        """Takes one more block, or the end; returns a part if one has become complete."""
+        block = next(self._blocks, None)
+        if block is None:
+            self.done, self.truncated = True, self._decoder.truncated
+            spans, scores = self._speech.finish(self._framer.finish(), self.total)
+            self._parts.add_chunks(self._parts.planner.add(spans, scores))
+            return self._parts.finish(self.total)
+        self.total += len(block)
+        self._parts.add_audio(block)
+        spans, scores = self._speech.feed(self._framer.feed(block))
+        self._parts.add_chunks(self._parts.planner.add(spans, scores))
+        return self._parts.complete(self._speech.settled)
+
+    def close(self) -> None:
+        """Lets go of decoder and file, if they were opened."""
+        self._opened.close()
+
+
+class _Parts:
+    """Collects audio and chunks into parts that tile the timeline; a part ends where no speech waits for its chunk."""
+
+    def __init__(self, request: SplitRequest, part_s: float) -> None:
+        self.planner = ChunkPlanner(to_samples(request.max_chunk_s), start=request.resume_at)
+        self._longest = to_samples(part_s)
+        self._part = request.first_part
+        self._next_chunk = request.first_chunk
+        self._start = request.resume_at
+        self._skip = request.resume_at  # samples that earlier parts hold
+        self._pcm = bytearray()
+        self._chunks: list[PackedSpans] = []
+
+    def add_audio(self, block: Samples) -> None:
+        """The next samples of the timeline."""
+        skipped = min(self._skip, len(block))
+        self._skip -= skipped
+        self._pcm += block[skipped:].astype("<i2").tobytes()
+
+    def add_chunks(self, chunks: list[PackedSpans]) -> None:
+        """Chunks that are certain now."""
+        self._chunks += chunks
+
+    def complete(self, settled: int) -> _PreparedPart | None:
+        """The current part, if it is long enough up to where no more speech can begin."""
+        waiting = self.planner.pending_start
+        end = settled if waiting is None else waiting
+        length = min(self._longest, to_samples(FIRST_PART_S) * 2 ** min(self._part, 16))
+        return self._close(end) if end - self._start >= length else None
+
+    def finish(self, total: int) -> _PreparedPart | None:
+        """The last part, up to the end of the recording."""
+        self.add_chunks(self.planner.finish())
+        return self._close(total) if total > self._start else None
+
+    def _close(self, end: int) -> _PreparedPart:
+        chunks = tuple(
+            Chunk(index, self._part, self._start, spans) for index, spans in enumerate(self._chunks, self._next_chunk)
+        )
+        size = (end - self._start) * BYTES_PER_SAMPLE
+        prepared = _PreparedPart(SplitPart(self._part, self._start, end, chunks), bytes(self._pcm[:size]))
+        del self._pcm[:size]
+        self._part += 1
+        self._next_chunk += len(chunks)
+        self._start = end
+        self._chunks = []
+        return prepared
+
+
+def _asks_for_clips(options: TranscriptionOptions) -> bool:
+    return options.clip_timestamps not in ((), WHOLE_FILE)
+
+
+async def _in_blocks(content: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), WRITE_BLOCK_BYTES):
+        yield content[start : start + WRITE_BLOCK_BYTES]

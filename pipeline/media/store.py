@@ -1,0 +1,179 @@
+"""The media store on fsspec: a folder that every node mounts, or a bucket (``s3://…``), by the same code."""
+
+from __future__ import annotations
+
+import errno
+import posixpath
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any, BinaryIO, cast
+from uuid import uuid4
+
+import fsspec
+
+from pipeline.errors import ConfigurationError, InvalidValue, StorageFull
+from pipeline.media.blocking import in_thread
+
+WRITE_BLOCK_BYTES = 1024 * 1024
+"""What is handed to a worker thread at a time: a thread per network packet would cost more than the write."""
+
+PARTIAL_SUFFIX = ".partial"
+"""Of a file in a folder that is still being written; it has no key."""
+
+
+def checked_key(key: str) -> str:
+    """The key, if it can't lead out of the store: relative, no empty component, no ``.`` or ``..``.
+
+    Raises:
+        InvalidValue: it could.
+    """
+    if "\\" in key or "\0" in key or any(part in ("", ".", "..") for part in key.split("/")):
+        raise InvalidValue("A media key is made of names joined by slashes.", "media_key")
+    return key
+
+
+class FsspecMediaStore:
+    """A ``MediaStore`` wherever fsspec reaches.
+
+    Args:
+        url: ``file:///shared/folder`` or ``s3://bucket/folder`` (needs ``s3fs``); the folder is made when needed.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._fs, root = fsspec.core.url_to_fs(url)
+        except (ValueError, ImportError) as error:
+            raise ConfigurationError("media.url is of a kind that can't be opened with what is installed.") from error
+        self._root = root.rstrip("/")
+
+    async def write(self, key: str, data: AsyncIterator[bytes]) -> int:
+        """Stores the stream and returns its size in bytes. If the stream raises, nothing stays behind."""
+        upload = _Upload(self._fs, self._path(key))
+        try:
+            size = 0
+            await in_thread(upload.begin)
+            async for block in _in_blocks(data):
+                await in_thread(upload.write, block)
+                size += len(block)
+            await in_thread(upload.commit)
+        except BaseException:
+            await in_thread(upload.discard)
+            raise
+        return size
+
+    async def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Bytes ``[offset, offset + length)`` of a key, or to its end. ``FileNotFoundError`` for an absent key."""
+        end = None if length is None else offset + length
+        return cast("bytes", await in_thread(self._fs.cat_file, self._path(key), start=offset, end=end))
+
+    def open(self, key: str) -> BinaryIO:
+        """A seekable file object, to be used off the event loop. ``FileNotFoundError`` for an absent key."""
+        return cast("BinaryIO", self._fs.open(self._path(key), "rb"))
+
+    async def delete_prefix(self, prefix: str) -> None:
+        """Removes every key under a folder. Absent is fine."""
+        path = self._path(prefix)
+        with suppress(FileNotFoundError):
+            await in_thread(self._fs.rm, path, recursive=True)
+
+    async def prefixes(self) -> Mapping[str, datetime]:
+        """The task folders that exist, with the time each was last changed."""
+        return await in_thread(self._list_prefixes)
+
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{checked_key(key)}"
+
+    def _list_prefixes(self) -> dict[str, datetime]:
+        self._fs.invalidate_cache()
+        try:
+            entries = self._fs.find(self._root, withdirs=True, detail=True)
+        except FileNotFoundError:
+            return {}
+        latest: dict[str, datetime] = {}
+        for path, info in entries.items():
+            inside = path[len(self._root) :].strip("/")
+            if inside:
+                prefix, changed = inside.split("/")[0], _changed_at(info)
+                latest[prefix] = max(changed, latest.get(prefix, changed))
+        return latest
+
+
+class _Upload:
+    """One key that is being written; every method blocks.
+
+    A bucket shows an object once its upload is committed. A folder shows a file from its first byte on, so there it is
+    written beside its final place and renamed, which is atomic. (fsspec's own ``autocommit=False`` would put it into
+    the system's temporary folder, from where it may have to be copied.)
+    """
+
+    def __init__(self, fs: Any, path: str) -> None:
+        self._fs, self._path = fs, path
+        self._is_folder = getattr(fs, "local_file", False)
+        self._partial = f"{path}.{uuid4().hex}{PARTIAL_SUFFIX}"
+        self._file: Any = None
+
+    def begin(self) -> None:
+        with _full_storage_named():
+            if self._is_folder:
+                self._fs.makedirs(posixpath.dirname(self._path), exist_ok=True)
+                self._file = self._fs.open(self._partial, "wb")
+            else:
+                self._file = self._fs.open(self._path, "wb", autocommit=False)
+
+    def write(self, block: bytes) -> None:
+        with _full_storage_named():
+            self._file.write(block)
+
+    def commit(self) -> None:
+        with _full_storage_named():
+            self._file.close()
+            if self._is_folder:
+                self._fs.mv(self._partial, self._path)
+            else:
+                self._file.commit()
+
+    def discard(self) -> None:
+        if self._file is not None and not self._is_folder:
+            self._file.discard()
+        elif self._file is not None:
+            with suppress(OSError):  # what can't be flushed for want of room is to be thrown away anyway
+                self._file.close()
+            with suppress(FileNotFoundError):
+                self._fs.rm_file(self._partial)
+        if self._is_folder:
+            with suppress(OSError):  # other keys lie in the folder, or it was never made
+                self._fs.rmdir(posixpath.dirname(self._path))
+
+
+@contextmanager
+def _full_storage_named() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull("The media store has no room left; try again later.", 60) from error
+        raise
+
+
+async def _in_blocks(data: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in blocks of at least ``WRITE_BLOCK_BYTES``, but for the last."""
+    pending = bytearray()
+    async for piece in data:
+        pending += piece
+        if len(pending) >= WRITE_BLOCK_BYTES:
+            yield bytes(pending)
+            pending.clear()
+    if pending:
+        yield bytes(pending)
+
+
+def _changed_at(info: Mapping[str, Any]) -> datetime:
+    """When a file or object was last changed: a number from folders, a datetime from buckets.
+
+    A bucket's folders have no time of their own; they are as old as what lies in them.
+    """
+    changed = info.get("mtime", info.get("LastModified"))
+    if isinstance(changed, datetime):
+        return changed
+    return datetime.fromtimestamp(changed or 0.0, UTC)

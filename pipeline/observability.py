@@ -1,0 +1,212 @@
+"""What can be seen of the service from outside: its metrics by name, and its log, one event a line.
+
+Modules log with the standard library, ``logging.getLogger(__name__)``, a short sentence and their figures as
+``extra``. ``configure_logging`` decides how that is written. Metrics go through the port ``ports.Metrics``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from pipeline.domain.task import Status, Task
+from pipeline.settings import LoggingSettings
+
+LOGGED_PACKAGES = ("pipeline", "deployments")
+"""The loggers that are configured; everybody else's are left alone."""
+
+SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+"""Bounds of histograms of times: two a decade, from a short request to a long file."""
+
+
+class Kind(StrEnum):
+    """How a metric behaves."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric: what ``ports.Metrics`` may be called with.
+
+    Attributes:
+        help: what it says, with its unit.
+        labels: exactly the labels each value carries.
+        bounds: upper bounds of a histogram's buckets.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    bounds: tuple[float, ...] = ()
+
+
+METRICS: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("tasks_created", Kind.COUNTER, "Tasks that were taken.", ("priority",)),
+        Metric("tasks_finished", Kind.COUNTER, "Tasks that ended, by how.", ("status",)),
+        Metric("task_seconds", Kind.HISTOGRAM, "Seconds from a task's creation to its end.", ("priority",), SECONDS),
+        Metric("stage_seconds", Kind.HISTOGRAM, "Seconds an attempt spent in a stage.", ("stage",), SECONDS),
+        Metric("queued_tasks", Kind.GAUGE, "Tasks that wait.", ("priority",)),
+        Metric("processing_tasks", Kind.GAUGE, "Tasks that are being worked on."),
+        Metric("pending_audio_seconds", Kind.GAUGE, "Seconds of audio not yet decoded."),
+        Metric("oldest_queued_seconds", Kind.GAUGE, "How long the oldest waiting task has waited, in seconds."),
+        Metric("waiting_chunks", Kind.GAUGE, "Chunks that wait for a replica."),
+        Metric("replicas", Kind.GAUGE, "Replicas that can take work."),
+        Metric("lost_units", Kind.COUNTER, "Units whose replica died or fell silent."),
+        Metric("lost_leases", Kind.COUNTER, "Tasks that passed to another owner while they ran."),
+        Metric("audio_seconds", Kind.COUNTER, "Seconds of audio decoded."),
+        Metric("batch_size", Kind.HISTOGRAM, "Chunks decoded together.", (), (1, 2, 4, 8, 16, 32, 64, 128, 256)),
+        Metric("batch_seconds", Kind.HISTOGRAM, "Seconds one batch took.", (), SECONDS),
+        Metric("gated_chunks", Kind.COUNTER, "Chunks sent round again by the quality gate.", ("reason",)),
+        Metric("callback_attempts", Kind.COUNTER, "Attempts to deliver a callback, by outcome.", ("outcome",)),
+        Metric("callback_seconds", Kind.HISTOGRAM, "Seconds until a receiver answered.", (), SECONDS),
+    )
+}
+"""Every metric there is."""
+
+
+class NoMetrics:
+    """Metrics for where nobody looks; satisfies ``ports.Metrics``."""
+
+    def count(self, name: str, value: float = 1.0, **labels: str) -> None:
+        """Forgets it."""
+
+    def gauge(self, name: str, value: float, **labels: str) -> None:
+        """Forgets it."""
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        """Forgets it."""
+
+
+# --- logs -------------------------------------------------------------------------------------------------------------
+
+_STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+_SECRET_NAME = re.compile(r"secret|token|password|passwd|authorization|api_?key|cookie|signature", re.IGNORECASE)
+
+_SECRET_TEXT = re.compile(
+    r"""(?P<keep>://)[^/\s@"']+@          # user and password of a URL
+    |   (?P<bearer>\b(?:Bearer|Basic)\s)[\w.+/=~-]+
+    |   \bwhsec_[\w+/=-]+                 # a Standard Webhooks secret
+    |   \bsk-[\w-]{8,}                    # a key of an OpenAI-compatible service
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+_PLAIN = re.compile(r"[^\s\"=\\\x00-\x1f\x7f\u0085\u2028\u2029]+")
+"""A value of the text format that needs no quotes."""
+
+HIDDEN = "***"
+
+logger = logging.getLogger(__name__)
+
+
+def configure_logging(settings: LoggingSettings) -> None:
+    """Writes this project's log to standard error in the format asked for; may be called again.
+
+    Other packages' loggers, Serve's among them, keep their own handlers.
+    """
+    formatter = JsonFormatter() if settings.format == "json" else TextFormatter()
+    for package in LOGGED_PACKAGES:
+        handler = logging.StreamHandler()
+        handler.setFormatter(formatter)
+        root = logging.getLogger(package)
+        root.handlers = [handler]
+        root.setLevel(settings.level)
+        root.propagate = False
+
+
+class TextFormatter(logging.Formatter):
+    """``time level logger message key=value …``: one line, whatever the values hold."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The event as a line of text."""
+        event = _event(record)
+        head = f"{event.pop('time')} {event.pop('level')} {event.pop('logger')} {_one_line(event.pop('message'))}"
+        return " ".join([head, *(f"{name}={_text(value)}" for name, value in event.items())])
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The event as JSON."""
+        return json.dumps(_event(record), ensure_ascii=False, default=str)
+
+
+def log_attempt(
+    task: Task,
+    stages: Mapping[str, float],
+    audio_s: float,
+    *,
+    outcome: str | None = None,
+    wall_s: float | None = None,
+) -> None:
+    """Writes the one line that sums up a finished attempt.
+
+    Args:
+        task: as the attempt left it.
+        stages: seconds each stage took.
+        audio_s: seconds of audio with a result.
+        outcome: how it ended; the task's status unless given.
+        wall_s: seconds the attempt took; the sum of the stages unless given (they may overlap).
+    """
+    seconds = sum(stages.values()) if wall_s is None else wall_s
+    extra = {
+        "task_id": task.id,
+        "attempt": task.attempts,
+        "outcome": outcome or task.status.value,
+        "priority": task.priority.value,
+        "language": task.language,
+        "audio_s": round(audio_s, 3),
+        "wall_s": round(seconds, 3),
+        "rtfx": round(audio_s / seconds, 2) if seconds > 0 else None,
+        **{f"{stage}_s": round(stage_s, 3) for stage, stage_s in stages.items()},
+        "error": task.error.code if task.error else None,
+    }
+    level = logging.WARNING if task.status is Status.FAILED else logging.INFO
+    logger.log(level, "attempt", extra={name: value for name, value in extra.items() if value is not None})
+
+
+def _event(record: logging.LogRecord) -> dict[str, Any]:
+    event: dict[str, Any] = {
+        "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+        "level": record.levelname,
+        "logger": record.name,
+        "message": _masked(record.getMessage()),
+    }
+    for name, value in vars(record).items():
+        if name not in _STANDARD_FIELDS:
+            event[name] = _masked(value, name)
+    if record.exc_info:
+        event["exception"] = _masked(logging.Formatter().formatException(record.exc_info))
+    return event
+
+
+def _masked(value: Any, name: str = "") -> Any:
+    """The value without what looks like a secret, by its name or in its text; numbers and booleans as they are."""
+    if value is None or isinstance(value, int | float):
+        return value
+    if _SECRET_NAME.search(name):
+        return HIDDEN
+    return _SECRET_TEXT.sub(lambda found: f"{found['keep'] or found['bearer'] or ''}{HIDDEN}", str(value))
+
+
+def _text(value: Any) -> str:
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.splitlines())

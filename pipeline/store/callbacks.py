@@ -1,0 +1,41 @@
+"""Transactions on the outbox: callbacks that are owed, taken and settled."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pipeline.ports import DeliveryAttempt, OutboxMessage
+from pipeline.store import queries
+
+
+async def any_due(connection: AsyncConnection, now: datetime) -> bool:
+    """Whether there is something to take; asked first, because taking locks."""
+    return (await connection.execute(queries.due_callbacks(now, 1))).first() is not None
+
+
+async def take(
+    connection: AsyncConnection, owner: str, now: datetime, lease_expires_at: datetime, limit: int
+) -> list[OutboxMessage]:
+    """Takes callbacks that are due; nobody else is given them while the lease lasts."""
+    ids = (await connection.scalars(queries.due_callbacks(now, limit))).all()
+    if not ids:
+        return []
+    await connection.execute(queries.take_callbacks(ids, owner, now, lease_expires_at))
+    rows = await connection.execute(queries.callbacks(ids))
+    return [OutboxMessage(row.id, row.message_id, row.task_id, row.url, row.attempts) for row in rows]
+
+
+async def record(connection: AsyncConnection, message: OutboxMessage, attempt: DeliveryAttempt, now: datetime) -> None:
+    """Notes what came of an attempt. A message that was settled or withdrawn meanwhile stays as it is."""
+    answer = {
+        "callback_status_code": attempt.status_code,
+        "callback_message": attempt.message,
+        "callback_time": now,
+        "updated_at": now,
+    }
+    await connection.execute(queries.note_callback(message.id, message.task_id, answer))
+    delivered_at = now if attempt.delivered else None
+    retry_at = None if attempt.delivered else attempt.retry_at
+    await connection.execute(queries.settle_callback(message.id, retry_at, delivered_at))

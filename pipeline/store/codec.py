@@ -1,0 +1,183 @@
+"""Rows ↔ domain values, and the compact JSON that results are kept as."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pipeline.domain.audio import Chunk, Span
+from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.task import CallbackState, EngineName, NewTask, Priority, Stage, Status, Task, TaskError
+from pipeline.domain.transcript import ChunkResult, LanguageDetection, Segment, Transcript, TranscriptInfo, Word
+
+PRIORITY_OF_RANK = {priority.rank: priority for priority in Priority}
+SAME_IN_ROW = (
+    "id",
+    "media_prefix",
+    "created_at",
+    "updated_at",
+    "started_at",
+    "finished_at",
+    "attempts",
+    "owner",
+    "fence",
+    "lease_expires_at",
+    "available_at",
+    "platform",
+    "media_key",
+    "file_url",
+    "file_name",
+    "file_size_bytes",
+    "file_duration_s",
+    "audio_total_s",
+    "audio_done_s",
+    "split_done",
+    "truncated",
+    "language",
+    "language_probability",
+    "callback_url",
+)
+"""Fields of ``Task`` that are columns of the same name and type."""
+
+
+def new_task_row(new: NewTask, now: datetime) -> dict[str, Any]:
+    """The columns of a task that was just created."""
+    return {
+        "status": Status.QUEUED.value,
+        "priority_rank": new.priority.rank,
+        "engine_name": new.engine_name.value,
+        "task_type": new.options.task_type.value,
+        "options": to_json(new.options.as_dict()),
+        "media_prefix": new.media_prefix,
+        "created_at": now,
+        "updated_at": now,
+        "attempts": 0,
+        "fence": 0,
+        "platform": new.platform,
+        "media_key": new.media_key,
+        "file_url": new.file_url,
+        "file_name": new.file_name,
+        "file_size_bytes": new.file_size_bytes,
+        "audio_total_s": 0.0,
+        "audio_done_s": 0.0,
+        "split_done": False,
+        "truncated": False,
+        "language": new.options.language,
+        "callback_url": new.callback_url,
+    }
+
+
+def task_of_row(row: Mapping[str, Any]) -> Task:
+    """The task in a row of ``tasks``, with its result where the row has a ``transcript`` column."""
+    transcript = row.get("transcript")
+    return Task(
+        **{name: row[name] for name in SAME_IN_ROW},
+        status=Status(row["status"]),
+        priority=PRIORITY_OF_RANK[row["priority_rank"]],
+        engine_name=EngineName(row["engine_name"]),
+        options=TranscriptionOptions.from_dict(json.loads(row["options"])),
+        stage=Stage(row["stage"]) if row["stage"] else None,
+        error=TaskError(row["error_code"], row["error_message"]) if row["error_code"] else None,
+        callback=CallbackState(row["callback_status_code"], row["callback_message"], row["callback_time"]),
+        result=transcript_of_json(transcript) if transcript is not None else None,
+    )
+
+
+def columns_of(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of ``Task`` as columns: enums as their text."""
+    return {name: value.value if isinstance(value, StrEnum) else value for name, value in changes.items()}
+
+
+def key_digest(key: str) -> str:
+    """What is kept of an idempotency key."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def chunk_row(task_id: int, chunk: Chunk) -> dict[str, Any]:
+    """The columns of a chunk."""
+    return {
+        "task_id": task_id,
+        "chunk_index": chunk.index,
+        "part": chunk.part,
+        "part_start": chunk.part_start,
+        "spans": to_json([(span.start, span.end) for span in chunk.spans]),
+    }
+
+
+def chunk_of_row(row: Mapping[str, Any]) -> Chunk:
+    """The inverse of ``chunk_row``."""
+    spans = tuple(Span(start, end) for start, end in json.loads(row["spans"]))
+    return Chunk(row["chunk_index"], row["part"], row["part_start"], spans)
+
+
+def result_to_json(result: ChunkResult) -> str:
+    """One chunk's result."""
+    values = asdict(result)
+    values["segments"] = _segments_data(result.segments)
+    return to_json(values)
+
+
+def result_of_json(text: str) -> ChunkResult:
+    """The inverse of ``result_to_json``."""
+    values = json.loads(text)
+    detection = values["detection"]
+    values["segments"] = _segments_of(values["segments"])
+    values["detection"] = _detection_of(detection) if detection else None
+    return ChunkResult(**values)
+
+
+def transcript_to_json(transcript: Transcript) -> str:
+    """A whole transcript."""
+    return to_json(
+        {"text": transcript.text, "segments": _segments_data(transcript.segments), "info": asdict(transcript.info)}
+    )
+
+
+def transcript_of_json(text: str) -> Transcript:
+    """The inverse of ``transcript_to_json``."""
+    values = json.loads(text)
+    info = values["info"]
+    info["all_language_probs"] = _pairs(info["all_language_probs"])
+    return Transcript(values["text"], _segments_of(values["segments"]), TranscriptInfo(**info))
+
+
+def to_json(value: object) -> str:
+    """JSON without blanks, and with every script as it is written."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _segments_data(segments: Sequence[Segment]) -> list[dict[str, Any]]:
+    return [_segment_data(segment) for segment in segments]
+
+
+def _segment_data(segment: Segment) -> dict[str, Any]:
+    """A word is a bare list: there are ten thousand an hour, and their keys would be most of the text."""
+    words = segment.words
+    values = {name: getattr(segment, name) for name in Segment.__dataclass_fields__}
+    values["words"] = words and [(word.start, word.end, word.word, word.probability) for word in words]
+    return values
+
+
+def _segments_of(data: list[dict[str, Any]]) -> tuple[Segment, ...]:
+    return tuple(_segment_of(values) for values in data)
+
+
+def _segment_of(values: dict[str, Any]) -> Segment:
+    words = values["words"]
+    return Segment(
+        **values
+        | {"tokens": tuple(values["tokens"]), "words": None if words is None else tuple(Word(*w) for w in words)}
+    )
+
+
+def _detection_of(values: dict[str, Any]) -> LanguageDetection:
+    return LanguageDetection(values["language"], values["probability"], _pairs(values["all_probabilities"]) or ())
+
+
+def _pairs(data: list[list[Any]] | None) -> tuple[tuple[str, float], ...] | None:
+    return None if data is None else tuple((language, probability) for language, probability in data)

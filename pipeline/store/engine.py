@@ -1,0 +1,223 @@
+"""Connections to SQLite or MySQL: how they are opened, how transactions begin, and what their failures are called."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import URL, Connection, DateTime, Dialect, NullPool, event, make_url
+from sqlalchemy.dialects import mysql
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NotSupportedError,
+    ProgrammingError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from pipeline.errors import ConfigurationError, DatabaseUnavailable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+MYSQL_DIALECTS = ("mysql", "mariadb")
+SQLITE_READERS = 4
+"""Connections of one process that read at the same time; WAL lets them read beside the one that writes."""
+MYSQL_CONNECTIONS = 10
+POOL_RECYCLE_S = 1800
+"""Connections are renewed long before the server's ``wait_timeout`` (8 h by default) or a firewall drops them."""
+SILENCE_S = 15.0
+"""On top of the time a lock may take: a MySQL server that says nothing for so long is gone."""
+TRANSACTION_ATTEMPTS = 3
+RETRIED_CODES = frozenset({1020, 1205, 1213})
+"""MySQL: row changed since it was read, lock wait timeout, deadlock. The server asks for the transaction again."""
+LOGIN_CODES = frozenset({1044, 1045, 1049, 1698})
+"""MySQL: no access to the database, wrong user or password, unknown database, no access without a password."""
+
+SENTENCE = "The task database does not answer."
+BUSY = "The task database is busy: another process held its lock for too long."
+UNWRITABLE = "The task database can't be opened or written: look at its folder, its permissions and the free space."
+LOGIN = "The task database refuses the login or does not exist: look at the user, password and name in its URL."
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware time, kept as UTC to the microsecond; a naive one is refused."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """``DATETIME(6)`` on MySQL, whose plain ``DATETIME`` drops fractions of a second."""
+        in_mysql = dialect.name in MYSQL_DIALECTS
+        return dialect.type_descriptor(mysql.DATETIME(fsp=6) if in_mysql else DateTime())
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """To UTC, without the offset that no column would keep."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("A time without an offset can't be stored: which time zone would it be?")
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Back to an aware time."""
+        return value if value is None else value.replace(tzinfo=UTC)
+
+
+def parse_url(url: str) -> URL:
+    """The URL of a database this store can use, or ``ConfigurationError``."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:  # its text may hold the password
+        raise ConfigurationError("The database URL can't be read.") from None
+    if parsed.drivername in {f"{name}+asyncmy" for name in MYSQL_DIALECTS}:
+        return parsed
+    if parsed.drivername != "sqlite+aiosqlite":
+        raise ConfigurationError("The database URL must begin with sqlite+aiosqlite:// or mysql+asyncmy://.")
+    if not parsed.database or not Path(parsed.database).is_absolute():
+        raise ConfigurationError("The SQLite database must be a file, given by its absolute path.")
+    return parsed
+
+
+def single_connection_engine(url: URL, busy_timeout_s: float) -> AsyncEngine:
+    """An engine for the migrations, which may take their time."""
+    if url.drivername in {f"{name}+asyncmy" for name in MYSQL_DIALECTS}:
+        return create_async_engine(url, poolclass=NullPool, hide_parameters=True)
+    return _sqlite_engine(url, busy_timeout_s, "BEGIN IMMEDIATE", poolclass=NullPool)
+
+
+class Database:
+    """Runs functions over a connection, each in a transaction of its own.
+
+    Args:
+        url: from ``parse_url``.
+        busy_timeout_s: how long a statement waits for a lock.
+    """
+
+    def __init__(self, url: URL, busy_timeout_s: float) -> None:
+        if url.get_backend_name() in MYSQL_DIALECTS:
+            self._writer = self._reader = _mysql_engine(url, busy_timeout_s)
+            return
+        # SQLite has one writer at a time. Those of one process queue here, in order, instead of polling for the lock;
+        # each takes it at the start, because a transaction that reads first can't wait for it later (SQLITE_BUSY).
+        limits = {"max_overflow": 0, "pool_timeout": 2 * busy_timeout_s}
+        self._writer = _sqlite_engine(url, busy_timeout_s, "BEGIN IMMEDIATE", pool_size=1, **limits)
+        self._reader = _sqlite_engine(url, busy_timeout_s, "BEGIN", pool_size=SQLITE_READERS, **limits)
+
+    async def read(
+        self, work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Runs ``work(connection, …)`` without changing anything. Raises ``DatabaseUnavailable``."""
+        with named_failures():
+            async with self._reader.connect() as connection:
+                return await work(connection, *args, **kwargs)
+
+    async def write(
+        self, work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Runs ``work(connection, …)`` and commits; runs it again where the database asks for that.
+
+        Raises ``DatabaseUnavailable``. After a connection that broke in mid-commit nobody knows whether it happened.
+        """
+        with named_failures():
+            for attempt in range(1, TRANSACTION_ATTEMPTS):
+                try:
+                    return await self._transaction(work, *args, **kwargs)
+                except DBAPIError as error:
+                    if _code(error) not in RETRIED_CODES:
+                        raise
+                    await asyncio.sleep(random.random() * 0.02 * attempt)  # noqa: S311  # jitter is no secret
+            return await self._transaction(work, *args, **kwargs)
+
+    async def close(self) -> None:
+        """Lets go of every connection."""
+        await self._writer.dispose()
+        await self._reader.dispose()
+
+    async def _transaction(
+        self, work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        async with self._writer.begin() as connection:
+            return await work(connection, *args, **kwargs)
+
+
+@contextmanager
+def named_failures() -> Iterator[None]:
+    """Turns the failures of a database that is away into ``DatabaseUnavailable``; defects of ours pass as they are."""
+    try:
+        yield
+    except (IntegrityError, ProgrammingError, DataError, NotSupportedError):
+        raise
+    except DBAPIError as error:
+        raise DatabaseUnavailable(_sentence(error)) from error
+    except PoolTimeoutError as error:
+        raise DatabaseUnavailable(BUSY) from error
+    except OSError as error:  # refused, reset or timed out beneath the driver
+        raise DatabaseUnavailable(SENTENCE) from error
+
+
+def _sentence(error: DBAPIError) -> str:
+    if _code(error) in LOGIN_CODES:
+        return LOGIN
+    text = str(error.orig)
+    if "locked" in text or _code(error) in RETRIED_CODES:
+        return BUSY
+    if any(words in text for words in ("unable to open", "readonly", "disk is full", "disk I/O")):
+        return UNWRITABLE
+    return SENTENCE
+
+
+def _code(error: DBAPIError) -> int | None:
+    """The server's error number, on MySQL."""
+    args = error.orig.args if error.orig else ()
+    return args[0] if args and isinstance(args[0], int) else None
+
+
+def _mysql_engine(url: URL, busy_timeout_s: float) -> AsyncEngine:
+    return create_async_engine(
+        url,
+        # Each statement sees what is committed: a claim must see the rows others released, and locks no gaps.
+        isolation_level="READ COMMITTED",
+        hide_parameters=True,
+        pool_size=MYSQL_CONNECTIONS,
+        max_overflow=MYSQL_CONNECTIONS,
+        pool_timeout=2 * busy_timeout_s,
+        pool_pre_ping=True,
+        pool_recycle=POOL_RECYCLE_S,
+        connect_args={
+            "connect_timeout": busy_timeout_s,
+            "read_timeout": busy_timeout_s + SILENCE_S,
+            "init_command": f"SET SESSION innodb_lock_wait_timeout = {max(1, round(busy_timeout_s))}",
+        },
+    )
+
+
+def _sqlite_engine(url: URL, busy_timeout_s: float, begin: str, **pool: Any) -> AsyncEngine:
+    # The driver begins no transactions of its own (isolation_level None): the event below does, for reads too.
+    engine = create_async_engine(
+        url, hide_parameters=True, connect_args={"timeout": busy_timeout_s, "isolation_level": None}, **pool
+    )
+
+    def prepare(connection: Any, _record: object) -> None:
+        cursor = connection.cursor()
+        # WAL: readers and the writer don't wait for each other. NORMAL: a crash of the process loses nothing, one of
+        # the machine at most the last transactions (https://www.sqlite.org/pragma.html#pragma_synchronous).
+        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    def start(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    event.listen(engine.sync_engine, "connect", prepare)
+    event.listen(engine.sync_engine, "begin", start)
+    return engine

@@ -1,0 +1,81 @@
+"""Brings a database to the schema of this version, by one process at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from filelock import AsyncFileLock, Timeout
+from sqlalchemy import URL, Connection, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from pipeline.errors import ConfigurationError, DatabaseUnavailable
+from pipeline.store.engine import BUSY, UNWRITABLE, named_failures, single_connection_engine
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+TURN_S = 60.0
+"""How long to wait for another process that migrates."""
+
+
+async def migrate(url: URL, busy_timeout_s: float) -> None:
+    """Upgrades to the newest revision; does nothing where it is there already.
+
+    Raises:
+        DatabaseUnavailable: the database does not answer, or another process has been migrating it for too long.
+        ConfigurationError: a newer version of this software has migrated it before.
+    """
+    engine = single_connection_engine(url, busy_timeout_s)
+    turn = _file_turn(url) if url.get_backend_name() == "sqlite" else _server_turn(engine, url)
+    try:
+        with named_failures():
+            async with turn, engine.begin() as connection:
+                await connection.run_sync(upgrade)
+    except CommandError as error:
+        raise ConfigurationError("The task database was made by a newer version of this software.") from error
+    finally:
+        await engine.dispose()
+
+
+def upgrade(connection: Connection) -> None:
+    """Runs the missing migrations over an open connection."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+@asynccontextmanager
+async def _file_turn(url: URL) -> AsyncIterator[None]:
+    """Holds a lock file beside the SQLite database, whose folder is made where it is missing."""
+    database = Path(str(url.database))
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        lock = AsyncFileLock(database.with_name(f"{database.name}.migrating"), timeout=TURN_S)
+        await lock.acquire()
+    except Timeout as error:
+        raise DatabaseUnavailable(BUSY) from error
+    except OSError as error:
+        raise DatabaseUnavailable(UNWRITABLE) from error
+    try:
+        yield
+    finally:
+        await lock.release()
+
+
+@asynccontextmanager
+async def _server_turn(engine: AsyncEngine, url: URL) -> AsyncIterator[None]:
+    """Holds a named lock of the MySQL server, which goes with the connection if this process dies."""
+    name = f"murmuration.{hashlib.sha256(str(url.database).encode()).hexdigest()[:32]}"
+    async with engine.connect() as connection:
+        turn = await connection.execute(text("SELECT GET_LOCK(:name, :timeout_s)"), {"name": name, "timeout_s": TURN_S})
+        if turn.scalar_one() != 1:
+            raise DatabaseUnavailable(BUSY)
+        try:
+            yield
+        finally:
+            await connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": name})

@@ -1,0 +1,396 @@
+"""Every statement of the task store, by name. They take values and return SQLAlchemy statements; nothing runs here.
+
+All of them mean the same on SQLite and on MySQL ≥ 8.0.1 or MariaDB ≥ 10.6. ``FOR UPDATE`` is left out on SQLite by
+SQLAlchemy: there a writing transaction has the whole database to itself from its first statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Delete,
+    Insert,
+    Select,
+    Table,
+    Update,
+    and_,
+    case,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    union_all,
+    update,
+)
+
+from pipeline.domain.task import Status
+from pipeline.ports import Lease, TaskQuery
+from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, IDEMPOTENCY_KEYS, OUTBOX, PARTS, TASKS, TRANSCRIPTS
+
+QUEUED, PROCESSING = Status.QUEUED.value, Status.PROCESSING.value
+LIVE = (QUEUED, PROCESSING)
+NO_OWNER: dict[str, Any] = {"owner": None, "lease_expires_at": None, "stage": None}
+"""Columns of a task that nobody runs."""
+
+
+# --- records ----------------------------------------------------------------------------------------------------------
+
+
+def insert_rows(table: Table) -> Insert:
+    """New rows; the values come with the execution."""
+    return insert(table)
+
+
+def task(task_id: int, *, with_result: bool = False) -> Select[Any]:
+    """One task, with its transcript where asked."""
+    return _tasks(with_result=with_result).where(TASKS.c.id == task_id)
+
+
+def tasks(task_ids: Collection[int]) -> Select[Any]:
+    """Several tasks, without transcripts."""
+    return select(TASKS).where(TASKS.c.id.in_(task_ids))
+
+
+def task_page(query: TaskQuery) -> Select[Any]:
+    """One page of the tasks that match."""
+    order = [column.desc() if query.descending else column for column in (TASKS.c.created_at, TASKS.c.id)]
+    statement = _tasks(with_result=query.include_result).where(*_filters(query))
+    return statement.order_by(*order).limit(query.limit).offset(query.offset)
+
+
+def task_count(query: TaskQuery) -> Select[int]:
+    """How many tasks match in all."""
+    return select(func.count()).select_from(TASKS).where(*_filters(query))
+
+
+def live_totals() -> Select[Any]:
+    """Per status and priority of the tasks that wait or run: how many, their audio to come, the oldest."""
+    pending_s = TASKS.c.audio_total_s - TASKS.c.audio_done_s
+    return (
+        select(
+            TASKS.c.status,
+            TASKS.c.priority_rank,
+            func.count().label("tasks"),
+            func.sum(case((pending_s > 0, pending_s), else_=0.0)).label("pending_audio_s"),
+            func.min(TASKS.c.created_at).label("oldest"),
+        )
+        .where(TASKS.c.status.in_(LIVE))
+        .group_by(TASKS.c.status, TASKS.c.priority_rank)
+    )
+
+
+def cancel_task(task_id: int, now: datetime) -> Update:
+    """Ends a task that waits or runs; the higher fence takes it from its owner."""
+    return (
+        update(TASKS)
+        .where(TASKS.c.id == task_id, TASKS.c.status.in_(LIVE))
+        .values(
+            status=Status.CANCELLED.value,
+            fence=TASKS.c.fence + 1,
+            finished_at=now,
+            updated_at=now,
+            available_at=None,
+            error_code=None,
+            error_message=None,
+            **NO_OWNER,
+        )
+    )
+
+
+def requeue_task(task_id: int, now: datetime) -> Update:
+    """Gives a failed or cancelled task a fresh start; its chunks stay."""
+    return (
+        update(TASKS)
+        .where(TASKS.c.id == task_id, TASKS.c.status.in_((Status.FAILED.value, Status.CANCELLED.value)))
+        .values(
+            status=QUEUED,
+            attempts=0,
+            started_at=None,
+            finished_at=None,
+            updated_at=now,
+            error_code=None,
+            error_message=None,
+            callback_status_code=None,
+            callback_message=None,
+            callback_time=None,
+        )
+    )
+
+
+def delete_tasks(task_ids: Collection[int]) -> Delete:
+    """Removes tasks; foreign keys take along all that hangs on them."""
+    return delete(TASKS).where(TASKS.c.id.in_(task_ids))
+
+
+def expired_records(older_than: datetime, limit: int) -> Select[Any]:
+    """Finished tasks to be forgotten, oldest first; not those whose callback is still to be delivered."""
+    owed = select(OUTBOX.c.id).where(OUTBOX.c.task_id == TASKS.c.id, OUTBOX.c.due_at.is_not(None))
+    return (
+        select(TASKS.c.id, TASKS.c.media_prefix)
+        .where(TASKS.c.finished_at < older_than, ~owed.correlate(TASKS).exists())
+        .order_by(TASKS.c.finished_at, TASKS.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+
+
+def prefixes_in_use(prefixes: Collection[str]) -> Select[str]:
+    """Which of these media prefixes belong to a task."""
+    return select(TASKS.c.media_prefix).where(TASKS.c.media_prefix.in_(prefixes)).distinct()
+
+
+# --- idempotency keys -------------------------------------------------------------------------------------------------
+
+
+def idempotency_key(key_sha256: str, now: datetime) -> Select[Any]:
+    """A key that still counts."""
+    return select(IDEMPOTENCY_KEYS.c.fingerprint, IDEMPOTENCY_KEYS.c.task_id).where(
+        IDEMPOTENCY_KEYS.c.key_sha256 == key_sha256, IDEMPOTENCY_KEYS.c.expires_at > now
+    )
+
+
+def forget_expired_key(key_sha256: str, now: datetime) -> Delete:
+    """Makes room for a key that may be used again."""
+    return delete(IDEMPOTENCY_KEYS).where(
+        IDEMPOTENCY_KEYS.c.key_sha256 == key_sha256, IDEMPOTENCY_KEYS.c.expires_at <= now
+    )
+
+
+# --- the run of a task ------------------------------------------------------------------------------------------------
+
+
+def claim_candidates(ranks: Iterable[int], now: datetime, max_attempts: int, depth: int) -> CompoundSelect[Any]:
+    """The first tasks of every rank that may be claimed, up to ``depth`` of each kind.
+
+    Within a rank ageing changes nothing, so each branch walks an index in its order and stops; how the branches
+    interleave is ``claim_order``'s to say. Nothing is locked yet.
+    """
+    columns = (TASKS.c.id, TASKS.c.priority_rank, TASKS.c.created_at)
+    branches = [
+        select(*columns)
+        .where(TASKS.c.priority_rank == rank, condition)
+        .order_by(TASKS.c.created_at, TASKS.c.id)
+        .limit(depth)
+        .subquery()
+        for rank in sorted(ranks)
+        for condition in (_due(now), _abandoned(now, max_attempts))
+    ]
+    return union_all(*(select(branch) for branch in branches))
+
+
+def lock_claimable(task_ids: Collection[int], now: datetime, max_attempts: int) -> Select[int]:
+    """Those of the candidates that are still to be had; rows another process is about to take are passed over."""
+    return (
+        select(TASKS.c.id)
+        .where(TASKS.c.id.in_(task_ids), _claimable(now, max_attempts))
+        .with_for_update(skip_locked=True)
+    )
+
+
+def claim_tasks(
+    task_ids: Collection[int], now: datetime, max_attempts: int, owner: str, lease_expires_at: datetime
+) -> Update:
+    """Takes tasks: the condition decides, whatever was chosen before."""
+    return (
+        update(TASKS)
+        .where(TASKS.c.id.in_(task_ids), _claimable(now, max_attempts))
+        .values(
+            status=PROCESSING,
+            owner=owner,
+            lease_expires_at=lease_expires_at,
+            fence=TASKS.c.fence + 1,
+            attempts=TASKS.c.attempts + 1,
+            started_at=now,
+            updated_at=now,
+            available_at=None,
+            stage=None,
+        )
+    )
+
+
+def renew_leases(leases: Sequence[Lease], lease_expires_at: datetime) -> Update:
+    """Renews those of the leases that still hold."""
+    return (
+        update(TASKS)
+        .where(
+            TASKS.c.id.in_([lease.task_id for lease in leases]),
+            TASKS.c.status == PROCESSING,
+            or_(*(and_(TASKS.c.id == lease.task_id, TASKS.c.fence == lease.fence) for lease in leases)),
+        )
+        .values(lease_expires_at=lease_expires_at)
+    )
+
+
+def running_fences(task_ids: Collection[int]) -> Select[int, int]:
+    """The fences of those of the tasks that run."""
+    return select(TASKS.c.id, TASKS.c.fence).where(TASKS.c.id.in_(task_ids), TASKS.c.status == PROCESSING)
+
+
+def lock_exhausted(now: datetime, max_attempts: int) -> Select[Any]:
+    """Tasks whose lease expired on their last allowed attempt."""
+    return (
+        select(TASKS)
+        .where(TASKS.c.status == PROCESSING, TASKS.c.lease_expires_at < now, TASKS.c.attempts >= max_attempts)
+        .order_by(TASKS.c.id)
+        .with_for_update(skip_locked=True)
+    )
+
+
+def lock_leased(lease: Lease) -> Select[Any]:
+    """The task of a lease that still holds; nobody can take it away before the transaction ends."""
+    return select(TASKS).where(*_under(lease)).with_for_update()
+
+
+def change_leased(lease: Lease, values: dict[str, Any]) -> Update:
+    """Changes the task of a lease that still holds."""
+    return update(TASKS).where(*_under(lease)).values(**values)
+
+
+def add_audio_total(lease: Lease, seconds: float, now: datetime) -> Update:
+    """More audio to decode."""
+    return change_leased(lease, {"audio_total_s": TASKS.c.audio_total_s + seconds, "updated_at": now})
+
+
+def add_audio_done(lease: Lease, seconds: float, now: datetime) -> Update:
+    """More audio decoded."""
+    return change_leased(lease, {"audio_done_s": TASKS.c.audio_done_s + seconds, "updated_at": now})
+
+
+def part_exists(task_id: int, part: int) -> Select[int]:
+    """Whether a part was committed before."""
+    return select(PARTS.c.part).where(PARTS.c.task_id == task_id, PARTS.c.part == part)
+
+
+def results_among(task_id: int, indexes: Collection[int]) -> Select[int]:
+    """Which of these chunks have a result."""
+    return select(CHUNK_RESULTS.c.chunk_index).where(
+        CHUNK_RESULTS.c.task_id == task_id, CHUNK_RESULTS.c.chunk_index.in_(indexes)
+    )
+
+
+def results(task_id: int) -> Select[str]:
+    """All results of a task, in order."""
+    return (
+        select(CHUNK_RESULTS.c.result).where(CHUNK_RESULTS.c.task_id == task_id).order_by(CHUNK_RESULTS.c.chunk_index)
+    )
+
+
+def parts(task_id: int) -> Select[int, int, int]:
+    """All parts of a task, in order."""
+    return (
+        select(PARTS.c.part, PARTS.c.part_start, PARTS.c.part_end)
+        .where(PARTS.c.task_id == task_id)
+        .order_by(PARTS.c.part)
+    )
+
+
+def chunks(task_id: int) -> Select[Any]:
+    """All chunks of a task, in order."""
+    return select(CHUNKS).where(CHUNKS.c.task_id == task_id).order_by(CHUNKS.c.chunk_index)
+
+
+def delete_of_task(table: Table, task_id: int) -> Delete:
+    """A task's rows of one table: its chunks, once the transcript holds them all."""
+    return delete(table).where(table.c.task_id == task_id)
+
+
+# --- callbacks --------------------------------------------------------------------------------------------------------
+
+
+def due_callbacks(now: datetime, limit: int) -> Select[int]:
+    """Callbacks to be delivered now, longest due first."""
+    return (
+        select(OUTBOX.c.id)
+        .where(OUTBOX.c.due_at <= now)
+        .order_by(OUTBOX.c.due_at, OUTBOX.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+
+
+def take_callbacks(ids: Collection[int], owner: str, now: datetime, due_at: datetime) -> Update:
+    """Keeps others from them until the lease has run out."""
+    return update(OUTBOX).where(OUTBOX.c.id.in_(ids), OUTBOX.c.due_at <= now).values(owner=owner, due_at=due_at)
+
+
+def callbacks(ids: Collection[int]) -> Select[Any]:
+    """Messages, longest waiting first."""
+    return select(OUTBOX).where(OUTBOX.c.id.in_(ids)).order_by(OUTBOX.c.id)
+
+
+def note_callback(outbox_id: int, task_id: int, values: dict[str, Any]) -> Update:
+    """The answer in the task's record; nothing once the message is delivered, given up or withdrawn."""
+    open_message = select(OUTBOX.c.id).where(OUTBOX.c.id == outbox_id, OUTBOX.c.due_at.is_not(None)).exists()
+    return update(TASKS).where(TASKS.c.id == task_id, open_message).values(**values)
+
+
+def settle_callback(outbox_id: int, retry_at: datetime | None, delivered_at: datetime | None) -> Update:
+    """Counts an attempt; without ``retry_at`` it was the last."""
+    return (
+        update(OUTBOX)
+        .where(OUTBOX.c.id == outbox_id, OUTBOX.c.due_at.is_not(None))
+        .values(attempts=OUTBOX.c.attempts + 1, due_at=retry_at, delivered_at=delivered_at, owner=None)
+    )
+
+
+def withdraw_callbacks(task_id: int) -> Delete:
+    """Drops what is undelivered of earlier runs: a receiver would be shown a task that is queued again."""
+    return delete(OUTBOX).where(OUTBOX.c.task_id == task_id, OUTBOX.c.due_at.is_not(None))
+
+
+# --- conditions -------------------------------------------------------------------------------------------------------
+
+
+def _tasks(*, with_result: bool) -> Select[Any]:
+    if not with_result:
+        return select(TASKS)
+    return select(TASKS, TRANSCRIPTS.c.transcript).outerjoin(TRANSCRIPTS, TRANSCRIPTS.c.task_id == TASKS.c.id)
+
+
+def _due(now: datetime) -> ColumnElement[bool]:
+    return and_(TASKS.c.status == QUEUED, or_(TASKS.c.available_at.is_(None), TASKS.c.available_at <= now))
+
+
+def _abandoned(now: datetime, max_attempts: int) -> ColumnElement[bool]:
+    return and_(TASKS.c.status == PROCESSING, TASKS.c.lease_expires_at < now, TASKS.c.attempts < max_attempts)
+
+
+def _claimable(now: datetime, max_attempts: int) -> ColumnElement[bool]:
+    return or_(_due(now), _abandoned(now, max_attempts))
+
+
+def _under(lease: Lease) -> tuple[ColumnElement[bool], ...]:
+    return TASKS.c.id == lease.task_id, TASKS.c.status == PROCESSING, TASKS.c.fence == lease.fence
+
+
+def _filters(query: TaskQuery) -> list[ColumnElement[bool]]:
+    equal = {
+        TASKS.c.status: query.status,
+        TASKS.c.language: query.language,
+        TASKS.c.engine_name: query.engine_name,
+        TASKS.c.task_type: query.task_type,
+        TASKS.c.platform: query.platform,
+    }
+    # str(): a driver knows text, not enums.
+    conditions = [column == str(value) for column, value in equal.items() if value is not None]
+    if query.priority is not None:
+        conditions.append(TASKS.c.priority_rank == query.priority.rank)
+    if query.created_after is not None:
+        conditions.append(TASKS.c.created_at >= query.created_after)
+    if query.created_before is not None:
+        conditions.append(TASKS.c.created_at <= query.created_before)
+    if query.has_result is not None:
+        conditions.append(_has_result() if query.has_result else ~_has_result())
+    if query.has_error is not None:
+        conditions.append(TASKS.c.error_code.is_not(None) if query.has_error else TASKS.c.error_code.is_(None))
+    return conditions
+
+
+def _has_result() -> ColumnElement[bool]:
+    return select(TRANSCRIPTS.c.task_id).where(TRANSCRIPTS.c.task_id == TASKS.c.id).correlate(TASKS).exists()

@@ -1,0 +1,128 @@
+"""Transactions on the records of tasks: what clients do to them, and housekeeping."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any, cast
+
+from sqlalchemy import Update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pipeline.domain.task import IdempotencyClaim, NewTask, Priority, Status, Task
+from pipeline.errors import IdempotencyConflict, TaskNotFound, TaskStateConflict
+from pipeline.ports import QueueStats, TaskPage, TaskQuery
+from pipeline.store import codec, queries
+from pipeline.store.tables import IDEMPOTENCY_KEYS, LARGEST_ID, TASKS
+
+NAMES_A_QUERY = 500
+"""Values in one ``IN (…)``; SQLite takes at most 32,766 parameters."""
+
+
+async def create(
+    connection: AsyncConnection, new: NewTask, claim: IdempotencyClaim | None, now: datetime, expires_at: datetime
+) -> tuple[Task, bool]:
+    """A new task, or the one its key stands for. ``IntegrityError``: another process was faster with the same key."""
+    if claim and (task_id := await _original(connection, claim, now)):
+        return await get(connection, task_id), False
+    result = await connection.execute(queries.insert_rows(TASKS), codec.new_task_row(new, now))
+    task_id = cast("tuple[int]", result.inserted_primary_key)[0]
+    if claim:
+        digest = codec.key_digest(claim.key)
+        await connection.execute(queries.forget_expired_key(digest, now))
+        row = {"key_sha256": digest, "fingerprint": claim.fingerprint, "task_id": task_id, "expires_at": expires_at}
+        await connection.execute(queries.insert_rows(IDEMPOTENCY_KEYS), row)
+    return await get(connection, task_id), True
+
+
+async def get(connection: AsyncConnection, task_id: int, *, with_result: bool = False) -> Task:
+    """The task, or ``TaskNotFound``."""
+    if not 0 < task_id <= LARGEST_ID:
+        raise _not_found(task_id)
+    result = await connection.execute(queries.task(task_id, with_result=with_result))
+    row = result.mappings().one_or_none()
+    if row is None:
+        raise _not_found(task_id)
+    return codec.task_of_row(row)
+
+
+async def page(connection: AsyncConnection, query: TaskQuery) -> TaskPage:
+    """The tasks that match."""
+    total_count = (await connection.execute(queries.task_count(query))).scalar_one()
+    rows = await connection.execute(queries.task_page(query))
+    return TaskPage(tuple(codec.task_of_row(row) for row in rows.mappings()), total_count)
+
+
+async def stats(connection: AsyncConnection, now: datetime) -> QueueStats:
+    """How much waits and runs."""
+    rows: list[Any] = list(await connection.execute(queries.live_totals()))
+    queued = [row for row in rows if row.status == Status.QUEUED]
+    oldest = min((row.oldest for row in queued), default=now)
+    return QueueStats(
+        queued_tasks=dict.fromkeys(Priority, 0)
+        | {codec.PRIORITY_OF_RANK[row.priority_rank]: row.tasks for row in queued},
+        processing_tasks=sum(row.tasks for row in rows if row.status == Status.PROCESSING),
+        pending_audio_s=float(sum(row.pending_audio_s for row in rows)),
+        oldest_queued_s=max(0.0, (now - oldest).total_seconds()),
+    )
+
+
+async def cancel(connection: AsyncConnection, task_id: int, now: datetime) -> Task:
+    """Ends a task that waits or runs."""
+    return await _move(connection, task_id, queries.cancel_task(task_id, now), "it can't be cancelled")
+
+
+async def retry(connection: AsyncConnection, task_id: int, now: datetime) -> Task:
+    """Queues a failed or cancelled task again."""
+    task = await _move(
+        connection, task_id, queries.requeue_task(task_id, now), "only a failed or cancelled one is retried"
+    )
+    await connection.execute(queries.withdraw_callbacks(task_id))
+    return task
+
+
+async def remove(connection: AsyncConnection, task_id: int) -> str:
+    """Deletes a task and returns its media prefix."""
+    task = await get(connection, task_id)
+    if not (await connection.execute(queries.delete_tasks([task_id]))).rowcount:
+        raise _not_found(task_id)  # deleted by another since
+    return task.media_prefix
+
+
+async def expire(connection: AsyncConnection, older_than: datetime, limit: int) -> list[str]:
+    """Deletes the oldest finished tasks and returns their media prefixes."""
+    rows = (await connection.execute(queries.expired_records(older_than, limit))).all()
+    if rows:
+        await connection.execute(queries.delete_tasks([row.id for row in rows]))
+    return [row.media_prefix for row in rows]
+
+
+async def live_prefixes(connection: AsyncConnection, prefixes: Collection[str]) -> set[str]:
+    """Which of these media prefixes belong to a task."""
+    names, found = sorted(prefixes), set[str]()
+    for start in range(0, len(names), NAMES_A_QUERY):
+        found.update(await connection.scalars(queries.prefixes_in_use(names[start : start + NAMES_A_QUERY])))
+    return found
+
+
+async def _original(connection: AsyncConnection, claim: IdempotencyClaim, now: datetime) -> int | None:
+    result = await connection.execute(queries.idempotency_key(codec.key_digest(claim.key), now))
+    known = result.one_or_none()
+    if known is None:
+        return None
+    if known.fingerprint != claim.fingerprint:
+        raise IdempotencyConflict("This Idempotency-Key was already used for another request; use a new key.")
+    return int(known.task_id)
+
+
+async def _move(connection: AsyncConnection, task_id: int, statement: Update, otherwise: str) -> Task:
+    """Runs a conditional update; where it touched nothing, says why."""
+    moved = task_id <= LARGEST_ID and (await connection.execute(statement)).rowcount
+    task = await get(connection, task_id)
+    if not moved:
+        raise TaskStateConflict(f"Task {task_id} is {task.status}; {otherwise}.")
+    return task
+
+
+def _not_found(task_id: int) -> TaskNotFound:
+    return TaskNotFound(f"There is no task {task_id}.")

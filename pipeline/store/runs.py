@@ -1,0 +1,223 @@
+"""Transactions on the run of a task: from the claim to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pipeline.domain.audio import Chunk
+from pipeline.domain.lifecycle import attempts_exhausted, claim_order, message_id
+from pipeline.domain.task import Status, Task, TaskError
+from pipeline.domain.transcript import ChunkResult, Transcript
+from pipeline.errors import LeaseLost
+from pipeline.ports import Lease, StoredChunks
+from pipeline.store import codec, queries
+from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, LARGEST_ID, OUTBOX, PARTS, TRANSCRIPTS
+
+LOOKAHEAD = 32
+"""Candidates beyond the limit: others may claim the first ones in the same moment."""
+
+
+async def candidates(
+    connection: AsyncConnection, ranks: Collection[int], now: datetime, max_attempts: int, limit: int, ageing_s: float
+) -> list[int]:
+    """Ids of tasks that may be claimed, in the order of the claim; more than ``limit``, so that losing some is fine."""
+    rows = await connection.execute(queries.claim_candidates(ranks, now, max_attempts, limit + LOOKAHEAD))
+    return [
+        row.id
+        for row in sorted(rows, key=lambda row: claim_order(row.id, row.priority_rank, row.created_at, now, ageing_s))
+    ]
+
+
+async def claim(
+    connection: AsyncConnection,
+    waiting: Sequence[int],
+    limit: int,
+    now: datetime,
+    max_attempts: int,
+    owner: str,
+    lease_expires_at: datetime,
+) -> list[Task]:
+    """Takes the first ``limit`` of the candidates that are still to be had, in their order."""
+    won: list[int] = []
+    while waiting and len(won) < limit:
+        wanted, waiting = waiting[: limit - len(won)], waiting[limit - len(won) :]
+        locked = set(await connection.scalars(queries.lock_claimable(wanted, now, max_attempts)))
+        won.extend(task_id for task_id in wanted if task_id in locked)
+    if not won:
+        return []
+    await connection.execute(queries.claim_tasks(won, now, max_attempts, owner, lease_expires_at))
+    rows = await connection.execute(queries.tasks(won))
+    taken = {row["id"]: codec.task_of_row(row) for row in rows.mappings()}
+    return [taken[task_id] for task_id in won]
+
+
+async def heartbeat(connection: AsyncConnection, leases: Sequence[Lease], lease_expires_at: datetime) -> frozenset[int]:
+    """Renews leases; returns the tasks that are no longer the caller's."""
+    await connection.execute(queries.renew_leases(leases, lease_expires_at))
+    rows = await connection.execute(queries.running_fences([lease.task_id for lease in leases]))
+    held = {Lease(row.id, row.fence) for row in rows}
+    return frozenset(lease.task_id for lease in leases if lease not in held)
+
+
+async def bury(connection: AsyncConnection, now: datetime, max_attempts: int) -> list[Task]:
+    """Fails the tasks whose lease expired on their last allowed attempt."""
+    rows = (await connection.execute(queries.lock_exhausted(now, max_attempts))).mappings().all()
+    lost = [codec.task_of_row(row) for row in rows]
+    return [await _fail(connection, task, attempts_exhausted(task.attempts), now) for task in lost]
+
+
+async def update(connection: AsyncConnection, lease: Lease, changes: Mapping[str, Any], now: datetime) -> None:
+    """Sets columns of the task."""
+    await _change(connection, lease, queries.change_leased(lease, codec.columns_of(changes) | {"updated_at": now}))
+
+
+async def add_part(
+    connection: AsyncConnection, lease: Lease, part: tuple[int, int, int], chunks: Sequence[Chunk], now: datetime
+) -> None:
+    """Commits a part (number, start, end) with its chunks, once."""
+    await _leased(connection, lease)
+    number, start, end = part
+    if (await connection.execute(queries.part_exists(lease.task_id, number))).first():
+        return
+    row = {"task_id": lease.task_id, "part": number, "part_start": start, "part_end": end}
+    await connection.execute(queries.insert_rows(PARTS), row)
+    if chunks:
+        rows = [codec.chunk_row(lease.task_id, chunk) for chunk in chunks]
+        await connection.execute(queries.insert_rows(CHUNKS), rows)
+    await _change(connection, lease, queries.add_audio_total(lease, sum(chunk.duration_s for chunk in chunks), now))
+
+
+async def save_results(
+    connection: AsyncConnection, lease: Lease, results: Sequence[ChunkResult], now: datetime
+) -> None:
+    """Stores results, once for each chunk."""
+    await _leased(connection, lease)
+    by_index = {result.index: result for result in reversed(results)}  # of two for one chunk, the first counts
+    stored = await connection.scalars(queries.results_among(lease.task_id, by_index.keys()))
+    for index in stored:
+        del by_index[index]
+    if not by_index:
+        return
+    rows = [
+        {"task_id": lease.task_id, "chunk_index": index, "result": codec.result_to_json(result)}
+        for index, result in by_index.items()
+    ]
+    await connection.execute(queries.insert_rows(CHUNK_RESULTS), rows)
+    done_s = sum(result.audio_s for result in by_index.values())
+    await _change(connection, lease, queries.add_audio_done(lease, done_s, now))
+
+
+async def stored_chunks(connection: AsyncConnection, task_id: int) -> StoredChunks:
+    """All that is stored of the task's chunks.
+
+    Where the three reads see different moments, the order keeps the whole consistent: a part without its chunks would
+    be skipped by whoever resumes.
+    """
+    if task_id > LARGEST_ID:
+        return StoredChunks()
+    results = [codec.result_of_json(text) for text in await connection.scalars(queries.results(task_id))]
+    parts = [(row.part, row.part_start, row.part_end) for row in await connection.execute(queries.parts(task_id))]
+    committed = {part for part, _start, _end in parts}
+    rows = await connection.execute(queries.chunks(task_id))
+    chunks = [codec.chunk_of_row(row) for row in rows.mappings() if row["part"] in committed]
+    return StoredChunks(tuple(chunks), tuple(results), tuple(parts))
+
+
+async def complete(connection: AsyncConnection, lease: Lease, transcript: Transcript, now: datetime) -> Task:
+    """Stores the transcript, ends the task, owes the callback and drops the chunks."""
+    task = await _leased(connection, lease)
+    row = {"task_id": task.id, "transcript": codec.transcript_to_json(transcript)}
+    await connection.execute(queries.insert_rows(TRANSCRIPTS), row)
+    for table in (CHUNK_RESULTS, CHUNKS, PARTS):
+        await connection.execute(queries.delete_of_task(table, task.id))
+    info = transcript.info
+    facts = {
+        "language": info.language,
+        "language_probability": info.language_probability,
+        "file_duration_s": info.duration,
+    }
+    return await _finish(connection, task, Status.COMPLETED, None, now, facts)
+
+
+async def fail(
+    connection: AsyncConnection, lease: Lease, error: TaskError, retry_at: datetime | None, now: datetime
+) -> Task:
+    """Ends the task as failed, or queues it again for later."""
+    task = await _leased(connection, lease)
+    if retry_at is None:
+        return await _fail(connection, task, error, now)
+    changes = _error_columns(error) | {"available_at": retry_at}
+    return await _requeue(connection, lease, task.attempts, changes, now)
+
+
+async def release(connection: AsyncConnection, lease: Lease, now: datetime) -> None:
+    """Gives the task back as if this attempt had not been; the fence stays, so no late write gets in."""
+    task = await _leased(connection, lease)
+    await _requeue(connection, lease, task.attempts - 1, {}, now)
+
+
+async def _requeue(
+    connection: AsyncConnection, lease: Lease, attempts: int, changes: dict[str, Any], now: datetime
+) -> Task:
+    values = queries.NO_OWNER | {"status": Status.QUEUED.value, "attempts": attempts, "updated_at": now} | changes
+    await _change(connection, lease, queries.change_leased(lease, values))
+    return await _read(connection, lease.task_id)
+
+
+async def _fail(connection: AsyncConnection, task: Task, error: TaskError, now: datetime) -> Task:
+    return await _finish(connection, task, Status.FAILED, error, now, {})
+
+
+async def _finish(
+    connection: AsyncConnection,
+    task: Task,
+    status: Status,
+    error: TaskError | None,
+    now: datetime,
+    facts: dict[str, Any],
+) -> Task:
+    """Ends a run and, in the same transaction, writes the callback it owes."""
+    lease = Lease(task.id, task.fence)
+    ended = {"status": status.value, "finished_at": now, "updated_at": now}
+    values = queries.NO_OWNER | ended | _error_columns(error) | facts
+    await _change(connection, lease, queries.change_leased(lease, values))
+    if task.callback_url:
+        row = {
+            "message_id": message_id(task.id, task.fence, task.media_prefix),
+            "task_id": task.id,
+            "url": task.callback_url,
+            "attempts": 0,
+            "due_at": now,
+            "created_at": now,
+        }
+        await connection.execute(queries.insert_rows(OUTBOX), row)
+    return await _read(connection, task.id)
+
+
+def _error_columns(error: TaskError | None) -> dict[str, Any]:
+    return {"error_code": error and error.code, "error_message": error and error.message}
+
+
+async def _leased(connection: AsyncConnection, lease: Lease) -> Task:
+    row = (await connection.execute(queries.lock_leased(lease))).mappings().one_or_none()
+    if row is None:
+        raise _lost(lease)
+    return codec.task_of_row(row)
+
+
+async def _change(connection: AsyncConnection, lease: Lease, statement: Update) -> None:
+    if not (await connection.execute(statement)).rowcount:
+        raise _lost(lease)
+
+
+async def _read(connection: AsyncConnection, task_id: int) -> Task:
+    return codec.task_of_row((await connection.execute(queries.task(task_id))).mappings().one())
+
+
+def _lost(lease: Lease) -> LeaseLost:
+    return LeaseLost(f"Task {lease.task_id} passed to another owner, or ended, after fence {lease.fence}.")

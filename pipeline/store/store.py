@@ -1,0 +1,197 @@
+"""The task store on SQL: each method one transaction, at the time of a clock that is passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pipeline.domain.audio import Chunk
+from pipeline.domain.lifecycle import refuse_fixed_fields
+from pipeline.domain.task import IdempotencyClaim, NewTask, Task, TaskError
+from pipeline.domain.transcript import ChunkResult, Transcript
+from pipeline.ports import (
+    Clock,
+    DeliveryAttempt,
+    Lease,
+    OutboxMessage,
+    QueueStats,
+    StoredChunks,
+    TaskPage,
+    TaskQuery,
+)
+from pipeline.store import callbacks, records, runs
+from pipeline.store.engine import Database, parse_url
+from pipeline.store.migrate import migrate
+
+CLAIM_ROUNDS = 3
+"""How often a claim looks again when others took every task it saw."""
+
+
+class SqlTaskStore:
+    """``ports.TaskStore`` on SQLite (``sqlite+aiosqlite:////folder/tasks.db``) or MySQL (``mysql+asyncmy://…``).
+
+    Any number of processes may use one database. Connections are opened at first use.
+
+    Args:
+        url: SQLAlchemy URL of the database.
+        clock: all times come from it, none from the database.
+        busy_timeout_s: how long a statement waits for a lock.
+        idempotency_ttl_s: how long an idempotency key counts.
+        ageing_s: a waiting task is lifted by one priority each time this much time passes.
+        max_attempts: a task whose lease expired on this attempt is left to ``bury``.
+
+    Raises:
+        ConfigurationError: a URL that names no database this store can use.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        clock: Clock,
+        *,
+        busy_timeout_s: float,
+        idempotency_ttl_s: float,
+        ageing_s: float,
+        max_attempts: int,
+    ) -> None:
+        self._url = parse_url(url)
+        self._clock = clock
+        self._busy_timeout_s = busy_timeout_s
+        self._idempotency_ttl = timedelta(seconds=idempotency_ttl_s)
+        self._ageing_s = ageing_s
+        self._max_attempts = max_attempts
+        self._database = Database(self._url, busy_timeout_s)
+
+    async def migrate(self) -> None:
+        """See ``ports.TaskStore``. Makes the folder of an SQLite file where it is missing."""
+        await migrate(self._url, self._busy_timeout_s)
+
+    async def ping(self) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.read(_ping)
+
+    async def close(self) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.close()
+
+    # records
+
+    async def create(self, new: NewTask, idempotency: IdempotencyClaim | None = None) -> tuple[Task, bool]:
+        """See ``ports.TaskStore``."""
+        now = self._clock.now()
+        arguments = (new, idempotency, now, now + self._idempotency_ttl)
+        try:
+            return await self._database.write(records.create, *arguments)
+        except IntegrityError:  # another process stored the same key in this moment: now it is there to be read
+            return await self._database.write(records.create, *arguments)
+
+    async def get(self, task_id: int, *, include_result: bool = False) -> Task:
+        """See ``ports.TaskStore``."""
+        return await self._database.read(records.get, task_id, with_result=include_result)
+
+    async def query(self, query: TaskQuery) -> TaskPage:
+        """See ``ports.TaskStore``."""
+        return await self._database.read(records.page, query)
+
+    async def stats(self) -> QueueStats:
+        """See ``ports.TaskStore``."""
+        return await self._database.read(records.stats, self._clock.now())
+
+    async def cancel(self, task_id: int) -> Task:
+        """See ``ports.TaskStore``."""
+        return await self._database.write(records.cancel, task_id, self._clock.now())
+
+    async def retry(self, task_id: int) -> Task:
+        """See ``ports.TaskStore``. Callbacks of the earlier run that were not delivered yet are withdrawn."""
+        return await self._database.write(records.retry, task_id, self._clock.now())
+
+    async def delete(self, task_id: int) -> str:
+        """See ``ports.TaskStore``."""
+        return await self._database.write(records.remove, task_id)
+
+    # the run of a task
+
+    async def claim(self, owner: str, lease: timedelta, limit: int, ranks: Collection[int]) -> list[Task]:
+        """See ``ports.TaskStore``."""
+        if limit < 1 or not ranks:
+            return []
+        for _ in range(CLAIM_ROUNDS):
+            now = self._clock.now()
+            waiting = await self._database.read(runs.candidates, ranks, now, self._max_attempts, limit, self._ageing_s)
+            if not waiting:
+                break
+            tasks = await self._database.write(runs.claim, waiting, limit, now, self._max_attempts, owner, now + lease)
+            if tasks:
+                return tasks
+        return []
+
+    async def heartbeat(self, leases: Sequence[Lease], lease: timedelta) -> frozenset[int]:
+        """See ``ports.TaskStore``."""
+        if not leases:
+            return frozenset()
+        return await self._database.write(runs.heartbeat, leases, self._clock.now() + lease)
+
+    async def bury(self, max_attempts: int) -> list[Task]:
+        """See ``ports.TaskStore``."""
+        return await self._database.write(runs.bury, self._clock.now(), max_attempts)
+
+    async def update(self, lease: Lease, **changes: Any) -> None:
+        """See ``ports.TaskStore``. Raises ``TypeError`` for fields that only the store moves."""
+        refuse_fixed_fields(changes)
+        await self._database.write(runs.update, lease, changes, self._clock.now())
+
+    async def add_part(self, lease: Lease, part: int, start: int, end: int, chunks: Sequence[Chunk]) -> None:
+        """See ``ports.TaskStore``. A part of a number that is stored already is left as it is."""
+        await self._database.write(runs.add_part, lease, (part, start, end), chunks, self._clock.now())
+
+    async def save_results(self, lease: Lease, results: Sequence[ChunkResult]) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.write(runs.save_results, lease, results, self._clock.now())
+
+    async def chunks(self, task_id: int) -> StoredChunks:
+        """See ``ports.TaskStore``. Nothing for a task that does not exist or is completed."""
+        return await self._database.read(runs.stored_chunks, task_id)
+
+    async def complete(self, lease: Lease, transcript: Transcript) -> Task:
+        """See ``ports.TaskStore``. The task is returned without its result, which the caller has."""
+        return await self._database.write(runs.complete, lease, transcript, self._clock.now())
+
+    async def fail(self, lease: Lease, error: TaskError, retry_at: datetime | None = None) -> Task:
+        """See ``ports.TaskStore``."""
+        return await self._database.write(runs.fail, lease, error, retry_at, self._clock.now())
+
+    async def release(self, lease: Lease) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.write(runs.release, lease, self._clock.now())
+
+    # callbacks
+
+    async def due_callbacks(self, owner: str, lease: timedelta, limit: int) -> list[OutboxMessage]:
+        """See ``ports.TaskStore``."""
+        now = self._clock.now()
+        if limit < 1 or not await self._database.read(callbacks.any_due, now):
+            return []
+        return await self._database.write(callbacks.take, owner, now, now + lease, limit)
+
+    async def record_delivery(self, message: OutboxMessage, attempt: DeliveryAttempt) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.write(callbacks.record, message, attempt, self._clock.now())
+
+    # housekeeping
+
+    async def expire(self, older_than: datetime, limit: int) -> list[str]:
+        """See ``ports.TaskStore``. A task whose callback is still to be delivered stays."""
+        return await self._database.write(records.expire, older_than, limit)
+
+    async def live_prefixes(self, prefixes: Collection[str]) -> set[str]:
+        """See ``ports.TaskStore``."""
+        return await self._database.read(records.live_prefixes, prefixes)
+
+
+async def _ping(connection: AsyncConnection) -> None:
+    await connection.execute(text("SELECT 1"))

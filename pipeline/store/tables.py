@@ -1,0 +1,203 @@
+"""The tables of the task store, as SQLModel rows. ``migrations`` builds them; a test holds the two together."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Dialect, Double, Index, Integer, MetaData, SmallInteger, Text
+from sqlalchemy.dialects import mysql
+from sqlalchemy.orm import registry
+from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlmodel import Field, SQLModel
+
+from pipeline.store.engine import MYSQL_DIALECTS, UtcDateTime
+
+METADATA = MetaData(  # primary keys have no names of their own in MySQL
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+# Binary collation: MySQL then compares text as SQLite and Python do, letter case and accents included.
+MYSQL_OPTIONS = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+MYSQL_OPTIONS |= {name.replace("mysql", "mariadb", 1): value for name, value in MYSQL_OPTIONS.items()}
+
+LARGEST_ID = 2**63 - 1
+"""Ids have 64 bits; a larger one names nothing, and a driver would stumble over it."""
+
+
+class LongText(TypeDecorator[str]):
+    """Text of any length; MySQL's ``TEXT`` ends at 64 KiB, less than a transcript."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """``LONGTEXT`` on MySQL."""
+        return dialect.type_descriptor(mysql.LONGTEXT() if dialect.name in MYSQL_DIALECTS else Text())
+
+
+class RowId(TypeDecorator[int]):
+    """A 64-bit id; SQLite counts up only in a column called ``INTEGER``, which has 64 bits there."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """``BIGINT`` on MySQL."""
+        return dialect.type_descriptor(BigInteger() if dialect.name in MYSQL_DIALECTS else Integer())
+
+
+class StoreRow(SQLModel, registry=registry(metadata=METADATA)):
+    """A row of this store; its metadata is apart from that of any other SQLModel in the process."""
+
+
+class TaskRow(StoreRow, table=True):
+    """One task. ``priority_rank`` is that of ``Priority``; ``task_type`` repeats the option for filters."""
+
+    __tablename__ = "tasks"
+    __table_args__ = (
+        Index(None, "status", "priority_rank", "created_at", "id"),  # what a claim walks, and most queries
+        Index(None, "status", "lease_expires_at"),  # expired leases
+        Index(None, "created_at", "id"),  # pages of a query
+        Index(None, "finished_at"),  # retention
+        Index(None, "media_prefix"),  # sweeping orphans
+        {"sqlite_autoincrement": True, **MYSQL_OPTIONS},  # an id of a deleted task never comes back
+    )
+
+    id: int | None = Field(default=None, sa_type=RowId, primary_key=True)
+    status: str = Field(max_length=16)
+    priority_rank: int = Field(sa_type=SmallInteger)
+    engine_name: str = Field(max_length=32)
+    task_type: str = Field(max_length=16)
+    options: str = Field(sa_type=LongText)
+    media_prefix: str = Field(max_length=255)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    updated_at: datetime = Field(sa_type=UtcDateTime)
+    started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    stage: str | None = Field(default=None, max_length=16)
+    attempts: int = 0
+    owner: str | None = Field(default=None, max_length=255)
+    fence: int = 0
+    lease_expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    available_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    platform: str | None = Field(default=None, sa_type=LongText)
+    media_key: str | None = Field(default=None, sa_type=LongText)
+    file_url: str | None = Field(default=None, sa_type=LongText)
+    file_name: str | None = Field(default=None, sa_type=LongText)
+    file_size_bytes: int | None = Field(default=None, sa_type=BigInteger)
+    file_duration_s: float | None = Field(default=None, sa_type=Double)
+    audio_total_s: float = Field(default=0.0, sa_type=Double)
+    audio_done_s: float = Field(default=0.0, sa_type=Double)
+    split_done: bool = False
+    truncated: bool = False
+    language: str | None = Field(default=None, max_length=32)
+    language_probability: float | None = Field(default=None, sa_type=Double)
+    error_code: str | None = Field(default=None, max_length=64)
+    error_message: str | None = Field(default=None, sa_type=LongText)
+    callback_url: str | None = Field(default=None, sa_type=LongText)
+    callback_status_code: int | None = None
+    callback_message: str | None = Field(default=None, sa_type=LongText)
+    callback_time: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+def _task_id(**arguments: Any) -> Any:
+    """A reference to a task; the row goes when the task goes."""
+    return Field(sa_type=RowId, foreign_key="tasks.id", ondelete="CASCADE", **arguments)
+
+
+def _number_in_task() -> Any:
+    """A number that, with the task's id, names the row."""
+    return Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+
+
+class PartRow(StoreRow, table=True):
+    """A committed part of prepared audio; ``part_start`` and ``part_end`` in samples."""
+
+    __tablename__ = "parts"
+    __table_args__ = (MYSQL_OPTIONS,)
+
+    task_id: int = _task_id(primary_key=True)
+    part: int = _number_in_task()
+    part_start: int = Field(sa_type=BigInteger)
+    part_end: int = Field(sa_type=BigInteger)
+
+
+class ChunkRow(StoreRow, table=True):
+    """A chunk; ``spans`` is a JSON list of ``[start, end]`` in samples."""
+
+    __tablename__ = "chunks"
+    __table_args__ = (MYSQL_OPTIONS,)
+
+    task_id: int = _task_id(primary_key=True)
+    chunk_index: int = _number_in_task()
+    part: int
+    part_start: int = Field(sa_type=BigInteger)
+    spans: str = Field(sa_type=LongText)
+
+
+class ChunkResultRow(StoreRow, table=True):
+    """What came of a chunk. Apart from ``chunks``, so that the primary key lets one result of a chunk in, ever."""
+
+    __tablename__ = "chunk_results"
+    __table_args__ = (MYSQL_OPTIONS,)
+
+    task_id: int = _task_id(primary_key=True)
+    chunk_index: int = _number_in_task()
+    result: str = Field(sa_type=LongText)
+
+
+class TranscriptRow(StoreRow, table=True):
+    """The transcript of a completed task, as JSON; apart from ``tasks``, which are read far more often."""
+
+    __tablename__ = "transcripts"
+    __table_args__ = (MYSQL_OPTIONS,)
+
+    task_id: int = _task_id(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    transcript: str = Field(sa_type=LongText)
+
+
+class IdempotencyRow(StoreRow, table=True):
+    """A client's key, as the SHA-256 of its text: of one length whatever the client sends, and of no use to a thief."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (Index(None, "task_id"), MYSQL_OPTIONS)
+
+    key_sha256: str = Field(max_length=64, primary_key=True)
+    fingerprint: str = Field(max_length=64)
+    task_id: int = _task_id()
+    expires_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class OutboxRow(StoreRow, table=True):
+    """A callback. It waits until ``due_at``, taking it moves that on by the lease; ``NULL``: nothing more to do."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (
+        Index(None, "due_at", "id"),
+        Index(None, "task_id"),
+        {"sqlite_autoincrement": True, **MYSQL_OPTIONS},
+    )
+
+    id: int | None = Field(default=None, sa_type=RowId, primary_key=True)
+    message_id: str = Field(max_length=64, unique=True)
+    task_id: int = _task_id()
+    url: str = Field(sa_type=LongText)
+    attempts: int = 0
+    owner: str | None = Field(default=None, max_length=255)
+    due_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    delivered_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+TASKS = METADATA.tables["tasks"]
+PARTS = METADATA.tables["parts"]
+CHUNKS = METADATA.tables["chunks"]
+CHUNK_RESULTS = METADATA.tables["chunk_results"]
+TRANSCRIPTS = METADATA.tables["transcripts"]
+IDEMPOTENCY_KEYS = METADATA.tables["idempotency_keys"]
+OUTBOX = METADATA.tables["outbox"]

@@ -1,0 +1,245 @@
+"""Cues from segments: what is shown when, in lines that people can read.
+
+A segment becomes one cue, or several where it is too long for the style. Word times are used where there are any;
+elsewhere time is spread over the text by its width. Scripts without blanks (Chinese, Japanese) may be broken between
+characters, though not before closing nor after opening punctuation (the core of *kinsoku shori*, JIS X 4051).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Annotated
+
+from annotated_types import Ge, Le
+
+from pipeline.domain.transcript import Segment, Transcript
+from pipeline.subtitles.text import hard_cut, split_text, width_of
+
+MIN_CUE_MS = 40
+"""Shortest time a cue is shown: one frame of film."""
+PAUSE_S = 0.5
+"""Silence between two words from which it is a good place to change the cue."""
+SENTENCE_END = tuple(".?!…。？！؟।")
+CLAUSE_END = tuple(",;:、，；：،؛")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CueStyle:
+    """How cues are laid out."""
+
+    max_line_width: Annotated[int, Ge(10), Le(200)] = 42
+    """Widest line, in columns; a Chinese or Japanese character takes two."""
+    max_lines: Annotated[int, Ge(1), Le(10)] = 2
+    """Lines shown at the same time."""
+    max_duration_s: Annotated[float, Ge(0.5), Le(60.0)] | None = None
+    """Longest time one cue is shown, in seconds. Empty: as long as its segment lasts."""
+    highlight_words: bool = False
+    """Karaoke: mark each word while it is spoken. The task needs `word_timestamps`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A word, or a character of a script without blanks: what is never broken.
+
+    Attributes:
+        text: without blanks around it.
+        spaced: a blank goes before it, unless it begins a line.
+        start_s: when it is spoken, in seconds.
+        end_s: when it has been spoken.
+        width: columns it takes.
+    """
+
+    text: str
+    spaced: bool
+    start_s: float
+    end_s: float
+    width: int
+
+
+Line = tuple[Piece, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """A block of text on the screen, from ``start_ms`` (inclusive) to ``end_ms``; ``number`` counts from 1.
+
+    ``spoken`` is the index, over all lines, of the piece being spoken in a karaoke frame.
+    """
+
+    number: int
+    start_ms: int
+    end_ms: int
+    lines: tuple[Line, ...]
+    spoken: int | None = None
+
+    @property
+    def text(self) -> str:
+        """Its lines, joined by line feeds."""
+        return "\n".join("".join(spaced_text(line)) for line in self.lines)
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """What it is made of, in order."""
+        return tuple(piece for line in self.lines for piece in line)
+
+
+def spaced_text(line: Line) -> Iterator[str]:
+    """The text of each piece of a line, with the blank before it where there is one."""
+    for position, piece in enumerate(line):
+        yield f" {piece.text}" if piece.spaced and position else piece.text
+
+
+def shape_cues(transcript: Transcript, style: CueStyle) -> list[Cue]:
+    """Lays a transcript out as cues.
+
+    Returns:
+        Cues numbered from 1, in order of time, that do not overlap, hold text, and lie within the media.
+    """
+    groups = [group for segment in transcript.segments for group in _groups(_pieces(segment, style), style)]
+    spans = _spans(groups, int(transcript.info.duration * 1000), style)
+    return [
+        Cue(number, start, end, _wrap(group, style.max_line_width))
+        for number, (group, (start, end)) in enumerate(zip(groups, spans, strict=False), start=1)
+    ]
+
+
+def karaoke_frames(cues: Iterable[Cue]) -> list[Cue]:
+    """Splits each cue at the starts of its words, one frame a word, for formats that can only mark text as a whole."""
+    frames = [frame for cue in cues for frame in _frames(cue)]
+    return [replace(frame, number=number) for number, frame in enumerate(frames, start=1)]
+
+
+def _frames(cue: Cue) -> Iterator[Cue]:
+    starts = [min(max(round(piece.start_s * 1000), cue.start_ms), cue.end_ms) for piece in cue.pieces]
+    for index, (start, end) in enumerate(pairwise([cue.start_ms, *starts[1:], cue.end_ms])):
+        if start < end:
+            yield replace(cue, start_ms=start, end_ms=end, spoken=index)
+
+
+# --- pieces -----------------------------------------------------------------------------------------------------------
+
+
+def _pieces(segment: Segment, style: CueStyle) -> list[Piece]:
+    timed = [(word.word, word.start, word.end) for word in segment.words or ()]
+    if not any(text.strip() for text, _, _ in timed):
+        timed = [(segment.text, segment.start, segment.end)]
+    pieces: list[Piece] = []
+    blank = False
+    for text, start_s, end_s in timed:
+        pieces += _timed_pieces(text, start_s, end_s, style, after_blank=blank)
+        blank = text[-1:].isspace() or (blank and not text)
+    return pieces
+
+
+def _timed_pieces(text: str, start_s: float, end_s: float, style: CueStyle, *, after_blank: bool) -> Iterator[Piece]:
+    units = [
+        (part, spaced and not position)
+        for unit, spaced in split_text(text, after_blank=after_blank)
+        for position, part in enumerate(hard_cut(unit, style.max_line_width))
+    ]
+    widths = [width_of(unit) for unit, _ in units]
+    total = sum(widths) or 1
+    per_column, passed = (end_s - start_s) / total, 0
+    for (unit, spaced), width in zip(units, widths, strict=True):
+        yield Piece(unit, spaced, start_s + passed * per_column, start_s + (passed + width) * per_column, width)
+        passed += width
+
+
+# --- which pieces make a cue ------------------------------------------------------------------------------------------
+
+
+def _groups(pieces: Sequence[Piece], style: CueStyle) -> Iterator[Sequence[Piece]]:
+    while pieces:
+        capacity = _capacity(pieces, style)
+        cut = capacity if capacity == len(pieces) else _best_cut(pieces, capacity)
+        yield pieces[:cut]
+        pieces = pieces[cut:]
+
+
+def _capacity(pieces: Sequence[Piece], style: CueStyle) -> int:
+    """How many pieces one cue can hold, at least one."""
+    longest_s = style.max_duration_s if style.max_duration_s is not None else float("inf")
+    lines, width = 1, 0
+    for count, piece in enumerate(pieces):
+        if count and piece.end_s - pieces[0].start_s > longest_s:
+            return count
+        grown = width + piece.width + (1 if piece.spaced and width else 0)
+        if grown <= style.max_line_width:
+            width = grown
+        elif lines == style.max_lines:
+            return count
+        else:
+            lines, width = lines + 1, piece.width
+    return len(pieces)
+
+
+def _best_cut(pieces: Sequence[Piece], capacity: int) -> int:
+    """Where to end a cue that can't hold all: after a pause or a sentence, else a clause, else in even shares."""
+    even_share = len(pieces) / -(-len(pieces) // capacity)
+    candidates = range(max(1, capacity // 2), capacity + 1)
+    return max(candidates, key=lambda cut: (_break_strength(pieces[cut - 1], pieces[cut]), -abs(cut - even_share)))
+
+
+def _break_strength(before: Piece, after: Piece) -> int:
+    if after.start_s - before.end_s >= PAUSE_S:
+        return 3
+    ending = before.text.rstrip("\"'”’»」』)）")
+    if ending.endswith(SENTENCE_END):
+        return 2
+    return 1 if ending.endswith(CLAUSE_END) else 0
+
+
+# --- lines ------------------------------------------------------------------------------------------------------------
+
+
+def _wrap(pieces: Sequence[Piece], max_width: int) -> tuple[Line, ...]:
+    """As few lines as fit, and among those the narrowest: lines of like length are easier to read."""
+    needed = len(_fill(pieces, max_width))
+    widths = range(max(piece.width for piece in pieces), max_width + 1)
+    narrowest = bisect_left(widths, True, key=lambda width: len(_fill(pieces, width)) <= needed)
+    return _fill(pieces, widths[narrowest])
+
+
+def _fill(pieces: Sequence[Piece], max_width: int) -> tuple[Line, ...]:
+    lines: list[list[Piece]] = []
+    width = 0
+    for piece in pieces:
+        grown = width + piece.width + (1 if piece.spaced and width else 0)
+        if lines and grown <= max_width:
+            lines[-1].append(piece)
+            width = grown
+        else:
+            lines.append([piece])
+            width = piece.width
+    return tuple(tuple(line) for line in lines)
+
+
+# --- times ------------------------------------------------------------------------------------------------------------
+
+
+def _spans(groups: Sequence[Sequence[Piece]], duration_ms: int, style: CueStyle) -> list[tuple[int, int]]:
+    """Start and end of each cue in ms: rising, apart, within the media, each at least a frame long where there's room.
+
+    Media too short to show every cue for a millisecond shows the first ones only.
+    """
+    if not groups or duration_ms < 1:
+        return []
+    frame = max(1, min(MIN_CUE_MS, duration_ms // len(groups)))
+    starts: list[int] = []
+    for index, group in enumerate(groups[:duration_ms]):
+        latest = duration_ms - frame * (min(len(groups), duration_ms) - index)
+        earliest = starts[-1] + frame if starts else 0
+        starts.append(min(max(round(group[0].start_s * 1000), earliest), latest))
+    nexts = [*starts[1:], duration_ms]
+    return [
+        (start, min(following, max(_end_ms(group, start, style), start + frame)))
+        for group, start, following in zip(groups, starts, nexts, strict=False)
+    ]
+
+
+def _end_ms(group: Sequence[Piece], start_ms: int, style: CueStyle) -> int:
+    end_ms = round(group[-1].end_s * 1000)
+    return end_ms if style.max_duration_s is None else min(end_ms, start_ms + int(style.max_duration_s * 1000))

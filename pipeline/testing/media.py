@@ -1,0 +1,77 @@
+"""A media store in memory."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime
+from typing import BinaryIO
+
+from pipeline.errors import StorageFull
+from pipeline.media.store import checked_key
+
+
+class MemoryMediaStore:
+    """A ``MediaStore`` whose keys live in a dictionary.
+
+    Args:
+        capacity_bytes: with more than this in all, writing raises ``StorageFull``.
+        now: the time of day, aware UTC.
+    """
+
+    def __init__(
+        self, capacity_bytes: int | None = None, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._capacity_bytes = capacity_bytes
+        self._now = now
+        self._contents: dict[str, bytes] = {}
+        self._changed: dict[str, datetime] = {}
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """What is stored."""
+        return frozenset(self._contents)
+
+    async def write(self, key: str, data: AsyncIterator[bytes]) -> int:
+        """Stores the stream and returns its size in bytes. If the stream raises, nothing stays behind."""
+        checked_key(key)
+        content = bytearray()
+        async for block in data:
+            content += block
+            self._check_room(len(content))
+        self._contents[key] = bytes(content)
+        self._changed[key] = self._now()
+        return len(content)
+
+    async def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Bytes ``[offset, offset + length)`` of a key, or to its end."""
+        end = None if length is None else offset + length
+        return self._content(key)[offset:end]
+
+    def open(self, key: str) -> BinaryIO:
+        """A seekable file object."""
+        return io.BytesIO(self._content(key))
+
+    async def delete_prefix(self, prefix: str) -> None:
+        """Removes every key under a folder."""
+        checked_key(prefix)
+        for key in [key for key in self._contents if key.startswith(f"{prefix}/")]:
+            del self._contents[key], self._changed[key]
+
+    async def prefixes(self) -> Mapping[str, datetime]:
+        """The folders that exist, with the time each was last changed."""
+        latest: dict[str, datetime] = {}
+        for key, changed in self._changed.items():
+            prefix = key.split("/")[0]
+            latest[prefix] = max(changed, latest.get(prefix, changed))
+        return latest
+
+    def _content(self, key: str) -> bytes:
+        try:
+            return self._contents[checked_key(key)]
+        except KeyError:
+            raise FileNotFoundError(key) from None
+
+    def _check_room(self, more: int) -> None:
+        if self._capacity_bytes is not None and sum(map(len, self._contents.values())) + more > self._capacity_bytes:
+            raise StorageFull("The media store has no room left; try again later.", 60)

@@ -1,0 +1,408 @@
+"""The task store in memory: the same promises as the one on SQL, without its durability."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from pipeline.domain.audio import Chunk
+from pipeline.domain.lifecycle import attempts_exhausted, claim_order, message_id, refuse_fixed_fields
+from pipeline.domain.task import CallbackState, IdempotencyClaim, NewTask, Priority, Status, Task, TaskError
+from pipeline.domain.transcript import ChunkResult, Transcript
+from pipeline.errors import DatabaseUnavailable, IdempotencyConflict, LeaseLost, TaskNotFound, TaskStateConflict
+from pipeline.ports import (
+    Clock,
+    DeliveryAttempt,
+    Lease,
+    OutboxMessage,
+    QueueStats,
+    StoredChunks,
+    TaskPage,
+    TaskQuery,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Record:
+    """All that is kept of one task; the task itself never holds its result."""
+
+    task: Task
+    result: Transcript | None = None
+    chunks: dict[int, Chunk] = field(default_factory=dict)
+    results: dict[int, ChunkResult] = field(default_factory=dict)
+    parts: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Callback:
+    """A message of the outbox; ``due_at`` is ``None`` once there is nothing more to do."""
+
+    message: OutboxMessage
+    due_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    fingerprint: str
+    task_id: int
+    expires_at: datetime
+
+
+class MemoryTaskStore:
+    """``ports.TaskStore`` in memory, for one event loop; every method takes effect in one step.
+
+    Args:
+        clock: all times come from it.
+        idempotency_ttl_s: how long an idempotency key counts.
+        ageing_s: a waiting task is lifted by one priority each time this much time passes.
+        max_attempts: a task whose lease expired on this attempt is left to ``bury``.
+
+    Set ``available`` to ``False``, and every method raises ``DatabaseUnavailable`` until it is ``True`` again.
+    """
+
+    def __init__(
+        self, clock: Clock, *, idempotency_ttl_s: float = 86_400.0, ageing_s: float = 600.0, max_attempts: int = 3
+    ) -> None:
+        self.available = True
+        self._clock = clock
+        self._idempotency_ttl = timedelta(seconds=idempotency_ttl_s)
+        self._ageing_s = ageing_s
+        self._max_attempts = max_attempts
+        self._records: dict[int, _Record] = {}
+        self._keys: dict[str, _Key] = {}
+        self._outbox: dict[int, _Callback] = {}
+        self._last_task_id = 0
+        self._last_message_id = 0
+
+    async def migrate(self) -> None:
+        """See ``ports.TaskStore``."""
+        self._answer()
+
+    async def ping(self) -> None:
+        """See ``ports.TaskStore``."""
+        self._answer()
+
+    async def close(self) -> None:
+        """See ``ports.TaskStore``; what is stored stays, as it does in a database."""
+
+    # records
+
+    async def create(self, new: NewTask, idempotency: IdempotencyClaim | None = None) -> tuple[Task, bool]:
+        """See ``ports.TaskStore``."""
+        now = self._answer()
+        if idempotency and (known := self._keys.get(idempotency.key)) and known.expires_at > now:
+            if known.fingerprint != idempotency.fingerprint:
+                raise IdempotencyConflict("This Idempotency-Key was already used for another request; use a new key.")
+            return self._record(known.task_id).task, False
+        self._last_task_id += 1
+        task = _new_task(self._last_task_id, new, now)
+        self._records[task.id] = _Record(task)
+        if idempotency:
+            self._keys[idempotency.key] = _Key(idempotency.fingerprint, task.id, now + self._idempotency_ttl)
+        return task, True
+
+    async def get(self, task_id: int, *, include_result: bool = False) -> Task:
+        """See ``ports.TaskStore``."""
+        self._answer()
+        return _shown(self._record(task_id), include_result=include_result)
+
+    async def query(self, query: TaskQuery) -> TaskPage:
+        """See ``ports.TaskStore``."""
+        self._answer()
+        matching = [record for record in self._records.values() if _matches(record, query)]
+        matching.sort(key=lambda record: (record.task.created_at, record.task.id), reverse=query.descending)
+        page = matching[query.offset : query.offset + query.limit]
+        tasks = tuple(_shown(record, include_result=query.include_result) for record in page)
+        return TaskPage(tasks, len(matching))
+
+    async def stats(self) -> QueueStats:
+        """See ``ports.TaskStore``."""
+        now = self._answer()
+        queued = self._in_status(Status.QUEUED)
+        processing = self._in_status(Status.PROCESSING)
+        oldest = min((task.created_at for task in queued), default=now)
+        return QueueStats(
+            queued_tasks={priority: sum(task.priority is priority for task in queued) for priority in Priority},
+            processing_tasks=len(processing),
+            pending_audio_s=sum(max(0.0, task.audio_total_s - task.audio_done_s) for task in queued + processing),
+            oldest_queued_s=max(0.0, (now - oldest).total_seconds()),
+        )
+
+    async def cancel(self, task_id: int) -> Task:
+        """See ``ports.TaskStore``."""
+        now = self._answer()
+        task = self._record(task_id).task
+        if task.status.finished:
+            raise TaskStateConflict(f"Task {task_id} is {task.status}; it can't be cancelled.")
+        ended = _without_owner(task, Status.CANCELLED, now)
+        return self._put(replace(ended, fence=task.fence + 1, finished_at=now, available_at=None, error=None))
+
+    async def retry(self, task_id: int) -> Task:
+        """See ``ports.TaskStore``. Callbacks of the earlier run that were not delivered yet are withdrawn."""
+        now = self._answer()
+        task = self._record(task_id).task
+        if task.status not in (Status.FAILED, Status.CANCELLED):
+            raise TaskStateConflict(f"Task {task_id} is {task.status}; only a failed or cancelled one is retried.")
+        self._drop_callbacks(task_id, settled_too=False)
+        fresh = replace(task, attempts=0, started_at=None, finished_at=None, error=None, callback=CallbackState())
+        return self._put(_without_owner(fresh, Status.QUEUED, now))
+
+    async def delete(self, task_id: int) -> str:
+        """See ``ports.TaskStore``."""
+        self._answer()
+        return self._remove(self._record(task_id).task)
+
+    # the run of a task
+
+    async def claim(self, owner: str, lease: timedelta, limit: int, ranks: Collection[int]) -> list[Task]:
+        """See ``ports.TaskStore``."""
+        now = self._answer()
+        waiting = [
+            record.task
+            for record in self._records.values()
+            if record.task.priority.rank in ranks and self._claimable(record.task, now)
+        ]
+        waiting.sort(key=lambda task: claim_order(task.id, task.priority.rank, task.created_at, now, self._ageing_s))
+        return [self._put(_claimed(task, owner, now, now + lease)) for task in waiting[: max(0, limit)]]
+
+    async def heartbeat(self, leases: Sequence[Lease], lease: timedelta) -> frozenset[int]:
+        """See ``ports.TaskStore``."""
+        now = self._answer()
+        held = [each for each in leases if self._held(each)]
+        for each in held:
+            self._put(replace(self._records[each.task_id].task, lease_expires_at=now + lease))
+        return frozenset(each.task_id for each in leases if each not in held)
+
+    async def bury(self, max_attempts: int) -> list[Task]:
+        """See ``ports.TaskStore``."""
+        now = self._answer()
+        lost = [task for task in self._in_status(Status.PROCESSING) if _abandoned(task, now)]
+        return [
+            self._finish(task, Status.FAILED, attempts_exhausted(task.attempts), now)
+            for task in lost
+            if task.attempts >= max_attempts
+        ]
+
+    async def update(self, lease: Lease, **changes: Any) -> None:
+        """See ``ports.TaskStore``. Raises ``TypeError`` for fields that only the store moves."""
+        refuse_fixed_fields(changes)
+        now = self._answer()
+        self._put(replace(self._leased(lease).task, updated_at=now, **changes))
+
+    async def add_part(self, lease: Lease, part: int, start: int, end: int, chunks: Sequence[Chunk]) -> None:
+        """See ``ports.TaskStore``. A part of a number that is stored already is left as it is."""
+        now = self._answer()
+        record = self._leased(lease)
+        if part in record.parts:
+            return
+        record.parts[part] = (part, start, end)
+        record.chunks.update((chunk.index, chunk) for chunk in chunks)
+        total_s = record.task.audio_total_s + sum(chunk.duration_s for chunk in chunks)
+        self._put(replace(record.task, audio_total_s=total_s, updated_at=now))
+
+    async def save_results(self, lease: Lease, results: Sequence[ChunkResult]) -> None:
+        """See ``ports.TaskStore``."""
+        now = self._answer()
+        record = self._leased(lease)
+        for result in results:
+            if result.index not in record.results:
+                record.results[result.index] = result
+                done_s = record.task.audio_done_s + result.audio_s
+                self._put(replace(record.task, audio_done_s=done_s, updated_at=now))
+
+    async def chunks(self, task_id: int) -> StoredChunks:
+        """See ``ports.TaskStore``. Nothing for a task that does not exist or is completed."""
+        self._answer()
+        record = self._records.get(task_id)
+        if record is None:
+            return StoredChunks()
+        return StoredChunks(_ordered(record.chunks), _ordered(record.results), _ordered(record.parts))
+
+    async def complete(self, lease: Lease, transcript: Transcript) -> Task:
+        """See ``ports.TaskStore``. The task is returned without its result, which the caller has."""
+        now = self._answer()
+        record = self._leased(lease)
+        record.result = transcript
+        record.chunks, record.results, record.parts = {}, {}, {}
+        info = transcript.info
+        known = replace(
+            record.task,
+            language=info.language,
+            language_probability=info.language_probability,
+            file_duration_s=info.duration,
+        )
+        return self._finish(known, Status.COMPLETED, None, now)
+
+    async def fail(self, lease: Lease, error: TaskError, retry_at: datetime | None = None) -> Task:
+        """See ``ports.TaskStore``."""
+        now = self._answer()
+        task = self._leased(lease).task
+        if retry_at is None:
+            return self._finish(task, Status.FAILED, error, now)
+        return self._put(replace(_without_owner(task, Status.QUEUED, now), error=error, available_at=retry_at))
+
+    async def release(self, lease: Lease) -> None:
+        """See ``ports.TaskStore``."""
+        now = self._answer()
+        task = self._leased(lease).task
+        self._put(replace(_without_owner(task, Status.QUEUED, now), attempts=task.attempts - 1))
+
+    # callbacks
+
+    async def due_callbacks(self, owner: str, lease: timedelta, limit: int) -> list[OutboxMessage]:
+        """See ``ports.TaskStore``; there is only one process here, so the owner is not asked."""
+        now = self._answer()
+        due = [(each.due_at, each.message.id) for each in self._outbox.values() if each.due_at and each.due_at <= now]
+        taken = sorted(number for _due_at, number in sorted(due)[: max(0, limit)])
+        for number in taken:
+            self._outbox[number].due_at = now + lease
+        return [self._outbox[number].message for number in taken]
+
+    async def record_delivery(self, message: OutboxMessage, attempt: DeliveryAttempt) -> None:
+        """See ``ports.TaskStore``. A message that was settled or withdrawn meanwhile stays as it is."""
+        now = self._answer()
+        callback = self._outbox.get(message.id)
+        if callback is None or callback.due_at is None:
+            return
+        callback.message = replace(callback.message, attempts=callback.message.attempts + 1)
+        callback.due_at = None if attempt.delivered else attempt.retry_at
+        state = CallbackState(attempt.status_code, attempt.message, now)
+        self._put(replace(self._record(message.task_id).task, callback=state, updated_at=now))
+
+    # housekeeping
+
+    async def expire(self, older_than: datetime, limit: int) -> list[str]:
+        """See ``ports.TaskStore``. A task whose callback is still to be delivered stays."""
+        self._answer()
+        owed = {callback.message.task_id for callback in self._outbox.values() if callback.due_at}
+        finished = sorted(
+            (task.finished_at, task.id)
+            for task in (record.task for record in self._records.values())
+            if task.finished_at and task.finished_at < older_than and task.id not in owed
+        )
+        return [self._remove(self._record(task_id).task) for _finished_at, task_id in finished[:limit]]
+
+    async def live_prefixes(self, prefixes: Collection[str]) -> set[str]:
+        """See ``ports.TaskStore``."""
+        self._answer()
+        return {record.task.media_prefix for record in self._records.values()} & set(prefixes)
+
+    # how it is kept
+
+    def _answer(self) -> datetime:
+        if not self.available:
+            raise DatabaseUnavailable("The task database does not answer.")
+        return self._clock.now()
+
+    def _record(self, task_id: int) -> _Record:
+        record = self._records.get(task_id)
+        if record is None:
+            raise TaskNotFound(f"There is no task {task_id}.")
+        return record
+
+    def _put(self, task: Task) -> Task:
+        self._records[task.id].task = task
+        return task
+
+    def _in_status(self, status: Status) -> list[Task]:
+        return [record.task for record in self._records.values() if record.task.status is status]
+
+    def _claimable(self, task: Task, now: datetime) -> bool:
+        if task.status is Status.QUEUED:
+            return task.available_at is None or task.available_at <= now
+        return _abandoned(task, now) and task.attempts < self._max_attempts
+
+    def _held(self, lease: Lease) -> bool:
+        record = self._records.get(lease.task_id)
+        return record is not None and record.task.status is Status.PROCESSING and record.task.fence == lease.fence
+
+    def _leased(self, lease: Lease) -> _Record:
+        if not self._held(lease):
+            raise LeaseLost(f"Task {lease.task_id} passed to another owner, or ended, after fence {lease.fence}.")
+        return self._records[lease.task_id]
+
+    def _finish(self, task: Task, status: Status, error: TaskError | None, now: datetime) -> Task:
+        if task.callback_url:
+            self._last_message_id += 1
+            name = message_id(task.id, task.fence, task.media_prefix)
+            message = OutboxMessage(self._last_message_id, name, task.id, task.callback_url, 0)
+            self._outbox[message.id] = _Callback(message, now)
+        return self._put(replace(_without_owner(task, status, now), finished_at=now, error=error))
+
+    def _remove(self, task: Task) -> str:
+        del self._records[task.id]
+        self._keys = {name: key for name, key in self._keys.items() if key.task_id != task.id}
+        self._drop_callbacks(task.id, settled_too=True)
+        return task.media_prefix
+
+    def _drop_callbacks(self, task_id: int, *, settled_too: bool) -> None:
+        self._outbox = {
+            number: callback
+            for number, callback in self._outbox.items()
+            if callback.message.task_id != task_id or not (settled_too or callback.due_at)
+        }
+
+
+def _new_task(task_id: int, new: NewTask, now: datetime) -> Task:
+    given = {name: getattr(new, name) for name in NewTask.__dataclass_fields__}
+    status, language = Status.QUEUED, new.options.language
+    return Task(id=task_id, status=status, language=language, created_at=now, updated_at=now, **given)
+
+
+def _claimed(task: Task, owner: str, now: datetime, lease_expires_at: datetime) -> Task:
+    return replace(
+        task,
+        status=Status.PROCESSING,
+        owner=owner,
+        lease_expires_at=lease_expires_at,
+        fence=task.fence + 1,
+        attempts=task.attempts + 1,
+        started_at=now,
+        updated_at=now,
+        available_at=None,
+        stage=None,
+    )
+
+
+def _without_owner(task: Task, status: Status, now: datetime) -> Task:
+    return replace(task, status=status, owner=None, lease_expires_at=None, stage=None, updated_at=now)
+
+
+def _abandoned(task: Task, now: datetime) -> bool:
+    expired = task.lease_expires_at is not None and task.lease_expires_at < now
+    return task.status is Status.PROCESSING and expired
+
+
+def _shown(record: _Record, *, include_result: bool) -> Task:
+    return replace(record.task, result=record.result) if include_result else record.task
+
+
+def _matches(record: _Record, query: TaskQuery) -> bool:
+    task = record.task
+    wanted: Iterable[tuple[object, object]] = (
+        (query.status, task.status),
+        (query.priority, task.priority),
+        (query.language, task.language),
+        (query.engine_name, task.engine_name),
+        (query.task_type, task.options.task_type),
+        (query.platform, task.platform),
+        (query.has_result, record.result is not None),
+        (query.has_error, task.error is not None),
+    )
+    if any(value is not None and value != actual for value, actual in wanted):
+        return False
+    return _within(task.created_at, query)
+
+
+def _within(created_at: datetime, query: TaskQuery) -> bool:
+    if query.created_after is not None and created_at < query.created_after:
+        return False
+    return query.created_before is None or created_at <= query.created_before
+
+
+def _ordered(by_number: dict[int, T]) -> tuple[T, ...]:
+    return tuple(by_number[number] for number in sorted(by_number))

@@ -1,0 +1,255 @@
+"""Delivering callbacks: due ones are taken from the outbox, posted side by side, and every attempt is recorded.
+
+A callback is delivered at least once. It is taken under a lease; a courier that dies, or can't record an attempt before
+the lease ends, leaves it to be taken again, with the same message id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import sys
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
+
+from pipeline.domain.retry import Backoff, Schedule
+from pipeline.errors import DatabaseUnavailable, TaskNotFound
+from pipeline.ports import (
+    CallbackAnswer,
+    CallbackSender,
+    Clock,
+    DeliveryAttempt,
+    Metrics,
+    OutboxMessage,
+    TaskRecordEncoder,
+    TaskStore,
+    Verdict,
+)
+from pipeline.settings import CallbackSettings
+
+logger = logging.getLogger(__name__)
+
+PER_HOST = 4
+"""Callbacks under way to one host; a slow receiver occupies no more of the courier than that."""
+
+IN_HAND = 500
+"""Callbacks taken at a time, most of which wait for their host's turn; the rest stay in the outbox."""
+
+RECORDING_S = 10.0
+"""Part of the lease that is kept for recording the attempt, through a short absence of the database."""
+
+MAX_RETRY_AFTER_S = 3600.0
+"""A receiver that asks for more patience than this is asked again after this."""
+
+DATABASE_BACKOFF = Backoff(base_s=1.0, cap_s=30.0, max_attempts=sys.maxsize)
+
+
+class CallbackCourier:
+    """Delivers callbacks until it is told to stop.
+
+    Args:
+        store: holds the outbox and the tasks.
+        sender: posts one callback.
+        encode: renders the body.
+        clock: the time.
+        metrics: where the figures go.
+        settings: delays between attempts, how many at a time, the time limit of one.
+        owner: a name no other courier has.
+        poll_s: how often the outbox is looked at when nobody wakes the courier.
+        jitter: numbers in ``[0, 1)``.
+    """
+
+    def __init__(
+        self,
+        store: TaskStore,
+        sender: CallbackSender,
+        encode: TaskRecordEncoder,
+        clock: Clock,
+        metrics: Metrics,
+        settings: CallbackSettings,
+        *,
+        owner: str,
+        poll_s: float = 3.0,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self._sender = sender
+        self._encode = encode
+        self._clock = clock
+        self._metrics = metrics
+        self._schedule = Schedule(settings.delays_s)
+        self._patience_s = 2 * settings.timeout_s
+        self._lease_s = self._patience_s + settings.timeout_s + RECORDING_S
+        self._slots = asyncio.Semaphore(settings.concurrency)
+        self._lanes: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._owner = owner
+        self._poll_s = poll_s
+        self._jitter = jitter
+        self._work = asyncio.Event()
+        self._stopping = False
+        self._in_hand: set[asyncio.Task[None]] = set()
+
+    def wake(self) -> None:
+        """There is a callback to deliver."""
+        self._work.set()
+
+    async def run_once(self) -> int:
+        """Delivers what is due now; returns how many callbacks that were. Raises ``DatabaseUnavailable``."""
+        taken = await self._take()
+        if taken:
+            await asyncio.wait(taken)
+        return len(taken)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Delivers callbacks until ``stop`` is set; what is being posted then is seen through."""
+        outages = 0
+        try:
+            while not stop.is_set():
+                outages = 0 if await self._take_if_possible() else outages + 1
+                pause_s = _database_pause_s(outages, self._jitter) if outages else self._poll_s
+                await self._pause(stop, pause_s)
+            self._stopping = True
+            if self._in_hand:
+                await asyncio.wait(self._in_hand)
+        finally:
+            for delivery in self._in_hand:
+                delivery.cancel()
+
+    async def _take_if_possible(self) -> bool:
+        try:
+            await self._take()
+        except DatabaseUnavailable as error:
+            logger.warning("callbacks wait for the database: %s", error)
+            return False
+        return True
+
+    async def _take(self) -> set[asyncio.Task[None]]:
+        self._work.clear()
+        room = IN_HAND - len(self._in_hand)
+        if room <= 0:
+            return set()
+        taken_at = self._clock.monotonic()
+        messages = await self._store.due_callbacks(self._owner, timedelta(seconds=self._lease_s), room)
+        return {self._start(self._deliver(message, taken_at)) for message in messages}
+
+    def _start(self, delivery: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(delivery)
+        self._in_hand.add(task)
+        task.add_done_callback(self._forget)
+        return task
+
+    def _forget(self, delivery: asyncio.Task[None]) -> None:
+        self._in_hand.discard(delivery)
+        if len(self._in_hand) == IN_HAND // 2:
+            self._work.set()
+        if not delivery.cancelled() and (error := delivery.exception()) is not None:
+            logger.error("a callback failed by our own defect; it will be taken again", exc_info=error)
+
+    async def _pause(self, stop: asyncio.Event, seconds: float) -> None:
+        waits = [asyncio.create_task(wait) for wait in (stop.wait(), self._work.wait(), self._clock.sleep(seconds))]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _deliver(self, message: OutboxMessage, taken_at: float) -> None:
+        lane = self._lanes.setdefault(_host(message), asyncio.Semaphore(PER_HOST))
+        async with lane, self._slots:
+            # Too late to finish within the lease, or being shut down: it stays in the outbox for the next to take it.
+            if self._stopping or self._clock.monotonic() - taken_at > self._patience_s:
+                return
+            try:
+                attempt = await self._attempt(message)
+            except DatabaseUnavailable as error:
+                logger.warning("a callback waits for the database: %s", error, extra=_named(message))
+                return
+            await self._record(message, attempt, taken_at + self._lease_s)
+
+    async def _attempt(self, message: OutboxMessage) -> DeliveryAttempt:
+        try:
+            task = await self._store.get(message.task_id, include_result=True)
+        except TaskNotFound:
+            return DeliveryAttempt(delivered=False, status_code=None, message="The task was deleted.", retry_at=None)
+        started = self._clock.monotonic()
+        answer = await self._sender.send(message, self._encode(task))
+        self._note(message, answer, self._clock.monotonic() - started)
+        delay_s = retry_delay_s(self._schedule, message.attempts + 1, answer, self._jitter)
+        return DeliveryAttempt(
+            delivered=answer.verdict is Verdict.DELIVERED,
+            status_code=answer.status_code,
+            message=answer.message,
+            retry_at=None if delay_s is None else self._clock.now() + timedelta(seconds=delay_s),
+        )
+
+    def _note(self, message: OutboxMessage, answer: CallbackAnswer, seconds: float) -> None:
+        self._metrics.count("callback_attempts", outcome=answer.verdict.value)
+        self._metrics.observe("callback_seconds", seconds)
+        logger.info(
+            "callback",
+            extra=_named(message)
+            | {"outcome": answer.verdict.value, "status_code": answer.status_code, "seconds": round(seconds, 3)},
+        )
+
+    async def _record(self, message: OutboxMessage, attempt: DeliveryAttempt, expires_at: float) -> None:
+        """Insists while the lease lasts: an attempt that goes unrecorded is made again."""
+        outages = 0
+        while not await self._recorded(message, attempt):
+            outages += 1
+            pause_s = _database_pause_s(outages, self._jitter)
+            if self._stopping or self._clock.monotonic() + pause_s > expires_at:
+                logger.warning("an attempt could not be recorded and will be made again", extra=_named(message))
+                return
+            await self._clock.sleep(pause_s)
+
+    async def _recorded(self, message: OutboxMessage, attempt: DeliveryAttempt) -> bool:
+        try:
+            await self._store.record_delivery(message, attempt)
+        except TaskNotFound:
+            return True  # deleted in the meantime, and its callback with it
+        except DatabaseUnavailable:
+            return False
+        return True
+
+
+def retry_delay_s(
+    schedule: Schedule, attempts: int, answer: CallbackAnswer, jitter: Callable[[], float]
+) -> float | None:
+    """Seconds until the next attempt, or ``None`` if there is none.
+
+    Args:
+        schedule: the table of delays.
+        attempts: attempts made so far, this one included.
+        answer: what the receiver said; ``Retry-After`` prolongs the delay, up to ``MAX_RETRY_AFTER_S``.
+        jitter: numbers in ``[0, 1)``.
+    """
+    if answer.verdict is not Verdict.RETRY:
+        return None
+    delay_s = schedule.delay_s(attempts, jitter)
+    if delay_s is None:
+        return None
+    return max(delay_s, min(answer.retry_after_s or 0.0, MAX_RETRY_AFTER_S))
+
+
+def _database_pause_s(outages: int, jitter: Callable[[], float]) -> float:
+    return DATABASE_BACKOFF.delay_s(outages, jitter) or 0.0
+
+
+def _named(message: OutboxMessage) -> dict[str, Any]:
+    return {
+        "task_id": message.task_id,
+        "message_id": message.message_id,
+        "host": _host(message),
+        "attempt": message.attempts + 1,
+    }
+
+
+def _host(message: OutboxMessage) -> str:
+    try:
+        return urlsplit(message.url).hostname or ""
+    except ValueError:
+        return ""  # not a URL; the sender will say so

@@ -1,0 +1,278 @@
+"""The Dispatcher: claims tasks, runs an attempt at each, keeps its leases alive, and tells whoever waits.
+
+Any number of them may share one database. Which of them has a task is decided there, by the claim and its fence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+from pipeline.domain.retry import Backoff
+from pipeline.domain.task import Priority, Task, TaskError
+from pipeline.errors import (
+    AttemptsExhausted,
+    DatabaseUnavailable,
+    LeaseLost,
+    MediaError,
+    MurmurationError,
+    ReplicaLost,
+    RequestError,
+    StorageFull,
+)
+from pipeline.observability import log_attempt
+from pipeline.ports import Clock, EngineInfo, Lease, MediaStore, Metrics, Splitter, TaskStore, Transcriber
+from pipeline.settings import Settings
+from pipeline.usecases.drive_task import Attempt, Driver
+from pipeline.usecases.transcribe import ChunkScheduler
+
+logger = logging.getLogger(__name__)
+
+REMEMBERED = 10_000
+"""Finished tasks remembered, so that a watcher who comes a moment late does not wait for nothing."""
+
+FINAL = (MediaError, RequestError, AttemptsExhausted, StorageFull)
+"""Errors that another attempt would meet again."""
+
+
+class Dispatcher:
+    """Runs tasks until it is stopped.
+
+    Args:
+        owner: a name no other Dispatcher has, ever.
+        store: the queue.
+        media: the recordings.
+        splitter: prepares them.
+        transcriber: decodes them.
+        clock: the time.
+        settings: leases, limits, retries.
+        metrics: where the figures go.
+        finished: told whenever a task has finished, since its callback is due then.
+    """
+
+    def __init__(
+        self,
+        *,
+        owner: str,
+        store: TaskStore,
+        media: MediaStore,
+        splitter: Splitter,
+        transcriber: Transcriber,
+        clock: Clock,
+        settings: Settings,
+        metrics: Metrics,
+        finished: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._owner = owner
+        self._store = store
+        self._clock = clock
+        self._settings = settings.dispatch
+        self._lease = timedelta(seconds=settings.dispatch.lease_duration_s)
+        self._backoff = Backoff(
+            base_s=settings.dispatch.retry_base_s, cap_s=300.0, max_attempts=settings.dispatch.max_attempts
+        )
+        self._metrics = metrics
+        self._on_finished = finished
+        self._scheduler = ChunkScheduler(transcriber, clock, settings.dispatch, metrics)
+        self._driver = Driver(
+            store=store,
+            media=media,
+            splitter=splitter,
+            scheduler=self._scheduler,
+            clock=clock,
+            settings=settings,
+            changed=self._announce,
+            split_slots=asyncio.Semaphore(settings.dispatch.max_concurrent_splits),
+        )
+        self._work = asyncio.Event()
+        self._attempts: dict[int, asyncio.Task[None]] = {}
+        self._claimed: dict[int, Task] = {}
+        self._watchers: dict[int, set[asyncio.Event]] = defaultdict(set)
+        self._finished: OrderedDict[int, None] = OrderedDict()
+        self.database_ready = False
+
+    # what others ask of it
+
+    def wake(self) -> None:
+        """There is a task to claim."""
+        self._work.set()
+
+    @property
+    def engine(self) -> EngineInfo | None:
+        """What the replicas run, once one has loaded its model."""
+        return self._scheduler.engine
+
+    async def watch(self, task_id: int, timeout_s: float) -> None:
+        """Returns when something about the task changes, when it has finished, or after ``timeout_s``."""
+        if task_id in self._finished:
+            return
+        changed = asyncio.Event()
+        self._watchers[task_id].add(changed)
+        try:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), timeout_s)
+        finally:
+            self._watchers[task_id].discard(changed)
+            if not self._watchers[task_id]:
+                del self._watchers[task_id]
+
+    async def cancel(self, task_id: int) -> None:
+        """Stops the attempt at a task that was cancelled or deleted, if it runs here."""
+        attempt = self._attempts.get(task_id)
+        if attempt is not None:
+            attempt.cancel()
+            await asyncio.gather(attempt, return_exceptions=True)
+        self._announce_end(task_id)
+
+    # its life
+
+    async def run(self) -> None:
+        """Works until cancelled; then hands every task back."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for loop in (self._scheduler.run(), self._claim_loop(), self._heartbeat_loop()):
+                    group.create_task(loop)
+        finally:
+            await self._hand_back()
+
+    async def prepare(self) -> None:
+        """Brings the database up to date, and waits for it as long as that takes; to be awaited before ``run``."""
+        while not self.database_ready:
+            try:
+                await self._store.migrate()
+                self.database_ready = True
+            except DatabaseUnavailable as error:
+                logger.warning("waiting for the database: %s", error)
+                await self._clock.sleep(self._settings.poll_s)
+
+    async def _claim_loop(self) -> None:
+        while True:
+            self._work.clear()
+            await self._survive_outage(self._claim_all)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._work.wait(), self._settings.poll_s)
+
+    async def _heartbeat_loop(self) -> None:
+        while True:
+            await self._clock.sleep(self._settings.heartbeat_s)
+            await self._survive_outage(self._heartbeat)
+
+    async def _survive_outage(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        try:
+            await step()
+            self.database_ready = True
+        except DatabaseUnavailable as error:
+            self.database_ready = False
+            logger.warning("the database is away: %s", error)
+            await self._clock.sleep(self._settings.poll_s)
+
+    async def _claim_all(self) -> None:
+        for task in await self._store.bury(self._settings.max_attempts):
+            self._announce_end(task.id)
+        while claims := await self._claim_some():
+            for task in claims:
+                self._start(task)
+
+    async def _claim_some(self) -> list[Task]:
+        limit = max(self._settings.max_active_tasks, self._scheduler.capacity.chunks)
+        active = Counter(task.priority.rank for task in self._claimed.values())
+        room = {priority.rank: limit - active[priority.rank] for priority in Priority}
+        ranks = [rank for rank, free in room.items() if free > 0]
+        if not ranks:
+            return []
+        return await self._store.claim(self._owner, self._lease, min(room[rank] for rank in ranks), ranks)
+
+    def _start(self, task: Task) -> None:
+        self._claimed[task.id] = task
+        self._finished.pop(task.id, None)
+        attempt = asyncio.create_task(self._attempt(task), name=f"task-{task.id}")
+        self._attempts[task.id] = attempt
+        attempt.add_done_callback(lambda _: self._forget(task.id))
+        self._announce(task.id)
+
+    def _forget(self, task_id: int) -> None:
+        self._attempts.pop(task_id, None)
+        self._claimed.pop(task_id, None)
+        self._work.set()
+
+    async def _heartbeat(self) -> None:
+        leases = [Lease(task.id, task.fence) for task in self._claimed.values()]
+        if not leases:
+            return
+        for task_id in await self._store.heartbeat(leases, self._lease):
+            logger.warning("lease lost", extra={"task_id": task_id})
+            self._metrics.count("lost_leases")
+            await self.cancel(task_id)
+
+    async def _attempt(self, task: Task) -> None:
+        attempt = Attempt(self._driver, task)
+        ended: Task | None
+        try:
+            ended = await attempt.run()
+        except LeaseLost:
+            logger.info("another owner has the task", extra={"task_id": task.id})
+            return
+        except Exception as error:  # noqa: BLE001 - whatever went wrong belongs in the task's record
+            ended = await self._note_failure(task, error)
+        if ended is not None:
+            self._sum_up(ended, attempt)
+
+    def _sum_up(self, task: Task, attempt: Attempt) -> None:
+        log_attempt(task, attempt.stage_s, attempt.audio_s)
+        self._metrics.count("audio_seconds", attempt.audio_s)
+        for stage, seconds in attempt.stage_s.items():
+            self._metrics.observe("stage_seconds", seconds, stage=stage)
+        if task.status.finished:
+            self._metrics.count("tasks_finished", status=task.status)
+            age_s = (self._clock.now() - task.created_at).total_seconds()
+            self._metrics.observe("task_seconds", age_s, priority=task.priority)
+            self._on_finished()
+        self._announce_end(task.id)
+
+    async def _note_failure(self, task: Task, error: Exception) -> Task | None:
+        reason = _task_error(error, task.attempts, self._settings.max_attempts)
+        if reason.code == MurmurationError.code:
+            logger.error("attempt failed by our own defect", exc_info=error, extra={"task_id": task.id})
+        final = isinstance(error, FINAL)
+        delay_s = None if final else self._backoff.delay_s(task.attempts, random.random)
+        retry_at = None if delay_s is None else self._clock.now() + timedelta(seconds=delay_s)
+        try:
+            return await self._store.fail(Lease(task.id, task.fence), reason, retry_at)
+        except (LeaseLost, DatabaseUnavailable) as lost:
+            logger.warning("the failure could not be noted: %s", lost, extra={"task_id": task.id})
+            return None
+
+    async def _hand_back(self) -> None:
+        claimed, attempts = list(self._claimed.values()), list(self._attempts.values())
+        for attempt in attempts:
+            attempt.cancel()
+        await asyncio.gather(*attempts, return_exceptions=True)
+        for task in claimed:
+            with suppress(LeaseLost, DatabaseUnavailable):
+                await self._store.release(Lease(task.id, task.fence))
+
+    # watchers
+
+    def _announce(self, task_id: int) -> None:
+        for changed in self._watchers.get(task_id, ()):
+            changed.set()
+
+    def _announce_end(self, task_id: int) -> None:
+        self._finished[task_id] = None
+        while len(self._finished) > REMEMBERED:
+            self._finished.popitem(last=False)
+        self._announce(task_id)
+
+
+def _task_error(error: Exception, attempts: int, max_attempts: int) -> TaskError:
+    if isinstance(error, ReplicaLost) and attempts >= max_attempts:
+        return TaskError(AttemptsExhausted.code, f"The process that worked on this recording died {attempts} times.")
+    if isinstance(error, MurmurationError):
+        return TaskError(error.code, error.message)
+    return TaskError(MurmurationError.code, "The service failed on this task; the reason is in its log.")

@@ -1,0 +1,229 @@
+"""One attempt at one task: prepared audio, chunks, results, transcript, each step durable before the next.
+
+Whatever was stored by an earlier attempt is not done again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from pipeline.domain.quality import next_prompt
+from pipeline.domain.stitching import stitch
+from pipeline.domain.task import Stage, Task
+from pipeline.domain.transcript import ChunkResult, Transcript
+from pipeline.errors import DatabaseUnavailable, MurmurationError
+from pipeline.ports import (
+    Clock,
+    Lease,
+    MediaStore,
+    SplitDone,
+    SplitPart,
+    SplitRequest,
+    Splitter,
+    StoredChunks,
+    TaskStore,
+)
+from pipeline.settings import Settings
+from pipeline.usecases.transcribe import ChunkScheduler, Decoding
+
+Result = TypeVar("Result")
+
+DATABASE_RETRY_S = 1.0
+"""Pause between attempts to write while the database is away; the lease decides when that is too late."""
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """What every attempt needs.
+
+    Attributes:
+        changed: told the task's id whenever its record changes, for whoever watches it.
+    """
+
+    store: TaskStore
+    media: MediaStore
+    splitter: Splitter
+    scheduler: ChunkScheduler
+    clock: Clock
+    settings: Settings
+    changed: Callable[[int], None]
+    split_slots: asyncio.Semaphore
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A claimed task on its way; ``stage_s`` is the time each stage took, in seconds."""
+
+    driver: Driver
+    task: Task
+    results: dict[int, ChunkResult] = field(default_factory=dict)
+    stage_s: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def lease(self) -> Lease:
+        """The right to write, under the fence of the claim."""
+        return Lease(self.task.id, self.task.fence)
+
+    @property
+    def audio_s(self) -> float:
+        """Seconds of audio with a result."""
+        return sum(result.audio_s for result in self.results.values())
+
+    async def run(self) -> Task:
+        """Takes the task to ``completed`` and returns it.
+
+        Raises:
+            LeaseLost: somebody else has the task now, or it was cancelled.
+            MurmurationError: why the attempt failed.
+        """
+        stored = await self._insist(lambda: self.driver.store.chunks(self.task.id))
+        self.results = {result.index: result for result in stored.results}
+        decoding = self._decoding()
+        self.driver.scheduler.open(decoding, self._max_in_flight(decoding))
+        try:
+            self.driver.scheduler.add(decoding, [chunk for chunk in stored.chunks if chunk.index not in self.results])
+            await _together(self._prepare_and_wait(decoding, stored), decoding.done)
+        finally:
+            self.driver.scheduler.close(self.task.id)
+        return await self._finish()
+
+    def _decoding(self) -> Decoding:
+        decoding = Decoding(
+            task_id=self.task.id,
+            media_prefix=self.task.media_prefix,
+            options=self.task.options,
+            priority_rank=self.task.priority.rank,
+            language=None if self.task.options.multilingual else self.task.language,
+            deliver=lambda results: self._deliver(decoding, results),
+        )
+        for index in sorted(self.results):
+            decoding.previous_tokens = self._prompt_after(decoding, self.results[index])
+        return decoding
+
+    def _max_in_flight(self, decoding: Decoding) -> int | None:
+        """One at a time while the text before is needed, and until the language has been heard."""
+        if self.task.options.condition_on_previous_text:
+            return 1
+        return 1 if decoding.language is None and not self.task.options.multilingual else None
+
+    async def _prepare_and_wait(self, decoding: Decoding, stored: StoredChunks) -> None:
+        if not self.task.split_done:
+            with self._timed(Stage.SPLITTING):
+                await self._split(decoding, stored)
+        decoding.seal()
+        with self._timed(Stage.TRANSCRIBING):
+            await asyncio.shield(decoding.done)
+
+    async def _split(self, decoding: Decoding, stored: StoredChunks) -> None:
+        request = self._split_request(stored)
+        async with self.driver.split_slots, aclosing(self.driver.splitter.split(request)) as events:
+            async for event in events:
+                if isinstance(event, SplitPart):
+                    await self._part(decoding, event)
+                else:
+                    await self._split_done(event)
+
+    def _split_request(self, stored: StoredChunks) -> SplitRequest:
+        if self.task.media_key is None:
+            raise MurmurationError("The task has no recording.")
+        return SplitRequest(
+            task_id=self.task.id,
+            media_key=self.task.media_key,
+            media_prefix=self.task.media_prefix,
+            options=self.task.options,
+            max_chunk_s=self.driver.settings.split.max_chunk_s,
+            first_part=len(stored.parts),
+            first_chunk=len(stored.chunks),
+            resume_at=stored.parts[-1][2] if stored.parts else 0,
+        )
+
+    async def _part(self, decoding: Decoding, part: SplitPart) -> None:
+        await self._insist(lambda: self.driver.store.add_part(self.lease, part.part, part.start, part.end, part.chunks))
+        self.driver.scheduler.add(decoding, part.chunks)
+        self.driver.changed(self.task.id)
+
+    async def _split_done(self, done: SplitDone) -> None:
+        await self._update(
+            split_done=True,
+            file_duration_s=done.duration_s,
+            truncated=done.truncated,
+            stage=Stage.TRANSCRIBING,
+        )
+
+    async def _deliver(self, decoding: Decoding, results: Sequence[ChunkResult]) -> None:
+        await self._insist(lambda: self.driver.store.save_results(self.lease, results))
+        self.results.update((result.index, result) for result in results)
+        for result in results:
+            decoding.previous_tokens = self._prompt_after(decoding, result)
+        await self._hear_language(decoding, results)
+        self.driver.changed(self.task.id)
+
+    def _prompt_after(self, decoding: Decoding, result: ChunkResult) -> tuple[int, ...]:
+        if not self.task.options.condition_on_previous_text:
+            return ()
+        return next_prompt(decoding.previous_tokens, result)
+
+    async def _hear_language(self, decoding: Decoding, results: Sequence[ChunkResult]) -> None:
+        """Fixes the task's language on its first speech, and lets the rest of the file go."""
+        heard = next((result.detection for result in results if result.detection and result.segments), None)
+        if heard is None or decoding.language is not None:
+            return
+        if self.task.language is None:
+            await self._update(language=heard.language, language_probability=heard.probability)
+        if not self.task.options.multilingual:
+            decoding.language = heard.language
+            self.driver.scheduler.limit(self.task.id, self._max_in_flight(decoding))
+
+    async def _finish(self) -> Task:
+        with self._timed(Stage.FINISHING):
+            transcript = self._transcript()
+            task = await self._insist(lambda: self.driver.store.complete(self.lease, transcript))
+            if not self.driver.settings.media.keep_source:
+                await self.driver.media.delete_prefix(self.task.media_prefix)
+        return task
+
+    def _transcript(self) -> Transcript:
+        return stitch(
+            [self.results[index] for index in sorted(self.results)],
+            options=self.task.options,
+            duration_s=self.task.file_duration_s or 0.0,
+            vad_options=self.driver.settings.vad.model_dump() if self.task.options.uses_vad else {},
+        )
+
+    @contextmanager
+    def _timed(self, stage: Stage) -> Iterator[None]:
+        began = self.driver.clock.monotonic()
+        try:
+            yield
+        finally:
+            self.stage_s[stage] = self.driver.clock.monotonic() - began
+
+    async def _update(self, **changes: Any) -> None:
+        await self._insist(lambda: self.driver.store.update(self.lease, **changes))
+        self.task = replace(self.task, **changes)
+        self.driver.changed(self.task.id)
+
+    async def _insist(self, write: Callable[[], Awaitable[Result]]) -> Result:
+        """Writes again while the database is away; a lease that ran out meanwhile shows as ``LeaseLost``."""
+        while True:
+            try:
+                return await write()
+            except DatabaseUnavailable:
+                await self.driver.clock.sleep(DATABASE_RETRY_S)
+
+
+async def _together(*awaitables: Awaitable[None]) -> None:
+    """Waits for all; the first error ends the others and is raised."""
+    futures = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+    try:
+        done, _ = await asyncio.wait(futures, return_when=asyncio.FIRST_EXCEPTION)
+        for future in done:
+            future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+        await asyncio.gather(*futures, return_exceptions=True)

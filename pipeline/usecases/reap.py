@@ -1,0 +1,60 @@
+"""Housekeeping: results past their retention go, and so does media that belongs to no task."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+from pipeline.errors import DatabaseUnavailable
+from pipeline.ports import Clock, MediaStore, TaskStore
+from pipeline.settings import DispatchSettings
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_S = 60.0
+"""How often expired tasks are looked for."""
+
+ORPHAN_AGE = timedelta(hours=1)
+"""Media without a task is left alone this long: an upload's row is written after its last byte."""
+
+BATCH = 200
+"""Tasks deleted in one go."""
+
+
+class Reaper:
+    """Deletes what nobody needs any more."""
+
+    def __init__(self, store: TaskStore, media: MediaStore, clock: Clock, settings: DispatchSettings) -> None:
+        self._store = store
+        self._media = media
+        self._clock = clock
+        self._settings = settings
+
+    async def run(self) -> None:
+        """Reaps at intervals until cancelled."""
+        while True:
+            try:
+                await self.reap()
+            except DatabaseUnavailable as error:
+                logger.warning("housekeeping waits: %s", error)
+            await self._clock.sleep(INTERVAL_S)
+
+    async def reap(self) -> None:
+        """Expired tasks first, then media whose task is gone."""
+        if self._settings.retention_s is not None:
+            await self._expire(timedelta(seconds=self._settings.retention_s))
+        await self._sweep()
+
+    async def _expire(self, retention: timedelta) -> None:
+        while prefixes := await self._store.expire(self._clock.now() - retention, BATCH):
+            for prefix in prefixes:
+                await self._media.delete_prefix(prefix)
+
+    async def _sweep(self) -> None:
+        old = self._clock.now() - ORPHAN_AGE
+        candidates = [prefix for prefix, changed in (await self._media.prefixes()).items() if changed < old]
+        live = await self._store.live_prefixes(candidates) if candidates else set()
+        for prefix in candidates:
+            if prefix not in live:
+                logger.info("removing media without a task", extra={"media_prefix": prefix})
+                await self._media.delete_prefix(prefix)

@@ -1,0 +1,241 @@
+"""Taking a recording in: its bytes go to the MediaStore as they arrive, then one row makes it a task.
+
+A task exists from the moment its row is committed. Until then everything is undone on any failure, a client that goes
+away included; from then on nothing is, and the Dispatcher is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+
+from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.task import EngineName, IdempotencyClaim, NewTask, Priority, Task
+from pipeline.errors import InvalidValue, QueueFull, SourceConflict, SourceMissing, UploadTooLarge
+from pipeline.ports import Clock, MediaStore, TaskStore
+
+STATS_TTL_S = 1.0
+"""How long a count of the queue is believed before the database is asked again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What a client asks for, validated; the recording itself may follow as bytes."""
+
+    options: TranscriptionOptions = field(default_factory=TranscriptionOptions)
+    priority: Priority = Priority.NORMAL
+    engine_name: EngineName = EngineName.FASTER_WHISPER
+    platform: str | None = None
+    callback_url: str | None = None
+    file_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedMedia:
+    """A recording that lies in the MediaStore; ``sha256`` (hex) only where it was asked for."""
+
+    key: str
+    file_name: str | None
+    size_bytes: int
+    sha256: str | None
+
+
+def fingerprint(submission: Submission, media_sha256: str | None) -> str:
+    """SHA-256 (hex) of all that a submission asks for; the same for the same request, whatever its file is called."""
+    asked = asdict(submission) | {"options": submission.options.as_dict(), "media": media_sha256}
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+class Intake:
+    """One task on its way in. Made by ``Submitter.intake``, which removes its media unless it became a task."""
+
+    def __init__(self, submitter: Submitter, idempotency_key: str | None) -> None:
+        self.prefix = uuid.uuid4().hex
+        self.media: ReceivedMedia | None = None
+        self.wrote = False
+        self.commit: asyncio.Task[tuple[Task, bool]] | None = None
+        self._submitter = submitter
+        self._key = idempotency_key
+
+    async def receive(self, data: AsyncIterator[bytes], file_name: str | None = None) -> ReceivedMedia:
+        """Stores the recording, byte by byte as it comes.
+
+        Raises:
+            SourceConflict: there is one already.
+            SourceMissing: it is empty.
+            UploadTooLarge: it has more bytes than the limit; the rest is not read.
+        """
+        if self.wrote:
+            raise SourceConflict("Two files were sent: send one file a task.")
+        self.wrote = True
+        count = _Count(self._submitter.max_upload_bytes, hashlib.sha256() if self._key else None)
+        key = f"{self.prefix}/source"
+        size_bytes = await self._submitter.media.write(key, count.through(data))
+        if not size_bytes:
+            raise SourceMissing("The uploaded file is empty.")
+        self.media = ReceivedMedia(key, file_name, size_bytes, count.digest.hexdigest() if count.digest else None)
+        return self.media
+
+    async def create(self, submission: Submission) -> tuple[Task, bool]:
+        """Makes it a task; returns the task and whether it is new (it isn't where its idempotency key was seen before).
+
+        Raises:
+            SourceMissing: neither a recording nor a URL.
+            SourceConflict: both.
+            InvalidValue: a URL, where nothing fetches.
+            IdempotencyConflict: the key came before, with another request.
+            DatabaseUnavailable: nothing was stored.
+        """
+        if self.media is not None and submission.file_url is not None:
+            raise SourceConflict("Both a file and file_url were sent: send one of them.")
+        if self.media is None and submission.file_url is None:
+            raise SourceMissing("There is nothing to transcribe: send a file as file_upload, or a file_url.")
+        if submission.file_url is not None and not self._submitter.fetch_available:
+            raise InvalidValue("This deployment does not fetch recordings: upload the file instead.", "file_url")
+        self.commit = asyncio.create_task(self._submitter.commit(self._new_task(submission), self._claim(submission)))
+        return await asyncio.shield(self.commit)  # a client that goes away now must not leave it half done
+
+    def _new_task(self, submission: Submission) -> NewTask:
+        media = self.media
+        return NewTask(
+            media_prefix=self.prefix,
+            options=submission.options,
+            priority=submission.priority,
+            engine_name=submission.engine_name,
+            platform=submission.platform,
+            callback_url=submission.callback_url,
+            file_url=submission.file_url,
+            media_key=media.key if media else None,
+            file_name=media.file_name if media else None,
+            file_size_bytes=media.size_bytes if media else None,
+        )
+
+    def _claim(self, submission: Submission) -> IdempotencyClaim | None:
+        if self._key is None:
+            return None
+        return IdempotencyClaim(self._key, fingerprint(submission, self.media.sha256 if self.media else None))
+
+
+class Submitter:
+    """The way in for every surface: HTTP streams, Python bytes, URLs.
+
+    Args:
+        store: where the row goes.
+        media: where the bytes go.
+        wake: tells the Dispatcher that there is work; called after the commit.
+        clock: for the age of the queue's count.
+        max_upload_bytes: largest recording.
+        max_queued_tasks: above this many waiting tasks, new ones are refused.
+        fetch_available: whether recordings can be fetched from a ``file_url``.
+    """
+
+    def __init__(
+        self,
+        store: TaskStore,
+        media: MediaStore,
+        wake: Callable[[], Awaitable[None]],
+        *,
+        clock: Clock,
+        max_upload_bytes: int,
+        max_queued_tasks: int,
+        fetch_available: bool,
+    ) -> None:
+        self.fetch_available = fetch_available
+        self.media = media
+        self.max_upload_bytes = max_upload_bytes
+        self._store = store
+        self._wake = wake
+        self._clock = clock
+        self._max_queued_tasks = max_queued_tasks
+        self._queued_tasks = 0
+        self._counted_at = float("-inf")
+
+    @asynccontextmanager
+    async def intake(self, idempotency_key: str | None = None) -> AsyncIterator[Intake]:
+        """Opens the door for one task.
+
+        Raises:
+            QueueFull: too many tasks wait already; raised before anything is read.
+        """
+        await self._check_room()
+        intake = Intake(self, idempotency_key)
+        try:
+            yield intake
+        finally:
+            if intake.wrote and not await _became_task(intake.commit):
+                await asyncio.shield(self.media.delete_prefix(intake.prefix))
+
+    async def submit(
+        self,
+        submission: Submission,
+        data: AsyncIterator[bytes] | bytes | None = None,
+        *,
+        file_name: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Task:
+        """Takes in a recording at once, for callers that have it in hand (bytes), as a stream, or as a URL (``None``).
+
+        Raises:
+            RequestError: as ``Intake.receive`` and ``Intake.create``.
+            Unavailable: the queue is full, or the database or the storage away.
+        """
+        async with self.intake(idempotency_key) as intake:
+            if data is not None:
+                await intake.receive(_once(data) if isinstance(data, bytes) else data, file_name)
+            task, _ = await intake.create(submission)
+        return task
+
+    async def commit(self, new: NewTask, claim: IdempotencyClaim | None) -> tuple[Task, bool]:
+        """Stores the row and tells the Dispatcher."""
+        task, is_new = await self._store.create(new, claim)
+        if is_new:
+            self._queued_tasks += 1
+            await self._wake()
+        return task, is_new
+
+    async def _check_room(self) -> None:
+        if self._clock.monotonic() - self._counted_at >= STATS_TTL_S:
+            stats = await self._store.stats()
+            self._queued_tasks, self._counted_at = sum(stats.queued_tasks.values()), self._clock.monotonic()
+        if self._queued_tasks >= self._max_queued_tasks:
+            raise QueueFull(
+                f"{self._queued_tasks:,} tasks wait already, and the limit is {self._max_queued_tasks:,}: try later.",
+                retry_after_s=30,
+            )
+
+
+class _Count:
+    """Counts and hashes what passes through."""
+
+    def __init__(self, limit_bytes: int, digest: hashlib._Hash | None) -> None:
+        self.digest = digest
+        self._limit_bytes = limit_bytes
+
+    async def through(self, data: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        size_bytes = 0
+        async for chunk in data:
+            size_bytes += len(chunk)
+            if size_bytes > self._limit_bytes:
+                raise UploadTooLarge(
+                    f"The file is too large: {size_bytes:,} bytes have arrived and the limit is {self._limit_bytes:,}."
+                )
+            if self.digest is not None:
+                self.digest.update(chunk)
+            yield chunk
+
+
+async def _became_task(commit: asyncio.Task[tuple[Task, bool]] | None) -> bool:
+    """Whether the row exists and the media is its; waits for a commit that is under way."""
+    if commit is None:
+        return False
+    await asyncio.wait([commit])
+    return not commit.cancelled() and commit.exception() is None and commit.result()[1]
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data

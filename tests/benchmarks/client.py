@@ -1,0 +1,83 @@
+"""The service as a client sees it: HTTP and nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+Record = dict[str, Any]
+
+PARALLEL_UPLOADS = 8
+
+
+class Service:
+    """A running service at ``url``. Every call raises ``httpx.HTTPStatusError`` on an error status."""
+
+    def __init__(self, url: str) -> None:
+        self.url = httpx.URL(url)
+        limits = httpx.Limits(max_connections=256, max_keepalive_connections=32)
+        self._http = httpx.Client(base_url=url, timeout=90.0, limits=limits, trust_env=False)
+
+    def wait_until_ready(self, timeout_s: float) -> None:
+        """Returns when a replica has loaded its model and decoded with it."""
+        deadline = time.monotonic() + timeout_s
+        while not self.is_ready():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self.url} was not ready within {timeout_s:.0f} s.")
+            time.sleep(0.1)
+
+    def is_ready(self) -> bool:
+        try:
+            return self._http.get("/api/health/ready", timeout=5.0).status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def create(self, path: Path, **options: str) -> int:
+        """Uploads a recording and returns the id of its task."""
+        with path.open("rb") as file:
+            answer = self._http.post(
+                "/api/whisper/tasks/create", params=options, files={"file_upload": (path.name, file)}
+            )
+        task_id: int = _data(answer)["id"]
+        return task_id
+
+    def record(self, task_id: int, wait_s: float = 0.0) -> Record:
+        """The task's record, after its end or ``wait_s`` seconds."""
+        return _data(self._http.get("/api/whisper/tasks/result", params={"task_id": task_id, "wait_s": wait_s}))
+
+    def completed(self, task_id: int) -> Record:
+        """Waits for the task's end. A task that failed answers with an error status."""
+        while (record := self.record(task_id, wait_s=60.0))["status"] != "completed":
+            pass
+        return record
+
+    def transcribe(self, path: Path, **options: str) -> Record:
+        """Uploads a recording, waits for its transcript, and removes the task."""
+        record = self.completed(self.create(path, **options))
+        self.delete(record["id"])
+        return record
+
+    def transcribe_all(self, jobs: Sequence[tuple[Path, dict[str, str]]]) -> list[Record]:
+        """Uploads everything at once and waits until all is done; records in the order of the jobs."""
+        with ThreadPoolExecutor(PARALLEL_UPLOADS) as pool:
+            tasks = list(pool.map(lambda job: self.create(job[0], **job[1]), jobs))
+        records = [self.completed(task) for task in tasks]
+        for task in tasks:
+            self.delete(task)
+        return records
+
+    def delete(self, task_id: int) -> None:
+        """Removes a task; a running one is cancelled."""
+        self._http.delete("/api/whisper/tasks/delete", params={"task_id": task_id}).raise_for_status()
+
+
+def _data(answer: httpx.Response) -> Record:
+    if answer.is_error:
+        raise httpx.HTTPStatusError(f"{answer.status_code}: {answer.text}", request=answer.request, response=answer)
+    data: Record = answer.json()["data"]
+    return data

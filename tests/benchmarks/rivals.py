@@ -1,0 +1,58 @@
+"""faster-whisper itself, in this process, the two ways its users run it, with its own defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from faster_whisper import BatchedInferencePipeline, WhisperModel
+
+from pipeline.asr.models import resolve
+from tests import speech
+
+BATCH_SIZE = 8
+"""What ``BatchedInferencePipeline`` decodes together; its own default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A transcript: its text and the (start, end) of its segments in seconds."""
+
+    text: str
+    spans: tuple[tuple[float, float], ...]
+
+
+class Rival:
+    """One loaded model."""
+
+    def __init__(self, model: WhisperModel) -> None:
+        self._model = model
+        self._batched = BatchedInferencePipeline(model)
+
+    def plain(self, path: Path, language: str | None) -> Heard:
+        """``WhisperModel.transcribe``."""
+        segments, _ = self._model.transcribe(str(path), language=language)
+        return _heard(segments)
+
+    def batched(self, path: Path, language: str | None) -> Heard:
+        """``BatchedInferencePipeline.transcribe``, with timestamps in the text, as a service must have them."""
+        segments, _ = self._batched.transcribe(
+            str(path), language=language, batch_size=BATCH_SIZE, without_timestamps=False
+        )
+        return _heard(segments)
+
+
+def load_rival(model: str, compute_type: str, threads: int) -> Rival:
+    """Loads a model by the names and folders that the service knows, on the CPU, and decodes once to warm it up."""
+    folder = str(resolve(model).path)
+    rival = Rival(WhisperModel(folder, device="cpu", compute_type=compute_type, cpu_threads=threads))
+    rival.plain(speech.corpus()[0].path, "en")
+    return rival
+
+
+def _heard(segments: Iterable[Any]) -> Heard:
+    finished = list(segments)
+    text = " ".join(segment.text.strip() for segment in finished)
+    return Heard(text, tuple((segment.start, segment.end) for segment in finished))

@@ -1,0 +1,42 @@
+"""Results as Markdown, ready to be pasted: medians, and the command that made them."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def report(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a heading, the table, and this program's command line."""
+    print(f"\n### {title}\n\n{table(headers, rows)}\n\n`{command_line()}`", flush=True)
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def command_line() -> str:
+    """How this program was called, as one would call it again from the root of the repository."""
+    return shlex.join(["python", "-m", f"tests.benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
+
+
+def median_s(values: Sequence[float], digits: int = 2) -> str:
+    """The median, and between which values it lies if there are several: ``1.31 s (1.28–1.40)``."""
+    middle = f"{statistics.median(values):.{digits}f} s"
+    return middle if len(values) == 1 else f"{middle} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+
+
+def times(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """How many times as long they took, by medians."""
+    return f"{statistics.median(theirs) / statistics.median(ours):.2f}×"
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The value that ``percent`` of all values don't exceed (nearest rank)."""
+    return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]

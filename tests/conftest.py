@@ -1,0 +1,36 @@
+"""What every test may ask for, and the surroundings all of them run in."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests import speech
+
+
+@pytest.fixture(scope="session", autouse=True)
+def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing a test starts touches the user's data, Ray's token file, or a host that is not this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MURMURATION_DATA_DIR", str(tmp_path_factory.mktemp("data")))
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield
+
+
+@pytest.fixture(scope="session")
+def corpus() -> tuple[speech.Sample, ...]:
+    """Every recording with reference text."""
+    return speech.corpus()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port on 127.0.0.1 that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

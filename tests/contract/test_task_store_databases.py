@@ -1,0 +1,211 @@
+"""What the task store promises of its databases: one schema, and words instead of stack traces when they are away."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, make_url, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from pipeline.domain.task import NewTask, Status
+from pipeline.errors import ConfigurationError, DatabaseUnavailable
+from pipeline.ports import TaskQuery
+from pipeline.store.engine import BUSY, LOGIN, SENTENCE, UNWRITABLE
+from pipeline.store.store import SqlTaskStore
+from pipeline.store.tables import METADATA
+from pipeline.testing.clock import ManualClock
+from tests.contract.conftest import sql_store
+from tests.mariadb import PASSWORD, MariaDbServer
+
+LEASE = timedelta(seconds=30)
+OpenStore = Callable[..., SqlTaskStore]
+
+
+@pytest.fixture
+async def open_store(clock: ManualClock) -> AsyncIterator[OpenStore]:
+    """Opens SQL stores, and closes them in the end."""
+    opened: list[SqlTaskStore] = []
+
+    def open_one(url: str, busy_timeout_s: float = 10.0) -> SqlTaskStore:
+        opened.append(sql_store(url, clock, busy_timeout_s))
+        return opened[-1]
+
+    yield open_one
+    for store in opened:
+        await store.close()
+
+
+@pytest.fixture(params=["sqlite", "mysql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of a database without a table; SQLite's folder is still to be made."""
+    if request.param == "sqlite":
+        return f"sqlite+aiosqlite:///{tmp_path / 'to be' / 'made %41' / 'tasks.db'}"
+    server: MariaDbServer = request.getfixturevalue("mariadb")
+    server.execute("DROP DATABASE IF EXISTS fresh")
+    return server.create_database("fresh")
+
+
+def _differences(connection: Connection) -> list[object]:
+    return list(compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), METADATA))
+
+
+async def test_migrations_build_what_the_tables_declare(empty_url: str, open_store: OpenStore) -> None:
+    await open_store(empty_url).migrate()
+
+    engine = create_async_engine(empty_url)
+    async with engine.connect() as connection:
+        differences = await connection.run_sync(_differences)
+    await engine.dispose()
+
+    assert differences == []
+
+
+async def test_many_may_migrate_at_once(empty_url: str, open_store: OpenStore) -> None:
+    stores = [open_store(empty_url) for _ in range(6)]
+
+    await asyncio.gather(*(store.migrate() for store in stores))
+
+    for store in stores:
+        await store.create(NewTask(media_prefix="a"))
+    assert (await stores[0].query(TaskQuery())).total_count == 6
+
+
+async def test_a_database_of_a_newer_version_is_refused(empty_url: str, open_store: OpenStore) -> None:
+    store = open_store(empty_url)
+    await store.migrate()
+    engine = create_async_engine(empty_url)
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    await engine.dispose()
+
+    with pytest.raises(ConfigurationError, match="newer version"):
+        await store.migrate()
+
+
+async def test_a_task_outlives_the_process(sql_url: str, open_store: OpenStore) -> None:
+    first = open_store(sql_url)
+    task, _ = await first.create(NewTask(media_prefix="a"))
+    await first.close()
+
+    assert await open_store(sql_url).get(task.id) == task
+
+
+async def test_calls_that_are_cancelled_leave_no_lock_behind(sql_url: str, open_store: OpenStore) -> None:
+    store = open_store(sql_url)
+    created = 0
+    for step in range(25):
+        call = asyncio.create_task(store.create(NewTask(media_prefix="a")))
+        await asyncio.sleep(step * 0.0005)
+        call.cancel()
+        [outcome] = await asyncio.gather(call, return_exceptions=True)
+        created += not isinstance(outcome, asyncio.CancelledError)
+
+    await asyncio.wait_for(store.create(NewTask(media_prefix="b")), 5)
+
+    # A call cancelled in mid-commit may have been committed; one that returned must have been.
+    total = (await store.query(TaskQuery())).total_count
+    assert created + 1 <= total <= 26
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda store: store.migrate(),
+        lambda store: store.ping(),
+        lambda store: store.create(NewTask(media_prefix="a")),
+        lambda store: store.get(1),
+        lambda store: store.claim("me", LEASE, 1, (0, 1, 2)),
+        lambda store: store.stats(),
+    ],
+)
+async def test_a_server_that_does_not_listen(
+    call: Callable[[SqlTaskStore], Awaitable[object]], free_port: int, open_store: OpenStore
+) -> None:
+    store = open_store(f"mysql+asyncmy://someone:hidden-word@127.0.0.1:{free_port}/tasks")
+
+    with pytest.raises(DatabaseUnavailable) as refusal:
+        await call(store)
+
+    assert refusal.value.message == SENTENCE
+    assert refusal.value.retry_after_s > 0
+
+
+async def test_a_server_that_refuses_the_login(mariadb: MariaDbServer, open_store: OpenStore) -> None:
+    for url in (mariadb.url("contract", password="hidden-word"), mariadb.url("no_such_database")):
+        with pytest.raises(DatabaseUnavailable) as refusal:
+            await open_store(url).ping()
+        assert refusal.value.message == LOGIN
+
+
+async def test_a_server_that_dies_and_comes_back(mysql_url: str, mariadb: MariaDbServer, open_store: OpenStore) -> None:
+    store = open_store(mysql_url)
+    task, _ = await store.create(NewTask(media_prefix="a"))
+    await asyncio.gather(*(store.ping() for _ in range(4)))
+
+    mariadb.kill()
+    for call in (store.ping, store.stats, lambda: store.cancel(task.id), store.migrate):
+        with pytest.raises(DatabaseUnavailable) as refusal:
+            await call()
+        assert PASSWORD not in str(refusal.value)
+    mariadb.start()
+
+    await asyncio.gather(*(store.ping() for _ in range(4)))
+    assert await store.get(task.id) == task
+    assert (await store.cancel(task.id)).status is Status.CANCELLED
+
+
+async def test_a_row_another_process_holds_for_too_long(mysql_url: str, open_store: OpenStore) -> None:
+    store = open_store(mysql_url, busy_timeout_s=0.5)
+    task, _ = await store.create(NewTask(media_prefix="a"))
+    engine = create_async_engine(mysql_url)
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE tasks SET attempts = 0, owner = 'other'"))
+        with pytest.raises(DatabaseUnavailable) as refusal:
+            await store.cancel(task.id)
+    await engine.dispose()
+
+    assert refusal.value.message == BUSY
+    assert (await store.cancel(task.id)).status is Status.CANCELLED
+
+
+async def test_a_file_another_process_holds_for_too_long(sqlite_url: str, open_store: OpenStore) -> None:
+    store = open_store(sqlite_url, busy_timeout_s=0.2)
+    task, _ = await store.create(NewTask(media_prefix="a"))
+    with closing(sqlite3.connect(str(make_url(sqlite_url).database), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DatabaseUnavailable) as refusal:
+            await store.cancel(task.id)
+        readable = await store.get(task.id)
+        other.execute("ROLLBACK")
+
+    assert refusal.value.message == BUSY
+    assert readable == task
+    assert (await store.cancel(task.id)).status is Status.CANCELLED
+
+
+async def test_a_file_that_can_not_be(tmp_path: Path, open_store: OpenStore) -> None:
+    (tmp_path / "file").write_text("in the way")
+    store = open_store(f"sqlite+aiosqlite:///{tmp_path / 'file' / 'tasks.db'}")
+
+    for call in (store.migrate, store.ping, store.stats):
+        with pytest.raises(DatabaseUnavailable) as refusal:
+            await call()
+        assert refusal.value.message == UNWRITABLE
+
+
+async def test_a_file_that_is_no_database(tmp_path: Path, open_store: OpenStore) -> None:
+    (tmp_path / "tasks.db").write_text("Dear diary, today I was not a database. " * 100)
+    store = open_store(f"sqlite+aiosqlite:///{tmp_path / 'tasks.db'}")
+
+    for call in (store.migrate, store.ping):
+        with pytest.raises(DatabaseUnavailable) as refusal:
+            await call()
+        assert str(tmp_path) not in refusal.value.message

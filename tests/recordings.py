@@ -1,0 +1,144 @@
+"""Recordings made on the spot, in memory: any container, any codec, and the ways in which files are broken."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.domain.audio import SAMPLE_RATE
+
+Samples = npt.NDArray[np.int16]
+
+FORMATS: dict[str, tuple[str, str, int]] = {
+    "wav": ("wav", "pcm_s16le", SAMPLE_RATE),
+    "mp3": ("mp3", "libmp3lame", 44_100),
+    "m4a": ("ipod", "aac", 44_100),
+    "mp4": ("mp4", "aac", 44_100),
+    "ogg": ("ogg", "libopus", 48_000),
+    "flac": ("flac", "flac", SAMPLE_RATE),
+    "webm": ("webm", "libopus", 48_000),
+    "mkv": ("matroska", "aac", 44_100),
+    "aac": ("adts", "aac", 44_100),
+    "aiff": ("aiff", "pcm_s16be", SAMPLE_RATE),
+    "caf": ("caf", "pcm_s16le", SAMPLE_RATE),
+    "avi": ("avi", "pcm_s16le", SAMPLE_RATE),
+    "flv": ("flv", "aac", 44_100),
+    "ts": ("mpegts", "aac", 44_100),
+    "w64": ("w64", "pcm_s16le", SAMPLE_RATE),
+    "au": ("au", "pcm_s16be", SAMPLE_RATE),
+    "wv": ("wv", "wavpack", SAMPLE_RATE),
+    "tta": ("tta", "tta", SAMPLE_RATE),
+    "ac3": ("ac3", "ac3", 48_000),
+}
+"""By the usual suffix: FFmpeg's muxer, encoder and sample rate."""
+
+FRAGMENTED = {"movflags": "frag_keyframe+empty_moov", "frag_duration": "1000000"}
+"""Muxer options for an mp4 that is written as it is recorded, second by second."""
+
+
+def encode(
+    samples: Samples,
+    suffix: str,
+    *,
+    rate: int | None = None,
+    starts_s: float = 0.0,
+    picture: bool = False,
+    **options: str,
+) -> bytes:
+    """A recording of 16 kHz mono samples.
+
+    Args:
+        samples: what is heard.
+        suffix: a key of ``FORMATS``.
+        rate: samples a second of the encoded sound, if not that of ``FORMATS``.
+        starts_s: when the sound begins; the picture begins at 0.
+        picture: whether there is a picture as well, one frame a second.
+        options: of FFmpeg's muxer.
+    """
+    muxer, codec, usual_rate = FORMATS[suffix]
+    rate = rate or usual_rate
+    target = io.BytesIO()
+    with av.open(target, "w", format=muxer, options=options) as container:
+        sound = container.add_stream(codec, rate=rate, layout="mono")
+        resampler = av.AudioResampler(sound.codec_context.format, "mono", rate)
+        if picture:
+            _add_picture(container, seconds=int(starts_s + len(samples) / SAMPLE_RATE))
+        position = round(starts_s * rate)
+        for start in range(0, len(samples), SAMPLE_RATE):
+            frame = av.AudioFrame.from_ndarray(samples[None, start : start + SAMPLE_RATE], "s16", "mono")
+            frame.sample_rate = SAMPLE_RATE
+            position = _write(container, sound, resampler.resample(frame), position)
+        _write(container, sound, resampler.resample(None), position)
+        container.mux(sound.encode(None))
+    return target.getvalue()
+
+
+def picture_only(suffix: str = "mp4") -> bytes:
+    """A video without sound."""
+    target = io.BytesIO()
+    with av.open(target, "w", format=FORMATS[suffix][0]) as container:
+        _add_picture(container, seconds=2)
+    return target.getvalue()
+
+
+def image(muxer: str, codec: str, pixels: str) -> bytes:
+    """A grey picture."""
+    target = io.BytesIO()
+    with av.open(target, "w", format=muxer) as container:
+        _add_picture(container, seconds=1, codec=codec, pixels=pixels)
+    return target.getvalue()
+
+
+def tone(seconds: float, hertz: float = 440.0, amplitude: int = 8000) -> Samples:
+    """A sine."""
+    times = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    return np.rint(np.sin(2 * np.pi * hertz * times) * amplitude).astype(np.int16)
+
+
+def silence(seconds: float) -> Samples:
+    """Digital silence."""
+    return np.zeros(round(seconds * SAMPLE_RATE), np.int16)
+
+
+def click_at(seconds: float, total_s: float) -> Samples:
+    """Silence with 0.1 s of a loud tone from the given time on."""
+    audio = silence(total_s)
+    burst = tone(0.1, 600.0, 20_000)
+    start = round(seconds * SAMPLE_RATE)
+    audio[start : start + len(burst)] = burst
+    return audio
+
+
+def heard_at(audio: Samples) -> float:
+    """When the first loud sample is heard, in seconds."""
+    return float(np.flatnonzero(np.abs(audio.astype(np.int32)) > 6000)[0]) / SAMPLE_RATE
+
+
+async def stream(content: bytes, block: int = 65_536) -> AsyncIterator[bytes]:
+    """The bytes as an upload brings them."""
+    for start in range(0, len(content), block):
+        yield content[start : start + block]
+
+
+def _write(container: Any, sound: Any, frames: list[Any], position: int) -> int:
+    for frame in frames:
+        frame.pts, frame.time_base = position, Fraction(1, frame.sample_rate)
+        position += frame.samples
+        container.mux(sound.encode(frame))
+    return position
+
+
+def _add_picture(container: Any, seconds: int, codec: str = "mpeg4", pixels: str = "yuv420p") -> None:
+    stream = container.add_stream(codec, rate=1)
+    stream.width, stream.height, stream.pix_fmt = 64, 64, pixels
+    for second in range(seconds):
+        frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 128, np.uint8), format="rgb24")
+        frame.pts = second
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))

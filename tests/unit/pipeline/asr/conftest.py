@@ -1,0 +1,50 @@
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from pipeline.asr.batch import MicroBatcher, Submission
+from pipeline.asr.engine import DecodeItem
+from pipeline.domain.options import TranscriptionOptions
+from pipeline.settings import BatchSettings
+from pipeline.testing.engine import FakeEngine
+
+Start = Callable[..., MicroBatcher]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Makes batchers, by default without waiting for company, and closes them."""
+    made: list[tuple[FakeEngine, MicroBatcher]] = []
+
+    def make(engine: FakeEngine, *, running: bool = True, metrics=None, **settings: float) -> MicroBatcher:
+        chosen = BatchSettings(**{"batch_wait_s": 0, **settings})
+        # A clock that stands still: every batch costs nothing, so that only what a test is about decides.
+        batcher = MicroBatcher(engine, chosen, clock=lambda: 0.0, metrics=metrics)
+        made.append((engine, batcher))
+        return batcher.start() if running else batcher
+
+    yield make
+    for engine, batcher in made:
+        engine.release()
+        batcher.close()
+
+
+@pytest.fixture
+def item() -> Callable[..., DecodeItem]:
+    """Makes items that differ in their audio; ``seconds`` long."""
+
+    def make(mark: int = 0, seconds: float = 5.0, language: str | None = "en", **options: object) -> DecodeItem:
+        features = np.full((1, round(seconds * 100)), mark, dtype=np.float32)
+        chosen = TranscriptionOptions(**options)
+        return DecodeItem(features=features, options=chosen, language=language, temperature=chosen.temperature[0])
+
+    return make
+
+
+@pytest.fixture
+def submission(item) -> Callable[..., Submission]:
+    def make(mark: int = 0, *, task_id: int = 1, rank: int = 1, age: float = 0.0, **rest: object) -> Submission:
+        return Submission(task_id, item(mark, **rest), rank, age)
+
+    return make

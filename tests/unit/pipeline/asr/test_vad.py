@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import faster_whisper.vad
+import numpy as np
+import pytest
+
+from pipeline.asr.vad import SileroVad
+from pipeline.domain.audio import SAMPLE_RATE
+from pipeline.domain.speech import Framer
+from tests import speech
+
+
+@pytest.fixture(scope="module")
+def recording() -> np.ndarray:
+    joined = speech.recording(speech.of_language("en"), 12.0, seed=3).audio
+    return np.rint(joined * 32767).astype(np.int16)
+
+
+@pytest.mark.parametrize("block", [512, 5000, 30 * SAMPLE_RATE])
+def test_hears_in_blocks_what_the_model_hears_at_once(recording, block):
+    recording = recording[: len(recording) // 512 * 512 + 100]  # so that the last frame's context lies in the padding
+    padded = np.pad(recording, (0, 412)).astype(np.float32) / 32768.0
+    expected = faster_whisper.vad.get_vad_model()(padded).reshape(-1)
+    vad, framer = SileroVad(), Framer()
+    heard = [vad.probabilities(framer.feed(recording[i : i + block])) for i in range(0, len(recording), block)]
+    heard.append(vad.probabilities(framer.finish()))
+    np.testing.assert_allclose(np.concatenate(heard), expected, atol=1e-4)
+    assert expected.max() > 0.9
+
+
+def test_recordings_do_not_hear_each_other(recording):
+    frames = recording[: 512 * 50].reshape(-1, 512)
+    first, second = SileroVad(), SileroVad()
+    alone = first.probabilities(frames)
+    second.probabilities(frames)
+    np.testing.assert_array_equal(SileroVad().probabilities(frames), alone)
+
+
+def test_no_frames_no_probabilities():
+    assert SileroVad().probabilities(np.empty((0, 512), np.int16)).shape == (0,)

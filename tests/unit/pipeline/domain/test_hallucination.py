@@ -1,0 +1,55 @@
+import pytest
+
+from pipeline.domain.hallucination import drop_hallucinations, is_anomalous
+from pipeline.domain.transcript import Segment, Word
+
+
+def segment(start, end, *, sure=True, word_s=None):
+    """Three words that fill the segment, or last ``word_s``; probable or not."""
+    step = (end - start) / 3
+    words = tuple(
+        Word(start + i * step, start + i * step + (word_s or step), f" word{i}", 0.9 if sure else 0.05)
+        for i in range(3)
+    )
+    return Segment(0, 0, start, end, " words", (), 0.0, -0.2, 1.0, 0.0, words)
+
+
+def test_improbable_words_make_a_segment_anomalous():
+    assert is_anomalous(segment(0, 3, sure=False))
+    assert not is_anomalous(segment(0, 3))
+
+
+@pytest.mark.parametrize("word_s", [0.01, 3.5])
+def test_words_too_short_or_too_long_make_a_segment_anomalous(word_s):
+    assert is_anomalous(segment(0, 12, word_s=word_s))
+
+
+def test_a_segment_without_words_is_not_anomalous():
+    assert not is_anomalous(Segment(0, 0, 0.0, 1.0, "...", (), 0.0, -0.2, 1.0, 0.0, ()))
+
+
+def test_an_anomaly_between_silences_is_dropped():
+    good, made_up, rest = segment(10, 13), segment(17, 18, sure=False), segment(22, 29)
+    assert drop_hallucinations((good, made_up, rest), 2.0, 10, 30) == (good, rest)
+
+
+@pytest.mark.parametrize("neighbours", [(13.5, 22), (17, 18.5)])
+def test_an_anomaly_beside_speech_is_kept(neighbours):
+    start, next_start = neighbours
+    said = (segment(10, 13), segment(start, start + 1, sure=False), segment(next_start, next_start + 3))
+    assert drop_hallucinations(said, 2.0, 10, 30) == said
+
+
+def test_a_probable_segment_between_silences_is_kept():
+    said = (segment(10, 13), segment(17, 18), segment(22, 29))
+    assert drop_hallucinations(said, 2.0, 10, 30) == said
+
+
+def test_the_edges_of_the_chunk_count_as_silence():
+    assert drop_hallucinations((segment(10, 12, sure=False),), 2.0, 10, 13) == ()
+
+
+def test_an_anomaly_counts_as_silence_for_the_one_before_it():
+    made_up = (segment(17, 18, sure=False), segment(18.5, 19.5, sure=False))
+    good, rest = segment(10, 13), segment(23, 29)
+    assert drop_hallucinations((good, *made_up, rest), 2.0, 10, 30) == (good, made_up[1], rest)

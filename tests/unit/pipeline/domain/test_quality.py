@@ -1,0 +1,141 @@
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.domain.options import DEFAULT_TEMPERATURES, TranscriptionOptions
+from pipeline.domain.quality import PROMPT_TOKENS, Rung, Verdict, best, is_silence, judge, next_prompt, next_rung
+from pipeline.domain.transcript import ChunkResult, Segment
+
+
+@dataclass(frozen=True)
+class Tried:
+    text: str = "hello world"
+    temperature: float = 0.0
+    avg_logprob: float = -0.3
+    compression_ratio: float = 1.2
+    no_speech_prob: float = 0.1
+    full_window: bool = False
+
+
+OPTIONS = TranscriptionOptions()
+LOOPED = "you know what you know what you know what you know what"
+
+
+@pytest.mark.parametrize(
+    ("attempt", "verdict"),
+    [
+        (Tried(), Verdict.ACCEPT),
+        (Tried(compression_ratio=2.4), Verdict.ACCEPT),
+        (Tried(compression_ratio=2.41), Verdict.RETRY),
+        (Tried(avg_logprob=-1.0), Verdict.ACCEPT),
+        (Tried(avg_logprob=-1.01), Verdict.RETRY),
+        (Tried(text=LOOPED), Verdict.RETRY),
+        # no speech, and unlikely as text: silence, whatever else is wrong with it
+        (Tried(no_speech_prob=0.61, avg_logprob=-1.01), Verdict.SILENCE),
+        (Tried(no_speech_prob=0.61, avg_logprob=-1.01, compression_ratio=9.0), Verdict.SILENCE),
+        # a good log-probability outweighs the no-speech probability
+        (Tried(no_speech_prob=0.99, avg_logprob=-0.5), Verdict.ACCEPT),
+        (Tried(no_speech_prob=0.99, avg_logprob=-0.5, compression_ratio=9.0), Verdict.RETRY),
+    ],
+)
+def test_judges_as_faster_whisper_does(attempt, verdict):
+    assert judge(attempt, OPTIONS) is verdict
+
+
+def test_without_a_log_prob_threshold_the_no_speech_probability_decides_alone():
+    options = TranscriptionOptions(log_prob_threshold=None)
+    assert judge(Tried(avg_logprob=-9.0), options) is Verdict.ACCEPT
+    assert judge(Tried(no_speech_prob=0.7), options) is Verdict.SILENCE
+
+
+def test_a_threshold_of_none_is_off():
+    options = TranscriptionOptions(
+        compression_ratio_threshold=None, log_prob_threshold=None, no_speech_threshold=None
+    )
+    awful = Tried(text=LOOPED, avg_logprob=-9.0, compression_ratio=99.0, no_speech_prob=1.0)
+    assert judge(awful, options) is Verdict.ACCEPT
+
+
+def climb(options, *, first_is_full):
+    attempts, rungs = [], []
+    while (rung := next_rung(attempts, options)) is not None:
+        rungs.append(rung)
+        full = rung.full_window or (first_is_full and not attempts)
+        attempts.append(Tried(temperature=rung.temperature, full_window=full))
+    return rungs
+
+
+def test_the_first_retry_is_the_full_window_at_the_same_temperature():
+    options = TranscriptionOptions(temperature=(0.0, 0.4, 1.0))
+    assert climb(options, first_is_full=False) == [
+        Rung(0.0, False),
+        Rung(0.0, True),
+        Rung(0.4, True),
+        Rung(1.0, True),
+    ]
+
+
+def test_a_window_that_was_full_is_not_tried_again():
+    assert [rung.temperature for rung in climb(OPTIONS, first_is_full=True)] == list(DEFAULT_TEMPERATURES)
+
+
+@given(st.lists(st.floats(0, 2), min_size=1, max_size=10), st.booleans())
+def test_the_ladder_ends_and_tries_every_temperature_in_order(temperatures, first_is_full):
+    options = TranscriptionOptions(temperature=tuple(temperatures))
+    rungs = climb(options, first_is_full=first_is_full)
+    assert len(rungs) == len(temperatures) + (not first_is_full)
+    assert [rung.temperature for rung in rungs][not first_is_full :] == temperatures
+
+
+def test_the_best_attempt_is_the_likeliest_that_is_not_repetitive():
+    repetitive = Tried(avg_logprob=-0.1, compression_ratio=9.0)
+    looped = Tried(avg_logprob=-0.1, text=LOOPED)
+    unlikely = Tried(avg_logprob=-1.5)
+    unlikelier = Tried(avg_logprob=-1.6)
+    assert best([repetitive, unlikelier, unlikely, looped], OPTIONS) is unlikely
+
+
+def test_if_all_are_repetitive_the_likeliest_is_kept():
+    attempts = [Tried(avg_logprob=-0.5, compression_ratio=9.0), Tried(avg_logprob=-0.2, compression_ratio=9.0)]
+    assert best(attempts, OPTIONS) is attempts[1]
+
+
+@given(st.floats(-3, 0), st.floats(0, 1), st.floats(0.1, 5))
+def test_what_is_judged_silence_is_silent(avg_logprob, no_speech_prob, compression_ratio):
+    attempt = Tried(avg_logprob=avg_logprob, no_speech_prob=no_speech_prob, compression_ratio=compression_ratio)
+    verdict = judge(attempt, OPTIONS)
+    assert (verdict is Verdict.SILENCE) <= is_silence(attempt, OPTIONS)
+    assert (verdict is Verdict.ACCEPT) <= (not is_silence(attempt, OPTIONS))
+
+
+SEGMENT = Segment(0, 0, 0.0, 1.0, " hi", (7, 8), 0.0, -0.2, 1.0, 0.0)
+
+
+def result(*segments, attempts=1):
+    return ChunkResult(0, 1.0, segments, "en", attempts=attempts)
+
+
+def test_the_next_prompt_is_the_text_so_far():
+    assert next_prompt((1, 2), result(SEGMENT, SEGMENT)) == (1, 2, 7, 8, 7, 8)
+
+
+def test_the_next_prompt_keeps_the_tail_that_fits():
+    tokens = next_prompt(tuple(range(1000)), result(SEGMENT))
+    assert len(tokens) == PROMPT_TOKENS
+    assert tokens[-3:] == (999, 7, 8)
+
+
+def test_text_that_was_sampled_wildly_does_not_prompt():
+    assert next_prompt((1, 2), result(SEGMENT, replace(SEGMENT, temperature=0.6))) == ()
+    assert next_prompt((1, 2), result(replace(SEGMENT, temperature=0.4))) == (1, 2, 7, 8)
+
+
+def test_text_that_no_temperature_could_save_does_not_prompt():
+    assert next_prompt((1, 2), result(SEGMENT, attempts=len(DEFAULT_TEMPERATURES))) == ()
+    assert next_prompt((1, 2), result(SEGMENT, attempts=2), (0.0, 0.2)) == (1, 2, 7, 8)
+
+
+def test_silence_leaves_the_prompt_alone():
+    assert next_prompt((1, 2), result(attempts=7)) == (1, 2)

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import io
+import struct
+import wave
+import zipfile
+
+import numpy as np
+import pytest
+
+from pipeline.domain.audio import SAMPLE_RATE
+from pipeline.errors import MediaError, MediaTooLong, MediaUndecodable, NoAudioStream
+from pipeline.media.decode import BLOCK_SAMPLES, AudioDecoder
+from tests import recordings
+from tests.recordings import FORMATS, FRAGMENTED, click_at, encode, heard_at, silence, tone
+
+
+def decode(content: bytes, max_duration_s: float = 3600.0) -> tuple[np.ndarray, bool]:
+    decoder = AudioDecoder(io.BytesIO(content), max_duration_s)
+    return np.concatenate(list(decoder.blocks())), decoder.truncated
+
+
+def wav_of(channels: np.ndarray, rate: int = SAMPLE_RATE) -> bytes:
+    target = io.BytesIO()
+    with wave.open(target, "wb") as file:
+        file.setnchannels(channels.shape[1])
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(channels.astype("<i2").tobytes())
+    return target.getvalue()
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_every_format_is_decoded_and_keeps_its_times(suffix):
+    audio, truncated = decode(encode(click_at(1.5, 3.0), suffix))
+    assert audio.dtype == np.int16
+    assert abs(len(audio) / SAMPLE_RATE - 3.0) < 0.1
+    assert abs(heard_at(audio) - 1.5) < 0.05
+    assert not truncated
+
+
+def test_samples_of_a_lossless_recording_come_through_unchanged():
+    original = tone(2.0)
+    audio, _ = decode(encode(original, "flac"))
+    np.testing.assert_array_equal(audio, original)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_sound_that_starts_late_in_a_video_keeps_its_times(suffix):
+    audio, truncated = decode(encode(click_at(1.0, 2.0), suffix, starts_s=2.5, picture=True))
+    assert abs(heard_at(audio) - 3.5) < 0.05
+    assert not truncated
+
+
+def test_a_gap_in_the_time_stamps_is_filled_with_silence():
+    whole = encode(np.concatenate([tone(3.0), click_at(1.0, 3.0)]), "ts")
+    packets = [whole[i : i + 188] for i in range(0, len(whole), 188)]
+    third = len(packets) // 6
+    audio, _ = decode(b"".join(packets[:third] + packets[2 * third :]))
+    assert abs(len(audio) / SAMPLE_RATE - 6.0) < 0.1
+
+
+@pytest.mark.parametrize("channels", [2, 3, 6, 16])
+def test_channels_are_averaged(channels):
+    audio = np.zeros((SAMPLE_RATE, channels))
+    audio[:, channels - 1] = 12_000
+    decoded, _ = decode(wav_of(audio))
+    assert abs(int(decoded[SAMPLE_RATE // 2]) - 12_000 / channels) <= 1
+
+
+def test_a_rate_that_changes_in_mid_stream_is_followed():
+    chained = encode(tone(1.0), "aac", rate=44_100) + encode(tone(1.0), "aac", rate=16_000)
+    audio, _ = decode(chained)
+    assert abs(len(audio) / SAMPLE_RATE - 2.0) < 0.2
+
+
+def test_blocks_are_of_one_size_but_the_last():
+    blocks = list(AudioDecoder(io.BytesIO(encode(silence(65.0), "flac")), 3600).blocks())
+    assert [len(block) for block in blocks] == [BLOCK_SAMPLES, BLOCK_SAMPLES, 65 * SAMPLE_RATE - 2 * BLOCK_SAMPLES]
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.05, 0.1])
+def test_a_very_short_clip_is_decoded(seconds):
+    audio, truncated = decode(wav_of(tone(seconds)[:, None]))
+    assert len(audio) == round(seconds * SAMPLE_RATE)
+    assert not truncated
+
+
+def test_a_recording_over_the_limit_is_refused_when_the_limit_is_reached():
+    blocks = AudioDecoder(io.BytesIO(encode(silence(100.0), "flac")), max_duration_s=50.0).blocks()
+    next(blocks)
+    with pytest.raises(MediaTooLong, match="50 seconds"):
+        next(blocks)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "mp3", "ogg", "flac", "webm", "mkv", "aac", "aiff", "caf", "flv", "wv"])
+def test_what_is_there_of_a_recording_that_breaks_off_is_decoded(suffix):
+    noise = np.random.default_rng(1).normal(0, 3000, 10 * SAMPLE_RATE).astype(np.int16)
+    content = encode(noise, suffix)
+    audio, truncated = decode(content[: len(content) * 6 // 10])
+    assert truncated
+    assert 3.9 < len(audio) / SAMPLE_RATE < 6.2
+
+
+def test_a_fragmented_mp4_that_breaks_off_is_decoded_as_far_as_it_goes():
+    content = encode(tone(10.0), "mp4", **FRAGMENTED)
+    audio, truncated = decode(content[: len(content) * 6 // 10])
+    assert truncated
+    assert 5 < len(audio) / SAMPLE_RATE < 6.5
+    assert not decode(content)[1]
+
+
+def test_an_mp3_without_a_length_in_its_header_is_not_called_broken():
+    quiet_then_loud = np.concatenate([silence(5.0), tone(5.0)])
+    _, truncated = decode(encode(quiet_then_loud, "mp3", write_xing="0"))
+    assert not truncated
+
+
+def test_an_mp3_with_tags_around_it_is_decoded():
+    id3v2 = b"ID3\x03\x00\x00" + bytes([0, 0, 8, 0]) + bytes(1024)
+    id3v1 = b"TAG" + b"title".ljust(125, b"\0")
+    audio, truncated = decode(id3v2 + encode(tone(2.0), "mp3") + id3v1)
+    assert abs(len(audio) / SAMPLE_RATE - 2.0) < 0.1
+    assert not truncated
+
+
+def test_damaged_packets_are_left_out_and_the_times_stay():
+    content = bytearray(encode(np.concatenate([tone(4.0), click_at(3.0, 4.0)]), "mkv"))
+    middle = len(content) // 4
+    content[middle : middle + 200] = b"\xff" * 200
+    audio, _ = decode(bytes(content))
+    assert abs(len(audio) / SAMPLE_RATE - 8.0) < 0.2
+    assert abs(int(np.flatnonzero(np.abs(audio.astype(int)) > 12_000)[-1]) / SAMPLE_RATE - 7.1) < 0.1
+
+
+def archive() -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as file:
+        file.writestr("speech.wav", encode(tone(0.1), "wav"))
+    return target.getvalue()
+
+
+MPEG_VIDEO_ONLY = recordings.picture_only("mp4")
+MP4 = encode(tone(3.0), "mp4")
+
+UNDECODABLE = {
+    "empty": (b"", MediaUndecodable, "empty"),
+    "text": (b"This is not an mp3.\n" * 200, MediaUndecodable, "text"),
+    "one byte": (b"x", MediaUndecodable, "text"),
+    "random bytes": (np.random.default_rng(0).bytes(20_000), MediaUndecodable, "decoded|format"),
+    "mp4 without its index": (MP4[: MP4.index(b"moov") - 4], MediaUndecodable, "index"),
+    "video without sound": (MPEG_VIDEO_ONLY, NoAudioStream, "no audio stream"),
+    "png": (recordings.image("image2pipe", "png", "rgb24"), NoAudioStream, "image"),
+    "jpeg": (recordings.image("image2pipe", "mjpeg", "yuvj420p"), NoAudioStream, "image"),
+    "svg": (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', NoAudioStream, "image"),
+    "m3u8": (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n", MediaUndecodable, "playlist"),
+    "concat": (b"ffconcat version 1.0\nfile /etc/passwd\n", MediaUndecodable, "playlist"),
+    "sdp": (b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nm=audio 5004 RTP/AVP 0\n", MediaUndecodable, "text"),
+    "subtitles": (b"1\n00:00:01,000 --> 00:00:02,000\nHello\n\n", MediaUndecodable, "text"),
+    "zip": (archive(), MediaUndecodable, "archive"),
+    "wav header alone": (wav_of(np.zeros((0, 1))), MediaUndecodable, "no sound"),
+    "riff of nothing": (b"RIFF" + struct.pack("<I", 4) + b"WAVE", MediaUndecodable, "decoded|format"),
+}
+
+
+@pytest.mark.parametrize("kind", UNDECODABLE)
+def test_bad_input_is_refused_with_a_sentence(kind):
+    content, error, words = UNDECODABLE[kind]
+    with pytest.raises(error, match=words) as caught:
+        decode(content)
+    assert isinstance(caught.value, MediaError)
+    assert caught.value.message.endswith(".")
+    assert "/etc" not in caught.value.message
+
+
+def test_a_playlist_does_not_open_what_it_names(tmp_path):
+    target = tmp_path / "secret.wav"
+    target.write_bytes(encode(tone(1.0), "wav"))
+    for playlist in (
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{target.as_uri()}\n#EXT-X-ENDLIST\n",
+        f"ffconcat version 1.0\nfile '{target}'\n",
+    ):
+        with pytest.raises(MediaUndecodable):
+            decode(playlist.encode())
+
+
+class FailingFile(io.BytesIO):
+    """A file on storage that goes away."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() > 100_000:
+            raise ConnectionResetError("storage went away")
+        return super().read(size)
+
+
+def test_storage_that_fails_is_not_taken_for_the_end_of_the_recording():
+    with pytest.raises(ConnectionResetError):
+        list(AudioDecoder(FailingFile(encode(tone(60.0), "wav")), 3600).blocks())

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+
+from pipeline.errors import ConfigurationError, StorageFull
+from pipeline.media.store import FsspecMediaStore
+from pipeline.testing.media import MemoryMediaStore
+from tests.recordings import stream
+
+
+class FullDisk(LocalFileSystem):
+    """A folder whose files take no byte more than a little."""
+
+    cachable = False
+
+    def _open(self, path, mode="rb", **options):
+        file = super()._open(path, mode, **options)
+        if "w" in mode:
+            file.f = _FullFile(file.f)
+        return file
+
+
+class _FullFile:
+    def __init__(self, file):
+        self._file = file
+
+    def write(self, data):
+        self._file.write(data[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+
+async def test_a_full_disk_is_named_and_nothing_stays_behind(tmp_path: Path):
+    store = FsspecMediaStore((tmp_path / "media").as_uri())
+    store._fs = FullDisk()
+    with pytest.raises(StorageFull):
+        await store.write("t1/source", stream(bytes(3_000_000)))
+    assert list(tmp_path.rglob("*.*")) == []
+    assert not (tmp_path / "media" / "t1").exists()
+
+
+async def test_the_memory_store_can_be_full():
+    with pytest.raises(StorageFull):
+        await MemoryMediaStore(capacity_bytes=10).write("t1/source", stream(bytes(11)))
+
+
+@pytest.mark.parametrize("url", ["nonsense://bucket/folder"])
+def test_a_url_nothing_can_open_is_a_configuration_error(url):
+    with pytest.raises(ConfigurationError):
+        FsspecMediaStore(url)
+
+
+async def test_the_folder_holds_the_keys_as_paths(tmp_path: Path):
+    store = FsspecMediaStore(tmp_path.as_uri())
+    await store.write("t1/source", stream(b"x"))
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()] == ["t1/source"]
+
+
+async def test_a_folder_left_by_a_crash_is_listed(tmp_path: Path):
+    (tmp_path / "t1").mkdir()
+    assert set(await FsspecMediaStore(tmp_path.as_uri()).prefixes()) == {"t1"}

@@ -1,0 +1,80 @@
+"""Statements that run all the time, or over large tables, must walk an index: SQLite's own plan says whether."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.sql import ClauseElement
+
+from pipeline.domain.task import Priority, Status
+from pipeline.ports import Lease, TaskQuery
+from pipeline.store import queries
+from pipeline.store.tables import METADATA
+
+NOW = datetime(2025, 1, 1, tzinfo=UTC)
+LEASE = Lease(1, 1)
+WALKED = {
+    "claim_candidates": queries.claim_candidates([0], NOW, 3, 5),
+    "lock_claimable": queries.lock_claimable([1, 2], NOW, 3),
+    "claim_tasks": queries.claim_tasks([1, 2], NOW, 3, "me", NOW),
+    "renew_leases": queries.renew_leases([LEASE], NOW),
+    "lock_exhausted": queries.lock_exhausted(NOW, 3),
+    "live_totals": queries.live_totals(),
+    "lock_leased": queries.lock_leased(LEASE),
+    "task_page": queries.task_page(TaskQuery(status=Status.COMPLETED, priority=Priority.NORMAL)),
+    "any page": queries.task_page(TaskQuery(has_result=True, has_error=False)),
+    "expired_records": queries.expired_records(NOW, 5),
+    "prefixes_in_use": queries.prefixes_in_use(["a", "b"]),
+    "due_callbacks": queries.due_callbacks(NOW, 5),
+    "note_callback": queries.note_callback(1, 1, {"callback_status_code": 200}),
+    "withdraw_callbacks": queries.withdraw_callbacks(1),
+    "chunks": queries.chunks(1),
+    "results": queries.results(1),
+    "parts": queries.parts(1),
+}
+
+
+@pytest.fixture(scope="module")
+def connection() -> Any:
+    engine = create_engine("sqlite://")
+    METADATA.create_all(engine)
+    raw = engine.raw_connection()
+    yield raw.driver_connection
+    raw.close()
+    engine.dispose()
+
+
+def plan(connection: sqlite3.Connection, statement: ClauseElement) -> list[str]:
+    sql = str(statement.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
+    return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}")]
+
+
+@pytest.mark.parametrize("name", WALKED)
+def test_an_index_is_walked(connection: sqlite3.Connection, name: str) -> None:
+    steps = plan(connection, WALKED[name])
+
+    assert not [step for step in steps if step.startswith("SCAN") and "INDEX" not in step and "subquery" not in step]
+
+
+def test_waiting_tasks_are_found_in_order_without_sorting(connection: sqlite3.Connection) -> None:
+    steps = plan(connection, queries.claim_candidates([0], NOW, 3, 5))
+
+    assert any("ix_tasks_status_priority_rank_created_at_id" in step for step in steps)
+    assert not any("TEMP B-TREE" in step for step in steps)
+
+
+def test_pages_come_in_order_without_sorting(connection: sqlite3.Connection) -> None:
+    for name in ("task_page", "any page", "due_callbacks"):
+        assert not any("TEMP B-TREE" in step for step in plan(connection, WALKED[name]))
+
+
+def test_candidates_are_locked_where_the_database_can() -> None:
+    statement = queries.lock_claimable([1], NOW, 3)
+
+    assert str(statement.compile(dialect=mysql.dialect())).endswith("FOR UPDATE SKIP LOCKED")
+    assert "FOR UPDATE" not in str(statement.compile(dialect=sqlite.dialect()))

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.domain.transcript import Segment, Transcript, TranscriptInfo, Word
+from pipeline.subtitles.cues import Cue, CueStyle, karaoke_frames, shape_cues
+from pipeline.subtitles.text import width_of
+
+
+def segment(start: float, end: float, text: str, words: tuple[Word, ...] | None = None) -> Segment:
+    return Segment(1, 0, start, end, text, (), 0.0, -0.1, 1.0, 0.0, words)
+
+
+def transcript(*segments: Segment, duration: float = 60.0, language: str = "en") -> Transcript:
+    text = " ".join(item.text.strip() for item in segments)
+    return Transcript(text, segments, TranscriptInfo(language, 1.0, duration, duration))
+
+
+def spoken(text: str, start: float = 0.0, seconds_a_word: float = 0.4) -> Segment:
+    words = tuple(
+        Word(start + index * seconds_a_word, start + (index + 1) * seconds_a_word, f" {word}", 0.9)
+        for index, word in enumerate(text.split())
+    )
+    return segment(start, words[-1].end, f" {text}", words)
+
+
+def times(cues: list[Cue]) -> list[tuple[int, int]]:
+    return [(cue.start_ms, cue.end_ms) for cue in cues]
+
+
+TEXTS = st.one_of(
+    st.text(alphabet="abcdefg ,.?!-", max_size=300),
+    st.text(alphabet="你好再见，。「」一-二 ab", max_size=120),
+    st.text(max_size=60),
+)
+MOMENTS = st.floats(0, 100, allow_nan=False)
+
+
+@st.composite
+def transcripts(draw: st.DrawFn) -> Transcript:
+    """Any transcript, the impossible included: out of order, overlapping, past the end, without duration."""
+    segments = []
+    for text in draw(st.lists(TEXTS, max_size=8)):
+        start, end = sorted((draw(MOMENTS), draw(MOMENTS)))
+        words = None
+        if draw(st.booleans()):
+            words = tuple(
+                Word(*sorted((draw(MOMENTS), draw(MOMENTS))), word=f" {word}", probability=1.0)
+                for word in text.split()[:20]
+            )
+        segments.append(segment(start, end, text, words))
+    return transcript(*segments, duration=draw(st.one_of(MOMENTS, st.just(0.0), st.floats(0, 0.05))))
+
+
+STYLES = st.builds(
+    CueStyle,
+    max_line_width=st.integers(10, 60),
+    max_lines=st.integers(1, 3),
+    max_duration_s=st.one_of(st.none(), st.floats(0.5, 10)),
+)
+
+
+@given(transcripts(), STYLES)
+def test_cues_are_in_order_apart_within_the_media_and_never_empty(heard: Transcript, style: CueStyle) -> None:
+    cues = shape_cues(heard, style)
+    assert [cue.number for cue in cues] == list(range(1, len(cues) + 1))
+    assert all(0 <= cue.start_ms < cue.end_ms <= heard.info.duration * 1000 for cue in cues)
+    assert all(before.end_ms <= after.start_ms for before, after in pairwise(cues))
+    assert all(cue.text.strip() for cue in cues)
+
+
+@given(transcripts(), STYLES)
+def test_lines_fit(heard: Transcript, style: CueStyle) -> None:
+    for cue in shape_cues(heard, style):
+        lines = cue.text.split("\n")
+        assert len(lines) <= style.max_lines
+        assert all(line == line.strip() and 0 < width_of(line) or not width_of(line) for line in lines)
+        assert all(width_of(line) <= style.max_line_width for line in lines)
+        if style.max_duration_s is not None:
+            assert cue.end_ms - cue.start_ms <= style.max_duration_s * 1000
+
+
+@given(transcripts(), STYLES)
+def test_no_text_is_lost_where_there_is_time_to_show_it(heard: Transcript, style: CueStyle) -> None:
+    heard = replace(heard, info=replace(heard.info, duration=100.0))
+    said = "".join(
+        "".join((word.word for word in item.words) if item.words else item.text) for item in heard.segments
+    )
+    shown = "".join(cue.text for cue in shape_cues(heard, style))
+    assert "".join(shown.split()) == "".join(said.split())
+
+
+def test_a_segment_that_fits_keeps_its_times_and_text() -> None:
+    [cue] = shape_cues(transcript(segment(1.2345, 3.0, " Hello there.")), CueStyle())
+    assert (cue.start_ms, cue.end_ms, cue.text) == (1234, 3000, "Hello there.")
+
+
+def test_a_long_segment_is_cut_after_a_sentence() -> None:
+    text = "The quick brown fox jumps over the lazy dog, as ever. Then it goes home and sleeps until the next morning."
+    cues = shape_cues(transcript(spoken(text)), CueStyle())
+    assert cues[0].text.replace("\n", " ") == "The quick brown fox jumps over the lazy dog, as ever."
+    assert cues[1].start_ms == 4400
+
+
+def test_a_long_segment_is_cut_at_a_pause() -> None:
+    first, second = spoken("one two three four five six seven", 0.0), spoken("eight nine ten eleven twelve", 5.0)
+    joined = segment(0.0, second.end, "", (first.words or ()) + (second.words or ()))
+    cues = shape_cues(transcript(joined), CueStyle(max_line_width=25))
+    assert [cue.text.replace("\n", " ") for cue in cues] == [
+        "one two three four five six seven",
+        "eight nine ten eleven twelve",
+    ]
+    assert times(cues) == [(0, 2800), (5000, 7000)]
+
+
+def test_without_a_better_place_a_segment_is_cut_in_even_shares() -> None:
+    cues = shape_cues(transcript(spoken("word " * 18)), CueStyle())
+    assert [len(cue.pieces) for cue in cues] == [9, 9]
+
+
+def test_lines_are_of_like_length() -> None:
+    [cue] = shape_cues(transcript(spoken("a cue of two lines should not end with one lonely word")), CueStyle())
+    assert cue.text == "a cue of two lines should\nnot end with one lonely word"
+
+
+def test_chinese_is_broken_between_characters_but_not_before_a_comma() -> None:
+    text = "今天天气很好我们一起去公园散步吧晚上回来吃饭，然后再看一部电影好不好呢我觉得很不错"
+    cues = shape_cues(transcript(segment(0.0, 8.0, text)), CueStyle(max_line_width=30))
+    lines = [line for cue in cues for line in cue.text.split("\n")]
+    assert "".join(lines) == text
+    assert len(lines) > 2
+    assert not any(line.startswith("，") for line in lines)
+
+
+def test_time_is_spread_by_width_where_words_have_none() -> None:
+    cues = shape_cues(transcript(segment(0.0, 10.0, "aaaaaaaaa. bbbbbbbbb.")), CueStyle(max_line_width=10, max_lines=1))
+    assert times(cues) == [(0, 5000), (5000, 10000)]
+
+
+@pytest.mark.parametrize("seconds", [0.5, 2.0])
+def test_a_cue_is_not_shown_longer_than_asked(seconds: float) -> None:
+    cues = shape_cues(transcript(spoken("word " * 12)), CueStyle(max_duration_s=seconds))
+    assert max(end - start for start, end in times(cues)) <= seconds * 1000
+
+
+def test_cues_that_overlap_give_way_to_the_next() -> None:
+    cues = shape_cues(transcript(segment(0.0, 3.0, "one"), segment(2.0, 4.0, "two")), CueStyle())
+    assert times(cues) == [(0, 2000), (2000, 4000)]
+
+
+def test_text_past_the_end_of_the_media_is_shown_before_it() -> None:
+    cues = shape_cues(transcript(segment(9.0, 10.0, "one"), segment(10.5, 11.0, "two"), duration=10.0), CueStyle())
+    assert times(cues) == [(9000, 9960), (9960, 10000)]
+
+
+def test_a_segment_without_length_is_shown_for_a_frame() -> None:
+    [cue] = shape_cues(transcript(segment(1.0, 1.0, "blink")), CueStyle())
+    assert (cue.start_ms, cue.end_ms) == (1000, 1040)
+
+
+def test_segments_without_text_make_no_cue() -> None:
+    assert shape_cues(transcript(segment(0.0, 1.0, "  "), segment(1.0, 2.0, "")), CueStyle()) == []
+
+
+def test_a_karaoke_frame_a_word() -> None:
+    frames = karaoke_frames(shape_cues(transcript(spoken("one two three")), CueStyle()))
+    assert [(frame.number, frame.start_ms, frame.end_ms, frame.spoken) for frame in frames] == [
+        (1, 0, 400, 0),
+        (2, 400, 800, 1),
+        (3, 800, 1200, 2),
+    ]
+
+
+@given(transcripts())
+def test_karaoke_frames_are_in_order_and_fill_their_cues(heard: Transcript) -> None:
+    cues = shape_cues(heard, CueStyle())
+    frames = karaoke_frames(cues)
+    assert sum(end - start for start, end in times(frames)) == sum(end - start for start, end in times(cues))
+    assert all(before.end_ms <= after.start_ms for before, after in pairwise(frames))

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.task import IdempotencyClaim, NewTask, Priority, Task
+from pipeline.errors import (
+    DatabaseUnavailable,
+    IdempotencyConflict,
+    InvalidValue,
+    QueueFull,
+    SourceConflict,
+    SourceMissing,
+    UploadTooLarge,
+)
+from pipeline.ports import TaskQuery
+from pipeline.testing.clock import ManualClock
+from pipeline.testing.media import MemoryMediaStore
+from pipeline.testing.store import MemoryTaskStore
+from pipeline.usecases.submit import Submission, Submitter, fingerprint
+
+URL = Submission(file_url="https://example.org/a.mp3")
+
+
+class SlowStore(MemoryTaskStore):
+    """A store whose commit waits to be let go."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(clock)
+        self.entered, self.go = asyncio.Event(), asyncio.Event()
+
+    async def create(self, new: NewTask, idempotency: IdempotencyClaim | None = None) -> tuple[Task, bool]:
+        self.entered.set()
+        await self.go.wait()
+        return await super().create(new, idempotency)
+
+
+class World:
+    def __init__(self, store: MemoryTaskStore | None = None, *, queue: int = 10, fetch_available: bool = False) -> None:
+        self.clock = ManualClock()
+        self.store = store or MemoryTaskStore(self.clock)
+        self.media = MemoryMediaStore()
+        self.wakes = 0
+        self.submitter = Submitter(
+            self.store,
+            self.media,
+            self._wake,
+            clock=self.clock,
+            max_upload_bytes=10,
+            max_queued_tasks=queue,
+            fetch_available=fetch_available,
+        )
+
+    async def _wake(self) -> None:
+        self.wakes += 1
+
+    async def tasks(self) -> int:
+        return (await self.store.query(TaskQuery())).total_count
+
+
+async def blocks(*data: bytes) -> AsyncIterator[bytes]:
+    for block in data:
+        yield block
+
+
+async def test_a_recording_becomes_a_task_and_the_dispatcher_is_told() -> None:
+    world = World()
+    options = TranscriptionOptions(language="de")
+    submission = Submission(options=options, priority=Priority.HIGH, platform="radio", callback_url="https://a.example")
+    task = await world.submitter.submit(submission, blocks(b"abc", b"def"), file_name="a.mp3")
+    assert (task.options, task.priority, task.platform) == (options, Priority.HIGH, "radio")
+    assert (task.callback_url, task.file_name, task.file_size_bytes) == ("https://a.example", "a.mp3", 6)
+    assert task.media_key is not None
+    assert task.media_key.startswith(f"{task.media_prefix}/")
+    assert await world.media.read(task.media_key) == b"abcdef"
+    assert world.wakes == 1
+
+
+async def test_bytes_in_hand_are_taken_too() -> None:
+    world = World()
+    task = await world.submitter.submit(Submission(), b"abc")
+    assert (task.file_size_bytes, task.file_name) == (3, None)
+
+
+async def test_a_url_is_taken_where_something_fetches() -> None:
+    task = await World(fetch_available=True).submitter.submit(URL)
+    assert (task.file_url, task.media_key) == (URL.file_url, None)
+
+
+async def test_a_url_is_refused_where_nothing_fetches() -> None:
+    with pytest.raises(InvalidValue, match="upload the file") as caught:
+        await World().submitter.submit(URL)
+    assert caught.value.field == "file_url"
+
+
+@pytest.mark.parametrize("data", [b"", blocks(), blocks(b"", b"")])
+async def test_an_empty_recording_is_refused(data: bytes | AsyncIterator[bytes]) -> None:
+    world = World()
+    with pytest.raises(SourceMissing, match=r"The uploaded file is empty\."):
+        await world.submitter.submit(Submission(), data)
+    assert (await world.tasks(), world.media.keys) == (0, frozenset())
+
+
+async def test_neither_recording_nor_url() -> None:
+    with pytest.raises(SourceMissing, match="file_upload"):
+        await World().submitter.submit(Submission())
+
+
+async def test_a_recording_and_a_url_leave_nothing_behind() -> None:
+    world = World(fetch_available=True)
+    with pytest.raises(SourceConflict):
+        await world.submitter.submit(URL, b"abc")
+    assert (await world.tasks(), world.media.keys, world.wakes) == (0, frozenset(), 0)
+
+
+async def test_two_recordings_leave_nothing_behind() -> None:
+    world = World()
+    with pytest.raises(SourceConflict):
+        async with world.submitter.intake() as intake:
+            await intake.receive(blocks(b"abc"))
+            await intake.receive(blocks(b"abc"))
+    assert world.media.keys == frozenset()
+
+
+async def test_the_limit_itself_is_allowed() -> None:
+    assert (await World().submitter.submit(Submission(), b"0123456789")).file_size_bytes == 10
+
+
+async def test_too_much_is_refused_as_it_arrives_with_both_counts() -> None:
+    world, read = World(), []
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            read.append(4)
+            yield b"four"
+
+    with pytest.raises(UploadTooLarge, match=r"12 bytes have arrived and the limit is 10\."):
+        await world.submitter.submit(Submission(), endless())
+    assert len(read) == 3
+    assert world.media.keys == frozenset()
+
+
+async def test_a_stream_that_breaks_off_leaves_nothing_behind() -> None:
+    world = World()
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"abc"
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        await world.submitter.submit(Submission(), broken())
+    assert (await world.tasks(), world.media.keys) == (0, frozenset())
+
+
+async def test_a_database_that_is_away_leaves_nothing_behind() -> None:
+    world = World()
+    async with asyncio.timeout(1):
+        with pytest.raises(DatabaseUnavailable):
+            async with world.submitter.intake() as intake:
+                await intake.receive(blocks(b"abc"))
+                world.store.available = False
+                await intake.create(Submission())
+    assert (world.media.keys, world.wakes) == (frozenset(), 0)
+
+
+async def test_a_caller_that_goes_away_during_the_upload_leaves_nothing_behind() -> None:
+    world = World()
+
+    async def stalled() -> AsyncIterator[bytes]:
+        yield b"abc"
+        await asyncio.Event().wait()
+
+    upload = asyncio.create_task(world.submitter.submit(Submission(), stalled()))
+    await asyncio.sleep(0)
+    upload.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await upload
+    assert (await world.tasks(), world.media.keys) == (0, frozenset())
+
+
+async def test_a_caller_that_goes_away_during_the_commit_leaves_a_whole_task() -> None:
+    store = SlowStore(ManualClock())
+    world = World(store)
+    upload = asyncio.create_task(world.submitter.submit(Submission(), b"abc"))
+    await store.entered.wait()
+    upload.cancel()
+    await asyncio.sleep(0)
+    store.go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await upload
+    assert (await world.tasks(), len(world.media.keys), world.wakes) == (1, 1, 1)
+
+
+async def test_the_same_key_returns_the_original_and_drops_the_second_upload() -> None:
+    world = World()
+    first = await world.submitter.submit(Submission(), b"abc", file_name="a.mp3", idempotency_key="k")
+    again = await world.submitter.submit(Submission(), blocks(b"a", b"bc"), file_name="b.mp3", idempotency_key="k")
+    assert again == first
+    assert world.media.keys == {first.media_key}
+    assert world.wakes == 1
+
+
+@pytest.mark.parametrize("other", [(Submission(), b"abd"), (Submission(priority=Priority.LOW), b"abc")])
+async def test_the_same_key_with_another_request_is_a_conflict(other: tuple[Submission, bytes]) -> None:
+    world = World()
+    await world.submitter.submit(Submission(), b"abc", idempotency_key="k")
+    with pytest.raises(IdempotencyConflict):
+        await world.submitter.submit(*other, idempotency_key="k")
+    assert len(world.media.keys) == 1
+
+
+def test_a_fingerprint_covers_the_options() -> None:
+    other = Submission(options=TranscriptionOptions(beam_size=1))
+    assert fingerprint(Submission(), "a") == fingerprint(Submission(), "a")
+    assert len({fingerprint(Submission(), "a"), fingerprint(other, "a"), fingerprint(Submission(), "b")}) == 3
+
+
+async def test_a_full_queue_takes_nothing_in_until_there_is_room() -> None:
+    world = World(queue=2)
+    first = await world.submitter.submit(Submission(), b"abc")
+    await world.submitter.submit(Submission(), b"abc")
+    with pytest.raises(QueueFull, match=r"2 tasks wait already, and the limit is 2") as caught:
+        async with world.submitter.intake():
+            pytest.fail("the door is open")
+    assert caught.value.retry_after_s > 0
+    await world.store.delete(first.id)
+    world.clock.advance(1.0)
+    await world.submitter.submit(Submission(), b"abc")
+    assert await world.tasks() == 2

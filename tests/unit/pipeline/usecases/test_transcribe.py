@@ -1,0 +1,155 @@
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from pipeline.clock import SystemClock
+from pipeline.domain.audio import Chunk
+from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.transcript import ChunkResult
+from pipeline.errors import AttemptsExhausted, DecodingFailed
+from pipeline.observability import NoMetrics
+from pipeline.settings import DispatchSettings
+from pipeline.testing.fleet import FakeTranscriber, made_chunks
+from pipeline.usecases.transcribe import ChunkScheduler, Decoding
+
+
+class QuickClock(SystemClock):
+    """Pauses cost nothing, but let others run."""
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(0.001)
+
+
+class Job:
+    """A decoding whose results are kept in a list."""
+
+    def __init__(self, task_id: int, rank: int = 1) -> None:
+        self.results: list[int] = []
+        self.decoding = Decoding(
+            task_id=task_id,
+            media_prefix=f"t{task_id}",
+            options=TranscriptionOptions(),
+            priority_rank=rank,
+            deliver=self._keep,
+            language="en",
+        )
+
+    async def _keep(self, results: Sequence[ChunkResult]) -> None:
+        self.results.extend(result.index for result in results)
+
+    async def done(self) -> list[int]:
+        await asyncio.wait_for(self.decoding.done, 5)
+        return sorted(self.results)
+
+
+@asynccontextmanager
+async def scheduling(fleet: FakeTranscriber, **settings: float) -> AsyncIterator[ChunkScheduler]:
+    scheduler = ChunkScheduler(fleet, QuickClock(), DispatchSettings(**settings), NoMetrics())
+    running = asyncio.create_task(scheduler.run())
+    yield scheduler
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+def start(scheduler: ChunkScheduler, job: Job, chunks: Sequence[Chunk], max_in_flight: int | None = None) -> Job:
+    scheduler.open(job.decoding, max_in_flight)
+    scheduler.add(job.decoding, chunks)
+    job.decoding.seal()
+    return job
+
+
+async def test_every_chunk_comes_back_once() -> None:
+    async with scheduling(FakeTranscriber()) as scheduler:
+        jobs = [start(scheduler, Job(number), made_chunks(20)) for number in range(3)]
+        assert [await job.done() for job in jobs] == [list(range(20))] * 3
+
+
+async def test_a_task_without_chunks_is_done_without_the_model() -> None:
+    fleet = FakeTranscriber()
+    async with scheduling(fleet) as scheduler:
+        assert await start(scheduler, Job(1), ()).done() == []
+    assert fleet.units == []
+
+
+async def test_one_chunk_at_a_time_where_the_task_asks_for_it() -> None:
+    fleet = FakeTranscriber()
+    async with scheduling(fleet) as scheduler:
+        await start(scheduler, Job(1), made_chunks(4), max_in_flight=1).done()
+    assert [[chunk.index for chunk in unit.chunks] for unit in fleet.units] == [[0], [1], [2], [3]]
+
+
+async def test_chunks_of_a_lost_replica_are_sent_again_alone() -> None:
+    fleet = FakeTranscriber()
+    fleet.poison[1, 2] = 1
+    async with scheduling(fleet) as scheduler:
+        job = start(scheduler, Job(1), made_chunks(6))
+        assert await job.done() == list(range(6))
+    again = [unit for unit in fleet.units[1:] if unit.chunks[0].index >= 2]
+    assert {len(unit.chunks) for unit in again} == {1}
+
+
+async def test_a_poisonous_chunk_fails_its_own_task_and_no_other() -> None:
+    fleet = FakeTranscriber()
+    fleet.poison[1, 3] = 1000
+    async with scheduling(fleet, max_attempts=3) as scheduler:
+        poisoned, innocent = Job(1), Job(2)
+        start(scheduler, poisoned, made_chunks(8))
+        start(scheduler, innocent, made_chunks(30))
+        with pytest.raises(AttemptsExhausted, match="30.0 s to 40.0 s"):
+            await poisoned.done()
+        scheduler.close(1)
+        assert await innocent.done() == list(range(30))
+    assert 1000 - fleet.poison[1, 3] == 3
+
+
+async def test_a_chunk_the_model_fails_on_fails_its_task() -> None:
+    fleet = FakeTranscriber()
+    fleet.bad.add((1, 0))
+    async with scheduling(fleet) as scheduler:
+        with pytest.raises(DecodingFailed):
+            await start(scheduler, Job(1), made_chunks(1)).done()
+
+
+async def test_a_silent_replica_is_given_up() -> None:
+    fleet = FakeTranscriber()
+    fleet.open_gate.clear()
+    async with scheduling(fleet, unit_deadline_s=0.01, max_attempts=1) as scheduler:
+        with pytest.raises(AttemptsExhausted):
+            await start(scheduler, Job(1), made_chunks(1, seconds=0.01)).done()
+
+
+async def test_a_fleet_scaled_to_zero_may_take_its_time() -> None:
+    fleet = FakeTranscriber(replicas=0)
+    fleet.open_gate.clear()
+    async with scheduling(fleet, unit_deadline_s=0.01, max_attempts=1) as scheduler:
+        job = start(scheduler, Job(1), made_chunks(1, seconds=0.01))
+        await asyncio.sleep(0.1)
+        fleet.open_gate.set()
+        assert await job.done() == [0]
+
+
+async def test_closing_a_task_takes_back_what_is_at_a_replica() -> None:
+    fleet = FakeTranscriber()
+    fleet.open_gate.clear()
+    async with scheduling(fleet) as scheduler:
+        start(scheduler, Job(1), made_chunks(3))
+        while not fleet.units:
+            await asyncio.sleep(0)
+        scheduler.close(1)
+        while not fleet.abandoned:
+            await asyncio.sleep(0)
+        assert [unit.task_id for unit in fleet.abandoned] == [1]
+
+
+async def test_what_the_replicas_hold_follows_their_number() -> None:
+    fleet = FakeTranscriber(replicas=3, max_batch_size=4)
+    async with scheduling(fleet) as scheduler:
+        while scheduler.engine is None:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert scheduler.capacity.chunks == 3 * 4 * 2
+        fleet.replicas = 5
+        while scheduler.capacity.replicas != 5:
+            await asyncio.sleep(0.001)
