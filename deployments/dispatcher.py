@@ -67,6 +67,7 @@ class DispatcherReplica:
             metrics=metrics,
             finished=self._courier.wake,
         )
+        self._stopping = asyncio.Event()
         self._reaper = Reaper(store, media, clock, settings.dispatch)
         self._running = asyncio.create_task(self._run())
 
@@ -75,7 +76,7 @@ class DispatcherReplica:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._dispatcher.run())
             group.create_task(self._reaper.run())
-            group.create_task(self._courier.run(asyncio.Event()))
+            group.create_task(self._courier.run(self._stopping))
 
     def wake(self) -> None:
         """There is a task to claim."""
@@ -100,6 +101,7 @@ class DispatcherReplica:
 
     async def __del__(self) -> None:
         """Serve awaits this before it stops a replica: every task goes back to the queue at once."""
+        self._stopping.set()
         self._running.cancel()
         with suppress(asyncio.CancelledError):
             await self._running

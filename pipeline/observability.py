@@ -96,7 +96,7 @@ _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 _SECRET_NAME = re.compile(r"secret|token|password|passwd|authorization|api_?key|cookie|signature", re.IGNORECASE)
 
 _SECRET_TEXT = re.compile(
-    r"""(?P<keep>://)[^/\s@"']+@          # user and password of a URL
+    r"""(?P<keep>://)[^/\s"']+(?=@)       # user and password of a URL
     |   (?P<bearer>\b(?:Bearer|Basic)\s)[\w.+/=~-]+
     |   \bwhsec_[\w+/=-]+                 # a Standard Webhooks secret
     |   \bsk-[\w-]{8,}                    # a key of an OpenAI-compatible service

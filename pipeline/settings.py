@@ -13,7 +13,7 @@ from typing import Any, Literal
 import platformdirs
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from pipeline.errors import ConfigurationError
 
@@ -229,17 +229,26 @@ def load_settings(file: Path | None = None, **overrides: Any) -> Settings:
         ConfigurationError: a name or value that can't be, in a sentence that names it.
     """
     try:
-        content = yaml.safe_load(file.read_text()) if file else None
-        settings = Settings(**((content or {}) | overrides))
-    except OSError as error:
-        raise ConfigurationError(f"The settings file can't be read: {error.strerror}.") from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"The settings file is not YAML: {error}.") from error
+        settings = Settings(**(_content(file) | overrides))
     except ValidationError as error:
         raise ConfigurationError(_sentence(error)) from error
+    except SettingsError as error:
+        raise ConfigurationError(f"A MURMURATION_… variable does not hold the JSON it should: {error}.") from error
     if not settings.data_dir.is_absolute():
         raise ConfigurationError("data_dir must be an absolute path: a replica's working directory is not yours.")
     return settings
+
+
+def _content(file: Path | None) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text("utf-8")) if file else None
+    except OSError as error:
+        raise ConfigurationError(f"The settings file can't be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"The settings file is not YAML: {error}.") from error
+    if content is not None and not (isinstance(content, dict) and all(isinstance(name, str) for name in content)):
+        raise ConfigurationError("The settings file must hold names and values, such as `asr:` and below it `model:`.")
+    return content or {}
 
 
 def _sentence(error: ValidationError) -> str:

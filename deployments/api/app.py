@@ -27,6 +27,16 @@ def build_api(services: Services) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # its redirects would be built from the caller's Host header
     )
+    attach(app, services)
+    problems.install(app)
+    for router in (tasks.router, subtitles.router, health.router, DOCS):
+        app.include_router(router)
+    app.mount("/docs/assets", StaticFiles(directory=str(files("fastapi_swagger") / "resources")))
+    return app
+
+
+def attach(app: FastAPI, services: Services) -> None:
+    """Gives the application the services that its routes find in ``app.state``."""
     app.state.services = services
     app.state.submitter = Submitter(
         services.store,
@@ -37,11 +47,6 @@ def build_api(services: Services) -> FastAPI:
         max_queued_tasks=services.settings.dispatch.max_queued_tasks,
         fetch_available=services.fetch_available,
     )
-    problems.install(app)
-    for router in (tasks.router, subtitles.router, health.router, DOCS):
-        app.include_router(router)
-    app.mount("/docs/assets", StaticFiles(directory=str(files("fastapi_swagger") / "resources")))
-    return app
 
 
 @DOCS.get("/")

@@ -16,14 +16,10 @@ from deployments.api.problems import problem, status_of_code
 from deployments.api.schemas import DeletedTask, Envelope, TaskFilter, TaskPageData, TaskRecord, record
 from deployments.api.services import Services
 from deployments.api.uploads import MAX_FORM_BYTES, RequestBody, open_body, read_form
-from pipeline.domain.task import Status, Task, TaskError
+from pipeline.domain.task import Status, TaskError
 from pipeline.errors import InvalidValue, TaskCancelled
+from pipeline.usecases.follow import wait_for_end
 from pipeline.usecases.submit import Submitter
-
-WATCH_SLICE_S = 5.0
-"""Longest single wait for news of a task, so that news that was missed is found in the database."""
-WATCH_PAUSE_S = 0.1
-"""Shortest time between two looks at the database for one waiting client."""
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
@@ -76,7 +72,7 @@ async def task_result(
     wait_s: Annotated[float, Query(ge=0, le=60, allow_inf_nan=False, description="Wait this long for the end.")] = 0.0,
 ) -> Response:
     """Read a task: its transcript once it is completed, the cause once it has failed."""
-    task = await _finished_task(services, task_id, wait_s)
+    task = await wait_for_end(services.store, services.watch, services.clock, task_id, wait_s)
     if task.status is Status.FAILED:
         cause = task.error or TaskError("internal_error", "The task failed.")
         return problem(request, status_of_code(cause.code), cause.code, cause.message)
@@ -137,20 +133,6 @@ async def retry_task(request: Request, services: ServicesNeeded, task_id: TaskId
     task = await services.store.retry(task_id)
     await services.wake()
     return answer(request, record(task, base_url(request, services)))
-
-
-async def _finished_task(services: Services, task_id: int, wait_s: float) -> Task:
-    """The task, once it is finished or the time is over."""
-    clock = services.clock
-    deadline = clock.monotonic() + wait_s
-    task = await services.store.get(task_id, include_result=True)
-    while not task.status.finished and (left_s := deadline - clock.monotonic()) > 0:
-        looked_at = clock.monotonic()
-        await services.watch(task_id, min(left_s, WATCH_SLICE_S))
-        task = await services.store.get(task_id, include_result=True)
-        if not task.status.finished and clock.monotonic() - looked_at < WATCH_PAUSE_S:
-            await clock.sleep(WATCH_PAUSE_S)
-    return task
 
 
 async def _check_engine(asked: TaskRequest, services: Services) -> None:

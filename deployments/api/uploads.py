@@ -270,9 +270,7 @@ async def _part_data(first: Any, events: AsyncIterator[_Event]) -> AsyncIterator
 
 async def _take_field(part: _PartBegin, events: AsyncIterator[_Event]) -> str:
     value = bytearray()
-    async for event in events:
-        if not isinstance(event, bytes):
-            break
+    while isinstance(event := await anext(events), bytes):
         value += event
         if len(value) > MAX_FIELD_BYTES:
             raise InvalidValue(f"The field is longer than {MAX_FIELD_BYTES:,} bytes.", part.name[:100])

@@ -7,23 +7,22 @@ any file, language and task into such a batch, and gives the encoder only as man
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from itertools import groupby
-from typing import Any
 
 import ctranslate2
 import numpy as np
 from faster_whisper import WhisperModel
 from faster_whisper.audio import pad_or_trim
 from faster_whisper.tokenizer import Tokenizer
-from faster_whisper.transcribe import get_compression_ratio, get_ctranslate2_storage, get_suppressed_tokens
+from faster_whisper.transcribe import get_ctranslate2_storage, get_suppressed_tokens
 
 from pipeline.asr.engine import FULL_WINDOW_FRAMES, Decoded, DecodeItem, Features, Samples
+from pipeline.asr.heard import Aligned, HeardRow, Raw, as_decoded, as_detection
 from pipeline.asr.models import ModelFiles
 from pipeline.domain.quality import PROMPT_TOKENS
-from pipeline.domain.transcript import LanguageDetection, Segment, Word
+from pipeline.domain.transcript import LanguageDetection
 from pipeline.errors import DecodingFailed, ModelUnavailable, ReplicaLost
 from pipeline.ports import EngineInfo
 
@@ -44,38 +43,6 @@ SHORTEST_REST_S = 1.0
 
 SHORTEST_ALIGNED_FRAMES = 2
 """One step of the encoder, which halves the frames; an alignment needs one."""
-
-Raw = dict[str, Any]
-"""A segment or word as faster-whisper's own functions pass it around."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Heard:
-    """One row of a batch after decoding."""
-
-    item: DecodeItem
-    tokenizer: Tokenizer
-    detection: LanguageDetection | None
-    tokens: list[int]
-    resume_s: float | None
-    avg_logprob: float
-    no_speech_prob: float
-    segments: list[Raw]
-
-    @property
-    def text_tokens(self) -> list[int]:
-        return [token for segment in self.segments for token in segment["tokens"] if token < self.tokenizer.eot]
-
-
-class _Aligned:
-    """Stands in for the model in ``WhisperModel.add_word_timestamps`` with an alignment that was made in a batch."""
-
-    def __init__(self, frames_per_second: int, alignment: list[Raw]) -> None:
-        self.frames_per_second = frames_per_second
-        self._alignment = alignment
-
-    def find_alignment(self, *_: object) -> list[list[Raw]]:
-        return [self._alignment]
 
 
 class FasterWhisperEngine:
@@ -197,7 +164,7 @@ class FasterWhisperEngine:
         rows = zip(items, tokenizers, detections, self._generate(encoded, prompts, items[0]), strict=True)
         heard = [self._hear(*row) for row in rows]
         self._add_words(encoded, heard)
-        return [_decoded(row, full_window=frames == FULL_WINDOW_FRAMES) for row in heard]
+        return [as_decoded(row, full_window=frames == FULL_WINDOW_FRAMES) for row in heard]
 
     def _detect(self, encoded: ctranslate2.StorageView, items: Sequence[DecodeItem]) -> list[LanguageDetection | None]:
         """Detects, on what is encoded anyway, the languages of the items that have none."""
@@ -207,7 +174,7 @@ class FasterWhisperEngine:
             return detections
         answers = self._model.model.detect_language(_rows(encoded, unknown))
         for row, answer in zip(unknown, answers, strict=True):
-            detections[row] = _detection(answer, items[row].options.languages)
+            detections[row] = as_detection(answer, items[row].options.languages)
         return detections
 
     def _tokenizer_of(self, item: DecodeItem, detection: LanguageDetection | None) -> Tokenizer:
@@ -268,7 +235,7 @@ class FasterWhisperEngine:
         tokenizer: Tokenizer,
         detection: LanguageDetection | None,
         result: ctranslate2.models.WhisperGenerationResult,
-    ) -> _Heard:
+    ) -> HeardRow:
         raw = list(result.sequences_ids[0])
         tokens, resume_s = self._closed(raw, tokenizer.timestamp_begin, item.duration_s)
         segments, _, _ = self._model._split_segments_by_timestamps(  # noqa: SLF001 - faster-whisper has no public one
@@ -281,7 +248,7 @@ class FasterWhisperEngine:
         )
         for segment in segments:
             segment["seek"] = 0
-        return _Heard(
+        return HeardRow(
             item=item,
             tokenizer=tokenizer,
             detection=detection,
@@ -314,7 +281,7 @@ class FasterWhisperEngine:
 
     # --- word times
 
-    def _add_words(self, encoded: ctranslate2.StorageView, heard: Sequence[_Heard]) -> None:
+    def _add_words(self, encoded: ctranslate2.StorageView, heard: Sequence[HeardRow]) -> None:
         """Gives the segments of items that asked for it their words; one alignment for each language and task."""
         wanted = [row for row, one in enumerate(heard) if one.item.options.word_timestamps and one.text_tokens]
 
@@ -333,10 +300,10 @@ class FasterWhisperEngine:
             for row, alignment in zip(rows, alignments, strict=True):
                 self._add_words_to(heard[row], alignment)
 
-    def _add_words_to(self, heard: _Heard, alignment: list[Raw]) -> None:
+    def _add_words_to(self, heard: HeardRow, alignment: list[Raw]) -> None:
         options = heard.item.options
         WhisperModel.add_word_timestamps(
-            _Aligned(self._model.frames_per_second, alignment),
+            Aligned(self._model.frames_per_second, alignment),
             [heard.segments],
             heard.tokenizer,
             None,
@@ -353,57 +320,6 @@ def _rows(encoded: ctranslate2.StorageView, rows: Sequence[int]) -> ctranslate2.
         return encoded
     on_host = encoded if encoded.device == "cpu" else encoded.to_device(ctranslate2.Device.cpu)
     return get_ctranslate2_storage(np.array(on_host)[list(rows)])
-
-
-def _detection(answer: Sequence[tuple[str, float]], allowed: Sequence[str]) -> LanguageDetection:
-    """The likeliest language; with an allow-list, of those in it, and the probabilities are shares among them."""
-    candidates = [(token[2:-2], probability) for token, probability in answer]
-    if allowed:
-        candidates = [(language, probability) for language, probability in candidates if language in allowed]
-        total = sum(probability for _, probability in candidates) or 1.0
-        candidates = [(language, probability / total) for language, probability in candidates]
-    return LanguageDetection(*candidates[0], all_probabilities=tuple(candidates))
-
-
-def _decoded(heard: _Heard, *, full_window: bool) -> Decoded:
-    text: str = heard.tokenizer.decode(heard.tokens).strip()
-    compression_ratio = get_compression_ratio(text)
-    return Decoded(
-        text=text,
-        segments=tuple(_segments(heard, compression_ratio)),
-        temperature=heard.item.temperature,
-        avg_logprob=heard.avg_logprob,
-        compression_ratio=compression_ratio,
-        no_speech_prob=heard.no_speech_prob,
-        language=heard.tokenizer.language_code,
-        detection=heard.detection,
-        full_window=full_window,
-        resume_s=heard.resume_s,
-    )
-
-
-def _segments(heard: _Heard, compression_ratio: float) -> Iterator[Segment]:
-    for raw in heard.segments:
-        yield Segment(
-            id=0,
-            seek=0,
-            start=float(raw["start"]),
-            end=float(raw["end"]),
-            text=heard.tokenizer.decode(raw["tokens"]),
-            tokens=tuple(raw["tokens"]),
-            temperature=heard.item.temperature,
-            avg_logprob=heard.avg_logprob,
-            compression_ratio=compression_ratio,
-            no_speech_prob=heard.no_speech_prob,
-            words=_words(raw) if heard.item.options.word_timestamps else None,
-        )
-
-
-def _words(raw: Raw) -> tuple[Word, ...]:
-    return tuple(
-        Word(float(word["start"]), float(word["end"]), word["word"], float(word["probability"]))
-        for word in raw.get("words", ())
-    )
 
 
 def _translated(error: RuntimeError) -> Exception:

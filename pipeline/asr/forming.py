@@ -12,7 +12,7 @@ COMPANY_SLACK = 0.25
 
 
 TOLERATED_WASTE = 0.05
-"""Share of a batch's seconds by which it may be dearer than its parts apart; the predictions are no better than that."""
+"""Share by which a batch may be dearer than its parts apart; the predictions are no better than that."""
 
 
 class Candidate(Protocol):

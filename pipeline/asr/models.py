@@ -32,9 +32,6 @@ MARKER_FILE = "verified.json"
 JOIN_TIMEOUT_S = 300.0
 """How long a process waits for another one that is joining the same weights."""
 
-HUB_TIMEOUT_S = "10"
-"""How long one request to the hub may stay silent, unless the environment says otherwise."""
-
 _BLOCK = 1 << 20
 
 
@@ -221,9 +218,7 @@ _INSTALLED = {
 
 
 def _from_hub(name: str, *, download: bool) -> Path:
-    for variable in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
-        os.environ.setdefault(variable, HUB_TIMEOUT_S)
-    # Read here, after the time limits are set, and because a model that is installed needs no hub.
+    # Imported late: a model that is installed needs no hub. The hub's own limit is 10 s of silence a request.
     from faster_whisper.utils import download_model
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -236,6 +231,8 @@ def _from_hub(name: str, *, download: bool) -> Path:
         raise _unavailable(name, "is neither a known model, nor a folder, nor a Hugging Face id") from error
     except HfHubHTTPError as error:
         raise _unavailable(name, "is not on the Hugging Face hub, or not for everyone") from error
+    except ConnectionError as error:
+        raise _unavailable(name, "is not on this machine, and the Hugging Face hub could not be reached") from error
     except OSError as error:
         raise _unavailable(name, "could not be downloaded from the Hugging Face hub") from error
 

@@ -117,7 +117,8 @@ class LocalTranscriber:
     async def _answers(self, running: _RunningUnit) -> AsyncGenerator[Sequence[Answer]]:
         """Batches of the unit's chunks, in the order that its options demand."""
         unit = running.unit
-        tokens, language = unit.previous_tokens, unit.language
+        # Detecting on every chunk goes before any language that is known, as in faster-whisper.
+        tokens, language = unit.previous_tokens, None if unit.options.multilingual else unit.language
         waiting = list(unit.chunks)
         while waiting:
             chunks = waiting[: self._releasable(unit, language)]

@@ -11,6 +11,9 @@ from pipeline.domain.speech import Samples, Scores
 CONTEXT_SAMPLES = 64
 """Each frame is judged together with the end of the one before (Silero VAD at 16 kHz)."""
 
+FRAMES_PER_CALL = 64
+"""More frames in one call of the model cost memory (960: 35 MB) and save no time."""
+
 STATE_SHAPE = (1, 1, 128)
 """Of the recurrent layer's hidden and cell state."""
 
@@ -34,8 +37,11 @@ class SileroVad:
         Args:
             frames: shape ``(frames, 512)``, following those of the call before.
         """
-        if not len(frames):
-            return np.empty(0, np.float32)
+        starts = range(0, len(frames), FRAMES_PER_CALL)
+        heard = [self._listen(frames[start : start + FRAMES_PER_CALL]) for start in starts]
+        return np.concatenate([np.empty(0, np.float32), *heard])
+
+    def _listen(self, frames: Samples) -> Scores:
         audio = frames.astype(np.float32) / 32768.0
         ends = audio[:, -CONTEXT_SAMPLES:]
         before = np.concatenate([self._context, ends[:-1]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Executor
 from contextvars import copy_context
 from typing import ParamSpec, TypeVar
 
@@ -12,13 +13,18 @@ T = TypeVar("T")
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Runs the function in a worker thread.
+    """Runs the function in one of the event loop's worker threads; see ``in_worker``."""
+    return await in_worker(None, function, *args, **kwargs)
 
-    Unlike ``asyncio.to_thread``, a cancelled caller waits for the thread to return before it goes on, so that nobody
-    closes a file that is still being read or written. The function must therefore be short: one block at a time.
+
+async def in_worker(worker: Executor | None, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Runs the function in a thread of the worker's, or of the event loop's if there is none.
+
+    Unlike with ``asyncio.to_thread``, a cancelled caller waits for the thread to return before it goes on, so that
+    nobody closes a file that is still being read or written. The function must therefore be short: one block at a time.
     """
     context = copy_context()
-    future = asyncio.get_running_loop().run_in_executor(None, lambda: context.run(function, *args, **kwargs))
+    future = asyncio.get_running_loop().run_in_executor(worker, lambda: context.run(function, *args, **kwargs))
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:

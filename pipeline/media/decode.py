@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Any, BinaryIO
@@ -60,12 +59,8 @@ class AudioDecoder:
             NoAudioStream: no sound in it.
             MediaTooLong: longer than the limit; raised when the limit is reached.
         """
-        try:
-            with closing(_open(self._file)) as container:
-                yield from self._decode(container)
-        finally:
-            # Resamplers hold on to memory until they are collected (github.com/SYSTRAN/faster-whisper/issues/390).
-            gc.collect()
+        with closing(_open(self._file)) as container:
+            yield from self._decode(container)
 
     def _decode(self, container: Any) -> Iterator[Samples]:
         stream = _audio_stream(container)
@@ -102,6 +97,8 @@ class AudioDecoder:
                 packet = next(packets, None)
             except av.error.FFmpegError:
                 self._broken = True
+                return
+            except IndexError:  # PyAV, at the end, on a stream that a damaged file began in its middle
                 return
             if packet is None:
                 return

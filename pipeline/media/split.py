@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -12,7 +13,7 @@ from pipeline.domain.chunking import ChunkPlanner, PackedSpans
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.speech import UNBOUNDED, Framer, Samples, SpeechRules, requested_spans
 from pipeline.errors import MediaUndecodable
-from pipeline.media.blocking import in_thread
+from pipeline.media.blocking import in_worker
 from pipeline.media.decode import AudioDecoder
 from pipeline.media.speech import DetectedSpeech, RequestedSpeech, SpeechFinder, VoiceActivity
 from pipeline.ports import MediaStore, SplitDone, SplitPart, SplitRequest
@@ -63,18 +64,18 @@ class StreamingSplitter:
             StorageFull: no room for the prepared audio.
         """
         preparation = _Preparation(_Parts(request, self._split.part_s))
-        try:
-            await in_thread(self._begin, preparation, request)
-            while True:
-                prepared = await in_thread(preparation.advance)
-                if prepared is not None:
-                    key = part_key(request.media_prefix, prepared.part.part)
-                    await self._store.write(key, _in_blocks(prepared.pcm))
-                    yield prepared.part
-                if preparation.done:
-                    break
-        finally:
-            await in_thread(preparation.close)
+        # One thread for the whole recording: each thread's heap would keep blocks of its own (50 MB over an hour).
+        with ThreadPoolExecutor(1, "split") as worker:
+            try:
+                await in_worker(worker, self._begin, preparation, request)
+                while not preparation.done:
+                    prepared = await in_worker(worker, preparation.advance)
+                    if prepared is not None:
+                        key = part_key(request.media_prefix, prepared.part.part)
+                        await self._store.write(key, _in_blocks(prepared.pcm))
+                        yield prepared.part
+            finally:
+                await in_worker(worker, preparation.close)
         yield SplitDone(
             duration_s=to_seconds(preparation.total),
             truncated=preparation.truncated,

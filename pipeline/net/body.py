@@ -104,14 +104,11 @@ class _Inflater:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         self._untouched = False
-        more = True
-        while data or more:
+        while data:
             if self._member.eof:
                 self._member = self._new_member()
             block = self._member.decompress(data, BLOCK_BYTES)
             data = self._member.unconsumed_tail or self._member.unused_data
-            # A full block may have left output behind although the input is used up.
-            more = len(block) == BLOCK_BYTES and not self._member.eof
             if block:
                 yield block
 

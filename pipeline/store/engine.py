@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -98,12 +98,15 @@ def single_connection_engine(url: URL, busy_timeout_s: float) -> AsyncEngine:
 class Database:
     """Runs functions over a connection, each in a transaction of its own.
 
+    A call that is cancelled returns at once, but its transaction goes on and may be committed.
+
     Args:
         url: from ``parse_url``.
         busy_timeout_s: how long a statement waits for a lock.
     """
 
     def __init__(self, url: URL, busy_timeout_s: float) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
         if url.get_backend_name() in MYSQL_DIALECTS:
             self._writer = self._reader = _mysql_engine(url, busy_timeout_s)
             return
@@ -117,9 +120,7 @@ class Database:
         self, work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Runs ``work(connection, …)`` without changing anything. Raises ``DatabaseUnavailable``."""
-        with named_failures():
-            async with self._reader.connect() as connection:
-                return await work(connection, *args, **kwargs)
+        return await self._to_its_end(self._read(work, *args, **kwargs))
 
     async def write(
         self, work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
@@ -128,6 +129,35 @@ class Database:
 
         Raises ``DatabaseUnavailable``. After a connection that broke in mid-commit nobody knows whether it happened.
         """
+        return await self._to_its_end(self._write(work, *args, **kwargs))
+
+    async def close(self) -> None:
+        """Lets go of every connection, once what still runs has ended."""
+        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._writer.dispose()
+        await self._reader.dispose()
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs a transaction to its end even where its caller is cancelled.
+
+        One that is torn off keeps SQLite's lock from every process for as long as a cursor of it is not collected: a
+        connection that is closed under an open statement lives on (https://www.sqlite.org/c3ref/close.html).
+        """
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return await asyncio.shield(task)
+
+    async def _read(
+        self, work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        with named_failures():
+            async with self._reader.connect() as connection:
+                return await work(connection, *args, **kwargs)
+
+    async def _write(
+        self, work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         with named_failures():
             for attempt in range(1, TRANSACTION_ATTEMPTS):
                 try:
@@ -137,11 +167,6 @@ class Database:
                         raise
                     await asyncio.sleep(random.random() * 0.02 * attempt)  # noqa: S311  # jitter is no secret
             return await self._transaction(work, *args, **kwargs)
-
-    async def close(self) -> None:
-        """Lets go of every connection."""
-        await self._writer.dispose()
-        await self._reader.dispose()
 
     async def _transaction(
         self, work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
@@ -208,12 +233,11 @@ def _sqlite_engine(url: URL, busy_timeout_s: float, begin: str, **pool: Any) -> 
     )
 
     def prepare(connection: Any, _record: object) -> None:
-        cursor = connection.cursor()
-        # WAL: readers and the writer don't wait for each other. NORMAL: a crash of the process loses nothing, one of
-        # the machine at most the last transactions (https://www.sqlite.org/pragma.html#pragma_synchronous).
-        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
+        try:
+            _set_pragmas(connection)
+        except BaseException:
+            connection.close()  # the pool forgets a connection that was never ready
+            raise
 
     def start(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
@@ -221,3 +245,17 @@ def _sqlite_engine(url: URL, busy_timeout_s: float, begin: str, **pool: Any) -> 
     event.listen(engine.sync_engine, "connect", prepare)
     event.listen(engine.sync_engine, "begin", start)
     return engine
+
+
+def _set_pragmas(connection: Any) -> None:
+    """Sets up a fresh SQLite connection.
+
+    WAL: readers and the writer don't wait for each other. NORMAL: a crash of the process loses nothing, one of the
+    machine at most the last transactions (https://www.sqlite.org/pragma.html#pragma_synchronous).
+    """
+    cursor = connection.cursor()
+    try:
+        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+    finally:
+        cursor.close()

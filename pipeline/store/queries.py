@@ -6,19 +6,23 @@ SQLAlchemy: there a writing transaction has the whole database to itself from it
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     CompoundSelect,
     Delete,
     Insert,
+    Integer,
     Select,
     Table,
     Update,
     and_,
+    bindparam,
     case,
     delete,
     func,
@@ -31,6 +35,7 @@ from sqlalchemy import (
 
 from pipeline.domain.task import Status
 from pipeline.ports import Lease, TaskQuery
+from pipeline.store.engine import UtcDateTime
 from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, IDEMPOTENCY_KEYS, OUTBOX, PARTS, TASKS, TRANSCRIPTS
 
 QUEUED, PROCESSING = Status.QUEUED.value, Status.PROCESSING.value
@@ -165,18 +170,19 @@ def forget_expired_key(key_sha256: str, now: datetime) -> Delete:
 # --- the run of a task ------------------------------------------------------------------------------------------------
 
 
-def claim_candidates(ranks: Iterable[int], now: datetime, max_attempts: int, depth: int) -> CompoundSelect[Any]:
-    """The first tasks of every rank that may be claimed, up to ``depth`` of each kind.
+@cache
+def claim_candidates(ranks: frozenset[int]) -> CompoundSelect[Any]:
+    """The first tasks of each rank that may be claimed; parameters ``now``, ``max_attempts``, ``depth`` of each kind.
 
     Within a rank ageing changes nothing, so each branch walks an index in its order and stops; how the branches
-    interleave is ``claim_order``'s to say. Nothing is locked yet.
+    interleave is ``claim_order``'s to say. Nothing is locked yet. Built once: it is the longest and the most frequent.
     """
-    columns = (TASKS.c.id, TASKS.c.priority_rank, TASKS.c.created_at)
+    now, max_attempts = bindparam("now", type_=UtcDateTime()), bindparam("max_attempts", type_=Integer())
     branches = [
-        select(*columns)
+        select(TASKS.c.id, TASKS.c.priority_rank, TASKS.c.created_at)
         .where(TASKS.c.priority_rank == rank, condition)
         .order_by(TASKS.c.created_at, TASKS.c.id)
-        .limit(depth)
+        .limit(bindparam("depth", type_=Integer()))
         .subquery()
         for rank in sorted(ranks)
         for condition in (_due(now), _abandoned(now, max_attempts))
@@ -353,11 +359,11 @@ def _tasks(*, with_result: bool) -> Select[Any]:
     return select(TASKS, TRANSCRIPTS.c.transcript).outerjoin(TRANSCRIPTS, TRANSCRIPTS.c.task_id == TASKS.c.id)
 
 
-def _due(now: datetime) -> ColumnElement[bool]:
+def _due(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
     return and_(TASKS.c.status == QUEUED, or_(TASKS.c.available_at.is_(None), TASKS.c.available_at <= now))
 
 
-def _abandoned(now: datetime, max_attempts: int) -> ColumnElement[bool]:
+def _abandoned(now: datetime | BindParameter[datetime], max_attempts: int | BindParameter[int]) -> ColumnElement[bool]:
     return and_(TASKS.c.status == PROCESSING, TASKS.c.lease_expires_at < now, TASKS.c.attempts < max_attempts)
 
 

@@ -26,7 +26,8 @@ async def candidates(
     connection: AsyncConnection, ranks: Collection[int], now: datetime, max_attempts: int, limit: int, ageing_s: float
 ) -> list[int]:
     """Ids of tasks that may be claimed, in the order of the claim; more than ``limit``, so that losing some is fine."""
-    rows = await connection.execute(queries.claim_candidates(ranks, now, max_attempts, limit + LOOKAHEAD))
+    values = {"now": now, "max_attempts": max_attempts, "depth": limit + LOOKAHEAD}
+    rows = await connection.execute(queries.claim_candidates(frozenset(ranks)), values)
     return [
         row.id
         for row in sorted(rows, key=lambda row: claim_order(row.id, row.priority_rank, row.created_at, now, ageing_s))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Annotated
 
 from annotated_types import Ge, Le
@@ -113,8 +113,9 @@ def karaoke_frames(cues: Iterable[Cue]) -> list[Cue]:
 
 
 def _frames(cue: Cue) -> Iterator[Cue]:
-    starts = [min(max(round(piece.start_s * 1000), cue.start_ms), cue.end_ms) for piece in cue.pieces]
-    for index, (start, end) in enumerate(pairwise([cue.start_ms, *starts[1:], cue.end_ms])):
+    begun = (min(round(piece.start_s * 1000), cue.end_ms) for piece in cue.pieces[1:])
+    starts = [*accumulate(begun, max, initial=cue.start_ms), cue.end_ms]  # each word from the last one's start at least
+    for index, (start, end) in enumerate(pairwise(starts)):
         if start < end:
             yield replace(cue, start_ms=start, end_ms=end, spoken=index)
 
@@ -241,5 +242,5 @@ def _spans(groups: Sequence[Sequence[Piece]], duration_ms: int, style: CueStyle)
 
 
 def _end_ms(group: Sequence[Piece], start_ms: int, style: CueStyle) -> int:
-    end_ms = round(group[-1].end_s * 1000)
+    end_ms = round(max(piece.end_s for piece in group) * 1000)
     return end_ms if style.max_duration_s is None else min(end_ms, start_ms + int(style.max_duration_s * 1000))

@@ -209,8 +209,6 @@ class CallbackCourier:
     async def _recorded(self, message: OutboxMessage, attempt: DeliveryAttempt) -> bool:
         try:
             await self._store.record_delivery(message, attempt)
-        except TaskNotFound:
-            return True  # deleted in the meantime, and its callback with it
         except DatabaseUnavailable:
             return False
         return True

@@ -71,6 +71,7 @@ class Dispatcher:
     ) -> None:
         self._owner = owner
         self._store = store
+        self._media = media
         self._clock = clock
         self._settings = settings.dispatch
         self._lease = timedelta(seconds=settings.dispatch.lease_duration_s)
@@ -115,8 +116,7 @@ class Dispatcher:
         changed = asyncio.Event()
         self._watchers[task_id].add(changed)
         try:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), timeout_s)
+            await _wait(changed, timeout_s)
         finally:
             self._watchers[task_id].discard(changed)
             if not self._watchers[task_id]:
@@ -155,8 +155,7 @@ class Dispatcher:
         while True:
             self._work.clear()
             await self._survive_outage(self._claim_all)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._work.wait(), self._settings.poll_s)
+            await _wait(self._work, self._settings.poll_s)
 
     async def _heartbeat_loop(self) -> None:
         while True:
@@ -225,7 +224,6 @@ class Dispatcher:
 
     def _sum_up(self, task: Task, attempt: Attempt) -> None:
         log_attempt(task, attempt.stage_s, attempt.audio_s)
-        self._metrics.count("audio_seconds", attempt.audio_s)
         for stage, seconds in attempt.stage_s.items():
             self._metrics.observe("stage_seconds", seconds, stage=stage)
         if task.status.finished:
@@ -243,7 +241,10 @@ class Dispatcher:
         delay_s = None if final else self._backoff.delay_s(task.attempts, random.random)
         retry_at = None if delay_s is None else self._clock.now() + timedelta(seconds=delay_s)
         try:
-            return await self._store.fail(Lease(task.id, task.fence), reason, retry_at)
+            ended = await self._store.fail(Lease(task.id, task.fence), reason, retry_at)
+            if isinstance(error, MediaError):  # no retry will ever make sense of it
+                await self._media.delete_prefix(task.media_prefix)
+            return ended
         except (LeaseLost, DatabaseUnavailable) as lost:
             logger.warning("the failure could not be noted: %s", lost, extra={"task_id": task.id})
             return None
@@ -268,6 +269,13 @@ class Dispatcher:
         while len(self._finished) > REMEMBERED:
             self._finished.popitem(last=False)
         self._announce(task_id)
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    """Until the event or the timeout. Not by ``wait_for``, which on Python 3.11 can swallow a cancellation."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
 
 
 def _task_error(error: Exception, attempts: int, max_attempts: int) -> TaskError:

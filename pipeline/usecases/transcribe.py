@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 
 Deliver = Callable[[Sequence[ChunkResult]], Awaitable[None]]
 
-CAPACITY_REFRESH_S = 2.0
-"""How often the number of replicas is looked up."""
+STARTING_REFRESH_S, WORKING_REFRESH_S, IDLE_REFRESH_S = 1.0, 5.0, 15.0
+"""How often the number of replicas is looked up; asking Serve takes some 50 ms of CPU time."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -160,7 +160,13 @@ class ChunkScheduler:
             except MurmurationError as error:
                 logger.warning("the replicas can't be asked: %s", error)
             self._wake.set()
-            await self._clock.sleep(CAPACITY_REFRESH_S)
+            await self._clock.sleep(self._refresh_s)
+
+    @property
+    def _refresh_s(self) -> float:
+        if self.engine is None:
+            return STARTING_REFRESH_S
+        return WORKING_REFRESH_S if self._decodings else IDLE_REFRESH_S
 
     async def _look_at_replicas(self) -> None:
         replicas = await self._transcriber.replica_count()

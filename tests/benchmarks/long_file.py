@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests import speech
-from tests.benchmarks.accuracy import count_errors
+from tests.benchmarks.accuracy import count_errors, distances
 from tests.benchmarks.arguments import contenders, parser
 from tests.benchmarks.client import Service
 from tests.benchmarks.processes import Usage, Watch
@@ -81,11 +81,6 @@ def present(title: str, joined: speech.Joined, language: str, runs: dict[str, Ru
         "p95",
     ]
     report(title, headers, rows)
-
-
-def distances(placements: Sequence[speech.Placement], spans: Sequence[tuple[float, float]]) -> list[float]:
-    """For each placed sample, seconds from its first audible moment to the nearest start of a segment."""
-    return [min((abs(start_s - placement.start_s) for start_s, _ in spans), default=1e9) for placement in placements]
 
 
 def present_processes(usages: Sequence[Usage]) -> None:

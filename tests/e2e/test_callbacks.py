@@ -88,7 +88,7 @@ class Service:
 async def eventually(look: Callable[[], Awaitable[T | None]]) -> T:
     """What ``look`` finds, as soon as it finds something."""
     async with asyncio.timeout(10):
-        while (found := await look()) is None:  # noqa: ASYNC110 - a table and a socket set no event
+        while (found := await look()) is None:
             await asyncio.sleep(0.01)
         return found
 

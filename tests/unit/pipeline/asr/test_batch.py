@@ -283,7 +283,9 @@ def test_figures_are_measured_and_told(start, submission):
 
 def test_retries_are_counted_by_reason(start, submission):
     metrics = RecordingMetrics()
-    engine = FakeEngine(result=lambda item, decoded: replace(decoded, compression_ratio=1.0 if item.full_window else 9.0))
+    engine = FakeEngine(
+        result=lambda item, decoded: replace(decoded, compression_ratio=1.0 if item.full_window else 9.0)
+    )
     batcher = start(engine, metrics=metrics)
     outcomes(batcher.submit([submission()]))
     assert batcher.stats().retries == 1

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import pytest
@@ -93,7 +94,7 @@ embeddings = st.sampled_from(
 
 
 @given(st.ip_addresses(v=4), embeddings)
-def test_an_embedded_address_is_judged_as_itself(v4: IPv4Address, embed) -> None:
+def test_an_embedded_address_is_judged_as_itself(v4: IPv4Address, embed: Callable[[IPv4Address], IPv6Address]) -> None:
     assert unwrapped(embed(v4)) == (v4,)
     assert is_public(embed(v4)) is is_public(v4)
 

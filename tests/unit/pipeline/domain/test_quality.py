@@ -51,9 +51,7 @@ def test_without_a_log_prob_threshold_the_no_speech_probability_decides_alone():
 
 
 def test_a_threshold_of_none_is_off():
-    options = TranscriptionOptions(
-        compression_ratio_threshold=None, log_prob_threshold=None, no_speech_threshold=None
-    )
+    options = TranscriptionOptions(compression_ratio_threshold=None, log_prob_threshold=None, no_speech_threshold=None)
     awful = Tried(text=LOOPED, avg_logprob=-9.0, compression_ratio=99.0, no_speech_prob=1.0)
     assert judge(awful, options) is Verdict.ACCEPT
 

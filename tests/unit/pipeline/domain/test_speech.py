@@ -45,7 +45,7 @@ def in_blocks(items: list[float], sizes: list[int]) -> list[list[float]]:
     return blocks
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     probabilities=probability_runs,
     rest=st.integers(0, FRAME_SAMPLES - 1),

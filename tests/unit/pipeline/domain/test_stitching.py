@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,7 +60,9 @@ def test_a_language_that_was_asked_for_is_certain():
     assert (info.language, info.language_probability, info.all_language_probs) == ("de", 1.0, None)
 
 
-@pytest.mark.parametrize(("results", "language", "expected"), [([], "ja", "ja"), ([result(0)], None, "de"), ([], None, "")])
+@pytest.mark.parametrize(
+    ("results", "language", "expected"), [([], "ja", "ja"), ([result(0)], None, "de"), ([], None, "")]
+)
 def test_without_a_detection_the_language_is_what_is_known(results, language, expected):
     assert stitch(results, OPTIONS, 0.0, language=language).info.language == expected
 
@@ -83,4 +87,4 @@ def test_segments_never_overlap_nor_leave_the_recording_nor_lose_text(spans, dur
     assert [one.id for one in segments] == list(range(1, len(segments) + 1))
     assert len(segments) == sum(map(len, spans))
     assert all(0 <= one.start <= one.end <= duration_s for one in segments)
-    assert all(earlier.end <= later.start for earlier, later in zip(segments, segments[1:], strict=False))
+    assert all(earlier.end <= later.start for earlier, later in pairwise(segments))

@@ -58,7 +58,11 @@ times = st.floats(0, 40).map(lambda time: round(time, 2))
 @given(chunks(), st.lists(times, min_size=2, max_size=12).map(sorted), st.booleans())
 def test_nothing_leaves_the_chunk_and_order_is_kept(chunk, edges, with_words):
     said = [
-        segment(start, end, *([Word(start, (start + end) / 2, "a", 0.5), Word((start + end) / 2, end, "b", 0.5)] * with_words))
+        segment(
+            start,
+            end,
+            *([Word(start, (start + end) / 2, "a", 0.5), Word((start + end) / 2, end, "b", 0.5)] * with_words),
+        )
         for start, end in zip(edges[::2], edges[1::2], strict=False)
     ]
     placed = place(chunk, said)

@@ -108,6 +108,17 @@ async def test_nothing_is_kept_between_requests(client: GuardedClient, receiver:
     assert "cookie" not in receiver.requests[1].headers
 
 
+async def test_no_name_is_given_the_connection_of_another(client: GuardedClient, receiver: LocalReceiver) -> None:
+    async def stay(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        await answers(200, b"hello", {"Connection": "keep-alive"})(request, writer)
+        await asyncio.sleep(30)  # a second request on this connection would wait as long
+
+    receiver.behaviours["/"] = stay
+
+    for host in ("a.example", "b.example", "a.example"):
+        assert await fetch(client, receiver.url("/", host), deadline_s=1) == b"hello"
+
+
 async def test_the_environment_has_no_say(
     client: GuardedClient, receiver: LocalReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

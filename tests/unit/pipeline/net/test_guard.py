@@ -9,7 +9,7 @@ from pipeline.testing.net import ScriptedResolver, ScriptedTransport
 PUBLIC = "93.184.216.34"
 PUBLIC_V6 = "2606:2800:220:1:248:1893:25c8:1946"
 
-NAMES = {
+NAMES: dict[str, list[list[str]]] = {
     "media.example": [[PUBLIC]],
     "two.example": [[PUBLIC_V6, PUBLIC]],
     "localhost": [["127.0.0.1"]],

@@ -16,6 +16,7 @@ from pipeline.outbound.callback import WebhookSender, retry_after_s, verdict_of
 from pipeline.ports import CallbackAnswer, OutboxMessage, Verdict
 from pipeline.settings import CallbackSettings, NetworkSettings
 from pipeline.testing.net import (
+    Behaviour,
     LocalReceiver,
     LoopbackTransport,
     ReceivedRequest,
@@ -151,6 +152,20 @@ async def test_of_a_megabyte_only_the_beginning_is_read_and_kept(receiver: Local
     assert answer == CallbackAnswer(Verdict.DELIVERED, 200, "ä" * 512)
 
 
+async def test_an_answer_without_end_is_left_after_its_beginning(receiver: LocalReceiver) -> None:
+    async def go_on(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+        writer.write(head(500, {}))
+        while True:
+            writer.write(b"x" * 1000)
+            await writer.drain()
+
+    receiver.behaviours["/"] = go_on
+
+    answer = await deliver(receiver.url("/", "public.example"), timeout_s=1.0)
+
+    assert answer == CallbackAnswer(Verdict.RETRY, 500, "x" * 512)
+
+
 async def test_what_a_private_host_says_is_not_kept(receiver: LocalReceiver) -> None:
     receiver.behaviours["/"] = answers(500, b"password: swordfish")
 
@@ -193,7 +208,7 @@ async def closes(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None
     ("behaviour", "message"),
     [(silent, "public.example did not answer in time."), (closes, "public.example broke off, or does not speak HTTP.")],
 )
-async def test_no_answer_is_tried_again(receiver: LocalReceiver, behaviour, message: str) -> None:
+async def test_no_answer_is_tried_again(receiver: LocalReceiver, behaviour: Behaviour, message: str) -> None:
     receiver.behaviours["/"] = behaviour
 
     answer = await deliver(receiver.url("/", "public.example"), timeout_s=0.1)

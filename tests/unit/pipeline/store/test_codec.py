@@ -11,7 +11,7 @@ from pipeline.domain.transcript import ChunkResult, LanguageDetection, Segment, 
 from pipeline.store import codec
 
 FLOATS = st.floats(allow_nan=False)
-TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
 WORDS = st.builds(Word, FLOATS, FLOATS, TEXTS, FLOATS)
 SEGMENTS = st.builds(
     Segment,

@@ -42,6 +42,12 @@ MOMENTS = st.floats(0, 100, allow_nan=False)
 
 
 @st.composite
+def timed_words(draw: st.DrawFn, word: str) -> Word:
+    start, end = sorted((draw(MOMENTS), draw(MOMENTS)))
+    return Word(start, end, f" {word}", 1.0)
+
+
+@st.composite
 def transcripts(draw: st.DrawFn) -> Transcript:
     """Any transcript, the impossible included: out of order, overlapping, past the end, without duration."""
     segments = []
@@ -49,10 +55,7 @@ def transcripts(draw: st.DrawFn) -> Transcript:
         start, end = sorted((draw(MOMENTS), draw(MOMENTS)))
         words = None
         if draw(st.booleans()):
-            words = tuple(
-                Word(*sorted((draw(MOMENTS), draw(MOMENTS))), word=f" {word}", probability=1.0)
-                for word in text.split()[:20]
-            )
+            words = tuple(draw(timed_words(word)) for word in text.split()[:20])
         segments.append(segment(start, end, text, words))
     return transcript(*segments, duration=draw(st.one_of(MOMENTS, st.just(0.0), st.floats(0, 0.05))))
 
@@ -79,7 +82,7 @@ def test_lines_fit(heard: Transcript, style: CueStyle) -> None:
     for cue in shape_cues(heard, style):
         lines = cue.text.split("\n")
         assert len(lines) <= style.max_lines
-        assert all(line == line.strip() and 0 < width_of(line) or not width_of(line) for line in lines)
+        assert all((line == line.strip() and width_of(line) > 0) or not width_of(line) for line in lines)
         assert all(width_of(line) <= style.max_line_width for line in lines)
         if style.max_duration_s is not None:
             assert cue.end_ms - cue.start_ms <= style.max_duration_s * 1000
@@ -88,9 +91,7 @@ def test_lines_fit(heard: Transcript, style: CueStyle) -> None:
 @given(transcripts(), STYLES)
 def test_no_text_is_lost_where_there_is_time_to_show_it(heard: Transcript, style: CueStyle) -> None:
     heard = replace(heard, info=replace(heard.info, duration=100.0))
-    said = "".join(
-        "".join((word.word for word in item.words) if item.words else item.text) for item in heard.segments
-    )
+    said = "".join("".join((word.word for word in item.words) if item.words else item.text) for item in heard.segments)
     shown = "".join(cue.text for cue in shape_cues(heard, style))
     assert "".join(shown.split()) == "".join(said.split())
 
@@ -174,6 +175,12 @@ def test_a_karaoke_frame_a_word() -> None:
         (2, 400, 800, 1),
         (3, 800, 1200, 2),
     ]
+
+
+def test_words_out_of_order_do_not_turn_time_back() -> None:
+    words = (Word(0.0, 1.0, " one", 1.0), Word(2.0, 3.0, " two", 1.0), Word(1.0, 1.5, " three", 1.0))
+    frames = karaoke_frames(shape_cues(transcript(segment(0.0, 3.0, "one two three", words)), CueStyle()))
+    assert times(frames) == [(0, 2000), (2000, 3000)]
 
 
 @given(transcripts())

@@ -17,7 +17,7 @@ from pipeline.testing.clock import ManualClock
 from pipeline.testing.metrics import RecordingMetrics
 from pipeline.testing.net import FakeCallbackSender
 from pipeline.testing.store import MemoryTaskStore
-from pipeline.usecases.deliver_callback import MAX_RETRY_AFTER_S, PER_HOST, CallbackCourier, retry_delay_s
+from pipeline.usecases.deliver_callback import IN_HAND, MAX_RETRY_AFTER_S, PER_HOST, CallbackCourier, retry_delay_s
 
 RANKS = [priority.rank for priority in Priority]
 UP = "http://up.example/hook"
@@ -232,6 +232,25 @@ async def test_what_waited_too_long_for_its_turn_stays_in_the_outbox() -> None:
     assert len(world.sender.sent) == PER_HOST
     world.clock.advance(world.settings.timeout_s + 10)
     assert await world.courier.run_once() == 3
+
+
+async def test_a_backlog_is_taken_in_portions_and_worked_off_without_a_pause() -> None:
+    world = World()
+    world.sender.held[UP] = asyncio.Event()
+    for _ in range(IN_HAND + 100):
+        await world.finished_task(UP)
+
+    async with Running(world):
+        assert len(await world.due()) == 100
+        world.courier.wake()
+        await settle()
+        assert len(await world.due()) == 100
+
+        world.sender.held[UP].set()
+        for _ in range(20):
+            await settle()
+
+        assert len(world.sender.sent) == IN_HAND + 100
 
 
 async def test_two_couriers_share_the_work() -> None:

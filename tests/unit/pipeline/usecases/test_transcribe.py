@@ -97,7 +97,7 @@ async def test_a_poisonous_chunk_fails_its_own_task_and_no_other() -> None:
         poisoned, innocent = Job(1), Job(2)
         start(scheduler, poisoned, made_chunks(8))
         start(scheduler, innocent, made_chunks(30))
-        with pytest.raises(AttemptsExhausted, match="30.0 s to 40.0 s"):
+        with pytest.raises(AttemptsExhausted, match=r"30\.0 s to 40\.0 s"):
             await poisoned.done()
         scheduler.close(1)
         assert await innocent.done() == list(range(30))

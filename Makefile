@@ -1,0 +1,34 @@
+# What people and .ci/run call. Every target needs `pip install -e '.[embedded,dev]'`.
+
+URL ?= http://127.0.0.1:8000
+
+.PHONY: all format lint types layers unit test bench
+
+all: lint types layers test
+
+format: ## rewrites
+	ruff format .
+	ruff check --fix .
+
+lint: ## only looks
+	ruff format --check .
+	ruff check .
+
+types:
+	mypy
+
+layers:
+	lint-imports
+
+unit:
+	pytest tests/unit
+
+test:
+	pytest
+
+bench: ## by hand: startup starts a service of its own, the others measure the one that runs at $(URL)
+	python -m tests.benchmarks.startup
+	python -m tests.benchmarks.latency --url $(URL)
+	python -m tests.benchmarks.throughput --url $(URL)
+	python -m tests.benchmarks.long_file --url $(URL)
+	python -m tests.benchmarks.urgent --url $(URL)

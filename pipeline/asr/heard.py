@@ -1,0 +1,99 @@
+"""What comes out of one row of a Whisper batch, between faster-whisper's functions and our own values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from faster_whisper.tokenizer import Tokenizer
+from faster_whisper.transcribe import get_compression_ratio
+
+from pipeline.asr.engine import Decoded, DecodeItem
+from pipeline.domain.transcript import LanguageDetection, Segment, Word
+
+Raw = dict[str, Any]
+"""A segment or word as faster-whisper's own functions pass it around."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeardRow:
+    """One row of a batch after decoding."""
+
+    item: DecodeItem
+    tokenizer: Tokenizer
+    detection: LanguageDetection | None
+    tokens: list[int]
+    resume_s: float | None
+    avg_logprob: float
+    no_speech_prob: float
+    segments: list[Raw]
+
+    @property
+    def text_tokens(self) -> list[int]:
+        """The tokens without timestamps."""
+        return [token for segment in self.segments for token in segment["tokens"] if token < self.tokenizer.eot]
+
+
+class Aligned:
+    """Stands in for the model in ``WhisperModel.add_word_timestamps`` with an alignment that was made in a batch."""
+
+    def __init__(self, frames_per_second: int, alignment: list[Raw]) -> None:
+        self.frames_per_second = frames_per_second
+        self._alignment = alignment
+
+    def find_alignment(self, *_: object) -> list[list[Raw]]:
+        """What was made, whatever is asked."""
+        return [self._alignment]
+
+
+def as_detection(answer: Sequence[tuple[str, float]], allowed: Sequence[str]) -> LanguageDetection:
+    """The likeliest language; with an allow-list, of those in it, and the probabilities are shares among them."""
+    candidates = [(token[2:-2], probability) for token, probability in answer]
+    if allowed:
+        candidates = [(language, probability) for language, probability in candidates if language in allowed]
+        total = sum(probability for _, probability in candidates) or 1.0
+        candidates = [(language, probability / total) for language, probability in candidates]
+    return LanguageDetection(*candidates[0], all_probabilities=tuple(candidates))
+
+
+def as_decoded(heard: HeardRow, *, full_window: bool) -> Decoded:
+    """The row as the engine answers it; segments in seconds from the start of the chunk."""
+    text: str = heard.tokenizer.decode(heard.tokens).strip()
+    compression_ratio = get_compression_ratio(text)
+    return Decoded(
+        text=text,
+        segments=tuple(_segments(heard, compression_ratio)),
+        temperature=heard.item.temperature,
+        avg_logprob=heard.avg_logprob,
+        compression_ratio=compression_ratio,
+        no_speech_prob=heard.no_speech_prob,
+        language=heard.tokenizer.language_code,
+        detection=heard.detection,
+        full_window=full_window,
+        resume_s=heard.resume_s,
+    )
+
+
+def _segments(heard: HeardRow, compression_ratio: float) -> Iterator[Segment]:
+    for raw in heard.segments:
+        yield Segment(
+            id=0,
+            seek=0,
+            start=float(raw["start"]),
+            end=float(raw["end"]),
+            text=heard.tokenizer.decode(raw["tokens"]),
+            tokens=tuple(raw["tokens"]),
+            temperature=heard.item.temperature,
+            avg_logprob=heard.avg_logprob,
+            compression_ratio=compression_ratio,
+            no_speech_prob=heard.no_speech_prob,
+            words=_words(raw) if heard.item.options.word_timestamps else None,
+        )
+
+
+def _words(raw: Raw) -> tuple[Word, ...]:
+    return tuple(
+        Word(float(word["start"]), float(word["end"]), word["word"], float(word["probability"]))
+        for word in raw.get("words", ())
+    )

@@ -1,0 +1,104 @@
+"""What the batcher relies on, of the shipped fake and of a real model alike."""
+
+import numpy as np
+import pytest
+
+from pipeline.asr.engine import FULL_WINDOW_FRAMES, Decoded, DecodeItem
+from pipeline.asr.loading import load_engine
+from pipeline.domain.audio import SAMPLE_RATE
+from pipeline.domain.options import TranscriptionOptions
+from pipeline.errors import DecodingFailed
+from pipeline.settings import AsrSettings
+from pipeline.testing.engine import FakeEngine
+from tests import speech
+
+
+@pytest.fixture(scope="module", params=["fake", "tiny.en"])
+def engine(request, tmp_path_factory):
+    if request.param == "fake":
+        return FakeEngine()
+    return load_engine(AsrSettings(model=request.param), device="cpu", cache_dir=tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def items(engine):
+    return [item(engine, speech.load(sample.path)) for sample in speech.of_language("en")]
+
+
+def item(engine, samples, *, language="en", full_window=False, **options):
+    chosen = TranscriptionOptions(**options)
+    return DecodeItem(
+        features=engine.prepare(samples),
+        options=chosen,
+        language=language,
+        temperature=chosen.temperature[0],
+        full_window=full_window,
+    )
+
+
+def test_it_says_what_it_is(engine):
+    assert engine.info.device == "cpu"
+    assert "en" in engine.info.languages
+
+
+def test_features_are_as_long_as_the_audio(engine):
+    prepared = item(engine, np.zeros(3 * SAMPLE_RATE, dtype=np.float32))
+    assert prepared.duration_s == 3.0
+    assert prepared.after(1.0).duration_s == 2.0
+
+
+@pytest.mark.parametrize("samples", [np.zeros(1), np.full(SAMPLE_RATE, np.nan)])
+def test_audio_that_no_model_could_hear_is_refused(engine, samples):
+    with pytest.raises(DecodingFailed):
+        engine.prepare(samples.astype(np.float32))
+
+
+def test_every_item_is_answered_in_order(engine, items):
+    decoded = engine.decode(items)
+    assert [type(one) for one in decoded] == [Decoded] * len(items)
+    alone = [engine.decode([one])[0] for one in items]
+    assert [one.text for one in decoded] == [one.text for one in alone]
+
+
+def test_segments_lie_within_the_audio(engine, items):
+    for one, decoded in zip(items, engine.decode(items), strict=True):
+        assert all(0 <= segment.start < segment.end <= one.duration_s + 2 for segment in decoded.segments)
+        assert all(segment.words is None for segment in decoded.segments)
+
+
+def test_words_are_given_on_request(engine):
+    sample = speech.of_language("en")[0]
+    [decoded] = engine.decode([item(engine, speech.load(sample.path), word_timestamps=True)])
+    words = [word for segment in decoded.segments for word in segment.words]
+    assert "".join(word.word for word in words).split() == decoded.text.split()
+    assert all(word.start <= word.end for word in words)
+
+
+def test_a_window_is_never_shorter_for_more_items(engine, items):
+    together = engine.window_frames(items)
+    assert together >= max(engine.window_frames([one]) for one in items)
+    assert together < FULL_WINDOW_FRAMES
+
+
+def test_the_full_window_is_given_on_request_and_told(engine):
+    sample = speech.of_language("en")[0]
+    wanted = item(engine, speech.load(sample.path), full_window=True)
+    assert engine.window_frames([wanted]) == FULL_WINDOW_FRAMES
+    assert engine.decode([wanted])[0].full_window
+
+
+def test_what_can_t_share_a_batch_has_another_key(engine, items):
+    samples = speech.load(speech.of_language("en")[0].path)
+    assert len({engine.batch_key(one) for one in items}) == 1
+    keys = {
+        engine.batch_key(item(engine, samples, **options))
+        for options in ({}, {"beam_size": 1}, {"temperature": (0.5,)})
+    }
+    assert len(keys) == 3
+
+
+def test_the_temperature_is_the_item_s(engine):
+    sample = speech.of_language("en")[0]
+    [decoded] = engine.decode([item(engine, speech.load(sample.path), temperature=(0.4,))])
+    assert decoded.temperature == 0.4
+    assert {segment.temperature for segment in decoded.segments} == {0.4}

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import httpx
+
+from deployments.api.services import Readiness
+from tests.unit.deployments.api.world import ENGINE, World, detail
+
+
+async def test_check(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/api/health/check")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+async def test_ready_says_what_runs(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/api/health/ready")
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "ready"
+    assert answer.json()["engine"]["model"] == "base"
+
+
+async def test_ready_does_not_tell_where_a_model_lies(client: httpx.AsyncClient, world: World) -> None:
+    world.readiness = Readiness(ready=True, engine=replace(ENGINE, model="/srv/models/ours"))
+    assert (await client.get("/api/health/ready")).json()["engine"]["model"] == "ours"
+
+
+async def test_ready_before_anyone_knows_what_runs(client: httpx.AsyncClient, world: World) -> None:
+    world.readiness = Readiness(ready=True)
+    assert (await client.get("/api/health/ready")).json() == {"status": "ready", "engine": None}
+
+
+async def test_not_ready_says_what_is_missing(client: httpx.AsyncClient, world: World) -> None:
+    world.readiness = Readiness(ready=False, waiting_for=("a GPU node", "the model"))
+    answer = await client.get("/api/health/ready")
+    assert detail(answer, 503, "service_starting")["message"] == "Not ready yet: waiting for a GPU node, the model."
+    assert answer.headers["retry-after"] == "5"
+
+
+async def test_not_ready_without_a_database(client: httpx.AsyncClient, world: World) -> None:
+    world.store.available = False
+    detail(await client.get("/api/health/ready"), 503, "database_unavailable")

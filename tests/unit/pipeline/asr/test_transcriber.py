@@ -1,0 +1,238 @@
+import asyncio
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pipeline.asr.transcriber import LocalTranscriber, chunk_samples
+from pipeline.domain.audio import SAMPLE_RATE, Chunk, Span, part_key
+from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.transcript import ChunkResult
+from pipeline.errors import DecodingFailed, ReplicaLost, TaskCancelled
+from pipeline.ports import ChunkFailure, Unit
+from pipeline.testing.engine import FakeEngine
+from pipeline.testing.media import MemoryMediaStore
+
+PREFIX = "task"
+PART_S = 40
+
+
+def span(start_s, end_s):
+    return Span(round(start_s * SAMPLE_RATE), round(end_s * SAMPLE_RATE))
+
+
+def chunk(index, *bounds, part=0):
+    return Chunk(index, part, part * PART_S * SAMPLE_RATE, tuple(span(*pair) for pair in bounds))
+
+
+CHUNKS = (chunk(0, (1, 3), (5, 7)), chunk(1, (10, 14)), chunk(2, (41, 44), part=1))
+
+
+@pytest.fixture
+async def store():
+    """Two parts of prepared audio whose samples tell where they lie."""
+    made = MemoryMediaStore()
+    for part in range(2):
+        ramp = (np.arange(PART_S * SAMPLE_RATE) // 160 + 10_000 * part).astype("<i2").tobytes()
+        await made.write(part_key(PREFIX, part), blocks(ramp))
+    return made
+
+
+async def blocks(data):
+    yield data
+
+
+@pytest.fixture
+def transcriber(start, store):
+    made = []
+
+    def make(engine, **settings):
+        made.append(LocalTranscriber(store, engine, start(engine, **settings)))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def unit(*chunks, language="en", previous_tokens=(), rank=1, **options):
+    chosen = TranscriptionOptions(**options)
+    return Unit(1, PREFIX, chunks or CHUNKS, chosen, language, rank, 0.0, previous_tokens)
+
+
+async def collect(stream):
+    return sorted([answer async for answers in stream for answer in answers], key=lambda answer: answer.index)
+
+
+async def test_every_chunk_is_answered_on_the_original_timeline(transcriber):
+    answers = await collect(transcriber(FakeEngine()).transcribe(unit()))
+    assert [(one.index, one.audio_s, one.language, one.attempts) for one in answers] == [
+        (0, 4.0, "en", 1),
+        (1, 4.0, "en", 1),
+        (2, 3.0, "en", 1),
+    ]
+    assert [(s.start, s.end, s.seek) for one in answers for s in one.segments] == [
+        (1.0, 7.0, 100),
+        (10.0, 14.0, 1000),
+        (41.0, 44.0, 4100),
+    ]
+
+
+async def test_a_unit_s_chunks_share_a_batch(transcriber):
+    engine = FakeEngine()
+    await collect(transcriber(engine).transcribe(unit()))
+    assert [len(batch) for batch in engine.batches] == [3]
+
+
+async def test_the_first_chunk_tells_the_language_of_the_others(transcriber):
+    engine = FakeEngine()
+    answers = await collect(transcriber(engine).transcribe(unit(language=None, languages=("de",))))
+    assert [[item.language for item in batch] for batch in engine.batches] == [[None], ["de", "de"]]
+    assert [answer.detection is not None for answer in answers] == [True, False, False]
+    assert {answer.language for answer in answers} == {"de"}
+
+
+async def test_if_the_first_chunk_fails_the_next_one_tells(transcriber):
+    engine = FakeEngine(fault=lambda item: RuntimeError() if item.features[0, 0] < 0.01 else None)
+    answers = await collect(transcriber(engine).transcribe(unit(language=None)))
+    assert [type(answer) for answer in answers] == [ChunkFailure, ChunkResult, ChunkResult]
+    assert [answer.detection is not None for answer in answers[1:]] == [True, False]
+
+
+@pytest.mark.parametrize("language", [None, "de"])
+async def test_multilingual_detects_on_every_chunk(transcriber, language):
+    engine = FakeEngine()
+    answers = await collect(transcriber(engine).transcribe(unit(language=language, multilingual=True)))
+    assert len(engine.batches) == 1
+    assert all(answer.detection for answer in answers)
+
+
+async def test_conditioned_chunks_follow_each_other_with_the_text_before(transcriber):
+    engine = FakeEngine()
+    stream = transcriber(engine).transcribe(unit(previous_tokens=(5, 6), condition_on_previous_text=True))
+    answers = await collect(stream)
+    assert [batch[0].previous_tokens for batch in engine.batches] == [
+        (5, 6),
+        (5, 6, *answers[0].tokens),
+        (5, 6, *answers[0].tokens, *answers[1].tokens),
+    ]
+
+
+async def test_previous_text_is_ignored_unless_conditioned_on(transcriber):
+    engine = FakeEngine()
+    await collect(transcriber(engine).transcribe(unit(previous_tokens=(5, 6))))
+    assert {item.previous_tokens for item in engine.batches[0]} == {()}
+
+
+async def test_the_first_temperature_is_the_first_tried(transcriber):
+    engine = FakeEngine()
+    answers = await collect(transcriber(engine).transcribe(unit(temperature=(0.7,))))
+    assert {item.temperature for item in engine.batches[0]} == {0.7}
+    assert answers[0].segments[0].temperature == 0.7
+
+
+async def test_audio_that_is_missing_or_cut_short_fails_its_chunk_alone(transcriber):
+    missing, short = chunk(8, (81, 82), part=2), chunk(9, (79, 81), part=1)
+    answers = await collect(transcriber(FakeEngine()).transcribe(unit(CHUNKS[0], missing, short)))
+    assert [type(answer) for answer in answers] == [ChunkResult, ChunkFailure, ChunkFailure]
+    assert {answer.code for answer in answers[1:]} == {"decoding_failed"}
+    assert not any(PREFIX in answer.message for answer in answers[1:])
+
+
+async def test_made_up_text_between_silences_is_dropped_when_asked(transcriber):
+    def made_up(_, decoded):
+        words = tuple(replace(word, probability=0.01) for word in decoded.segments[0].words)
+        return replace(decoded, segments=(replace(decoded.segments[0], words=words),))
+
+    replica = transcriber(FakeEngine(result=made_up))
+    kept = await collect(replica.transcribe(unit(CHUNKS[1], word_timestamps=True)))
+    dropped = await collect(
+        replica.transcribe(unit(CHUNKS[1], word_timestamps=True, hallucination_silence_threshold=1.0))
+    )
+    assert (len(kept[0].segments), len(dropped[0].segments)) == (1, 0)
+
+
+async def until_entered(engine):
+    assert await asyncio.to_thread(engine.entered.wait, 10)
+
+
+async def test_closing_the_stream_drops_what_waits(transcriber):
+    def hold_the_next(_, decoded):
+        if len(engine.batches) == 1:
+            engine.hold()
+        return decoded
+
+    engine = FakeEngine(result=hold_the_next)
+    replica = transcriber(engine, max_batch_size=1)
+    stream = replica.transcribe(unit())
+    await anext(stream)
+    await until_entered(engine)
+    await stream.aclose()
+    assert replica._batcher.stats().waiting == 0
+    engine.release()
+    await collect(replica.transcribe(unit(CHUNKS[2], temperature=(0.5,))))
+    assert [batch[0].temperature for batch in engine.batches] == [0.0, 0.0, 0.5]
+
+
+async def test_cancel_ends_the_unit_at_once(transcriber):
+    engine = FakeEngine()
+    replica = transcriber(engine, max_batch_size=1)
+    engine.hold()
+    running = asyncio.create_task(collect(replica.transcribe(unit())))
+    await until_entered(engine)
+    await replica.cancel(1)
+    with pytest.raises(TaskCancelled):
+        await running
+    engine.release()
+    answers = await collect(replica.transcribe(unit(CHUNKS[0])))  # a retry of the task is welcome
+    assert len(answers) == 1
+
+
+async def test_cancel_reaches_chunks_that_are_not_in_line_yet(transcriber, store):
+    replica = transcriber(FakeEngine())
+    read = asyncio.Event()
+
+    class Slow(MemoryMediaStore):
+        async def read(self, key, offset=0, length=None):
+            await read.wait()
+            return await store.read(key, offset, length)
+
+    replica._store = Slow()
+    running = asyncio.create_task(collect(replica.transcribe(unit())))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await replica.cancel(1)
+    read.set()
+    with pytest.raises(TaskCancelled):
+        await running
+
+
+async def test_a_dead_engine_ends_the_unit(transcriber):
+    replica = transcriber(FakeEngine(fault=lambda _: ReplicaLost("The GPU has failed.")))
+    with pytest.raises(ReplicaLost):
+        await collect(replica.transcribe(unit()))
+    assert await replica.replica_count() == 0
+    with pytest.raises(ReplicaLost):
+        await replica.describe()
+
+
+async def test_describes_what_runs_with_the_batch_size_in_force(transcriber):
+    info = await transcriber(FakeEngine(), max_batch_size=5).describe()
+    assert (info.engine, info.max_batch_size) == ("fake", 5)
+
+
+async def test_warming_up_decodes(transcriber):
+    engine = FakeEngine()
+    await transcriber(engine).warm_up()
+    assert len(engine.batches) == 1
+
+
+async def test_a_model_that_can_t_decode_does_not_warm_up(transcriber):
+    with pytest.raises(DecodingFailed):
+        await transcriber(FakeEngine(fault=lambda _: RuntimeError("no such instruction"))).warm_up()
+
+
+def test_spans_are_laid_end_to_end():
+    cut = Chunk(0, 0, 100, (Span(110, 113), Span(120, 122)))
+    pcm = np.arange(110, 122, dtype="<i2").tobytes()
+    assert (chunk_samples(pcm, cut) * 32768).tolist() == [110, 111, 112, 120, 121]

@@ -1,0 +1,337 @@
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import pytest
+
+from pipeline.clock import SystemClock
+from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.task import NewTask, Priority, Status, Task
+from pipeline.errors import MediaUndecodable, ReplicaLost, StorageFull
+from pipeline.observability import NoMetrics
+from pipeline.settings import Settings
+from pipeline.testing.fleet import FakeSplitter, FakeTranscriber, made_chunks
+from pipeline.testing.media import MemoryMediaStore
+from pipeline.testing.store import MemoryTaskStore
+from pipeline.usecases.dispatch import Dispatcher
+
+
+class QuickClock(SystemClock):
+    """A pause costs a millisecond, whatever its length."""
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(0.001)
+
+
+def quick_settings(**dispatch: object) -> Settings:
+    return Settings(dispatch={"poll_s": 0.01, "heartbeat_s": 0.01, "retry_base_s": 0.001} | dispatch)
+
+
+async def once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+@dataclass
+class World:
+    """A Dispatcher among fakes."""
+
+    splitter: FakeSplitter = field(default_factory=lambda: FakeSplitter(made_chunks(5)))
+    fleet: FakeTranscriber = field(default_factory=FakeTranscriber)
+    settings: Settings = field(default_factory=quick_settings)
+    media: MemoryMediaStore = field(default_factory=MemoryMediaStore)
+    finished: int = 0
+
+    def __post_init__(self) -> None:
+        self.clock = QuickClock()
+        self.store = MemoryTaskStore(self.clock)
+
+    def dispatcher(self, owner: str = "one") -> Dispatcher:
+        return Dispatcher(
+            owner=owner,
+            store=self.store,
+            media=self.media,
+            splitter=self.splitter,
+            transcriber=self.fleet,
+            clock=self.clock,
+            settings=self.settings,
+            metrics=NoMetrics(),
+            finished=self._note_end,
+        )
+
+    def _note_end(self) -> None:
+        self.finished += 1
+
+    @asynccontextmanager
+    async def running(self, owner: str = "one") -> AsyncIterator[Dispatcher]:
+        dispatcher = self.dispatcher(owner)
+        await dispatcher.prepare()
+        loop = asyncio.create_task(dispatcher.run())
+        try:
+            yield dispatcher
+        finally:
+            loop.cancel()
+            await asyncio.gather(loop, return_exceptions=True)
+
+    async def add(self, priority: Priority = Priority.NORMAL, **options: object) -> Task:
+        number = len(await self.media.prefixes())
+        prefix = f"t{number}"
+        await self.media.write(f"{prefix}/source", once(b"sound"))
+        new = NewTask(
+            media_prefix=prefix,
+            media_key=f"{prefix}/source",
+            priority=priority,
+            options=TranscriptionOptions(**options),  # type: ignore[arg-type]
+        )
+        task, _ = await self.store.create(new)
+        return task
+
+    async def until(self, task: Task, reached: Callable[[Task], bool]) -> Task:
+        async with asyncio.timeout(5):
+            while not reached(found := await self.store.get(task.id, include_result=True)):
+                await asyncio.sleep(0.001)
+            return found
+
+    async def end_of(self, task: Task) -> Task:
+        return await self.until(task, lambda found: found.status.finished)
+
+
+async def test_a_task_is_taken_from_queued_to_completed() -> None:
+    world = World()
+    task = await world.add()
+    async with world.running():
+        ended = await world.end_of(task)
+    assert ended.status is Status.COMPLETED
+    assert ended.result is not None
+    assert ended.result.text == "chunk 0 chunk 1 chunk 2 chunk 3 chunk 4"
+    assert ended.result.info.language == "en"
+    assert ended.result.info.duration == 50.0
+    assert (ended.progress, ended.attempts, ended.file_duration_s) == (1.0, 1, 50.0)
+
+
+async def test_its_media_goes_when_it_is_done_unless_it_is_to_be_kept() -> None:
+    world = World()
+    task = await world.add()
+    async with world.running():
+        await world.end_of(task)
+        while await world.media.prefixes():
+            await asyncio.sleep(0)
+    keeping = World(settings=Settings(media={"keep_source": True}))
+    task = await keeping.add()
+    async with keeping.running():
+        await keeping.end_of(task)
+    assert await keeping.media.prefixes()
+
+
+async def test_silence_is_completed_without_the_model() -> None:
+    world = World(splitter=FakeSplitter(()))
+    task = await world.add()
+    async with world.running():
+        ended = await world.end_of(task)
+    assert ended.status is Status.COMPLETED
+    assert ended.result is not None
+    assert (ended.result.text, ended.result.segments) == ("", ())
+    assert world.fleet.units == []
+
+
+async def test_the_language_is_heard_once_and_then_used() -> None:
+    world = World(fleet=FakeTranscriber(language="de"))
+    task = await world.add()
+    async with world.running():
+        ended = await world.end_of(task)
+    assert [unit.language for unit in world.fleet.units] == [None, "de"]
+    assert [len(unit.chunks) for unit in world.fleet.units] == [1, 4]
+    assert ended.language == "de"
+
+
+async def test_a_silent_beginning_does_not_decide_the_language() -> None:
+    world = World(fleet=FakeTranscriber(language="de"))
+    task = await world.add()
+    world.fleet.silent = {(task.id, 0), (task.id, 1)}
+    async with world.running():
+        await world.end_of(task)
+    assert [unit.language for unit in world.fleet.units] == [None, None, None, "de"]
+
+
+async def test_a_given_language_is_not_questioned() -> None:
+    world = World()
+    task = await world.add(language="zh")
+    async with world.running():
+        await world.end_of(task)
+    assert {unit.language for unit in world.fleet.units} == {"zh"}
+
+
+async def test_chunks_conditioned_on_previous_text_go_one_by_one_with_what_was_said() -> None:
+    world = World()
+    task = await world.add(language="en", condition_on_previous_text=True)
+    async with world.running():
+        await world.end_of(task)
+    prompts = [unit.previous_tokens for unit in world.fleet.units]
+    assert prompts == [(), (0,), (0, 1), (0, 1, 2), (0, 1, 2, 3)]
+
+
+async def test_a_recording_that_cannot_be_decoded_fails_at_once_and_for_good() -> None:
+    world = World(splitter=FakeSplitter(failure=MediaUndecodable("No decoder knows this.")))
+    task = await world.add()
+    async with world.running():
+        ended = await world.end_of(task)
+    assert (ended.status, ended.attempts) == (Status.FAILED, 1)
+    assert ended.error is not None
+    assert (ended.error.code, ended.error.message) == ("media_undecodable", "No decoder knows this.")
+    assert not await world.media.prefixes()
+    assert world.finished == 1
+
+
+async def test_a_full_disk_fails_the_task_and_not_the_service() -> None:
+    world = World(splitter=FakeSplitter(failure=StorageFull("The media store is full.")))
+    first = await world.add()
+    async with world.running():
+        assert (await world.end_of(first)).error is not None
+        world.splitter.failure = None
+        assert (await world.end_of(await world.add())).status is Status.COMPLETED
+
+
+async def test_a_splitter_that_dies_is_tried_again_and_then_given_up() -> None:
+    world = World(splitter=FakeSplitter(failure=ReplicaLost("A replica died.")))
+    task = await world.add()
+    async with world.running():
+        ended = await world.end_of(task)
+    assert (ended.status, ended.attempts) == (Status.FAILED, 3)
+    assert ended.error is not None
+    assert ended.error.code == "attempts_exhausted"
+
+
+async def test_a_defect_of_ours_shows_no_inner_words(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(splitter=FakeSplitter(failure=ZeroDivisionError("/secret/path")))  # type: ignore[arg-type]
+    task = await world.add()
+    with caplog.at_level(logging.ERROR):
+        async with world.running():
+            ended = await world.end_of(task)
+    assert ended.error is not None
+    assert (ended.error.code, "secret" in ended.error.message) == ("internal_error", False)
+
+
+async def test_cancelling_stops_the_attempt_and_nothing_brings_the_task_back() -> None:
+    world = World()
+    world.fleet.open_gate.clear()
+    task = await world.add(language="en")
+    async with world.running() as dispatcher:
+        while not world.fleet.units:
+            await asyncio.sleep(0)
+        await world.store.cancel(task.id)
+        await dispatcher.cancel(task.id)
+        world.fleet.open_gate.set()
+        await asyncio.sleep(0.05)
+        assert (await world.store.get(task.id)).status is Status.CANCELLED
+    assert world.fleet.abandoned
+
+
+async def test_a_cancel_that_nobody_announced_is_noticed_by_the_heartbeat() -> None:
+    world = World()
+    world.fleet.open_gate.clear()
+    task = await world.add(language="en")
+    async with world.running():
+        while not world.fleet.units:
+            await asyncio.sleep(0)
+        await world.store.cancel(task.id)
+        async with asyncio.timeout(5):
+            while not world.fleet.abandoned:
+                await asyncio.sleep(0.001)
+
+
+async def test_another_dispatcher_goes_on_from_the_stored_chunks() -> None:
+    world = World(splitter=FakeSplitter(made_chunks(2), made_chunks(2, first=2, part=1)))
+    task = await world.add(language="en")
+    [claimed] = await world.store.claim("dead", timedelta(seconds=-1), 1, [0, 1, 2])
+    from pipeline.domain.transcript import ChunkResult
+    from pipeline.ports import Lease
+
+    lease = Lease(claimed.id, claimed.fence)
+    await world.store.add_part(lease, 0, 0, made_chunks(2)[-1].spans[-1].end, made_chunks(2))
+    await world.store.save_results(lease, [ChunkResult(0, 10.0, (), "en")])
+    async with world.running("other"):
+        ended = await world.end_of(task)
+    assert ended.attempts == 2
+    assert world.splitter.requests[0].first_part == 1
+    assert world.splitter.requests[0].first_chunk == 2
+    assert sorted(chunk.index for unit in world.fleet.units for chunk in unit.chunks) == [1, 2, 3]
+    assert ended.result is not None
+    assert ended.result.text == "chunk 1 chunk 2 chunk 3"
+
+
+async def test_stopping_hands_tasks_back_without_counting_the_attempt() -> None:
+    world = World()
+    world.fleet.open_gate.clear()
+    task = await world.add(language="en")
+    async with world.running():
+        while not world.fleet.units:
+            await asyncio.sleep(0)
+    left = await world.store.get(task.id)
+    assert (left.status, left.attempts) == (Status.QUEUED, 0)
+    world.fleet.open_gate.set()
+    async with world.running("next"):
+        assert (await world.end_of(task)).status is Status.COMPLETED
+
+
+async def test_an_outage_of_the_database_delays_and_loses_nothing() -> None:
+    world = World()
+    world.fleet.open_gate.clear()
+    task = await world.add(language="en")
+    async with world.running() as dispatcher:
+        while not world.fleet.units:
+            await asyncio.sleep(0)
+        world.store.available = False
+        world.fleet.open_gate.set()
+        while dispatcher.database_ready:
+            await asyncio.sleep(0.001)
+        world.store.available = True
+        assert (await world.end_of(task)).status is Status.COMPLETED
+        assert dispatcher.database_ready
+
+
+async def test_a_database_that_is_away_at_the_start_is_waited_for() -> None:
+    world = World()
+    world.store.available = False
+    dispatcher = world.dispatcher()
+    preparing = asyncio.create_task(dispatcher.prepare())
+    await asyncio.sleep(0.02)
+    assert not preparing.done()
+    world.store.available = True
+    await asyncio.wait_for(preparing, 5)
+    assert dispatcher.database_ready
+
+
+async def test_watching_ends_with_the_news() -> None:
+    world = World()
+    task = await world.add()
+    async with world.running() as dispatcher:
+        async with asyncio.timeout(5):
+            while not (await world.store.get(task.id)).status.finished:
+                await dispatcher.watch(task.id, timeout_s=4)
+        async with asyncio.timeout(1):
+            await dispatcher.watch(task.id, timeout_s=60)
+
+
+async def test_two_dispatchers_do_each_task_once() -> None:
+    world = World(splitter=FakeSplitter(made_chunks(1)))
+    tasks = [await world.add(language="en") for _ in range(40)]
+    async with world.running("one"), world.running("two"):
+        ended = [await world.end_of(task) for task in tasks]
+    assert {task.attempts for task in ended} == {1}
+    assert len(world.fleet.units) == 40
+
+
+async def test_urgent_tasks_are_claimed_although_lesser_ones_fill_the_dispatcher() -> None:
+    world = World(settings=quick_settings(max_active_tasks=1), fleet=FakeTranscriber(max_batch_size=1))
+    world.fleet.open_gate.clear()
+    for _ in range(40):
+        await world.add(Priority.LOW, language="en")
+    async with world.running():
+        while not world.fleet.units:
+            await asyncio.sleep(0)
+        urgent = await world.add(Priority.HIGH, language="en")
+        async with asyncio.timeout(5):
+            while urgent.id not in {unit.task_id for unit in world.fleet.units}:
+                await asyncio.sleep(0.001)

@@ -1,0 +1,66 @@
+"""The figures that benchmarks publish are only as good as their counting."""
+
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+
+from tests.benchmarks.accuracy import ErrorCount, count_errors, distances, errors_by_language
+from tests.benchmarks.tables import median_s, percentile, table, times
+from tests.benchmarks.timing import Runs
+from tests.speech import Placement
+
+
+@pytest.mark.parametrize(
+    ("lang", "reference", "hypothesis", "errors", "length"),
+    [
+        ("en", "One two three, four!", "1, 2, 3, 4", 0, 4),
+        ("en", "The quick brown fox", "the quick fox jumps", 2, 4),
+        ("en", "Hello world.", "", 2, 2),
+        ("es", "Uno dos tres.", "uno dos tres cuatro", 1, 3),
+        ("zh", "你好世界。", "你 好 世界", 0, 4),
+        ("ja", "こんにちは世界。", "こんにちわ世界", 1, 7),
+    ],
+)
+def test_errors_are_counted_on_normalised_text(
+    lang: str, reference: str, hypothesis: str, errors: int, length: int
+) -> None:
+    assert count_errors(lang, reference, hypothesis) == ErrorCount(errors, length)
+
+
+def test_errors_are_summed_per_language() -> None:
+    counts = errors_by_language([("en", "a b", "a"), ("es", "uno", "uno"), ("en", "c d", "c d")])
+
+    assert counts == {"en": ErrorCount(1, 4), "es": ErrorCount(0, 1)}
+    assert counts["en"].percent == 25.0
+
+
+def test_distances_are_to_the_nearest_start() -> None:
+    placements = [Placement(1.0, 2.0, "a", "en"), Placement(5.0, 6.0, "b", "en")]
+
+    assert distances(placements, [(0.9, 2.0), (5.3, 6.0)]) == pytest.approx([0.1, 0.3])
+    assert distances(placements, []) == [inf, inf]
+
+
+@pytest.mark.parametrize(("percent", "value"), [(50, 5), (95, 10), (90, 9), (0, 1), (100, 10)])
+def test_percentile_is_the_nearest_rank(percent: float, value: int) -> None:
+    assert percentile(list(range(10, 0, -1)), percent) == value
+
+
+def test_tables_show_medians_and_ratios() -> None:
+    assert median_s([3.0, 1.0, 2.0]) == "2.00 s (1.00–3.00)"
+    assert median_s([1.234], digits=1) == "1.2 s"
+    assert times(ours=[1.0, 2.0, 3.0], theirs=[5.0]) == "2.50×"
+    assert table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+
+
+def test_runs_keep_times_and_results() -> None:
+    runs = Runs[str]()
+
+    assert runs.measure(lambda: "first") == "first"
+    runs.measure(lambda: "second")
+
+    assert runs.last == "second"
+    assert len(runs.seconds) == 2
+    assert 0.0 <= runs.median_s < 1.0
