@@ -192,7 +192,7 @@ class Transcriber(Protocol):
     def transcribe(self, unit: Unit) -> AsyncGenerator[Sequence[ChunkResult | ChunkFailure], None]:
         """Yields results as they are finished, in any order, each chunk once. Raises ``ReplicaLost``.
 
-        Closing the stream early drops the unit's chunks that still wait; what is being decoded is dropped with its batch.
+        Closing the stream early drops the chunks that still wait; what is being decoded is dropped with its batch.
         """
         ...
 
@@ -391,7 +391,8 @@ class TaskStore(Protocol):
         """Takes up to ``limit`` tasks of the given priority ranks that are queued and due, or whose lease expired.
 
         Order: priority (lifted by age), then age, then id. Each claim sets owner, lease, ``fence + 1``,
-        ``attempts + 1``, ``started_at``, ``processing``. Expired tasks that used up their attempts are not returned:
+        ``attempts + 1``, ``started_at``, ``processing``, ``Task.first_stage``.
+        Expired tasks that used up their attempts are not returned:
         ``bury`` is for them.
         """
         ...

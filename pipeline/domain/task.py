@@ -152,6 +152,13 @@ class Task:
         return min(1.0, self.audio_done_s / self.audio_total_s) if self.audio_total_s else 1.0
 
     @property
+    def first_stage(self) -> Stage:
+        """What an attempt begins with, given what earlier ones have stored."""
+        if self.split_done:
+            return Stage.TRANSCRIBING
+        return Stage.SPLITTING if self.media_key else Stage.FETCHING
+
+    @property
     def processing_s(self) -> float | None:
         """Seconds from the last attempt's claim to its end."""
         if self.started_at is None or self.finished_at is None:

@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.domain.audio import SAMPLE_RATE, to_samples, to_seconds
 from pipeline.domain.speech import FRAME_SAMPLES, Samples
 from pipeline.errors import MediaTooLong, MediaUndecodable, NoAudioStream
-from pipeline.media.containers import INPUT_OPTIONS, breaks_off, is_image, refusal, states_duration
+from pipeline.media.containers import ESTIMATED_DURATION, INPUT_OPTIONS, breaks_off, is_image, refusal, states_duration
 
 BLOCK_SAMPLES = 960 * FRAME_SAMPLES
 """30.7 s, 1 MB: what is in memory at a time."""
@@ -118,8 +118,8 @@ class _Timeline:
     def __init__(self, container: Any, stream: Any) -> None:
         self._origin_s = _origin_s(container)
         self._stated_end_s = _stated_end_s(container, stream, self._origin_s)
-        length_s = container.duration / av.time_base if container.duration else None
-        self._last_believable_s = None if length_s is None else length_s + 1.0
+        is_stated = container.duration and container.format.name not in ESTIMATED_DURATION
+        self._last_believable_s = container.duration / av.time_base + 1.0 if is_stated else None
         self._position_s = 0.0
 
     @property
@@ -182,7 +182,11 @@ class _MonoResampler:
         yield from self._convert(None)
 
     def _convert(self, frame: Any) -> Iterator[Samples]:
-        for converted in self._resampler.resample(frame):
+        try:
+            resampled = self._resampler.resample(frame)
+        except av.error.FFmpegError as error:
+            raise MediaUndecodable("The sound has a sample rate or channels that can't be converted.") from error
+        for converted in resampled:
             samples = converted.to_ndarray().reshape(-1, converted.layout.nb_channels)
             yield samples[:, 0] if samples.shape[1] == 1 else np.rint(samples.mean(axis=1)).astype(np.int16)
 

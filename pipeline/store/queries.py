@@ -33,7 +33,7 @@ from sqlalchemy import (
     update,
 )
 
-from pipeline.domain.task import Status
+from pipeline.domain.task import Stage, Status
 from pipeline.ports import Lease, TaskQuery
 from pipeline.store.engine import UtcDateTime
 from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, IDEMPOTENCY_KEYS, OUTBOX, PARTS, TASKS, TRANSCRIPTS
@@ -190,6 +190,14 @@ def claim_candidates(ranks: frozenset[int]) -> CompoundSelect[Any]:
     return union_all(*(select(branch) for branch in branches))
 
 
+_FIRST_STAGE = case(
+    (TASKS.c.split_done, Stage.TRANSCRIBING.value),
+    (TASKS.c.media_key.is_not(None), Stage.SPLITTING.value),
+    else_=Stage.FETCHING.value,
+)
+"""``Task.first_stage`` in SQL."""
+
+
 def lock_claimable(task_ids: Collection[int], now: datetime, max_attempts: int) -> Select[int]:
     """Those of the candidates that are still to be had; rows another process is about to take are passed over."""
     return (
@@ -215,7 +223,7 @@ def claim_tasks(
             started_at=now,
             updated_at=now,
             available_at=None,
-            stage=None,
+            stage=_FIRST_STAGE,
         )
     )
 

@@ -364,7 +364,7 @@ def _claimed(task: Task, owner: str, now: datetime, lease_expires_at: datetime) 
         started_at=now,
         updated_at=now,
         available_at=None,
-        stage=None,
+        stage=task.first_stage,
     )
 
 

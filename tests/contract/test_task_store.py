@@ -299,6 +299,7 @@ async def test_a_claim_takes_the_task(store: TaskStore, clock: ManualClock) -> N
     assert task == replace(
         created,
         status=Status.PROCESSING,
+        stage=created.first_stage,
         owner="me",
         lease_expires_at=clock.now() + LEASE,
         fence=1,
@@ -308,6 +309,17 @@ async def test_a_claim_takes_the_task(store: TaskStore, clock: ManualClock) -> N
     )
     assert await store.get(task.id) == task
     assert await store.claim("you", LEASE, 5, ALL_RANKS) == []
+
+
+async def test_a_claim_shows_what_the_attempt_begins_with(store: TaskStore, clock: ManualClock) -> None:
+    await store.create(new_task("link", media_key=None, file_url="https://example.com/a.mp3"))
+    await store.create(new_task("file", media_key="file/source"))
+    link, file = await claim_all(store)
+    assert (link.stage, file.stage) == (Stage.FETCHING, Stage.SPLITTING)
+    await store.update(Lease(file.id, file.fence), split_done=True)
+    await store.release(Lease(file.id, file.fence))
+    [again] = await claim_all(store)
+    assert again.stage is Stage.TRANSCRIBING
 
 
 async def test_claims_go_by_priority_then_age_then_id(store: TaskStore, clock: ManualClock) -> None:

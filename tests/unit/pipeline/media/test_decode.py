@@ -4,6 +4,7 @@ import io
 import struct
 import wave
 import zipfile
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -142,6 +143,7 @@ def archive() -> bytes:
 
 MPEG_VIDEO_ONLY = recordings.picture_only("mp4")
 MP4 = encode(tone(3.0), "mp4")
+AU = encode(tone(1.0), "au")
 
 UNDECODABLE = {
     "empty": (b"", MediaUndecodable, "empty"),
@@ -159,6 +161,7 @@ UNDECODABLE = {
     "subtitles": (b"1\n00:00:01,000 --> 00:00:02,000\nHello\n\n", MediaUndecodable, "text"),
     "zip": (archive(), MediaUndecodable, "archive"),
     "wav header alone": (wav_of(np.zeros((0, 1))), MediaUndecodable, "no sound"),
+    "a sample rate of 4 GHz": (AU[:16] + b"\xff" * 4 + AU[20:], MediaUndecodable, "sample rate|decoded|format"),
     "riff of nothing": (b"RIFF" + struct.pack("<I", 4) + b"WAVE", MediaUndecodable, "decoded|format"),
 }
 
@@ -182,6 +185,17 @@ def test_a_playlist_does_not_open_what_it_names(tmp_path):
     ):
         with pytest.raises(MediaUndecodable):
             decode(playlist.encode())
+
+
+def test_a_damaged_file_is_decoded_or_refused_and_nothing_else():
+    source = np.random.default_rng(11)
+    for suffix in ("ts", "au", "mp3", "mp4", "ogg"):
+        content = np.frombuffer(encode(tone(0.5), suffix), np.uint8)
+        for _ in range(8):
+            damaged = content.copy()
+            damaged[source.integers(0, len(damaged), 30)] = source.integers(0, 256, 30)
+            with suppress(MediaError):
+                assert decode(damaged.tobytes())[0].dtype == np.int16
 
 
 class FailingFile(io.BytesIO):
