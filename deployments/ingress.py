@@ -27,6 +27,7 @@ from deployments.dispatcher import DispatcherState
 from deployments.wiring import media_store, task_store
 from pipeline.clock import SystemClock
 from pipeline.domain.task import Task
+from pipeline.net import GuardedClient
 from pipeline.observability import configure_logging
 from pipeline.settings import Settings
 from pipeline.usecases.follow import wait_for_end
@@ -53,6 +54,7 @@ class IngressReplica:
             watch=self._watch,
             cancel=self._stop,
             readiness=self._readiness,
+            check_url=GuardedClient(settings.network).check,
         )
         self._api = build_api(self._services)
         self._submitter: Submitter = self._api.state.submitter

@@ -53,14 +53,9 @@ class Metric:
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("tasks_created", Kind.COUNTER, "Tasks that were taken.", ("priority",)),
         Metric("tasks_finished", Kind.COUNTER, "Tasks that ended, by how.", ("status",)),
         Metric("task_seconds", Kind.HISTOGRAM, "Seconds from a task's creation to its end.", ("priority",), SECONDS),
         Metric("stage_seconds", Kind.HISTOGRAM, "Seconds an attempt spent in a stage.", ("stage",), SECONDS),
-        Metric("queued_tasks", Kind.GAUGE, "Tasks that wait.", ("priority",)),
-        Metric("processing_tasks", Kind.GAUGE, "Tasks that are being worked on."),
-        Metric("pending_audio_seconds", Kind.GAUGE, "Seconds of audio not yet decoded."),
-        Metric("oldest_queued_seconds", Kind.GAUGE, "How long the oldest waiting task has waited, in seconds."),
         Metric("waiting_chunks", Kind.GAUGE, "Chunks that wait for a replica."),
         Metric("replicas", Kind.GAUGE, "Replicas that can take work."),
         Metric("lost_units", Kind.COUNTER, "Units whose replica died or fell silent."),

@@ -46,6 +46,7 @@ def attach(app: FastAPI, services: Services) -> None:
         max_upload_bytes=services.settings.media.max_upload_bytes,
         max_queued_tasks=services.settings.dispatch.max_queued_tasks,
         fetch_available=services.fetch_available,
+        check_url=services.check_url,
     )
 
 

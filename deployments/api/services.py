@@ -34,6 +34,7 @@ class Services:
             too: callers read the task again.
         cancel: tells the Dispatcher that a task was cancelled or deleted. A hint.
         readiness: what is ready; cheap enough to be asked with each request that names a language or a model.
+        check_url: raises ``UrlNotAllowed`` for a URL that the outbound guard refuses; takes the field's name too.
         fetch_available: whether recordings can be fetched from a ``file_url``.
     """
 
@@ -45,4 +46,5 @@ class Services:
     watch: Callable[[int, float], Awaitable[None]]
     cancel: Callable[[int], Awaitable[None]]
     readiness: Callable[[], Awaitable[Readiness]]
+    check_url: Callable[[str, str], Awaitable[None]]
     fetch_available: bool = False

@@ -11,12 +11,12 @@ import hashlib
 import json
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.task import EngineName, IdempotencyClaim, NewTask, Priority, Task
-from pipeline.errors import InvalidValue, QueueFull, SourceConflict, SourceMissing, UploadTooLarge
+from pipeline.errors import InvalidValue, QueueFull, SourceConflict, SourceError, SourceMissing, UploadTooLarge
 from pipeline.ports import Clock, MediaStore, TaskStore
 
 STATS_TTL_S = 1.0
@@ -88,6 +88,7 @@ class Intake:
             SourceMissing: neither a recording nor a URL.
             SourceConflict: both.
             InvalidValue: a URL, where nothing fetches.
+            UrlNotAllowed: a URL that will never be requested.
             IdempotencyConflict: the key came before, with another request.
             DatabaseUnavailable: nothing was stored.
         """
@@ -97,6 +98,7 @@ class Intake:
             raise SourceMissing("There is nothing to transcribe: send a file as file_upload, or a file_url.")
         if submission.file_url is not None and not self._submitter.fetch_available:
             raise InvalidValue("This deployment does not fetch recordings: upload the file instead.", "file_url")
+        await self._submitter.check_urls(submission)
         self.commit = asyncio.create_task(self._submitter.commit(self._new_task(submission), self._claim(submission)))
         return await asyncio.shield(self.commit)  # a client that goes away now must not leave it half done
 
@@ -132,6 +134,7 @@ class Submitter:
         max_upload_bytes: largest recording.
         max_queued_tasks: above this many waiting tasks, new ones are refused.
         fetch_available: whether recordings can be fetched from a ``file_url``.
+        check_url: raises ``UrlNotAllowed`` for a URL, in the field of that name, that the outbound guard refuses.
     """
 
     def __init__(
@@ -144,7 +147,9 @@ class Submitter:
         max_upload_bytes: int,
         max_queued_tasks: int,
         fetch_available: bool,
+        check_url: Callable[[str, str], Awaitable[None]],
     ) -> None:
+        self._check_url = check_url
         self.fetch_available = fetch_available
         self.media = media
         self.max_upload_bytes = max_upload_bytes
@@ -189,6 +194,13 @@ class Submitter:
                 await intake.receive(_once(data) if isinstance(data, bytes) else data, file_name)
             task, _ = await intake.create(submission)
         return task
+
+    async def check_urls(self, submission: Submission) -> None:
+        """Refuses addresses that the service will not connect to; a host that is merely not up yet is no reason."""
+        for field_name, url in (("callback_url", submission.callback_url), ("file_url", submission.file_url)):
+            if url is not None:
+                with suppress(SourceError):
+                    await self._check_url(url, field_name)
 
     async def commit(self, new: NewTask, claim: IdempotencyClaim | None) -> tuple[Task, bool]:
         """Stores the row and tells the Dispatcher."""

@@ -15,10 +15,12 @@ from deployments.api.app import attach, build_api
 from deployments.api.services import Readiness, Services
 from pipeline.domain.task import NewTask, Task, TaskError
 from pipeline.domain.transcript import Segment, Transcript, TranscriptInfo, Word
+from pipeline.net import GuardedClient
 from pipeline.ports import EngineInfo, Lease, TaskQuery
-from pipeline.settings import Settings
+from pipeline.settings import NetworkSettings, Settings
 from pipeline.testing.clock import ManualClock
 from pipeline.testing.media import MemoryMediaStore
+from pipeline.testing.net import ScriptedResolver
 from pipeline.testing.store import MemoryTaskStore
 
 ENGINE = EngineInfo("faster_whisper", "base", "cpu", "int8", ("en", "de", "zh"), 8)
@@ -75,6 +77,7 @@ class World:
             watch=self.watch,
             cancel=self.cancel,
             readiness=self.ask_readiness,
+            check_url=GuardedClient(NetworkSettings(), ScriptedResolver({})).check,
             fetch_available=fetch_available,
         )
 

@@ -15,10 +15,14 @@ from pipeline.errors import (
     SourceConflict,
     SourceMissing,
     UploadTooLarge,
+    UrlNotAllowed,
 )
+from pipeline.net import GuardedClient
 from pipeline.ports import TaskQuery
+from pipeline.settings import NetworkSettings
 from pipeline.testing.clock import ManualClock
 from pipeline.testing.media import MemoryMediaStore
+from pipeline.testing.net import ScriptedResolver
 from pipeline.testing.store import MemoryTaskStore
 from pipeline.usecases.submit import Submission, Submitter, fingerprint
 
@@ -52,6 +56,7 @@ class World:
             max_upload_bytes=10,
             max_queued_tasks=queue,
             fetch_available=fetch_available,
+            check_url=GuardedClient(NetworkSettings(), ScriptedResolver(HOSTS)).check,
         )
 
     async def _wake(self) -> None:
@@ -59,6 +64,9 @@ class World:
 
     async def tasks(self) -> int:
         return (await self.store.query(TaskQuery())).total_count
+
+
+HOSTS = {"inside.example": [["10.0.0.1"]], "outside.example": [["93.184.216.34"]]}
 
 
 async def blocks(*data: bytes) -> AsyncIterator[bytes]:
@@ -229,3 +237,18 @@ async def test_a_full_queue_takes_nothing_in_until_there_is_room() -> None:
     world.clock.advance(1.0)
     await world.submitter.submit(Submission(), b"abc")
     assert await world.tasks() == 2
+
+
+async def test_an_address_that_is_never_connected_to_is_refused_before_there_is_a_task() -> None:
+    world = World()
+    with pytest.raises(UrlNotAllowed) as refused:
+        await world.submitter.submit(Submission(callback_url="http://inside.example/hook"), b"abc")
+    assert refused.value.field == "callback_url"
+    assert (await world.tasks(), world.media.keys) == (0, frozenset())
+
+
+@pytest.mark.parametrize("host", ["outside.example", "not-up-yet.example"])
+async def test_a_receiver_that_may_be_there_later_is_fine(host: str) -> None:
+    world = World()
+    task = await world.submitter.submit(Submission(callback_url=f"https://{host}/hook"), b"abc")
+    assert task.callback_url == f"https://{host}/hook"
