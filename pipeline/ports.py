@@ -6,7 +6,7 @@ Every port has a fake in ``pipeline.testing`` that passes the same contract test
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, BinaryIO, Protocol
@@ -112,12 +112,10 @@ class SplitDone:
     Attributes:
         duration_s: length of the recording, in seconds.
         truncated: it broke off before its end, or is shorter than its header says.
-        vad_options: the VAD settings that were used, for the result's ``info``; empty where VAD was off.
     """
 
     duration_s: float
     truncated: bool
-    vad_options: dict[str, Any] = field(default_factory=dict)
 
 
 class Splitter(Protocol):

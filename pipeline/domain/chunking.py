@@ -60,18 +60,21 @@ class ChunkPlanner:
         """Where the speech begins that is in no chunk yet."""
         return self._pending[0].start if self._pending else None
 
-    def add(self, pieces: Iterable[Span], scores: Scores) -> list[PackedSpans]:
+    def add(self, pieces: Iterable[Span], scores: Scores, settled: int = 0) -> list[PackedSpans]:
         """Takes more speech and the scores of the frames that were heard since; returns the chunks that are certain.
 
         Args:
             pieces: speech in order, after all that was added before; pieces that touch belong together.
             scores: one per frame, from the start of the timeline on, at least as far as the pieces reach.
+            settled: no piece that is still to come begins before this sample.
         """
         self._scores.frombytes(scores.astype(np.float32).tobytes())
         chunks: list[PackedSpans] = []
         for piece in pieces:
             if piece.end > self._start:
                 chunks += self._append(Span(max(piece.start, self._start), piece.end))
+        if self._is_out_of_reach(settled):
+            chunks += self.finish()
         return chunks
 
     def finish(self) -> list[PackedSpans]:
@@ -86,12 +89,16 @@ class ChunkPlanner:
 
     def _append(self, piece: Span) -> list[PackedSpans]:
         chunks: list[PackedSpans] = []
-        if self._pending and piece.start > max(self._pending[-1].end, self._pending[0].start + MAX_EXTENT):
+        if self._is_out_of_reach(piece.start):
             chunks += self.finish()
         self._pending = list(merge_touching([*self._pending, piece]))
         while self._total >= 2 * self._max:
             chunks.append(self._cut(_Zone(self._max // 2, self._max, self._max)))
         return chunks
+
+    def _is_out_of_reach(self, start: int) -> bool:
+        """Whether speech that begins there is too far from what waits to be packed with it."""
+        return bool(self._pending) and start > max(self._pending[-1].end, self._pending[0].start + MAX_EXTENT)
 
     @property
     def _total(self) -> int:

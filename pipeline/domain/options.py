@@ -74,7 +74,12 @@ class TranscriptionOptions:
     @property
     def uses_vad(self) -> bool:
         """Whether VAD decides what is transcribed; clips named by the client replace it."""
-        return self.vad_filter and not self.clip_timestamps
+        return self.vad_filter and not self.names_clips
+
+    @property
+    def names_clips(self) -> bool:
+        """Whether only parts of the recording are asked for; a lone 0 is the whole file, as in faster-whisper."""
+        return self.clip_timestamps not in ((), (0.0,))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON: enums as strings, tuples as lists."""

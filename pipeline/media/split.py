@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from pipeline.domain.audio import BYTES_PER_SAMPLE, Chunk, Span, part_key, to_samples, to_seconds
 from pipeline.domain.chunking import ChunkPlanner, PackedSpans
 from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.speech import UNBOUNDED, Framer, Samples, SpeechRules, requested_spans
+from pipeline.domain.speech import UNBOUNDED, Framer, Samples, Scores, SpeechRules, requested_spans
 from pipeline.errors import MediaUndecodable
 from pipeline.media.blocking import in_worker
 from pipeline.media.decode import AudioDecoder
@@ -23,9 +23,6 @@ FIRST_PART_S = 30.0
 """Length of the first part; each one after is twice as long, up to the setting, so that decoding starts early."""
 
 WRITE_BLOCK_BYTES = 1024 * 1024
-
-WHOLE_FILE = (0.0,)
-"""The ``clip_timestamps`` that mean nothing in particular is asked for (faster-whisper's default)."""
 
 
 class StreamingSplitter:
@@ -79,7 +76,6 @@ class StreamingSplitter:
         yield SplitDone(
             duration_s=to_seconds(preparation.total),
             truncated=preparation.truncated,
-            vad_options=self._vad_options(request),
         )
 
     def _begin(self, preparation: _Preparation, request: SplitRequest) -> None:
@@ -91,7 +87,7 @@ class StreamingSplitter:
         preparation.begin(file, AudioDecoder(file, self._max_duration_s), speech)
 
     def _speech(self, options: TranscriptionOptions) -> SpeechFinder:
-        if _asks_for_clips(options):
+        if options.names_clips:
             return RequestedSpeech(requested_spans(options.clip_timestamps))
         if not options.vad_filter:
             return RequestedSpeech([Span(0, UNBOUNDED)])
@@ -100,16 +96,6 @@ class StreamingSplitter:
     @property
     def _rules(self) -> SpeechRules:
         return SpeechRules.from_ms(**self._vad.model_dump())
-
-    def _vad_options(self, request: SplitRequest) -> dict[str, Any]:
-        """In the terms of faster-whisper's ``VadOptions``."""
-        if _asks_for_clips(request.options) or not request.options.vad_filter:
-            return {}
-        return {
-            **self._vad.model_dump(),
-            "neg_threshold": self._rules.neg_threshold,
-            "max_speech_duration_s": request.max_chunk_s,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +127,11 @@ class _Preparation:
         block = next(self._blocks, None)
         if block is None:
             self.done, self.truncated = True, self._decoder.truncated
-            spans, scores = self._speech.finish(self._framer.finish(), self.total)
-            self._parts.add_chunks(self._parts.planner.add(spans, scores))
+            self._parts.add_speech(*self._speech.finish(self._framer.finish(), self.total), settled=self.total)
             return self._parts.finish(self.total)
         self.total += len(block)
         self._parts.add_audio(block)
-        spans, scores = self._speech.feed(self._framer.feed(block))
-        self._parts.add_chunks(self._parts.planner.add(spans, scores))
+        self._parts.add_speech(*self._speech.feed(self._framer.feed(block)), settled=self._speech.settled)
         return self._parts.complete(self._speech.settled)
 
     def close(self) -> None:
@@ -159,7 +143,7 @@ class _Parts:
     """Collects audio and chunks into parts that tile the timeline; a part ends where no speech waits for its chunk."""
 
     def __init__(self, request: SplitRequest, part_s: float) -> None:
-        self.planner = ChunkPlanner(to_samples(request.max_chunk_s), start=request.resume_at)
+        self._planner = ChunkPlanner(to_samples(request.max_chunk_s), start=request.resume_at)
         self._longest = to_samples(part_s)
         self._part = request.first_part
         self._next_chunk = request.first_chunk
@@ -174,20 +158,20 @@ class _Parts:
         self._skip -= skipped
         self._pcm += block[skipped:].astype("<i2").tobytes()
 
-    def add_chunks(self, chunks: list[PackedSpans]) -> None:
-        """Chunks that are certain now."""
-        self._chunks += chunks
+    def add_speech(self, spans: list[Span], scores: Scores, settled: int) -> None:
+        """What was heard since; no more speech begins before ``settled``."""
+        self._chunks += self._planner.add(spans, scores, settled)
 
     def complete(self, settled: int) -> _PreparedPart | None:
         """The current part, if it is long enough up to where no more speech can begin."""
-        waiting = self.planner.pending_start
+        waiting = self._planner.pending_start
         end = settled if waiting is None else waiting
         length = min(self._longest, to_samples(FIRST_PART_S) * 2 ** min(self._part, 16))
         return self._close(end) if end - self._start >= length else None
 
     def finish(self, total: int) -> _PreparedPart | None:
         """The last part, up to the end of the recording."""
-        self.add_chunks(self.planner.finish())
+        self._chunks += self._planner.finish()
         return self._close(total) if total > self._start else None
 
     def _close(self, end: int) -> _PreparedPart:
@@ -202,10 +186,6 @@ class _Parts:
         self._start = end
         self._chunks = []
         return prepared
-
-
-def _asks_for_clips(options: TranscriptionOptions) -> bool:
-    return options.clip_timestamps not in ((), WHOLE_FILE)
 
 
 async def _in_blocks(content: bytes) -> AsyncIterator[bytes]:

@@ -191,8 +191,15 @@ class Attempt:
             [self.results[index] for index in sorted(self.results)],
             options=self.task.options,
             duration_s=self.task.file_duration_s or 0.0,
-            vad_options=self.driver.settings.vad.model_dump() if self.task.options.uses_vad else {},
+            vad_options=self._vad_options(),
         )
+
+    def _vad_options(self) -> dict[str, Any]:
+        """In the terms of faster-whisper's ``VadOptions``; empty where VAD was not asked."""
+        if not self.task.options.uses_vad:
+            return {}
+        settings = self.driver.settings
+        return settings.vad.model_dump() | {"max_speech_duration_s": settings.split.max_chunk_s}
 
     @contextmanager
     def _timed(self, stage: Stage) -> Iterator[None]:

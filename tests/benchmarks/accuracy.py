@@ -13,7 +13,8 @@ import jiwer
 from whisper_normalizer.basic import BasicTextNormalizer
 from whisper_normalizer.english import EnglishTextNormalizer
 
-from tests.speech import Placement
+Span = tuple[float, float]
+"""A start and an end, in seconds."""
 
 WITHOUT_SPACES = frozenset({"ja", "zh"})
 """Languages whose errors are counted in characters."""
@@ -51,9 +52,10 @@ def errors_by_language(transcripts: Iterable[tuple[str, str, str]]) -> dict[str,
     return dict(sorted(counts.items()))
 
 
-def distances(placements: Sequence[Placement], spans: Sequence[tuple[float, float]]) -> list[float]:
-    """For each placed sample, seconds from its first audible moment to the nearest start of a segment."""
-    return [min((abs(start_s - placement.start_s) for start_s, _ in spans), default=inf) for placement in placements]
+def distances(spans: Iterable[Span], others: Sequence[Span]) -> list[float]:
+    """For both edges of each span, seconds to the nearest edge of that kind among the others."""
+    edges = [(edge, [other[edge] for other in others]) for edge in (0, 1)]
+    return [min((abs(span[edge] - time) for time in times), default=inf) for span in spans for edge, times in edges]
 
 
 def normalise(lang: str, text: str) -> str:

@@ -20,6 +20,7 @@ class Service:
 
     def __init__(self, url: str) -> None:
         self.url = httpx.URL(url)
+        self._created: list[int] = []
         limits = httpx.Limits(max_connections=256, max_keepalive_connections=32)
         self._http = httpx.Client(base_url=url, timeout=90.0, limits=limits, trust_env=False)
 
@@ -44,6 +45,7 @@ class Service:
                 "/api/whisper/tasks/create", params=options, files={"file_upload": (path.name, file)}
             )
         task_id: int = _data(answer)["id"]
+        self._created.append(task_id)
         return task_id
 
     def record(self, task_id: int, wait_s: float = 0.0) -> Record:
@@ -57,23 +59,19 @@ class Service:
         return record
 
     def transcribe(self, path: Path, **options: str) -> Record:
-        """Uploads a recording, waits for its transcript, and removes the task."""
-        record = self.completed(self.create(path, **options))
-        self.delete(record["id"])
-        return record
+        """Uploads a recording and waits for its transcript."""
+        return self.completed(self.create(path, **options))
 
     def transcribe_all(self, jobs: Sequence[tuple[Path, dict[str, str]]]) -> list[Record]:
         """Uploads everything at once and waits until all is done; records in the order of the jobs."""
         with ThreadPoolExecutor(PARALLEL_UPLOADS) as pool:
             tasks = list(pool.map(lambda job: self.create(job[0], **job[1]), jobs))
-        records = [self.completed(task) for task in tasks]
-        for task in tasks:
-            self.delete(task)
-        return records
+        return [self.completed(task) for task in tasks]
 
-    def delete(self, task_id: int) -> None:
-        """Removes a task; a running one is cancelled."""
-        self._http.delete("/api/whisper/tasks/delete", params={"task_id": task_id}).raise_for_status()
+    def clean_up(self) -> None:
+        """Removes every task made here; running ones are cancelled. To be called where no time is taken."""
+        while self._created:
+            self._http.delete("/api/whisper/tasks/delete", params={"task_id": self._created.pop()}).raise_for_status()
 
 
 def _data(answer: httpx.Response) -> Record:

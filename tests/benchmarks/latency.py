@@ -30,6 +30,7 @@ def main() -> None:
         ours, theirs = Runs[Record](), Runs[Heard]()
         for _ in range(chosen.rounds):
             ours.measure(lambda: sides.service.transcribe(short, language=chosen.language))
+            sides.service.clean_up()
             theirs.measure(lambda: sides.rival.plain(short, chosen.language))
         creates = create_seconds(sides.service, upload(Path(folder)), chosen.rounds)
     rows = [
@@ -68,7 +69,7 @@ def create_seconds(service: Service, path: Path, rounds: int) -> list[float]:
     for _ in range(rounds):
         task = creates.measure(lambda: service.create(path, language="en"))
         service.completed(task)
-        service.delete(task)
+        service.clean_up()
     return creates.seconds
 
 

@@ -18,7 +18,7 @@ BATCH_SIZE = 8
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A transcript: its text and the (start, end) of its segments in seconds."""
+    """A transcript: its text and the (start, end) of its segments, or words, in seconds."""
 
     text: str
     spans: tuple[tuple[float, float], ...]
@@ -36,12 +36,12 @@ class Rival:
         segments, _ = self._model.transcribe(str(path), language=language)
         return _heard(segments)
 
-    def batched(self, path: Path, language: str | None) -> Heard:
-        """``BatchedInferencePipeline.transcribe``, with timestamps in the text, as a service must have them."""
+    def batched(self, path: Path, language: str | None, *, words: bool = False) -> Heard:
+        """``BatchedInferencePipeline.transcribe``, with times of segments, as a service must have, or words."""
         segments, _ = self._batched.transcribe(
-            str(path), language=language, batch_size=BATCH_SIZE, without_timestamps=False
+            str(path), language=language, batch_size=BATCH_SIZE, without_timestamps=False, word_timestamps=words
         )
-        return _heard(segments)
+        return _heard(segments, words=words)
 
 
 def load_rival(model: str, compute_type: str, threads: int) -> Rival:
@@ -52,7 +52,8 @@ def load_rival(model: str, compute_type: str, threads: int) -> Rival:
     return rival
 
 
-def _heard(segments: Iterable[Any]) -> Heard:
+def _heard(segments: Iterable[Any], *, words: bool = False) -> Heard:
     finished = list(segments)
     text = " ".join(segment.text.strip() for segment in finished)
-    return Heard(text, tuple((segment.start, segment.end) for segment in finished))
+    timed = [word for segment in finished for word in segment.words] if words else finished
+    return Heard(text, tuple((one.start, one.end) for one in timed))

@@ -10,7 +10,7 @@ import argparse
 import random
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -43,6 +43,9 @@ class JobSet:
     def duration_s(self) -> float:
         return sum(job.duration_s for job in self.jobs)
 
+    def first(self, count: int | None) -> JobSet:
+        return replace(self, jobs=self.jobs[:count])
+
     def language(self, job: Job) -> str | None:
         return job.lang if self.language_given else None
 
@@ -57,7 +60,7 @@ def main() -> None:
             "clips-detect": lambda path: clips(path, language_given=False),
         }
         for name in chosen.sets.split(","):
-            files = makers[name](Path(folder))
+            files = makers[name](Path(folder)).first(chosen.files)
             present(files, compare(files, sides, chosen.rounds))
 
 
@@ -65,6 +68,7 @@ def arguments() -> argparse.ArgumentParser:
     options = parser(__doc__)
     options.add_argument("--sets", default="mixed,clips,clips-detect", help="which sets, in order")
     options.add_argument("--languages", default="en,es,fr,hi,it,ja,pl,pt,zh", help="of the files of `mixed`")
+    options.add_argument("--files", type=int, help="only so many of each set, for a quick look")
     return options
 
 
@@ -104,6 +108,7 @@ def compare(files: JobSet, sides: Contenders, rounds: int) -> dict[str, Runs[lis
     for _ in range(rounds):
         for way, transcribe in ways.items():
             runs[way].measure(transcribe)
+            sides.service.clean_up()
     return runs
 
 

@@ -82,8 +82,7 @@ def working(service: Service, path: Path, priority: str) -> Iterator[Sequence[in
         if any(service.record(task)["status"] == "completed" for task in files):
             raise RuntimeError("A long file was finished before the measurement was: use a longer --duration.")
     finally:
-        for task in files:
-            service.delete(task)
+        service.clean_up()
 
 
 def progress_per_second(service: Service, files: Sequence[int], duration_s: float) -> float:

@@ -9,7 +9,6 @@ import pytest
 from tests.benchmarks.accuracy import ErrorCount, count_errors, distances, errors_by_language
 from tests.benchmarks.tables import median_s, percentile, table, times
 from tests.benchmarks.timing import Runs
-from tests.speech import Placement
 
 
 @pytest.mark.parametrize(
@@ -36,11 +35,11 @@ def test_errors_are_summed_per_language() -> None:
     assert counts["en"].percent == 25.0
 
 
-def test_distances_are_to_the_nearest_start() -> None:
-    placements = [Placement(1.0, 2.0, "a", "en"), Placement(5.0, 6.0, "b", "en")]
+def test_distances_are_those_of_starts_to_starts_and_ends_to_ends() -> None:
+    placed = [(1.0, 2.0), (5.0, 6.0)]
 
-    assert distances(placements, [(0.9, 2.0), (5.3, 6.0)]) == pytest.approx([0.1, 0.3])
-    assert distances(placements, []) == [inf, inf]
+    assert distances([(0.9, 2.0), (5.3, 6.5)], placed) == pytest.approx([0.1, 0.0, 0.3, 0.5])
+    assert distances(placed, []) == [inf] * 4
 
 
 @pytest.mark.parametrize(("percent", "value"), [(50, 5), (95, 10), (90, 9), (0, 1), (100, 10)])

@@ -58,7 +58,7 @@ def test_chunks_do_not_depend_on_how_the_speech_arrives(pairs, block_frames):
         size = block_frames[turn % len(block_frames)]
         window = Span(heard * FRAME_SAMPLES, (heard + size) * FRAME_SAMPLES)
         pieces = [Span(max(s.start, window.start), min(s.end, window.end)) for s in spans]
-        chunks += planner.add([p for p in pieces if p.samples > 0], scores[heard : heard + size])
+        chunks += planner.add([p for p in pieces if p.samples > 0], scores[heard : heard + size], window.end)
         heard, turn = heard + size, turn + 1
     assert chunks + planner.finish() == plan(spans, scores=scores)
 
@@ -103,6 +103,16 @@ def test_a_chunk_is_filled_to_the_last_pause_that_fits():
 def test_speech_that_lies_far_apart_is_not_packed_together():
     spans = [Span(0, 16000), Span(MAX_EXTENT + 16000, MAX_EXTENT + 32000)]
     assert plan(spans) == [(spans[0],), (spans[1],)]
+
+
+def test_speech_does_not_wait_for_company_that_can_not_come():
+    planner = ChunkPlanner(LONGEST)
+    lone = Span(16000, 32000)
+    frames = np.zeros(MAX_EXTENT // FRAME_SAMPLES, np.float32)
+    assert planner.add([lone], frames, settled=MAX_EXTENT) == []
+    assert planner.pending_start == lone.start
+    assert planner.add([], frames, settled=MAX_EXTENT + 16001) == [(lone,)]
+    assert planner.pending_start is None
 
 
 def test_no_speech_is_no_chunk():

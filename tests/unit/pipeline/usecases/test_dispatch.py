@@ -108,6 +108,7 @@ async def test_a_task_is_taken_from_queued_to_completed() -> None:
     assert ended.result.text == "chunk 0 chunk 1 chunk 2 chunk 3 chunk 4"
     assert ended.result.info.language == "en"
     assert ended.result.info.duration == 50.0
+    assert ended.result.info.vad_options["threshold"] == 0.5
     assert (ended.progress, ended.attempts, ended.file_duration_s) == (1.0, 1, 50.0)
 
 
@@ -288,7 +289,9 @@ async def test_an_outage_of_the_database_delays_and_loses_nothing() -> None:
             await asyncio.sleep(0.001)
         world.store.available = True
         assert (await world.end_of(task)).status is Status.COMPLETED
-        assert dispatcher.database_ready
+        async with asyncio.timeout(5):
+            while not dispatcher.database_ready:
+                await asyncio.sleep(0.001)
 
 
 async def test_a_database_that_is_away_at_the_start_is_waited_for() -> None:
