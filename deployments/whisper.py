@@ -22,7 +22,7 @@ from pipeline.settings import BatchSettings, Settings
 class WhisperModelReplica:
     """One loaded model behind a micro-batcher. The model lives as long as the replica: a CUDA fault ends both."""
 
-    async def __init__(self, settings: Settings, device: str) -> None:
+    def __init__(self, settings: Settings, device: str) -> None:
         """Loads the model and decodes with it: a replica that exists works.
 
         Args:
@@ -36,7 +36,7 @@ class WhisperModelReplica:
         engine = load_engine(settings.asr, device=device)
         self._batcher = MicroBatcher(engine, BatchSettings(), metrics=ServeMetrics()).start()
         self._transcriber = LocalTranscriber(media_store(settings), engine, self._batcher)
-        await self._transcriber.warm_up()
+        self._transcriber.warm_up()
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Takes batch settings over without a restart; an unknown name or value is refused in words."""

@@ -147,17 +147,10 @@ class MicroBatcher:
             self._changed.notify_all()
         return tickets
 
-    def cancel(self, task_id: int) -> None:
-        """Drops a task's chunks, which fail with ``TaskCancelled``; what is being decoded of them is thrown away."""
-        self._drop(lambda ticket: ticket.task_id == task_id)
-
     def withdraw(self, tickets: Collection[Ticket]) -> None:
-        """Drops these chunks, because nobody waits for them any more."""
-        self._drop(lambda ticket: ticket in tickets)
-
-    def _drop(self, unwanted: Callable[[Ticket], bool]) -> None:
+        """Drops these chunks, which fail with ``TaskCancelled``; what is being decoded of them is thrown away."""
         with self._changed:
-            for ticket in filter(unwanted, [*self._waiting, *self._running]):
+            for ticket in (ticket for ticket in [*self._waiting, *self._running] if ticket in tickets):
                 self._fail(ticket, TaskCancelled("The task was cancelled."))
             self._waiting = [ticket for ticket in self._waiting if not ticket.future.done()]
 

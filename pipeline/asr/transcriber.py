@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.quality import next_prompt
 from pipeline.domain.timeline import place
 from pipeline.domain.transcript import ChunkResult
-from pipeline.errors import DecodingFailed, ReplicaLost, TaskCancelled
+from pipeline.errors import DecodingFailed, ReplicaLost
 from pipeline.ports import ChunkFailure, EngineInfo, MediaStore, Unit
 
 logger = logging.getLogger(__name__)
@@ -30,15 +29,6 @@ PREPARE_THREADS = 2
 """Spectrograms are cheap (thousands of times real time a core); more threads would only fight with inference."""
 
 Answer = ChunkResult | ChunkFailure
-
-
-@dataclass(slots=True, eq=False)
-class _RunningUnit:
-    """A unit on its way, with the tickets it holds; ``cancelled`` also stops what is not in line yet."""
-
-    unit: Unit
-    tickets: list[Ticket] = field(default_factory=list)
-    cancelled: bool = False
 
 
 class LocalTranscriber:
@@ -58,32 +48,28 @@ class LocalTranscriber:
         self._engine = engine
         self._batcher = batcher
         self._pool = ThreadPoolExecutor(prepare_threads, thread_name_prefix="features")
-        self._units: defaultdict[int, set[_RunningUnit]] = defaultdict(set)
 
     async def transcribe(self, unit: Unit) -> AsyncGenerator[Sequence[Answer]]:
-        """See ``Transcriber.transcribe``. Closing the iterator early drops what has not been decoded.
+        """See ``Transcriber.transcribe``: batches of the unit's chunks, in the order that its options demand.
+
+        Closing the stream early drops what has not been decoded.
 
         Raises:
-            TaskCancelled: ``cancel`` was called for its task.
             ReplicaLost: the engine has failed.
         """
-        running = _RunningUnit(unit)
-        self._units[unit.task_id].add(running)
-        try:
-            async with aclosing(self._answers(running)) as stream:
+        # Detecting on every chunk goes before any language that is known, as in faster-whisper.
+        tokens, language = unit.previous_tokens, None if unit.options.multilingual else unit.language
+        waiting = list(unit.chunks)
+        while waiting:
+            chunks = waiting[: self._releasable(unit, language)]
+            del waiting[: len(chunks)]
+            items = await asyncio.gather(*(self._prepared(unit, chunk, language, tokens) for chunk in chunks))
+            async with aclosing(self._decoded(unit, list(zip(chunks, items, strict=True)))) as stream:
                 async for answers in stream:
+                    for result in (answer for answer in answers if isinstance(answer, ChunkResult)):
+                        tokens = next_prompt(tokens, result, unit.options.temperature)
+                        language = language or (None if unit.options.multilingual else result.language)
                     yield answers
-        finally:
-            self._batcher.withdraw(running.tickets)
-            self._units[unit.task_id].discard(running)
-            if not self._units[unit.task_id]:
-                del self._units[unit.task_id]
-
-    async def cancel(self, task_id: int) -> None:
-        """Drops the task's chunks; what is being decoded is dropped when its batch ends."""
-        for running in self._units.get(task_id, ()):
-            running.cancelled = True
-        self._batcher.cancel(task_id)
 
     async def describe(self) -> EngineInfo:
         """What runs here. Raises ``ReplicaLost`` when it runs no more."""
@@ -95,7 +81,7 @@ class LocalTranscriber:
         """One, as long as it decodes."""
         return int(self._batcher.healthy)
 
-    async def warm_up(self) -> None:
+    def warm_up(self) -> None:
         """Decodes a second of faint noise, all the way through the batcher: what works once is ready.
 
         Raises:
@@ -106,30 +92,13 @@ class LocalTranscriber:
         options = TranscriptionOptions(temperature=(0.0,), language=language)
         item = DecodeItem(features=self._engine.prepare(noise), options=options, language=language)
         [ticket] = self._batcher.submit([Submission(task_id=0, item=item, rank=0, enqueued_at=0.0)])
-        await asyncio.wrap_future(ticket.future)
+        ticket.future.result()
 
     def close(self) -> None:
         """Releases the threads that make features; the batcher is closed by its owner."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     # --- one unit
-
-    async def _answers(self, running: _RunningUnit) -> AsyncGenerator[Sequence[Answer]]:
-        """Batches of the unit's chunks, in the order that its options demand."""
-        unit = running.unit
-        # Detecting on every chunk goes before any language that is known, as in faster-whisper.
-        tokens, language = unit.previous_tokens, None if unit.options.multilingual else unit.language
-        waiting = list(unit.chunks)
-        while waiting:
-            chunks = waiting[: self._releasable(unit, language)]
-            del waiting[: len(chunks)]
-            items = await asyncio.gather(*(self._prepared(unit, chunk, language, tokens) for chunk in chunks))
-            async with aclosing(self._decoded(running, list(zip(chunks, items, strict=True)))) as stream:
-                async for answers in stream:
-                    for result in (answer for answer in answers if isinstance(answer, ChunkResult)):
-                        tokens = next_prompt(tokens, result, unit.options.temperature)
-                        language = language or (None if unit.options.multilingual else result.language)
-                    yield answers
 
     @staticmethod
     def _releasable(unit: Unit, language: str | None) -> int:
@@ -138,12 +107,9 @@ class LocalTranscriber:
         return 1 if follows or unit.options.condition_on_previous_text else len(unit.chunks)
 
     async def _decoded(
-        self, running: _RunningUnit, prepared: Sequence[tuple[Chunk, DecodeItem | DecodingFailed]]
+        self, unit: Unit, prepared: Sequence[tuple[Chunk, DecodeItem | DecodingFailed]]
     ) -> AsyncGenerator[Sequence[Answer]]:
         """Puts chunks in line together and yields what comes of them as it comes."""
-        if running.cancelled:
-            raise TaskCancelled("The task was cancelled.")
-        unit = running.unit
         failed = [_failure(chunk, item) for chunk, item in prepared if isinstance(item, DecodingFailed)]
         if failed:
             yield failed
@@ -151,11 +117,13 @@ class LocalTranscriber:
         tickets = self._batcher.submit(
             Submission(unit.task_id, item, unit.priority_rank, unit.enqueued_at) for _, item in sound
         )
-        running.tickets += tickets
         chunks = {_awaitable(ticket): chunk for ticket, (chunk, _) in zip(tickets, sound, strict=True)}
-        while chunks:
-            done, _ = await asyncio.wait(chunks, return_when=asyncio.FIRST_COMPLETED)
-            yield [_answer(unit.options, chunks.pop(future), future) for future in done]
+        try:
+            while chunks:
+                done, _ = await asyncio.wait(chunks, return_when=asyncio.FIRST_COMPLETED)
+                yield [_answer(unit.options, chunks.pop(future), future) for future in done]
+        finally:
+            self._batcher.withdraw(tickets)
 
     async def _prepared(
         self, unit: Unit, chunk: Chunk, language: str | None, tokens: tuple[int, ...]

@@ -165,7 +165,7 @@ class Attempt:
     def _prompt_after(self, decoding: Decoding, result: ChunkResult) -> tuple[int, ...]:
         if not self.task.options.condition_on_previous_text:
             return ()
-        return next_prompt(decoding.previous_tokens, result)
+        return next_prompt(decoding.previous_tokens, result, self.task.options.temperature)
 
     async def _hear_language(self, decoding: Decoding, results: Sequence[ChunkResult]) -> None:
         """Fixes the task's language on its first speech, and lets the rest of the file go."""

@@ -162,25 +162,13 @@ def test_a_chunk_the_engine_refuses_fails_with_its_reason(start, submission):
     assert error.message == "No such language."
 
 
-def test_cancel_drops_what_waits_and_what_runs(busy, submission):
-    engine = FakeEngine()
-    batcher = busy(engine, max_batch_size=1)
-    dropped = batcher.submit([submission(1, task_id=5), submission(2, task_id=5)])
-    kept = batcher.submit([submission(3, task_id=6)])
-    batcher.cancel(5)
-    batcher.cancel(99)
-    assert [type(ticket.future.exception(0)) for ticket in dropped] == [TaskCancelled, TaskCancelled]
-    outcomes_after_release(engine, kept)
-    assert marks(engine) == [[3]]
-
-
-def test_the_result_of_a_cancelled_batch_is_thrown_away(start, submission):
+def test_the_result_of_a_withdrawn_chunk_is_thrown_away(start, submission):
     engine = FakeEngine()
     batcher = start(engine)
     engine.hold()
     [ticket] = batcher.submit([submission(task_id=5)])
     assert engine.entered.wait(TIMEOUT_S)
-    batcher.cancel(5)
+    batcher.withdraw([ticket])
     assert isinstance(ticket.future.exception(0), TaskCancelled)
     [later] = outcomes_after_release(engine, batcher.submit([submission(task_id=6)]))
     assert later.attempts == 1

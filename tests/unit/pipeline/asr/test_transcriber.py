@@ -8,7 +8,7 @@ from pipeline.asr.transcriber import LocalTranscriber, chunk_samples
 from pipeline.domain.audio import SAMPLE_RATE, Chunk, Span, part_key
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.transcript import ChunkResult
-from pipeline.errors import DecodingFailed, ReplicaLost, TaskCancelled
+from pipeline.errors import DecodingFailed, ReplicaLost
 from pipeline.ports import ChunkFailure, Unit
 from pipeline.testing.engine import FakeEngine
 from pipeline.testing.media import MemoryMediaStore
@@ -174,39 +174,6 @@ async def test_closing_the_stream_drops_what_waits(transcriber):
     assert [batch[0].temperature for batch in engine.batches] == [0.0, 0.0, 0.5]
 
 
-async def test_cancel_ends_the_unit_at_once(transcriber):
-    engine = FakeEngine()
-    replica = transcriber(engine, max_batch_size=1)
-    engine.hold()
-    running = asyncio.create_task(collect(replica.transcribe(unit())))
-    await until_entered(engine)
-    await replica.cancel(1)
-    with pytest.raises(TaskCancelled):
-        await running
-    engine.release()
-    answers = await collect(replica.transcribe(unit(CHUNKS[0])))  # a retry of the task is welcome
-    assert len(answers) == 1
-
-
-async def test_cancel_reaches_chunks_that_are_not_in_line_yet(transcriber, store):
-    replica = transcriber(FakeEngine())
-    read = asyncio.Event()
-
-    class Slow(MemoryMediaStore):
-        async def read(self, key, offset=0, length=None):
-            await read.wait()
-            return await store.read(key, offset, length)
-
-    replica._store = Slow()
-    running = asyncio.create_task(collect(replica.transcribe(unit())))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    await replica.cancel(1)
-    read.set()
-    with pytest.raises(TaskCancelled):
-        await running
-
-
 async def test_a_dead_engine_ends_the_unit(transcriber):
     replica = transcriber(FakeEngine(fault=lambda _: ReplicaLost("The GPU has failed.")))
     with pytest.raises(ReplicaLost):
@@ -223,7 +190,7 @@ async def test_describes_what_runs_with_the_batch_size_in_force(transcriber):
 
 async def test_warming_up_decodes(transcriber):
     engine = FakeEngine()
-    await transcriber(engine).warm_up()
+    transcriber(engine).warm_up()
     assert len(engine.batches) == 1
 
 
