@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from itertools import groupby
+from math import ceil
 
 import ctranslate2
 import numpy as np
@@ -37,6 +38,11 @@ WINDOW_STEP_FRAMES = 100
 
 MAX_INITIAL_TIMESTAMP_INDEX = 50
 """Speech begins in the window's first second (faster-whisper's default): 50 steps of 20 ms."""
+
+TOKENS_PER_SECOND = 20
+TOKENS_BESIDE_SPEECH = 24
+"""Room for a transcript. A window of 30 s was trained on at most 224 tokens, 7.5 a second; scripts whose letters take
+several tokens each need up to twice that, and timestamps are tokens too."""
 
 SHORTEST_REST_S = 1.0
 """A model that broke off closer than this to the chunk's end has heard all of it."""
@@ -161,8 +167,10 @@ class FasterWhisperEngine:
         detections = self._detect(encoded, items)
         tokenizers = [self._tokenizer_of(*pair) for pair in zip(items, detections, strict=True)]
         prompts = [self._prompt(*pair) for pair in zip(items, tokenizers, strict=True)]
-        rows = zip(items, tokenizers, detections, self._generate(encoded, prompts, items[0]), strict=True)
-        heard = [self._hear(*row) for row in rows]
+        budget = self._token_budget(items)
+        results = self._generate(encoded, prompts, items[0], budget)
+        rows = zip(items, tokenizers, detections, results, strict=True)
+        heard = [self._hear(*row, budget) for row in rows]
         self._add_words(encoded, heard)
         return [as_decoded(row, full_window=frames == FULL_WINDOW_FRAMES) for row in heard]
 
@@ -201,8 +209,13 @@ class FasterWhisperEngine:
         ids: list[int] = self._encode_text(text, add_special_tokens=False).ids
         return ids
 
+    def _token_budget(self, items: Sequence[DecodeItem]) -> int:
+        """Tokens a transcript of the batch may have: a model that is caught in a loop fills all it is given."""
+        longest_s = max(item.duration_s for item in items)
+        return min(self._model.max_length // 2, TOKENS_BESIDE_SPEECH + ceil(TOKENS_PER_SECOND * longest_s))
+
     def _generate(
-        self, encoded: ctranslate2.StorageView, prompts: list[list[int]], first: DecodeItem
+        self, encoded: ctranslate2.StorageView, prompts: list[list[int]], first: DecodeItem, budget: int
     ) -> Sequence[ctranslate2.models.WhisperGenerationResult]:
         """One search for the whole batch, with the arguments of ``WhisperModel.generate_with_fallback``."""
         search: Raw = {"beam_size": first.options.beam_size, "patience": 1}
@@ -219,7 +232,8 @@ class FasterWhisperEngine:
             length_penalty=1,
             repetition_penalty=1,
             no_repeat_ngram_size=0,
-            max_length=self._model.max_length,
+            # CTranslate2 generates at most min(max_length / 2, max_length - prompt) tokens.
+            max_length=min(self._model.max_length, max(2 * budget, budget + len(prompts[0]))),
             return_scores=True,
             return_no_speech_prob=True,
             suppress_blank=True,
@@ -235,9 +249,10 @@ class FasterWhisperEngine:
         tokenizer: Tokenizer,
         detection: LanguageDetection | None,
         result: ctranslate2.models.WhisperGenerationResult,
+        budget: int,
     ) -> HeardRow:
         raw = list(result.sequences_ids[0])
-        tokens, resume_s = self._closed(raw, tokenizer.timestamp_begin, item.duration_s)
+        tokens, resume_s = self._closed(raw, tokenizer.timestamp_begin, item.duration_s, budget)
         segments, _, _ = self._model._split_segments_by_timestamps(  # noqa: SLF001 - faster-whisper has no public one
             tokenizer=tokenizer,
             tokens=tokens,
@@ -260,7 +275,9 @@ class FasterWhisperEngine:
             segments=segments,
         )
 
-    def _closed(self, tokens: list[int], timestamp_begin: int, duration_s: float) -> tuple[list[int], float | None]:
+    def _closed(
+        self, tokens: list[int], timestamp_begin: int, duration_s: float, budget: int
+    ) -> tuple[list[int], float | None]:
         """The tokens with their last segment closed, and where to go on if the model broke off before the end.
 
         A transcript that ends in two timestamps, or in the middle of a segment because it had no more room, is
@@ -269,7 +286,7 @@ class FasterWhisperEngine:
         """
         ends_open = bool(tokens) and tokens[-1] < timestamp_begin
         pairs = [at for at in range(1, len(tokens)) if min(tokens[at - 1], tokens[at]) >= timestamp_begin]
-        out_of_room = ends_open and len(tokens) >= self._model.max_length // 2
+        out_of_room = ends_open and len(tokens) >= budget
         if pairs and (pairs[-1] == len(tokens) - 1 or out_of_room):
             resume_s = (tokens[pairs[-1]] - timestamp_begin) * self._model.time_precision
             worthwhile = SHORTEST_REST_S <= resume_s <= duration_s - SHORTEST_REST_S

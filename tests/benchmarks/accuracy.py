@@ -10,6 +10,7 @@ from functools import cache
 from math import inf
 
 import jiwer
+from num2words import num2words
 from whisper_normalizer.basic import BasicTextNormalizer
 from whisper_normalizer.english import EnglishTextNormalizer
 
@@ -60,7 +61,7 @@ def distances(spans: Iterable[Span], others: Sequence[Span]) -> list[float]:
 
 def normalise(lang: str, text: str) -> str:
     """Text without case and punctuation; in English without spelling variants; without spaces where there are none."""
-    normalised = _digits(_english()(text)) if lang == "en" else BasicTextNormalizer()(text)
+    normalised = _digits(_english()(text)) if lang == "en" else BasicTextNormalizer()(_spelled_out(lang, text))
     return ("" if lang in WITHOUT_SPACES else " ").join(normalised.split())
 
 
@@ -71,6 +72,17 @@ def _digits(text: str) -> str:
     or less could cost ten errors.
     """
     return re.sub(r"\d", r" \g<0> ", re.sub(r"\bone\b", "1", text))
+
+
+NUMERALS = {"es": "es", "fr": "fr", "it": "it", "ja": "ja", "pl": "pl", "pt": "pt", "zh": "ja"}
+"""Whose words for numbers count for a language; Chinese and Japanese write the small ones alike. None for Hindi."""
+
+
+def _spelled_out(lang: str, text: str) -> str:
+    """Digits as words: models write "1, 2, 3" where references say "uno dos tres", and neither is an error."""
+    if lang not in NUMERALS:
+        return text
+    return re.sub(r"\d+", lambda number: f" {num2words(int(number[0]), lang=NUMERALS[lang])} ", text)
 
 
 @cache

@@ -1,6 +1,8 @@
 """An hour of speech over HTTP, beside `BatchedInferencePipeline`: time, errors, times of segments, CPU and memory.
 
-The service must run on this machine: its processes are watched while it works.
+The service must run on this machine: its processes are watched while it works. Times are judged by edges: those of
+segments against those of the samples that were placed (a segment may begin within a sample), or, with `--words`, those
+of the samples against those of words, which is the sharper question.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ def main() -> None:
             sides.service.clean_up()
             if not chosen.no_rival:
                 runs["batched"].measure(lambda: sides.rival.batched(path, chosen.language, words=chosen.words))
-    title = f"{joined.duration_s / 60:.0f} minutes of {chosen.language}, {chosen.format}, {size_mb:.0f} MB"
+    title = f"{joined.duration_s / 60:.1f} minutes of {chosen.language}, {chosen.format}, {size_mb:.0f} MB"
     present(title, joined, chosen, runs)
     present_processes(watch.by_memory())
 

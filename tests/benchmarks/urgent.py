@@ -48,7 +48,7 @@ def main() -> None:
                 started, before = time.monotonic(), _done_s(service, files)
                 waits = clip_seconds(service, short, load.clips, chosen.clips, chosen.pause)
                 disturbed = (_done_s(service, files) - before) / (time.monotonic() - started)
-            name = f"`{load.clips}` beside {LONG_FILES} × 1 h at `{load.files}`"
+            name = f"`{load.clips}` beside {LONG_FILES} × {chosen.duration / 60:.0f} min at `{load.files}`"
             rows.append(_row(name, waits, f"{undisturbed:.1f}", f"{disturbed:.1f}"))
     report("One 11 s clip", ["when", "p50", "p95", "max", "files' RTFx without clips", "with clips"], rows)
 
