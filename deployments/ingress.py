@@ -11,7 +11,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from contextvars import Context
 from typing import Any
 
 from fastapi import FastAPI
@@ -45,6 +47,7 @@ class IngressReplica:
     def __init__(self, settings: Settings, dispatcher: DeploymentHandle) -> None:
         configure_logging(settings.logging)
         self._dispatcher = dispatcher
+        self._hints: set[asyncio.Task[None]] = set()
         self._services = Services(
             store=task_store(settings),
             media=media_store(settings),
@@ -66,7 +69,10 @@ class IngressReplica:
     # the Dispatcher, by handle; each is a hint, since what counts is in the database
 
     async def _wake(self) -> None:
-        await self._hint("wake")
+        """Tells the Dispatcher without waiting for it: not in the request's context, which ends with its client."""
+        hint = asyncio.get_running_loop().create_task(self._hint("wake"), context=Context())
+        self._hints.add(hint)
+        hint.add_done_callback(self._hints.discard)
 
     async def _watch(self, task_id: int, timeout_s: float) -> None:
         await self._hint("watch", task_id, timeout_s)

@@ -212,7 +212,8 @@ class FasterWhisperEngine:
     def _token_budget(self, items: Sequence[DecodeItem]) -> int:
         """Tokens a transcript of the batch may have: a model that is caught in a loop fills all it is given."""
         longest_s = max(item.duration_s for item in items)
-        return min(self._model.max_length // 2, TOKENS_BESIDE_SPEECH + ceil(TOKENS_PER_SECOND * longest_s))
+        room: int = self._model.max_length // 2
+        return min(room, TOKENS_BESIDE_SPEECH + ceil(TOKENS_PER_SECOND * longest_s))
 
     def _generate(
         self, encoded: ctranslate2.StorageView, prompts: list[list[int]], first: DecodeItem, budget: int
