@@ -13,15 +13,15 @@ class CostModel:
     """Predicts ``overhead + rate × rows × frames`` seconds for a batch.
 
     Both rates follow what is measured by normalised least mean squares (Widrow & Hoff, 1960): an exponentially weighted
-    average that tells the two apart as soon as batches differ in size. The first guess is that of a slow CPU, so that
-    the first batches stay small; the first measurement replaces its scale.
+    average that tells the two apart as soon as batches differ in size. The first guess is that of a CPU, where a lone
+    chunk costs nearly what four together cost; the first measurement replaces its scale.
 
     Args:
         overhead_s: first guess of the seconds a batch costs however small it is.
         per_frame_s: first guess of the seconds a frame of one row costs.
     """
 
-    def __init__(self, overhead_s: float = 0.2, per_frame_s: float = 0.0004) -> None:
+    def __init__(self, overhead_s: float = 0.3, per_frame_s: float = 0.00015) -> None:
         self._overhead_s = overhead_s
         self._per_frame_s = per_frame_s
         self._measured = False
