@@ -143,7 +143,7 @@ def service() -> Iterator[Service]:
 
 
 def _environment(home: Path) -> dict[str, str]:
-    """Leases are short, so that their end need not be waited for long."""
+    """Short leases, whose end need not be waited for long; short chunks, for one sentence each."""
     (home / "ray").mkdir()
     mark = {name: value for name, value in os.environ.items() if name == "MURMURATION_CI_RUN"}
     return (
@@ -157,6 +157,7 @@ def _environment(home: Path) -> dict[str, str]:
             "MURMURATION_CALLBACK__TIMEOUT_S": "3",
             "MURMURATION_CALLBACK__DELAYS_S": "[1, 2, 4, 8]",
             "MURMURATION_ASR__MODEL": "tiny.en",
+            "MURMURATION_SPLIT__MAX_CHUNK_S": "5",
         }
     )
 

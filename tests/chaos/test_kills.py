@@ -26,19 +26,21 @@ LONG_AGO_S = 2 * 3600.0
 """Older than the age at which media without a task is swept."""
 
 RecordProperty = Callable[[str, object], None]
-Foxes = Callable[[int], bytes]
+Foxes = Callable[[int, float], bytes]
+
+PAUSE_S = 1.5
 
 
 @pytest.fixture(scope="session")
 def foxes(tmp_path_factory: pytest.TempPathFactory) -> Foxes:
-    """A recording of so many sentences, about 4.5 s each."""
+    """A recording of so many sentences of 3 s, each after a pause of so many seconds."""
     fox = next(sample for sample in speech.of_language("en") if sample.name == "quick_brown_fox")
     folder = tmp_path_factory.mktemp("foxes")
 
-    def make(sentences: int) -> bytes:
-        path = folder / f"{sentences}.ogg"
+    def make(sentences: int, pause_s: float) -> bytes:
+        path = folder / f"{sentences}-{pause_s}.ogg"
         if not path.exists():
-            speech.encode(speech.join([fox] * sentences, [1.5] * sentences).audio, path)
+            speech.encode(speech.join([fox] * sentences, [pause_s] * sentences).audio, path)
         return path.read_bytes()
 
     return make
@@ -53,8 +55,8 @@ class Batch:
         self._sentences: dict[int, int] = {}
         self._killed_at: datetime | None = None
 
-    def submit(self, sentences: int, priority: str = "normal") -> int:
-        media = self._foxes(sentences)
+    def submit(self, sentences: int, priority: str = "normal", pause_s: float = PAUSE_S) -> int:
+        media = self._foxes(sentences, pause_s)
         task_id = self._service.create(media, priority=priority, callback_url=self._receiver.url)
         self._sentences[task_id] = sentences
         return task_id
@@ -71,9 +73,12 @@ class Batch:
         self._killed_at = datetime.now(UTC)
         self._service.kill(deployment)
 
+    def wait_for_the_end(self) -> None:
+        eventually(lambda: all(record["finished_at"] for record in self.records().values()), "every task has ended")
+
     def check_nothing_is_lost(self) -> dict[int, Record]:
         """Waits for every task's end and holds it against what was submitted; the records."""
-        eventually(lambda: all(record["finished_at"] for record in self.records().values()), "every task has ended")
+        self.wait_for_the_end()
         records = self.records(include_result=True)
         for task_id, record in records.items():
             assert record["status"] == "completed", record["error"]
@@ -112,8 +117,8 @@ def _words(text: str) -> str:
 
 def test_a_whisper_replica_in_mid_batch(service: Service, batch: Batch, record_property: RecordProperty) -> None:
     idle_s = service.cpu_s("WhisperReplica")
-    batch.submit_mixed([40, 30, 20, 2, 2])
-    eventually(lambda: service.cpu_s("WhisperReplica") > idle_s + 0.7, "the replica is decoding")
+    batch.submit_mixed([12, 8, 6, 2, 2])
+    eventually(lambda: service.cpu_s("WhisperReplica") > idle_s + 0.4, "the replica is decoding")
     batch.kill("WhisperReplica")
     records = batch.check_nothing_is_lost()
     assert {record["attempts"] for record in records.values()} == {1}, "a lost unit is no lost attempt"
@@ -121,7 +126,7 @@ def test_a_whisper_replica_in_mid_batch(service: Service, batch: Batch, record_p
 
 
 def test_the_splitter_in_mid_decode(service: Service, batch: Batch, record_property: RecordProperty) -> None:
-    long = batch.submit(100)
+    long = batch.submit(20, pause_s=27.0)  # ten minutes: long to decode, soon transcribed
     batch.submit_mixed([2, 2])
     eventually(lambda: any("source" not in path.name for path in service.media_files()), "a part is prepared")
     batch.kill("Splitter")
@@ -132,7 +137,7 @@ def test_the_splitter_in_mid_decode(service: Service, batch: Batch, record_prope
 
 
 def test_the_dispatcher_while_tasks_run(service: Service, batch: Batch, record_property: RecordProperty) -> None:
-    batch.submit_mixed([30, 20, 10, 2])
+    batch.submit_mixed([10, 6, 4, 2])
     eventually(lambda: any(record["status"] == "processing" for record in batch.records().values()), "a task runs")
     batch.kill("Dispatcher")
     records = batch.check_nothing_is_lost()
@@ -141,7 +146,7 @@ def test_the_dispatcher_while_tasks_run(service: Service, batch: Batch, record_p
 
 
 def test_an_ingress_in_mid_upload(service: Service, batch: Batch, record_property: RecordProperty) -> None:
-    batch.submit_mixed([20, 5])
+    batch.submit_mixed([10, 3])
     before = set(service.media_files())
     partial: list[Path] = []
 
@@ -154,7 +159,8 @@ def test_an_ingress_in_mid_upload(service: Service, batch: Batch, record_propert
         yield b"\r\n--edge--\r\n"
 
     _expect_a_broken_upload(service, body())
-    batch.submit(5, "high")
+    batch.submit(2, "high")
+    batch.wait_for_the_end()
     _let_be_swept(service, partial)
     records = batch.check_nothing_is_lost()
     assert {record["attempts"] for record in records.values()} == {1}
@@ -185,7 +191,7 @@ def _expect_a_broken_upload(service: Service, body: Iterator[bytes]) -> None:
 def test_three_kills_at_random_moments(service: Service, batch: Batch, record_property: RecordProperty) -> None:
     chance = random.Random(20)
     for deployment in chance.sample(["WhisperReplica", "Splitter", "Dispatcher", "Ingress"], 3):
-        batch.submit_mixed([6, 4, 2, 1])
+        batch.submit_mixed([3, 2, 1, 1])
         time.sleep(chance.uniform(0.0, 2.0))
         batch.kill(deployment)
     records = batch.check_nothing_is_lost()
