@@ -636,6 +636,7 @@ async def test_a_completed_task_has_its_transcript_and_no_chunks(store: TaskStor
         finished_at=clock.now(),
         updated_at=clock.now(),
         owner=None,
+        stage=None,
         lease_expires_at=None,
         audio_total_s=10.0,
         audio_done_s=10.0,
@@ -683,6 +684,7 @@ async def test_a_failed_task_keeps_its_error_and_its_chunks(store: TaskStore, cl
         finished_at=clock.now(),
         updated_at=clock.now(),
         owner=None,
+        stage=None,
         lease_expires_at=None,
         audio_total_s=10.0,
     )

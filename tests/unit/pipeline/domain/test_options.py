@@ -61,7 +61,7 @@ def test_rows_of_other_versions_can_be_read() -> None:
 
 @pytest.mark.parametrize(
     ("vad_filter", "clip_timestamps", "expected"),
-    [(True, (), True), (True, (0.0,), False), (False, (), False), (False, (1.0, 2.0), False)],
+    [(True, (), True), (True, (0.0,), True), (False, (), False), (False, (1.0, 2.0), False)],
 )
 def test_clips_named_by_the_client_replace_vad(
     vad_filter: bool, clip_timestamps: tuple[float, ...], expected: bool
