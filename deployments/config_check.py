@@ -7,9 +7,12 @@ A ``numreplicas: 2`` deploys one replica and reports success, because Serve's sc
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
+import yaml
 from pydantic import BaseModel
 from ray.serve.schema import ServeDeploySchema
 
@@ -53,3 +56,16 @@ def _name_of(item: Any, index: int) -> str:
 def _suggestion(key: str, schema: type[BaseModel]) -> str:
     near = difflib.get_close_matches(str(key), schema.model_fields, n=1)
     return f" ({near[0]}?)" if near else ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """``python -m deployments.config_check serve_config.yaml``: names the unknown keys; 1 if there are any."""
+    [file] = sys.argv[1:] if arguments is None else arguments
+    unknown = unknown_keys(yaml.safe_load(Path(file).read_text()))
+    for key in unknown:
+        sys.stderr.write(f"{file}: Serve does not know {key}\n")
+    return 1 if unknown else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from deployments.config_check import unknown_keys
+from deployments.config_check import main, unknown_keys
 
 
 def config(**deployment: Any) -> dict[str, Any]:
@@ -31,3 +32,11 @@ def config(**deployment: Any) -> dict[str, Any]:
 )  # fmt: skip
 def test_names_what_serve_would_ignore(content: dict[str, Any], found: list[str]) -> None:
     assert unknown_keys(content) == found
+
+
+def test_the_command_names_what_serve_would_ignore(tmp_path, capsys):
+    file = tmp_path / "serve.yaml"
+    file.write_text("applications: [{name: a, deployments: [{name: D, numreplicas: 2}]}]")
+    assert main([str(file)]) == 1
+    assert "numreplicas (num_replicas?)" in capsys.readouterr().err
+    assert main([str(Path(__file__).parents[3] / "serve_config.yaml")]) == 0
