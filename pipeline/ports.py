@@ -140,7 +140,7 @@ class Unit:
         options: how to decode them.
         language: of the speech, or ``None`` to detect it on the unit's first chunk (and use it for the others).
         priority_rank: 0 is served first.
-        enqueued_at: when the task was created, in seconds since the epoch; older goes first within a rank.
+        tag: the smaller goes first within a rank: see ``domain.chunk_queue``.
         previous_tokens: text before the first chunk, for ``condition_on_previous_text``.
     """
 
@@ -150,7 +150,7 @@ class Unit:
     options: TranscriptionOptions
     language: str | None
     priority_rank: int
-    enqueued_at: float
+    tag: float
     previous_tokens: tuple[int, ...] = ()
 
 

@@ -28,12 +28,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One chunk for the batcher. ``rank`` 0 is served first; of equal ranks, the lower ``enqueued_at`` (seconds)."""
+    """One chunk for the batcher. ``rank`` 0 is served first; of equal ranks, the lower ``tag``."""
 
     task_id: int
     item: DecodeItem
     rank: int
-    enqueued_at: float
+    tag: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ class MicroBatcher:
         ticket = Ticket(
             task_id=submission.task_id,
             rank=submission.rank,
-            age=(submission.enqueued_at, next(self._sequence)),
+            age=(submission.tag, next(self._sequence)),
             item=item,
             key=self._engine.batch_key(item),
             frames=self._engine.window_frames([item]),

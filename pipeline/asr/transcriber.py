@@ -91,7 +91,7 @@ class LocalTranscriber:
         language = "en" if "en" in self._engine.info.languages else self._engine.info.languages[0]
         options = TranscriptionOptions(temperature=(0.0,), language=language)
         item = DecodeItem(features=self._engine.prepare(noise), options=options, language=language)
-        [ticket] = self._batcher.submit([Submission(task_id=0, item=item, rank=0, enqueued_at=0.0)])
+        [ticket] = self._batcher.submit([Submission(task_id=0, item=item, rank=0, tag=0.0)])
         ticket.future.result()
 
     def close(self) -> None:
@@ -115,7 +115,7 @@ class LocalTranscriber:
             yield failed
         sound = [(chunk, item) for chunk, item in prepared if isinstance(item, DecodeItem)]
         tickets = self._batcher.submit(
-            Submission(unit.task_id, item, unit.priority_rank, unit.enqueued_at) for _, item in sound
+            Submission(unit.task_id, item, unit.priority_rank, unit.tag) for _, item in sound
         )
         chunks = {_awaitable(ticket): chunk for ticket, (chunk, _) in zip(tickets, sound, strict=True)}
         try:

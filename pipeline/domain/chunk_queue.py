@@ -1,9 +1,10 @@
 """Which chunks go to a replica next: priority first, then a fair share between tasks, then the order of the file.
 
 Fairness is start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996) over seconds of audio: each task has a virtual
-time that advances by what is released for it, the smallest goes next, and a task that arrives starts at the virtual
-time of the queue. So a 10-second clip goes before the next chunk of a 10-hour file of the same priority, and
-neither can starve the other. Nothing here waits, locks or knows what time it is.
+time that advances by what is released for it, what is released is tagged with the time it began at, and the smallest
+tag goes first, here and again at the replica. A task that arrives starts at the smallest tag in flight, so a
+10-second clip overtakes even the chunks of a 10-hour file that wait at the replica; ageing keeps an endless stream of
+such clips from starving the file. Nothing here waits, locks or knows what time it is.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from pipeline.domain.audio import Chunk
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """Chunks of one task that may be sent to a replica together."""
+    """Chunks of one task that may be sent to a replica together; within a rank, the smallest ``tag`` goes first."""
 
     task_id: int
     priority_rank: int
     chunks: tuple[Chunk, ...]
+    tag: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +58,24 @@ class _Backlog:
     waiting_since: float
     max_in_flight: int | None
     waiting: deque[Chunk] = field(default_factory=deque)
-    in_flight: int = 0
+    tags: deque[float] = field(default_factory=deque)
     paused: bool = False
+
+    @property
+    def in_flight(self) -> int:
+        """Chunks that are out, each with its tag in ``tags``."""
+        return len(self.tags)
 
     @property
     def room(self) -> int:
         """Chunks that may be released before some come back."""
         waiting = 0 if self.paused else len(self.waiting)
         return waiting if self.max_in_flight is None else min(waiting, self.max_in_flight - self.in_flight)
+
+    def come_back(self, count: int) -> None:
+        """Chunks came back, the earliest sent for all we know."""
+        for _ in range(count):
+            self.tags.popleft()
 
     def rank_at(self, now: float, ageing_s: float) -> int:
         """Priority lifted by one for each ``ageing_s`` the task has been passed over."""
@@ -91,7 +103,7 @@ class ChunkQueue:
             now: seconds on any clock that does not run backwards.
             max_in_flight: at most this many of its chunks are out at once; ``None``: no limit of its own.
         """
-        self._backlogs[task_id] = _Backlog(task_id, priority_rank, self._virtual_time, now, max_in_flight)
+        self._backlogs[task_id] = _Backlog(task_id, priority_rank, self._present, now, max_in_flight)
 
     def limit(self, task_id: int, max_in_flight: int | None) -> None:
         """Changes a task's limit, once its language is known for instance."""
@@ -106,20 +118,20 @@ class ChunkQueue:
         """Appends chunks of an admitted task, in the order of the file."""
         backlog = self._backlogs[task_id]
         if not backlog.waiting and not backlog.in_flight:
-            backlog.virtual_time = max(backlog.virtual_time, self._virtual_time)
+            backlog.virtual_time = max(backlog.virtual_time, self._present)
             backlog.waiting_since = now
         backlog.waiting.extend(chunks)
 
     def finish(self, task_id: int, count: int = 1) -> None:
         """Notes that chunks came back with a result. A task that was closed meanwhile is fine."""
         if backlog := self._backlogs.get(task_id):
-            backlog.in_flight -= count
+            backlog.come_back(count)
 
     def put_back(self, task_id: int, chunks: Iterable[Chunk]) -> None:
         """Returns chunks whose replica was lost to the front. A task that was closed meanwhile is fine."""
         if backlog := self._backlogs.get(task_id):
             returned = sorted(chunks, key=lambda chunk: chunk.index)
-            backlog.in_flight -= len(returned)
+            backlog.come_back(len(returned))
             backlog.waiting.extendleft(reversed(returned))
 
     def close(self, task_id: int) -> None:
@@ -145,6 +157,11 @@ class ChunkQueue:
         """Chunks that wait, of all tasks."""
         return sum(len(backlog.waiting) for backlog in self._backlogs.values())
 
+    @property
+    def _present(self) -> float:
+        """The virtual time of what is being decoded: the smallest tag in flight, else that of the last release."""
+        return min((backlog.tags[0] for backlog in self._backlogs.values() if backlog.tags), default=self._virtual_time)
+
     def _order(self, backlog: _Backlog, now: float) -> tuple[int, float, int]:
         return backlog.rank_at(now, self._ageing_s), backlog.virtual_time, backlog.task_id
 
@@ -164,8 +181,9 @@ class ChunkQueue:
 
     def _take(self, backlog: _Backlog, count: int, now: float) -> Released:
         chunks = tuple(backlog.waiting.popleft() for _ in range(count))
-        backlog.in_flight += count
+        tag = backlog.virtual_time
+        backlog.tags.extend([tag] * count)
         backlog.waiting_since = now
-        self._virtual_time = max(self._virtual_time, backlog.virtual_time)
+        self._virtual_time = max(self._virtual_time, tag)
         backlog.virtual_time += sum(chunk.duration_s for chunk in chunks)
-        return Released(backlog.task_id, backlog.priority_rank, chunks)
+        return Released(backlog.task_id, backlog.priority_rank, chunks, tag)

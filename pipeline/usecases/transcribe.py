@@ -230,7 +230,7 @@ class ChunkScheduler:
             options=decoding.options,
             language=decoding.language,
             priority_rank=released.priority_rank,
-            enqueued_at=self._clock.now().timestamp(),
+            tag=released.tag,
             previous_tokens=decoding.previous_tokens,
         )
 

@@ -61,7 +61,7 @@ def item(engine):
 
 
 def decode(batcher, items):
-    tickets = batcher.submit([Submission(1, one, rank=1, enqueued_at=0.0) for one in items])
+    tickets = batcher.submit([Submission(1, one, rank=1, tag=0.0) for one in items])
     return [ticket.future.exception(TIMEOUT_S) or ticket.future.result() for ticket in tickets]
 
 

@@ -188,3 +188,29 @@ def test_every_chunk_is_released_once_and_in_the_order_of_its_file(
         seen.setdefault(unit.task_id, []).extend(chunk.index for chunk in unit.chunks)
         made.finish(unit.task_id, len(unit.chunks))
     assert seen == {number: list(range(total)) for number, (_, total) in enumerate(files)}
+
+
+def test_what_arrives_is_tagged_before_the_waiting_chunks_of_a_long_file() -> None:
+    made = queue(task_1=(NORMAL, 1000))
+    out = [made.release(Capacity(1, 4), now=0), made.release(Capacity(1, 4), now=0)]
+    made.finish(1, 3)
+    made.open(2, NORMAL, now=0)
+    made.add(2, chunks(1), now=0)
+    clip = made.release(Capacity(1, 4), now=0)
+    assert clip is not None
+    assert clip.task_id == 2
+    tags = [unit.tag for unit in out if unit]
+    assert tags[0] == clip.tag < tags[1]
+
+
+def test_ageing_keeps_an_endless_stream_of_clips_from_starving_a_long_file() -> None:
+    made = queue(task_1=(NORMAL, 50))
+    served = 0
+    for clip in range(2, 300):
+        made.open(clip, NORMAL, now=10 * clip)
+        made.add(clip, chunks(1), now=10 * clip)
+        unit = made.release(Capacity(1, 1, batches_in_flight=1), now=10 * clip)
+        assert unit
+        served += unit.task_id == 1
+        made.finish(unit.task_id, len(unit.chunks))
+    assert served == 5  # once in 600 s
