@@ -7,6 +7,7 @@ import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,13 +64,15 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         "MURMURATION_NETWORK__ALLOW_PRIVATE_HOSTS": '["127.0.0.1"]',
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
     }
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+    with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own, at import and start
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        with _application() as address, httpx.Client(base_url=address, timeout=60.0, trust_env=False) as client:
-            _wait_until_ready(client)
-            yield Service(client, data_dir)
+        with pytest.MonkeyPatch.context() as patch:  # the service inherits it; other tests must not see it
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            address = stack.enter_context(_application())
+        client = stack.enter_context(httpx.Client(base_url=address, timeout=60.0, trust_env=False))
+        _wait_until_ready(client)
+        yield Service(client, data_dir)
 
 
 class _application:  # noqa: N801 - reads as the verb it is
