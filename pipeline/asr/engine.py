@@ -30,6 +30,15 @@ Features = npt.NDArray[np.float32]
 """What the encoder takes: shape ``(channels, frames)``."""
 
 
+class Encoding(Protocol):
+    """What an engine has encoded of an item, for itself to use again."""
+
+    @property
+    def frames(self) -> int:
+        """Window it was encoded in."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DecodeItem:
     """One chunk to be decoded once.
@@ -41,6 +50,7 @@ class DecodeItem:
         previous_tokens: text before the chunk, for ``condition_on_previous_text``.
         temperature: 0 for beam search, above it for sampling.
         full_window: whether the encoder must get its full 30 s.
+        encoding: of the same features in a window that will do; ``None`` to have them encoded.
     """
 
     features: Features
@@ -49,6 +59,7 @@ class DecodeItem:
     previous_tokens: tuple[int, ...] = ()
     temperature: float = 0.0
     full_window: bool = False
+    encoding: Encoding | None = None
 
     @property
     def frames(self) -> int:
@@ -62,7 +73,7 @@ class DecodeItem:
 
     def after(self, time_s: float) -> DecodeItem:
         """The rest of the chunk from ``time_s`` on."""
-        return replace(self, features=self.features[..., round(time_s * FRAMES_PER_SECOND) :])
+        return replace(self, features=self.features[..., round(time_s * FRAMES_PER_SECOND) :], encoding=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +91,7 @@ class Decoded:
         detection: set where the language was detected.
         full_window: whether the encoder had its full 30 s.
         resume_s: where the model broke off although more audio follows, else ``None``.
+        encoding: what the item's next decoding in the same window may start from; ``None`` if the engine keeps none.
     """
 
     text: str
@@ -92,6 +104,7 @@ class Decoded:
     detection: LanguageDetection | None = None
     full_window: bool = False
     resume_s: float | None = None
+    encoding: Encoding | None = None
 
 
 class Engine(Protocol):

@@ -11,14 +11,15 @@ from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from itertools import groupby
 from math import ceil
+from typing import cast
 
 import ctranslate2
 import numpy as np
 from faster_whisper import WhisperModel
-from faster_whisper.audio import pad_or_trim
 from faster_whisper.tokenizer import Tokenizer
-from faster_whisper.transcribe import get_ctranslate2_storage, get_suppressed_tokens
+from faster_whisper.transcribe import get_suppressed_tokens
 
+from pipeline.asr.encoding import EncodedRow, encode, stacked
 from pipeline.asr.engine import FULL_WINDOW_FRAMES, Decoded, DecodeItem, Features, Samples
 from pipeline.asr.heard import Aligned, HeardRow, Raw, as_decoded, as_detection
 from pipeline.asr.models import ModelFiles
@@ -114,13 +115,20 @@ class FasterWhisperEngine:
         return features[:, :FULL_WINDOW_FRAMES]
 
     def batch_key(self, item: DecodeItem) -> Hashable:
-        """What ``generate`` takes once for a batch: how to search, and where in the prompt the transcript starts."""
+        """What ``generate`` takes once for a batch: how to search, and where in the prompt the transcript starts.
+
+        And the window, where it is settled: short chunks are not to be dragged into the full window of one that has to
+        be decoded again.
+        """
         options = item.options
         search = ("sample", options.best_of, item.temperature) if item.temperature > 0 else ("beam", options.beam_size)
-        return (*search, len(self._prompt(item, self._tokenizer("en", options.task_type.value))))
+        window = item.encoding.frames if item.encoding else item.full_window
+        return (*search, len(self._prompt(item, self._tokenizer("en", options.task_type.value))), window)
 
     def window_frames(self, items: Sequence[DecodeItem]) -> int:
         """Frames to encode for each item: the longest one's and a margin, in whole seconds; or the full 30 s."""
+        if items[0].encoding:
+            return items[0].encoding.frames
         if not self._short_windows or any(item.full_window for item in items):
             return FULL_WINDOW_FRAMES
         needed = max(item.frames for item in items) + WINDOW_MARGIN_FRAMES
@@ -163,24 +171,29 @@ class FasterWhisperEngine:
 
     def _decode(self, items: Sequence[DecodeItem]) -> list[Decoded]:
         frames = self.window_frames(items)
-        encoded = self._model.encode(np.stack([pad_or_trim(item.features, frames) for item in items]))
+        encoded = self._encode(items, frames)
         detections = self._detect(encoded, items)
         tokenizers = [self._tokenizer_of(*pair) for pair in zip(items, detections, strict=True)]
         prompts = [self._prompt(*pair) for pair in zip(items, tokenizers, strict=True)]
         budget = self._token_budget(items)
-        results = self._generate(encoded, prompts, items[0], budget)
+        results = self._generate(stacked(encoded), prompts, items[0], budget)
         rows = zip(items, tokenizers, detections, results, strict=True)
         heard = [self._hear(*row, budget) for row in rows]
         self._add_words(encoded, heard)
-        return [as_decoded(row, full_window=frames == FULL_WINDOW_FRAMES) for row in heard]
+        return [as_decoded(row, encoding) for row, encoding in zip(heard, encoded, strict=True)]
 
-    def _detect(self, encoded: ctranslate2.StorageView, items: Sequence[DecodeItem]) -> list[LanguageDetection | None]:
+    def _encode(self, items: Sequence[DecodeItem], frames: int) -> list[EncodedRow]:
+        """Every item's encoding: the one that comes with it, or a new one."""
+        made = iter(encode(self._model, [item.features for item in items if item.encoding is None], frames))
+        return [cast("EncodedRow", item.encoding) if item.encoding else next(made) for item in items]
+
+    def _detect(self, encoded: Sequence[EncodedRow], items: Sequence[DecodeItem]) -> list[LanguageDetection | None]:
         """Detects, on what is encoded anyway, the languages of the items that have none."""
         unknown = [row for row, item in enumerate(items) if item.language is None]
         detections: list[LanguageDetection | None] = [None] * len(items)
         if not unknown or not self._model.model.is_multilingual:
             return detections
-        answers = self._model.model.detect_language(_rows(encoded, unknown))
+        answers = self._model.model.detect_language(stacked([encoded[row] for row in unknown]))
         for row, answer in zip(unknown, answers, strict=True):
             detections[row] = as_detection(answer, items[row].options.languages)
         return detections
@@ -299,7 +312,7 @@ class FasterWhisperEngine:
 
     # --- word times
 
-    def _add_words(self, encoded: ctranslate2.StorageView, heard: Sequence[HeardRow]) -> None:
+    def _add_words(self, encoded: Sequence[EncodedRow], heard: Sequence[HeardRow]) -> None:
         """Gives the segments of items that asked for it their words; one alignment for each language and task."""
         wanted = [row for row, one in enumerate(heard) if one.item.options.word_timestamps and one.text_tokens]
 
@@ -312,7 +325,7 @@ class FasterWhisperEngine:
             alignments = self._model.find_alignment(
                 heard[rows[0]].tokenizer,
                 [heard[row].text_tokens for row in rows],
-                _rows(encoded, rows),
+                stacked([encoded[row] for row in rows]),
                 [max(SHORTEST_ALIGNED_FRAMES, heard[row].item.frames) for row in rows],
             )
             for row, alignment in zip(rows, alignments, strict=True):
@@ -330,14 +343,6 @@ class FasterWhisperEngine:
             options.append_punctuations,
             last_speech_timestamp=0.0,
         )
-
-
-def _rows(encoded: ctranslate2.StorageView, rows: Sequence[int]) -> ctranslate2.StorageView:
-    """Some rows of an encoder output; by way of the host, since CTranslate2 has no slices."""
-    if list(rows) == list(range(encoded.shape[0])):
-        return encoded
-    on_host = encoded if encoded.device == "cpu" else encoded.to_device(ctranslate2.Device.cpu)
-    return get_ctranslate2_storage(np.array(on_host)[list(rows)])
 
 
 def _translated(error: RuntimeError) -> Exception:

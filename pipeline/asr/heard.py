@@ -9,7 +9,7 @@ from typing import Any
 from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_compression_ratio
 
-from pipeline.asr.engine import Decoded, DecodeItem
+from pipeline.asr.engine import FULL_WINDOW_FRAMES, Decoded, DecodeItem, Encoding
 from pipeline.domain.transcript import LanguageDetection, Segment, Word
 
 Raw = dict[str, Any]
@@ -57,7 +57,7 @@ def as_detection(answer: Sequence[tuple[str, float]], allowed: Sequence[str]) ->
     return LanguageDetection(*candidates[0], all_probabilities=tuple(candidates))
 
 
-def as_decoded(heard: HeardRow, *, full_window: bool) -> Decoded:
+def as_decoded(heard: HeardRow, encoding: Encoding) -> Decoded:
     """The row as the engine answers it; segments in seconds from the start of the chunk."""
     text: str = heard.tokenizer.decode(heard.tokens).strip()
     compression_ratio = get_compression_ratio(text)
@@ -70,8 +70,9 @@ def as_decoded(heard: HeardRow, *, full_window: bool) -> Decoded:
         no_speech_prob=heard.no_speech_prob,
         language=heard.tokenizer.language_code,
         detection=heard.detection,
-        full_window=full_window,
+        full_window=encoding.frames == FULL_WINDOW_FRAMES,
         resume_s=heard.resume_s,
+        encoding=encoding,
     )
 
 

@@ -75,7 +75,7 @@ class Ticket:
             What came of the chunk; ``None`` if ``item``, changed, is to be decoded again.
         """
         self._decodings += 1
-        self._attempts.append(decoded)
+        self._attempts.append(replace(decoded, encoding=None))  # only the last one is of use
         self._detection = self._detection or decoded.detection
         options = self.item.options
         kept = decoded
@@ -88,6 +88,7 @@ class Ticket:
                     language=decoded.language,
                     temperature=rung.temperature,
                     full_window=rung.full_window,
+                    encoding=decoded.encoding if decoded.full_window == rung.full_window else None,
                 )
                 return None
             kept = quality.best(self._attempts, options)

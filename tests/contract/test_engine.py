@@ -1,5 +1,7 @@
 """What the batcher relies on, of the shipped fake and of a real model alike."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -102,3 +104,10 @@ def test_the_temperature_is_the_item_s(engine):
     [decoded] = engine.decode([item(engine, speech.load(sample.path), temperature=(0.4,))])
     assert decoded.temperature == 0.4
     assert {segment.temperature for segment in decoded.segments} == {0.4}
+
+
+def test_decoded_again_from_what_was_encoded_it_says_the_same(engine, items):
+    [once, *_] = engine.decode(items)
+    again = replace(items[0], encoding=once.encoding)
+    assert engine.window_frames([again]) == engine.window_frames(items if once.encoding else items[:1])
+    assert engine.decode([again])[0].text == once.text

@@ -38,6 +38,15 @@ def test_a_bad_decoding_climbs_the_ladder_with_the_language_it_heard(ticket, dec
     assert [rung[0] for rung in rungs] == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
 
 
+def test_what_was_encoded_is_used_again_as_long_as_the_window_stays(ticket, decode):
+    encodings = []
+    while (
+        ticket.take(decode(ticket, avg_logprob=-2.0, encoding=f"window {ticket.item.full_window}"), gate=True) is None
+    ):
+        encodings.append(ticket.item.encoding)
+    assert encodings == [None, *["window True"] * 5]
+
+
 def test_the_best_attempt_is_kept_with_its_own_figures(ticket, decode):
     outcome = None
     for avg_logprob in (-2.0, -1.9, -1.1, -1.8, -1.7, -3.0, -2.5):
