@@ -49,7 +49,7 @@ def encode(model: WhisperModel, features: Sequence[Features], frames: int) -> li
 
 
 def stacked(rows: Sequence[EncodedRow]) -> ctranslate2.StorageView:
-    """The rows, equally long, as one batch; by way of the host unless they are that already: CTranslate2 can't slice."""
+    """Equally long rows as one batch; by way of the host unless they are one already, since CTranslate2 can't slice."""
     storage = rows[0].storage
     if len(rows) == storage.shape[0] and all(one.storage is storage and one.row == at for at, one in enumerate(rows)):
         return storage

@@ -4,8 +4,8 @@ Fairness is start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996) over s
 time that advances by what is released for it, what is released is tagged with the time it began at, and the smallest
 tag goes first, here and again at the replica. A task that arrives starts at the smallest tag in flight, so a
 10-second clip overtakes even the chunks of a 10-hour file that wait at the replica; ageing keeps an endless stream of
-such clips from starving the file. Nothing here waits, locks or knows what time it is, and nothing but ``close`` takes time
-that grows with the number of tasks: thousands of them wait where there are hundreds of replicas.
+such clips from starving the file. Nothing here waits, locks or knows what time it is, and no step looks at all tasks:
+thousands of them wait where there are hundreds of replicas.
 """
 
 from __future__ import annotations

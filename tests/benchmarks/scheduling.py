@@ -2,7 +2,8 @@
 
 Time is simulated, CPU time is not: what the scheduler spends on a chunk is real. A replica takes
 ``overhead + rows × frames × rate`` seconds for a batch, as the batcher's own cost model has it; units reach replicas as
-Serve sends them, to the less busy of two. One 10-hour file and 1,000 files of 1 to 15 s arrive at once, ``--load`` times.
+Serve sends them, to the less busy of two. One 10-hour file and 1,000 files of 1 to 15 s arrive at once, or as many
+times that as ``--load`` says.
 """
 
 from __future__ import annotations
@@ -139,7 +140,8 @@ def main() -> None:
         f"busy, all but the last {LAST_MINUTE_S:.0f} s",
         "short files p50 / p95",
     ]
-    title = f"{chosen.load} × (10 h + {SHORT_FILES} short files), replicas of {chosen.rtfx:.0f} RTFx, batches of {chosen.rows}"
+    fleet = f"replicas of {chosen.rtfx:.0f} RTFx, batches of {chosen.rows}"
+    title = f"{chosen.load} × (10 h + {SHORT_FILES} short files), {fleet}"
     report(title, [*headers, "Dispatcher CPU a chunk"], rows)
 
 
