@@ -379,6 +379,10 @@ class TaskStore(Protocol):
         """Failed or cancelled → ``queued`` with attempts 0; stored chunks are kept. Else ``TaskStateConflict``."""
         ...
 
+    async def await_until(self, task_id: int, until: datetime) -> None:
+        """Moves on the time until which a client is known to wait for the task; a task that is gone stays so."""
+        ...
+
     async def delete(self, task_id: int) -> str:
         """Removes the task and all that hangs on it, whatever its state; returns its media prefix."""
         ...
@@ -415,8 +419,8 @@ class TaskStore(Protocol):
         """Stores finished chunks once each and raises ``audio_done_s`` by theirs; a chunk stored before is ignored."""
         ...
 
-    async def chunks(self, task_id: int) -> StoredChunks:
-        """All that is stored of the task's chunks."""
+    async def chunks(self, task_id: int, first: int = 0) -> StoredChunks:
+        """All that is stored of the task's chunks, from the one of index ``first`` on (and all of its parts)."""
         ...
 
     async def complete(self, lease: Lease, transcript: Transcript) -> Task:
@@ -445,6 +449,13 @@ class TaskStore(Protocol):
 
     async def expire(self, older_than: datetime, limit: int) -> list[str]:
         """Deletes up to ``limit`` finished tasks finished before then; returns their media prefixes."""
+        ...
+
+    async def expire_unawaited(self, limit: int) -> list[str]:
+        """Deletes up to ``limit`` tasks, whatever their state, that nobody waits for any more.
+
+        Those are the tasks whose ``awaited_until`` has passed. Returns their media prefixes.
+        """
         ...
 
     async def live_prefixes(self, prefixes: Collection[str]) -> set[str]:

@@ -56,7 +56,13 @@ class EngineName(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTask:
-    """What is known of a task when it is created. ``media_prefix`` is the folder of all its media keys."""
+    """What is known of a task when it is created.
+
+    Attributes:
+        media_prefix: the folder of all its media keys.
+        awaited_until: the task is only wanted while its client waits for it: from this time on it may be deleted,
+            unless the time is moved on. ``None``: it is kept.
+    """
 
     media_prefix: str
     options: TranscriptionOptions = field(default_factory=TranscriptionOptions)
@@ -68,6 +74,7 @@ class NewTask:
     file_url: str | None = None
     file_name: str | None = None
     file_size_bytes: int | None = None
+    awaited_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,7 @@ class Task:
         audio_done_s: seconds of audio decoded and stored.
         language: asked for or, later, detected.
         truncated: the recording broke off; what was there is transcribed.
+        awaited_until: as in ``NewTask``.
         result: only filled where it was asked for.
     """
 
@@ -140,6 +148,7 @@ class Task:
     error: TaskError | None = None
     callback_url: str | None = None
     callback: CallbackState = field(default_factory=CallbackState)
+    awaited_until: datetime | None = None
     result: Transcript | None = None
 
     @property

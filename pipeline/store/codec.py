@@ -41,6 +41,7 @@ SAME_IN_ROW = (
     "language",
     "language_probability",
     "callback_url",
+    "awaited_until",
 )
 """Fields of ``Task`` that are columns of the same name and type."""
 
@@ -69,6 +70,7 @@ def new_task_row(new: NewTask, now: datetime) -> dict[str, Any]:
         "truncated": False,
         "language": new.options.language,
         "callback_url": new.callback_url,
+        "awaited_until": new.awaited_until,
     }
 
 

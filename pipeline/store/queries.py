@@ -145,6 +145,22 @@ def expired_records(older_than: datetime, limit: int) -> Select[Any]:
     )
 
 
+def await_until(task_id: int, until: datetime) -> Update:
+    """Somebody still waits for the task."""
+    return update(TASKS).where(TASKS.c.id == task_id).values(awaited_until=until)
+
+
+def unawaited_records(now: datetime, limit: int) -> Select[Any]:
+    """Tasks that were only wanted while somebody waited, and nobody does."""
+    return (
+        select(TASKS.c.id, TASKS.c.media_prefix)
+        .where(TASKS.c.awaited_until < now)
+        .order_by(TASKS.c.awaited_until, TASKS.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+
+
 def prefixes_in_use(prefixes: Collection[str]) -> Select[str]:
     """Which of these media prefixes belong to a task."""
     return select(TASKS.c.media_prefix).where(TASKS.c.media_prefix.in_(prefixes)).distinct()
@@ -288,10 +304,12 @@ def results_among(task_id: int, indexes: Collection[int]) -> Select[int]:
     )
 
 
-def results(task_id: int) -> Select[str]:
-    """All results of a task, in order."""
+def results(task_id: int, first: int) -> Select[str]:
+    """Results of a task from a chunk on, in order."""
     return (
-        select(CHUNK_RESULTS.c.result).where(CHUNK_RESULTS.c.task_id == task_id).order_by(CHUNK_RESULTS.c.chunk_index)
+        select(CHUNK_RESULTS.c.result)
+        .where(CHUNK_RESULTS.c.task_id == task_id, CHUNK_RESULTS.c.chunk_index >= first)
+        .order_by(CHUNK_RESULTS.c.chunk_index)
     )
 
 
@@ -304,9 +322,11 @@ def parts(task_id: int) -> Select[int, int, int]:
     )
 
 
-def chunks(task_id: int) -> Select[Any]:
-    """All chunks of a task, in order."""
-    return select(CHUNKS).where(CHUNKS.c.task_id == task_id).order_by(CHUNKS.c.chunk_index)
+def chunks(task_id: int, first: int) -> Select[Any]:
+    """Chunks of a task from one on, in order."""
+    return (
+        select(CHUNKS).where(CHUNKS.c.task_id == task_id, CHUNKS.c.chunk_index >= first).order_by(CHUNKS.c.chunk_index)
+    )
 
 
 def delete_of_task(table: Table, task_id: int) -> Delete:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import Update
+from sqlalchemy import Select, Update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.domain.task import IdempotencyClaim, NewTask, Priority, Status, Task
@@ -81,6 +81,11 @@ async def retry(connection: AsyncConnection, task_id: int, now: datetime) -> Tas
     return task
 
 
+async def await_until(connection: AsyncConnection, task_id: int, until: datetime) -> None:
+    """Moves on the time until which the task is waited for."""
+    await connection.execute(queries.await_until(task_id, until))
+
+
 async def remove(connection: AsyncConnection, task_id: int) -> str:
     """Deletes a task and returns its media prefix."""
     task = await get(connection, task_id)
@@ -91,7 +96,16 @@ async def remove(connection: AsyncConnection, task_id: int) -> str:
 
 async def expire(connection: AsyncConnection, older_than: datetime, limit: int) -> list[str]:
     """Deletes the oldest finished tasks and returns their media prefixes."""
-    rows = (await connection.execute(queries.expired_records(older_than, limit))).all()
+    return await _forget(connection, queries.expired_records(older_than, limit))
+
+
+async def expire_unawaited(connection: AsyncConnection, now: datetime, limit: int) -> list[str]:
+    """Deletes tasks nobody waits for any more and returns their media prefixes."""
+    return await _forget(connection, queries.unawaited_records(now, limit))
+
+
+async def _forget(connection: AsyncConnection, chosen: Select[Any]) -> list[str]:
+    rows = (await connection.execute(chosen)).all()
     if rows:
         await connection.execute(queries.delete_tasks([row.id for row in rows]))
     return [row.media_prefix for row in rows]

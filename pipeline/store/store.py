@@ -110,6 +110,10 @@ class SqlTaskStore:
         """See ``ports.TaskStore``. Callbacks of the earlier run that were not delivered yet are withdrawn."""
         return await self._database.write(records.retry, task_id, self._clock.now())
 
+    async def await_until(self, task_id: int, until: datetime) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.write(records.await_until, task_id, until)
+
     async def delete(self, task_id: int) -> str:
         """See ``ports.TaskStore``."""
         return await self._database.write(records.remove, task_id)
@@ -153,9 +157,9 @@ class SqlTaskStore:
         """See ``ports.TaskStore``."""
         await self._database.write(runs.save_results, lease, results, self._clock.now())
 
-    async def chunks(self, task_id: int) -> StoredChunks:
+    async def chunks(self, task_id: int, first: int = 0) -> StoredChunks:
         """See ``ports.TaskStore``. Nothing for a task that does not exist or is completed."""
-        return await self._database.read(runs.stored_chunks, task_id)
+        return await self._database.read(runs.stored_chunks, task_id, first)
 
     async def complete(self, lease: Lease, transcript: Transcript) -> Task:
         """See ``ports.TaskStore``. The task is returned without its result, which the caller has."""
@@ -187,6 +191,10 @@ class SqlTaskStore:
     async def expire(self, older_than: datetime, limit: int) -> list[str]:
         """See ``ports.TaskStore``. A task whose callback is still to be delivered stays."""
         return await self._database.write(records.expire, older_than, limit)
+
+    async def expire_unawaited(self, limit: int) -> list[str]:
+        """See ``ports.TaskStore``."""
+        return await self._database.write(records.expire_unawaited, self._clock.now(), limit)
 
     async def live_prefixes(self, prefixes: Collection[str]) -> set[str]:
         """See ``ports.TaskStore``."""

@@ -65,6 +65,7 @@ class TaskRow(StoreRow, table=True):
         Index(None, "created_at", "id"),  # pages of a query
         Index(None, "finished_at"),  # retention
         Index(None, "media_prefix"),  # sweeping orphans
+        Index(None, "awaited_until"),  # tasks nobody waits for any more
         {"sqlite_autoincrement": True, **MYSQL_OPTIONS},  # an id of a deleted task never comes back
     )
 
@@ -103,6 +104,7 @@ class TaskRow(StoreRow, table=True):
     callback_status_code: int | None = None
     callback_message: str | None = Field(default=None, sa_type=LongText)
     callback_time: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    awaited_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
 def _task_id(**arguments: Any) -> Any:

@@ -151,6 +151,12 @@ class MemoryTaskStore:
         fresh = replace(task, attempts=0, started_at=None, finished_at=None, error=None, callback=CallbackState())
         return self._put(_without_owner(fresh, Status.QUEUED, now))
 
+    async def await_until(self, task_id: int, until: datetime) -> None:
+        """See ``ports.TaskStore``."""
+        self._answer()
+        if task_id in self._records:
+            self._put(replace(self._records[task_id].task, awaited_until=until))
+
     async def delete(self, task_id: int) -> str:
         """See ``ports.TaskStore``."""
         self._answer()
@@ -214,13 +220,13 @@ class MemoryTaskStore:
                 done_s = record.task.audio_done_s + result.audio_s
                 self._put(replace(record.task, audio_done_s=done_s, updated_at=now))
 
-    async def chunks(self, task_id: int) -> StoredChunks:
+    async def chunks(self, task_id: int, first: int = 0) -> StoredChunks:
         """See ``ports.TaskStore``. Nothing for a task that does not exist or is completed."""
         self._answer()
         record = self._records.get(task_id)
         if record is None:
             return StoredChunks()
-        return StoredChunks(_ordered(record.chunks), _ordered(record.results), _ordered(record.parts))
+        return StoredChunks(_ordered(record.chunks, first), _ordered(record.results, first), _ordered(record.parts))
 
     async def complete(self, lease: Lease, transcript: Transcript) -> Task:
         """See ``ports.TaskStore``. The task is returned without its result, which the caller has."""
@@ -285,6 +291,16 @@ class MemoryTaskStore:
             if task.finished_at and task.finished_at < older_than and task.id not in owed
         )
         return [self._remove(self._record(task_id).task) for _finished_at, task_id in finished[:limit]]
+
+    async def expire_unawaited(self, limit: int) -> list[str]:
+        """See ``ports.TaskStore``."""
+        now = self._answer()
+        unawaited = sorted(
+            (task.awaited_until, task.id)
+            for task in (record.task for record in self._records.values())
+            if task.awaited_until and task.awaited_until < now
+        )
+        return [self._remove(self._record(task_id).task) for _awaited_until, task_id in unawaited[:limit]]
 
     async def live_prefixes(self, prefixes: Collection[str]) -> set[str]:
         """See ``ports.TaskStore``."""
@@ -404,5 +420,5 @@ def _within(created_at: datetime, query: TaskQuery) -> bool:
     return query.created_before is None or created_at <= query.created_before
 
 
-def _ordered(by_number: dict[int, T]) -> tuple[T, ...]:
-    return tuple(by_number[number] for number in sorted(by_number))
+def _ordered(by_number: dict[int, T], first: int = 0) -> tuple[T, ...]:
+    return tuple(by_number[number] for number in sorted(by_number) if number >= first)

@@ -1,8 +1,9 @@
-"""Housekeeping: results past their retention go, and so does media that belongs to no task."""
+"""Housekeeping: what goes is results past their retention, tasks nobody waits for, and media without a task."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from pipeline.errors import DatabaseUnavailable
@@ -40,13 +41,15 @@ class Reaper:
             await self._clock.sleep(INTERVAL_S)
 
     async def reap(self) -> None:
-        """Expired tasks first, then media whose task is gone."""
+        """Tasks first, then media whose task is gone."""
+        await self._delete(lambda: self._store.expire_unawaited(BATCH))
         if self._settings.retention_s is not None:
-            await self._expire(timedelta(seconds=self._settings.retention_s))
+            oldest = self._clock.now() - timedelta(seconds=self._settings.retention_s)
+            await self._delete(lambda: self._store.expire(oldest, BATCH))
         await self._sweep()
 
-    async def _expire(self, retention: timedelta) -> None:
-        while prefixes := await self._store.expire(self._clock.now() - retention, BATCH):
+    async def _delete(self, expire: Callable[[], Awaitable[list[str]]]) -> None:
+        while prefixes := await expire():
             for prefix in prefixes:
                 await self._media.delete_prefix(prefix)
 

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -619,6 +619,9 @@ async def test_many_chunks_come_back_in_order(store: TaskStore) -> None:
     assert [each.index for each in stored.chunks] == list(range(60))
     assert [each.index for each in stored.results] == list(range(60))
     assert [number for number, _start, _end in stored.parts] == [0, 1]
+    rest = await store.chunks(task.id, first=58)
+    assert ([each.index for each in rest.chunks], [each.index for each in rest.results]) == ([58, 59], [58, 59])
+    assert rest.parts == stored.parts
 
 
 async def test_a_completed_task_has_its_transcript_and_no_chunks(store: TaskStore, clock: ManualClock) -> None:
@@ -978,6 +981,26 @@ async def test_a_task_stays_until_its_callback_is_settled(store: TaskStore, cloc
 
     assert kept == []
     assert await store.expire(clock.now(), 10) == ["owing"]
+
+
+async def test_a_task_that_nobody_waits_for_goes_whatever_its_state(store: TaskStore, clock: ManualClock) -> None:
+    def until(seconds: float) -> datetime:
+        return clock.now() + timedelta(seconds=seconds)
+
+    await store.create(new_task("kept"))
+    await completed(store, prefix="second", awaited_until=until(3))
+    await claimed(store, prefix="first", awaited_until=until(2))
+    renewed, _ = await store.create(new_task("renewed", awaited_until=until(1)))
+    await store.await_until(renewed.id, until(10))
+    await store.await_until(renewed.id + 1, until(10))
+
+    assert (await store.get(renewed.id)).awaited_until == until(10)
+    clock.advance(3)
+    assert await store.expire_unawaited(10) == ["first"]
+    clock.advance(0.001)
+    assert await store.expire_unawaited(1) == ["second"]
+    assert await store.expire_unawaited(10) == []
+    assert {task.media_prefix for task in (await store.query(TaskQuery())).tasks} == {"kept", "renewed"}
 
 
 async def test_live_prefixes_are_those_of_tasks(store: TaskStore) -> None:

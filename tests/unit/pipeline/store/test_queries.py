@@ -30,12 +30,13 @@ WALKED = {
     "task_page": queries.task_page(TaskQuery(status=Status.COMPLETED, priority=Priority.NORMAL)),
     "any page": queries.task_page(TaskQuery(has_result=True, has_error=False)),
     "expired_records": queries.expired_records(NOW, 5),
+    "unawaited_records": queries.unawaited_records(NOW, 5),
     "prefixes_in_use": queries.prefixes_in_use(["a", "b"]),
     "due_callbacks": queries.due_callbacks(NOW, 5),
     "note_callback": queries.note_callback(1, 1, {"callback_status_code": 200}),
     "withdraw_callbacks": queries.withdraw_callbacks(1),
-    "chunks": queries.chunks(1),
-    "results": queries.results(1),
+    "chunks": queries.chunks(1, 0),
+    "results": queries.results(1, 5),
     "parts": queries.parts(1),
 }
 

@@ -1,0 +1,74 @@
+"""Tasks that exist only as long as their client waits: kept while it does, removed when it does not.
+
+Whoever serves such a client says at intervals that it is still there. Where that process dies, nobody does, and the
+reaper removes the task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from pipeline.errors import DatabaseUnavailable, TaskNotFound
+from pipeline.ports import Clock, MediaStore, TaskStore
+
+logger = logging.getLogger(__name__)
+
+PATIENCE = timedelta(minutes=2)
+"""How long a task is kept after its client was last known to wait."""
+RENEWAL_S = 30.0
+"""How often it is said that the client still waits; a short task ends before the first time."""
+
+
+@asynccontextmanager
+async def attended(store: TaskStore, clock: Clock, task_id: int) -> AsyncIterator[None]:
+    """Within this block the task's client is known to wait for it."""
+    renewal = asyncio.create_task(_renew(store, clock, task_id))
+    try:
+        yield
+    finally:
+        renewal.cancel()
+
+
+async def _renew(store: TaskStore, clock: Clock, task_id: int) -> None:
+    while True:
+        await clock.sleep(RENEWAL_S)
+        try:
+            await store.await_until(task_id, clock.now() + PATIENCE)
+        except DatabaseUnavailable as error:
+            logger.warning("the task could not be kept: %s", error, extra={"task_id": task_id})
+
+
+async def remove(
+    store: TaskStore, media: MediaStore, cancel: Callable[[int], Awaitable[None]] | None, task_id: int
+) -> None:
+    """Deletes a task with its result and its media, and stops what is being done for it.
+
+    Args:
+        store: where the task is.
+        media: where its recording is.
+        cancel: stops the attempt at it; ``None`` where it is known to have finished.
+        task_id: the task.
+
+    Raises:
+        TaskNotFound: there is no such task.
+    """
+    prefix = await store.delete(task_id)
+    if cancel is not None:
+        await cancel(task_id)
+    await media.delete_prefix(prefix)
+
+
+async def dismiss(
+    store: TaskStore, media: MediaStore, cancel: Callable[[int], Awaitable[None]] | None, task_id: int
+) -> None:
+    """As ``remove``, for a task whose client has its answer or is gone; what can't be done now the reaper does."""
+    try:
+        await remove(store, media, cancel, task_id)
+    except TaskNotFound:
+        return  # somebody else deleted it
+    except (DatabaseUnavailable, OSError) as error:
+        logger.warning("the task is left to the reaper: %s", error, extra={"task_id": task_id})
