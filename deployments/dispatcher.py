@@ -82,9 +82,13 @@ class DispatcherReplica:
         """There is a task to claim."""
         self._dispatcher.wake()
 
-    async def watch(self, task_id: int, timeout_s: float) -> None:
-        """Returns when something about the task changes, or after ``timeout_s``."""
-        await self._dispatcher.watch(task_id, timeout_s)
+    async def watch(self, task_id: int, seen: int, timeout_s: float) -> int:
+        """The number of the task's latest news, once it is not ``seen``, or after ``timeout_s``."""
+        return await self._dispatcher.watch(task_id, seen, timeout_s)
+
+    async def watch_end(self, task_id: int, timeout_s: float) -> None:
+        """Returns when the task has finished, or after ``timeout_s``."""
+        await self._dispatcher.watch_end(task_id, timeout_s)
 
     async def cancel(self, task_id: int) -> None:
         """Stops the attempt at a task that was cancelled or deleted."""

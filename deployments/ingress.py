@@ -11,10 +11,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from contextvars import Context
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI
 from ray import serve
@@ -23,6 +21,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.api.app import build_api
+from deployments.api.errands import Errands
 from deployments.api.options import check_engine, parse_task_request
 from deployments.api.services import Readiness, Services
 from deployments.dispatcher import DispatcherState
@@ -47,7 +46,7 @@ class IngressReplica:
     def __init__(self, settings: Settings, dispatcher: DeploymentHandle) -> None:
         configure_logging(settings.logging)
         self._dispatcher = dispatcher
-        self._hints: set[asyncio.Task[None]] = set()
+        self._errands = Errands()
         self._services = Services(
             store=task_store(settings),
             media=media_store(settings),
@@ -55,9 +54,11 @@ class IngressReplica:
             clock=SystemClock(),
             wake=self._wake,
             watch=self._watch,
+            watch_end=self._watch_end,
             cancel=self._stop,
             readiness=self._readiness,
             check_url=GuardedClient(settings.network).check,
+            errands=self._errands,
         )
         self._api = build_api(self._services)
         self._submitter: Submitter = self._api.state.submitter
@@ -69,22 +70,26 @@ class IngressReplica:
     # the Dispatcher, by handle; each is a hint, since what counts is in the database
 
     async def _wake(self) -> None:
-        """Tells the Dispatcher without waiting for it: not in the request's context, which ends with its client."""
-        hint = asyncio.get_running_loop().create_task(self._hint("wake"), context=Context())
-        self._hints.add(hint)
-        hint.add_done_callback(self._hints.discard)
+        """Tells the Dispatcher without waiting for it."""
+        self._errands.send(self._hint("wake"))
 
-    async def _watch(self, task_id: int, timeout_s: float) -> None:
-        await self._hint("watch", task_id, timeout_s)
+    async def _watch(self, task_id: int, seen: int, timeout_s: float) -> int:
+        news = await self._hint("watch", task_id, seen, timeout_s)
+        return seen if news is None else cast("int", news)
+
+    async def _watch_end(self, task_id: int, timeout_s: float) -> None:
+        await self._hint("watch_end", task_id, timeout_s)
 
     async def _stop(self, task_id: int) -> None:
         await self._hint("cancel", task_id)
 
-    async def _hint(self, method: str, *arguments: Any) -> None:
+    async def _hint(self, method: str, *arguments: Any) -> object:
+        """What the Dispatcher answers, or ``None`` where it can't be reached."""
         try:
-            await self._dispatcher.options(method_name=method).remote(*arguments)
+            return await self._dispatcher.options(method_name=method).remote(*arguments)
         except UNREACHABLE as error:
             logger.warning("the Dispatcher did not hear: %s", type(error).__name__, extra={"method": method})
+            return None
 
     async def _readiness(self) -> Readiness:
         try:
@@ -122,7 +127,7 @@ class IngressReplica:
             TaskNotFound: there is no such task.
         """
         services = self._services
-        return await wait_for_end(services.store, services.watch, services.clock, task_id, wait_s)
+        return await wait_for_end(services.store, services.watch_end, services.clock, task_id, wait_s)
 
     async def transcribe(self, audio: bytes, file_name: str = "audio", **options: Any) -> Task:
         """Queues a recording and returns its task when it has finished, however that ended; see ``submit``."""

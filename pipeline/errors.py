@@ -13,6 +13,7 @@
     │   ├── UploadTooLarge           more bytes than the limit
     │   ├── UnsupportedMediaType     a content type that is not taken
     │   ├── TaskNotFound             no such task
+    │   ├── ModelNotFound            no such model among those that can be named
     │   ├── TaskNotFinished          its transcript is not there yet
     │   ├── TaskStateConflict        the task is past what was asked for
     │   ├── IdempotencyConflict      the same key with another body
@@ -132,6 +133,12 @@ class TaskNotFound(RequestError):
     """There is no task of that id, or it was deleted."""
 
     code = "task_not_found"
+
+
+class ModelNotFound(RequestError):
+    """No model of that name can be asked for."""
+
+    code = "model_not_found"
 
 
 class TaskNotFinished(RequestError):

@@ -70,5 +70,10 @@ _MEANINGS = {
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI documentation of error statuses, all of the one shape."""
-    return {status: {"model": ErrorBody, "description": _MEANINGS[status]} for status in (*statuses, 500, 503)}
+    """OpenAPI documentation of error statuses, all of the task API's shape."""
+    return problems_of(ErrorBody, *statuses)
+
+
+def problems_of(shape: type[Schema], *statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI documentation of error statuses, all of one shape."""
+    return {status: {"model": shape, "description": _MEANINGS[status]} for status in (*statuses, 500, 503)}

@@ -10,7 +10,8 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
-from deployments.api import health, problems, subtitles, tasks
+from deployments.api import events, health, problems, subtitles, tasks
+from deployments.api.openai import audio, models
 from deployments.api.services import Services
 from pipeline.usecases.submit import Submitter
 
@@ -29,7 +30,15 @@ def build_api(services: Services) -> FastAPI:
     )
     attach(app, services)
     problems.install(app)
-    for router in (tasks.router, subtitles.router, health.router, DOCS):
+    for router in (
+        tasks.router,
+        events.router,
+        subtitles.router,
+        audio.router,
+        models.router,
+        health.router,
+        DOCS,
+    ):
         app.include_router(router)
     app.mount("/docs/assets", StaticFiles(directory=str(files("fastapi_swagger") / "resources")))
     return app

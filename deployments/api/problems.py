@@ -1,7 +1,7 @@
-"""Errors as answers: the one table from error to HTTP status, and the one shape.
+"""Errors as answers: the one table from error to HTTP status, and the one shape of each surface.
 
-Every error of the task surface has this shape, unknown routes and defects of our own included. Defects are logged once,
-here, with their traceback; clients get a sentence.
+``/v1`` answers in OpenAI's shape, everything else in the task API's, unknown routes and defects of our own included.
+Defects are logged once, here, with their traceback; clients get a sentence.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api.echo import request_params, request_url
 from deployments.api.forms import invalid_value
+from deployments.api.openai.errors import is_openai_route, openai_error, openai_status
 from deployments.api.schemas import ErrorBody, ErrorDetail, FieldProblem
 from pipeline import errors
 
@@ -29,6 +30,7 @@ STATUSES: Mapping[type[errors.MurmurationError], int] = {
     errors.UploadTooLarge: 413,
     errors.UnsupportedMediaType: 415,
     errors.TaskNotFound: 404,
+    errors.ModelNotFound: 404,
     errors.TaskStateConflict: 409,
     errors.IdempotencyConflict: 409,
     errors.MediaError: 422,
@@ -67,7 +69,17 @@ def problem(
     fields: Sequence[FieldProblem] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """An error as an answer."""
+    """An error as an answer, in the shape of the surface that the request was made to."""
+    if is_openai_route(request.scope):
+        status = openai_status(status)
+        param = fields[0].field if fields else None
+        content = openai_error(status, error, message, param).model_dump_json()
+    else:
+        content = _task_api_error(request, status, error, message, fields)
+    return Response(content, status, headers=dict(headers or {}), media_type="application/json")
+
+
+def _task_api_error(request: Request, status: int, error: str, message: str, fields: Sequence[FieldProblem]) -> str:
     detail = ErrorDetail(
         code=status,
         error=error,
@@ -77,12 +89,11 @@ def problem(
         params=request_params(request),
         errors=list(fields) or None,
     )
-    body = ErrorBody(detail=detail).model_dump_json(exclude=None if fields else {"detail": {"errors"}})
-    return Response(body, status, headers=dict(headers or {}), media_type="application/json")
+    return ErrorBody(detail=detail).model_dump_json(exclude=None if fields else {"detail": {"errors"}})
 
 
 def install(app: FastAPI) -> None:
-    """Makes every error of the application leave in this shape."""
+    """Makes every error of the application leave in the shape of its surface."""
     app.add_exception_handler(errors.MurmurationError, _murmuration_error)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _validation_error)

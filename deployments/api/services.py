@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from deployments.api.errands import Errands
 from pipeline.ports import Clock, EngineInfo, MediaStore, TaskStore
 from pipeline.settings import Settings
 
@@ -30,12 +31,14 @@ class Services:
 
     Attributes:
         wake: tells the Dispatcher that there is work. A hint (the Dispatcher also polls), so it must not raise.
-        watch: returns when something about the task has changed, or it is finished, or the seconds are over. A hint
-            too: callers read the task again.
+        watch: takes a task's id, the number of the latest news seen of it (-1: none) and seconds; returns the number
+            of the latest news as soon as it is another, or the seconds are over. A hint too: callers read the task.
+        watch_end: returns when the task has finished, or the seconds are over. Likewise a hint.
         cancel: tells the Dispatcher that a task was cancelled or deleted. A hint.
         readiness: what is ready; cheap enough to be asked with each request that names a language or a model.
         check_url: raises ``UrlNotAllowed`` for a URL that the outbound guard refuses; takes the field's name too.
         fetch_available: whether recordings can be fetched from a ``file_url``.
+        errands: what outlives the request that sent it.
     """
 
     store: TaskStore
@@ -43,8 +46,10 @@ class Services:
     settings: Settings
     clock: Clock
     wake: Callable[[], Awaitable[None]]
-    watch: Callable[[int, float], Awaitable[None]]
+    watch: Callable[[int, int, float], Awaitable[int]]
+    watch_end: Callable[[int, float], Awaitable[None]]
     cancel: Callable[[int], Awaitable[None]]
     readiness: Callable[[], Awaitable[Readiness]]
     check_url: Callable[[str, str], Awaitable[None]]
     fetch_available: bool = False
+    errands: Errands = field(default_factory=Errands)

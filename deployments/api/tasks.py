@@ -18,6 +18,7 @@ from deployments.api.services import Services
 from deployments.api.uploads import MAX_FORM_BYTES, RequestBody, open_body, read_form
 from pipeline.domain.task import Status, TaskError
 from pipeline.errors import InvalidValue, TaskCancelled
+from pipeline.usecases.attend import remove
 from pipeline.usecases.follow import wait_for_end
 from pipeline.usecases.submit import Submitter
 
@@ -72,7 +73,7 @@ async def task_result(
     wait_s: Annotated[float, Query(ge=0, le=60, allow_inf_nan=False, description="Wait this long for the end.")] = 0.0,
 ) -> Response:
     """Read a task: its transcript once it is completed, the cause once it has failed."""
-    task = await wait_for_end(services.store, services.watch, services.clock, task_id, wait_s)
+    task = await wait_for_end(services.store, services.watch_end, services.clock, task_id, wait_s)
     if task.status is Status.FAILED:
         cause = task.error or TaskError("internal_error", "The task failed.")
         return problem(request, status_of_code(cause.code), cause.code, cause.message)
@@ -113,9 +114,7 @@ async def query_tasks(request: Request, services: ServicesNeeded) -> Response:
 @router.delete("/delete", response_model=Envelope[DeletedTask], responses=problems(404, 422))
 async def delete_task(request: Request, services: ServicesNeeded, task_id: TaskId) -> Response:
     """Remove a task with its recording and its result; a running task is cancelled first."""
-    prefix = await services.store.delete(task_id)
-    await services.cancel(task_id)
-    await services.media.delete_prefix(prefix)
+    await remove(services.store, services.media, services.cancel, task_id)
     return answer(request, DeletedTask(task_id=task_id, message="The task was deleted."))
 
 

@@ -107,7 +107,9 @@ async def open_body(request: Request) -> AsyncIterator[RequestBody]:
         raise
 
 
-async def read_form(request: Request, body: RequestBody, sink: FileSink, limit_bytes: int) -> dict[str, str]:
+async def read_form(
+    request: Request, body: RequestBody, sink: FileSink, limit_bytes: int, items: list[tuple[str, str]] | None = None
+) -> dict[str, str]:
     """Reads a form, its file part (if there is one) into ``sink``; an absent body is an empty form.
 
     Args:
@@ -115,6 +117,7 @@ async def read_form(request: Request, body: RequestBody, sink: FileSink, limit_b
         body: the request's body, not yet read.
         sink: called for each file part.
         limit_bytes: largest recording; a body announced as larger is refused unread.
+        items: filled, as they come, with the names and values of the fields that are not files.
 
     Returns:
         The fields that are not files. A name that comes twice has its last value.
@@ -122,17 +125,20 @@ async def read_form(request: Request, body: RequestBody, sink: FileSink, limit_b
     Raises:
         RequestError: a body that is neither, is broken, or is too large.
     """
+    items = [] if items is None else items
     _check_announced(request, limit_bytes)
     media_type, parameters = parse_options_header(request.headers.get("content-type", ""))
     if media_type == b"multipart/form-data":
-        return await _read_multipart(body, parameters.get(b"boundary", b""), sink)
-    if media_type == b"application/x-www-form-urlencoded":
-        return _parse_urlencoded(await body.read(MAX_FORM_BYTES))
-    async for _ in body:
-        raise UnsupportedMediaType(
-            "Send the recording as multipart/form-data, in a part named file_upload; options may be form fields too."
-        )
-    return {}
+        await _read_multipart(body, parameters.get(b"boundary", b""), sink, items)
+    elif media_type == b"application/x-www-form-urlencoded":
+        items += _parse_urlencoded(await body.read(MAX_FORM_BYTES))
+    else:
+        async for _ in body:
+            raise UnsupportedMediaType(
+                "Send the recording as multipart/form-data, in a part named file_upload or file; "
+                "options may be form fields too."
+            )
+    return dict(items)
 
 
 def _check_announced(request: Request, limit_bytes: int) -> None:
@@ -143,9 +149,9 @@ def _check_announced(request: Request, limit_bytes: int) -> None:
         )
 
 
-def _parse_urlencoded(body: bytes) -> dict[str, str]:
+def _parse_urlencoded(body: bytes) -> list[tuple[str, str]]:
     try:
-        return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict"))
+        return parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
     except ValueError as error:
         raise RequestError("The form can't be read: it has too many fields, or is not UTF-8.") from error
 
@@ -234,18 +240,16 @@ async def _events(body: RequestBody, boundary: bytes) -> AsyncIterator[_Event]:
         raise UploadInterrupted("The body ends before its last part does: send it again.")
 
 
-async def _read_multipart(body: RequestBody, boundary: bytes, sink: FileSink) -> dict[str, str]:
-    fields: dict[str, str] = {}
+async def _read_multipart(body: RequestBody, boundary: bytes, sink: FileSink, items: list[tuple[str, str]]) -> None:
     async with aclosing(_events(body, boundary)) as events:  # type: ignore[type-var]
         async for part in events:
             assert isinstance(part, _PartBegin)  # noqa: S101 (the others are consumed below)
             if part.is_file:
                 await _take_file(part, events, sink)
-            elif len(fields) < MAX_FIELDS:
-                fields[part.name] = await _take_field(part, events)
+            elif len(items) < MAX_FIELDS:
+                items.append((part.name, await _take_field(part, events)))
             else:
                 raise RequestError(f"The form has more than {MAX_FIELDS} fields.")
-    return fields
 
 
 async def _take_file(part: _PartBegin, events: AsyncIterator[_Event], sink: FileSink) -> None:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Annotated, Any
 
-from annotated_types import Ge, Le, MaxLen, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
 
 class TaskType(StrEnum):
@@ -70,6 +70,12 @@ class TranscriptionOptions:
     """With word timestamps: text that looks made up beside a silence longer than this is dropped. `0`: off."""
     vad_filter: bool = True
     """Leave out what holds no speech (Silero VAD)."""
+    vad_threshold: Annotated[float, Gt(0.0), Lt(1.0)] | None = None
+    """Speech probability from which a frame counts as speech. Empty: as the service is set."""
+    vad_min_silence_duration_ms: Annotated[int, Ge(0), Le(60_000)] | None = None
+    """Silence shorter than this does not end a stretch of speech. Empty: as the service is set."""
+    vad_speech_pad_ms: Annotated[int, Ge(0), Le(10_000)] | None = None
+    """Added on both sides of a stretch of speech. Empty: as the service is set."""
 
     @property
     def uses_vad(self) -> bool:
@@ -80,6 +86,16 @@ class TranscriptionOptions:
     def names_clips(self) -> bool:
         """Whether only parts of the recording are asked for; a lone 0 is the whole file, as in faster-whisper."""
         return self.clip_timestamps not in ((), (0.0,))
+
+    @property
+    def vad_options(self) -> dict[str, Any]:
+        """What is asked of VAD otherwise than the service is set, in the terms of faster-whisper's ``VadOptions``."""
+        asked = {
+            "threshold": self.vad_threshold,
+            "min_silence_duration_ms": self.vad_min_silence_duration_ms,
+            "speech_pad_ms": self.vad_speech_pad_ms,
+        }
+        return {name: value for name, value in asked.items() if value is not None}
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON: enums as strings, tuples as lists."""

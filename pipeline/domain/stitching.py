@@ -46,6 +46,20 @@ def stitch(
     )
 
 
+def chunk_segments(result: ChunkResult, duration_s: float, first_id: int) -> tuple[Segment, ...]:
+    """What one chunk adds to the transcript, for a transcript that grows chunk by chunk.
+
+    The same segments as ``stitch`` gives, since chunks don't overlap and segments lie within theirs.
+
+    Args:
+        result: of the chunk.
+        duration_s: length of the recording, in seconds; infinity where it is not known yet.
+        first_id: number of the first segment.
+    """
+    numbered = enumerate(_untangled([result], duration_s), start=first_id)
+    return tuple(replace(segment, id=number) for number, segment in numbered)
+
+
 def _detection(
     results: Iterable[ChunkResult], options: TranscriptionOptions, language: str | None
 ) -> LanguageDetection:

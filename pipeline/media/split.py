@@ -34,7 +34,7 @@ class StreamingSplitter:
     Args:
         store: where recordings are read and prepared audio is written.
         new_activity: makes a voice activity detector for one recording; called in a worker thread.
-        vad: when a frame counts as speech.
+        vad: when a frame counts as speech, unless a task says otherwise.
         split: how long parts are.
         max_duration_s: longer recordings are refused.
     """
@@ -91,11 +91,7 @@ class StreamingSplitter:
             return RequestedSpeech(requested_spans(options.clip_timestamps))
         if not options.vad_filter:
             return RequestedSpeech([Span(0, UNBOUNDED)])
-        return DetectedSpeech(self._new_activity(), self._rules)
-
-    @property
-    def _rules(self) -> SpeechRules:
-        return SpeechRules.from_ms(**self._vad.model_dump())
+        return DetectedSpeech(self._new_activity(), SpeechRules.from_ms(**self._vad.model_dump() | options.vad_options))
 
 
 @dataclass(frozen=True, slots=True)

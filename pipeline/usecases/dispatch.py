@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import timedelta
@@ -30,12 +30,10 @@ from pipeline.observability import log_attempt
 from pipeline.ports import Clock, EngineInfo, Lease, MediaStore, Metrics, Splitter, TaskStore, Transcriber
 from pipeline.settings import Settings
 from pipeline.usecases.drive_task import Attempt, Driver
+from pipeline.usecases.news import News, wait_briefly
 from pipeline.usecases.transcribe import ChunkScheduler
 
 logger = logging.getLogger(__name__)
-
-REMEMBERED = 10_000
-"""Finished tasks remembered, so that a watcher who comes a moment late does not wait for nothing."""
 
 FINAL = (MediaError, RequestError, AttemptsExhausted, StorageFull)
 """Errors that another attempt would meet again."""
@@ -80,6 +78,7 @@ class Dispatcher:
         )
         self._metrics = metrics
         self._on_finished = finished
+        self._news = News()
         self._scheduler = ChunkScheduler(transcriber, clock, settings.dispatch, metrics)
         self._driver = Driver(
             store=store,
@@ -88,14 +87,13 @@ class Dispatcher:
             scheduler=self._scheduler,
             clock=clock,
             settings=settings,
-            changed=self._announce,
+            changed=self._news.announce,
+            finished=self._news.announce_end,
             split_slots=asyncio.Semaphore(settings.dispatch.max_concurrent_splits),
         )
         self._work = asyncio.Event()
         self._attempts: dict[int, asyncio.Task[None]] = {}
         self._claimed: dict[int, Task] = {}
-        self._watchers: dict[int, set[asyncio.Event]] = defaultdict(set)
-        self._finished: OrderedDict[int, None] = OrderedDict()
         self.database_ready = False
 
     # what others ask of it
@@ -109,18 +107,13 @@ class Dispatcher:
         """What the replicas run, once one has loaded its model."""
         return self._scheduler.engine
 
-    async def watch(self, task_id: int, timeout_s: float) -> None:
-        """Returns when something about the task changes, when it has finished, or after ``timeout_s``."""
-        if task_id in self._finished:
-            return
-        changed = asyncio.Event()
-        self._watchers[task_id].add(changed)
-        try:
-            await _wait(changed, timeout_s)
-        finally:
-            self._watchers[task_id].discard(changed)
-            if not self._watchers[task_id]:
-                del self._watchers[task_id]
+    async def watch(self, task_id: int, seen: int, timeout_s: float) -> int:
+        """Returns when something about the task has changed: see ``News.watch``."""
+        return await self._news.watch(task_id, seen, timeout_s)
+
+    async def watch_end(self, task_id: int, timeout_s: float) -> None:
+        """Returns when the task has finished, or after ``timeout_s``."""
+        await self._news.watch_end(task_id, timeout_s)
 
     async def cancel(self, task_id: int) -> None:
         """Stops the attempt at a task that was cancelled or deleted, if it runs here."""
@@ -128,7 +121,7 @@ class Dispatcher:
         if attempt is not None:
             attempt.cancel()
             await asyncio.gather(attempt, return_exceptions=True)
-        self._announce_end(task_id)
+        self._news.announce_end(task_id)
 
     # its life
 
@@ -155,7 +148,7 @@ class Dispatcher:
         while True:
             self._work.clear()
             await self._survive_outage(self._claim_all)
-            await _wait(self._work, self._settings.poll_s)
+            await wait_briefly(self._work, self._settings.poll_s)
 
     async def _heartbeat_loop(self) -> None:
         while True:
@@ -173,7 +166,7 @@ class Dispatcher:
 
     async def _claim_all(self) -> None:
         for task in await self._store.bury(self._settings.max_attempts):
-            self._announce_end(task.id)
+            self._news.announce_end(task.id)
         while claims := await self._claim_some():
             for task in claims:
                 self._start(task)
@@ -189,11 +182,10 @@ class Dispatcher:
 
     def _start(self, task: Task) -> None:
         self._claimed[task.id] = task
-        self._finished.pop(task.id, None)
         attempt = asyncio.create_task(self._attempt(task), name=f"task-{task.id}")
         self._attempts[task.id] = attempt
         attempt.add_done_callback(lambda _: self._forget(task.id))
-        self._announce(task.id)
+        self._news.begin(task.id)
 
     def _forget(self, task_id: int) -> None:
         self._attempts.pop(task_id, None)
@@ -231,7 +223,9 @@ class Dispatcher:
             age_s = (self._clock.now() - task.created_at).total_seconds()
             self._metrics.observe("task_seconds", age_s, priority=task.priority)
             self._on_finished()
-        self._announce_end(task.id)
+            self._news.announce_end(task.id)
+        else:
+            self._news.announce(task.id)
 
     async def _note_failure(self, task: Task, error: Exception) -> Task | None:
         reason = _task_error(error, task.attempts, self._settings.max_attempts)
@@ -257,25 +251,6 @@ class Dispatcher:
         for task in claimed:
             with suppress(LeaseLost, DatabaseUnavailable):
                 await self._store.release(Lease(task.id, task.fence))
-
-    # watchers
-
-    def _announce(self, task_id: int) -> None:
-        for changed in self._watchers.get(task_id, ()):
-            changed.set()
-
-    def _announce_end(self, task_id: int) -> None:
-        self._finished[task_id] = None
-        while len(self._finished) > REMEMBERED:
-            self._finished.popitem(last=False)
-        self._announce(task_id)
-
-
-async def _wait(event: asyncio.Event, timeout_s: float) -> None:
-    """Until the event or the timeout. Not by ``wait_for``, which on Python 3.11 can swallow a cancellation."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
 
 
 def _task_error(error: Exception, attempts: int, max_attempts: int) -> TaskError:

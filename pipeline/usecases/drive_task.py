@@ -42,6 +42,7 @@ class Driver:
 
     Attributes:
         changed: told the task's id whenever its record changes, for whoever watches it.
+        finished: told it as soon as the transcript is stored, before what is left is tidied up.
     """
 
     store: TaskStore
@@ -51,6 +52,7 @@ class Driver:
     clock: Clock
     settings: Settings
     changed: Callable[[int], None]
+    finished: Callable[[int], None]
     split_slots: asyncio.Semaphore
 
 
@@ -182,6 +184,7 @@ class Attempt:
         with self._timed(Stage.FINISHING):
             transcript = self._transcript()
             task = await self._insist(lambda: self.driver.store.complete(self.lease, transcript))
+            self.driver.finished(task.id)
             if not self.driver.settings.media.keep_source:
                 await self.driver.media.delete_prefix(self.task.media_prefix)
         return task
@@ -199,7 +202,8 @@ class Attempt:
         if not self.task.options.uses_vad:
             return {}
         settings = self.driver.settings
-        return settings.vad.model_dump() | {"max_speech_duration_s": settings.split.max_chunk_s}
+        in_force = settings.vad.model_dump() | self.task.options.vad_options
+        return in_force | {"max_speech_duration_s": settings.split.max_chunk_s}
 
     @contextmanager
     def _timed(self, stage: Stage) -> Iterator[None]:

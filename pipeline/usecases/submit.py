@@ -18,6 +18,7 @@ from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.task import EngineName, IdempotencyClaim, NewTask, Priority, Task
 from pipeline.errors import InvalidValue, QueueFull, SourceConflict, SourceError, SourceMissing, UploadTooLarge
 from pipeline.ports import Clock, MediaStore, TaskStore
+from pipeline.usecases.attend import PATIENCE
 
 STATS_TTL_S = 1.0
 """How long a count of the queue is believed before the database is asked again."""
@@ -33,6 +34,8 @@ class Submission:
     platform: str | None = None
     callback_url: str | None = None
     file_url: str | None = None
+    awaited: bool = False
+    """The task is only wanted as long as its client waits for it (see ``usecases.attend``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,7 @@ class Intake:
             media_key=media.key if media else None,
             file_name=media.file_name if media else None,
             file_size_bytes=media.size_bytes if media else None,
+            awaited_until=self._submitter.clock.now() + PATIENCE if submission.awaited else None,
         )
 
     def _claim(self, submission: Submission) -> IdempotencyClaim | None:
@@ -130,7 +134,7 @@ class Submitter:
         store: where the row goes.
         media: where the bytes go.
         wake: tells the Dispatcher that there is work; called after the commit.
-        clock: for the age of the queue's count.
+        clock: for the age of the queue's count, and how long a task is awaited.
         max_upload_bytes: largest recording.
         max_queued_tasks: above this many waiting tasks, new ones are refused.
         fetch_available: whether recordings can be fetched from a ``file_url``.
@@ -155,7 +159,7 @@ class Submitter:
         self.max_upload_bytes = max_upload_bytes
         self._store = store
         self._wake = wake
-        self._clock = clock
+        self.clock = clock
         self._max_queued_tasks = max_queued_tasks
         self._queued_tasks = 0
         self._counted_at = float("-inf")
@@ -211,9 +215,9 @@ class Submitter:
         return task, is_new
 
     async def _check_room(self) -> None:
-        if self._clock.monotonic() - self._counted_at >= STATS_TTL_S:
+        if self.clock.monotonic() - self._counted_at >= STATS_TTL_S:
             stats = await self._store.stats()
-            self._queued_tasks, self._counted_at = sum(stats.queued_tasks.values()), self._clock.monotonic()
+            self._queued_tasks, self._counted_at = sum(stats.queued_tasks.values()), self.clock.monotonic()
         if self._queued_tasks >= self._max_queued_tasks:
             raise QueueFull(
                 f"{self._queued_tasks:,} tasks wait already, and the limit is {self._max_queued_tasks:,}: try later.",

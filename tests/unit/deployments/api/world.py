@@ -54,7 +54,12 @@ class World:
     async def wake(self) -> None:
         self.wakes += 1
 
-    async def watch(self, task_id: int, timeout_s: float) -> None:
+    async def watch(self, task_id: int, seen: int, timeout_s: float) -> int:
+        if seen >= 0:
+            await self.watch_end(task_id, timeout_s)
+        return seen + 1
+
+    async def watch_end(self, task_id: int, timeout_s: float) -> None:
         self.watched.append((task_id, timeout_s))
         await self.on_watch(timeout_s)
 
@@ -75,6 +80,7 @@ class World:
             clock=self.clock,
             wake=self.wake,
             watch=self.watch,
+            watch_end=self.watch_end,
             cancel=self.cancel,
             readiness=self.ask_readiness,
             check_url=GuardedClient(NetworkSettings(), ScriptedResolver({})).check,

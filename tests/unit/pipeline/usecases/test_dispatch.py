@@ -312,9 +312,10 @@ async def test_watching_ends_with_the_news() -> None:
     async with world.running() as dispatcher:
         async with asyncio.timeout(5):
             while not (await world.store.get(task.id)).status.finished:
-                await dispatcher.watch(task.id, timeout_s=4)
+                await dispatcher.watch_end(task.id, timeout_s=4)
         async with asyncio.timeout(1):
-            await dispatcher.watch(task.id, timeout_s=60)
+            await dispatcher.watch_end(task.id, timeout_s=60)
+            assert await dispatcher.watch(task.id, seen=-1, timeout_s=60) > 1
 
 
 async def test_two_dispatchers_do_each_task_once() -> None:

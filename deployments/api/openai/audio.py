@@ -1,0 +1,157 @@
+"""``/v1/audio``: transcriptions and translations, for OpenAI's clients as they are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from deployments.api.answers import ServicesNeeded
+from deployments.api.forms import inlined
+from deployments.api.openai.answers import openai_problems, transcript_answer
+from deployments.api.openai.call import Call, cause_of, text_events, while_connected
+from deployments.api.openai.forms import AudioFields, AudioRequest, audio_body, audio_request, read_fields
+from deployments.api.openai.models import check_model
+from deployments.api.openai.schemas import TextDelta, TranscriptionBody, VerboseBody
+from deployments.api.problems import problem, status_of_code
+from deployments.api.schemas import Schema
+from deployments.api.services import Services
+from deployments.api.sse import EventStream
+from deployments.api.uploads import open_body, read_form
+from pipeline.domain.options import TaskType
+from pipeline.domain.task import Task, TaskError
+from pipeline.errors import InvalidValue
+from pipeline.usecases.follow import Ended, Heard
+from pipeline.usecases.submit import Submitter
+
+HEAD_START_S = 10.0
+"""How long a stream waits for its first words before it begins: a recording that can't be used is an error until then,
+with its status, instead of an event."""
+
+router = APIRouter(prefix="/v1/audio", tags=["openai"])
+
+
+def _schema(shape: type[Schema]) -> dict[str, Any]:
+    return inlined(shape.model_json_schema(mode="serialization"))
+
+
+def _documented(what: str) -> dict[str, Any]:
+    """OpenAPI documentation of a route whose body and answers are made by hand."""
+    text = {"schema": {"type": "string"}}
+    content = {
+        "application/json": {"schema": {"anyOf": [_schema(TranscriptionBody), _schema(VerboseBody)]}},
+        "text/event-stream": text | {"example": f"data: {TextDelta(delta='Hello').model_dump_json(exclude_none=True)}"},
+        "text/plain": text,
+        "text/srt": text,
+        "text/vtt": text,
+    }
+    return {
+        "response_class": Response,
+        "responses": {
+            200: {"description": what, "content": content},
+            **openai_problems(400, 404, 409, 413, 415, 502, 504),
+        },
+        "openapi_extra": {"requestBody": audio_body()},
+    }
+
+
+@router.post("/transcriptions", **_documented("The text, in the format that was asked for"))
+async def transcriptions(request: Request, services: ServicesNeeded) -> Response:
+    """Transcribe a recording, and answer with the text.
+
+    For OpenAI's clients as they are. The call is a task of high priority, and deleted once it is answered; a client
+    that goes away cancels it. Fields that are not known are ignored.
+    """
+    return await _answer(request, services, TaskType.TRANSCRIBE)
+
+
+@router.post("/translations", **_documented("The text in English, in the format that was asked for"))
+async def translations(request: Request, services: ServicesNeeded) -> Response:
+    """Translate a recording into English, and answer with the text; otherwise as transcriptions."""
+    return await _answer(request, services, TaskType.TRANSLATE)
+
+
+async def _answer(request: Request, services: Services, task_type: TaskType) -> Response:
+    asked, task = await _take_in(request, services, task_type)
+    call = Call(services, task)
+    if asked.stream:
+        return await _stream(request, call, asked)
+    try:
+        ended = await while_connected(request, call.end())
+    finally:
+        call.close()
+    if (cause := cause_of(ended)) is not None:
+        return _failure(request, cause)
+    assert ended.result is not None  # noqa: S101 (see cause_of)
+    return await asyncio.to_thread(transcript_answer, ended.result, asked)  # hours of speech take a second
+
+
+async def _take_in(request: Request, services: Services, task_type: TaskType) -> tuple[AudioRequest, Task]:
+    """The recording and what is asked of it, as a task."""
+    submitter: Submitter = request.app.state.submitter
+    items: list[tuple[str, str]] = []
+    checked: AudioFields | None = None
+
+    async def check() -> AudioFields:
+        nonlocal checked
+        if checked != (fields := read_fields(items)):
+            await check_model(fields, services)
+            checked = fields
+        return fields
+
+    async def receive(data: AsyncIterator[bytes], file_name: str | None) -> None:
+        await check()  # what is wrong already need not wait for the upload
+        await intake.receive(data, file_name)
+
+    async with open_body(request) as body, submitter.intake() as intake:
+        await read_form(request, body, receive, submitter.max_upload_bytes, items)
+        asked = audio_request(await check(), task_type)
+        if intake.media is None:
+            raise InvalidValue("There is nothing to transcribe: send the recording in a field named file.", "file")
+        try:
+            task, _ = await intake.create(asked.submission)
+        except asyncio.CancelledError:  # the row is written nevertheless
+            services.errands.send(_forsake(intake.commit, services))
+            raise
+    return asked, task
+
+
+async def _forsake(commit: asyncio.Task[tuple[Task, bool]] | None, services: Services) -> None:
+    if commit is not None:
+        task, _ = await commit
+        Call(services, task).close()
+
+
+async def _stream(request: Request, call: Call, asked: AudioRequest) -> Response:
+    spoken = call.spoken()
+    first = asyncio.ensure_future(anext(spoken))
+    try:
+        await while_connected(request, asyncio.wait({first}, timeout=HEAD_START_S))
+        failed = first.done() and isinstance(event := first.result(), Ended) and cause_of(event.task)
+    except BaseException:
+        first.cancel()
+        call.close()
+        raise
+    if failed:
+        await spoken.aclose()
+        call.close()
+        return _failure(request, failed)
+    return EventStream(text_events(_resumed(first, spoken), asked), call.close)
+
+
+async def _resumed(
+    first: asyncio.Future[Heard | Ended], rest: AsyncGenerator[Heard | Ended, None]
+) -> AsyncGenerator[Heard | Ended, None]:
+    async with aclosing(rest):
+        yield await first
+        async for event in rest:
+            yield event
+
+
+def _failure(request: Request, cause: TaskError) -> Response:
+    """The task has been tried as often as makes sense: the client's library is told not to try again."""
+    headers = {"x-should-retry": "false"}
+    return problem(request, status_of_code(cause.code), cause.code, cause.message, headers=headers)

@@ -1,0 +1,138 @@
+"""One call for a transcript: a task like any other, which lives only as long as its client waits for the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing
+from typing import TypeVar
+
+from fastapi import Request
+from sse_starlette import ServerSentEvent
+
+from deployments.api.openai.answers import log_probs, text_of, usage
+from deployments.api.openai.errors import OpenAIErrorBody, openai_error
+from deployments.api.openai.forms import AudioRequest
+from deployments.api.openai.schemas import TextDelta, TextDone
+from deployments.api.services import Services
+from pipeline.domain.task import Status, Task, TaskError
+from pipeline.domain.transcript import Segment
+from pipeline.errors import DatabaseUnavailable, TaskCancelled, TaskNotFound, UploadInterrupted
+from pipeline.usecases.attend import attended, dismiss
+from pipeline.usecases.follow import Ended, Heard, follow, wait_for_end
+
+Result = TypeVar("Result")
+
+OUTAGE_PAUSE_S = 1.0
+"""Pause before the next look while the database is away."""
+DELETED = TaskError(TaskCancelled.code, "The task of this call was cancelled or deleted.")
+
+
+class Call:
+    """A task while its client waits.
+
+    Args:
+        services: the service.
+        task: the task that was made for the call.
+    """
+
+    def __init__(self, services: Services, task: Task) -> None:
+        self._services = services
+        self._task = task
+        self._finished = False
+
+    def close(self) -> None:
+        """The client has its answer, or is gone: the task is stopped and removed, without anybody waiting for that."""
+        services = self._services
+        cancel = None if self._finished else services.cancel
+        services.errands.send(dismiss(services.store, services.media, cancel, self._task.id))
+
+    async def end(self) -> Task:
+        """The task with its result, once it has finished; one that was deleted meanwhile as cancelled."""
+        services, task = self._services, self._task
+        async with attended(services.store, services.clock, task.id):
+            while not task.status.finished:
+                try:
+                    task = await wait_for_end(services.store, services.watch_end, services.clock, task.id, math.inf)
+                except DatabaseUnavailable:
+                    await services.clock.sleep(OUTAGE_PAUSE_S)
+                except TaskNotFound as error:
+                    raise TaskCancelled(DELETED.message) from error
+        self._finished = True
+        return task
+
+    async def spoken(self) -> AsyncGenerator[Heard | Ended, None]:
+        """The segments as they are heard, and the end."""
+        services = self._services
+        async with (
+            attended(services.store, services.clock, self._task.id),
+            aclosing(follow(services.store, services.watch, services.clock, self._task)) as events,
+        ):
+            async for event in events:
+                if isinstance(event, Ended):
+                    self._finished = True
+                if isinstance(event, Heard | Ended):
+                    yield event
+
+
+def cause_of(task: Task) -> TaskError | None:
+    """Why there is no transcript; ``None`` where there is one."""
+    if task.status is Status.COMPLETED and task.result is not None:
+        return None
+    return task.error if task.status is Status.FAILED and task.error else DELETED
+
+
+async def text_events(
+    spoken: AsyncGenerator[Heard | Ended, None], asked: AudioRequest
+) -> AsyncGenerator[ServerSentEvent, None]:
+    """What is spoken as the events of a stream: text bit by bit, then all of it, or an error."""
+    blank = ""
+    async with aclosing(spoken) as events:
+        async for event in events:
+            if isinstance(event, Heard):
+                yield _event(_delta(event.segment, blank, asked))
+                blank = " "
+            else:
+                yield _event(_last(event.task, asked))
+
+
+def _delta(segment: Segment, blank: str, asked: AudioRequest) -> TextDelta:
+    logprobs = log_probs([segment]) if asked.logprobs else None
+    return TextDelta(delta=f"{blank}{text_of(segment)}", logprobs=logprobs)
+
+
+def _last(task: Task, asked: AudioRequest) -> TextDone | OpenAIErrorBody:
+    if (cause := cause_of(task)) is not None:
+        return openai_error(500, cause.code, cause.message)
+    assert task.result is not None  # noqa: S101 (see cause_of)
+    logprobs = log_probs(task.result.segments) if asked.logprobs else None
+    return TextDone(text=task.result.text, logprobs=logprobs, usage=usage(task.result))
+
+
+def _event(data: TextDelta | TextDone | OpenAIErrorBody) -> ServerSentEvent:
+    return ServerSentEvent(data.model_dump_json(exclude_none=True), sep="\n")
+
+
+async def while_connected(request: Request, work: Awaitable[Result]) -> Result:
+    """What the work results in; it is cancelled when the client goes away.
+
+    Raises:
+        UploadInterrupted: the client went away. Nobody will read that.
+    """
+    working = asyncio.ensure_future(work)
+    gone = asyncio.create_task(_gone(request))
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise UploadInterrupted("The connection ended before the answer was there.")
+    finally:
+        working.cancel()
+        gone.cancel()
+        await asyncio.gather(working, gone, return_exceptions=True)  # what the work raised was raised above
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

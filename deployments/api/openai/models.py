@@ -1,0 +1,75 @@
+"""``/v1/models``: what can be named as a model."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from deployments.api.answers import ServicesNeeded
+from deployments.api.openai.answers import openai_problems
+from deployments.api.openai.forms import AudioFields
+from deployments.api.openai.schemas import ModelBody, ModelList
+from deployments.api.options import TaskRequest, check_engine, public_model_name
+from deployments.api.services import Services
+from pipeline.domain.options import TranscriptionOptions
+from pipeline.errors import ModelNotFound, ServiceStarting
+from pipeline.usecases.submit import Submission
+
+ALIAS = "whisper-1"
+"""OpenAI's name for Whisper: here it means the model that is loaded."""
+PUBLISHED = 1_663_718_400
+"""21 September 2022, when OpenAI published Whisper."""
+
+router = APIRouter(prefix="/v1/models", tags=["openai"])
+
+
+@router.get("", responses=openai_problems())
+async def list_models(services: ServicesNeeded) -> ModelList:
+    """List the names that can be given as `model`: they all mean the model that is loaded."""
+    return ModelList(data=[_model(name) for name in await _names(services)])
+
+
+@router.get("/{model:path}", responses=openai_problems(404))
+async def get_model(services: ServicesNeeded, model: str) -> ModelBody:
+    """Say whether a model can be named."""
+    if model not in await _names(services):
+        raise not_found(model)
+    return _model(model)
+
+
+async def check_model(asked: AudioFields, services: Services) -> None:
+    """Refuses another model than the one that is loaded, and a language it does not know.
+
+    Raises:
+        ModelNotFound: another model.
+        InvalidValue: a language.
+        ServiceStarting: it can't be said before a model is loaded.
+    """
+    names_model = asked.model not in (None, ALIAS)
+    if not (names_model or asked.language or asked.languages):
+        return  # no need to ask
+    engine = (await services.readiness()).engine
+    configured = services.settings.asr.model
+    options = TranscriptionOptions(language=asked.language, languages=asked.languages)
+    check_engine(TaskRequest(Submission(options=options), None), engine, configured)
+    if not names_model:
+        return
+    if engine is None and configured is None:
+        raise ServiceStarting("No model is loaded yet, so it can't be said whether it is the one you named.")
+    loaded = engine.model if engine else configured
+    if asked.model not in (loaded, public_model_name(str(loaded))):
+        raise not_found(str(asked.model))
+
+
+def not_found(model: str) -> ModelNotFound:
+    """The error for a model of another name."""
+    return ModelNotFound(f"The model {model[:100]!a} does not exist here: see /v1/models, or use {ALIAS}.")
+
+
+async def _names(services: Services) -> list[str]:
+    engine = (await services.readiness()).engine
+    loaded = engine.model if engine else services.settings.asr.model
+    return [public_model_name(loaded), ALIAS] if loaded else [ALIAS]
+
+
+def _model(name: str) -> ModelBody:
+    return ModelBody(id=name, created=PUBLISHED, owned_by="openai")
