@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 
 from pipeline.domain.audio import SAMPLE_RATE, Chunk, Span
-from pipeline.domain.transcript import ChunkResult, LanguageDetection, Segment
+from pipeline.domain.transcript import ChunkResult, LanguageDetection, Segment, Word
 from pipeline.errors import MurmurationError, ReplicaLost
 from pipeline.ports import ChunkFailure, EngineInfo, SplitDone, SplitPart, SplitRequest, Unit
 
@@ -46,6 +46,8 @@ class FakeSplitter:
 
 class FakeTranscriber:
     """Answers each chunk with one segment, ``chunk <index>``, in the language it was told to hear.
+
+    Where word times are asked for, its two words share the chunk, with probabilities 0.5 and 1.
 
     Attributes:
         units: what was sent, in order.
@@ -88,7 +90,8 @@ class FakeTranscriber:
 
     def _result(self, unit: Unit, chunk: Chunk) -> ChunkResult:
         detection = LanguageDetection(self.language, 0.9, ((self.language, 0.9),)) if unit.language is None else None
-        segments = () if (unit.task_id, chunk.index) in self.silent else (_segment(chunk),)
+        segment = _segment(chunk, words=unit.options.word_timestamps)
+        segments = () if (unit.task_id, chunk.index) in self.silent else (segment,)
         return ChunkResult(chunk.index, chunk.duration_s, segments, unit.language or self.language, detection)
 
     async def describe(self) -> EngineInfo:
@@ -100,7 +103,9 @@ class FakeTranscriber:
         return self.replicas
 
 
-def _segment(chunk: Chunk) -> Segment:
+def _segment(chunk: Chunk, *, words: bool) -> Segment:
+    middle = (chunk.start_s + chunk.end_s) / 2
+    spoken = (Word(chunk.start_s, middle, " chunk", 0.5), Word(middle, chunk.end_s, f" {chunk.index}", 1.0))
     return Segment(
         id=0,
         seek=round(chunk.start_s * 100),
@@ -112,4 +117,5 @@ def _segment(chunk: Chunk) -> Segment:
         avg_logprob=-0.1,
         compression_ratio=1.0,
         no_speech_prob=0.0,
+        words=spoken if words else None,
     )

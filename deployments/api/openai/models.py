@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from deployments.api.answers import ServicesNeeded
 from deployments.api.openai.answers import openai_problems
@@ -28,9 +28,18 @@ async def list_models(services: ServicesNeeded) -> ModelList:
     return ModelList(data=[_model(name) for name in await _names(services)])
 
 
-@router.get("/{model:path}", responses=openai_problems(404))
-async def get_model(services: ServicesNeeded, model: str) -> ModelBody:
+@router.get(
+    "/{model:path}",
+    responses=openai_problems(404),
+    openapi_extra={
+        "parameters": [
+            {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}, "example": ALIAS}
+        ]
+    },
+)
+async def get_model(request: Request, services: ServicesNeeded) -> ModelBody:
     """Say whether a model can be named."""
+    model: str = request.path_params["model"]
     if model not in await _names(services):
         raise not_found(model)
     return _model(model)
