@@ -62,6 +62,13 @@ class Service:
         """Uploads a recording and waits for its transcript."""
         return self.completed(self.create(path, **options))
 
+    def openai_text(self, path: Path, **fields: str) -> str:
+        """The text of a recording by ``/v1/audio/transcriptions``."""
+        with path.open("rb") as file:
+            answer = self._http.post("/v1/audio/transcriptions", data=fields, files={"file": (path.name, file)})
+        text: str = answer.raise_for_status().json()["text"]
+        return text
+
     def transcribe_all(self, jobs: Sequence[tuple[Path, dict[str, str]]]) -> list[Record]:
         """Uploads everything at once and waits until all is done; records in the order of the jobs."""
         with ThreadPoolExecutor(PARALLEL_UPLOADS) as pool:

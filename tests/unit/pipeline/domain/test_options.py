@@ -3,7 +3,7 @@ from dataclasses import fields
 from typing import Any, get_type_hints
 
 import pytest
-from annotated_types import Ge, Le, MaxLen, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,6 +71,12 @@ def test_clips_named_by_the_client_replace_vad(
     assert chosen.uses_vad is expected
 
 
+def test_what_is_asked_of_vad_is_told_in_its_own_terms() -> None:
+    assert TranscriptionOptions().vad_options == {}
+    tuned = TranscriptionOptions(vad_threshold=0.7, vad_min_silence_duration_ms=900, vad_speech_pad_ms=0)
+    assert tuned.vad_options == {"threshold": 0.7, "min_silence_duration_ms": 900, "speech_pad_ms": 0}
+
+
 def test_the_defaults_keep_their_own_limits() -> None:
     hints = get_type_hints(TranscriptionOptions, include_extras=True)
     defaults = TranscriptionOptions()
@@ -97,6 +103,10 @@ def keeps(value: Any, limit: Any) -> bool:
             return bool(value >= limit.ge)
         case Le():
             return bool(value <= limit.le)
+        case Gt():
+            return bool(value > limit.gt)
+        case Lt():
+            return bool(value < limit.lt)
         case MinLen():
             return len(value) >= limit.min_length
         case MaxLen():

@@ -154,6 +154,22 @@ async def test_without_speech_there_are_no_chunks(content):
     assert done.duration_s == len(content) / SAMPLE_RATE
 
 
+async def test_a_task_may_tune_the_voice_detection():
+    audio = np.concatenate([tone(2.0), silence(0.8), tone(2.0)])
+    store = await store_with(encode(audio, "wav"))
+
+    async def spans(**tuned: int) -> list[tuple[float, float]]:
+        parts, _ = await run(splitter(store), asking(TranscriptionOptions(**tuned)))
+        found = [span for part in parts for chunk in part.chunks for span in chunk.spans]
+        return [(round(span.start_s, 1), round(span.end_s, 1)) for span in found]
+
+    assert len(await spans()) == 2
+    assert len(await spans(vad_min_silence_duration_ms=1500)) == 1
+    (_, bare_end), _ = await spans(vad_speech_pad_ms=0)
+    (_, padded_end), _ = await spans(vad_speech_pad_ms=300)
+    assert padded_end - bare_end == pytest.approx(0.3, abs=0.05)
+
+
 async def test_without_vad_everything_is_in_chunks_cut_where_it_is_quiet():
     audio = np.concatenate([tone(12.0), silence(0.5), tone(20.0), silence(0.5), tone(10.0)])
     store = await store_with(encode(audio, "wav"))
