@@ -24,7 +24,7 @@ FILE = ("fox.wav", FOX.path.read_bytes())
 
 @pytest.fixture(scope="module")
 def client(service: Service) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(api_key="any", base_url=f"{service.client.base_url}v1", max_retries=0) as client:
+    with openai.OpenAI(api_key="any", base_url=str(service.client.base_url.join("/v1")), max_retries=0) as client:
         yield client
 
 
