@@ -145,7 +145,7 @@ class IngressReplica:
 
 Ingress = serve.deployment(
     name="Ingress",
-    max_ongoing_requests=200,
+    max_ongoing_requests=1000,
     ray_actor_options={"num_cpus": 0.1},
     health_check_period_s=2,
 )(serve.ingress()(IngressReplica))

@@ -125,9 +125,9 @@ def _progress(task: Task) -> ProgressEvent:
         task_id=task.id,
         status=task.status,
         stage=task.stage,
-        audio_done_s=task.audio_done_s,
-        audio_total_s=task.audio_total_s if task.split_done else None,
-        progress=task.progress,
+        audio_done_s=round(task.audio_done_s, 3),
+        audio_total_s=round(task.audio_total_s, 3) if task.split_done else None,
+        progress=None if task.progress is None else round(task.progress, 4),
     )
 
 

@@ -53,7 +53,12 @@ def transcript_answer(transcript: Transcript, asked: AudioRequest) -> Response:
 
 def usage(transcript: Transcript) -> DurationUsage:
     """What the call is counted as."""
-    return DurationUsage(seconds=transcript.info.duration)
+    return DurationUsage(seconds=_duration_s(transcript))
+
+
+def _duration_s(transcript: Transcript) -> float:
+    """To the millisecond."""
+    return round(transcript.info.duration, 3)
 
 
 def text_of(segment: Segment) -> str:
@@ -87,7 +92,7 @@ def _verbose(transcript: Transcript, asked: AudioRequest) -> VerboseBody:
     return VerboseBody(
         task=asked.submission.options.task_type,
         language=_language(transcript, asked),
-        duration=transcript.info.duration,
+        duration=_duration_s(transcript),
         text=transcript.text,
         words=_words(transcript) if Granularity.WORD in asked.granularities else None,
         segments=_segments(transcript) if Granularity.SEGMENT in asked.granularities else None,
