@@ -52,7 +52,7 @@ def _documented(what: str) -> dict[str, Any]:
         "response_class": Response,
         "responses": {
             200: {"description": what, "content": content},
-            **openai_problems(400, 404, 409, 413, 415, 502, 504),
+            **openai_problems(400, 404, 409, 413, 415),
         },
         "openapi_extra": {"requestBody": audio_body()},
     }

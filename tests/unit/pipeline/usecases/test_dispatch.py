@@ -112,6 +112,18 @@ async def test_a_task_is_taken_from_queued_to_completed() -> None:
     assert (ended.progress, ended.attempts, ended.file_duration_s) == (1.0, 1, 50.0)
 
 
+async def test_the_transcript_tells_the_voice_detection_that_was_in_force() -> None:
+    world = World()
+    tuned, untuned = await world.add(vad_threshold=0.7), await world.add(vad_filter=False)
+    async with world.running():
+        of_tuned, of_untuned = (await world.end_of(tuned)).result, (await world.end_of(untuned)).result
+    assert of_tuned is not None
+    assert of_tuned.info.vad_options["threshold"] == 0.7
+    assert of_tuned.info.vad_options["speech_pad_ms"] == 200
+    assert of_untuned is not None
+    assert of_untuned.info.vad_options == {}
+
+
 async def test_its_media_goes_when_it_is_done_unless_it_is_to_be_kept() -> None:
     world = World()
     task = await world.add()
