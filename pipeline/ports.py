@@ -419,8 +419,12 @@ class TaskStore(Protocol):
         """Stores finished chunks once each and raises ``audio_done_s`` by theirs; a chunk stored before is ignored."""
         ...
 
-    async def chunks(self, task_id: int, first: int = 0) -> StoredChunks:
-        """All that is stored of the task's chunks, from the one of index ``first`` on (and all of its parts)."""
+    async def chunks(self, task_id: int) -> StoredChunks:
+        """All that is stored of the task's chunks."""
+        ...
+
+    async def results(self, task_id: int, first: int) -> tuple[ChunkResult, ...]:
+        """What is stored of the results of the chunk of index ``first`` and of those after it, in order."""
         ...
 
     async def complete(self, lease: Lease, transcript: Transcript) -> Task:

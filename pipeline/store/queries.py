@@ -322,11 +322,9 @@ def parts(task_id: int) -> Select[int, int, int]:
     )
 
 
-def chunks(task_id: int, first: int) -> Select[Any]:
-    """Chunks of a task from one on, in order."""
-    return (
-        select(CHUNKS).where(CHUNKS.c.task_id == task_id, CHUNKS.c.chunk_index >= first).order_by(CHUNKS.c.chunk_index)
-    )
+def chunks(task_id: int) -> Select[Any]:
+    """All chunks of a task, in order."""
+    return select(CHUNKS).where(CHUNKS.c.task_id == task_id).order_by(CHUNKS.c.chunk_index)
 
 
 def delete_of_task(table: Table, task_id: int) -> Delete:

@@ -113,20 +113,27 @@ async def save_results(
     await _change(connection, lease, queries.add_audio_done(lease, done_s, now))
 
 
-async def stored_chunks(connection: AsyncConnection, task_id: int, first: int) -> StoredChunks:
-    """All that is stored of the task's chunks, from ``first`` on.
+async def stored_chunks(connection: AsyncConnection, task_id: int) -> StoredChunks:
+    """All that is stored of the task's chunks.
 
     Where the three reads see different moments, the order keeps the whole consistent: a part without its chunks would
     be skipped by whoever resumes.
     """
     if task_id > LARGEST_ID:
         return StoredChunks()
-    results = [codec.result_of_json(text) for text in await connection.scalars(queries.results(task_id, first))]
+    results = await stored_results(connection, task_id, 0)
     parts = [(row.part, row.part_start, row.part_end) for row in await connection.execute(queries.parts(task_id))]
     committed = {part for part, _start, _end in parts}
-    rows = await connection.execute(queries.chunks(task_id, first))
+    rows = await connection.execute(queries.chunks(task_id))
     chunks = [codec.chunk_of_row(row) for row in rows.mappings() if row["part"] in committed]
-    return StoredChunks(tuple(chunks), tuple(results), tuple(parts))
+    return StoredChunks(tuple(chunks), results, tuple(parts))
+
+
+async def stored_results(connection: AsyncConnection, task_id: int, first: int) -> tuple[ChunkResult, ...]:
+    """The results of the chunk ``first`` and of those after it."""
+    if task_id > LARGEST_ID:
+        return ()
+    return tuple(codec.result_of_json(text) for text in await connection.scalars(queries.results(task_id, first)))
 
 
 async def complete(connection: AsyncConnection, lease: Lease, transcript: Transcript, now: datetime) -> Task:

@@ -157,9 +157,13 @@ class SqlTaskStore:
         """See ``ports.TaskStore``."""
         await self._database.write(runs.save_results, lease, results, self._clock.now())
 
-    async def chunks(self, task_id: int, first: int = 0) -> StoredChunks:
+    async def chunks(self, task_id: int) -> StoredChunks:
         """See ``ports.TaskStore``. Nothing for a task that does not exist or is completed."""
-        return await self._database.read(runs.stored_chunks, task_id, first)
+        return await self._database.read(runs.stored_chunks, task_id)
+
+    async def results(self, task_id: int, first: int) -> tuple[ChunkResult, ...]:
+        """See ``ports.TaskStore``. Nothing for a task that does not exist or is completed."""
+        return await self._database.read(runs.stored_results, task_id, first)
 
     async def complete(self, lease: Lease, transcript: Transcript) -> Task:
         """See ``ports.TaskStore``. The task is returned without its result, which the caller has."""

@@ -220,13 +220,19 @@ class MemoryTaskStore:
                 done_s = record.task.audio_done_s + result.audio_s
                 self._put(replace(record.task, audio_done_s=done_s, updated_at=now))
 
-    async def chunks(self, task_id: int, first: int = 0) -> StoredChunks:
+    async def chunks(self, task_id: int) -> StoredChunks:
         """See ``ports.TaskStore``. Nothing for a task that does not exist or is completed."""
         self._answer()
         record = self._records.get(task_id)
         if record is None:
             return StoredChunks()
-        return StoredChunks(_ordered(record.chunks, first), _ordered(record.results, first), _ordered(record.parts))
+        return StoredChunks(_ordered(record.chunks), _ordered(record.results), _ordered(record.parts))
+
+    async def results(self, task_id: int, first: int) -> tuple[ChunkResult, ...]:
+        """See ``ports.TaskStore``. Nothing for a task that does not exist or is completed."""
+        self._answer()
+        record = self._records.get(task_id)
+        return _ordered(record.results, first) if record else ()
 
     async def complete(self, lease: Lease, transcript: Transcript) -> Task:
         """See ``ports.TaskStore``. The task is returned without its result, which the caller has."""

@@ -153,7 +153,7 @@ class _Prefix:
             groups = _by_chunk(task.result.segments[self._segments :])
             return [heard for segments in groups for heard in self._append(segments)]
         grown: list[Heard] = []
-        for result in (await self._store.chunks(task.id, self._next_chunk)).results:
+        for result in await self._store.results(task.id, self._next_chunk):
             if result.index != self._next_chunk:
                 break
             self._next_chunk += 1

@@ -35,7 +35,7 @@ WALKED = {
     "due_callbacks": queries.due_callbacks(NOW, 5),
     "note_callback": queries.note_callback(1, 1, {"callback_status_code": 200}),
     "withdraw_callbacks": queries.withdraw_callbacks(1),
-    "chunks": queries.chunks(1, 0),
+    "chunks": queries.chunks(1),
     "results": queries.results(1, 5),
     "parts": queries.parts(1),
 }
