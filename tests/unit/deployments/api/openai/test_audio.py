@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -11,11 +13,11 @@ from fastapi import FastAPI
 from starlette.types import Message
 
 from deployments.api.openai import audio
+from deployments.api.services import Readiness
 from pipeline.domain.options import DEFAULT_TEMPERATURES, TaskType, TranscriptionOptions
 from pipeline.domain.task import Priority
 from pipeline.errors import MediaUndecodable
 from tests.unit.deployments.api.openai.conftest import AUDIO, Service
-from tests.unit.deployments.api.world import ENGINE
 
 TEXT = "chunk 0 chunk 1 chunk 2 chunk 3 chunk 4"
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
@@ -259,7 +261,7 @@ async def test_a_recording_that_can_not_be_used(
 async def test_a_failure_after_the_first_words_ends_the_stream(
     client: openai.AsyncOpenAI, service: Service, api: FastAPI
 ) -> None:
-    service.fleet.info = ENGINE.__class__("fake", "fake", "cpu", "int8", ("en",), 1)
+    service.fleet.info = replace(service.fleet.info, max_batch_size=1)
     service.fleet.bad = {(1, 4)}
     stream = await client.audio.transcriptions.create(model="whisper-1", file=AUDIO, stream=True)
     with pytest.raises(openai.APIError, match="model failed"):
@@ -280,7 +282,7 @@ async def test_a_task_that_is_taken_away(client: openai.AsyncOpenAI, service: Se
 
 
 async def test_before_a_model_is_loaded(client: openai.AsyncOpenAI, service: Service) -> None:
-    service.readiness = service.readiness.__class__(ready=False)
+    service.readiness = Readiness(ready=False)
     with pytest.raises(openai.InternalServerError) as caught:
         await client.audio.transcriptions.create(model="base", file=AUDIO)
     assert caught.value.status_code == 503
@@ -291,24 +293,17 @@ async def test_before_a_model_is_loaded(client: openai.AsyncOpenAI, service: Ser
 # --- clients that go away ---------------------------------------------------------------------------------------------
 
 
-def upload(**fields: str) -> tuple[bytes, bytes]:
-    request = httpx.Request("POST", "http://service", data=fields, files={"file": AUDIO})
-    return request.headers["content-type"].encode(), request.read()
-
-
-@pytest.mark.parametrize("fields", [{}, {"stream": "true"}])
-async def test_a_client_that_goes_away_stops_its_work(service: Service, api: FastAPI, fields: dict[str, str]) -> None:
-    service.fleet.open_gate.clear()
-    content_type, body = upload(model="whisper-1", **fields)
-    arriving = [{"type": "http.request", "body": body, "more_body": False}]
+async def post_and_leave(api: FastAPI, fields: dict[str, str], moment: Callable[[], Awaitable[None]]) -> list[Message]:
+    """Sends a whole recording and closes the connection at that moment; returns what was answered until then."""
+    request = httpx.Request("POST", f"http://service{TRANSCRIPTIONS}", data=fields, files={"file": AUDIO})
+    arriving = [{"type": "http.request", "body": request.read(), "more_body": False}]
+    sent: list[Message] = []
 
     async def receive() -> Message:
         if arriving:
             return arriving.pop()
-        await service.until_decoding()
+        await moment()
         return {"type": "http.disconnect"}
-
-    sent: list[Message] = []
 
     async def send(message: Message) -> None:
         sent.append(message)
@@ -318,15 +313,33 @@ async def test_a_client_that_goes_away_stops_its_work(service: Service, api: Fas
         "method": "POST",
         "path": TRANSCRIPTIONS,
         "query_string": b"",
-        "headers": [(b"content-type", content_type)],
+        "headers": [(b"content-type", request.headers["content-type"].encode())],
         "scheme": "http",
         "server": ("service", 80),
     }
     async with asyncio.timeout(5):
         await api(scope, receive, send)
+    return sent
+
+
+@pytest.mark.parametrize("fields", [{}, {"stream": "true"}])
+async def test_a_client_that_goes_away_stops_its_work(service: Service, api: FastAPI, fields: dict[str, str]) -> None:
+    service.fleet.open_gate.clear()
+    await post_and_leave(api, fields, service.until_decoding)
     await service.until_gone(api)
     assert service.cancelled == [1]
     assert service.fleet.abandoned
+
+
+async def test_a_client_that_goes_away_in_the_middle_of_a_stream(
+    service: Service, api: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audio, "HEAD_START_S", 0.0)
+    service.fleet.open_gate.clear()
+    [start, *_] = await post_and_leave(api, {"stream": "true"}, service.until_decoding)
+    assert (start["type"], start["status"]) == ("http.response.start", 200)
+    await service.until_gone(api)
+    assert service.cancelled == [1]
 
 
 @pytest.mark.parametrize("fields", [{}, {"stream": "true"}])
@@ -339,42 +352,6 @@ async def test_a_request_that_is_cancelled_stops_its_work(
     await service.until_decoding()
     calling.cancel()
     await asyncio.gather(calling, return_exceptions=True)
-    await service.until_gone(api)
-    assert service.cancelled == [1]
-
-
-async def test_a_client_that_goes_away_in_the_middle_of_a_stream(
-    client: openai.AsyncOpenAI, service: Service, api: FastAPI, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(audio, "HEAD_START_S", 0.0)
-    service.fleet.open_gate.clear()
-    content_type, body = upload(stream="true")
-    arriving = [{"type": "http.request", "body": body, "more_body": False}]
-    begun = asyncio.Event()
-
-    async def receive() -> Message:
-        if arriving:
-            return arriving.pop()
-        await begun.wait()
-        await service.until_decoding()
-        return {"type": "http.disconnect"}
-
-    async def send(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            assert message["status"] == 200
-            begun.set()
-
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": TRANSCRIPTIONS,
-        "query_string": b"",
-        "headers": [(b"content-type", content_type)],
-        "scheme": "http",
-        "server": ("service", 80),
-    }
-    async with asyncio.timeout(5):
-        await api(scope, receive, send)
     await service.until_gone(api)
     assert service.cancelled == [1]
 
