@@ -58,8 +58,19 @@ def test_every_format(client: openai.OpenAI) -> None:
         assert words(" ".join(cue.plaintext for cue in cues)) == words(FOX.text)
 
 
+def test_how_sure_the_model_is(client: openai.OpenAI) -> None:
+    heard = transcribe(client, include=["logprobs"])
+    assert words("".join(entry.token for entry in heard.logprobs)) == words(FOX.text)
+    assert all(entry.logprob <= 0 for entry in heard.logprobs)
+
+
 def test_times_of_words_and_segments(client: openai.OpenAI) -> None:
-    heard = transcribe(client, response_format="verbose_json", timestamp_granularities=["word", "segment"])
+    heard = transcribe(
+        client,
+        response_format="verbose_json",
+        timestamp_granularities=["word", "segment"],
+        chunking_strategy={"type": "server_vad", "threshold": 0.4, "prefix_padding_ms": 300},
+    )
     assert heard.language == "english"
     assert heard.duration == pytest.approx(FOX.duration_s, abs=0.1)
     assert words(" ".join(word.word for word in heard.words)) == words(FOX.text)
