@@ -262,14 +262,14 @@ def running_fences(task_ids: Collection[int]) -> Select[int, int]:
     return select(TASKS.c.id, TASKS.c.fence).where(TASKS.c.id.in_(task_ids), TASKS.c.status == PROCESSING)
 
 
+def any_exhausted(now: datetime, max_attempts: int) -> Select[int]:
+    """Whether there is a task whose lease expired on its last allowed attempt."""
+    return select(TASKS.c.id).where(*_exhausted(now, max_attempts)).limit(1)
+
+
 def lock_exhausted(now: datetime, max_attempts: int) -> Select[Any]:
     """Tasks whose lease expired on their last allowed attempt."""
-    return (
-        select(TASKS)
-        .where(TASKS.c.status == PROCESSING, TASKS.c.lease_expires_at < now, TASKS.c.attempts >= max_attempts)
-        .order_by(TASKS.c.id)
-        .with_for_update(skip_locked=True)
-    )
+    return select(TASKS).where(*_exhausted(now, max_attempts)).order_by(TASKS.c.id).with_for_update(skip_locked=True)
 
 
 def lock_leased(lease: Lease) -> Select[Any]:
@@ -391,6 +391,10 @@ def _due(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
 
 def _abandoned(now: datetime | BindParameter[datetime], max_attempts: int | BindParameter[int]) -> ColumnElement[bool]:
     return and_(TASKS.c.status == PROCESSING, TASKS.c.lease_expires_at < now, TASKS.c.attempts < max_attempts)
+
+
+def _exhausted(now: datetime, max_attempts: int) -> tuple[ColumnElement[bool], ...]:
+    return TASKS.c.status == PROCESSING, TASKS.c.lease_expires_at < now, TASKS.c.attempts >= max_attempts
 
 
 def _claimable(now: datetime, max_attempts: int) -> ColumnElement[bool]:

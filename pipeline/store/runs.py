@@ -65,6 +65,11 @@ async def heartbeat(connection: AsyncConnection, leases: Sequence[Lease], lease_
     return frozenset(lease.task_id for lease in leases if lease not in held)
 
 
+async def any_exhausted(connection: AsyncConnection, now: datetime, max_attempts: int) -> bool:
+    """Whether there is anything to bury: asked at every claim, so that the many with nothing need no lock."""
+    return (await connection.execute(queries.any_exhausted(now, max_attempts))).first() is not None
+
+
 async def bury(connection: AsyncConnection, now: datetime, max_attempts: int) -> list[Task]:
     """Fails the tasks whose lease expired on their last allowed attempt."""
     rows = (await connection.execute(queries.lock_exhausted(now, max_attempts))).mappings().all()

@@ -142,7 +142,10 @@ class SqlTaskStore:
 
     async def bury(self, max_attempts: int) -> list[Task]:
         """See ``ports.TaskStore``."""
-        return await self._database.write(runs.bury, self._clock.now(), max_attempts)
+        now = self._clock.now()
+        if not await self._database.read(runs.any_exhausted, now, max_attempts):
+            return []
+        return await self._database.write(runs.bury, now, max_attempts)
 
     async def update(self, lease: Lease, **changes: Any) -> None:
         """See ``ports.TaskStore``. Raises ``TypeError`` for fields that only the store moves."""

@@ -24,6 +24,7 @@ WALKED = {
     "lock_claimable": queries.lock_claimable([1, 2], NOW, 3),
     "claim_tasks": queries.claim_tasks([1, 2], NOW, 3, "me", NOW),
     "renew_leases": queries.renew_leases([LEASE], NOW),
+    "any_exhausted": queries.any_exhausted(NOW, 3),
     "lock_exhausted": queries.lock_exhausted(NOW, 3),
     "live_totals": queries.live_totals(),
     "lock_leased": queries.lock_leased(LEASE),
