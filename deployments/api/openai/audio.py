@@ -20,12 +20,12 @@ from deployments.api.problems import problem, status_of_code
 from deployments.api.schemas import Schema
 from deployments.api.services import Services
 from deployments.api.sse import EventStream
-from deployments.api.uploads import open_body, read_form
+from deployments.api.uploads import RequestBody, open_body, read_form
 from pipeline.domain.options import TaskType
 from pipeline.domain.task import Task, TaskError
 from pipeline.errors import InvalidValue
 from pipeline.usecases.follow import Ended, Heard
-from pipeline.usecases.submit import Submitter
+from pipeline.usecases.submit import Intake, Submitter
 
 HEAD_START_S = 10.0
 """How long a stream waits for its first words before it begins: a recording that can't be used is an error until then,
@@ -92,6 +92,19 @@ async def _answer(request: Request, services: Services, task_type: TaskType) -> 
 async def _take_in(request: Request, services: Services, task_type: TaskType) -> tuple[AudioRequest, Task]:
     """The recording and what is asked of it, as a task."""
     submitter: Submitter = request.app.state.submitter
+    intake: Intake | None = None
+    try:
+        async with open_body(request) as body, submitter.intake() as intake:
+            return await _read(request, body, intake, services, task_type)
+    except asyncio.CancelledError:  # a row that is being written is written nevertheless
+        if intake is not None and intake.commit is not None:
+            services.errands.send(_forsake(intake.commit, services))
+        raise
+
+
+async def _read(
+    request: Request, body: RequestBody, intake: Intake, services: Services, task_type: TaskType
+) -> tuple[AudioRequest, Task]:
     items: list[tuple[str, str]] = []
     checked: AudioFields | None = None
 
@@ -106,23 +119,17 @@ async def _take_in(request: Request, services: Services, task_type: TaskType) ->
         await check()  # what is wrong already need not wait for the upload
         await intake.receive(data, file_name)
 
-    async with open_body(request) as body, submitter.intake() as intake:
-        await read_form(request, body, receive, submitter.max_upload_bytes, items)
-        asked = audio_request(await check(), task_type)
-        if intake.media is None:
-            raise InvalidValue("There is nothing to transcribe: send the recording in a field named file.", "file")
-        try:
-            task, _ = await intake.create(asked.submission)
-        except asyncio.CancelledError:  # the row is written nevertheless
-            services.errands.send(_forsake(intake.commit, services))
-            raise
+    await read_form(request, body, receive, services.settings.media.max_upload_bytes, items)
+    asked = audio_request(await check(), task_type)
+    if intake.media is None:
+        raise InvalidValue("There is nothing to transcribe: send the recording in a field named file.", "file")
+    task, _ = await intake.create(asked.submission)
     return asked, task
 
 
-async def _forsake(commit: asyncio.Task[tuple[Task, bool]] | None, services: Services) -> None:
-    if commit is not None:
-        task, _ = await commit
-        Call(services, task).close()
+async def _forsake(commit: asyncio.Task[tuple[Task, bool]], services: Services) -> None:
+    task, _ = await commit
+    Call(services, task).close()
 
 
 async def _stream(request: Request, call: Call, asked: AudioRequest) -> Response:

@@ -356,6 +356,27 @@ async def test_a_request_that_is_cancelled_stops_its_work(
     assert service.cancelled == [1]
 
 
+async def test_a_request_that_is_cancelled_while_its_task_is_being_stored(
+    http: httpx.AsyncClient, service: Service, api: FastAPI
+) -> None:
+    begun, go, create = asyncio.Event(), asyncio.Event(), service.store.create
+
+    async def slow(*arguments: Any) -> Any:
+        begun.set()
+        await go.wait()
+        return await create(*arguments)
+
+    service.store.create = slow  # type: ignore[method-assign]
+    calling = asyncio.create_task(http.post(TRANSCRIPTIONS, files={"file": AUDIO}))
+    await begun.wait()
+    calling.cancel()
+    await asyncio.sleep(0)
+    go.set()
+    await asyncio.gather(calling, return_exceptions=True)
+    await service.until_gone(api)
+    assert service.cancelled == [1]
+
+
 async def test_a_call_is_a_task_that_is_known_to_be_awaited(http: httpx.AsyncClient, service: Service) -> None:
     service.fleet.open_gate.clear()
     calling = asyncio.create_task(http.post(TRANSCRIPTIONS, files={"file": AUDIO}))
