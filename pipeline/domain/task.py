@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.summary import Summary, SummaryOptions, SummaryStatus
 from pipeline.domain.transcript import Transcript
 
 
@@ -45,6 +46,7 @@ class Stage(StrEnum):
     SPLITTING = "splitting"
     TRANSCRIBING = "transcribing"
     FINISHING = "finishing"
+    SUMMARIZING = "summarizing"
 
 
 class EngineName(StrEnum):
@@ -56,10 +58,14 @@ class EngineName(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTask:
-    """What is known of a task when it is created. ``media_prefix`` is the folder of all its media keys."""
+    """What is known of a task when it is created. ``media_prefix`` is the folder of all its media keys.
+
+    ``summary_options`` are set where a summary is wanted.
+    """
 
     media_prefix: str
     options: TranscriptionOptions = field(default_factory=TranscriptionOptions)
+    summary_options: SummaryOptions | None = None
     priority: Priority = Priority.NORMAL
     engine_name: EngineName = EngineName.FASTER_WHISPER
     platform: str | None = None
@@ -95,6 +101,25 @@ class CallbackState:
     time: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class SummaryState:
+    """How far a task's summary is.
+
+    Attributes:
+        result: the last summary that was stored, whoever asked for it.
+        error: why there is none.
+        attempts: how often it was taken in hand since the transcript was stored.
+        owner: who has it in hand.
+        due_at: when it is to be taken in hand, again if need be; ``None`` while there is nothing to do.
+    """
+
+    result: Summary | None = None
+    error: TaskError | None = None
+    attempts: int = 0
+    owner: str | None = None
+    due_at: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One task as stored. Times are aware UTC, durations seconds.
@@ -106,6 +131,7 @@ class Task:
         audio_done_s: seconds of audio decoded and stored.
         language: asked for or, later, detected.
         truncated: the recording broke off; what was there is transcribed.
+        summary_options: set where a summary was asked for with the task.
         result: only filled where it was asked for.
     """
 
@@ -140,7 +166,22 @@ class Task:
     error: TaskError | None = None
     callback_url: str | None = None
     callback: CallbackState = field(default_factory=CallbackState)
+    summary_options: SummaryOptions | None = None
+    summary: SummaryState = field(default_factory=SummaryState)
     result: Transcript | None = None
+
+    @property
+    def summary_status(self) -> SummaryStatus | None:
+        """How far the summary is; ``None`` where there is none and none was asked for."""
+        if self.summary.result is not None:
+            return SummaryStatus.COMPLETED
+        if self.summary.error is not None and self.status is Status.COMPLETED:
+            return SummaryStatus.FAILED
+        if self.summary_options is None:
+            return None
+        if self.status.finished:
+            return SummaryStatus.SKIPPED
+        return SummaryStatus.PROCESSING if self.summary.owner else SummaryStatus.QUEUED
 
     @property
     def progress(self) -> float | None:
