@@ -10,7 +10,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
-from deployments.api import health, problems, subtitles, tasks
+from deployments.api import health, problems, subtitles, summary, tasks
 from deployments.api.services import Services
 from pipeline.usecases.submit import Submitter
 
@@ -22,14 +22,14 @@ def build_api(services: Services) -> FastAPI:
     app = FastAPI(
         title="Murmuration",
         version=version("murmuration"),
-        description="Distributed Whisper transcription: queue recordings, read transcripts, get subtitles.",
+        description="Distributed Whisper transcription: queue recordings, read transcripts, subtitles and summaries.",
         docs_url=None,  # served below, with scripts of our own instead of a CDN's
         redoc_url=None,
         redirect_slashes=False,  # its redirects would be built from the caller's Host header
     )
     attach(app, services)
     problems.install(app)
-    for router in (tasks.router, subtitles.router, health.router, DOCS):
+    for router in (tasks.router, subtitles.router, summary.router, health.router, DOCS):
         app.include_router(router)
     app.mount("/docs/assets", StaticFiles(directory=str(files("fastapi_swagger") / "resources")))
     return app
@@ -47,6 +47,7 @@ def attach(app: FastAPI, services: Services) -> None:
         max_queued_tasks=services.settings.dispatch.max_queued_tasks,
         fetch_available=services.fetch_available,
         check_url=services.check_url,
+        llm=services.settings.llm,
     )
 
 

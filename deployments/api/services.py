@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from pipeline.ports import Clock, EngineInfo, MediaStore, TaskStore
+from pipeline.ports import Clock, EngineInfo, MediaStore, Summarizer, TaskStore
 from pipeline.settings import Settings
 
 
@@ -34,6 +34,7 @@ class Services:
             too: callers read the task again.
         cancel: tells the Dispatcher that a task was cancelled or deleted. A hint.
         readiness: what is ready; cheap enough to be asked with each request that names a language or a model.
+        summarizer: writes summaries while the client waits.
         check_url: raises ``UrlNotAllowed`` for a URL that the outbound guard refuses; takes the field's name too.
         fetch_available: whether recordings can be fetched from a ``file_url``.
     """
@@ -46,5 +47,6 @@ class Services:
     watch: Callable[[int, float], Awaitable[None]]
     cancel: Callable[[int], Awaitable[None]]
     readiness: Callable[[], Awaitable[Readiness]]
+    summarizer: Summarizer
     check_url: Callable[[str, str], Awaitable[None]]
     fetch_available: bool = False

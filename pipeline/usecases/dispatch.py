@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Any
 
 from pipeline.domain.retry import Backoff
-from pipeline.domain.task import Priority, Task, TaskError
+from pipeline.domain.task import Priority, Stage, Task, TaskError
 from pipeline.errors import (
     AttemptsExhausted,
     DatabaseUnavailable,
@@ -30,6 +30,7 @@ from pipeline.observability import log_attempt
 from pipeline.ports import Clock, EngineInfo, Lease, MediaStore, Metrics, Splitter, TaskStore, Transcriber
 from pipeline.settings import Settings
 from pipeline.usecases.drive_task import Attempt, Driver
+from pipeline.usecases.follow import wait_for_event
 from pipeline.usecases.transcribe import ChunkScheduler
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class Dispatcher:
         settings: leases, limits, retries.
         metrics: where the figures go.
         finished: told whenever a task has finished, since its callback is due then.
+        transcribed: told whenever only a task's summary is missing.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Dispatcher:
         settings: Settings,
         metrics: Metrics,
         finished: Callable[[], None] = lambda: None,
+        transcribed: Callable[[], None] = lambda: None,
     ) -> None:
         self._owner = owner
         self._store = store
@@ -80,6 +83,7 @@ class Dispatcher:
         )
         self._metrics = metrics
         self._on_finished = finished
+        self._on_transcribed = transcribed
         self._scheduler = ChunkScheduler(transcriber, clock, settings.dispatch, metrics)
         self._driver = Driver(
             store=store,
@@ -116,7 +120,7 @@ class Dispatcher:
         changed = asyncio.Event()
         self._watchers[task_id].add(changed)
         try:
-            await _wait(changed, timeout_s)
+            await wait_for_event(changed, timeout_s)
         finally:
             self._watchers[task_id].discard(changed)
             if not self._watchers[task_id]:
@@ -155,7 +159,7 @@ class Dispatcher:
         while True:
             self._work.clear()
             await self._survive_outage(self._claim_all)
-            await _wait(self._work, self._settings.poll_s)
+            await wait_for_event(self._work, self._settings.poll_s)
 
     async def _heartbeat_loop(self) -> None:
         while True:
@@ -223,9 +227,18 @@ class Dispatcher:
             self._sum_up(ended, attempt)
 
     def _sum_up(self, task: Task, attempt: Attempt) -> None:
-        log_attempt(task, attempt.stage_s, attempt.audio_s)
+        outcome = "transcribed" if task.stage is Stage.SUMMARIZING else None
+        log_attempt(task, attempt.stage_s, attempt.audio_s, outcome=outcome)
         for stage, seconds in attempt.stage_s.items():
             self._metrics.observe("stage_seconds", seconds, stage=stage)
+        if task.stage is Stage.SUMMARIZING:
+            self._on_transcribed()
+            self._announce(task.id)
+        else:
+            self.ended(task)
+
+    def ended(self, task: Task) -> None:
+        """Nothing more is done for the task here, or, where only its summary was missing, anywhere."""
         if task.status.finished:
             self._metrics.count("tasks_finished", status=task.status)
             age_s = (self._clock.now() - task.created_at).total_seconds()
@@ -269,13 +282,6 @@ class Dispatcher:
         while len(self._finished) > REMEMBERED:
             self._finished.popitem(last=False)
         self._announce(task_id)
-
-
-async def _wait(event: asyncio.Event, timeout_s: float) -> None:
-    """Until the event or the timeout. Not by ``wait_for``, which on Python 3.11 can swallow a cancellation."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
 
 
 def _task_error(error: Exception, attempts: int, max_attempts: int) -> TaskError:

@@ -1,8 +1,10 @@
-"""Waiting for the end of a task."""
+"""Waiting: for the end of a task, and for an event."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from pipeline.domain.task import Task
 from pipeline.ports import Clock, TaskStore
@@ -27,3 +29,10 @@ async def wait_for_end(store: TaskStore, watch: Watch, clock: Clock, task_id: in
         if not task.status.finished and clock.monotonic() - looked_at < WATCH_PAUSE_S:
             await clock.sleep(WATCH_PAUSE_S)
     return task
+
+
+async def wait_for_event(event: asyncio.Event, timeout_s: float) -> None:
+    """Until the event or the timeout. Not by ``wait_for``, which on Python 3.11 can swallow a cancellation."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
