@@ -186,7 +186,7 @@ class Task:
     @property
     def progress(self) -> float | None:
         """Decoded over all speech seconds, 0..1; ``None`` until the total is known. Never an estimate."""
-        if self.status is Status.COMPLETED:
+        if self.status is Status.COMPLETED or self.stage is Stage.SUMMARIZING:
             return 1.0
         if not self.split_done:
             return None
