@@ -99,7 +99,7 @@ def error(status: int, message: str, code: str | None = None, headers: dict[str,
     return json_answer(status, {"error": {"message": message, "type": "error", "param": None, "code": code}}, headers)
 
 
-def rate_limited(seconds: int) -> Answer:
+def rate_limited(seconds: float) -> Answer:
     return error(429, "Rate limit reached.", "rate_limit_exceeded", {"Retry-After": str(seconds)})
 
 
@@ -110,9 +110,11 @@ BEHAVIOURS: dict[str, Callable[[LlmServer, dict[str, Any]], Answer]] = {
     "no-credit": lambda *_: error(429, "You exceeded your current quota.", "insufficient_quota", {"Retry-After": "1"}),
     "rate-limited": lambda *_: rate_limited(7),
     "rate-limited-long": lambda *_: rate_limited(300),
-    "rate-limited-once": lambda server, body: server.once(body, rate_limited(1)),
+    "rate-limited-once": lambda server, body: server.once(body, rate_limited(0.05)),
     "fails": lambda *_: error(500, "Out of memory at /srv/secret/path."),
-    "fails-once": lambda server, body: server.once(body, error(503, "Loading the model.")),
+    "fails-once": lambda server, body: server.once(
+        body, error(503, "Loading the model.", headers={"Retry-After": "0.05"})
+    ),
     "odd": lambda *_: error(422, "No.", "odd\nname"),
     "too-long": lambda *_: error(400, "This model's maximum context length is 10 tokens."),
     "garbage": lambda *_: (200, {"Content-Type": "application/json"}, b'{"id": "chatcm'),

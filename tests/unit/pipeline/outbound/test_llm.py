@@ -183,14 +183,13 @@ async def test_an_error_is_told_without_the_server_s_words(
 
 
 async def test_nobody_at_home() -> None:
-    async with server_and_models() as (_, models):
-        pass
+    async with llm_server() as gone:
+        settings = LlmSettings(base_url=gone.base_url, max_retries=0)
+    models = OpenAiModels(settings, SystemClock(), NoMetrics())
+
     with pytest.raises(LlmUnreachable, match="can't be reached"):
-        await (
-            OpenAiModels(LlmSettings(base_url="http://127.0.0.1:1/v1", max_retries=0), SystemClock(), NoMetrics())
-            .open("any", None)
-            .text(PROSE)
-        )
+        await models.open("any", None).text(PROSE)
+    await models.close()
 
 
 # --- trying again -----------------------------------------------------------------------------------------------------
