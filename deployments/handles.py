@@ -97,7 +97,10 @@ class SummarizerHandle:
 
     async def summarize(self, order: SummaryOrder) -> Summary:
         """See ``ports.Summarizer.summarize``."""
-        return cast("Summary", await _call(self._handle, "summarize", order))
+        answer = await _call(self._handle, "summarize", order)
+        if isinstance(answer, MurmurationError):
+            raise answer
+        return cast("Summary", answer)
 
 
 def _application(name: str) -> ApplicationStatusOverview:

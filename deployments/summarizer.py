@@ -8,6 +8,7 @@ from deployments.metrics import ServeMetrics
 from deployments.wiring import QUIET, task_store
 from pipeline.clock import SystemClock
 from pipeline.domain.summary import Summary
+from pipeline.errors import MurmurationError
 from pipeline.observability import configure_logging
 from pipeline.outbound.llm import OpenAiModels
 from pipeline.ports import SummaryOrder
@@ -25,9 +26,15 @@ class SummarizerReplica:
         self._models = OpenAiModels(settings.llm, clock, ServeMetrics())
         self._summarizer = TranscriptSummarizer(self._store, self._models, settings.llm, clock)
 
-    async def summarize(self, order: SummaryOrder) -> Summary:
-        """See ``ports.Summarizer.summarize``."""
-        return await self._summarizer.summarize(order)
+    async def summarize(self, order: SummaryOrder) -> Summary | MurmurationError:
+        """See ``ports.Summarizer.summarize``; what that raises comes back as a value.
+
+        Serve writes every exception to its log, with forty lines of its own inside; a server that is down is no defect.
+        """
+        try:
+            return await self._summarizer.summarize(order)
+        except MurmurationError as error:
+            return error
 
     async def __del__(self) -> None:
         """Serve awaits this before it stops a replica."""

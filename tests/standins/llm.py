@@ -13,10 +13,13 @@ import asyncio
 import itertools
 import json
 import re
+import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from pipeline.testing.net import LocalReceiver, ReceivedRequest, head, local_receiver
@@ -54,7 +57,7 @@ class LlmServer:
         self.seen.append(body)
         if self.key and request.headers.get("authorization") != f"Bearer {self.key}":
             answer = error(401, f"Incorrect API key provided: {request.headers['authorization']}", "invalid_api_key")
-        elif body["model"] == "silent":
+        elif self.is_silent(body["model"]):
             await asyncio.Event().wait()
             return
         else:
@@ -62,6 +65,14 @@ class LlmServer:
         status, headers, content = answer
         writer.write(head(status, {"Content-Length": str(len(content)), "Connection": "close", **headers}) + content)
         await writer.drain()
+
+    def is_silent(self, model: str) -> bool:
+        """``silent`` always is, ``silent-once…`` at its first call."""
+        self.failed[model] += model.startswith("silent")
+        return model == "silent" or (model.startswith("silent") and self.failed[model] == 1)
+
+    def calls(self, model: str) -> int:
+        return sum(body["model"] == model for body in list(self.seen))
 
     def proper(self, body: dict[str, Any]) -> Answer:
         return self.completion(body, written(body))
@@ -181,6 +192,27 @@ async def llm_server(key: str | None = None, port: int = 0) -> AsyncIterator[Llm
         server = LlmServer(receiver, key)
         receiver.behaviours["/v1/chat/completions"] = server.complete
         yield server
+
+
+@contextmanager
+def running_llm_server(key: str | None = None) -> Iterator[LlmServer]:
+    """The same beside the caller, in a thread of its own."""
+    started: Future[tuple[LlmServer, Callable[[], None]]] = Future()
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        async with llm_server(key) as server:
+            started.set_result((server, partial(asyncio.get_running_loop().call_soon_threadsafe, stop.set)))
+            await stop.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    server, stop = started.result()
+    try:
+        yield server
+    finally:
+        stop()
+        thread.join()
 
 
 async def main() -> None:
