@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from pipeline.domain.retry import Backoff
 from pipeline.domain.summary import Summary
@@ -31,13 +31,9 @@ from pipeline.errors import (
 from pipeline.ports import Clock, Metrics, Summarizer, SummaryOrder, SummaryTurn, TaskStore
 from pipeline.settings import DispatchSettings, LlmSettings
 from pipeline.usecases.follow import wait_for_event
-
-T = TypeVar("T")
+from pipeline.usecases.insist import insist
 
 logger = logging.getLogger(__name__)
-
-DATABASE_RETRY_S = 1.0
-"""Pause between attempts to write while the database is away; the lease decides when that is too late."""
 
 PASSING = (LlmTimeout, LlmUnreachable, Unavailable, ReplicaLost)
 """Troubles that may be over at the next attempt."""
@@ -172,7 +168,7 @@ class SummaryRunner:
             extra={"task_id": turn.task_id, "attempt": turn.attempts, "delay_s": round(delay_s, 1)},
         )
         due_at = self._clock.now() + timedelta(seconds=delay_s)
-        await self._insist(lambda: self._store.postpone_summary(turn, due_at, reason))
+        await insist(lambda: self._store.postpone_summary(turn, due_at, reason), self._clock)
         return None
 
     def _delay_s(self, turn: SummaryTurn, error: Exception) -> float | None:
@@ -184,7 +180,7 @@ class SummaryRunner:
         return max(delay_s, error.retry_after_s) if isinstance(error, Unavailable) else delay_s
 
     async def _finish(self, turn: SummaryTurn, outcome: Summary | TaskError, seconds: float) -> None:
-        task = await self._insist(lambda: self._store.finish_summary(turn, outcome))
+        task = await insist(lambda: self._store.finish_summary(turn, outcome), self._clock)
         failed = isinstance(outcome, TaskError)
         self._metrics.count("summaries_finished", outcome="failed" if failed else "completed")
         figures: dict[str, Any] = {"task_id": task.id, "attempt": turn.attempts, "seconds": round(seconds, 3)}
@@ -195,14 +191,6 @@ class SummaryRunner:
             told = {"model": outcome.model, "calls": usage.calls, "cost": outcome.cost}
             logger.info("summary", extra=figures | told | {"sent": usage.input_tokens, "written": usage.output_tokens})
         self._finished(task)
-
-    async def _insist(self, write: Callable[[], Awaitable[T]]) -> T:
-        """Writes again while the database is away."""
-        while True:
-            try:
-                return await write()
-            except DatabaseUnavailable:
-                await self._clock.sleep(DATABASE_RETRY_S)
 
     async def _hand_back(self) -> None:
         in_hand = list(self._turns.values())
