@@ -46,5 +46,6 @@ Summarizer = serve.deployment(
     name="Summarizer",
     max_ongoing_requests=32,
     ray_actor_options={"num_cpus": 0.1},
+    health_check_period_s=2,
     logging_config=QUIET,
 )(SummarizerReplica)

@@ -104,12 +104,12 @@ class OpenAiModel:
         text, cut_off, completion = await self._ask(_messages(prompt))
         if cut_off:
             raise cut_off_error()
-        return Written(text, completion.model, completion.id, usage_of(completion))
+        return Written(text, completion.model, completion.id or "", usage_of(completion))
 
     async def notes(self, prompt: Prompt) -> Written[str]:
         """See ``ports.LanguageModel``."""
         text, _, completion = await self._ask(_messages(prompt))
-        return Written(text, completion.model, completion.id, usage_of(completion))
+        return Written(text, completion.model, completion.id or "", usage_of(completion))
 
     async def structured(self, prompt: Prompt, end_s: float) -> Written[StructuredSummary]:
         """See ``ports.LanguageModel``. An answer with flaws goes back to the model once, with what is wrong in it."""
@@ -120,7 +120,7 @@ class OpenAiModel:
                 raise cut_off_error()
             usage += usage_of(completion)
             try:
-                return Written(structured_of(text, end_s), completion.model, completion.id, usage)
+                return Written(structured_of(text, end_s), completion.model, completion.id or "", usage)
             except ValidationError as error:
                 messages = [*messages, *_repair(text, error)]
         raise LlmAnswerUnusable("The language model's answer did not have the form asked for, even when asked again.")
@@ -132,8 +132,9 @@ class OpenAiModel:
             completion = await self._client.chat.completions.create(
                 model=self._model, messages=messages, **self._limits(), **form
             )
+        if isinstance(completion, ChatCompletion):
+            self._note(usage_of(completion))  # paid for, whatever it is worth
         text, cut_off = content_of(completion)
-        self._note(usage_of(completion))
         return text, cut_off, completion
 
     def _limits(self) -> dict[str, Any]:

@@ -230,6 +230,16 @@ async def test_tokens_and_cost_are_counted_call_by_call() -> None:
     assert metrics.total("llm_cost") == first.input_tokens + 2 * first.output_tokens
 
 
+async def test_tokens_of_an_answer_that_is_of_no_use_are_counted_too() -> None:
+    metrics = RecordingMetrics()
+    async with server_and_models(metrics=metrics) as (_, models):
+        for model in ("cut-off", "garbage"):
+            with pytest.raises(LlmAnswerUnusable):
+                await models.open(model, None).text(PROSE)
+
+    assert metrics.total("llm_tokens", direction="out") == len(["They", "met", "and"])
+
+
 # --- tokens -----------------------------------------------------------------------------------------------------------
 
 
