@@ -3,7 +3,8 @@
 ::
 
     Ingress ──► Dispatcher ──► Splitter
-                          └──► WhisperReplica
+          │               ├──► WhisperReplica
+          └───────────────┴──► Summarizer
 """
 
 # No postponed annotations here: Serve reads the type of ``build``'s parameter to validate the config's ``args``.
@@ -18,6 +19,7 @@ from ray.serve import Application
 from deployments.dispatcher import Dispatcher
 from deployments.ingress import Ingress
 from deployments.splitter import Splitter
+from deployments.summarizer import Summarizer
 from deployments.whisper import WhisperReplica
 from pipeline.errors import ConfigurationError
 from pipeline.settings import load_settings
@@ -49,7 +51,9 @@ def build(args: BuildArgs) -> Application:
     settings = load_settings(_settings_file(args.config))
     device = _device(args)
     whisper = WhisperReplica.options(**_placement(device, args.gpu_fraction)).bind(settings, device)
-    return Ingress.bind(settings, Dispatcher.bind(settings, Splitter.bind(settings), whisper))
+    summarizer = Summarizer.bind(settings)
+    dispatcher = Dispatcher.bind(settings, Splitter.bind(settings), whisper, summarizer)
+    return Ingress.bind(settings, dispatcher, summarizer)
 
 
 def _settings_file(config: str) -> Path:

@@ -17,7 +17,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.api.schemas import encode_record
-from deployments.handles import SplitterHandle, TranscriberHandle
+from deployments.handles import SplitterHandle, SummarizerHandle, TranscriberHandle
 from deployments.metrics import ServeMetrics
 from deployments.wiring import QUIET, media_store, task_store
 from pipeline.clock import SystemClock
@@ -29,6 +29,7 @@ from pipeline.settings import Settings
 from pipeline.usecases.deliver_callback import CallbackCourier
 from pipeline.usecases.dispatch import Dispatcher as TaskDispatcher
 from pipeline.usecases.reap import Reaper
+from pipeline.usecases.run_summaries import SummaryRunner
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,9 @@ class DispatcherState:
 class DispatcherReplica:
     """One process that drives tasks."""
 
-    def __init__(self, settings: Settings, splitter: DeploymentHandle, whisper: DeploymentHandle) -> None:
+    def __init__(
+        self, settings: Settings, splitter: DeploymentHandle, whisper: DeploymentHandle, summarizer: DeploymentHandle
+    ) -> None:
         configure_logging(settings.logging)
         store, media, clock, metrics = task_store(settings), media_store(settings), SystemClock(), ServeMetrics()
         owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -66,6 +69,17 @@ class DispatcherReplica:
             settings=settings,
             metrics=metrics,
             finished=self._courier.wake,
+            transcribed=lambda: self._summaries.wake(),
+        )
+        self._summaries = SummaryRunner(
+            store,
+            SummarizerHandle(summarizer),
+            clock,
+            metrics,
+            settings.dispatch,
+            settings.llm,
+            owner=owner,
+            finished=self._dispatcher.ended,
         )
         self._stopping = asyncio.Event()
         self._reaper = Reaper(store, media, clock, settings.dispatch)
@@ -75,12 +89,14 @@ class DispatcherReplica:
         await self._dispatcher.prepare()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._dispatcher.run())
+            group.create_task(self._summaries.run())
             group.create_task(self._reaper.run())
             group.create_task(self._courier.run(self._stopping))
 
     def wake(self) -> None:
-        """There is a task to claim."""
+        """There is a task to claim, or a summary to write."""
         self._dispatcher.wake()
+        self._summaries.wake()
 
     async def watch(self, task_id: int, seen: int, timeout_s: float) -> int:
         """The number of the task's latest news, once it is not ``seen``, or after ``timeout_s``."""
@@ -92,6 +108,7 @@ class DispatcherReplica:
 
     async def cancel(self, task_id: int) -> None:
         """Stops the attempt at a task that was cancelled or deleted."""
+        await self._summaries.cancel(task_id)
         await self._dispatcher.cancel(task_id)
 
     def state(self) -> DispatcherState:

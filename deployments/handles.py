@@ -16,9 +16,10 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatusOverview
 
+from pipeline.domain.summary import Summary
 from pipeline.domain.transcript import ChunkResult
 from pipeline.errors import MurmurationError, ReplicaLost, ServiceStarting
-from pipeline.ports import ChunkFailure, EngineInfo, SplitDone, SplitPart, SplitRequest, Unit
+from pipeline.ports import ChunkFailure, EngineInfo, SplitDone, SplitPart, SplitRequest, SummaryOrder, Unit
 
 
 async def _stream(handle: DeploymentHandle, method: str, argument: Any) -> AsyncGenerator[Any, None]:
@@ -39,6 +40,16 @@ def _own_error(error: RayTaskError) -> Exception:
     """Ours, if the far side raised one of ours; else the far side's own failure."""
     cause = error.cause
     return cause if isinstance(cause, MurmurationError) else error
+
+
+async def _call(handle: DeploymentHandle, method: str, argument: Any) -> Any:
+    """A call whose replica may die."""
+    try:
+        return await handle.options(method_name=method).remote(argument)
+    except RayTaskError as error:
+        raise _own_error(error) from error
+    except (RayActorError, RayServeException) as error:
+        raise ReplicaLost("A replica died while it worked on this.") from error
 
 
 class SplitterHandle:
@@ -76,6 +87,20 @@ class TranscriberHandle:
         application = await asyncio.to_thread(_application, self._handle.app_name)
         deployment = application.deployments.get(self._handle.deployment_name)
         return deployment.replica_states.get("RUNNING", 0) if deployment else 0
+
+
+class SummarizerHandle:
+    """``ports.Summarizer`` over the Summarizer deployment."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+
+    async def summarize(self, order: SummaryOrder) -> Summary:
+        """See ``ports.Summarizer.summarize``."""
+        answer = await _call(self._handle, "summarize", order)
+        if isinstance(answer, MurmurationError):
+            raise answer
+        return cast("Summary", answer)
 
 
 def _application(name: str) -> ApplicationStatusOverview:

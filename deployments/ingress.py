@@ -25,6 +25,7 @@ from deployments.api.errands import Errands
 from deployments.api.options import check_engine, parse_task_request
 from deployments.api.services import Readiness, Services
 from deployments.dispatcher import DispatcherState
+from deployments.handles import SummarizerHandle
 from deployments.wiring import media_store, task_store
 from pipeline.clock import SystemClock
 from pipeline.domain.task import Task
@@ -43,7 +44,7 @@ UNREACHABLE = (RayError, RayServeException)
 class IngressReplica:
     """One process that takes requests."""
 
-    def __init__(self, settings: Settings, dispatcher: DeploymentHandle) -> None:
+    def __init__(self, settings: Settings, dispatcher: DeploymentHandle, summarizer: DeploymentHandle) -> None:
         configure_logging(settings.logging)
         self._dispatcher = dispatcher
         self._errands = Errands()
@@ -57,6 +58,7 @@ class IngressReplica:
             watch_end=self._watch_end,
             cancel=self._stop,
             readiness=self._readiness,
+            summarizer=SummarizerHandle(summarizer),
             check_url=GuardedClient(settings.network).check,
             errands=self._errands,
         )

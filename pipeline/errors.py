@@ -21,16 +21,26 @@
     ├── MediaError                   the recording itself
     │   ├── MediaUndecodable
     │   ├── NoAudioStream
-    │   └── MediaTooLong
+    │   ├── MediaTooLong
+    │   └── NothingSaid              no speech where speech is needed
     ├── SourceError                  a server we fetch from failed us
     │   ├── SourceUnreachable
     │   ├── SourceTimeout
     │   └── SourceTooLarge
+    ├── LlmError                     the server of the language model failed us
+    │   ├── LlmUnreachable           no connection, or a failure of its own
+    │   ├── LlmTimeout
+    │   ├── LlmKeyRefused            it does not accept the API key
+    │   ├── LlmRefused               it does not take the request (a model it lacks, a parameter)
+    │   ├── LlmContextExceeded       more text than its model takes at once
+    │   └── LlmAnswerUnusable        an answer that is no answer, or not in the form asked for
     ├── Unavailable                  try again later
     │   ├── QueueFull
     │   ├── ServiceStarting
     │   ├── DatabaseUnavailable
-    │   └── StorageFull
+    │   ├── StorageFull
+    │   ├── LlmNotConfigured         no language model (names the setting)
+    │   └── LlmRateLimited           its server asks for patience
     ├── LeaseLost                    another owner has the task now
     ├── TaskCancelled                the task was cancelled while it ran
     ├── ReplicaLost                  a process died or fell silent with work in hand
@@ -189,6 +199,12 @@ class MediaTooLong(MediaError):
     code = "media_too_long"
 
 
+class NothingSaid(MediaError):
+    """The recording holds no speech, and this can't be done without."""
+
+    code = "no_speech"
+
+
 class SourceError(MurmurationError):
     """The server the media comes from failed us."""
 
@@ -211,6 +227,48 @@ class SourceTooLarge(SourceError):
     """The source sends more bytes than the limit."""
 
     code = "source_too_large"
+
+
+class LlmError(MurmurationError):
+    """The server of the language model failed us. Its own words are never passed on: they may repeat a key."""
+
+    code = "llm_error"
+
+
+class LlmUnreachable(LlmError):
+    """No connection to the server, or it failed."""
+
+    code = "llm_unreachable"
+
+
+class LlmTimeout(LlmError):
+    """The language model took longer than the limit."""
+
+    code = "llm_timeout"
+
+
+class LlmKeyRefused(LlmError):
+    """The server does not accept the API key, or the key may not do this."""
+
+    code = "llm_key_refused"
+
+
+class LlmRefused(LlmError):
+    """The server does not take the request; asking again the same way won't help."""
+
+    code = "llm_refused"
+
+
+class LlmContextExceeded(LlmError):
+    """More text than the model takes at once."""
+
+    code = "llm_context_exceeded"
+
+
+class LlmAnswerUnusable(LlmError):
+    """The answer is empty, cut off, or not in the form that was asked for."""
+
+    code = "llm_answer_unusable"
 
 
 class Unavailable(MurmurationError):
@@ -253,6 +311,18 @@ class StorageFull(Unavailable):
     """The media store has no room left."""
 
     code = "storage_full"
+
+
+class LlmNotConfigured(Unavailable):
+    """There is no language model here; the message names the setting that is missing."""
+
+    code = "llm_not_configured"
+
+
+class LlmRateLimited(Unavailable):
+    """The server of the language model asks for patience."""
+
+    code = "llm_rate_limited"
 
 
 class LeaseLost(MurmurationError):

@@ -64,6 +64,10 @@ METRICS: Mapping[str, Metric] = {
         Metric("batch_size", Kind.HISTOGRAM, "Chunks decoded together.", (), (1, 2, 4, 8, 16, 32, 64, 128, 256)),
         Metric("batch_seconds", Kind.HISTOGRAM, "Seconds one batch took.", (), SECONDS),
         Metric("gated_chunks", Kind.COUNTER, "Chunks sent round again by the quality gate.", ("reason",)),
+        Metric("summaries_finished", Kind.COUNTER, "Summaries that ended, by how.", ("outcome",)),
+        Metric("summary_seconds", Kind.HISTOGRAM, "Seconds one attempt at a summary took.", (), SECONDS),
+        Metric("llm_tokens", Kind.COUNTER, "Tokens sent to the language model and written by it.", ("direction",)),
+        Metric("llm_cost", Kind.COUNTER, "Cost of the language model by the configured prices."),
         Metric("callback_attempts", Kind.COUNTER, "Attempts to deliver a callback, by outcome.", ("outcome",)),
         Metric("callback_seconds", Kind.HISTOGRAM, "Seconds until a receiver answered.", (), SECONDS),
     )

@@ -6,13 +6,15 @@ Every port has a fake in ``pipeline.testing`` that passes the same contract test
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Generic, Protocol, TypeVar
 
 from pipeline.domain.audio import Chunk
 from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.summary import StructuredSummary, Summary, SummaryOptions, Usage
+from pipeline.domain.summary_prompts import Prompt
 from pipeline.domain.task import IdempotencyClaim, NewTask, Priority, Status, Task, TaskError
 from pipeline.domain.transcript import ChunkResult, Transcript
 
@@ -203,6 +205,86 @@ class Transcriber(Protocol):
         ...
 
 
+# --- summaries --------------------------------------------------------------------------------------------------------
+
+Answer = TypeVar("Answer", str, StructuredSummary)
+
+
+@dataclass(frozen=True, slots=True)
+class Written(Generic[Answer]):
+    """What a language model wrote.
+
+    Attributes:
+        content: the text, or the parts.
+        model: as its server calls it.
+        completion_id: the server's name for the call.
+        usage: of all calls that this took.
+    """
+
+    content: Answer
+    model: str
+    completion_id: str
+    usage: Usage
+
+
+class LanguageModel(Protocol):
+    """One model of one server, asked with one key.
+
+    Errors: ``LlmError``, ``LlmRateLimited``.
+    """
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens the text has, or at most has where the model's tokenizer is not at hand."""
+        ...
+
+    async def text(self, prompt: Prompt) -> Written[str]:
+        """Prose, never empty. Raises ``LlmAnswerUnusable`` where it is cut off."""
+        ...
+
+    async def notes(self, prompt: Prompt) -> Written[str]:
+        """Prose that may be cut off."""
+        ...
+
+    async def structured(self, prompt: Prompt, end_s: float) -> Written[StructuredSummary]:
+        """A summary in parts; no chapter begins after ``end_s``. ``LlmAnswerUnusable`` if it can't be had."""
+        ...
+
+
+class LanguageModels(Protocol):
+    """The language models of the configured server."""
+
+    def open(self, model: str, api_key: str | None) -> LanguageModel:
+        """The model of that name, asked with this key, or with the configured one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryOrder:
+    """A summary to be written now.
+
+    Attributes:
+        task_id: whose transcript.
+        options: what it is to be like.
+        api_key: the client's own; it goes to the language model's server and nowhere else.
+    """
+
+    task_id: int
+    options: SummaryOptions
+    api_key: str | None = field(default=None, repr=False)
+
+
+class Summarizer(Protocol):
+    """Writes summaries of stored transcripts; in production replicas behind one handle."""
+
+    async def summarize(self, order: SummaryOrder) -> Summary:
+        """The summary, which is not stored yet.
+
+        Raises ``TaskNotFound``, ``TaskNotFinished``, ``NothingSaid``, ``LlmError``, ``LlmNotConfigured``,
+        ``LlmRateLimited``, ``InvalidValue`` (a model that may not be named), ``ReplicaLost``.
+        """
+        ...
+
+
 # --- tasks ------------------------------------------------------------------------------------------------------------
 
 
@@ -295,6 +377,17 @@ class DeliveryAttempt:
     retry_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class SummaryTurn:
+    """The right to write a task's summary; ``attempts`` is raised each time it is taken, ``fence`` is the task's."""
+
+    task_id: int
+    fence: int
+    owner: str
+    attempts: int
+    options: SummaryOptions
+
+
 class Verdict(StrEnum):
     """What an attempt to deliver a callback means for the next one."""
 
@@ -376,7 +469,10 @@ class TaskStore(Protocol):
         ...
 
     async def retry(self, task_id: int) -> Task:
-        """Failed or cancelled → ``queued`` with attempts 0; stored chunks are kept. Else ``TaskStateConflict``."""
+        """Failed or cancelled → ``queued`` with attempts 0; stored chunks are kept. Else ``TaskStateConflict``.
+
+        A task that was cancelled while only its summary was missing goes back to that stage instead.
+        """
         ...
 
     async def await_until(self, task_id: int, until: datetime) -> None:
@@ -428,7 +524,11 @@ class TaskStore(Protocol):
         ...
 
     async def complete(self, lease: Lease, transcript: Transcript) -> Task:
-        """``completed``, with its transcript and, if it has a ``callback_url``, its outbox row, in one transaction."""
+        """``completed``, with its transcript and, if it has a ``callback_url``, its outbox row, in one transaction.
+
+        Where a summary was asked for, the task stays ``processing`` in stage ``summarizing`` instead, without an owner:
+        its summary is due, and the fence is raised, since the lease has served its purpose.
+        """
         ...
 
     async def fail(self, lease: Lease, error: TaskError, retry_at: datetime | None = None) -> Task:
@@ -437,6 +537,30 @@ class TaskStore(Protocol):
 
     async def release(self, lease: Lease) -> None:
         """Back to ``queued`` at once, the attempt not counted: for a Dispatcher that shuts down."""
+        ...
+
+    # summaries
+
+    async def due_summaries(self, owner: str, lease: timedelta, limit: int) -> list[SummaryTurn]:
+        """Takes up to ``limit`` summaries that are due, for as long as the lease lasts, longest due first."""
+        ...
+
+    async def renew_summaries(self, turns: Sequence[SummaryTurn], lease: timedelta) -> frozenset[int]:
+        """Renews leases; returns the ids of tasks whose summary is no longer the caller's to write."""
+        ...
+
+    async def finish_summary(self, turn: SummaryTurn, outcome: Summary | TaskError) -> Task:
+        """``completed``, with its summary or the reason why there is none, and its outbox row. Else ``LeaseLost``."""
+        ...
+
+    async def postpone_summary(
+        self, turn: SummaryTurn, due_at: datetime, error: TaskError | None = None, *, counted: bool = True
+    ) -> None:
+        """Gives the summary back until ``due_at``, with the error kept for show. Raises ``LeaseLost``."""
+        ...
+
+    async def save_summary(self, task_id: int, summary: Summary) -> None:
+        """Stores a summary that was asked for apart from the task's run. Raises ``TaskNotFound``."""
         ...
 
     # callbacks

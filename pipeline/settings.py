@@ -8,11 +8,11 @@ only. A variable's name is the field's path, joined by two underscores: ``MURMUR
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import platformdirs
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from pipeline.errors import ConfigurationError
@@ -131,6 +131,65 @@ class CallbackSettings(Section):
     """Standard Webhooks secret (`whsec_…`); only from the environment, as `MURMURATION_CALLBACK__SECRET`."""
 
 
+class LlmPrice(Section):
+    """What a model costs, in any currency."""
+
+    input_per_million: float = Field(ge=0)
+    """For a million tokens sent to it."""
+    output_per_million: float = Field(ge=0)
+    """For a million tokens it writes."""
+
+
+class LlmSettings(Section):
+    """The language model that writes summaries: OpenAI's, or that of any server with the same interface."""
+
+    base_url: str | None = None
+    """Address of an OpenAI-compatible server (vLLM, Ollama, llama.cpp …): `http://llm.internal:8000/v1`.
+    Empty: OpenAI. It is the operator's, so the outbound guard does not look at it."""
+    api_key: SecretStr | None = None
+    """Its key; only from the environment, as `MURMURATION_LLM__API_KEY`. A server of your own may need none."""
+    model: str | None = None
+    """The model, unless a request names one. Empty: `gpt-4o-mini` at OpenAI; a server of your own needs one."""
+    allowed_models: tuple[str, ...] = ()
+    """Models that a request may name on the operator's key. Empty: any."""
+    context_tokens: int | None = Field(default=None, ge=2048)
+    """What the model takes in at once, its answer included. Longer transcripts are cut and summarised in steps.
+    Empty: 128,000 at OpenAI, 8,192 elsewhere."""
+    max_output_tokens: int = Field(default=2000, ge=128)
+    """Longest answer, at most a quarter of the context. A model that reasons before it answers needs more."""
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    """Empty: the server's default; some models take no other."""
+    structured_output: Literal["json_schema", "json_object", "prompt"] = "json_schema"
+    """How the model is held to a form: by its schema, or for servers that know less, as any JSON, or by words alone."""
+    timeout_s: float = Field(default=120.0, gt=0)
+    """Longest silence of the server within one call."""
+    deadline_s: float = Field(default=900.0, gt=0)
+    """Longest time for one summary, all its calls together."""
+    max_retries: int = Field(default=2, ge=0, le=10)
+    """Retries of one call by the client itself: after 408, 409, 429, 5xx and lost connections."""
+    concurrency: int = Field(default=4, ge=1)
+    """Calls that one long transcript may have under way."""
+    max_active_summaries: int = Field(default=8, ge=1)
+    """Summaries that one Dispatcher has in hand; the others wait in the database."""
+    max_attempts: int = Field(default=5, ge=1)
+    """Attempts at a task's summary, before the task is completed without one."""
+    retry_base_s: float = Field(default=10.0, gt=0)
+    """Upper bound of the first pause before another attempt; it doubles from there."""
+    prices: dict[str, LlmPrice] = {}
+    """By model, for the cost of each summary: `{"gpt-4o-mini": {"input_per_million": 0.15, …}}`."""
+
+    @property
+    def context(self) -> int:
+        """The context in force, in tokens."""
+        return self.context_tokens or (8_192 if self.base_url else 128_000)
+
+    @model_validator(mode="after")
+    def _answers_fit(self) -> Self:
+        if 4 * self.max_output_tokens > self.context:
+            raise ValueError(f"max_output_tokens must be at most a quarter of the context, which is {self.context}")
+        return self
+
+
 class NetworkSettings(Section):
     """Requests that the service makes on behalf of its clients."""
 
@@ -189,6 +248,7 @@ class Settings(BaseSettings):
     asr: AsrSettings = AsrSettings()
     dispatch: DispatchSettings = DispatchSettings()
     callback: CallbackSettings = CallbackSettings()
+    llm: LlmSettings = LlmSettings()
     network: NetworkSettings = NetworkSettings()
     http: HttpSettings = HttpSettings()
     logging: LoggingSettings = LoggingSettings()

@@ -63,9 +63,10 @@ _MEANINGS = {
     415: "Not a content type this route takes",
     422: "A value that can't be; the message and `errors` name the fields",
     500: "A defect of the service",
-    502: "The server the recording comes from failed",
-    503: "Not now: the queue is full, the service is starting, or the database is away; see `Retry-After`",
-    504: "The server the recording comes from took too long",
+    502: "The server the recording comes from, or that of the language model, failed",
+    503: "Not now: the queue is full, the service is starting, the database is away, or no language model takes "
+    "requests; see `Retry-After`",
+    504: "The server the recording comes from, or that of the language model, took too long",
 }
 
 

@@ -10,7 +10,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
-from deployments.api import events, health, problems, subtitles, tasks
+from deployments.api import events, health, problems, subtitles, summary, tasks
 from deployments.api.openai import audio, models
 from deployments.api.services import Services
 from pipeline.usecases.submit import Submitter
@@ -23,7 +23,7 @@ def build_api(services: Services) -> FastAPI:
     app = FastAPI(
         title="Murmuration",
         version=version("murmuration"),
-        description="Distributed Whisper transcription: queue recordings, read transcripts, get subtitles.",
+        description="Distributed Whisper transcription: queue recordings, read transcripts, subtitles and summaries.",
         docs_url=None,  # served below, with scripts of our own instead of a CDN's
         redoc_url=None,
         redirect_slashes=False,  # its redirects would be built from the caller's Host header
@@ -34,6 +34,7 @@ def build_api(services: Services) -> FastAPI:
         tasks.router,
         events.router,
         subtitles.router,
+        summary.router,
         audio.router,
         models.router,
         health.router,
@@ -56,6 +57,7 @@ def attach(app: FastAPI, services: Services) -> None:
         max_queued_tasks=services.settings.dispatch.max_queued_tasks,
         fetch_available=services.fetch_available,
         check_url=services.check_url,
+        llm=services.settings.llm,
     )
 
 

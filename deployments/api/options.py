@@ -13,6 +13,7 @@ from pydantic import HttpUrl, TypeAdapter, ValidationError
 from deployments.api.forms import Form
 from pipeline.domain.languages import LANGUAGES, nearest_language
 from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.summary import SummaryOptions
 from pipeline.domain.task import EngineName, Priority
 from pipeline.errors import EngineUnavailable, InvalidValue, ServiceStarting
 from pipeline.ports import EngineInfo
@@ -38,6 +39,8 @@ class TaskFields:
     """Which implementation decodes."""
     model: Annotated[str, MaxLen(200)] | None = None
     """The model. Empty: the one that is loaded."""
+    summarize: bool = False
+    """Have a language model summarise the transcript, as the last stage. Without it, the task is completed still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +62,24 @@ def parse_task_request(values: Mapping[str, object]) -> TaskRequest:
     given = TASK_FORM.parse(values)
     options = {field.name: given.pop(field.name) for field in fields(TranscriptionOptions) if field.name in given}
     model = given.pop("model", None)
-    submission = Submission(options=TranscriptionOptions(**options), **given)
+    summary_options = _summary_options(given)
+    submission = Submission(options=TranscriptionOptions(**options), summary_options=summary_options, **given)
     if submission.engine_name is not EngineName.FASTER_WHISPER:
         raise EngineUnavailable(
             f"The engine {submission.engine_name} is not installed here: use {EngineName.FASTER_WHISPER}.",
             "engine_name",
         )
     return TaskRequest(submission, model)
+
+
+def _summary_options(given: dict[str, Any]) -> SummaryOptions | None:
+    """Takes what concerns the summary out of what was given."""
+    explicit = "summarize" in given
+    wanted = given.pop("summarize", False)
+    options = {field.name: given.pop(field.name) for field in fields(SummaryOptions) if field.name in given}
+    if options and not explicit:
+        raise InvalidValue(f"{next(iter(options))} needs summarize=true beside it.", "summarize")
+    return SummaryOptions(**options) if wanted else None
 
 
 def check_engine(asked: TaskRequest, engine: EngineInfo | None, configured_model: str | None) -> None:
@@ -113,7 +127,8 @@ def _check_known(field: str, codes: tuple[str, ...], engine: EngineInfo) -> None
 # --- checks of single fields (ValueError becomes InvalidValue) --------------------------------------------------------
 
 
-def _language_code(text: str) -> str:
+def language_code(text: str) -> str:
+    """A language's code, as it is kept. Raises ``ValueError``."""
     code = text.strip().lower()
     if code in LANGUAGES:
         return code
@@ -123,7 +138,7 @@ def _language_code(text: str) -> str:
 
 
 def _language_codes(texts: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(map(_language_code, texts)))
+    return tuple(dict.fromkeys(map(language_code, texts)))
 
 
 def _clips(times: tuple[float, ...]) -> tuple[float, ...]:
@@ -148,15 +163,16 @@ def _http_url(text: str) -> str:
 
 
 CHECKS: dict[str, Callable[[Any], Any]] = {
-    "language": _language_code,
+    "language": language_code,
     "languages": _language_codes,
+    "summary_language": language_code,
     "clip_timestamps": _clips,
     "hallucination_silence_threshold": _zero_is_off,
     "callback_url": _http_url,
     "file_url": _http_url,
 }
 
-TASK_FORM = Form(TaskFields, TranscriptionOptions, checks=CHECKS)
+TASK_FORM = Form(TaskFields, TranscriptionOptions, SummaryOptions, checks=CHECKS)
 
 
 def request_body() -> dict[str, Any]:

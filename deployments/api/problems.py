@@ -37,6 +37,8 @@ STATUSES: Mapping[type[errors.MurmurationError], int] = {
     errors.SourceError: 502,
     errors.SourceTimeout: 504,
     errors.SourceTooLarge: 413,
+    errors.LlmError: 502,
+    errors.LlmTimeout: 504,
     errors.Unavailable: 503,
     errors.TaskCancelled: 409,
     errors.ReplicaLost: 503,

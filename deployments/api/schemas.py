@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from pipeline.domain.options import TaskType
-from pipeline.domain.task import EngineName, Priority, Stage, Status, Task
+from pipeline.domain.summary import Summary, SummaryFormat, SummaryStatus
+from pipeline.domain.task import EngineName, Priority, Stage, Status, Task, TaskError
 from pipeline.domain.transcript import Transcript
 from pipeline.ports import TaskQuery
 
@@ -35,6 +37,38 @@ class ErrorCause(Schema):
     """Stable name."""
     message: str
     """A sentence."""
+
+
+class ChapterBody(Schema):
+    """A part of the recording."""
+
+    start: float = Field(examples=[90.0])
+    """Where it begins, in seconds."""
+    title: str
+    summary: str
+
+
+class SummaryBody(Schema):
+    """A summary by a language model."""
+
+    text: str
+    """Prose; `[HH:MM:SS]` cites a time of the recording."""
+    format: SummaryFormat
+    language: str
+    model: str
+    """The language model that wrote it."""
+    title: str | None
+    """This and the next three only in the format `structured`."""
+    chapters: list[ChapterBody] | None
+    action_items: list[str] | None
+    keywords: list[str] | None
+    calls: int
+    """Calls of the language model that it took."""
+    input_tokens: int | None
+    output_tokens: int | None
+    cost: float | None
+    """By the prices in the settings; null where the model has none there."""
+    created_at: Time
 
 
 class TaskRecord(Schema):
@@ -80,6 +114,11 @@ class TaskRecord(Schema):
     output_url: str = Field(examples=["/api/whisper/tasks/result?task_id=1"])
     """Where the result is."""
     result: Transcript | None
+    summary: SummaryBody | None
+    summary_status: SummaryStatus | None
+    """How far the summary is; null where none was asked for. The task is completed with or without it."""
+    summary_error: ErrorCause | None
+    """Why there is no summary, or what its last attempt met."""
 
 
 class TaskPageData(Schema):
@@ -263,11 +302,38 @@ def record(task: Task, base_url: str = "") -> TaskRecord:
         progress=task.progress,
         attempts=task.attempts,
         truncated=task.truncated,
-        error=ErrorCause(code=task.error.code, message=task.error.message) if task.error else None,
+        error=_cause(task.error),
         error_message=task.error.message if task.error else None,
         output_url=f"{base_url.rstrip('/')}{RESULT_PATH}?task_id={task.id}",
         result=task.result,
+        summary=summary_body(task.summary.result) if task.summary.result else None,
+        summary_status=task.summary_status,
+        summary_error=_cause(task.summary.error),
     )
+
+
+def summary_body(summary: Summary) -> SummaryBody:
+    """The summary as clients see it."""
+    parts = summary.parts
+    return SummaryBody(
+        text=summary.text,
+        format=SummaryFormat.STRUCTURED if parts else SummaryFormat.TEXT,
+        language=summary.language,
+        model=summary.model,
+        title=parts.title if parts else None,
+        chapters=[ChapterBody(**asdict(chapter)) for chapter in parts.chapters] if parts else None,
+        action_items=list(parts.action_items) if parts else None,
+        keywords=list(parts.keywords) if parts else None,
+        calls=summary.usage.calls,
+        input_tokens=summary.usage.input_tokens,
+        output_tokens=summary.usage.output_tokens,
+        cost=summary.cost,
+        created_at=summary.created_at,
+    )
+
+
+def _cause(error: TaskError | None) -> ErrorCause | None:
+    return ErrorCause(code=error.code, message=error.message) if error else None
 
 
 def encode_record(task: Task, base_url: str = "") -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from deployments.api.errands import Errands
-from pipeline.ports import Clock, EngineInfo, MediaStore, TaskStore
+from pipeline.ports import Clock, EngineInfo, MediaStore, Summarizer, TaskStore
 from pipeline.settings import Settings
 
 
@@ -36,6 +36,7 @@ class Services:
         watch_end: returns when the task has finished, or the seconds are over. Likewise a hint.
         cancel: tells the Dispatcher that a task was cancelled or deleted. A hint.
         readiness: what is ready; cheap enough to be asked with each request that names a language or a model.
+        summarizer: writes summaries while the client waits.
         check_url: raises ``UrlNotAllowed`` for a URL that the outbound guard refuses; takes the field's name too.
         fetch_available: whether recordings can be fetched from a ``file_url``.
         errands: what outlives the request that sent it.
@@ -50,6 +51,7 @@ class Services:
     watch_end: Callable[[int, float], Awaitable[None]]
     cancel: Callable[[int], Awaitable[None]]
     readiness: Callable[[], Awaitable[Readiness]]
+    summarizer: Summarizer
     check_url: Callable[[str, str], Awaitable[None]]
     fetch_available: bool = False
     errands: Errands = field(default_factory=Errands)

@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.summary import Summary, SummaryOptions, SummaryStatus
 from pipeline.domain.transcript import Transcript
 
 
@@ -45,6 +46,7 @@ class Stage(StrEnum):
     SPLITTING = "splitting"
     TRANSCRIBING = "transcribing"
     FINISHING = "finishing"
+    SUMMARIZING = "summarizing"
 
 
 class EngineName(StrEnum):
@@ -62,10 +64,12 @@ class NewTask:
         media_prefix: the folder of all its media keys.
         awaited_until: the task is only wanted while its client waits for it: from this time on it may be deleted,
             unless the time is moved on. ``None``: it is kept.
+        summary_options: set where a summary is wanted.
     """
 
     media_prefix: str
     options: TranscriptionOptions = field(default_factory=TranscriptionOptions)
+    summary_options: SummaryOptions | None = None
     priority: Priority = Priority.NORMAL
     engine_name: EngineName = EngineName.FASTER_WHISPER
     platform: str | None = None
@@ -102,6 +106,25 @@ class CallbackState:
     time: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class SummaryState:
+    """How far a task's summary is.
+
+    Attributes:
+        result: the last summary that was stored, whoever asked for it.
+        error: why there is none.
+        attempts: how often it was taken in hand since the transcript was stored.
+        owner: who has it in hand.
+        due_at: when it is to be taken in hand, again if need be; ``None`` while there is nothing to do.
+    """
+
+    result: Summary | None = None
+    error: TaskError | None = None
+    attempts: int = 0
+    owner: str | None = None
+    due_at: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One task as stored. Times are aware UTC, durations seconds.
@@ -114,6 +137,7 @@ class Task:
         language: asked for or, later, detected.
         truncated: the recording broke off; what was there is transcribed.
         awaited_until: as in ``NewTask``.
+        summary_options: set where a summary was asked for with the task.
         result: only filled where it was asked for.
     """
 
@@ -149,12 +173,27 @@ class Task:
     callback_url: str | None = None
     callback: CallbackState = field(default_factory=CallbackState)
     awaited_until: datetime | None = None
+    summary_options: SummaryOptions | None = None
+    summary: SummaryState = field(default_factory=SummaryState)
     result: Transcript | None = None
+
+    @property
+    def summary_status(self) -> SummaryStatus | None:
+        """How far the summary is; ``None`` where there is none and none was asked for."""
+        if self.summary.result is not None:
+            return SummaryStatus.COMPLETED
+        if self.summary.error is not None and self.status is Status.COMPLETED:
+            return SummaryStatus.FAILED
+        if self.summary_options is None:
+            return None
+        if self.status.finished:
+            return SummaryStatus.SKIPPED
+        return SummaryStatus.PROCESSING if self.summary.owner else SummaryStatus.QUEUED
 
     @property
     def progress(self) -> float | None:
         """Decoded over all speech seconds, 0..1; ``None`` until the total is known. Never an estimate."""
-        if self.status is Status.COMPLETED:
+        if self.status is Status.COMPLETED or self.stage is Stage.SUMMARIZING:
             return 1.0
         if not self.split_done:
             return None

@@ -6,8 +6,26 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pipeline.domain.lifecycle import message_id
+from pipeline.domain.task import Task
 from pipeline.ports import DeliveryAttempt, OutboxMessage
 from pipeline.store import queries
+from pipeline.store.tables import OUTBOX
+
+
+async def owe(connection: AsyncConnection, task: Task, now: datetime) -> None:
+    """Writes the callback of a run that has just ended, in the transaction that ends it."""
+    if not task.callback_url:
+        return
+    row = {
+        "message_id": message_id(task.id, task.fence, task.media_prefix),
+        "task_id": task.id,
+        "url": task.callback_url,
+        "attempts": 0,
+        "due_at": now,
+        "created_at": now,
+    }
+    await connection.execute(queries.insert_rows(OUTBOX), row)
 
 
 async def any_due(connection: AsyncConnection, now: datetime) -> bool:

@@ -12,7 +12,18 @@ from typing import Any
 
 from pipeline.domain.audio import Chunk, Span
 from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.task import CallbackState, EngineName, NewTask, Priority, Stage, Status, Task, TaskError
+from pipeline.domain.summary import Summary, SummaryOptions
+from pipeline.domain.task import (
+    CallbackState,
+    EngineName,
+    NewTask,
+    Priority,
+    Stage,
+    Status,
+    SummaryState,
+    Task,
+    TaskError,
+)
 from pipeline.domain.transcript import ChunkResult, LanguageDetection, Segment, Transcript, TranscriptInfo, Word
 
 PRIORITY_OF_RANK = {priority.rank: priority for priority in Priority}
@@ -71,12 +82,14 @@ def new_task_row(new: NewTask, now: datetime) -> dict[str, Any]:
         "language": new.options.language,
         "callback_url": new.callback_url,
         "awaited_until": new.awaited_until,
+        "summary_options": to_json(new.summary_options.as_dict()) if new.summary_options else None,
+        "summary_attempts": 0,
     }
 
 
 def task_of_row(row: Mapping[str, Any]) -> Task:
     """The task in a row of ``tasks``, with its result where the row has a ``transcript`` column."""
-    transcript = row.get("transcript")
+    transcript, summary_options = row.get("transcript"), row["summary_options"]
     return Task(
         **{name: row[name] for name in SAME_IN_ROW},
         status=Status(row["status"]),
@@ -84,10 +97,38 @@ def task_of_row(row: Mapping[str, Any]) -> Task:
         engine_name=EngineName(row["engine_name"]),
         options=TranscriptionOptions.from_dict(json.loads(row["options"])),
         stage=Stage(row["stage"]) if row["stage"] else None,
-        error=TaskError(row["error_code"], row["error_message"]) if row["error_code"] else None,
+        error=_error_of(row["error_code"], row["error_message"]),
         callback=CallbackState(row["callback_status_code"], row["callback_message"], row["callback_time"]),
+        summary_options=summary_options_of_json(summary_options) if summary_options else None,
+        summary=_summary_state(row),
         result=transcript_of_json(transcript) if transcript is not None else None,
     )
+
+
+def _summary_state(row: Mapping[str, Any]) -> SummaryState:
+    return SummaryState(
+        result=Summary.from_dict(json.loads(row["summary"])) if row["summary"] else None,
+        error=_error_of(row["summary_error_code"], row["summary_error_message"]),
+        attempts=row["summary_attempts"],
+        owner=row["summary_owner"],
+        due_at=row["summary_due_at"],
+    )
+
+
+def _error_of(code: str | None, message: str | None) -> TaskError | None:
+    return TaskError(code, message or "") if code else None
+
+
+def summary_options_of_json(text: str) -> SummaryOptions:
+    """What a summary is to be like."""
+    return SummaryOptions.from_dict(json.loads(text))
+
+
+def summary_columns(outcome: Summary | TaskError) -> dict[str, Any]:
+    """The columns of a summary, or of the reason why there is none; a summary that is there stays."""
+    if isinstance(outcome, TaskError):
+        return {"summary_error_code": outcome.code, "summary_error_message": outcome.message}
+    return {"summary": to_json(outcome.as_dict()), "summary_error_code": None, "summary_error_message": None}
 
 
 def columns_of(changes: Mapping[str, Any]) -> dict[str, Any]:

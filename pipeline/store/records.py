@@ -73,11 +73,13 @@ async def cancel(connection: AsyncConnection, task_id: int, now: datetime) -> Ta
 
 
 async def retry(connection: AsyncConnection, task_id: int, now: datetime) -> Task:
-    """Queues a failed or cancelled task again."""
+    """Queues a failed or cancelled task again, for its summary if that is all that is missing."""
     task = await _move(
         connection, task_id, queries.requeue_task(task_id, now), "only a failed or cancelled one is retried"
     )
     await connection.execute(queries.withdraw_callbacks(task_id))
+    if (await connection.execute(queries.resume_summary(task_id, now))).rowcount:
+        return await get(connection, task_id)
     return task
 
 

@@ -10,13 +10,13 @@ from sqlalchemy import Update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.domain.audio import Chunk
-from pipeline.domain.lifecycle import attempts_exhausted, claim_order, message_id
+from pipeline.domain.lifecycle import attempts_exhausted, claim_order
 from pipeline.domain.task import Status, Task, TaskError
 from pipeline.domain.transcript import ChunkResult, Transcript
 from pipeline.errors import LeaseLost
 from pipeline.ports import Lease, StoredChunks
-from pipeline.store import codec, queries
-from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, LARGEST_ID, OUTBOX, PARTS, TRANSCRIPTS
+from pipeline.store import callbacks, codec, queries
+from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, LARGEST_ID, PARTS, TRANSCRIPTS
 
 LOOKAHEAD = 32
 """Candidates beyond the limit: others may claim the first ones in the same moment."""
@@ -142,7 +142,7 @@ async def stored_results(connection: AsyncConnection, task_id: int, first: int) 
 
 
 async def complete(connection: AsyncConnection, lease: Lease, transcript: Transcript, now: datetime) -> Task:
-    """Stores the transcript, ends the task, owes the callback and drops the chunks."""
+    """Stores the transcript, drops the chunks, and ends the task, or makes its summary due where one is wanted."""
     task = await _leased(connection, lease)
     row = {"task_id": task.id, "transcript": codec.transcript_to_json(transcript)}
     await connection.execute(queries.insert_rows(TRANSCRIPTS), row)
@@ -154,7 +154,11 @@ async def complete(connection: AsyncConnection, lease: Lease, transcript: Transc
         "language_probability": info.language_probability,
         "file_duration_s": info.duration,
     }
-    return await _finish(connection, task, Status.COMPLETED, None, now, facts)
+    if task.summary_options is None:
+        return await _finish(connection, task, Status.COMPLETED, None, now, facts)
+    values = queries.summary_is_due(now) | _error_columns(None) | facts
+    await _change(connection, lease, queries.change_leased(lease, values))
+    return await _read(connection, task.id)
 
 
 async def fail(
@@ -199,16 +203,7 @@ async def _finish(
     ended = {"status": status.value, "finished_at": now, "updated_at": now}
     values = queries.NO_OWNER | ended | _error_columns(error) | facts
     await _change(connection, lease, queries.change_leased(lease, values))
-    if task.callback_url:
-        row = {
-            "message_id": message_id(task.id, task.fence, task.media_prefix),
-            "task_id": task.id,
-            "url": task.callback_url,
-            "attempts": 0,
-            "due_at": now,
-            "created_at": now,
-        }
-        await connection.execute(queries.insert_rows(OUTBOX), row)
+    await callbacks.owe(connection, task, now)
     return await _read(connection, task.id)
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.domain.audio import Chunk
 from pipeline.domain.lifecycle import refuse_fixed_fields
+from pipeline.domain.summary import Summary
 from pipeline.domain.task import IdempotencyClaim, NewTask, Task, TaskError
 from pipeline.domain.transcript import ChunkResult, Transcript
 from pipeline.ports import (
@@ -21,10 +22,11 @@ from pipeline.ports import (
     OutboxMessage,
     QueueStats,
     StoredChunks,
+    SummaryTurn,
     TaskPage,
     TaskQuery,
 )
-from pipeline.store import callbacks, records, runs
+from pipeline.store import callbacks, records, runs, summaries
 from pipeline.store.engine import Database, parse_url
 from pipeline.store.migrate import migrate
 
@@ -179,6 +181,35 @@ class SqlTaskStore:
     async def release(self, lease: Lease) -> None:
         """See ``ports.TaskStore``."""
         await self._database.write(runs.release, lease, self._clock.now())
+
+    # summaries
+
+    async def due_summaries(self, owner: str, lease: timedelta, limit: int) -> list[SummaryTurn]:
+        """See ``ports.TaskStore``."""
+        now = self._clock.now()
+        if limit < 1 or not await self._database.read(summaries.any_due, now):
+            return []
+        return await self._database.write(summaries.take, owner, now, now + lease, limit)
+
+    async def renew_summaries(self, turns: Sequence[SummaryTurn], lease: timedelta) -> frozenset[int]:
+        """See ``ports.TaskStore``."""
+        if not turns:
+            return frozenset()
+        return await self._database.write(summaries.renew, turns, self._clock.now() + lease)
+
+    async def finish_summary(self, turn: SummaryTurn, outcome: Summary | TaskError) -> Task:
+        """See ``ports.TaskStore``."""
+        return await self._database.write(summaries.finish, turn, outcome, self._clock.now())
+
+    async def postpone_summary(
+        self, turn: SummaryTurn, due_at: datetime, error: TaskError | None = None, *, counted: bool = True
+    ) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.write(summaries.postpone, turn, due_at, error, self._clock.now(), counted=counted)
+
+    async def save_summary(self, task_id: int, summary: Summary) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.write(summaries.save, task_id, summary, self._clock.now())
 
     # callbacks
 

@@ -66,6 +66,7 @@ class TaskRow(StoreRow, table=True):
         Index(None, "finished_at"),  # retention
         Index(None, "media_prefix"),  # sweeping orphans
         Index(None, "awaited_until"),  # tasks nobody waits for any more
+        Index(None, "summary_due_at", "id"),  # summaries to be written
         {"sqlite_autoincrement": True, **MYSQL_OPTIONS},  # an id of a deleted task never comes back
     )
 
@@ -105,6 +106,13 @@ class TaskRow(StoreRow, table=True):
     callback_message: str | None = Field(default=None, sa_type=LongText)
     callback_time: datetime | None = Field(default=None, sa_type=UtcDateTime)
     awaited_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    summary_options: str | None = Field(default=None, sa_type=LongText)
+    summary: str | None = Field(default=None, sa_type=LongText)
+    summary_error_code: str | None = Field(default=None, max_length=64)
+    summary_error_message: str | None = Field(default=None, sa_type=LongText)
+    summary_attempts: int = 0
+    summary_owner: str | None = Field(default=None, max_length=255)
+    summary_due_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
 def _task_id(**arguments: Any) -> Any:

@@ -138,9 +138,9 @@ class LocalReceiver:
 
 @asynccontextmanager
 async def local_receiver(
-    behaviours: Mapping[str, Behaviour], ssl_context: ssl.SSLContext | None = None
+    behaviours: Mapping[str, Behaviour], ssl_context: ssl.SSLContext | None = None, port: int = 0
 ) -> AsyncIterator[LocalReceiver]:
-    """Runs a ``LocalReceiver`` on a free port."""
+    """Runs a ``LocalReceiver`` on a port; 0 is any that is free."""
     receiver = LocalReceiver(dict(behaviours))
     connections: set[asyncio.Task[None]] = set()
 
@@ -150,7 +150,7 @@ async def local_receiver(
         connection.add_done_callback(connections.discard)
         await asyncio.wait([connection])
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=ssl_context)
+    server = await asyncio.start_server(accept, "127.0.0.1", port, ssl=ssl_context)
     receiver.port = server.sockets[0].getsockname()[1]
     try:
         yield receiver

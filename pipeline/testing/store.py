@@ -9,7 +9,18 @@ from typing import Any, TypeVar
 
 from pipeline.domain.audio import Chunk
 from pipeline.domain.lifecycle import attempts_exhausted, claim_order, message_id, refuse_fixed_fields
-from pipeline.domain.task import CallbackState, IdempotencyClaim, NewTask, Priority, Status, Task, TaskError
+from pipeline.domain.summary import Summary
+from pipeline.domain.task import (
+    CallbackState,
+    IdempotencyClaim,
+    NewTask,
+    Priority,
+    Stage,
+    Status,
+    SummaryState,
+    Task,
+    TaskError,
+)
 from pipeline.domain.transcript import ChunkResult, Transcript
 from pipeline.errors import DatabaseUnavailable, IdempotencyConflict, LeaseLost, TaskNotFound, TaskStateConflict
 from pipeline.ports import (
@@ -19,6 +30,7 @@ from pipeline.ports import (
     OutboxMessage,
     QueueStats,
     StoredChunks,
+    SummaryTurn,
     TaskPage,
     TaskQuery,
 )
@@ -138,7 +150,7 @@ class MemoryTaskStore:
         task = self._record(task_id).task
         if task.status.finished:
             raise TaskStateConflict(f"Task {task_id} is {task.status}; it can't be cancelled.")
-        ended = _without_owner(task, Status.CANCELLED, now)
+        ended = replace(_without_owner(task, Status.CANCELLED, now), summary=_not_due(task.summary))
         return self._put(replace(ended, fence=task.fence + 1, finished_at=now, available_at=None, error=None))
 
     async def retry(self, task_id: int) -> Task:
@@ -148,7 +160,17 @@ class MemoryTaskStore:
         if task.status not in (Status.FAILED, Status.CANCELLED):
             raise TaskStateConflict(f"Task {task_id} is {task.status}; only a failed or cancelled one is retried.")
         self._drop_callbacks(task_id, settled_too=False)
-        fresh = replace(task, attempts=0, started_at=None, finished_at=None, error=None, callback=CallbackState())
+        fresh = replace(
+            task,
+            attempts=0,
+            started_at=None,
+            finished_at=None,
+            error=None,
+            callback=CallbackState(),
+            summary=replace(task.summary, error=None),
+        )
+        if self._records[task_id].result is not None:
+            return self._put(_summary_due(fresh, now))
         return self._put(_without_owner(fresh, Status.QUEUED, now))
 
     async def await_until(self, task_id: int, until: datetime) -> None:
@@ -247,6 +269,8 @@ class MemoryTaskStore:
             language_probability=info.language_probability,
             file_duration_s=info.duration,
         )
+        if known.summary_options is not None:
+            return self._put(_summary_due(known, now))
         return self._finish(known, Status.COMPLETED, None, now)
 
     async def fail(self, lease: Lease, error: TaskError, retry_at: datetime | None = None) -> Task:
@@ -262,6 +286,49 @@ class MemoryTaskStore:
         now = self._answer()
         task = self._leased(lease).task
         self._put(replace(_without_owner(task, Status.QUEUED, now), attempts=task.attempts - 1))
+
+    # summaries
+
+    async def due_summaries(self, owner: str, lease: timedelta, limit: int) -> list[SummaryTurn]:
+        """See ``ports.TaskStore``."""
+        now = self._answer()
+        due = sorted(
+            (task.summary.due_at, task.id)
+            for task in (record.task for record in self._records.values())
+            if task.summary.due_at and task.summary.due_at <= now
+        )
+        return [self._take_summary(self._record(number).task, owner, now + lease) for _, number in due[: max(0, limit)]]
+
+    async def renew_summaries(self, turns: Sequence[SummaryTurn], lease: timedelta) -> frozenset[int]:
+        """See ``ports.TaskStore``."""
+        now = self._answer()
+        for turn in turns:
+            if self._summary_held(turn):
+                self._change_summary(turn, due_at=now + lease)
+        return frozenset(turn.task_id for turn in turns if not self._summary_held(turn))
+
+    async def finish_summary(self, turn: SummaryTurn, outcome: Summary | TaskError) -> Task:
+        """See ``ports.TaskStore``."""
+        now = self._answer()
+        result = {"error": outcome} if isinstance(outcome, TaskError) else {"result": outcome, "error": None}
+        task = self._change_summary(turn, owner=None, due_at=None, **result)
+        return self._finish(task, Status.COMPLETED, task.error, now)
+
+    async def postpone_summary(
+        self, turn: SummaryTurn, due_at: datetime, error: TaskError | None = None, *, counted: bool = True
+    ) -> None:
+        """See ``ports.TaskStore``."""
+        now = self._answer()
+        attempts = turn.attempts if counted else turn.attempts - 1
+        shown = {"error": error} if error else {}
+        task = self._change_summary(turn, owner=None, due_at=due_at, attempts=attempts, **shown)
+        self._put(replace(task, updated_at=now))
+
+    async def save_summary(self, task_id: int, summary: Summary) -> None:
+        """See ``ports.TaskStore``."""
+        now = self._answer()
+        task = self._record(task_id).task
+        self._put(replace(task, updated_at=now, summary=replace(task.summary, result=summary, error=None)))
 
     # callbacks
 
@@ -355,6 +422,25 @@ class MemoryTaskStore:
             self._outbox[message.id] = _Callback(message, now)
         return self._put(replace(_without_owner(task, status, now), finished_at=now, error=error))
 
+    def _take_summary(self, task: Task, owner: str, lease_expires_at: datetime) -> SummaryTurn:
+        assert task.summary_options is not None  # noqa: S101 (only such summaries are ever due)
+        attempts = task.summary.attempts + 1
+        taken = replace(task.summary, owner=owner, due_at=lease_expires_at, attempts=attempts)
+        self._put(replace(task, summary=taken))
+        return SummaryTurn(task.id, task.fence, owner, attempts, task.summary_options)
+
+    def _summary_held(self, turn: SummaryTurn) -> bool:
+        record = self._records.get(turn.task_id)
+        if record is None or record.task.fence != turn.fence:
+            return False
+        return (record.task.summary.owner, record.task.summary.attempts) == (turn.owner, turn.attempts)
+
+    def _change_summary(self, turn: SummaryTurn, **changes: Any) -> Task:
+        if not self._summary_held(turn):
+            raise LeaseLost(f"The summary of task {turn.task_id} passed to another owner, or is no longer wanted.")
+        task = self._records[turn.task_id].task
+        return self._put(replace(task, summary=replace(task.summary, **changes)))
+
     def _remove(self, task: Task) -> str:
         del self._records[task.id]
         self._keys = {name: key for name, key in self._keys.items() if key.task_id != task.id}
@@ -392,6 +478,21 @@ def _claimed(task: Task, owner: str, now: datetime, lease_expires_at: datetime) 
 
 def _without_owner(task: Task, status: Status, now: datetime) -> Task:
     return replace(task, status=status, owner=None, lease_expires_at=None, stage=None, updated_at=now)
+
+
+def _not_due(summary: SummaryState) -> SummaryState:
+    return replace(summary, owner=None, due_at=None)
+
+
+def _summary_due(task: Task, now: datetime) -> Task:
+    waiting = _without_owner(task, Status.PROCESSING, now)
+    return replace(
+        waiting,
+        stage=Stage.SUMMARIZING,
+        fence=task.fence + 1,
+        error=None,
+        summary=SummaryState(result=task.summary.result, due_at=now),
+    )
 
 
 def _abandoned(task: Task, now: datetime) -> bool:

@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Any
 
 from pipeline.domain.retry import Backoff
-from pipeline.domain.task import Priority, Task, TaskError
+from pipeline.domain.task import Priority, Stage, Task, TaskError
 from pipeline.errors import (
     AttemptsExhausted,
     DatabaseUnavailable,
@@ -52,6 +52,7 @@ class Dispatcher:
         settings: leases, limits, retries.
         metrics: where the figures go.
         finished: told whenever a task has finished, since its callback is due then.
+        transcribed: told whenever only a task's summary is missing.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Dispatcher:
         settings: Settings,
         metrics: Metrics,
         finished: Callable[[], None] = lambda: None,
+        transcribed: Callable[[], None] = lambda: None,
     ) -> None:
         self._owner = owner
         self._store = store
@@ -79,6 +81,7 @@ class Dispatcher:
         self._metrics = metrics
         self._on_finished = finished
         self._news = News()
+        self._on_transcribed = transcribed
         self._scheduler = ChunkScheduler(transcriber, clock, settings.dispatch, metrics)
         self._driver = Driver(
             store=store,
@@ -215,9 +218,18 @@ class Dispatcher:
             self._sum_up(ended, attempt)
 
     def _sum_up(self, task: Task, attempt: Attempt) -> None:
-        log_attempt(task, attempt.stage_s, attempt.audio_s)
+        outcome = "transcribed" if task.stage is Stage.SUMMARIZING else None
+        log_attempt(task, attempt.stage_s, attempt.audio_s, outcome=outcome)
         for stage, seconds in attempt.stage_s.items():
             self._metrics.observe("stage_seconds", seconds, stage=stage)
+        if task.stage is Stage.SUMMARIZING:
+            self._on_transcribed()
+            self._news.announce(task.id)
+        else:
+            self.ended(task)
+
+    def ended(self, task: Task) -> None:
+        """Nothing more is done for the task here, or, where only its summary was missing, anywhere."""
         if task.status.finished:
             self._metrics.count("tasks_finished", status=task.status)
             age_s = (self._clock.now() - task.created_at).total_seconds()

@@ -15,7 +15,7 @@ from pipeline.domain.quality import next_prompt
 from pipeline.domain.stitching import stitch
 from pipeline.domain.task import Stage, Task
 from pipeline.domain.transcript import ChunkResult, Transcript
-from pipeline.errors import DatabaseUnavailable, MurmurationError
+from pipeline.errors import MurmurationError
 from pipeline.ports import (
     Clock,
     Lease,
@@ -28,12 +28,10 @@ from pipeline.ports import (
     TaskStore,
 )
 from pipeline.settings import Settings
+from pipeline.usecases.insist import insist
 from pipeline.usecases.transcribe import ChunkScheduler, Decoding
 
 Result = TypeVar("Result")
-
-DATABASE_RETRY_S = 1.0
-"""Pause between attempts to write while the database is away; the lease decides when that is too late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,12 +217,7 @@ class Attempt:
         self.driver.changed(self.task.id)
 
     async def _insist(self, write: Callable[[], Awaitable[Result]]) -> Result:
-        """Writes again while the database is away; a lease that ran out meanwhile shows as ``LeaseLost``."""
-        while True:
-            try:
-                return await write()
-            except DatabaseUnavailable:
-                await self.driver.clock.sleep(DATABASE_RETRY_S)
+        return await insist(write, self.driver.clock)
 
 
 async def _together(*awaitables: Awaitable[None]) -> None:

@@ -15,10 +15,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 
 from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.summary import SummaryOptions
 from pipeline.domain.task import EngineName, IdempotencyClaim, NewTask, Priority, Task
 from pipeline.errors import InvalidValue, QueueFull, SourceConflict, SourceError, SourceMissing, UploadTooLarge
 from pipeline.ports import Clock, MediaStore, TaskStore
+from pipeline.settings import LlmSettings
 from pipeline.usecases.attend import PATIENCE
+from pipeline.usecases.summarize import chosen_model
 
 STATS_TTL_S = 1.0
 """How long a count of the queue is believed before the database is asked again."""
@@ -29,6 +32,7 @@ class Submission:
     """What a client asks for, validated; the recording itself may follow as bytes."""
 
     options: TranscriptionOptions = field(default_factory=TranscriptionOptions)
+    summary_options: SummaryOptions | None = None
     priority: Priority = Priority.NORMAL
     engine_name: EngineName = EngineName.FASTER_WHISPER
     platform: str | None = None
@@ -92,6 +96,7 @@ class Intake:
             SourceConflict: both.
             InvalidValue: a URL, where nothing fetches.
             UrlNotAllowed: a URL that will never be requested.
+            LlmNotConfigured: a summary, where no language model is.
             IdempotencyConflict: the key came before, with another request.
             DatabaseUnavailable: nothing was stored.
         """
@@ -101,6 +106,7 @@ class Intake:
             raise SourceMissing("There is nothing to transcribe: send a file as file_upload, or a file_url.")
         if submission.file_url is not None and not self._submitter.fetch_available:
             raise InvalidValue("This deployment does not fetch recordings: upload the file instead.", "file_url")
+        self._submitter.check_summary(submission)
         await self._submitter.check_urls(submission)
         self.commit = asyncio.create_task(self._submitter.commit(self._new_task(submission), self._claim(submission)))
         return await asyncio.shield(self.commit)  # a client that goes away now must not leave it half done
@@ -110,6 +116,7 @@ class Intake:
         return NewTask(
             media_prefix=self.prefix,
             options=submission.options,
+            summary_options=submission.summary_options,
             priority=submission.priority,
             engine_name=submission.engine_name,
             platform=submission.platform,
@@ -139,6 +146,7 @@ class Submitter:
         max_queued_tasks: above this many waiting tasks, new ones are refused.
         fetch_available: whether recordings can be fetched from a ``file_url``.
         check_url: raises ``UrlNotAllowed`` for a URL, in the field of that name, that the outbound guard refuses.
+        llm: whether summaries can be written, and by which models.
     """
 
     def __init__(
@@ -152,7 +160,9 @@ class Submitter:
         max_queued_tasks: int,
         fetch_available: bool,
         check_url: Callable[[str, str], Awaitable[None]],
+        llm: LlmSettings,
     ) -> None:
+        self._llm = llm
         self._check_url = check_url
         self.fetch_available = fetch_available
         self.media = media
@@ -198,6 +208,11 @@ class Submitter:
                 await intake.receive(_once(data) if isinstance(data, bytes) else data, file_name)
             task, _ = await intake.create(submission)
         return task
+
+    def check_summary(self, submission: Submission) -> None:
+        """Refuses a summary that could not be written; better now than after the transcription."""
+        if submission.summary_options is not None:
+            chosen_model(self._llm, submission.summary_options.summary_model, own_key=False)
 
     async def check_urls(self, submission: Submission) -> None:
         """Refuses addresses that the service will not connect to; a host that is merely not up yet is no reason."""

@@ -25,6 +25,7 @@ import yaml
 
 from tests.benchmarks.processes import descendants
 from tests.benchmarks.startup import ROOT, end, free_port, on_port, surroundings
+from tests.standins.llm import LlmServer, running_llm_server
 
 Record = dict[str, Any]
 
@@ -125,7 +126,14 @@ def _title(process: psutil.Process) -> str:
 
 
 @pytest.fixture(scope="session")
-def service() -> Iterator[Service]:
+def llm() -> Iterator[LlmServer]:
+    """The language model's server, which is never killed."""
+    with running_llm_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def service(llm: LlmServer) -> Iterator[Service]:
     """The application as ``serve run`` starts it, ready; at the end nothing of it is left."""
     home = Path(tempfile.mkdtemp(prefix="mc-", dir="/tmp"))  # Ray's sockets need a short path
     try:
@@ -133,7 +141,7 @@ def service() -> Iterator[Service]:
         config = home / "serve_config.yaml"
         config.write_text(yaml.safe_dump(on_port(yaml.safe_load((ROOT / "serve_config.yaml").read_text()), port)))
         with (
-            _running(config, _environment(home), home / "log.txt") as process,
+            _running(config, _environment(home, llm), home / "log.txt") as process,
             httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60.0, trust_env=False) as client,
         ):
             _wait_until_ready(client, process, home / "log.txt")
@@ -142,7 +150,7 @@ def service() -> Iterator[Service]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _environment(home: Path) -> dict[str, str]:
+def _environment(home: Path, llm: LlmServer) -> dict[str, str]:
     """Short leases, whose end need not be waited for long; short chunks, for one sentence each."""
     (home / "ray").mkdir()
     mark = {name: value for name, value in os.environ.items() if name == "MURMURATION_CI_RUN"}
@@ -157,6 +165,10 @@ def _environment(home: Path) -> dict[str, str]:
             "MURMURATION_CALLBACK__TIMEOUT_S": "3",
             "MURMURATION_CALLBACK__DELAYS_S": "[1, 2, 4, 8]",
             "MURMURATION_ASR__MODEL": "tiny.en",
+            "MURMURATION_LLM__BASE_URL": llm.base_url,
+            "MURMURATION_LLM__RETRY_BASE_S": "1",
+            "MURMURATION_LLM__TIMEOUT_S": "15",
+            "MURMURATION_LLM__MAX_RETRIES": "0",
             "MURMURATION_SPLIT__MAX_CHUNK_S": "5",
         }
     )

@@ -17,6 +17,7 @@ import pytest
 
 from tests import speech
 from tests.chaos.conftest import Receiver, Record, Service, eventually
+from tests.standins.llm import LlmServer
 
 pytestmark = pytest.mark.timeout(120, func_only=True)
 
@@ -55,9 +56,9 @@ class Batch:
         self._sentences: dict[int, int] = {}
         self._killed_at: datetime | None = None
 
-    def submit(self, sentences: int, priority: str = "normal", pause_s: float = PAUSE_S) -> int:
+    def submit(self, sentences: int, priority: str = "normal", pause_s: float = PAUSE_S, **options: str) -> int:
         media = self._foxes(sentences, pause_s)
-        task_id = self._service.create(media, priority=priority, callback_url=self._receiver.url)
+        task_id = self._service.create(media, priority=priority, callback_url=self._receiver.url, **options)
         self._sentences[task_id] = sentences
         return task_id
 
@@ -142,6 +143,22 @@ def test_the_dispatcher_while_tasks_run(service: Service, batch: Batch, record_p
     batch.kill("Dispatcher")
     records = batch.check_nothing_is_lost()
     assert max(record["attempts"] for record in records.values()) == 2, "nobody held a lease"
+    record_property("recovery_s", batch.recovery_s(records))
+
+
+@pytest.mark.parametrize("deployment", ["Summarizer", "Dispatcher"])
+def test_a_summary_outlives_who_writes_it(
+    service: Service, batch: Batch, llm: LlmServer, record_property: RecordProperty, deployment: str
+) -> None:
+    model = f"silent-once-{deployment}"
+    batch.submit(2, summarize="true", summary_model=model)
+    eventually(lambda: llm.calls(model), "the language model is asked")
+    batch.kill(deployment)
+    records = batch.check_nothing_is_lost()
+    [record] = records.values()
+    assert (record["summary_status"], record["attempts"]) == ("completed", 1)
+    assert "fox" in record["summary"]["text"]
+    assert llm.calls(model) == 2
     record_property("recovery_s", batch.recovery_s(records))
 
 

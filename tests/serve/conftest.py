@@ -15,6 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.standins.llm import LlmServer, running_llm_server
+
 READY_WITHIN_S = 120.0
 FINISHED_WITHIN_S = 120.0
 
@@ -55,12 +57,21 @@ class Service:
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def llm() -> Iterator[LlmServer]:
+    """The language model's server."""
+    with running_llm_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory, llm: LlmServer) -> Iterator[Service]:
     """The application, ready."""
     data_dir = tmp_path_factory.mktemp("service")
     environment = {
         "MURMURATION_DATA_DIR": str(data_dir),
         "MURMURATION_MEDIA__MAX_UPLOAD_BYTES": str(32 * 1024 * 1024),
+        "MURMURATION_LLM__BASE_URL": llm.base_url,
+        "MURMURATION_LLM__MODEL": "stand-in",
         "MURMURATION_NETWORK__ALLOW_PRIVATE_HOSTS": '["127.0.0.1"]',
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
     }

@@ -6,6 +6,7 @@ import httpx
 from starlette.types import Message
 
 from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.summary import SummaryOptions
 from tests.unit.deployments.api.world import World
 
 ROUTES = {
@@ -21,6 +22,7 @@ ROUTES = {
     ("post", "/v1/audio/translations"),
     ("get", "/v1/models"),
     ("get", "/v1/models/{model}"),
+    ("post", "/api/chatgpt/summary"),
     ("get", "/api/health/check"),
     ("get", "/api/health/ready"),
 }
@@ -56,7 +58,7 @@ async def test_every_route_and_option_is_documented(client: httpx.AsyncClient) -
     create = document["paths"]["/api/whisper/tasks/create"]["post"]
     described = {parameter["name"]: parameter for parameter in create["parameters"]}
     form = create["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
-    for name in TranscriptionOptions.__dataclass_fields__:
+    for name in (*TranscriptionOptions.__dataclass_fields__, "summarize", *SummaryOptions.__dataclass_fields__):
         assert described[name]["description"] == form[name]["description"] != ""
     assert described["beam_size"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 20, "default": 5}
     assert described["temperature"]["schema"]["default"] == "0.0,0.2,0.4,0.6,0.8,1.0"

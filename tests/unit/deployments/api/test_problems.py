@@ -44,6 +44,10 @@ def test_every_error_has_a_status_and_a_code_of_its_own() -> None:
         (errors.SourceUnreachable, 502),
         (errors.QueueFull, 503),
         (errors.SourceTimeout, 504),
+        (errors.LlmUnreachable, 502),
+        (errors.LlmTimeout, 504),
+        (errors.LlmNotConfigured, 503),
+        (errors.NothingSaid, 422),
     ],
 )
 def test_statuses(error: type[errors.MurmurationError], status: int) -> None:

@@ -31,6 +31,7 @@ RECORD_FIELDS = {
     "file_name", "file_size_bytes", "file_duration", "language", "platform", "decode_options", "error_message",
     "output_url", "result",
     "progress", "stage", "attempts", "started_at", "finished_at", "error", "truncated",
+    "summary", "summary_status", "summary_error",
 }
 # fmt: on
 

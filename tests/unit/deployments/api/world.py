@@ -19,6 +19,7 @@ from pipeline.net import GuardedClient
 from pipeline.ports import EngineInfo, Lease, TaskQuery
 from pipeline.settings import NetworkSettings, Settings
 from pipeline.testing.clock import ManualClock
+from pipeline.testing.llm import FakeSummarizer
 from pipeline.testing.media import MemoryMediaStore
 from pipeline.testing.net import ScriptedResolver
 from pipeline.testing.store import MemoryTaskStore
@@ -43,6 +44,7 @@ class World:
     clock: ManualClock = field(default_factory=ManualClock)
     media: MemoryMediaStore = field(default_factory=MemoryMediaStore)
     readiness: Readiness = field(default_factory=lambda: Readiness(ready=True, engine=ENGINE))
+    summarizer: FakeSummarizer = field(default_factory=FakeSummarizer)
     wakes: int = 0
     cancelled: list[int] = field(default_factory=list)
     watched: list[tuple[int, float]] = field(default_factory=list)
@@ -83,6 +85,7 @@ class World:
             watch_end=self.watch_end,
             cancel=self.cancel,
             readiness=self.ask_readiness,
+            summarizer=self.summarizer,
             check_url=GuardedClient(NetworkSettings(), ScriptedResolver({})).check,
             fetch_available=fetch_available,
         )

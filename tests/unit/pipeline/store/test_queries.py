@@ -11,8 +11,9 @@ from sqlalchemy import create_engine
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.sql import ClauseElement
 
+from pipeline.domain.summary import SummaryOptions
 from pipeline.domain.task import Priority, Status
-from pipeline.ports import Lease, TaskQuery
+from pipeline.ports import Lease, SummaryTurn, TaskQuery
 from pipeline.store import queries
 from pipeline.store.tables import METADATA
 
@@ -33,6 +34,10 @@ WALKED = {
     "expired_records": queries.expired_records(NOW, 5),
     "unawaited_records": queries.unawaited_records(NOW, 5),
     "prefixes_in_use": queries.prefixes_in_use(["a", "b"]),
+    "due_summaries": queries.due_summaries(NOW, 5),
+    "take_summaries": queries.take_summaries([1, 2], "me", NOW, NOW),
+    "resume_summary": queries.resume_summary(1, NOW),
+    "change_summary": queries.change_summary(SummaryTurn(1, 1, "me", 1, SummaryOptions()), {"summary_owner": None}),
     "due_callbacks": queries.due_callbacks(NOW, 5),
     "note_callback": queries.note_callback(1, 1, {"callback_status_code": 200}),
     "withdraw_callbacks": queries.withdraw_callbacks(1),

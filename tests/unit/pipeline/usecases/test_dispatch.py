@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.clock import SystemClock
 from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.task import NewTask, Priority, Status, Task
+from pipeline.domain.summary import SummaryOptions
+from pipeline.domain.task import NewTask, Priority, Stage, Status, Task, TaskError
 from pipeline.errors import MediaUndecodable, ReplicaLost, StorageFull
 from pipeline.observability import NoMetrics
 from pipeline.settings import Settings
@@ -43,6 +44,7 @@ class World:
     settings: Settings = field(default_factory=quick_settings)
     media: MemoryMediaStore = field(default_factory=MemoryMediaStore)
     finished: int = 0
+    transcribed: int = 0
 
     def __post_init__(self) -> None:
         self.clock = QuickClock()
@@ -59,10 +61,14 @@ class World:
             settings=self.settings,
             metrics=NoMetrics(),
             finished=self._note_end,
+            transcribed=self._note_transcript,
         )
 
     def _note_end(self) -> None:
         self.finished += 1
+
+    def _note_transcript(self) -> None:
+        self.transcribed += 1
 
     @asynccontextmanager
     async def running(self, owner: str = "one") -> AsyncIterator[Dispatcher]:
@@ -75,7 +81,9 @@ class World:
             loop.cancel()
             await asyncio.gather(loop, return_exceptions=True)
 
-    async def add(self, priority: Priority = Priority.NORMAL, **options: object) -> Task:
+    async def add(
+        self, priority: Priority = Priority.NORMAL, summary: SummaryOptions | None = None, **options: object
+    ) -> Task:
         number = len(await self.media.prefixes())
         prefix = f"t{number}"
         await self.media.write(f"{prefix}/source", once(b"sound"))
@@ -84,6 +92,7 @@ class World:
             media_key=f"{prefix}/source",
             priority=priority,
             options=TranscriptionOptions(**options),  # type: ignore[arg-type]
+            summary_options=summary,
         )
         task, _ = await self.store.create(new)
         return task
@@ -122,6 +131,27 @@ async def test_the_transcript_tells_the_voice_detection_that_was_in_force() -> N
     assert of_tuned.info.vad_options["speech_pad_ms"] == 200
     assert of_untuned is not None
     assert of_untuned.info.vad_options == {}
+
+
+async def test_a_task_that_wants_a_summary_is_handed_on_with_its_transcript() -> None:
+    world = World()
+    task = await world.add(summary=SummaryOptions())
+    async with world.running() as dispatcher:
+        handed_on = await world.until(task, lambda found: found.stage is Stage.SUMMARIZING)
+        async with asyncio.timeout(5):
+            while not world.transcribed:
+                await asyncio.sleep(0.001)
+        assert handed_on.result is not None
+        assert (handed_on.status, world.finished) == (Status.PROCESSING, 0)
+
+        watching = asyncio.create_task(dispatcher.watch_end(task.id, 60.0))
+        await asyncio.sleep(0)
+        [turn] = await world.store.due_summaries("writer", timedelta(seconds=30), 1)
+        dispatcher.ended(await world.store.finish_summary(turn, TaskError("llm_timeout", "It was silent.")))
+        async with asyncio.timeout(5):
+            await watching
+    assert world.finished == 1
+    assert not await world.media.prefixes()
 
 
 async def test_its_media_goes_when_it_is_done_unless_it_is_to_be_kept() -> None:

@@ -19,7 +19,7 @@ from pipeline.errors import (
 )
 from pipeline.net import GuardedClient
 from pipeline.ports import TaskQuery
-from pipeline.settings import NetworkSettings
+from pipeline.settings import LlmSettings, NetworkSettings
 from pipeline.testing.clock import ManualClock
 from pipeline.testing.media import MemoryMediaStore
 from pipeline.testing.net import ScriptedResolver
@@ -43,7 +43,14 @@ class SlowStore(MemoryTaskStore):
 
 
 class World:
-    def __init__(self, store: MemoryTaskStore | None = None, *, queue: int = 10, fetch_available: bool = False) -> None:
+    def __init__(
+        self,
+        store: MemoryTaskStore | None = None,
+        *,
+        queue: int = 10,
+        fetch_available: bool = False,
+        llm: LlmSettings | None = None,
+    ) -> None:
         self.clock = ManualClock()
         self.store = store or MemoryTaskStore(self.clock)
         self.media = MemoryMediaStore()
@@ -56,6 +63,7 @@ class World:
             max_upload_bytes=10,
             max_queued_tasks=queue,
             fetch_available=fetch_available,
+            llm=llm or LlmSettings(),
             check_url=GuardedClient(NetworkSettings(), ScriptedResolver(HOSTS)).check,
         )
 

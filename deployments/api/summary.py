@@ -1,0 +1,176 @@
+"""Summaries of completed tasks, written while the client waits."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NoReturn
+
+from fastapi import APIRouter, Request, Response
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+from deployments.api.answers import ServicesNeeded, answer, problems
+from deployments.api.echo import note_params
+from deployments.api.forms import inlined, invalid_value, refuse_unknown
+from deployments.api.options import language_code
+from deployments.api.schemas import Envelope, Schema, SummaryBody, summary_body
+from deployments.api.uploads import MAX_FORM_BYTES, RequestBody
+from pipeline.domain.summary import Summary, SummaryFormat, SummaryOptions
+from pipeline.domain.task import Status
+from pipeline.errors import InvalidValue, LlmKeyRefused, TaskNotFinished
+from pipeline.ports import SummaryOrder
+from pipeline.settings import LlmSettings
+from pipeline.usecases.summarize import chosen_model
+
+router = APIRouter(prefix="/api/chatgpt", tags=["summary"])
+
+
+def _null_is_empty(value: object) -> object:
+    return "" if value is None else value
+
+
+def _known_language(code: str) -> str:
+    return language_code(code) if code.strip() else ""
+
+
+Text = Annotated[str, BeforeValidator(_null_is_empty)]
+
+
+class SummaryRequest(Schema):
+    """Which task to summarise, and how."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    task_id: int = Field(examples=[1])
+    """A completed task."""
+    chatgpt_api_key: Annotated[SecretStr, BeforeValidator(_null_is_empty), Field(max_length=500)] = SecretStr("")
+    """Your own key for the language model's server; it goes there and nowhere else. Empty: the service's."""
+    chatgpt_prompt: Annotated[Text, Field(max_length=4000)] = ""
+    """What the summary is for, in your own words."""
+    chatgpt_model: Annotated[Text, Field(max_length=200)] = ""
+    """The language model. Empty: the one that is configured."""
+    output_language: Annotated[Text, AfterValidator(_known_language)] = "en"
+    """Language of the summary, as an ISO 639-1 code. Empty: that of the transcript."""
+    output_format: SummaryFormat = SummaryFormat.TEXT
+    """`text` for prose; `structured` for a title, chapters with their starts, action items and keywords as well."""
+    save_to_database: bool = True
+    """Keep the summary with the task, in place of one that is there."""
+
+    @property
+    def api_key(self) -> str | None:
+        """The client's own key, if there is one."""
+        return self.chatgpt_api_key.get_secret_value().strip() or None
+
+    @property
+    def options(self) -> SummaryOptions:
+        """The same for the Summarizer."""
+        return SummaryOptions(
+            summary_prompt=self.chatgpt_prompt.strip() or None,
+            summary_model=self.chatgpt_model.strip() or None,
+            summary_language=self.output_language or None,
+            summary_format=self.output_format,
+        )
+
+
+class ChatMessage(Schema):
+    """What the language model wrote."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+
+
+class ChatChoice(Schema):
+    """The only choice."""
+
+    index: int = 0
+    message: ChatMessage
+    finish_reason: Literal["stop"] = "stop"
+
+
+class ChatUsage(Schema):
+    """Tokens of all calls together; null where the server does not count."""
+
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    total_tokens: int | None
+
+
+class ChatCompletionBody(Schema):
+    """The summary in the shape of OpenAI's chat completions."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: ChatUsage
+
+
+class SummaryData(Schema):
+    """A summary, and what it is of."""
+
+    task_text: str
+    """The transcript."""
+    chat_completion: ChatCompletionBody
+    summary: SummaryBody
+
+
+@router.post(
+    "/summary",
+    response_model=Envelope[SummaryData],
+    responses=problems(400, 404, 413, 422, 502, 504),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": inlined(SummaryRequest.model_json_schema())}},
+        }
+    },
+)
+async def summarize_task(request: Request, services: ServicesNeeded) -> Response:
+    """Summarise a completed task, long ones part by part, citing times as `[HH:MM:SS]`."""
+    asked = _parse(await RequestBody(request).read(MAX_FORM_BYTES))
+    note_params(request, asked.model_dump(mode="json"))
+    _check_model(asked, services.settings.llm)
+    task = await services.store.get(asked.task_id, include_result=True)
+    if task.status is not Status.COMPLETED or task.result is None:
+        raise TaskNotFinished(f"The task is {task.status}: it can be summarised once it is completed.")
+    try:
+        summary = await services.summarizer.summarize(SummaryOrder(task.id, asked.options, asked.api_key))
+    except LlmKeyRefused as error:
+        _blame_key(asked, error)
+    if asked.save_to_database:
+        await services.store.save_summary(task.id, summary)
+    data = SummaryData(task_text=task.result.text, chat_completion=_completion(summary), summary=summary_body(summary))
+    return answer(request, data)
+
+
+def _parse(body: bytes) -> SummaryRequest:
+    try:
+        return SummaryRequest.model_validate_json(body if body.strip() else b"{}")
+    except ValidationError as error:
+        refuse_unknown([str(item["loc"][0]) for item in error.errors() if item["loc"]], SummaryRequest.model_fields)
+        raise invalid_value(error.errors()) from None  # its text repeats the body, and a key with it
+
+
+def _check_model(asked: SummaryRequest, settings: LlmSettings) -> None:
+    try:
+        chosen_model(settings, asked.options.summary_model, own_key=asked.api_key is not None)
+    except InvalidValue as error:
+        raise InvalidValue(error.message, "chatgpt_model") from error
+
+
+def _blame_key(asked: SummaryRequest, error: LlmKeyRefused) -> NoReturn:
+    """A key that the client sent is the client's to mend."""
+    if asked.api_key is None:
+        raise error
+    raise InvalidValue(error.message, "chatgpt_api_key") from error
+
+
+def _completion(summary: Summary) -> ChatCompletionBody:
+    sent, wrote = summary.usage.input_tokens, summary.usage.output_tokens
+    total = None if sent is None or wrote is None else sent + wrote
+    return ChatCompletionBody(
+        id=summary.completion_id,
+        created=int(summary.created_at.timestamp()),
+        model=summary.model,
+        choices=[ChatChoice(message=ChatMessage(content=summary.text))],
+        usage=ChatUsage(prompt_tokens=sent, completion_tokens=wrote, total_tokens=total),
+    )

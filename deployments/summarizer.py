@@ -1,0 +1,51 @@
+"""The Summarizer deployment: transcripts in the task store in, summaries by a language model out."""
+
+from __future__ import annotations
+
+from ray import serve
+
+from deployments.metrics import ServeMetrics
+from deployments.wiring import QUIET, task_store
+from pipeline.clock import SystemClock
+from pipeline.domain.summary import Summary
+from pipeline.errors import MurmurationError
+from pipeline.observability import configure_logging
+from pipeline.outbound.llm import OpenAiModels
+from pipeline.ports import SummaryOrder
+from pipeline.settings import Settings
+from pipeline.usecases.summarize import TranscriptSummarizer
+
+
+class SummarizerReplica:
+    """One process that talks to the language model; the transcript is read here, so that it crosses no handle."""
+
+    def __init__(self, settings: Settings) -> None:
+        configure_logging(settings.logging)
+        clock = SystemClock()
+        self._store = task_store(settings)
+        self._models = OpenAiModels(settings.llm, clock, ServeMetrics())
+        self._summarizer = TranscriptSummarizer(self._store, self._models, settings.llm, clock)
+
+    async def summarize(self, order: SummaryOrder) -> Summary | MurmurationError:
+        """See ``ports.Summarizer.summarize``; what that raises comes back as a value.
+
+        Serve writes every exception to its log, with forty lines of its own inside; a server that is down is no defect.
+        """
+        try:
+            return await self._summarizer.summarize(order)
+        except MurmurationError as error:
+            return error
+
+    async def __del__(self) -> None:
+        """Serve awaits this before it stops a replica."""
+        await self._models.close()
+        await self._store.close()
+
+
+Summarizer = serve.deployment(
+    name="Summarizer",
+    max_ongoing_requests=32,
+    ray_actor_options={"num_cpus": 0.1},
+    health_check_period_s=2,
+    logging_config=QUIET,
+)(SummarizerReplica)

@@ -1,0 +1,122 @@
+"""What a language model answers, read with suspicion."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from openai.types.chat import ChatCompletion
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo, field_validator
+
+from pipeline.domain.summary import Chapter, StructuredSummary, Usage
+from pipeline.domain.summary_plan import clock_time, seconds_of
+from pipeline.errors import LlmAnswerUnusable
+
+_THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
+"""What some models think aloud before they answer."""
+
+_OBJECT = re.compile(r"\{.*\}", re.DOTALL)
+"""The JSON object in an answer that may have words or a fence around it."""
+
+
+def content_of(completion: ChatCompletion) -> tuple[str, bool]:
+    """The text, and whether it was cut off at the limit of its length.
+
+    Raises:
+        LlmAnswerUnusable: it is no chat completion, the model refused, or there is no text.
+    """
+    if not isinstance(completion, ChatCompletion) or not completion.choices or not completion.choices[0].message:
+        raise LlmAnswerUnusable("The language model's server answered with something that is not a chat completion.")
+    choice = completion.choices[0]
+    cut_off = choice.finish_reason == "length"
+    if choice.finish_reason == "content_filter" or getattr(choice.message, "refusal", None):
+        raise LlmAnswerUnusable("The language model refused to summarise this.")
+    text = choice.message.content
+    text = _THOUGHT.sub("", text).strip() if isinstance(text, str) else ""
+    if not text and cut_off:
+        raise cut_off_error()
+    if not text:
+        raise LlmAnswerUnusable("The language model's answer is empty.")
+    return text, cut_off
+
+
+def cut_off_error() -> LlmAnswerUnusable:
+    """The answer was longer than allowed."""
+    return LlmAnswerUnusable("The language model's answer was cut off: llm.max_output_tokens is too low for it.")
+
+
+def usage_of(completion: ChatCompletion) -> Usage:
+    """The tokens of one call; unknown where the server does not count, or not in numbers."""
+    usage = completion.usage
+    sent, written = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
+    return Usage(1, sent if isinstance(sent, int) else None, written if isinstance(written, int) else None)
+
+
+# --- structured output ------------------------------------------------------------------------------------------------
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("This must not be empty")
+    return text.strip()
+
+
+def _numbers_too(value: object) -> object:
+    return clock_time(value) if isinstance(value, int | float) and 0 <= value < 1e6 else value
+
+
+Filled = Annotated[str, AfterValidator(_not_blank)]
+
+
+class Part(BaseModel):
+    """Schema of what may be in an answer: every field required and no others, as strict modes want it."""
+
+    model_config = ConfigDict(json_schema_extra={"additionalProperties": False})
+
+
+class ChapterAnswer(Part):
+    """A chapter as a model writes it; ``start`` is ``HH:MM:SS``."""
+
+    start: Annotated[str, BeforeValidator(_numbers_too)]
+    title: Filled
+    summary: str
+
+    @field_validator("start")
+    @classmethod
+    def _within(cls, start: str, info: ValidationInfo) -> str:
+        end_s = info.context["end_s"] if info.context else float("inf")
+        if seconds_of(start) > end_s:
+            raise ValueError(f"The recording ends at {clock_time(end_s)}")
+        return start
+
+
+class SummaryAnswer(Part):
+    """A summary in parts as a model writes it."""
+
+    title: Filled
+    summary: Filled
+    chapters: list[ChapterAnswer]
+    action_items: list[str]
+    keywords: list[str]
+
+
+def structured_of(text: str, end_s: float) -> StructuredSummary:
+    """The parts in an answer. Raises pydantic's ``ValidationError``."""
+    found = _OBJECT.search(text)
+    answer = SummaryAnswer.model_validate_json(found[0] if found else text, context={"end_s": end_s})
+    return StructuredSummary(
+        title=answer.title,
+        summary=answer.summary,
+        chapters=tuple(Chapter(seconds_of(each.start), each.title, each.summary.strip()) for each in answer.chapters),
+        action_items=_filled(answer.action_items),
+        keywords=_filled(answer.keywords),
+    )
+
+
+def answer_schema() -> dict[str, Any]:
+    """The JSON schema of a summary in parts."""
+    return SummaryAnswer.model_json_schema()
+
+
+def _filled(texts: list[str]) -> tuple[str, ...]:
+    return tuple(text.strip() for text in texts if text.strip())
