@@ -8,25 +8,26 @@
 """
 
 # No postponed annotations here: Serve reads the type of ``build``'s parameter to validate the config's ``args``.
-from importlib import resources
-from pathlib import Path
 from typing import Any, Literal
 
-import ray
 from pydantic import BaseModel, ConfigDict, Field
 from ray.serve import Application
 
+from deployments.cluster import gpu_nodes_may_come, gpus
 from deployments.dispatcher import Dispatcher
 from deployments.ingress import Ingress
 from deployments.splitter import Splitter
 from deployments.summarizer import Summarizer
 from deployments.whisper import WhisperReplica
+from deployments.wiring import settings_file
 from pipeline.errors import ConfigurationError
 from pipeline.settings import load_settings
 
 CPU_SHARE = 1.0
 """Logical CPUs of a WhisperReplica without a GPU; with one, decoding needs the host for little."""
 GPU_HOST_SHARE = 0.5
+
+SCALING_POLICY = "deployments.autoscaling:QueuedAudioPolicy"
 
 
 class BuildArgs(BaseModel):
@@ -48,42 +49,34 @@ def build(args: BuildArgs) -> Application:
     Raises:
         ConfigurationError: settings that can't work, in a sentence that names them.
     """
-    settings = load_settings(_settings_file(args.config))
+    settings = load_settings(settings_file(args.config))
     device = _device(args)
-    whisper = WhisperReplica.options(**_placement(device, args.gpu_fraction)).bind(settings, device)
+    whisper = WhisperReplica.options(**_placement(device, args)).bind(settings, device)
     summarizer = Summarizer.bind(settings)
-    dispatcher = Dispatcher.bind(settings, Splitter.bind(settings), whisper, summarizer)
+    dispatcher = Dispatcher.bind(settings, Splitter.bind(settings), whisper, summarizer, device)
     return Ingress.bind(settings, dispatcher, summarizer)
-
-
-def _settings_file(config: str) -> Path:
-    path = Path(config)
-    if path.is_absolute():
-        return path
-    with resources.as_file(resources.files("configs")) as folder:
-        known = {file.stem: file for file in folder.glob("*.yaml")}
-    if config not in known:
-        raise ConfigurationError(
-            f"There is no settings file {config!r}: use an absolute path or one of {sorted(known)}."
-        )
-    return known[config]
 
 
 def _device(args: BuildArgs) -> str:
     if args.device == "auto":
-        return "cuda" if _gpus() else "cpu"
+        return "cuda" if gpus() else "cpu"
+    if args.device == "cuda" and not gpus() and not gpu_nodes_may_come():
+        raise ConfigurationError(
+            "device: cuda asks for GPUs, but no node of this cluster has one, and no autoscaler is there to bring one: "
+            "start a GPU node first, or say device: auto."
+        )
     return args.device
 
 
-def _gpus() -> float:
-    return float(ray.cluster_resources().get("GPU", 0.0))
-
-
-def _placement(device: str, gpu_fraction: float) -> dict[str, Any]:
-    """Resources and scale of WhisperReplica; ``serve_config.yaml`` may override the scale."""
+def _placement(device: str, args: BuildArgs) -> dict[str, Any]:
+    """Resources and scale of WhisperReplica; the Serve config may override the scale."""
     if device == "cpu":
         return {"num_replicas": 1, "ray_actor_options": {"num_cpus": CPU_SHARE}}
     return {
-        "ray_actor_options": {"num_cpus": GPU_HOST_SHARE, "num_gpus": gpu_fraction},
-        "autoscaling_config": {"min_replicas": 1, "max_replicas": max(1, int(_gpus() / gpu_fraction))},
+        "ray_actor_options": {"num_cpus": GPU_HOST_SHARE, "num_gpus": args.gpu_fraction},
+        "autoscaling_config": {
+            "min_replicas": 1,
+            "max_replicas": max(1, int(gpus() / args.gpu_fraction)),
+            "policy": {"policy_function": SCALING_POLICY, "policy_kwargs": {"config": args.config}},
+        },
     }

@@ -17,6 +17,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.api.schemas import encode_record
+from deployments.cluster import gpus
 from deployments.handles import SplitterHandle, SummarizerHandle, TranscriberHandle
 from deployments.metrics import ServeMetrics
 from deployments.wiring import QUIET, media_store, task_store
@@ -29,27 +30,42 @@ from pipeline.settings import Settings
 from pipeline.usecases.deliver_callback import CallbackCourier
 from pipeline.usecases.dispatch import Dispatcher as TaskDispatcher
 from pipeline.usecases.reap import Reaper
+from pipeline.usecases.report import QueueReporter
 from pipeline.usecases.run_summaries import SummaryRunner
 
 
 @dataclass(frozen=True, slots=True)
 class DispatcherState:
-    """What the Dispatcher knows of the service: whether the database answers, and what the replicas run."""
+    """What the Dispatcher knows of the service.
+
+    Attributes:
+        database_ready: whether the database answers.
+        engine: what the replicas run, once one has loaded its model.
+        gpu_node_missing: there is none yet because no node has a GPU.
+    """
 
     database_ready: bool
     engine: EngineInfo | None
+    gpu_node_missing: bool = False
 
 
 class DispatcherReplica:
     """One process that drives tasks."""
 
     def __init__(
-        self, settings: Settings, splitter: DeploymentHandle, whisper: DeploymentHandle, summarizer: DeploymentHandle
+        self,
+        settings: Settings,
+        splitter: DeploymentHandle,
+        whisper: DeploymentHandle,
+        summarizer: DeploymentHandle,
+        device: str = "cpu",
     ) -> None:
         configure_logging(settings.logging)
         store, media, clock, metrics = task_store(settings), media_store(settings), SystemClock(), ServeMetrics()
         owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._store = store
+        self._needs_gpu = device == "cuda"
+        transcriber = TranscriberHandle(whisper)
         self._courier = CallbackCourier(
             store,
             WebhookSender(GuardedClient(settings.network), settings.callback, clock),
@@ -64,7 +80,7 @@ class DispatcherReplica:
             store=store,
             media=media,
             splitter=SplitterHandle(splitter),
-            transcriber=TranscriberHandle(whisper),
+            transcriber=transcriber,
             clock=clock,
             settings=settings,
             metrics=metrics,
@@ -83,7 +99,9 @@ class DispatcherReplica:
         )
         self._stopping = asyncio.Event()
         self._reaper = Reaper(store, media, clock, settings.dispatch)
+        self._reporter = QueueReporter(store, clock, metrics)
         self._running = asyncio.create_task(self._run())
+        self._waking = asyncio.create_task(transcriber.wake())
 
     async def _run(self) -> None:
         await self._dispatcher.prepare()
@@ -92,6 +110,7 @@ class DispatcherReplica:
             group.create_task(self._summaries.run())
             group.create_task(self._reaper.run())
             group.create_task(self._courier.run(self._stopping))
+            group.create_task(self._reporter.run())
 
     def wake(self) -> None:
         """There is a task to claim, or a summary to write."""
@@ -111,9 +130,11 @@ class DispatcherReplica:
         await self._summaries.cancel(task_id)
         await self._dispatcher.cancel(task_id)
 
-    def state(self) -> DispatcherState:
+    async def state(self) -> DispatcherState:
         """What is ready and what is not."""
-        return DispatcherState(self._dispatcher.database_ready, self._dispatcher.engine)
+        engine = self._dispatcher.engine
+        missing = self._needs_gpu and engine is None and not await asyncio.to_thread(gpus)
+        return DispatcherState(self._dispatcher.database_ready, engine, missing)
 
     def check_health(self) -> None:
         """Raises what ended the loop, so that Serve replaces this replica."""
@@ -123,6 +144,7 @@ class DispatcherReplica:
     async def __del__(self) -> None:
         """Serve awaits this before it stops a replica: every task goes back to the queue at once."""
         self._stopping.set()
+        self._waking.cancel()
         self._running.cancel()
         with suppress(asyncio.CancelledError):
             await self._running

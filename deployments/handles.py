@@ -7,7 +7,9 @@ and should not: the queue knows better where the work goes next.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 from ray import serve
@@ -64,16 +66,58 @@ class SplitterHandle:
             yield event
 
 
+ROOM_FOR_POLICY_S = 8.0
+"""How long a call leaves it to the scaling policy to wake a fleet that is scaled to zero."""
+LOOK_AGAIN_S = 0.5
+
+
 class TranscriberHandle:
     """``ports.Transcriber`` over the WhisperReplica deployment."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle
+        self._at_zero = False
+        self._waking = asyncio.Lock()
 
     async def transcribe(self, unit: Unit) -> AsyncGenerator[Sequence[ChunkResult | ChunkFailure], None]:
         """See ``ports.Transcriber.transcribe``."""
+        if self._at_zero:
+            await self._leave_room_for_policy()
         async for results in _stream(self._handle, "transcribe", unit):
             yield results
+
+    async def wake(self) -> None:
+        """Has a replica started if there is none, as a call for it does, so that it is known what runs.
+
+        Else a Dispatcher that is new while the fleet is scaled to zero would not be ready before there is work.
+        """
+        with suppress(ServiceStarting):
+            await self.describe()
+
+    async def _leave_room_for_policy(self) -> None:
+        """Waits a little for the scaling policy to ask for replicas.
+
+        A call to a deployment without replicas makes Serve start exactly one and not ask its policy again before
+        that one runs, which takes minutes where a node must be brought first; the policy knows how many are needed.
+        """
+        async with self._waking:
+            deadline = time.monotonic() + ROOM_FOR_POLICY_S
+            while self._at_zero and time.monotonic() < deadline:
+                await asyncio.sleep(LOOK_AGAIN_S)
+                self._at_zero = not any((await self._states()).values())
+            self._at_zero = False
+
+    async def replica_count(self) -> int:
+        """See ``ports.Transcriber.replica_count``."""
+        states = await self._states()
+        self._at_zero = not any(states.values())
+        return states.get("RUNNING", 0)
+
+    async def _states(self) -> dict[str, int]:
+        """How many replicas are in which of Serve's states."""
+        application = await asyncio.to_thread(_application, self._handle.app_name)
+        deployment = application.deployments.get(self._handle.deployment_name)
+        return dict(deployment.replica_states) if deployment else {}
 
     async def describe(self) -> EngineInfo:
         """See ``ports.Transcriber.describe``."""
@@ -81,12 +125,6 @@ class TranscriberHandle:
             return cast("EngineInfo", await self._handle.describe.remote())
         except (RayError, RayServeException) as error:
             raise ServiceStarting("No replica answers yet.") from error
-
-    async def replica_count(self) -> int:
-        """See ``ports.Transcriber.replica_count``."""
-        application = await asyncio.to_thread(_application, self._handle.app_name)
-        deployment = application.deployments.get(self._handle.deployment_name)
-        return deployment.replica_states.get("RUNNING", 0) if deployment else 0
 
 
 class SummarizerHandle:

@@ -100,7 +100,7 @@ class IngressReplica:
             return Readiness(ready=False, waiting_for=("the Dispatcher",))
         waiting = [
             *([] if state.database_ready else ["the database"]),
-            *([] if state.engine else ["a WhisperReplica that has loaded its model"]),
+            *([] if state.engine else [_missing(state)]),
         ]
         return Readiness(ready=not waiting, waiting_for=tuple(waiting), engine=state.engine)
 
@@ -143,6 +143,11 @@ class IngressReplica:
         task = await self._services.store.cancel(task_id)
         await self._stop(task_id)
         return task
+
+
+def _missing(state: DispatcherState) -> str:
+    """Why no engine is known yet."""
+    return "a GPU node" if state.gpu_node_missing else "a WhisperReplica that has loaded its model"
 
 
 Ingress = serve.deployment(

@@ -7,11 +7,12 @@ from typing import Any
 
 from ray import serve
 
+from deployments.autoscaling import RTFX
 from deployments.metrics import ServeMetrics
-from deployments.wiring import QUIET, media_store
+from deployments.wiring import QUIET, engine, media_store
 from pipeline.asr.batch import MicroBatcher
-from pipeline.asr.loading import load_engine
 from pipeline.asr.transcriber import LocalTranscriber
+from pipeline.domain.scaling import Speed
 from pipeline.domain.transcript import ChunkResult
 from pipeline.errors import ReplicaLost
 from pipeline.observability import configure_logging
@@ -33,10 +34,13 @@ class WhisperModelReplica:
             ModelUnavailable: the model can't be had; the message lists what can.
         """
         configure_logging(settings.logging)
-        engine = load_engine(settings.asr, device=device)
-        self._batcher = MicroBatcher(engine, BatchSettings(), metrics=ServeMetrics()).start()
-        self._transcriber = LocalTranscriber(media_store(settings), engine, self._batcher)
+        self._metrics = ServeMetrics()
+        loaded = engine(settings, device)
+        self._batcher = MicroBatcher(loaded, BatchSettings(), metrics=self._metrics).start()
+        self._transcriber = LocalTranscriber(media_store(settings), loaded, self._batcher)
         self._transcriber.warm_up()
+        self._speed = Speed()
+        self._busy_s = self._batcher.stats().busy_s
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Takes batch settings over without a restart; an unknown name or value is refused in words."""
@@ -45,7 +49,19 @@ class WhisperModelReplica:
     async def transcribe(self, unit: Unit) -> AsyncGenerator[Sequence[ChunkResult | ChunkFailure], None]:
         """See ``ports.Transcriber.transcribe``."""
         async for results in self._transcriber.transcribe(unit):
+            self._note_speed(sum(result.audio_s for result in results if isinstance(result, ChunkResult)))
             yield results
+
+    def _note_speed(self, audio_s: float) -> None:
+        """Counts finished audio against the time the engine has worked since the last that was finished."""
+        busy_s = self._batcher.stats().busy_s
+        self._speed = self._speed.after(audio_s, busy_s - self._busy_s)
+        self._busy_s = busy_s
+        self._metrics.gauge("rtfx", self._speed.rtfx)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What the scaling policy is told of this replica; Serve asks every few seconds."""
+        return {RTFX: self._speed.rtfx}
 
     async def describe(self) -> EngineInfo:
         """What runs here."""

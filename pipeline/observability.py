@@ -25,6 +25,10 @@ SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 300
 """Bounds of histograms of times: two a decade, from a short request to a long file."""
 
 
+SHARES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
+WINDOWS = (5.0, 10.0, 12.5, 15.0, 17.5, 20.0, 25.0, 30.0)
+
+
 class Kind(StrEnum):
     """How a metric behaves."""
 
@@ -56,12 +60,20 @@ METRICS: Mapping[str, Metric] = {
         Metric("tasks_finished", Kind.COUNTER, "Tasks that ended, by how.", ("status",)),
         Metric("task_seconds", Kind.HISTOGRAM, "Seconds from a task's creation to its end.", ("priority",), SECONDS),
         Metric("stage_seconds", Kind.HISTOGRAM, "Seconds an attempt spent in a stage.", ("stage",), SECONDS),
+        Metric("queued_tasks", Kind.GAUGE, "Tasks that wait to be run.", ("priority",)),
+        Metric("oldest_task_seconds", Kind.GAUGE, "Age of the oldest task that waits to be run.", ("priority",)),
+        Metric("processing_tasks", Kind.GAUGE, "Tasks that run."),
+        Metric("pending_audio_seconds", Kind.GAUGE, "Seconds of audio that wait and run and are not decoded yet."),
+        Metric("waiting_callbacks", Kind.GAUGE, "Callbacks still to be delivered."),
         Metric("waiting_chunks", Kind.GAUGE, "Chunks that wait for a replica."),
         Metric("replicas", Kind.GAUGE, "Replicas that can take work."),
         Metric("lost_units", Kind.COUNTER, "Units whose replica died or fell silent."),
         Metric("lost_leases", Kind.COUNTER, "Tasks that passed to another owner while they ran."),
         Metric("audio_seconds", Kind.COUNTER, "Seconds of audio decoded."),
         Metric("batch_size", Kind.HISTOGRAM, "Chunks decoded together.", (), (1, 2, 4, 8, 16, 32, 64, 128, 256)),
+        Metric("batch_fill", Kind.HISTOGRAM, "Share of the largest batch allowed that a batch filled.", (), SHARES),
+        Metric("window_seconds", Kind.HISTOGRAM, "Length of the window a batch was encoded in.", (), WINDOWS),
+        Metric("rtfx", Kind.GAUGE, "Seconds of audio a replica finishes per second it works."),
         Metric("batch_seconds", Kind.HISTOGRAM, "Seconds one batch took.", (), SECONDS),
         Metric("gated_chunks", Kind.COUNTER, "Chunks sent round again by the quality gate.", ("reason",)),
         Metric("summaries_finished", Kind.COUNTER, "Summaries that ended, by how.", ("outcome",)),

@@ -344,6 +344,9 @@ class QueueStats:
     processing_tasks: int
     pending_audio_s: float
     oldest_queued_s: float
+    oldest_s: Mapping[Priority, float] = field(default_factory=dict)
+    """Age of the oldest queued task of each priority, in seconds; 0 where none waits."""
+    waiting_callbacks: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,8 +76,8 @@ class SplitSettings(Section):
 class AsrSettings(Section):
     """The model."""
 
-    engine: Literal["faster_whisper"] = "faster_whisper"
-    """Which implementation decodes."""
+    engine: Literal["faster_whisper", "waiting"] = "faster_whisper"
+    """Which implementation decodes. `waiting` only takes its time: for trials of a cluster without GPUs."""
     model: str | None = None
     """Name (`base`, a Hugging Face id) or folder. Empty: `base` on a CPU, `large-v3-turbo` on a GPU."""
     compute_type: str | None = None

@@ -234,6 +234,8 @@ class MicroBatcher:
         audio_s = sum(item.duration_s for item in items)
         self._cost.observe(len(items), frames, seconds)
         self._metrics.observe("batch_size", len(items))
+        self._metrics.observe("batch_fill", min(1.0, len(items) / self._settings.max_batch_size))
+        self._metrics.observe("window_seconds", frames / FRAMES_PER_SECOND)
         self._metrics.observe("batch_seconds", seconds)
         self._metrics.count("audio_seconds", audio_s)
         with self._changed:

@@ -455,6 +455,11 @@ def settle_callback(outbox_id: int, retry_at: datetime | None, delivered_at: dat
     )
 
 
+def waiting_callbacks() -> Select[int]:
+    """How many callbacks are still to be delivered."""
+    return select(func.count()).select_from(OUTBOX).where(OUTBOX.c.due_at.is_not(None))
+
+
 def withdraw_callbacks(task_id: int) -> Delete:
     """Drops what is undelivered of earlier runs: a receiver would be shown a task that is queued again."""
     return delete(OUTBOX).where(OUTBOX.c.task_id == task_id, OUTBOX.c.due_at.is_not(None))

@@ -58,12 +58,15 @@ async def stats(connection: AsyncConnection, now: datetime) -> QueueStats:
     rows: list[Any] = list(await connection.execute(queries.live_totals()))
     queued = [row for row in rows if row.status == Status.QUEUED]
     oldest = min((row.oldest for row in queued), default=now)
+    ages = {codec.PRIORITY_OF_RANK[row.priority_rank]: (now - row.oldest).total_seconds() for row in queued}
     return QueueStats(
         queued_tasks=dict.fromkeys(Priority, 0)
         | {codec.PRIORITY_OF_RANK[row.priority_rank]: row.tasks for row in queued},
         processing_tasks=sum(row.tasks for row in rows if row.status == Status.PROCESSING),
         pending_audio_s=float(sum(row.pending_audio_s for row in rows)),
         oldest_queued_s=max(0.0, (now - oldest).total_seconds()),
+        oldest_s={priority: max(0.0, ages.get(priority, 0.0)) for priority in Priority},
+        waiting_callbacks=(await connection.execute(queries.waiting_callbacks())).scalar_one(),
     )
 
 

@@ -142,6 +142,8 @@ class MemoryTaskStore:
             processing_tasks=len(processing),
             pending_audio_s=sum(max(0.0, task.audio_total_s - task.audio_done_s) for task in queued + processing),
             oldest_queued_s=max(0.0, (now - oldest).total_seconds()),
+            oldest_s={priority: _age_s(queued, priority, now) for priority in Priority},
+            waiting_callbacks=sum(callback.due_at is not None for callback in self._outbox.values()),
         )
 
     async def cancel(self, task_id: int) -> Task:
@@ -529,3 +531,9 @@ def _within(created_at: datetime, query: TaskQuery) -> bool:
 
 def _ordered(by_number: dict[int, T], first: int = 0) -> tuple[T, ...]:
     return tuple(by_number[number] for number in sorted(by_number) if number >= first)
+
+
+def _age_s(tasks: Sequence[Task], priority: Priority, now: datetime) -> float:
+    """Age of the oldest of these tasks that has the priority; 0 where none has."""
+    oldest = min((task.created_at for task in tasks if task.priority is priority), default=now)
+    return max(0.0, (now - oldest).total_seconds())

@@ -218,6 +218,17 @@ async def test_stats_count_what_waits_and_runs(store: TaskStore, clock: ManualCl
     assert (empty.processing_tasks, empty.pending_audio_s, empty.oldest_queued_s) == (0, 0.0, 0.0)
     assert stats.queued_tasks == {Priority.HIGH: 0, Priority.NORMAL: 1, Priority.LOW: 1}
     assert (stats.processing_tasks, stats.pending_audio_s, stats.oldest_queued_s) == (1, 10.0, 2.5)
+    assert stats.oldest_s == {Priority.HIGH: 0.0, Priority.NORMAL: 0.0, Priority.LOW: 2.5}
+
+
+async def test_stats_count_the_callbacks_still_to_be_delivered(store: TaskStore) -> None:
+    for number in range(2):
+        _task, lease = await claimed(store, prefix=f"t{number}", callback_url="https://example.org/hook")
+        await store.complete(lease, TRANSCRIPT)
+    [message] = await store.due_callbacks("me", timedelta(seconds=30), 1)
+    await store.record_delivery(message, DeliveryAttempt(True, 200, "ok", None))
+
+    assert (await store.stats()).waiting_callbacks == 1
 
 
 # --- idempotency ------------------------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ WALKED = {
     "change_summary": queries.change_summary(SummaryTurn(1, 1, "me", 1, SummaryOptions()), {"summary_owner": None}),
     "due_callbacks": queries.due_callbacks(NOW, 5),
     "note_callback": queries.note_callback(1, 1, {"callback_status_code": 200}),
+    "waiting_callbacks": queries.waiting_callbacks(),
     "withdraw_callbacks": queries.withdraw_callbacks(1),
     "chunks": queries.chunks(1),
     "results": queries.results(1, 5),

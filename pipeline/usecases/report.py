@@ -1,0 +1,41 @@
+"""What waits, shown as metrics: the queue by priority, the audio in it, and the callbacks that are due."""
+
+from __future__ import annotations
+
+import logging
+
+from pipeline.errors import DatabaseUnavailable
+from pipeline.ports import Clock, Metrics, TaskStore
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_S = 5.0
+"""How often the queue is looked at."""
+
+
+class QueueReporter:
+    """Sets the gauges that tell how much waits. All Dispatchers of one database show the same."""
+
+    def __init__(self, store: TaskStore, clock: Clock, metrics: Metrics) -> None:
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        """Reports at intervals until cancelled."""
+        while True:
+            try:
+                await self.report()
+            except DatabaseUnavailable as error:
+                logger.warning("the queue can't be shown: %s", error)
+            await self._clock.sleep(INTERVAL_S)
+
+    async def report(self) -> None:
+        """Sets each gauge once. Raises ``DatabaseUnavailable``."""
+        stats = await self._store.stats()
+        for priority, count in stats.queued_tasks.items():
+            self._metrics.gauge("queued_tasks", count, priority=priority)
+            self._metrics.gauge("oldest_task_seconds", stats.oldest_s[priority], priority=priority)
+        self._metrics.gauge("processing_tasks", stats.processing_tasks)
+        self._metrics.gauge("pending_audio_seconds", stats.pending_audio_s)
+        self._metrics.gauge("waiting_callbacks", stats.waiting_callbacks)

@@ -1,0 +1,194 @@
+"""A cluster of three nodes with two logical GPUs each, on this machine: what it does when work, nodes and code change.
+
+Trials: `scale`, 0 → 6 → 0 with the queue; `kill`, a node dies in mid-work and comes back; `deploy`, a new config under
+load; `speedup`, one mixed load on 1, 2, 4 and 8 replicas. The engine waits instead of decoding. Needs MariaDB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import shutil
+import tempfile
+import threading
+import time
+import wave
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.domain.audio import SAMPLE_RATE
+from tests.benchmarks.tables import report
+from tests.local_cluster import Application, LocalCluster, eventually, local_cluster, serve_config
+
+SCALING = {"min_replicas": 0, "initial_replicas": 1, "max_replicas": 6, "upscale_delay_s": 1, "downscale_delay_s": 5}
+TO_ZERO = {"downscale_to_zero_delay_s": 5}
+POLICY = {"target_wait_s": 20, "expected_rtfx": 10}
+
+
+def main() -> None:
+    trials: dict[str, Callable[[], None]] = {"scale": scale, "kill": kill, "deploy": deploy, "speedup": speedup}
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("trials", nargs="*", default=list(trials), choices=list(trials), help="which, in order")
+    for name in arguments.parse_args().trials:
+        trials[name]()
+
+
+@contextmanager
+def cluster(model: str = "waiting-10x") -> Iterator[LocalCluster]:
+    """A head without GPUs and nothing else yet; its folder is removed afterwards."""
+    home = Path(tempfile.mkdtemp(prefix="mc-", dir="/tmp"))  # Ray's sockets need a short path
+    try:
+        with local_cluster(home, model=model) as running:
+            yield running
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def noise(seconds: float, seed: int = 0) -> bytes:
+    """A WAV file; transcribed with `vad_filter=false`, all of it is decoded."""
+    samples = np.random.default_rng(seed).normal(0, 2000, round(seconds * SAMPLE_RATE)).astype("<i2")
+    target = io.BytesIO()
+    with wave.open(target, "wb") as file:
+        file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+        file.writeframes(samples.tobytes())
+    return target.getvalue()
+
+
+def load(application: Application, lengths_s: list[float]) -> None:
+    """Queues one recording of each length."""
+    for number, seconds in enumerate(lengths_s):
+        application.create(noise(seconds, number), vad_filter="false", language="en")
+
+
+def ready(running: LocalCluster) -> None:
+    eventually(lambda: running.application.ready().status_code == 200, "a ready service")
+
+
+def scale() -> None:
+    """0 → 6 → 0 with the queue, and one replica a GPU across the nodes."""
+    with cluster() as running:
+        application = running.application
+        for _ in range(3):
+            running.add_gpu_node()
+        application.deploy(serve_config(running.http_port, SCALING | TO_ZERO, POLICY))
+        ready(running)
+        eventually(lambda: not application.replicas(), "a fleet at zero")
+        started = time.monotonic()
+        load(application, [300.0] * 8)
+        waited = eventually(lambda: len(application.replicas()) >= 1 and time.monotonic() - started, "a first replica")
+        full = eventually(lambda: len(application.replicas()) == 6 and time.monotonic() - started, "six replicas")
+        per_node = sorted(application.per_node().values())
+        done = eventually(lambda: application.finished() and time.monotonic() - started, "all completed")
+        zero = eventually(lambda: not application.replicas() and time.monotonic() - started, "a fleet at zero again")
+    rows = [
+        ["first replica runs", f"{waited:.1f} s"],
+        ["six replicas run", f"{full:.1f} s, {per_node} a node"],
+        ["all 8 tasks (2400 s of audio) completed", f"{done:.1f} s"],
+        ["no replica left", f"{zero:.1f} s"],
+    ]
+    report("0 → 6 → 0, from the first upload on", ["", "after"], rows)
+
+
+def kill() -> None:
+    """A node dies in mid-work and another one comes."""
+    with cluster() as running:
+        application = running.application
+        nodes = [running.add_gpu_node() for _ in range(3)]
+        fixed = {"min_replicas": 6, "initial_replicas": 6, "max_replicas": 6}
+        application.deploy(serve_config(running.http_port, fixed, POLICY))
+        ready(running)
+        eventually(lambda: len(application.replicas()) == 6, "six replicas")
+        load(application, [300.0] * 10)
+        eventually(lambda: application.states()["completed"] >= 1, "a first task completed")
+        struck = time.monotonic()
+        running.kill_node(nodes[1])
+        left = eventually(lambda: len(application.replicas()) == 4 and time.monotonic() - struck, "four replicas")
+        running.add_gpu_node()
+        back = eventually(lambda: len(application.replicas()) == 6 and time.monotonic() - struck, "six replicas again")
+        done = eventually(lambda: application.finished() and time.monotonic() - struck, "all completed", 300.0)
+        states = application.states()
+    rows = [
+        ["Serve sees four replicas", f"{left:.1f} s"],
+        ["six run again, on a node added then", f"{back:.1f} s"],
+        [f"all tasks: {dict(states)}", f"{done:.1f} s"],
+    ]
+    report("A node of two killed in mid-work, from the kill on", ["", "after"], rows)
+
+
+def deploy() -> None:
+    """`serve deploy` of changed args (a restart of everything) and of a changed user_config, under load."""
+    with cluster() as running:
+        application = running.application
+        for _ in range(2):
+            running.add_gpu_node()
+        fixed = {"min_replicas": 3, "initial_replicas": 3, "max_replicas": 3}
+        config = serve_config(running.http_port, fixed, POLICY)
+        application.deploy(config)
+        ready(running)
+        stop, sent = threading.Event(), threading.Thread(target=_keep_sending, args=(application,))
+        sent.stop = stop  # type: ignore[attr-defined]
+        sent.start()
+        try:
+            eventually(lambda: application.states()["completed"] >= 2, "tasks completed")
+            rows = [_deployed(application, config, "user_config"), _deployed(application, config, "args")]
+        finally:
+            stop.set()
+            sent.join()
+        eventually(application.finished, "all completed", 300.0)
+        rows.append(["tasks", str(dict(application.states()))])
+    report("`serve deploy` under load", ["what", "result"], rows)
+
+
+def _keep_sending(application: Application) -> None:
+    me = threading.current_thread()
+    while not me.stop.is_set():  # type: ignore[attr-defined]
+        application.create(noise(30.0), vad_filter="false", language="en")
+        me.stop.wait(1.0)  # type: ignore[attr-defined]
+
+
+def _deployed(application: Application, config: dict[str, object], what: str) -> list[str]:
+    [app] = config["applications"]  # type: ignore[misc]
+    before = {replica["replica_id"] for replica in application.replicas()}
+    if what == "args":
+        app["args"]["gpu_fraction"] = 0.5
+    else:
+        next(d for d in app["deployments"] if d["name"] == "WhisperReplica")["user_config"]["max_batch_s"] = 3.0
+    started = time.monotonic()
+    application.deploy(config)
+    eventually(lambda: application.status()["status"] == "RUNNING", "a running application")
+    after = {replica["replica_id"] for replica in application.replicas()}
+    kept = len(before & after)
+    return [f"{what} changed", f"RUNNING after {time.monotonic() - started:.1f} s, {kept} of {len(before)} replicas kept"]
+
+
+def speedup() -> None:
+    """One mixed load, on more and more replicas."""
+    rng = np.random.default_rng(7)
+    lengths = [*rng.uniform(3, 15, 60), *rng.uniform(30, 120, 12), 600.0]
+    seconds: dict[int, float] = {}
+    for replicas in (1, 2, 4, 8):
+        with cluster("waiting-5x") as running:
+            application = running.application
+            running.add_gpu_node(8)
+            fixed = {"min_replicas": replicas, "initial_replicas": replicas, "max_replicas": replicas}
+            application.deploy(serve_config(running.http_port, fixed, POLICY))
+            ready(running)
+            eventually(lambda n=replicas: len(application.replicas()) == n, "all replicas")  # type: ignore[misc]
+            started = time.monotonic()
+            load(application, [float(length) for length in lengths])
+            eventually(application.finished, "all completed", 600.0)
+            seconds[replicas] = time.monotonic() - started
+    audio_s = sum(lengths)
+    rows = [
+        [str(n), f"{took:.1f} s", f"{audio_s / took:.1f}", f"{seconds[1] / took:.2f}", f"{seconds[1] / took / n:.2f}"]
+        for n, took in seconds.items()
+    ]
+    title = f"{len(lengths)} recordings, {audio_s:.0f} s in all, replicas at 5× real time"
+    report(title, ["replicas", "wall clock", "RTFx", "speed-up", "of n"], rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""A Ray cluster of several nodes on this machine, with logical GPUs and the application on it.
+
+Nodes are raylets with resources they only claim to have; the engine is the one that waits instead of decoding.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from tests.benchmarks.startup import ROOT, free_port
+from tests.mariadb import MariaDbServer
+
+Record = dict[str, Any]
+
+PATIENCE_S = 120.0
+"""How long anything may take: a bound for a busy machine, not what is expected."""
+
+
+def eventually(holds: Callable[[], Any], what: str, within_s: float = PATIENCE_S) -> Any:
+    """The first value that is true."""
+    deadline = time.monotonic() + within_s
+    while not (value := holds()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"never within {within_s:.0f} s: {what}")
+        time.sleep(0.2)
+    return value
+
+
+def serve_config(port: int, scaling: Mapping[str, Any], policy: Mapping[str, Any], **args: Any) -> dict[str, Any]:
+    """``configs/serve.gpu.yaml`` for one machine: its own port, one proxy, few CPUs, other numbers for the scaling."""
+    config: dict[str, Any] = yaml.safe_load((ROOT / "configs" / "serve.gpu.yaml").read_text())
+    config["proxy_location"] = "HeadOnly"  # the nodes share one address
+    config["http_options"] = {"host": "127.0.0.1", "port": port}
+    [application] = config["applications"]
+    application["args"] |= args
+    for deployment in application["deployments"]:
+        if deployment["name"] == "WhisperReplica":
+            deployment["autoscaling_config"] |= scaling
+            deployment["autoscaling_config"]["policy"]["policy_kwargs"] |= policy
+        elif "autoscaling_config" in deployment:
+            deployment["autoscaling_config"] |= {"min_replicas": 1, "max_replicas": 1}
+            deployment["ray_actor_options"] = {"num_cpus": 0.1}
+    return config
+
+
+@dataclass
+class Application:
+    """A client of the application, and of Serve's REST interface beneath it."""
+
+    client: httpx.Client
+    dashboard: str
+    environment: Mapping[str, str]
+    home: Path
+    created: list[int] = field(default_factory=list)
+
+    def deploy(self, config: Mapping[str, Any]) -> None:
+        """``serve deploy``, with its check beforehand."""
+        file = self.home / f"{uuid.uuid4().hex}.yaml"
+        file.write_text(yaml.safe_dump(dict(config)))
+        for command in (["deployments.config_check", str(file)], ["ray.serve.scripts", "deploy", str(file)]):
+            address = ["-a", self.dashboard] if "deploy" in command else []
+            done = subprocess.run(
+                [sys.executable, "-m", *command, *address], cwd=ROOT, env=self.environment, capture_output=True, text=True
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+
+    def status(self) -> Record:
+        """Serve's own view: states of the application and of its deployments."""
+        answer = httpx.get(f"{self.dashboard}/api/serve/applications/", timeout=10.0, trust_env=False)
+        applications = answer.json()["applications"]
+        found: Record = applications.get("murmuration", {})
+        return found
+
+    def replicas(self, deployment: str = "WhisperReplica", state: str = "RUNNING") -> list[Record]:
+        """The replicas of a deployment in a state, with the node each is on."""
+        of = self.status().get("deployments", {}).get(deployment, {})
+        return [replica for replica in of.get("replicas", []) if replica["state"] == state]
+
+    def per_node(self) -> Counter[str]:
+        """How many WhisperReplicas run on which node."""
+        return Counter(replica["node_id"] for replica in self.replicas())
+
+    def ready(self) -> httpx.Response:
+        """The answer of ``health/ready``, or 503 while nobody answers."""
+        try:
+            return self.client.get("/api/health/ready")
+        except httpx.TransportError:
+            return httpx.Response(503)
+
+    def create(self, media: bytes, **options: str) -> int:
+        """Queues a recording; asks again where the service can't answer just then."""
+        headers = {"Idempotency-Key": uuid.uuid4().hex}
+        files = {"file_upload": ("audio.wav", media)}
+        answer = self._insist(
+            lambda: self.client.post("/api/whisper/tasks/create", params=options, files=files, headers=headers)
+        )
+        task_id: int = answer["id"]
+        self.created.append(task_id)
+        return task_id
+
+    def tasks(self) -> dict[int, Record]:
+        """Every record there is, by id."""
+        asked = dict.fromkeys(["status", "priority", "engine_name", "has_result", "has_error"])
+        page = self._insist(
+            lambda: self.client.post(
+                "/api/whisper/tasks/query", json={**asked, "include_result": False, "limit": 500}
+            )
+        )
+        return {record["id"]: record for record in page["tasks"]}
+
+    def states(self) -> Counter[str]:
+        """How many of the tasks created here are in which state."""
+        records = self.tasks()
+        return Counter(records[task_id]["status"] for task_id in self.created)
+
+    def finished(self) -> bool:
+        """Whether all tasks created here are completed."""
+        return self.states() == {"completed": len(self.created)}
+
+    def _insist(self, request: Callable[[], httpx.Response]) -> Any:
+        def ask() -> httpx.Response | None:
+            try:
+                answer = request()
+            except httpx.TransportError:
+                return None
+            return None if answer.is_server_error else answer
+
+        answer = eventually(ask, "an answer")
+        assert answer.status_code == httpx.codes.OK, answer.text
+        return answer.json()["data"]
+
+
+@dataclass
+class LocalCluster:
+    """A head without GPUs, and GPU nodes that come and go."""
+
+    cluster: Any
+    application: Application
+    http_port: int
+
+    def add_gpu_node(self, gpus: int = 2) -> Any:
+        """One more node with so many logical GPUs."""
+        return self.cluster.add_node(num_cpus=4, num_gpus=gpus)
+
+    def kill_node(self, node: Any) -> None:
+        """SIGKILL for a raylet and all its workers: what a power cut looks like."""
+        self.cluster.remove_node(node, allow_graceful=False)
+
+
+@contextmanager
+def local_cluster(home: Path, *, model: str = "waiting-10x", **settings: str) -> Iterator[LocalCluster]:
+    """Starts a head node and a MariaDB; the application is up to the caller.
+
+    Args:
+        home: an empty folder with a short path: Ray's sockets lie below it.
+        model: of the waiting engine.
+        settings: more variables of the environment.
+    """
+    (home / "db").mkdir()
+    with MariaDbServer(home / "db") as database, _environment(home, database, model, settings) as environment:
+        import ray
+        from ray.cluster_utils import Cluster
+
+        http_port, dashboard_port = free_port(), free_port()
+        head = {
+            "num_cpus": 4,
+            "num_gpus": 0,
+            "include_dashboard": True,
+            "dashboard_port": dashboard_port,
+            "dashboard_agent_listen_port": free_port(),
+            "gcs_server_port": free_port(),
+            "temp_dir": str(home / "ray"),
+        }
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        try:
+            ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
+            with httpx.Client(base_url=f"http://127.0.0.1:{http_port}", timeout=60.0, trust_env=False) as client:
+                application = Application(client, f"http://127.0.0.1:{dashboard_port}", environment, home)
+                yield LocalCluster(cluster, application, http_port)
+        finally:
+            ray.shutdown()
+            cluster.shutdown()
+
+
+@contextmanager
+def _environment(
+    home: Path, database: MariaDbServer, model: str, settings: Mapping[str, str]
+) -> Iterator[dict[str, str]]:
+    """The variables every process of the cluster inherits; taken back afterwards."""
+    inherited = {
+        "MURMURATION_DATABASE__URL": database.create_database("murmuration"),
+        "MURMURATION_MEDIA__URL": (home / "media").as_uri(),
+        "MURMURATION_ASR__ENGINE": "waiting",
+        "MURMURATION_ASR__MODEL": model,
+        "MURMURATION_LOGGING__FORMAT": "text",
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_TMPDIR": str(home / "ray"),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        **settings,
+    }
+    before = {name: os.environ.get(name) for name in inherited}
+    os.environ.update(inherited)
+    try:
+        yield dict(os.environ)
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable
+
+from deployments.queue_watch import QueueWatch
+from pipeline.domain.task import NewTask
+from pipeline.errors import DatabaseUnavailable
+from pipeline.testing.clock import ManualClock
+from pipeline.testing.store import MemoryTaskStore
+
+PERIOD_S = 0.001
+
+
+class WatchedStore(MemoryTaskStore):
+    """Tells when it was asked and closed, and can be made to fail once."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        super().__init__(ManualClock(), idempotency_ttl_s=60.0, ageing_s=60.0, max_attempts=3)
+        self.fails = fails
+        self.asked, self.closed = threading.Semaphore(0), threading.Event()
+
+    async def stats(self):  # type: ignore[no-untyped-def]
+        self.asked.release()
+        if self.fails:
+            self.fails = False
+            raise DatabaseUnavailable("The database does not answer.")
+        return await super().stats()
+
+    async def close(self) -> None:
+        self.closed.set()
+
+
+def until_asked_twice(store: WatchedStore) -> None:
+    """After the second question the answer to the first is there."""
+    for _ in range(2):
+        assert store.asked.acquire(timeout=10)
+
+
+def opening(store: WatchedStore) -> Callable[[], WatchedStore]:
+    return lambda: store
+
+
+async def test_the_latest_totals_are_there_without_waiting() -> None:
+    store = WatchedStore()
+    await store.create(NewTask(media_prefix="a"))
+    watch = QueueWatch(opening(store), PERIOD_S)
+    until_asked_twice(store)
+    stats = watch.latest()
+    assert stats is not None
+    assert sum(stats.queued_tasks.values()) == 1
+
+
+def test_before_the_first_answer_nothing_is_known() -> None:
+    held = threading.Event()
+
+    def open_store() -> WatchedStore:
+        held.wait(10)
+        return WatchedStore()
+
+    watch = QueueWatch(open_store, PERIOD_S)
+    assert watch.latest() is None
+    held.set()
+
+
+def test_a_database_that_comes_back_is_asked_again() -> None:
+    broken, mended = WatchedStore(fails=True), WatchedStore()
+    stores = iter([broken, mended])
+    watch = QueueWatch(lambda: next(stores), PERIOD_S)
+    until_asked_twice(mended)
+    assert watch.latest() is not None
+    assert broken.closed.is_set()
+
+
+def test_the_thread_ends_with_its_watch() -> None:
+    store = WatchedStore()
+    watch = QueueWatch(opening(store), PERIOD_S)
+    until_asked_twice(store)
+    del watch
+    gc.collect()
+    assert store.closed.wait(10)

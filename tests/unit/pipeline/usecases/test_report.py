@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import asyncio
+
+from pipeline.domain.task import NewTask, Priority
+from pipeline.testing.clock import ManualClock
+from pipeline.testing.metrics import RecordingMetrics
+from pipeline.testing.store import MemoryTaskStore
+from pipeline.usecases.report import INTERVAL_S, QueueReporter
+
+
+async def test_the_queue_is_shown_by_priority() -> None:
+    clock, metrics = ManualClock(), RecordingMetrics()
+    store = MemoryTaskStore(clock, idempotency_ttl_s=60.0, ageing_s=60.0, max_attempts=3)
+    await store.create(NewTask(media_prefix="a", priority=Priority.LOW))
+    clock.advance(2.5)
+    await store.create(NewTask(media_prefix="b", priority=Priority.HIGH))
+
+    await QueueReporter(store, clock, metrics).report()
+
+    assert [metrics.values("queued_tasks", priority=priority) for priority in Priority] == [[1], [0], [1]]
+    assert [metrics.values("oldest_task_seconds", priority=priority) for priority in Priority] == [[0.0], [0.0], [2.5]]
+    assert metrics.values("processing_tasks") == [0]
+    assert metrics.values("pending_audio_seconds") == [0.0]
+    assert metrics.values("waiting_callbacks") == [0]
+
+
+async def test_while_the_database_is_away_it_waits_and_then_goes_on() -> None:
+    clock, metrics = ManualClock(), RecordingMetrics()
+    store = MemoryTaskStore(clock, idempotency_ttl_s=60.0, ageing_s=60.0, max_attempts=3)
+    store.available = False
+    reporting = asyncio.create_task(QueueReporter(store, clock, metrics).run())
+    await settle()
+    assert metrics.values("processing_tasks") == []
+
+    store.available = True
+    clock.advance(INTERVAL_S)
+    await settle()
+
+    assert metrics.values("processing_tasks") == [0]
+    reporting.cancel()
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
