@@ -13,9 +13,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from ray.serve import Application
 
-from deployments.cluster import gpu_nodes_may_come, gpus
+from deployments.cluster import alive_nodes, gpu_nodes_may_come, gpus
 from deployments.dispatcher import Dispatcher
 from deployments.ingress import Ingress
+from deployments.shared import check_cluster
 from deployments.splitter import Splitter
 from deployments.summarizer import Summarizer
 from deployments.whisper import WhisperReplica
@@ -24,8 +25,10 @@ from pipeline.errors import ConfigurationError
 from pipeline.settings import load_settings
 
 CPU_SHARE = 1.0
-"""Logical CPUs of a WhisperReplica without a GPU; with one, decoding needs the host for little."""
-GPU_HOST_SHARE = 0.5
+"""Logical CPUs of a WhisperReplica without a GPU."""
+GPU_HOST_SHARE = 0.0
+"""And of one with a GPU: none, so that nodes which offer Ray no CPUs get these replicas and no others. A node that also
+held a Splitter could not go when its audio is decoded."""
 
 SCALING_POLICY = "deployments.autoscaling:QueuedAudioPolicy"
 
@@ -51,9 +54,11 @@ def build(args: BuildArgs) -> Application:
     """
     settings = load_settings(settings_file(args.config))
     device = _device(args)
-    whisper = WhisperReplica.options(**_placement(device, args)).bind(settings, device)
+    may_have_several_nodes = args.device == "cuda" or len(alive_nodes()) > 1
+    mark = check_cluster(settings) if may_have_several_nodes else None
+    whisper = WhisperReplica.options(**_placement(device, args)).bind(settings, device, mark)
     summarizer = Summarizer.bind(settings)
-    dispatcher = Dispatcher.bind(settings, Splitter.bind(settings), whisper, summarizer, device)
+    dispatcher = Dispatcher.bind(settings, Splitter.bind(settings, mark), whisper, summarizer, device)
     return Ingress.bind(settings, dispatcher, summarizer)
 
 

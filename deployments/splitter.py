@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator
 
 from ray import serve
 
-from deployments.wiring import QUIET, splitter
+from deployments.shared import check_store
+from deployments.wiring import QUIET, media_store, splitter
 from pipeline.observability import configure_logging
 from pipeline.ports import SplitDone, SplitPart, SplitRequest
 from pipeline.settings import Settings
@@ -19,8 +20,10 @@ NICENESS = 5
 class SplitterReplica:
     """One process that decodes and cuts recordings."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, store_mark: str | None = None) -> None:
+        """Prepares to cut; ``store_mark`` is what the media store must hold, see ``deployments.shared``."""
         configure_logging(settings.logging)
+        check_store(media_store(settings), store_mark)
         os.nice(NICENESS)
         self._splitter = splitter(settings)
 

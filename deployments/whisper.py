@@ -9,6 +9,7 @@ from ray import serve
 
 from deployments.autoscaling import RTFX
 from deployments.metrics import ServeMetrics
+from deployments.shared import check_store
 from deployments.wiring import QUIET, engine, media_store
 from pipeline.asr.batch import MicroBatcher
 from pipeline.asr.transcriber import LocalTranscriber
@@ -23,21 +24,25 @@ from pipeline.settings import BatchSettings, Settings
 class WhisperModelReplica:
     """One loaded model behind a micro-batcher. The model lives as long as the replica: a CUDA fault ends both."""
 
-    def __init__(self, settings: Settings, device: str) -> None:
+    def __init__(self, settings: Settings, device: str, store_mark: str | None = None) -> None:
         """Loads the model and decodes with it: a replica that exists works.
 
         Args:
             settings: which model, and how.
             device: ``cpu`` or ``cuda``; a GPU that turns out not to be there is replaced by the CPU, with a warning.
+            store_mark: what the media store must hold, see ``deployments.shared``.
 
         Raises:
+            ConfigurationError: this node sees another media store than the rest of the cluster.
             ModelUnavailable: the model can't be had; the message lists what can.
         """
         configure_logging(settings.logging)
+        media = media_store(settings)
+        check_store(media, store_mark)
         self._metrics = ServeMetrics()
         loaded = engine(settings, device)
         self._batcher = MicroBatcher(loaded, BatchSettings(), metrics=self._metrics).start()
-        self._transcriber = LocalTranscriber(media_store(settings), loaded, self._batcher)
+        self._transcriber = LocalTranscriber(media, loaded, self._batcher)
         self._transcriber.warm_up()
         self._speed = Speed()
         self._busy_s = self._batcher.stats().busy_s

@@ -61,7 +61,10 @@ class MediaStore(Protocol):
         ...
 
     async def prefixes(self) -> Mapping[str, datetime]:
-        """The task folders that exist, with the time each was last changed; for sweeping orphans."""
+        """The task folders that exist, with the time each was last changed; for sweeping orphans.
+
+        Folders whose name begins with a dot are not a task's, and not among them.
+        """
         ...
 
 

@@ -67,13 +67,17 @@ class Application:
     created: list[int] = field(default_factory=list)
 
     def deploy(self, config: Mapping[str, Any]) -> None:
-        """``serve deploy``, with its check beforehand."""
+        """``serve deploy``."""
         file = self.home / f"{uuid.uuid4().hex}.yaml"
         file.write_text(yaml.safe_dump(dict(config)))
         for command in (["deployments.config_check", str(file)], ["ray.serve.scripts", "deploy", str(file)]):
             address = ["-a", self.dashboard] if "deploy" in command else []
             done = subprocess.run(
-                [sys.executable, "-m", *command, *address], cwd=ROOT, env=self.environment, capture_output=True, text=True
+                [sys.executable, "-m", *command, *address],
+                cwd=ROOT,
+                env=self.environment,
+                capture_output=True,
+                text=True,
             )
             assert done.returncode == 0, done.stdout + done.stderr
 
@@ -115,9 +119,7 @@ class Application:
         """Every record there is, by id."""
         asked = dict.fromkeys(["status", "priority", "engine_name", "has_result", "has_error"])
         page = self._insist(
-            lambda: self.client.post(
-                "/api/whisper/tasks/query", json={**asked, "include_result": False, "limit": 500}
-            )
+            lambda: self.client.post("/api/whisper/tasks/query", json={**asked, "include_result": False, "limit": 500})
         )
         return {record["id"]: record for record in page["tasks"]}
 
@@ -182,7 +184,6 @@ def local_cluster(home: Path, *, model: str = "waiting-10x", **settings: str) ->
             "dashboard_port": dashboard_port,
             "dashboard_agent_listen_port": free_port(),
             "gcs_server_port": free_port(),
-            "temp_dir": str(home / "ray"),
         }
         cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
@@ -207,7 +208,7 @@ def _environment(
         "MURMURATION_ASR__MODEL": model,
         "MURMURATION_LOGGING__FORMAT": "text",
         "RAY_AUTH_MODE": "disabled",
-        "RAY_TMPDIR": str(home / "ray"),
+        "RAY_TMPDIR": str(home),
         "RAY_USAGE_STATS_ENABLED": "0",
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         **settings,

@@ -18,6 +18,13 @@ from pipeline.media.blocking import in_thread
 WRITE_BLOCK_BYTES = 1024 * 1024
 """What is handed to a worker thread at a time: a thread per network packet would cost more than the write."""
 
+MARK_KEY = ".cluster/mark"
+"""Where the nodes of a cluster look whether they see the same store; folders with a leading dot are no task's."""
+
+BUCKET_BLOCK_BYTES = 8 * 1024 * 1024
+"""Part of an upload to a bucket, and what a decoder reads ahead: fsspec's own 50 MiB would be held by each upload. With
+at most 10,000 parts an object, 80 GiB is the largest."""
+
 PARTIAL_SUFFIX = ".partial"
 """Of a file in a folder that is still being written; it has no key."""
 
@@ -42,7 +49,8 @@ class FsspecMediaStore:
 
     def __init__(self, url: str) -> None:
         try:
-            self._fs, root = fsspec.core.url_to_fs(url)
+            # No cached listings: other nodes write to the store as well.
+            self._fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         except (ValueError, ImportError) as error:
             raise ConfigurationError("media.url is of a kind that can't be opened with what is installed.") from error
         self._root = root.rstrip("/")
@@ -73,7 +81,7 @@ class FsspecMediaStore:
 
     def open(self, key: str) -> BinaryIO:
         """A seekable file object, to be used off the event loop. ``FileNotFoundError`` for an absent key."""
-        return cast("BinaryIO", self._fs.open(self._path(key), "rb"))
+        return cast("BinaryIO", self._fs.open(self._path(key), "rb", block_size=BUCKET_BLOCK_BYTES))
 
     async def delete_prefix(self, prefix: str) -> None:
         """Removes every key under a folder. Absent is fine."""
@@ -97,7 +105,7 @@ class FsspecMediaStore:
         latest: dict[str, datetime] = {}
         for path, info in entries.items():
             inside = path[len(self._root) :].strip("/")
-            if inside:
+            if inside and not inside.startswith("."):
                 prefix, changed = inside.split("/")[0], _changed_at(info)
                 latest[prefix] = max(changed, latest.get(prefix, changed))
         return latest
@@ -123,7 +131,7 @@ class _Upload:
                 self._fs.makedirs(posixpath.dirname(self._path), exist_ok=True)
                 self._file = self._fs.open(self._partial, "wb")
             else:
-                self._file = self._fs.open(self._path, "wb", autocommit=False)
+                self._file = self._fs.open(self._path, "wb", block_size=BUCKET_BLOCK_BYTES, autocommit=False)
 
     def write(self, block: bytes) -> None:
         with _full_storage_named():

@@ -63,7 +63,8 @@ class MemoryMediaStore:
         latest: dict[str, datetime] = {}
         for key, changed in self._changed.items():
             prefix = key.split("/")[0]
-            latest[prefix] = max(changed, latest.get(prefix, changed))
+            if not prefix.startswith("."):
+                latest[prefix] = max(changed, latest.get(prefix, changed))
         return latest
 
     def _content(self, key: str) -> bytes:

@@ -161,26 +161,17 @@ def _deployed(application: Application, config: dict[str, object], what: str) ->
     eventually(lambda: application.status()["status"] == "RUNNING", "a running application")
     after = {replica["replica_id"] for replica in application.replicas()}
     kept = len(before & after)
-    return [f"{what} changed", f"RUNNING after {time.monotonic() - started:.1f} s, {kept} of {len(before)} replicas kept"]
+    return [
+        f"{what} changed",
+        f"RUNNING after {time.monotonic() - started:.1f} s, {kept} of {len(before)} replicas kept",
+    ]
 
 
 def speedup() -> None:
     """One mixed load, on more and more replicas."""
     rng = np.random.default_rng(7)
     lengths = [*rng.uniform(3, 15, 60), *rng.uniform(30, 120, 12), 600.0]
-    seconds: dict[int, float] = {}
-    for replicas in (1, 2, 4, 8):
-        with cluster("waiting-5x") as running:
-            application = running.application
-            running.add_gpu_node(8)
-            fixed = {"min_replicas": replicas, "initial_replicas": replicas, "max_replicas": replicas}
-            application.deploy(serve_config(running.http_port, fixed, POLICY))
-            ready(running)
-            eventually(lambda n=replicas: len(application.replicas()) == n, "all replicas")  # type: ignore[misc]
-            started = time.monotonic()
-            load(application, [float(length) for length in lengths])
-            eventually(application.finished, "all completed", 600.0)
-            seconds[replicas] = time.monotonic() - started
+    seconds = {replicas: _seconds_on(replicas, [float(length) for length in lengths]) for replicas in (1, 2, 4, 8)}
     audio_s = sum(lengths)
     rows = [
         [str(n), f"{took:.1f} s", f"{audio_s / took:.1f}", f"{seconds[1] / took:.2f}", f"{seconds[1] / took / n:.2f}"]
@@ -188,6 +179,20 @@ def speedup() -> None:
     ]
     title = f"{len(lengths)} recordings, {audio_s:.0f} s in all, replicas at 5× real time"
     report(title, ["replicas", "wall clock", "RTFx", "speed-up", "of n"], rows)
+
+
+def _seconds_on(replicas: int, lengths_s: list[float]) -> float:
+    with cluster("waiting-5x") as running:
+        application = running.application
+        running.add_gpu_node(8)
+        fixed = {"min_replicas": replicas, "initial_replicas": replicas, "max_replicas": replicas}
+        application.deploy(serve_config(running.http_port, fixed, POLICY))
+        ready(running)
+        eventually(lambda: len(application.replicas()) == replicas, "all replicas")
+        started = time.monotonic()
+        load(application, lengths_s)
+        eventually(application.finished, "all completed", 600.0)
+        return time.monotonic() - started
 
 
 if __name__ == "__main__":

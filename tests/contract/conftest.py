@@ -15,6 +15,7 @@ from pipeline.store.store import SqlTaskStore
 from pipeline.testing.clock import ManualClock
 from pipeline.testing.store import MemoryTaskStore
 from tests.mariadb import MariaDbServer
+from tests.s3 import S3Server
 
 AGEING_S = 600.0
 IDEMPOTENCY_TTL_S = 3600.0
@@ -49,6 +50,15 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDbServer]
         pytest.skip(str(error))
     with server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of an empty bucket, on a private S3 server."""
+    with S3Server(tmp_path_factory.mktemp("s3")) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield server.create_bucket("media")
 
 
 @pytest.fixture(scope="session")

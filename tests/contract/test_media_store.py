@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -14,11 +15,12 @@ from pipeline.testing.media import MemoryMediaStore
 from tests.recordings import stream
 
 
-@pytest.fixture(params=["memory", "folder"])
+@pytest.fixture(params=["memory", "folder", "bucket"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> MediaStore:
     makers: dict[str, Callable[[], MediaStore]] = {
         "memory": MemoryMediaStore,
         "folder": lambda: FsspecMediaStore((tmp_path / "media folder").as_uri()),
+        "bucket": lambda: FsspecMediaStore(f"{request.getfixturevalue('bucket')}/{uuid4().hex}"),
     }
     return makers[request.param]()
 
@@ -126,6 +128,12 @@ async def test_prefixes_are_the_task_folders_with_the_time_of_their_last_change(
     prefixes = await store.prefixes()
     assert set(prefixes) == {"t1", "t2"}
     assert all(earliest < changed < datetime.now(UTC) + timedelta(seconds=5) for changed in prefixes.values())
+
+
+async def test_a_folder_with_a_leading_dot_is_no_tasks(store):
+    await store.write(".cluster/mark", stream(b"x"))
+    assert await store.prefixes() == {}
+    assert await store.read(".cluster/mark") == b"x"
 
 
 @pytest.mark.parametrize("key", ["", "/etc/passwd", "../x", "a/../../x", "a//b", "a/.", "a\\..\\b", "a/b\0"])

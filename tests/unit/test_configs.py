@@ -13,8 +13,8 @@ from deployments.config_check import unknown_keys
 from pipeline.settings import BatchSettings, load_settings
 
 ROOT = Path(__file__).parents[2]
-SETTINGS_FILES = sorted((ROOT / "configs").glob("*.yaml"))
-SERVE_FILES = sorted(ROOT.glob("serve_config*.yaml"))
+SERVE_FILES = [ROOT / "serve_config.yaml", *sorted((ROOT / "configs").glob("serve.*.yaml"))]
+SETTINGS_FILES = sorted(set((ROOT / "configs").glob("*.yaml")) - set(SERVE_FILES))
 
 
 def read(path: Path) -> dict[str, Any]:

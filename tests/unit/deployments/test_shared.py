@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ray.exceptions import RayError
+
+from deployments.shared import OTHER_DATABASE, OTHER_STORE, _look, _mark_store, _problems, check_cluster, check_store
+from deployments.wiring import media_store
+from pipeline.errors import ConfigurationError
+from pipeline.settings import MediaSettings, Settings
+from pipeline.testing.media import MemoryMediaStore
+
+
+def settings(folder: Path) -> Settings:
+    return Settings(data_dir=folder, media=MediaSettings(url=folder.as_uri()))
+
+
+async def test_a_store_keeps_its_mark() -> None:
+    media = MemoryMediaStore()
+    mark = await _mark_store(media)
+    assert await _mark_store(media) == mark
+    check_store(media, mark)
+
+
+async def test_a_node_with_another_folder_is_refused() -> None:
+    mark = await _mark_store(MemoryMediaStore())
+    other = MemoryMediaStore()
+    await _mark_store(other)
+    for media in (other, MemoryMediaStore()):
+        with pytest.raises(ConfigurationError, match="does not see the media store"):
+            check_store(media, mark)
+
+
+def test_without_a_mark_nothing_is_asked() -> None:
+    check_store(MemoryMediaStore(), None)
+
+
+def test_a_node_says_what_it_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.shared.alive_nodes", lambda: [{}])
+    here, elsewhere = settings(tmp_path / "here"), settings(tmp_path / "elsewhere")
+    mark = check_cluster(here)
+    assert check_cluster(here) == mark
+    assert _look(here, mark, None) == (True, True)
+    assert _look(elsewhere, mark, None) == (False, True)
+    check_store(media_store(here), mark)
+
+
+def test_a_store_that_can_not_be_written_is_refused_without_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.shared.alive_nodes", lambda: [{}])
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ConfigurationError) as refused:
+        check_cluster(settings(tmp_path / "file" / "media"))
+    assert str(tmp_path) not in str(refused.value)
+
+
+def test_each_node_that_does_not_see_is_named() -> None:
+    assert _problems("gpu-1", (True, True)) == []
+    assert _problems("gpu-1", (False, True)) == [f"Node gpu-1 {OTHER_STORE}."]
+    assert _problems("gpu-1", (False, False)) == [f"Node gpu-1 {OTHER_STORE}.", f"Node gpu-1 {OTHER_DATABASE}."]
+
+
+def test_a_node_that_has_gone_is_no_problem() -> None:
+    assert _problems("gpu-1", RayError("gone")) == []
