@@ -20,6 +20,7 @@ from deployments.api.schemas import encode_record
 from deployments.cluster import gpus
 from deployments.handles import SplitterHandle, SummarizerHandle, TranscriberHandle
 from deployments.metrics import ServeMetrics
+from deployments.tracing import tracing
 from deployments.wiring import QUIET, media_store, task_store
 from pipeline.clock import SystemClock
 from pipeline.net import GuardedClient
@@ -61,7 +62,8 @@ class DispatcherReplica:
         device: str = "cpu",
     ) -> None:
         configure_logging(settings.logging)
-        store, media, clock, metrics = task_store(settings), media_store(settings), SystemClock(), ServeMetrics()
+        store = task_store(settings, tracing(settings, "Dispatcher"))
+        media, clock, metrics = media_store(settings), SystemClock(), ServeMetrics()
         owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._store = store
         self._needs_gpu = device == "cuda"

@@ -26,6 +26,8 @@ from deployments.api.options import check_engine, parse_task_request
 from deployments.api.services import Readiness, Services
 from deployments.dispatcher import DispatcherState
 from deployments.handles import SummarizerHandle
+from deployments.metrics_page import metrics_page
+from deployments.tracing import tracing
 from deployments.wiring import media_store, task_store
 from pipeline.clock import SystemClock
 from pipeline.domain.task import Task
@@ -49,7 +51,7 @@ class IngressReplica:
         self._dispatcher = dispatcher
         self._errands = Errands()
         self._services = Services(
-            store=task_store(settings),
+            store=task_store(settings, tracing(settings, "Ingress")),
             media=media_store(settings),
             settings=settings,
             clock=SystemClock(),
@@ -59,6 +61,7 @@ class IngressReplica:
             cancel=self._stop,
             readiness=self._readiness,
             summarizer=SummarizerHandle(summarizer),
+            metrics=metrics_page,
             check_url=GuardedClient(settings.network).check,
             errands=self._errands,
         )

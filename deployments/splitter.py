@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from ray import serve
 
 from deployments.shared import check_store
+from deployments.tracing import tracing
 from deployments.wiring import QUIET, media_store, splitter
 from pipeline.observability import configure_logging
 from pipeline.ports import SplitDone, SplitPart, SplitRequest
@@ -26,11 +27,13 @@ class SplitterReplica:
         check_store(media_store(settings), store_mark)
         os.nice(NICENESS)
         self._splitter = splitter(settings)
+        self._tracing = tracing(settings, "Splitter")
 
     async def split(self, request: SplitRequest) -> AsyncGenerator[SplitPart | SplitDone, None]:
         """See ``ports.Splitter.split``."""
-        async for event in self._splitter.split(request):
-            yield event
+        with self._tracing.span("split", request.media_prefix, task_id=request.task_id, part=request.first_part):
+            async for event in self._splitter.split(request):
+                yield event
 
 
 Splitter = serve.deployment(

@@ -10,6 +10,7 @@ from ray import serve
 from deployments.autoscaling import RTFX
 from deployments.metrics import ServeMetrics
 from deployments.shared import check_store
+from deployments.tracing import tracing
 from deployments.wiring import QUIET, engine, media_store
 from pipeline.asr.batch import MicroBatcher
 from pipeline.asr.transcriber import LocalTranscriber
@@ -44,6 +45,7 @@ class WhisperModelReplica:
         self._batcher = MicroBatcher(loaded, BatchSettings(), metrics=self._metrics).start()
         self._transcriber = LocalTranscriber(media, loaded, self._batcher)
         self._transcriber.warm_up()
+        self._tracing = tracing(settings, "WhisperReplica")
         self._speed = Speed()
         self._busy_s = self._batcher.stats().busy_s
 
@@ -53,9 +55,10 @@ class WhisperModelReplica:
 
     async def transcribe(self, unit: Unit) -> AsyncGenerator[Sequence[ChunkResult | ChunkFailure], None]:
         """See ``ports.Transcriber.transcribe``."""
-        async for results in self._transcriber.transcribe(unit):
-            self._note_speed(sum(result.audio_s for result in results if isinstance(result, ChunkResult)))
-            yield results
+        with self._tracing.span("transcribe", unit.media_prefix, **_about(unit)):
+            async for results in self._transcriber.transcribe(unit):
+                self._note_speed(sum(result.audio_s for result in results if isinstance(result, ChunkResult)))
+                yield results
 
     def _note_speed(self, audio_s: float) -> None:
         """Counts finished audio against the time the engine has worked since the last that was finished."""
@@ -76,6 +79,17 @@ class WhisperModelReplica:
         """Raises once the inference thread has died, so that Serve replaces this replica."""
         if not self._batcher.healthy:
             raise ReplicaLost("The inference thread has died.")
+
+
+def _about(unit: Unit) -> dict[str, Any]:
+    """A unit's attributes in its task's trace."""
+    audio_s = sum(chunk.duration_s for chunk in unit.chunks)
+    return {
+        "task_id": unit.task_id,
+        "first_chunk": unit.chunks[0].index,
+        "chunks": len(unit.chunks),
+        "audio_s": audio_s,
+    }
 
 
 WhisperReplica = serve.deployment(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
+from deployments.traced_store import TracedTaskStore
+from deployments.tracing import Tracing
 from pipeline.asr.engine import Engine
 from pipeline.asr.loading import load_engine
 from pipeline.asr.vad import SileroVad
@@ -46,9 +49,10 @@ def engine(settings: Settings, device: str) -> Engine:
     return load_engine(settings.asr, device=device)
 
 
-def task_store(settings: Settings) -> SqlTaskStore:
-    """The task store the settings name."""
-    return SqlTaskStore(
+def task_store(settings: Settings, traces: Tracing | None = None) -> SqlTaskStore:
+    """The task store the settings name; one that tells ``traces`` of each step where there are any."""
+    make = partial(TracedTaskStore, tracing=traces) if traces and traces.enabled else SqlTaskStore
+    return make(
         settings.database_url,
         SystemClock(),
         busy_timeout_s=settings.database.busy_timeout_s,

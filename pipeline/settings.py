@@ -215,6 +215,16 @@ class LoggingSettings(Section):
     """Lowest level that is written."""
 
 
+class TracingSettings(Section):
+    """OpenTelemetry traces of tasks."""
+
+    endpoint: str | None = None
+    """Where spans are sent, as OTLP over HTTP: `http://collector:4318/v1/traces`. Empty: no traces.
+    Needs the extra `otel`."""
+    sample_ratio: float = Field(default=1.0, ge=0, le=1)
+    """Share of the tasks that are traced."""
+
+
 class BatchSettings(Section):
     """What a WhisperReplica takes from ``user_config``; every value can change without a restart."""
 
@@ -252,6 +262,7 @@ class Settings(BaseSettings):
     network: NetworkSettings = NetworkSettings()
     http: HttpSettings = HttpSettings()
     logging: LoggingSettings = LoggingSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @property
     def database_url(self) -> str:

@@ -10,7 +10,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
-from deployments.api import events, health, problems, subtitles, summary, tasks
+from deployments.api import events, health, metrics, problems, subtitles, summary, tasks
 from deployments.api.openai import audio, models
 from deployments.api.services import Services
 from pipeline.usecases.submit import Submitter
@@ -38,6 +38,7 @@ def build_api(services: Services) -> FastAPI:
         audio.router,
         models.router,
         health.router,
+        metrics.router,
         DOCS,
     ):
         app.include_router(router)

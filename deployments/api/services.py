@@ -25,6 +25,11 @@ class Readiness:
     engine: EngineInfo | None = None
 
 
+async def _no_metrics() -> str:
+    """For where nothing is exported."""
+    return ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """The HTTP surface's view of the service.
@@ -38,6 +43,7 @@ class Services:
         readiness: what is ready; cheap enough to be asked with each request that names a language or a model.
         summarizer: writes summaries while the client waits.
         check_url: raises ``UrlNotAllowed`` for a URL that the outbound guard refuses; takes the field's name too.
+        metrics: the cluster's metrics in Prometheus's text format.
         fetch_available: whether recordings can be fetched from a ``file_url``.
         errands: what outlives the request that sent it.
     """
@@ -53,5 +59,6 @@ class Services:
     readiness: Callable[[], Awaitable[Readiness]]
     summarizer: Summarizer
     check_url: Callable[[str, str], Awaitable[None]]
+    metrics: Callable[[], Awaitable[str]] = _no_metrics
     fetch_available: bool = False
     errands: Errands = field(default_factory=Errands)
