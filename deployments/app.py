@@ -10,10 +10,12 @@
 # No postponed annotations here: Serve reads the type of ``build``'s parameter to validate the config's ``args``.
 from typing import Any, Literal
 
+import ray
 from pydantic import BaseModel, ConfigDict, Field
 from ray.serve import Application
 
-from deployments.cluster import alive_nodes, gpu_nodes_may_come, gpus
+from deployments.cluster import alive_nodes, gpu_nodes_may_come, gpus, local_drivers
+from deployments.config_check import refuse_unknown_keys
 from deployments.dispatcher import Dispatcher
 from deployments.ingress import Ingress
 from deployments.shared import check_cluster
@@ -52,6 +54,8 @@ def build(args: BuildArgs) -> Application:
     Raises:
         ConfigurationError: settings that can't work, in a sentence that names them.
     """
+    if ray.is_initialized():  # not where the graph is only looked at
+        refuse_unknown_keys(local_drivers())
     settings = load_settings(settings_file(args.config))
     device = _device(args)
     may_have_several_nodes = args.device == "cuda" or len(alive_nodes()) > 1

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
+from ray._private import state
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -30,6 +31,16 @@ def gpus() -> float:
 def alive_nodes() -> list[dict[str, Any]]:
     """Ray's records of the nodes that are up."""
     return [node for node in ray.nodes() if node["Alive"]]
+
+
+def local_drivers() -> Iterator[tuple[list[str], Path]]:
+    """Command line and working directory of each driver of this cluster that runs on this machine."""
+    here = ray.util.get_node_ip_address()
+    for job in state.jobs():
+        process = Path("/proc") / str(job["DriverPid"])
+        if not job["IsDead"] and job["DriverIPAddress"] == here:
+            with suppress(OSError):  # it has just ended, or is another user's
+                yield _command(process / "cmdline"), (process / "cwd").resolve(strict=True)
 
 
 def gpu_nodes_may_come() -> bool:
@@ -81,7 +92,11 @@ def _commands(processes: Path) -> Iterator[list[str]]:
     """The command lines of this machine's processes."""
     for file in processes.glob("[0-9]*/cmdline"):
         with suppress(OSError):  # it ended, or is another user's
-            yield file.read_bytes().decode(errors="replace").split("\0")
+            yield _command(file)
+
+
+def _command(cmdline: Path) -> list[str]:
+    return cmdline.read_bytes().decode(errors="replace").split("\0")
 
 
 def _is_autoscaler(command: Sequence[str], address: str) -> bool:

@@ -2,19 +2,25 @@
 
 A ``numreplicas: 2`` deploys one replica and reports success, because Serve's schemas drop what they don't know
 (Ray 2.60, ``ray/serve/schema.py``). Free-form values (``args``, ``user_config``, ``runtime_env``) are not looked into.
+
+The command line of ``serve`` reads the file and passes on what it knows, so the service itself never sees a typo. What
+started it can be asked: ``refuse_unknown_keys`` reads the file of the ``serve run`` that this application belongs to.
+``python -m deployments.deploy`` checks before it deploys.
 """
 
 from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel
 from ray.serve.schema import ServeDeploySchema
+
+from pipeline.errors import ConfigurationError
 
 
 def unknown_keys(config: Mapping[str, Any]) -> list[str]:
@@ -58,10 +64,52 @@ def _suggestion(key: str, schema: type[BaseModel]) -> str:
     return f" ({near[0]}?)" if near else ""
 
 
+def read_config(file: Path) -> dict[str, Any]:
+    """The content of a Serve config.
+
+    Raises:
+        ConfigurationError: it can't be read, or is no YAML mapping.
+    """
+    try:
+        content = yaml.safe_load(file.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"The Serve config can't be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"The Serve config is not YAML: {error}.") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError("The Serve config must hold names and values, such as `applications:`.")
+    return content
+
+
+def refuse_unknown_keys(processes: Iterable[tuple[Sequence[str], Path]]) -> None:
+    """Refuses to start under a ``serve run`` whose config has keys that Serve ignores.
+
+    Args:
+        processes: command line and working directory of each process that may have started this application.
+
+    Raises:
+        ConfigurationError: names the keys.
+    """
+    for command, folder in processes:
+        file = config_of(command, folder)
+        if file is not None and file.is_file() and (unknown := unknown_keys(read_config(file))):
+            raise ConfigurationError(f"{file.name} has keys that Serve does not know: {', '.join(unknown)}.")
+
+
+def config_of(command: Sequence[str], folder: Path) -> Path | None:
+    """The config file of a ``serve run FILE`` command; ``None`` for any other."""
+    words = [PurePath(word).name for word in command[:4]]
+    is_serve = "serve" in words or "ray.serve.scripts" in words
+    if not (is_serve and "run" in command):
+        return None
+    named = [word for word in command if word.endswith((".yaml", ".yml"))]
+    return folder / named[-1] if named else None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """``python -m deployments.config_check serve_config.yaml``: names the unknown keys; 1 if there are any."""
     [file] = sys.argv[1:] if arguments is None else arguments
-    unknown = unknown_keys(yaml.safe_load(Path(file).read_text()))
+    unknown = unknown_keys(read_config(Path(file)))
     for key in unknown:
         sys.stderr.write(f"{file}: Serve does not know {key}\n")
     return 1 if unknown else 0

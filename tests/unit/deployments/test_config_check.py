@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from deployments.config_check import main, unknown_keys
+from deployments.config_check import config_of, main, read_config, refuse_unknown_keys, unknown_keys
+from pipeline.errors import ConfigurationError
 
 
 def config(**deployment: Any) -> dict[str, Any]:
@@ -40,3 +41,33 @@ def test_the_command_names_what_serve_would_ignore(tmp_path, capsys):
     assert main([str(file)]) == 1
     assert "numreplicas (num_replicas?)" in capsys.readouterr().err
     assert main([str(Path(__file__).parents[3] / "serve_config.yaml")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [
+        (["/venv/bin/python", "/venv/bin/serve", "run", "serve_config.yaml"], "serve_config.yaml"),
+        (["python", "-m", "ray.serve.scripts", "run", "/etc/s.yml", "--non-blocking"], "/etc/s.yml"),
+        (["python", "/venv/bin/serve", "run", "deployments.app:build"], None),
+        (["python", "/venv/bin/serve", "deploy", "serve_config.yaml"], None),
+        (["python", "/x/ray/dashboard/agent.py", "run.yaml"], None),
+        ([], None),
+    ],
+)
+def test_the_file_of_a_serve_run_is_known_by_its_command(command: list[str], file: str | None, tmp_path: Path) -> None:
+    assert config_of(command, tmp_path) == (file and tmp_path / file)
+
+
+def test_a_service_does_not_start_under_a_config_that_serve_would_only_half_read(tmp_path: Path) -> None:
+    (tmp_path / "typo.yaml").write_text("applications: [{name: a, deployments: [{name: D, numreplicas: 2}]}]")
+    (tmp_path / "good.yaml").write_text("applications: [{name: a, deployments: [{name: D, num_replicas: 2}]}]")
+    refuse_unknown_keys([(["serve", "run", "good.yaml"], tmp_path), (["serve", "run", "gone.yaml"], tmp_path)])
+    with pytest.raises(ConfigurationError, match=r"typo.yaml has keys .*numreplicas \(num_replicas\?\)"):
+        refuse_unknown_keys([(["serve", "run", "typo.yaml"], tmp_path)])
+
+
+@pytest.mark.parametrize("content", ["- a list", "a: [", "\0"])
+def test_what_is_no_config_is_refused_in_a_sentence(content: str, tmp_path: Path) -> None:
+    (tmp_path / "serve.yaml").write_text(content)
+    with pytest.raises(ConfigurationError):
+        read_config(tmp_path / "serve.yaml")

@@ -25,6 +25,7 @@ ROUTES = {
     ("post", "/api/chatgpt/summary"),
     ("get", "/api/health/check"),
     ("get", "/api/health/ready"),
+    ("get", "/metrics"),
 }
 
 

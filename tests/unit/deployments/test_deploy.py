@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments.deploy import checked, deploy, main
+from pipeline.errors import ConfigurationError
+
+ROOT = Path(__file__).parents[3]
+CONFIG = {"applications": [{"name": "murmuration"}]}
+
+
+class Dashboard:
+    """Serve's REST interface, which shows one state after the other."""
+
+    def __init__(self, *states: str, message: str = "") -> None:
+        self._states: Iterator[str] = iter(states)
+        self._message = message
+        self.deployed: list[Any] = []
+
+    def deploy_applications(self, config: Any) -> None:
+        self.deployed.append(config)
+
+    def get_serve_details(self) -> dict[str, Any]:
+        return {"applications": {"murmuration": {"status": next(self._states), "message": self._message}}}
+
+
+def at_once(_seconds: float) -> None:
+    pass
+
+
+def test_it_waits_until_the_application_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    dashboard = Dashboard("DEPLOYING", "DEPLOYING", "RUNNING")
+    deploy(dashboard, CONFIG, 60.0, at_once)
+    assert dashboard.deployed == [CONFIG]
+    assert capsys.readouterr().out == "murmuration: DEPLOYING\nmurmuration: RUNNING\n"
+
+
+def test_it_says_why_an_application_failed() -> None:
+    with pytest.raises(RuntimeError, match=r"murmuration: DEPLOY_FAILED\. There is no settings file"):
+        deploy(Dashboard("DEPLOYING", "DEPLOY_FAILED", message="There is no settings file"), CONFIG, 60.0, at_once)
+
+
+def test_it_does_not_wait_for_ever() -> None:
+    with pytest.raises(TimeoutError, match="After 2 s still murmuration: DEPLOYING"):
+        deploy(Dashboard("DEPLOYING", "DEPLOYING", "DEPLOYING"), CONFIG, 2.0, at_once)
+
+
+def test_a_config_is_checked_before_anybody_is_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "typo.yaml").write_text("applications: [{name: a, import_path: 'm:a', deploymnts: []}]")
+    assert main([str(tmp_path / "typo.yaml"), "-a", "http://127.0.0.1:9"]) == 1
+    assert "deploymnts (deployments?)" in capsys.readouterr().err
+    with pytest.raises(ConfigurationError):
+        checked(tmp_path / "gone.yaml")
+
+
+def test_the_shipped_config_passes() -> None:
+    assert [application["name"] for application in checked(ROOT / "configs" / "serve.gpu.yaml")["applications"]] == [
+        "murmuration"
+    ]
