@@ -62,8 +62,8 @@ def build(args: BuildArgs) -> Application:
     mark = check_cluster(settings) if may_have_several_nodes else None
     whisper = WhisperReplica.options(**_placement(device, args)).bind(settings, device, mark)
     summarizer = Summarizer.bind(settings)
-    dispatcher = Dispatcher.bind(settings, Splitter.bind(settings, mark), whisper, summarizer, device)
-    return Ingress.bind(settings, dispatcher, summarizer)
+    dispatcher = Dispatcher.bind(settings, Splitter.bind(settings, mark), whisper, summarizer, device, mark)
+    return Ingress.bind(settings, dispatcher, summarizer, mark)
 
 
 def _device(args: BuildArgs) -> str:

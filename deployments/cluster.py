@@ -29,7 +29,9 @@ def gpus() -> float:
 
 
 def alive_nodes() -> list[dict[str, Any]]:
-    """Ray's records of the nodes that are up."""
+    """Ray's records of the nodes that are up; none where Ray has not been started."""
+    if not ray.is_initialized():
+        return []
     return [node for node in ray.nodes() if node["Alive"]]
 
 

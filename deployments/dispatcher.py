@@ -20,6 +20,7 @@ from deployments.api.schemas import encode_record
 from deployments.cluster import gpus
 from deployments.handles import SplitterHandle, SummarizerHandle, TranscriberHandle
 from deployments.metrics import ServeMetrics
+from deployments.shared import check_store
 from deployments.tracing import tracing
 from deployments.wiring import QUIET, media_store, task_store
 from pipeline.clock import SystemClock
@@ -60,10 +61,12 @@ class DispatcherReplica:
         whisper: DeploymentHandle,
         summarizer: DeploymentHandle,
         device: str = "cpu",
+        store_mark: str | None = None,
     ) -> None:
         configure_logging(settings.logging)
         store = task_store(settings, tracing(settings, "Dispatcher"))
         media, clock, metrics = media_store(settings), SystemClock(), ServeMetrics()
+        check_store(media, store_mark)
         owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._store = store
         self._needs_gpu = device == "cuda"

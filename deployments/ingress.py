@@ -27,6 +27,7 @@ from deployments.api.services import Readiness, Services
 from deployments.dispatcher import DispatcherState
 from deployments.handles import SummarizerHandle
 from deployments.metrics_page import metrics_page
+from deployments.shared import check_store
 from deployments.tracing import tracing
 from deployments.wiring import media_store, task_store
 from pipeline.clock import SystemClock
@@ -46,13 +47,21 @@ UNREACHABLE = (RayError, RayServeException)
 class IngressReplica:
     """One process that takes requests."""
 
-    def __init__(self, settings: Settings, dispatcher: DeploymentHandle, summarizer: DeploymentHandle) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        dispatcher: DeploymentHandle,
+        summarizer: DeploymentHandle,
+        store_mark: str | None = None,
+    ) -> None:
         configure_logging(settings.logging)
+        media = media_store(settings)
+        check_store(media, store_mark)
         self._dispatcher = dispatcher
         self._errands = Errands()
         self._services = Services(
             store=task_store(settings, tracing(settings, "Ingress")),
-            media=media_store(settings),
+            media=media,
             settings=settings,
             clock=SystemClock(),
             wake=self._wake,

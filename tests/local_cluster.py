@@ -152,6 +152,7 @@ class LocalCluster:
     cluster: Any
     application: Application
     http_port: int
+    database: MariaDbServer
 
     def add_gpu_node(self, gpus: int = 2) -> Any:
         """One more node with so many logical GPUs."""
@@ -172,7 +173,7 @@ def local_cluster(home: Path, *, model: str = "waiting-10x", **settings: str) ->
         settings: more variables of the environment.
     """
     (home / "db").mkdir()
-    with MariaDbServer(home / "db") as database, _environment(home, database, model, settings) as environment:
+    with MariaDbServer(home / "db") as database, surroundings(home, database, model, settings) as environment:
         import ray
         from ray.cluster_utils import Cluster
 
@@ -190,14 +191,14 @@ def local_cluster(home: Path, *, model: str = "waiting-10x", **settings: str) ->
             ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
             with httpx.Client(base_url=f"http://127.0.0.1:{http_port}", timeout=60.0, trust_env=False) as client:
                 application = Application(client, f"http://127.0.0.1:{dashboard_port}", environment, home)
-                yield LocalCluster(cluster, application, http_port)
+                yield LocalCluster(cluster, application, http_port, database)
         finally:
             ray.shutdown()
             cluster.shutdown()
 
 
 @contextmanager
-def _environment(
+def surroundings(
     home: Path, database: MariaDbServer, model: str, settings: Mapping[str, str]
 ) -> Iterator[dict[str, str]]:
     """The variables every process of the cluster inherits; taken back afterwards."""

@@ -22,12 +22,14 @@ class MariaDbServer:
 
     Args:
         folder: an empty folder for its data.
+        host: the address of this machine that it listens on.
 
     Raises:
         FileNotFoundError: MariaDB is not installed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
+        self._host = host
         self._daemon, self._installer = _program("mariadbd"), _program("mariadb-install-db")
         self._client = _program("mariadb")
         self._data = folder / "data"
@@ -44,8 +46,8 @@ class MariaDbServer:
         subprocess.run([self._installer, "--no-defaults", "--skip-test-db", *options], check=True, capture_output=True)
         try:
             self.start()
-            self.execute(f"CREATE USER '{USER}'@'127.0.0.1' IDENTIFIED BY '{PASSWORD}'")
-            self.execute(f"GRANT ALL ON *.* TO '{USER}'@'127.0.0.1'")
+            self.execute(f"CREATE USER '{USER}'@'%' IDENTIFIED BY '{PASSWORD}'")
+            self.execute(f"GRANT ALL ON *.* TO '{USER}'@'%'")
         except BaseException:
             self.kill()
             raise
@@ -59,7 +61,7 @@ class MariaDbServer:
 
     def url(self, database: str, password: str = PASSWORD) -> str:
         """SQLAlchemy URL of a database."""
-        return f"mysql+asyncmy://{USER}:{password}@127.0.0.1:{self._port}/{database}"
+        return f"mysql+asyncmy://{USER}:{password}@{self._host}:{self._port}/{database}"
 
     def create_database(self, name: str) -> str:
         """Makes a database, with a server default that no table should lean on, and returns its URL."""
@@ -110,7 +112,7 @@ class MariaDbServer:
             f"--socket={self._socket}",
             f"--port={self._port}",
             f"--pid-file={self._data}/mariadbd.pid",
-            "--bind-address=127.0.0.1",
+            f"--bind-address={self._host}",
             "--skip-name-resolve",
             "--innodb-buffer-pool-size=64M",
             "--innodb-flush-log-at-trx-commit=2",  # its files outlive no machine

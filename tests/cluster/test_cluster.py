@@ -1,0 +1,77 @@
+"""The GPU application on a cluster whose nodes come and go. The tests run in their order, on one cluster."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.benchmarks.cluster import noise
+from tests.cluster.conftest import Cluster
+from tests.dashboards import dashboard_queries, rule_queries, series_of
+from tests.local_cluster import eventually
+
+TASKS = 6
+
+
+@pytest.fixture(scope="module")
+def nodes() -> list[object]:
+    """The GPU nodes that are up."""
+    return []
+
+
+def test_before_a_gpu_node_is_up_the_service_says_what_it_waits_for(cluster: Cluster) -> None:
+    eventually(lambda: "waiting for a GPU node" in cluster.application.ready().text, "words about the GPU node")
+
+
+def test_replicas_land_one_a_gpu_and_a_task_is_traced_through_all_deployments(
+    cluster: Cluster, nodes: list[object]
+) -> None:
+    nodes += [cluster.add_gpu_node(1), cluster.add_gpu_node(1)]
+    eventually(lambda: cluster.application.ready().status_code == 200, "a ready service")
+    for number in range(TASKS):
+        cluster.application.create(
+            noise(40.0, number),
+            vad_filter="false",
+            log_prob_threshold="0",  # which no chunk passes: each goes round the quality gate
+            callback_url=f"{cluster.listener.url}/{number}",
+        )
+    eventually(lambda: sorted(cluster.application.per_node().values()) == [1, 1], "a replica on each node")
+    eventually(cluster.application.finished, "all tasks completed")
+    eventually(lambda: sorted(cluster.listener.callbacks) == list(range(TASKS)), "a callback for each")
+    expected = {
+        ("Ingress", "create"),
+        ("Dispatcher", "queued"),
+        ("Splitter", "split"),
+        ("WhisperReplica", "transcribe"),
+        ("Dispatcher", "attempt"),
+        ("Dispatcher", "callback"),
+    }
+    traces = cluster.listener.spans
+    eventually(lambda: sum(expected <= spans for spans in traces.values()) == TASKS, "a whole trace of each task")
+
+
+def test_an_empty_queue_needs_no_replica_and_the_service_is_still_ready(cluster: Cluster) -> None:
+    eventually(lambda: not cluster.application.replicas(), "a fleet at zero")
+    assert cluster.application.ready().status_code == 200
+
+
+def test_a_node_that_dies_in_mid_work_takes_no_task_with_it(cluster: Cluster, nodes: list[object]) -> None:
+    for number in range(TASKS):
+        cluster.application.create(noise(60.0, number), vad_filter="false", language="en")
+    eventually(lambda: len(cluster.application.replicas()) == 2, "both replicas, from zero")
+    eventually(lambda: cluster.application.states()["processing"] >= 2, "tasks at work")
+    cluster.kill_node(nodes.pop())
+    cluster.database.execute(  # and another Dispatcher takes a task over
+        "UPDATE murmuration.tasks SET fence = fence + 1, owner = 'another' WHERE status = 'processing' LIMIT 1"
+    )
+    nodes.append(cluster.add_gpu_node(1))
+    eventually(cluster.application.finished, "all tasks completed")
+
+
+def test_every_series_of_the_dashboard_and_the_alerts_is_exported(cluster: Cluster) -> None:
+    asked = {name for query in [*dashboard_queries(), *rule_queries()] for name, _labels in series_of(query)}
+
+    def exported() -> set[str]:
+        page = cluster.application.client.get("/metrics").text
+        return {line.partition("{")[0] for line in page.splitlines() if line and not line.startswith("#")}
+
+    eventually(lambda: asked <= exported(), f"every one of {sorted(asked)}")
