@@ -61,7 +61,9 @@ METRICS: Mapping[str, Metric] = {
         Metric("task_seconds", Kind.HISTOGRAM, "Seconds from a task's creation to its end.", ("priority",), SECONDS),
         Metric("stage_seconds", Kind.HISTOGRAM, "Seconds an attempt spent in a stage.", ("stage",), SECONDS),
         Metric("queued_tasks", Kind.GAUGE, "Tasks that wait to be run.", ("priority",)),
-        Metric("oldest_task_seconds", Kind.GAUGE, "Age of the oldest task that waits to be run.", ("priority",)),
+        Metric(
+            "oldest_task_seconds", Kind.GAUGE, "Age in seconds of the oldest task that waits to be run.", ("priority",)
+        ),
         Metric("processing_tasks", Kind.GAUGE, "Tasks that run."),
         Metric("pending_audio_seconds", Kind.GAUGE, "Seconds of audio that wait and run and are not decoded yet."),
         Metric("waiting_callbacks", Kind.GAUGE, "Callbacks still to be delivered."),
@@ -72,7 +74,7 @@ METRICS: Mapping[str, Metric] = {
         Metric("audio_seconds", Kind.COUNTER, "Seconds of audio decoded."),
         Metric("batch_size", Kind.HISTOGRAM, "Chunks decoded together.", (), (1, 2, 4, 8, 16, 32, 64, 128, 256)),
         Metric("batch_fill", Kind.HISTOGRAM, "Share of the largest batch allowed that a batch filled.", (), SHARES),
-        Metric("window_seconds", Kind.HISTOGRAM, "Length of the window a batch was encoded in.", (), WINDOWS),
+        Metric("window_seconds", Kind.HISTOGRAM, "Seconds of the window that a batch was encoded in.", (), WINDOWS),
         Metric("rtfx", Kind.GAUGE, "Seconds of audio a replica finishes per second it works."),
         Metric("batch_seconds", Kind.HISTOGRAM, "Seconds one batch took.", (), SECONDS),
         Metric("gated_chunks", Kind.COUNTER, "Chunks sent round again by the quality gate.", ("reason",)),
