@@ -155,8 +155,8 @@ class LocalCluster:
     database: MariaDbServer
 
     def add_gpu_node(self, gpus: int = 2) -> Any:
-        """One more node with so many logical GPUs."""
-        return self.cluster.add_node(num_cpus=4, num_gpus=gpus)
+        """One more node with so many logical GPUs, and no CPUs for others than WhisperReplicas."""
+        return self.cluster.add_node(num_cpus=0, num_gpus=gpus)
 
     def kill_node(self, node: Any) -> None:
         """SIGKILL for a raylet and all its workers: what a power cut looks like."""
@@ -174,7 +174,6 @@ def local_cluster(home: Path, *, model: str = "waiting-10x", **settings: str) ->
     """
     (home / "db").mkdir()
     with MariaDbServer(home / "db") as database, surroundings(home, database, model, settings) as environment:
-        import ray
         from ray.cluster_utils import Cluster
 
         http_port, dashboard_port = free_port(), free_port()
@@ -188,12 +187,10 @@ def local_cluster(home: Path, *, model: str = "waiting-10x", **settings: str) ->
         }
         cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
-            ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
             with httpx.Client(base_url=f"http://127.0.0.1:{http_port}", timeout=60.0, trust_env=False) as client:
                 application = Application(client, f"http://127.0.0.1:{dashboard_port}", environment, home)
                 yield LocalCluster(cluster, application, http_port, database)
         finally:
-            ray.shutdown()
             cluster.shutdown()
 
 

@@ -84,7 +84,7 @@ def _listening() -> Iterator[Listener]:
             thread.join()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """A head without GPUs, the application deployed on it, and no GPU node yet."""
     home = Path(tempfile.mkdtemp(prefix="mk-", dir="/tmp"))  # Ray's sockets need a short path
