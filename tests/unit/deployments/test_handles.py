@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from deployments import handles
+from deployments.handles import TranscriberHandle
+
+
+class Fleet(TranscriberHandle):
+    """A fleet that shows one set of replica states after the other."""
+
+    def __init__(self, *states: dict[str, int]) -> None:
+        super().__init__(handle=None)  # type: ignore[arg-type]
+        self._shown: Iterator[dict[str, int]] = iter(states)
+        self.looks = 0
+
+    async def _states(self) -> dict[str, int]:
+        self.looks += 1
+        return next(self._shown)
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handles, "LOOK_AGAIN_S", 0.0)
+
+
+async def test_only_running_replicas_can_take_work() -> None:
+    assert await Fleet({"RUNNING": 2, "STARTING": 3}).replica_count() == 2
+    assert await Fleet({}).replica_count() == 0
+
+
+async def test_a_call_to_a_fleet_at_zero_waits_for_the_policy_to_ask_for_replicas() -> None:
+    fleet = Fleet({}, {}, {"STARTING": 6})
+    await fleet.replica_count()
+    await fleet._leave_room_for_policy()
+    assert fleet.looks == 3
+
+
+async def test_the_calls_that_follow_do_not_wait_again() -> None:
+    fleet = Fleet({}, {"STARTING": 6})
+    await fleet.replica_count()
+    await fleet._leave_room_for_policy()
+    await fleet._leave_room_for_policy()
+    assert fleet.looks == 2
+
+
+async def test_a_policy_that_asks_for_nobody_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handles, "ROOM_FOR_POLICY_S", 0.0)
+    fleet = Fleet({})
+    await fleet.replica_count()
+    await fleet._leave_room_for_policy()
+    assert fleet.looks == 1
+
+
+async def test_replicas_that_start_are_no_fleet_at_zero() -> None:
+    fleet = Fleet({"STARTING": 1})
+    assert await fleet.replica_count() == 0
+    assert not fleet._at_zero
