@@ -74,7 +74,12 @@ def run_on_all(function: Callable[[], T]) -> list[tuple[str, T | RayError]]:
 
 def _start(node_id: str, function: Callable[[], Any]) -> ray.ObjectRef:
     placed = NodeAffinitySchedulingStrategy(node_id, soft=False)
-    return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=placed)(function).remote()
+    return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=placed)(_call).remote(function)
+
+
+def _call(function: Callable[[], Any]) -> Any:
+    """What Ray runs: it takes plain functions only, and ours carry arguments."""
+    return function()
 
 
 def _outcome(task: ray.ObjectRef) -> Any:

@@ -64,7 +64,7 @@ def deploy(client: Any, config: dict[str, Any], timeout_s: float, sleep: Callabl
         states = {name: applications.get(name, {}).get("status", "NOT_STARTED") for name in names}
         for name in names:
             if states[name] in FAILED:
-                raise RuntimeError(f"{name}: {states[name]}. {applications[name]['message']}")
+                raise RuntimeError(f"{name}: {states[name]}. {_reason(applications[name]['message'])}")
         line = ", ".join(f"{name}: {status}" for name, status in states.items())
         if line != shown:
             sys.stdout.write(f"{line}\n")
@@ -72,6 +72,14 @@ def deploy(client: Any, config: dict[str, Any], timeout_s: float, sleep: Callabl
         if set(states.values()) == {"RUNNING"}:
             return
     raise TimeoutError(f"After {timeout_s:.0f} s still {shown}: `serve status` says more.")
+
+
+def _reason(message: str) -> str:
+    """What a traceback ends with, since that is a sentence of ours; all of any other message."""
+    if "Traceback" not in message:
+        return message
+    last = message.strip().splitlines()[-1]
+    return last.removeprefix(f"{ConfigurationError.__module__}.{ConfigurationError.__qualname__}: ")
 
 
 if __name__ == "__main__":

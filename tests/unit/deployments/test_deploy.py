@@ -44,6 +44,14 @@ def test_it_says_why_an_application_failed() -> None:
         deploy(Dashboard("DEPLOYING", "DEPLOY_FAILED", message="There is no settings file"), CONFIG, 60.0, at_once)
 
 
+def test_of_a_traceback_only_its_end_is_shown() -> None:
+    message = (
+        "Traceback (most recent call last):\n  File …\npipeline.errors.ConfigurationError: Start a GPU node first.\n\n"
+    )
+    with pytest.raises(RuntimeError, match=r"^murmuration: DEPLOY_FAILED\. Start a GPU node\.$"):
+        deploy(Dashboard("DEPLOY_FAILED", message=message), CONFIG, 60.0, at_once)
+
+
 def test_it_does_not_wait_for_ever() -> None:
     with pytest.raises(TimeoutError, match="After 2 s still murmuration: DEPLOYING"):
         deploy(Dashboard("DEPLOYING", "DEPLOYING", "DEPLOYING"), CONFIG, 2.0, at_once)
