@@ -70,6 +70,10 @@ ROOM_FOR_POLICY_S = 8.0
 """How long a call leaves it to the scaling policy to wake a fleet that is scaled to zero."""
 LOOK_AGAIN_S = 0.5
 
+DESCRIBED_FOR_S = 60.0
+"""How long a description counts. Each question is a request, and a fleet that has just been scaled to zero is woken again
+by a request that Serve still remembers."""
+
 
 class TranscriberHandle:
     """``ports.Transcriber`` over the WhisperReplica deployment."""
@@ -78,6 +82,7 @@ class TranscriberHandle:
         self._handle = handle
         self._at_zero = False
         self._waking = asyncio.Lock()
+        self._described: tuple[float, EngineInfo] | None = None
 
     async def transcribe(self, unit: Unit) -> AsyncGenerator[Sequence[ChunkResult | ChunkFailure], None]:
         """See ``ports.Transcriber.transcribe``."""
@@ -121,10 +126,14 @@ class TranscriberHandle:
 
     async def describe(self) -> EngineInfo:
         """See ``ports.Transcriber.describe``."""
+        if self._described and time.monotonic() - self._described[0] < DESCRIBED_FOR_S:
+            return self._described[1]
         try:
-            return cast("EngineInfo", await self._handle.describe.remote())
+            info = cast("EngineInfo", await self._handle.describe.remote())
         except (RayError, RayServeException) as error:
             raise ServiceStarting("No replica answers yet.") from error
+        self._described = time.monotonic(), info
+        return info
 
 
 class SummarizerHandle:

@@ -54,7 +54,7 @@ def _follow(cell: _Cell, open_store: Callable[[], TaskStore], period_s: float) -
         try:
             _ask_until_it_fails(cell, open_store, period_s)
         except Exception as error:  # noqa: BLE001 - a thread that dies of an outage would freeze the fleet for ever
-            logger.warning("the queue can't be watched: %s", error)
+            logger.warning("the queue can't be watched: %s", type(error).__name__)
             cell.stop.wait(max(period_s, 1.0))
 
 

@@ -45,9 +45,7 @@ def test_it_says_why_an_application_failed() -> None:
 
 
 def test_of_a_traceback_only_its_end_is_shown() -> None:
-    message = (
-        "Traceback (most recent call last):\n  File …\npipeline.errors.ConfigurationError: Start a GPU node first.\n\n"
-    )
+    message = "Traceback (most recent call last):\n  File …\npipeline.errors.ConfigurationError: Start a GPU node.\n\n"
     with pytest.raises(RuntimeError, match=r"^murmuration: DEPLOY_FAILED\. Start a GPU node\.$"):
         deploy(Dashboard("DEPLOY_FAILED", message=message), CONFIG, 60.0, at_once)
 
