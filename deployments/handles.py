@@ -71,8 +71,8 @@ ROOM_FOR_POLICY_S = 8.0
 LOOK_AGAIN_S = 0.5
 
 DESCRIBED_FOR_S = 60.0
-"""How long a description counts. Each question is a request, and a request that Serve still remembers wakes a fleet that
-was scaled to zero since."""
+"""How long a description counts. Each question is a request, and one that Serve still remembers wakes a fleet that was
+scaled to zero since."""
 
 
 class TranscriberHandle:
