@@ -95,6 +95,7 @@ def cluster() -> Iterator[Cluster]:
             running = stack.enter_context(
                 local_cluster(
                     home,
+                    model="waiting-20x",
                     MURMURATION_TRACING__ENDPOINT=f"{listener.url}/v1/traces",
                     MURMURATION_NETWORK__ALLOW_PRIVATE_HOSTS='["127.0.0.1"]',
                     MURMURATION_DISPATCH__LEASE_DURATION_S="6",
