@@ -58,13 +58,19 @@ def serve_config(port: int, scaling: Mapping[str, Any], policy: Mapping[str, Any
 
 @dataclass
 class Application:
-    """A client of the application, and of Serve's REST interface beneath it."""
+    """A client of the application, and of Serve's REST interface beneath it.
+
+    Attributes:
+        created: ids of the tasks it made.
+        asked_again: requests that got no answer, or a server's error, and were sent again.
+    """
 
     client: httpx.Client
     dashboard: str
     environment: Mapping[str, str]
     home: Path
     created: list[int] = field(default_factory=list)
+    asked_again: int = 0
 
     def deploy(self, config: Mapping[str, Any]) -> None:
         """``serve deploy``."""
@@ -137,7 +143,9 @@ class Application:
             try:
                 answer = request()
             except httpx.TransportError:
+                self.asked_again += 1
                 return None
+            self.asked_again += answer.is_server_error
             return None if answer.is_server_error else answer
 
         answer = eventually(ask, "an answer")

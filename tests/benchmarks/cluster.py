@@ -139,6 +139,7 @@ def deploy() -> None:
             sent.join()
         eventually(application.finished, "all completed", 300.0)
         rows.append(["tasks", str(dict(application.states()))])
+        rows.append(["requests that had to be sent again", str(application.asked_again)])
     report("`serve deploy` under load", ["what", "result"], rows)
 
 
