@@ -72,7 +72,8 @@ def ray_start(prefix: str, options: str, environment: Mapping[str, str]) -> subp
     command = [*prefix.split(), sys.executable, "-m", "ray.scripts.scripts", "start", *options.split(), *ports.split()]
     log = Path(environment["RAY_TMPDIR"]) / "start.log"
     with log.open("ab") as output:
-        return subprocess.Popen(command, env=dict(environment), stdout=output, stderr=output, start_new_session=True)
+        patient = {**environment, "RAY_raylet_start_wait_time_s": "120"}  # beside other work a raylet takes a while
+        return subprocess.Popen(command, env=patient, stdout=output, stderr=output, start_new_session=True)
 
 
 @contextmanager
@@ -133,7 +134,8 @@ def main() -> None:
                 _partition(application, address, http, nodes, seconds),
             )
     except BaseException:
-        print((home / "start.log").read_text()[-4000:], file=sys.stderr)
+        for log in (home / "start.log", *(home / "ray" / "session_latest" / "logs").glob("raylet*")):
+            print(f"--- {log.name}", log.read_text()[-2000:], sep="\n", file=sys.stderr)
         raise
     finally:
         shutil.rmtree(home, ignore_errors=True)
