@@ -38,7 +38,7 @@ def launcher_config(gcs: str) -> dict[str, Any]:
         "max_workers": 3,
         "upscaling_speed": 3.0,
         "idle_timeout_minutes": IDLE_MINUTES,
-        "provider": {"type": "fake_multinode", "gcs_address": gcs},
+        "provider": {"type": "fake_multinode", "gcs_address": gcs, "disable_node_updaters": True},
         "auth": {},
         "docker": {},
         "file_mounts": {},
