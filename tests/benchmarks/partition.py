@@ -50,7 +50,11 @@ class Node:
         run(f"ip -n {self.name} link set lo up")
 
     def start(self, gcs: str, environment: Mapping[str, str]) -> None:
-        options = f"--address={gcs} --node-ip-address={self.ip} --num-cpus=0 --num-gpus=2 --block"
+        folder = tempfile.mkdtemp(dir=environment["RAY_TMPDIR"])  # raylets that start together choose the same names
+        options = (
+            f"--address={gcs} --node-ip-address={self.ip} --num-cpus=0 --num-gpus=2 --block "
+            f"--plasma-store-socket-name={folder}/plasma --raylet-socket-name={folder}/raylet"
+        )
         self.process = ray_start(f"ip netns exec {self.name}", options, environment)
 
     def plug(self, state: str) -> None:
