@@ -99,6 +99,12 @@ class Application:
         of = self.status().get("deployments", {}).get(deployment, {})
         return [replica for replica in of.get("replicas", []) if replica["state"] == state]
 
+    def gpu_nodes(self) -> int:
+        """Nodes with a GPU that are up."""
+        answer = httpx.get(f"{self.dashboard}/api/v0/nodes?detail=1", timeout=10.0, trust_env=False).json()
+        nodes = answer["data"]["result"]["result"]
+        return sum(node["state"] == "ALIVE" and "GPU" in node["resources_total"] for node in nodes)
+
     def per_node(self) -> Counter[str]:
         """How many WhisperReplicas run on which node."""
         return Counter(replica["node_id"] for replica in self.replicas())

@@ -80,13 +80,6 @@ def main() -> None:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def gpu_nodes(application: Application) -> int:
-    """Nodes with a GPU that are up."""
-    answer = httpx.get(f"{application.dashboard}/api/v0/nodes?detail=1", timeout=10.0, trust_env=False).json()
-    nodes = answer["data"]["result"]["result"]
-    return sum(node["state"] == "ALIVE" and "GPU" in node["resources_total"] for node in nodes)
-
-
 def _from_none_to_none(application: Application, http: int) -> list[list[str]]:
     eventually(lambda: _answers(application), "the dashboard")
     application.deploy(serve_config(http, SCALING | TO_ZERO, POLICY))
@@ -95,17 +88,17 @@ def _from_none_to_none(application: Application, http: int) -> list[list[str]]:
     eventually(lambda: _ready(application, said), "a ready service")
     rows = [["`health/ready` until then", " / ".join(said) or "nothing: it was ready at its first answer"]]
     rows.append(["ready, on the first node brought", f"after {time.monotonic() - began:.1f} s"])
-    eventually(lambda: gpu_nodes(application) == 0, "no GPU node")
+    eventually(lambda: application.gpu_nodes() == 0, "no GPU node")
     rows.append(["ready without any GPU node", str(application.ready().status_code == 200)])
     began = time.monotonic()
     load(application, [300.0] * 8)
-    eventually(lambda: gpu_nodes(application) == 3, "three GPU nodes")
+    eventually(lambda: application.gpu_nodes() == 3, "three GPU nodes")
     rows.append(["three GPU nodes, from the first upload on", f"after {time.monotonic() - began:.1f} s"])
     eventually(lambda: len(application.replicas()) == 6, "six replicas")
     rows.append(["six replicas", f"after {time.monotonic() - began:.1f} s"])
     eventually(application.finished, "all completed", 240.0)
     rows.append(["all 8 tasks (2400 s of audio) completed", f"after {time.monotonic() - began:.1f} s"])
-    eventually(lambda: gpu_nodes(application) == 0, "no GPU node")
+    eventually(lambda: application.gpu_nodes() == 0, "no GPU node")
     rows.append(["no GPU node left", f"after {time.monotonic() - began:.1f} s"])
     return rows
 

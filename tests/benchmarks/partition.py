@@ -147,6 +147,7 @@ def main() -> None:
 
 def _partition(application: Application, address: str, http: int, nodes: list[Node], seconds: float) -> list[list[str]]:
     fixed: dict[str, Any] = {"min_replicas": 4, "initial_replicas": 4, "max_replicas": 4}
+    eventually(lambda: application.gpu_nodes() == len(nodes), "all nodes")
     application.deploy(serve_config(http, fixed, POLICY))
     eventually(lambda: len(application.replicas()) == 4, "four replicas")
     eventually(lambda: application.ready().status_code == 200, "a ready service")
