@@ -71,8 +71,8 @@ ROOM_FOR_POLICY_S = 8.0
 LOOK_AGAIN_S = 0.5
 
 DESCRIBED_FOR_S = 60.0
-"""How long a description counts. Each question is a request, and one that Serve still remembers wakes a fleet that was
-scaled to zero since."""
+"""How long a description counts while there is work. An idle fleet is not asked: a question is a request, and one
+that Serve still remembers wakes a fleet that was scaled to zero since."""
 
 
 class TranscriberHandle:
@@ -83,9 +83,11 @@ class TranscriberHandle:
         self._at_zero = False
         self._waking = asyncio.Lock()
         self._described: tuple[float, EngineInfo] | None = None
+        self._used = False
 
     async def transcribe(self, unit: Unit) -> AsyncGenerator[Sequence[ChunkResult | ChunkFailure], None]:
         """See ``ports.Transcriber.transcribe``."""
+        self._used = True
         if self._at_zero:
             await self._leave_room_for_policy()
         async for results in _stream(self._handle, "transcribe", unit):
@@ -126,13 +128,13 @@ class TranscriberHandle:
 
     async def describe(self) -> EngineInfo:
         """See ``ports.Transcriber.describe``."""
-        if self._described and time.monotonic() - self._described[0] < DESCRIBED_FOR_S:
+        if self._described and not (self._used and time.monotonic() - self._described[0] > DESCRIBED_FOR_S):
             return self._described[1]
         try:
             info = cast("EngineInfo", await self._handle.describe.remote())
         except (RayError, RayServeException) as error:
             raise ServiceStarting("No replica answers yet.") from error
-        self._described = time.monotonic(), info
+        self._described, self._used = (time.monotonic(), info), False
         return info
 
 

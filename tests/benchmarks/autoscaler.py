@@ -74,7 +74,7 @@ def main() -> None:
             application = Application(client, f"http://127.0.0.1:{dashboard}", environment, home)
             report("GPU nodes by the autoscaler", ["", "result"], _from_none_to_none(application, http))
     except BaseException:
-        print((home / "start.log").read_text()[-4000:], file=sys.stderr)
+        print((home / "ray" / "session_latest" / "logs" / "monitor.log").read_text()[-4000:], file=sys.stderr)
         raise
     finally:
         shutil.rmtree(home, ignore_errors=True)

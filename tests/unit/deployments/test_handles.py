@@ -6,6 +6,7 @@ import pytest
 
 from deployments import handles
 from deployments.handles import TranscriberHandle
+from pipeline.ports import EngineInfo
 
 
 class Fleet(TranscriberHandle):
@@ -19,6 +20,18 @@ class Fleet(TranscriberHandle):
     async def _states(self) -> dict[str, int]:
         self.looks += 1
         return next(self._shown)
+
+
+class Replicas:
+    """A handle to replicas that can be described, and a count of how often they were."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.describe = self
+
+    async def remote(self) -> EngineInfo:
+        self.asked += 1
+        return EngineInfo("fake", "fake", "cpu", "int8", ("en",), 8)
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +71,17 @@ async def test_replicas_that_start_are_no_fleet_at_zero() -> None:
     fleet = Fleet({"STARTING": 1})
     assert await fleet.replica_count() == 0
     assert not fleet._at_zero
+
+
+async def test_an_idle_fleet_is_not_asked_what_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    replicas = Replicas()
+    fleet = TranscriberHandle(replicas)  # type: ignore[arg-type]
+    monkeypatch.setattr(handles, "DESCRIBED_FOR_S", 0.0)
+    for _ in range(3):
+        assert (await fleet.describe()).engine == "fake"
+    assert replicas.asked == 1
+
+    fleet._used = True
+    for _ in range(3):
+        await fleet.describe()
+    assert replicas.asked == 2
