@@ -50,11 +50,7 @@ class Node:
         run(f"ip -n {self.name} link set lo up")
 
     def start(self, gcs: str, environment: Mapping[str, str]) -> None:
-        folder = tempfile.mkdtemp(dir=environment["RAY_TMPDIR"])  # raylets that start together choose the same names
-        options = (
-            f"--address={gcs} --node-ip-address={self.ip} --num-cpus=0 --num-gpus=2 --block "
-            f"--plasma-store-socket-name={folder}/plasma --raylet-socket-name={folder}/raylet"
-        )
+        options = f"--address={gcs} --node-ip-address={self.ip} --num-cpus=0 --num-gpus=2 --block"
         self.process = ray_start(f"ip netns exec {self.name}", options, environment)
 
     def plug(self, state: str) -> None:
@@ -113,8 +109,9 @@ def cluster(home: Path, nodes: list[Node]) -> Iterator[tuple[Application, str, i
         client = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{http}", timeout=60.0, trust_env=False))
         application = Application(client, f"http://127.0.0.1:{dashboard}", environment, home)
         eventually(lambda: _answers(application.dashboard), "the dashboard")
-        for node in nodes:
+        for node in nodes:  # one by one: raylets that start together choose the same names for their sockets
             node.start(f"{HEAD_IP}:{gcs}", environment)
+            eventually(lambda: application.gpu_nodes() >= node.number, "the node")  # noqa: B023 - called here
         yield application, f"{HEAD_IP}:{gcs}", http
 
 
@@ -147,7 +144,6 @@ def main() -> None:
 
 def _partition(application: Application, address: str, http: int, nodes: list[Node], seconds: float) -> list[list[str]]:
     fixed: dict[str, Any] = {"min_replicas": 4, "initial_replicas": 4, "max_replicas": 4}
-    eventually(lambda: application.gpu_nodes() == len(nodes), "all nodes")
     application.deploy(serve_config(http, fixed, POLICY))
     eventually(lambda: len(application.replicas()) == 4, "four replicas")
     eventually(lambda: application.ready().status_code == 200, "a ready service")
