@@ -43,9 +43,9 @@ def launcher_config(gcs: str) -> dict[str, Any]:
         "docker": {},
         "file_mounts": {},
         "file_mounts_sync_continuously": False,
-        "head_node_type": "head",
+        "head_node_type": "ray.head.default",  # the provider knows no other name
         "available_node_types": {
-            "head": {"resources": {"CPU": 4}, "node_config": {}, "max_workers": 0},
+            "ray.head.default": {"resources": {"CPU": 4}, "node_config": {}, "max_workers": 0},
             "gpu": {"resources": {"CPU": 0, "GPU": 2}, "node_config": {}, "min_workers": 0, "max_workers": 3},
         },
         **{name: [] for name in LISTS.split()},
