@@ -16,6 +16,7 @@ import ray
 from pydantic import BaseModel, ConfigDict, Field
 from ray.serve import Application
 
+from deployments import preflight
 from deployments.dispatcher import Dispatcher
 from deployments.ingress import Ingress
 from deployments.splitter import Splitter
@@ -49,6 +50,7 @@ def build(args: BuildArgs) -> Application:
         ConfigurationError: settings that can't work, in a sentence that names them.
     """
     settings = load_settings(_settings_file(args.config))
+    preflight.refuse(settings)
     device = _device(args)
     whisper = WhisperReplica.options(**_placement(device, args.gpu_fraction)).bind(settings, device)
     summarizer = Summarizer.bind(settings)

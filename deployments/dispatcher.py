@@ -7,37 +7,50 @@ old and the new replica side by side for seconds; the leases in the database mak
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import uuid
+import logging
 from contextlib import suppress
 from dataclasses import dataclass
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from deployments import preflight
 from deployments.api.schemas import encode_record
 from deployments.handles import SplitterHandle, SummarizerHandle, TranscriberHandle
 from deployments.metrics import ServeMetrics
 from deployments.wiring import QUIET, media_store, task_store
-from pipeline.clock import SystemClock
+from pipeline.clock import FollowingClock
+from pipeline.errors import DatabaseUnavailable
 from pipeline.net import GuardedClient
 from pipeline.observability import configure_logging
 from pipeline.outbound.callback import WebhookSender
 from pipeline.ports import EngineInfo
+from pipeline.process import own_name
 from pipeline.settings import Settings
 from pipeline.usecases.deliver_callback import CallbackCourier
 from pipeline.usecases.dispatch import Dispatcher as TaskDispatcher
 from pipeline.usecases.reap import Reaper
 from pipeline.usecases.run_summaries import SummaryRunner
 
+logger = logging.getLogger(__name__)
+
+CLUSTER_LOOK_S = 10.0
+"""How often the cluster is held against the configuration: nodes come and go."""
+
 
 @dataclass(frozen=True, slots=True)
 class DispatcherState:
-    """What the Dispatcher knows of the service: whether the database answers, and what the replicas run."""
+    """What the Dispatcher knows of the service.
+
+    Attributes:
+        database_ready: the database answers.
+        engine: what the replicas run, once one has loaded its model.
+        problems: why this configuration can't serve this cluster as it is now, a sentence each.
+    """
 
     database_ready: bool
     engine: EngineInfo | None
+    problems: tuple[str, ...] = ()
 
 
 class DispatcherReplica:
@@ -47,8 +60,12 @@ class DispatcherReplica:
         self, settings: Settings, splitter: DeploymentHandle, whisper: DeploymentHandle, summarizer: DeploymentHandle
     ) -> None:
         configure_logging(settings.logging)
-        store, media, clock, metrics = task_store(settings), media_store(settings), SystemClock(), ServeMetrics()
-        owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        preflight.refuse(settings)
+        clock, metrics = FollowingClock(), ServeMetrics()
+        store, media = task_store(settings, clock), media_store(settings)
+        owner = self._owner = own_name()
+        self._settings = settings
+        self._problems: tuple[str, ...] = ()
         self._store = store
         self._courier = CallbackCourier(
             store,
@@ -82,7 +99,7 @@ class DispatcherReplica:
             finished=self._dispatcher.ended,
         )
         self._stopping = asyncio.Event()
-        self._reaper = Reaper(store, media, clock, settings.dispatch)
+        self._reaper = Reaper(store, media, clock, settings)
         self._running = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
@@ -92,6 +109,21 @@ class DispatcherReplica:
             group.create_task(self._summaries.run())
             group.create_task(self._reaper.run())
             group.create_task(self._courier.run(self._stopping))
+            group.create_task(self._watch_the_cluster())
+
+    async def _watch_the_cluster(self) -> None:
+        while True:
+            try:
+                await self._look_at_the_cluster()
+            except Exception:  # Ray's control plane is away: no reason to stop working
+                logger.exception("the cluster can't be looked at")
+            await asyncio.sleep(CLUSTER_LOOK_S)
+
+    async def _look_at_the_cluster(self) -> None:
+        found = preflight.problems(self._settings, await asyncio.to_thread(preflight.alive_nodes))
+        for sentence in set(found) - set(self._problems):
+            logger.error("%s", sentence)
+        self._problems = found
 
     def wake(self) -> None:
         """There is a task to claim, or a summary to write."""
@@ -113,7 +145,7 @@ class DispatcherReplica:
 
     def state(self) -> DispatcherState:
         """What is ready and what is not."""
-        return DispatcherState(self._dispatcher.database_ready, self._dispatcher.engine)
+        return DispatcherState(self._dispatcher.database_ready, self._dispatcher.engine, self._problems)
 
     def check_health(self) -> None:
         """Raises what ended the loop, so that Serve replaces this replica."""
@@ -126,6 +158,8 @@ class DispatcherReplica:
         self._running.cancel()
         with suppress(asyncio.CancelledError):
             await self._running
+        with suppress(DatabaseUnavailable):
+            await self._store.disown(self._owner)  # callbacks that were under way are another's now
         await self._store.close()
 
 

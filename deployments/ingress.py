@@ -20,6 +20,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from deployments import preflight
 from deployments.api.app import build_api
 from deployments.api.errands import Errands
 from deployments.api.options import check_engine, parse_task_request
@@ -27,7 +28,7 @@ from deployments.api.services import Readiness, Services
 from deployments.dispatcher import DispatcherState
 from deployments.handles import SummarizerHandle
 from deployments.wiring import media_store, task_store
-from pipeline.clock import SystemClock
+from pipeline.clock import FollowingClock
 from pipeline.domain.task import Task
 from pipeline.net import GuardedClient
 from pipeline.observability import configure_logging
@@ -46,13 +47,15 @@ class IngressReplica:
 
     def __init__(self, settings: Settings, dispatcher: DeploymentHandle, summarizer: DeploymentHandle) -> None:
         configure_logging(settings.logging)
+        preflight.refuse(settings)
         self._dispatcher = dispatcher
         self._errands = Errands()
+        clock = FollowingClock()
         self._services = Services(
-            store=task_store(settings),
+            store=task_store(settings, clock),
             media=media_store(settings),
             settings=settings,
-            clock=SystemClock(),
+            clock=clock,
             wake=self._wake,
             watch=self._watch,
             watch_end=self._watch_end,
@@ -102,7 +105,7 @@ class IngressReplica:
             *([] if state.database_ready else ["the database"]),
             *([] if state.engine else ["a WhisperReplica that has loaded its model"]),
         ]
-        return Readiness(ready=not waiting, waiting_for=tuple(waiting), engine=state.engine)
+        return Readiness(not waiting and not state.problems, tuple(waiting), state.engine, state.problems)
 
     # for Python callers
 

@@ -33,6 +33,7 @@ class WhisperModelReplica:
             ModelUnavailable: the model can't be had; the message lists what can.
         """
         configure_logging(settings.logging)
+        self._stall_s = settings.asr.stall_s
         engine = load_engine(settings.asr, device=device)
         self._batcher = MicroBatcher(engine, BatchSettings(), metrics=ServeMetrics()).start()
         self._transcriber = LocalTranscriber(media_store(settings), engine, self._batcher)
@@ -52,9 +53,11 @@ class WhisperModelReplica:
         return await self._transcriber.describe()
 
     def check_health(self) -> None:
-        """Raises once the inference thread has died, so that Serve replaces this replica."""
+        """Raises once the inference thread has died or hangs, so that Serve replaces this replica."""
         if not self._batcher.healthy:
             raise ReplicaLost("The inference thread has died.")
+        if self._batcher.decoding_s > self._stall_s:
+            raise ReplicaLost(f"A batch has been decoded for more than {self._stall_s:.0f} seconds.")
 
 
 WhisperReplica = serve.deployment(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline.asr.vad import SileroVad
-from pipeline.clock import SystemClock
-from pipeline.media.split import StreamingSplitter
+from pipeline.clock import FollowingClock
 from pipeline.media.store import FsspecMediaStore
+from pipeline.ports import Clock, Splitter
 from pipeline.settings import Settings
 from pipeline.store.store import SqlTaskStore
 
@@ -13,15 +12,15 @@ QUIET = {"enable_access_log": False}
 """Serve's logging of deployments that only other deployments call: a line a call would drown what matters."""
 
 
-def task_store(settings: Settings) -> SqlTaskStore:
-    """The task store the settings name."""
+def task_store(settings: Settings, clock: Clock | None = None) -> SqlTaskStore:
+    """The task store the settings name; its times are the clock's, by default those of the database's server."""
     return SqlTaskStore(
         settings.database_url,
-        SystemClock(),
+        clock or FollowingClock(),
         busy_timeout_s=settings.database.busy_timeout_s,
         idempotency_ttl_s=settings.database.idempotency_ttl_s,
         ageing_s=settings.dispatch.ageing_s,
-        max_attempts=settings.dispatch.max_attempts,
+        max_losses=settings.dispatch.max_losses,
     )
 
 
@@ -30,8 +29,12 @@ def media_store(settings: Settings) -> FsspecMediaStore:
     return FsspecMediaStore(settings.media_url)
 
 
-def splitter(settings: Settings) -> StreamingSplitter:
+def splitter(settings: Settings) -> Splitter:
     """A splitter in this process."""
+    # Imported by the one process that decodes: the others would take longer to come back after a crash.
+    from pipeline.asr.vad import SileroVad
+    from pipeline.media.split import StreamingSplitter
+
     return StreamingSplitter(
         media_store(settings), SileroVad, settings.vad, settings.split, settings.media.max_duration_s
     )

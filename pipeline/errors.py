@@ -38,6 +38,7 @@
     │   ├── QueueFull
     │   ├── ServiceStarting
     │   ├── DatabaseUnavailable
+    │   │   └── CommitUnanswered     it went away in mid-commit: perhaps it happened
     │   ├── StorageFull
     │   ├── LlmNotConfigured         no language model (names the setting)
     │   └── LlmRateLimited           its server asks for patience
@@ -305,6 +306,12 @@ class DatabaseUnavailable(Unavailable):
     """The task database does not answer."""
 
     code = "database_unavailable"
+
+
+class CommitUnanswered(DatabaseUnavailable):
+    """The database went away in the middle of a commit; nobody knows whether it happened."""
+
+    code = "commit_unanswered"
 
 
 class StorageFull(Unavailable):

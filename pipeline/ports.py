@@ -60,8 +60,15 @@ class MediaStore(Protocol):
         """Removes every key under a folder. Absent is fine."""
         ...
 
+    async def touch(self, prefix: str) -> None:
+        """Makes a task folder count as changed now: so whoever still writes there keeps it from sweeps."""
+        ...
+
     async def prefixes(self) -> Mapping[str, datetime]:
-        """The task folders that exist, with the time each was last changed; for sweeping orphans."""
+        """The task folders that exist, with the time each was last changed; for sweeping orphans.
+
+        A folder in which somebody has died over a half-written key counts as changed very long ago.
+        """
         ...
 
 
@@ -190,7 +197,10 @@ class Transcriber(Protocol):
     """Decodes units of chunks; in production a fleet of replicas behind one handle."""
 
     def transcribe(self, unit: Unit) -> AsyncGenerator[Sequence[ChunkResult | ChunkFailure], None]:
-        """Yields results as they are finished, in any order, each chunk once. Raises ``ReplicaLost``.
+        """Yields nothing (an empty sequence) once a replica has taken the unit in, then results as they are finished.
+
+        Those come in any order, each chunk once. Raises ``ReplicaLost``: before that first word no replica is to blame
+        the unit for its end.
 
         Closing the stream early drops the chunks that still wait; what is being decoded is dropped with its batch.
         """
@@ -338,7 +348,10 @@ class StoredChunks:
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """How much waits and runs, per priority: tasks, and seconds of audio not yet decoded (where known)."""
+    """How much waits and runs, per priority: tasks, and seconds of audio not yet decoded.
+
+    A recording that is not split yet counts by its size, at the seconds a byte of those that finished last.
+    """
 
     queued_tasks: Mapping[Priority, int]
     processing_tasks: int
@@ -471,7 +484,8 @@ class TaskStore(Protocol):
     async def retry(self, task_id: int) -> Task:
         """Failed or cancelled → ``queued`` with attempts 0; stored chunks are kept. Else ``TaskStateConflict``.
 
-        A task that was cancelled while only its summary was missing goes back to that stage instead.
+        A task that was cancelled while only its summary was missing goes back to that stage instead. One whose
+        recording has gone (``expire_media``), and can't be fetched again, is a conflict too.
         """
         ...
 
@@ -489,9 +503,8 @@ class TaskStore(Protocol):
         """Takes up to ``limit`` tasks of the given priority ranks that are queued and due, or whose lease expired.
 
         Order: priority (lifted by age), then age, then id. Each claim sets owner, lease, ``fence + 1``,
-        ``attempts + 1``, ``started_at``, ``processing``, ``Task.first_stage``.
-        Expired tasks that used up their attempts are not returned:
-        ``bury`` is for them.
+        ``attempts + 1``, ``started_at``, ``processing``, ``Task.first_stage``; ``losses + 1`` where a lease expired.
+        Expired tasks that were lost too often without getting any further are not returned: ``bury`` is for them.
         """
         ...
 
@@ -499,8 +512,19 @@ class TaskStore(Protocol):
         """Renews leases; returns the ids of tasks that are no longer ours (lost, cancelled or deleted)."""
         ...
 
-    async def bury(self, max_attempts: int) -> list[Task]:
-        """Fails (``attempts_exhausted``) the tasks whose lease expired on their last allowed attempt; returns them."""
+    async def bury(self, max_losses: int) -> list[Task]:
+        """Fails (``attempts_exhausted``) the tasks whose lease expired so many times in a row without progress between.
+
+        Progress is a part or a result that was not stored before. Returns the tasks.
+        """
+        ...
+
+    async def owners(self) -> frozenset[str]:
+        """Who holds the lease of a task, or of a callback that others are still kept from."""
+        ...
+
+    async def disown(self, owner: str) -> None:
+        """Ends every lease of an owner that is dead for certain, so that nobody need wait for them to expire."""
         ...
 
     async def update(self, lease: Lease, **changes: Any) -> None:
@@ -508,7 +532,10 @@ class TaskStore(Protocol):
         ...
 
     async def add_part(self, lease: Lease, part: int, start: int, end: int, chunks: Sequence[Chunk]) -> None:
-        """Commits a part of prepared audio with its chunks, and raises ``audio_total_s`` by theirs."""
+        """Commits a part of prepared audio with its chunks, and raises ``audio_total_s`` by theirs.
+
+        That is progress: ``failures`` and ``losses`` count from 0 again, as they do with ``save_results``.
+        """
         ...
 
     async def save_results(self, lease: Lease, results: Sequence[ChunkResult]) -> None:
@@ -531,8 +558,14 @@ class TaskStore(Protocol):
         """
         ...
 
-    async def fail(self, lease: Lease, error: TaskError, retry_at: datetime | None = None) -> Task:
-        """``failed`` with its outbox row; or back to ``queued`` from ``retry_at`` on, with the error kept for show."""
+    async def fail(
+        self, lease: Lease, error: TaskError, retry_at: datetime | None = None, *, keep_prepared: bool = True
+    ) -> Task:
+        """``failed`` with its outbox row; or back to ``queued`` from ``retry_at`` on, with the error kept for show.
+
+        Either counts as one of ``failures``. Without ``keep_prepared`` its parts, chunks and results are forgotten, so
+        that a retry begins at the recording.
+        """
         ...
 
     async def release(self, lease: Lease) -> None:
@@ -586,8 +619,26 @@ class TaskStore(Protocol):
         """
         ...
 
-    async def live_prefixes(self, prefixes: Collection[str]) -> set[str]:
-        """Which of these media prefixes belong to a task that exists."""
+    async def expire_media(self, older_than: datetime, limit: int, statuses: Collection[Status]) -> list[str]:
+        """Takes the recordings from up to ``limit`` tasks that finished so before then; returns their media prefixes.
+
+        Their stored chunks go too, and ``media_key`` is empty from then on.
+        """
+        ...
+
+    async def prune_callbacks(self, older_than: datetime, limit: int) -> int:
+        """Deletes up to ``limit`` callbacks created before then that are delivered or given up; returns how many."""
+        ...
+
+    async def prune_keys(self, limit: int) -> int:
+        """Deletes up to ``limit`` idempotency keys that have expired; returns how many."""
+        ...
+
+    async def live_prefixes(self, prefixes: Collection[str], *, transcribed: bool = True) -> set[str]:
+        """Which of these media prefixes belong to a task that exists.
+
+        Without ``transcribed``, only to one that has no transcript yet, and so may need them.
+        """
         ...
 
 

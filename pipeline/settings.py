@@ -49,6 +49,12 @@ class MediaSettings(Section):
     """Longest recording, in seconds."""
     keep_source: bool = False
     """Keep the uploaded file and the prepared audio after the task has finished."""
+    retention_s: float | None = Field(default=2_592_000.0, gt=0)
+    """Recordings of failed and cancelled tasks, kept for a retry, go after this long; with `keep_source` those of
+    completed tasks too. Empty: they stay as long as their task."""
+    orphan_age_s: float = Field(default=600.0, ge=30)
+    """Media that belongs to no task and has not changed for this long is removed. An upload under way is never that
+    old, however slow its client is."""
 
 
 class VadSettings(Section):
@@ -87,6 +93,8 @@ class AsrSettings(Section):
     window: Literal["auto", "short", "full"] = "auto"
     """`short` encodes only as much as the longest chunk of a batch needs, `full` always 30 s.
     `auto`: short for the models it was checked with."""
+    stall_s: float = Field(default=600.0, gt=0)
+    """A replica whose batch takes longer than this hangs, and is replaced."""
     download: bool = True
     """Whether a model that is not on this machine may be fetched from the Hugging Face hub."""
 
@@ -105,17 +113,25 @@ class DispatchSettings(Section):
     max_concurrent_splits: int = Field(default=2, ge=1)
     """Recordings that are decoded and cut at the same time."""
     max_attempts: int = Field(default=3, ge=1)
-    """Runs of a task whose worker keeps dying, before it is a dead letter."""
+    """Processes a task may take down, or attempts of it that may fail, in a row without progress in between."""
+    max_losses: int = Field(default=10, ge=1)
+    """Times in a row, without progress in between, that a task's Dispatcher may be lost before it is a dead letter.
+    Every task a Dispatcher holds is lost with it, so this says little against any one of them."""
     retry_base_s: float = Field(default=2.0, gt=0)
     """Upper bound of the first pause before another attempt; it doubles from there."""
     unit_deadline_s: float = Field(default=60.0, gt=0)
     """A unit that yields nothing for this long, on top of three times the time expected of it, is lost."""
     ageing_s: float = Field(default=600.0, gt=0)
     """A waiting task is lifted by one priority each time this much time passes."""
+    housekeeping_s: float = Field(default=60.0, gt=0)
+    """How often expired tasks and media that belongs to no task are looked for."""
     max_queued_tasks: int = Field(default=10_000, ge=1)
     """Above this many waiting tasks, new ones are refused with 503."""
+    max_queued_audio_s: float | None = Field(default=None, gt=0)
+    """Above this much audio not yet decoded, waiting and running, new tasks are refused with 503. Empty: no limit.
+    Recordings that are not split yet count by their size."""
     retention_s: float | None = Field(default=None, gt=0)
-    """Finished tasks are deleted after this long. Empty: never."""
+    """Finished tasks are deleted after this long, with their results and media. Empty: never."""
 
 
 class CallbackSettings(Section):
@@ -127,6 +143,8 @@ class CallbackSettings(Section):
     """Pauses between attempts; after the last one the callback is given up."""
     concurrency: int = Field(default=16, ge=1)
     """Callbacks under way at the same time."""
+    retention_s: float | None = Field(default=2_592_000.0, gt=0)
+    """Callbacks that were delivered or given up are forgotten after this long. Empty: with their task."""
     secret: SecretStr | None = None
     """Standard Webhooks secret (`whsec_…`); only from the environment, as `MURMURATION_CALLBACK__SECRET`."""
 

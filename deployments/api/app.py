@@ -55,6 +55,8 @@ def attach(app: FastAPI, services: Services) -> None:
         clock=services.clock,
         max_upload_bytes=services.settings.media.max_upload_bytes,
         max_queued_tasks=services.settings.dispatch.max_queued_tasks,
+        max_queued_audio_s=services.settings.dispatch.max_queued_audio_s,
+        orphan_age_s=services.settings.media.orphan_age_s,
         fetch_available=services.fetch_available,
         check_url=services.check_url,
         llm=services.settings.llm,

@@ -132,6 +132,8 @@ class Task:
     Attributes:
         fence: raised at every claim; a write under an older fence is refused.
         attempts: how often it was claimed to be run.
+        failures: attempts in a row that failed without having got the task any further.
+        losses: leases in a row that ran out without the task having got any further.
         audio_total_s: seconds of audio to decode, known once splitting is done (``split_done``).
         audio_done_s: seconds of audio decoded and stored.
         language: asked for or, later, detected.
@@ -153,6 +155,8 @@ class Task:
     finished_at: datetime | None = None
     stage: Stage | None = None
     attempts: int = 0
+    failures: int = 0
+    losses: int = 0
     owner: str | None = None
     fence: int = 0
     lease_expires_at: datetime | None = None

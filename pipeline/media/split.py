@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class StreamingSplitter:
         self._split = split
         self._max_duration_s = max_duration_s
 
-    async def split(self, request: SplitRequest) -> AsyncIterator[SplitPart | SplitDone]:
+    async def split(self, request: SplitRequest) -> AsyncGenerator[SplitPart | SplitDone, None]:
         """Parts in order, each stored before it is yielded, then one ``SplitDone``.
 
         Raises:

@@ -83,6 +83,8 @@ class TaskRow(StoreRow, table=True):
     finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     stage: str | None = Field(default=None, max_length=16)
     attempts: int = 0
+    failures: int = 0
+    losses: int = 0
     owner: str | None = Field(default=None, max_length=255)
     fence: int = 0
     lease_expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
@@ -175,7 +177,7 @@ class IdempotencyRow(StoreRow, table=True):
     """A client's key, as the SHA-256 of its text: of one length whatever the client sends, and of no use to a thief."""
 
     __tablename__ = "idempotency_keys"
-    __table_args__ = (Index(None, "task_id"), MYSQL_OPTIONS)
+    __table_args__ = (Index(None, "task_id"), Index(None, "expires_at"), MYSQL_OPTIONS)
 
     key_sha256: str = Field(max_length=64, primary_key=True)
     fingerprint: str = Field(max_length=64)
@@ -190,6 +192,7 @@ class OutboxRow(StoreRow, table=True):
     __table_args__ = (
         Index(None, "due_at", "id"),
         Index(None, "task_id"),
+        Index(None, "created_at"),  # retention
         {"sqlite_autoincrement": True, **MYSQL_OPTIONS},
     )
 

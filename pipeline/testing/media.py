@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import BinaryIO
 
 from pipeline.errors import StorageFull
-from pipeline.media.store import checked_key
+from pipeline.media.store import IN_USE, checked_key
 
 
 class MemoryMediaStore:
@@ -57,6 +57,11 @@ class MemoryMediaStore:
         checked_key(prefix)
         for key in [key for key in self._contents if key.startswith(f"{prefix}/")]:
             del self._contents[key], self._changed[key]
+
+    async def touch(self, prefix: str) -> None:
+        """Makes a folder count as changed now."""
+        key = checked_key(f"{prefix}/{IN_USE}")
+        self._contents[key], self._changed[key] = b"", self._now()
 
     async def prefixes(self) -> Mapping[str, datetime]:
         """The folders that exist, with the time each was last changed."""

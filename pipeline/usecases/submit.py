@@ -17,7 +17,15 @@ from dataclasses import asdict, dataclass, field
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.summary import SummaryOptions
 from pipeline.domain.task import EngineName, IdempotencyClaim, NewTask, Priority, Task
-from pipeline.errors import InvalidValue, QueueFull, SourceConflict, SourceError, SourceMissing, UploadTooLarge
+from pipeline.errors import (
+    CommitUnanswered,
+    InvalidValue,
+    QueueFull,
+    SourceConflict,
+    SourceError,
+    SourceMissing,
+    UploadTooLarge,
+)
 from pipeline.ports import Clock, MediaStore, TaskStore
 from pipeline.settings import LlmSettings
 from pipeline.usecases.attend import PATIENCE
@@ -25,6 +33,12 @@ from pipeline.usecases.summarize import chosen_model
 
 STATS_TTL_S = 1.0
 """How long a count of the queue is believed before the database is asked again."""
+
+FULL_RETRY_S = 30
+"""When a client is to ask again whose task found no room."""
+
+TOUCHES = 5
+"""How often media on its way in is touched in the time after which it would be swept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +158,8 @@ class Submitter:
         clock: for the age of the queue's count, and how long a task is awaited.
         max_upload_bytes: largest recording.
         max_queued_tasks: above this many waiting tasks, new ones are refused.
+        max_queued_audio_s: likewise above so many seconds of audio that are still to be decoded; ``None``: no limit.
+        orphan_age_s: media without a task is swept when it has not changed for this long.
         fetch_available: whether recordings can be fetched from a ``file_url``.
         check_url: raises ``UrlNotAllowed`` for a URL, in the field of that name, that the outbound guard refuses.
         llm: whether summaries can be written, and by which models.
@@ -161,6 +177,8 @@ class Submitter:
         fetch_available: bool,
         check_url: Callable[[str, str], Awaitable[None]],
         llm: LlmSettings,
+        max_queued_audio_s: float | None = None,
+        orphan_age_s: float = 600.0,
     ) -> None:
         self._llm = llm
         self._check_url = check_url
@@ -171,7 +189,10 @@ class Submitter:
         self._wake = wake
         self.clock = clock
         self._max_queued_tasks = max_queued_tasks
+        self._max_queued_audio_s = max_queued_audio_s
+        self._touch_every_s = orphan_age_s / TOUCHES
         self._queued_tasks = 0
+        self._queued_audio_s = 0.0
         self._counted_at = float("-inf")
 
     @asynccontextmanager
@@ -183,11 +204,20 @@ class Submitter:
         """
         await self._check_room()
         intake = Intake(self, idempotency_key)
+        keeping = asyncio.create_task(self._keep_fresh(intake))
         try:
             yield intake
         finally:
-            if intake.wrote and not await _became_task(intake.commit):
+            keeping.cancel()
+            if intake.wrote and not await _may_be_task(intake.commit):
                 await asyncio.shield(self.media.delete_prefix(intake.prefix))
+
+    async def _keep_fresh(self, intake: Intake) -> None:
+        """Keeps what has arrived from the sweep of orphans, however long the client takes for the rest."""
+        while True:
+            await self.clock.sleep(self._touch_every_s)
+            if intake.wrote:
+                await self.media.touch(intake.prefix)
 
     async def submit(
         self,
@@ -233,10 +263,17 @@ class Submitter:
         if self.clock.monotonic() - self._counted_at >= STATS_TTL_S:
             stats = await self._store.stats()
             self._queued_tasks, self._counted_at = sum(stats.queued_tasks.values()), self.clock.monotonic()
+            self._queued_audio_s = stats.pending_audio_s
         if self._queued_tasks >= self._max_queued_tasks:
             raise QueueFull(
                 f"{self._queued_tasks:,} tasks wait already, and the limit is {self._max_queued_tasks:,}: try later.",
-                retry_after_s=30,
+                retry_after_s=FULL_RETRY_S,
+            )
+        if self._max_queued_audio_s is not None and self._queued_audio_s >= self._max_queued_audio_s:
+            raise QueueFull(
+                f"{self._queued_audio_s:,.0f} seconds of audio wait already, and the limit is "
+                f"{self._max_queued_audio_s:,.0f}: try later.",
+                retry_after_s=FULL_RETRY_S,
             )
 
 
@@ -260,12 +297,18 @@ class _Count:
             yield chunk
 
 
-async def _became_task(commit: asyncio.Task[tuple[Task, bool]] | None) -> bool:
-    """Whether the row exists and the media is its; waits for a commit that is under way."""
+async def _may_be_task(commit: asyncio.Task[tuple[Task, bool]] | None) -> bool:
+    """Whether the row exists, or may exist, and the media is its; waits for a commit that is under way.
+
+    What may be a task keeps its media: if it is none, that is an orphan's, and swept.
+    """
     if commit is None:
         return False
     await asyncio.wait([commit])
-    return not commit.cancelled() and commit.exception() is None and commit.result()[1]
+    if commit.cancelled():
+        return False
+    error = commit.exception()
+    return isinstance(error, CommitUnanswered) if error else commit.result()[1]
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.domain.audio import Chunk, Span
 from pipeline.domain.options import TaskType, TranscriptionOptions
+from pipeline.domain.summary import SummaryOptions
 from pipeline.domain.task import (
     CallbackState,
     EngineName,
@@ -48,7 +49,7 @@ TRANSCRIPT = Transcript(
 
 
 def new_task(prefix: str = "a", **fields: Any) -> NewTask:
-    return NewTask(media_prefix=prefix, **fields)
+    return NewTask(media_prefix=prefix, **({"media_key": f"{prefix}/source"} | fields))
 
 
 def chunk(index: int, part: int = 0, seconds: int = 10) -> Chunk:
@@ -682,6 +683,7 @@ async def test_a_failed_task_keeps_its_error_and_its_chunks(store: TaskStore, cl
     assert done == replace(
         task,
         status=Status.FAILED,
+        failures=1,
         error=ERROR,
         finished_at=clock.now(),
         updated_at=clock.now(),
@@ -692,6 +694,19 @@ async def test_a_failed_task_keeps_its_error_and_its_chunks(store: TaskStore, cl
     )
     assert await store.get(task.id) == done
     assert (await store.chunks(task.id)).chunks == (chunk(0),)
+
+
+async def test_what_was_prepared_of_a_failed_task_can_be_forgotten(store: TaskStore) -> None:
+    _task, lease = await claimed(store)
+    await store.add_part(lease, 0, 0, 480_000, [chunk(0), chunk(1)])
+    await store.save_results(lease, [result(0)])
+    await store.update(lease, split_done=True)
+
+    failed = await store.fail(lease, ERROR, keep_prepared=False)
+
+    assert (failed.split_done, failed.audio_total_s, failed.audio_done_s) == (False, 0.0, 0.0)
+    assert failed.media_key is not None
+    assert await store.chunks(failed.id) == StoredChunks()
 
 
 async def test_a_failed_attempt_is_queued_again_with_its_error(store: TaskStore, clock: ManualClock) -> None:
@@ -1020,3 +1035,150 @@ async def test_a_store_answers_and_migrates_again(store: TaskStore) -> None:
     await store.ping()
 
     assert await store.get(task.id) == task
+
+
+# --- progress, and owners that are lost -------------------------------------------------------------------------------
+
+
+async def test_a_task_that_gets_further_is_no_dead_letter_however_often_its_owner_is_lost(
+    store: TaskStore, clock: ManualClock
+) -> None:
+    _task, lease = await claimed(store)
+    for index in range(6):
+        await store.save_results(lease, [result(index)])
+        clock.advance(31)
+        assert await store.bury(3) == []
+        [again] = await claim_all(store)
+        assert (again.attempts, again.losses) == (index + 2, 1)
+        lease = Lease(again.id, again.fence)
+    await store.save_results(lease, [result(0)])  # stored before: no progress
+    clock.advance(31)
+    [again] = await claim_all(store)
+    assert again.losses == 2
+    clock.advance(31)
+    assert await claim_all(store) == []
+    [dead] = await store.bury(3)
+    assert dead.error is not None
+    assert "3 times in a row" in dead.error.message
+
+
+async def test_a_part_is_progress_too(store: TaskStore, clock: ManualClock) -> None:
+    _task, lease = await claimed(store)
+    await store.fail(lease, ERROR, clock.now())
+    [again] = await claim_all(store)
+    assert (again.failures, again.losses) == (1, 0)
+    await store.add_part(Lease(again.id, again.fence), 0, 0, 10, [])
+    assert (await store.get(again.id)).failures == 0
+
+
+async def test_failures_in_a_row_are_counted_until_a_retry(store: TaskStore, clock: ManualClock) -> None:
+    for expected in (0, 1):
+        [task] = await claim_all(store) or [(await claimed(store))[0]]
+        assert task.failures == expected
+        await store.fail(Lease(task.id, task.fence), ERROR, clock.now())
+    [task] = await claim_all(store)
+    assert (await store.fail(Lease(task.id, task.fence), ERROR)).failures == 3
+    fresh = await store.retry(task.id)
+    assert (fresh.failures, fresh.losses, fresh.attempts) == (0, 0, 0)
+
+
+async def test_what_a_dead_owner_held_is_free_at_once(store: TaskStore, clock: ManualClock) -> None:
+    await completed(store, callback_url=URL)
+    task, lease = await claimed(store)
+    [message] = await store.due_callbacks("owner", LEASE, 10)
+    assert await store.owners() == {"owner"}
+    await store.disown("somebody else")
+    assert await claim_all(store) == []
+
+    await store.disown("owner")
+
+    [again] = await store.claim("next", LEASE, 10, ALL_RANKS)
+    assert (again.id, again.fence, again.losses) == (task.id, lease.fence + 1, 1)
+    assert [each.message_id for each in await store.due_callbacks("next", LEASE, 10)] == [message.message_id]
+    assert await store.owners() == {"next"}
+    with pytest.raises(LeaseLost):
+        await store.complete(lease, TRANSCRIPT)
+
+
+async def test_the_summary_a_dead_owner_had_in_hand_is_due_at_once(store: TaskStore) -> None:
+    await completed(store, summary_options=SummaryOptions())
+    [turn] = await store.due_summaries("owner", LEASE, 10)
+    assert await store.owners() == {"owner"}
+    assert await store.due_summaries("next", LEASE, 10) == []
+
+    await store.disown("owner")
+
+    [again] = await store.due_summaries("next", LEASE, 10)
+    assert (again.task_id, again.attempts) == (turn.task_id, turn.attempts + 1)
+
+
+async def test_recordings_that_wait_count_by_their_size(store: TaskStore) -> None:
+    await completed(store, file_size_bytes=1_000)  # 12.5 s
+    assert (await store.stats()).pending_audio_s == 0.0
+    await store.create(new_task(file_size_bytes=8_000))
+    assert (await store.stats()).pending_audio_s == pytest.approx(100.0)
+    _task, lease = await claimed(store, file_size_bytes=1_000)
+    await store.add_part(lease, 0, 0, 10, [chunk(0), chunk(1)])
+    await store.update(lease, split_done=True)
+    await store.save_results(lease, [result(0)])
+    assert (await store.stats()).pending_audio_s == pytest.approx(110.0)
+
+
+# --- retention --------------------------------------------------------------------------------------------------------
+
+
+async def test_recordings_kept_for_a_retry_expire(store: TaskStore, clock: ManualClock) -> None:
+    task, lease = await claimed(store, prefix="failed")
+    await store.add_part(lease, 0, 0, 10, [chunk(0)])
+    await store.fail(lease, ERROR)
+    await completed(store, prefix="completed")
+    clock.advance(10)
+    statuses = (Status.FAILED, Status.CANCELLED)
+    assert await store.expire_media(clock.now() - timedelta(seconds=20), 10, statuses) == []
+
+    assert await store.expire_media(clock.now(), 10, statuses) == ["failed"]
+
+    assert await store.expire_media(clock.now(), 10, statuses) == []
+    assert await store.chunks(task.id) == StoredChunks()
+    assert (await store.get(task.id)).media_key is None
+    with pytest.raises(TaskStateConflict, match="no longer kept"):
+        await store.retry(task.id)
+
+
+async def test_what_can_be_fetched_again_is_retried_without_its_recording(store: TaskStore, clock: ManualClock) -> None:
+    task, _ = await store.create(new_task(media_key=None, file_url="https://example.com/a.mp3"))
+    await store.cancel(task.id)
+    assert (await store.retry(task.id)).status is Status.QUEUED
+
+
+async def test_settled_callbacks_are_forgotten_and_open_ones_kept(store: TaskStore, clock: ManualClock) -> None:
+    await completed(store, callback_url=URL)
+    [message] = await store.due_callbacks("me", LEASE, 10)
+    await store.record_delivery(message, DELIVERED)
+    await completed(store, callback_url=URL)
+    clock.advance(60)
+
+    assert await store.prune_callbacks(clock.now() - timedelta(seconds=60), 10) == 0
+    assert await store.prune_callbacks(clock.now(), 10) == 1
+    assert await store.prune_callbacks(clock.now(), 10) == 0
+    assert len(await store.due_callbacks("me", LEASE, 10)) == 1
+
+
+async def test_expired_keys_are_forgotten(store: TaskStore, clock: ManualClock) -> None:
+    await store.create(new_task("old"), IdempotencyClaim("old", "f"))
+    clock.advance(3600)
+    await store.create(new_task("new"), IdempotencyClaim("new", "f"))
+
+    assert await store.prune_keys(10) == 1
+    assert await store.prune_keys(10) == 0
+    assert (await store.create(new_task(), IdempotencyClaim("new", "f")))[1] is False
+
+
+async def test_tasks_with_a_transcript_need_no_media(store: TaskStore) -> None:
+    await store.create(new_task("waiting"))
+    await claimed(store, prefix="done")
+    done = next(task for task in (await store.query(TaskQuery())).tasks if task.media_prefix == "done")
+    await store.complete(Lease(done.id, done.fence), TRANSCRIPT)
+
+    assert await store.live_prefixes(["waiting", "done", "none"], transcribed=False) == {"waiting"}
+    assert await store.live_prefixes(["waiting", "done", "none"]) == {"waiting", "done"}

@@ -11,11 +11,13 @@ from pipeline.clock import SystemClock
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.summary import SummaryOptions
 from pipeline.domain.task import NewTask, Priority, Stage, Status, Task, TaskError
-from pipeline.errors import MediaUndecodable, ReplicaLost, StorageFull
-from pipeline.observability import NoMetrics
+from pipeline.domain.transcript import ChunkResult, Transcript
+from pipeline.errors import DatabaseUnavailable, MediaUndecodable, ReplicaLost, StorageFull
+from pipeline.ports import Lease
 from pipeline.settings import Settings
 from pipeline.testing.fleet import FakeSplitter, FakeTranscriber, made_chunks
 from pipeline.testing.media import MemoryMediaStore
+from pipeline.testing.metrics import RecordingMetrics
 from pipeline.testing.store import MemoryTaskStore
 from pipeline.usecases.dispatch import Dispatcher
 
@@ -25,6 +27,19 @@ class QuickClock(SystemClock):
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(0.001)
+
+
+class MoodyStore(MemoryTaskStore):
+    """Commits, and then breaks the connection before it has said so, as often as ``unanswered`` says."""
+
+    unanswered = 0
+
+    async def complete(self, lease: Lease, transcript: Transcript) -> Task:
+        task = await super().complete(lease, transcript)
+        if self.unanswered:
+            self.unanswered -= 1
+            raise DatabaseUnavailable("The connection broke.")
+        return task
 
 
 def quick_settings(**dispatch: object) -> Settings:
@@ -45,10 +60,12 @@ class World:
     media: MemoryMediaStore = field(default_factory=MemoryMediaStore)
     finished: int = 0
     transcribed: int = 0
+    dead: set[str] = field(default_factory=set)
+    metrics: RecordingMetrics = field(default_factory=RecordingMetrics)
 
     def __post_init__(self) -> None:
         self.clock = QuickClock()
-        self.store = MemoryTaskStore(self.clock)
+        self.store = MoodyStore(self.clock)
 
     def dispatcher(self, owner: str = "one") -> Dispatcher:
         return Dispatcher(
@@ -59,9 +76,10 @@ class World:
             transcriber=self.fleet,
             clock=self.clock,
             settings=self.settings,
-            metrics=NoMetrics(),
+            metrics=self.metrics,
             finished=self._note_end,
             transcribed=self._note_transcript,
+            is_dead=self.dead.__contains__,
         )
 
     def _note_end(self) -> None:
@@ -241,9 +259,10 @@ async def test_a_splitter_that_dies_is_tried_again_and_then_given_up() -> None:
     task = await world.add()
     async with world.running():
         ended = await world.end_of(task)
-    assert (ended.status, ended.attempts) == (Status.FAILED, 3)
+    assert (ended.status, ended.attempts, len(world.splitter.requests)) == (Status.FAILED, 1, 3)
     assert ended.error is not None
     assert ended.error.code == "attempts_exhausted"
+    assert "took down the process that prepared it 3 times" in ended.error.message
 
 
 async def test_a_defect_of_ours_shows_no_inner_words(caplog: pytest.LogCaptureFixture) -> None:
@@ -288,9 +307,6 @@ async def test_another_dispatcher_goes_on_from_the_stored_chunks() -> None:
     world = World(splitter=FakeSplitter(made_chunks(2), made_chunks(2, first=2, part=1)))
     task = await world.add(language="en")
     [claimed] = await world.store.claim("dead", timedelta(seconds=-1), 1, [0, 1, 2])
-    from pipeline.domain.transcript import ChunkResult
-    from pipeline.ports import Lease
-
     lease = Lease(claimed.id, claimed.fence)
     await world.store.add_part(lease, 0, 0, made_chunks(2)[-1].spans[-1].end, made_chunks(2))
     await world.store.save_results(lease, [ChunkResult(0, 10.0, (), "en")])
@@ -381,3 +397,107 @@ async def test_urgent_tasks_are_claimed_although_lesser_ones_fill_the_dispatcher
         async with asyncio.timeout(5):
             while urgent.id not in {unit.task_id for unit in world.fleet.units}:
                 await asyncio.sleep(0.001)
+
+
+# --- what a lost owner leaves, and what an outage of the database does ------------------------------------------------
+
+
+async def test_what_a_dead_predecessor_held_is_taken_over_at_once() -> None:
+    world = World(dead={"dead"})
+    task = await world.add(language="en")
+    await world.store.claim("dead", timedelta(hours=1), 1, [0, 1, 2])
+    async with world.running():
+        assert (await world.end_of(task)).attempts == 2
+
+
+async def test_what_a_living_owner_holds_is_left_to_it() -> None:
+    world = World(dead={"dead"})
+    task = await world.add(language="en")
+    await world.store.claim("alive", timedelta(hours=1), 1, [0, 1, 2])
+    async with world.running():
+        await asyncio.sleep(0.05)
+        assert (await world.store.get(task.id)).owner == "alive"
+
+
+async def test_an_attempt_that_was_outlived_ends_before_the_next_begins() -> None:
+    world = World(settings=quick_settings(heartbeat_s=1e9))
+    world.fleet.open_gate.clear()
+    task = await world.add(language="en")
+    async with world.running() as dispatcher:
+        while not world.fleet.units:
+            await asyncio.sleep(0)
+        await world.store.disown("one")  # as a lease that expired; the Dispatcher claims its own task again
+        dispatcher.wake()
+        while not world.fleet.abandoned:
+            await asyncio.sleep(0.001)
+        world.fleet.open_gate.set()
+        ended = await world.end_of(task)
+        assert (ended.status, ended.attempts, ended.fence) == (Status.COMPLETED, 2, 2)
+        assert [unit.task_id for unit in world.fleet.units] == [task.id, task.id]
+
+
+async def test_after_an_outage_a_dispatcher_keeps_what_is_still_its_own() -> None:
+    world = World()
+    task = await world.add(language="en")
+    dispatcher = world.dispatcher()
+    await dispatcher.prepare()
+    await dispatcher._claim_all()
+    await world.store.disown("one")  # the outage was longer than the lease
+    dispatcher.database_ready = False
+    await dispatcher._claim_all()
+    kept = await world.store.get(task.id)
+    await dispatcher._hand_back()
+    assert (kept.status, kept.attempts, kept.fence) == (Status.PROCESSING, 1, 1)
+
+
+async def test_the_end_of_an_attempt_is_no_lost_lease() -> None:
+    world = World(splitter=FakeSplitter(made_chunks(1)), settings=quick_settings(heartbeat_s=0.0001))
+    tasks = [await world.add(language="en") for _ in range(60)]
+    async with world.running():
+        for task in tasks:
+            assert (await world.end_of(task)).attempts == 1
+    assert world.metrics.total("lost_leases") == 0
+    assert not await world.media.prefixes()
+
+
+async def test_a_commit_that_nobody_answered_for_counts() -> None:
+    world = World()
+    world.store.unanswered = 1
+    task = await world.add(language="en")
+    async with world.running():
+        assert (await world.end_of(task)).attempts == 1
+        while await world.media.prefixes() or not world.finished:
+            await asyncio.sleep(0.001)
+
+
+async def test_a_failure_is_noted_when_the_database_is_back() -> None:
+    world = World(splitter=FakeSplitter(failure=MediaUndecodable("No decoder knows this.")))
+    fail, refused = world.store.fail, 3
+
+    async def moody(*arguments: object, **options: object) -> Task:
+        nonlocal refused
+        if refused:
+            refused -= 1
+            raise DatabaseUnavailable("Away.")
+        return await fail(*arguments, **options)  # type: ignore[arg-type]
+
+    world.store.fail = moody  # type: ignore[method-assign]
+    task = await world.add()
+    async with world.running():
+        ended = await world.end_of(task)
+    assert (ended.attempts, ended.error and ended.error.code) == (1, "media_undecodable")
+
+
+async def test_a_file_that_kills_its_replicas_fails_alone() -> None:
+    world = World(splitter=FakeSplitter(made_chunks(3)))
+    innocents = [await world.add(language="en") for _ in range(4)]
+    poison = await world.add(language="en")
+    world.fleet.poison[poison.id, 1] = 1000
+    async with world.running():
+        failed = await world.end_of(poison)
+        ended = [await world.end_of(task) for task in innocents]
+    assert {task.status for task in ended} == {Status.COMPLETED}
+    assert failed.error is not None
+    assert (failed.error.code, failed.attempts) == ("attempts_exhausted", 1)
+    assert "10.0 s to 20.0 s took down the process that decoded it 3 times" in failed.error.message
+    assert world.fleet.poison[poison.id, 1] == 1000 - 3
