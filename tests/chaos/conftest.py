@@ -13,14 +13,14 @@ from tests.chaos.service import Receiver, Service, on_one_node, on_two_nodes, re
 from tests.standins.llm import LlmServer, running_llm_server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def llm() -> Iterator[LlmServer]:
     """The language model's server, which is never killed."""
     with running_llm_server() as server:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def service(llm: LlmServer) -> Iterator[Service]:
     """The application as ``serve run`` starts it, on SQLite."""
     with on_one_node(llm) as running:
