@@ -247,8 +247,7 @@ def on_two_nodes() -> Iterator[Service]:
     with _home() as home, ExitStack() as stack:
         database = stack.enter_context(MariaDbServer(home))
         url = {"MURMURATION_DATABASE__URL": database.create_database("murmuration")}
-        environment = surroundings(home) | _mark() | _short_leases() | url | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
-        environment |= {"RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1", "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "2"}
+        environment = surroundings(home) | _mark() | _short_leases() | url
         log, port = home / "log.txt", free_port()
         nodes, address = stack.enter_context(_two_nodes(environment, home / "nodes.txt"))
         to_cluster = ("--address", address)
