@@ -2,7 +2,8 @@
 
 ::
 
-    Ingress ──► Dispatcher ──► Splitter
+    Ingress ──► Dispatcher ──► Crawler
+          │               ├──► Splitter
           │               ├──► WhisperReplica
           └───────────────┴──► Summarizer
 """
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray.serve import Application
 
 from deployments import preflight
+from deployments.crawler import Crawler
 from deployments.dispatcher import Dispatcher
 from deployments.ingress import Ingress
 from deployments.splitter import Splitter
@@ -54,7 +56,8 @@ def build(args: BuildArgs) -> Application:
     device = _device(args)
     whisper = WhisperReplica.options(**_placement(device, args.gpu_fraction)).bind(settings, device)
     summarizer = Summarizer.bind(settings)
-    dispatcher = Dispatcher.bind(settings, Splitter.bind(settings), whisper, summarizer)
+    crawler = Crawler.bind(settings) if settings.crawl.enabled else None
+    dispatcher = Dispatcher.bind(settings, Splitter.bind(settings), whisper, summarizer, crawler)
     return Ingress.bind(settings, dispatcher, summarizer)
 
 

@@ -16,7 +16,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments import preflight
 from deployments.api.schemas import encode_record
-from deployments.handles import SplitterHandle, SummarizerHandle, TranscriberHandle
+from deployments.handles import CrawlerHandle, SplitterHandle, SummarizerHandle, TranscriberHandle
 from deployments.metrics import ServeMetrics
 from deployments.wiring import QUIET, media_store, task_store
 from pipeline.clock import FollowingClock
@@ -57,7 +57,12 @@ class DispatcherReplica:
     """One process that drives tasks."""
 
     def __init__(
-        self, settings: Settings, splitter: DeploymentHandle, whisper: DeploymentHandle, summarizer: DeploymentHandle
+        self,
+        settings: Settings,
+        splitter: DeploymentHandle,
+        whisper: DeploymentHandle,
+        summarizer: DeploymentHandle,
+        crawler: DeploymentHandle | None,
     ) -> None:
         configure_logging(settings.logging)
         preflight.refuse(settings)
@@ -82,6 +87,7 @@ class DispatcherReplica:
             media=media,
             splitter=SplitterHandle(splitter),
             transcriber=TranscriberHandle(whisper),
+            crawler=CrawlerHandle(crawler) if crawler else None,
             clock=clock,
             settings=settings,
             metrics=metrics,

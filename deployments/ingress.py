@@ -22,6 +22,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments import preflight
 from deployments.api.app import build_api
+from deployments.api.crawl import parse_link_request
 from deployments.api.errands import Errands
 from deployments.api.options import check_engine, parse_task_request
 from deployments.api.services import Readiness, Services
@@ -29,7 +30,9 @@ from deployments.dispatcher import DispatcherState
 from deployments.handles import SummarizerHandle
 from deployments.wiring import media_store, task_store
 from pipeline.clock import FollowingClock
+from pipeline.domain.crawl import LinkKind
 from pipeline.domain.task import Task
+from pipeline.errors import InvalidValue
 from pipeline.net import GuardedClient
 from pipeline.observability import configure_logging
 from pipeline.settings import Settings
@@ -64,6 +67,7 @@ class IngressReplica:
             summarizer=SummarizerHandle(summarizer),
             check_url=GuardedClient(settings.network).check,
             errands=self._errands,
+            fetch_available=settings.crawl.enabled,
         )
         self._api = build_api(self._services)
         self._submitter: Submitter = self._api.state.submitter
@@ -124,6 +128,24 @@ class IngressReplica:
         asked = parse_task_request(options)
         check_engine(asked, (await self._readiness()).engine, self._services.settings.asr.model)
         return await self._submitter.submit(asked.submission, audio, file_name=file_name)
+
+    async def submit_link(self, url: str, kind: str = "any", **options: Any) -> Task:
+        """Queues the recording that a URL leads to, and returns its task at once.
+
+        Args:
+            url: where to look.
+            kind: what is there: a ``file``, a post on ``tiktok`` or ``douyin``, or a page of ``any`` site.
+            options: those of the HTTP interface.
+
+        Raises:
+            RequestError: something that can't be; the message names it.
+            Unavailable: the queue is full, or the database away.
+        """
+        if kind not in tuple(LinkKind):
+            raise InvalidValue(f"kind is one of {', '.join(LinkKind)}.", "kind")
+        asked = parse_link_request({"url": url, **options}, LinkKind(kind))
+        check_engine(asked, (await self._readiness()).engine, self._services.settings.asr.model)
+        return await self._submitter.submit(asked.submission)
 
     async def result(self, task_id: int, wait_s: float = 0.0) -> Task:
         """The task, with its transcript once it is completed; waits up to ``wait_s`` seconds for its end.

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from pipeline.clock import FollowingClock
+from pipeline.clock import FollowingClock, SystemClock
+from pipeline.crawl.crawler import LocalCrawler
+from pipeline.crawl.extractors import ExtractorProcesses
+from pipeline.domain.task import Status
+from pipeline.errors import DatabaseUnavailable, TaskNotFound
 from pipeline.media.store import FsspecMediaStore
-from pipeline.ports import Clock, Splitter
+from pipeline.ports import Clock, CrawlRequest, Splitter, TaskStore
 from pipeline.settings import Settings
 from pipeline.store.store import SqlTaskStore
 
@@ -38,3 +42,18 @@ def splitter(settings: Settings) -> Splitter:
     return StreamingSplitter(
         media_store(settings), SileroVad, settings.vad, settings.split, settings.media.max_duration_s
     )
+
+
+def crawler(settings: Settings, store: TaskStore, processes: ExtractorProcesses) -> LocalCrawler:
+    """A crawler in this process, which asks the store whether its tasks still run."""
+
+    async def held(request: CrawlRequest) -> bool:
+        try:
+            task = await store.get(request.task_id)
+        except TaskNotFound:
+            return False
+        except DatabaseUnavailable:
+            return True  # the Dispatcher, which can't write either, decides by the lease
+        return task.status is Status.PROCESSING and task.fence == request.fence
+
+    return LocalCrawler(media_store(settings), processes, settings, held, SystemClock())

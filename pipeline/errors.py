@@ -17,6 +17,8 @@
     │   ├── TaskNotFinished          its transcript is not there yet
     │   ├── TaskStateConflict        the task is past what was asked for
     │   ├── IdempotencyConflict      the same key with another body
+    │   ├── CrawlRecordNotFound      nothing is kept about the task's link
+    │   ├── UnsupportedLink          a link that can't lead to one recording
     │   └── UrlNotAllowed            an address the outbound guard refuses
     ├── MediaError                   the recording itself
     │   ├── MediaUndecodable
@@ -26,7 +28,14 @@
     ├── SourceError                  a server we fetch from failed us
     │   ├── SourceUnreachable
     │   ├── SourceTimeout
-    │   └── SourceTooLarge
+    │   ├── SourceTooLarge
+    │   ├── RateLimited              it wants to be asked less often
+    │   └── LinkError                it won't give us this one, however often it is asked
+    │       ├── CookiesRequired      it wants somebody who is logged in
+    │       ├── PrivateOrRemoved
+    │       ├── GeoBlocked
+    │       ├── LiveStream
+    │       └── ExtractorOutdated    its pages have changed
     ├── LlmError                     the server of the language model failed us
     │   ├── LlmUnreachable           no connection, or a failure of its own
     │   ├── LlmTimeout
@@ -170,6 +179,18 @@ class IdempotencyConflict(RequestError):
     code = "idempotency_conflict"
 
 
+class CrawlRecordNotFound(RequestError):
+    """Nothing is kept about the link of this task, or there is none."""
+
+    code = "crawl_record_not_found"
+
+
+class UnsupportedLink(InvalidValue):
+    """A link of another site than the route takes, that no extractor reads, or that leads to several recordings."""
+
+    code = "unsupported_link"
+
+
 class UrlNotAllowed(InvalidValue):
     """An address the outbound guard does not connect to."""
 
@@ -227,7 +248,61 @@ class SourceTimeout(SourceError):
 class SourceTooLarge(SourceError):
     """The source sends more bytes than the limit."""
 
-    code = "source_too_large"
+    code = "too_large"
+
+
+class RateLimited(SourceError):
+    """The source was asked too often.
+
+    Args:
+        message: who was.
+        retry_after_s: when it wants to be asked again, in seconds, if it says so.
+    """
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[type[RateLimited], tuple[str, float | None]]:
+        return type(self), (self.message, self.retry_after_s)
+
+
+class LinkError(SourceError):
+    """What the link leads to can't be had, and asking again won't help."""
+
+    code = "link_error"
+
+
+class CookiesRequired(LinkError):
+    """The site shows this only to somebody who is logged in."""
+
+    code = "cookies_required"
+
+
+class PrivateOrRemoved(LinkError):
+    """It is private, deleted, or never was."""
+
+    code = "private_or_removed"
+
+
+class GeoBlocked(LinkError):
+    """The site does not show this in the country, or to the address, of this server."""
+
+    code = "geo_blocked"
+
+
+class LiveStream(LinkError):
+    """It has not ended, or not even begun."""
+
+    code = "live_stream"
+
+
+class ExtractorOutdated(LinkError):
+    """The site's pages are no longer what the extractor library knows."""
+
+    code = "extractor_outdated"
 
 
 class LlmError(MurmurationError):

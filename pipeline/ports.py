@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, BinaryIO, Generic, Protocol, TypeVar
 
 from pipeline.domain.audio import Chunk
+from pipeline.domain.crawl import CrawlRecord, Link
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.summary import StructuredSummary, Summary, SummaryOptions, Usage
 from pipeline.domain.summary_prompts import Prompt
@@ -68,6 +69,65 @@ class MediaStore(Protocol):
         """The task folders that exist, with the time each was last changed; for sweeping orphans.
 
         A folder in which somebody has died over a half-written key counts as changed very long ago.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CrawlRequest:
+    """A recording to be fetched into the MediaStore.
+
+    Attributes:
+        task_id: whose it is.
+        fence: of the claim under which it is fetched; once the task runs under another, or not at all, the crawl ends.
+        url: where to look.
+        link: what the URL is.
+        media_key: where the recording is to lie.
+    """
+
+    task_id: int
+    fence: int
+    url: str
+    link: Link
+    media_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class CrawlProgress:
+    """A sign of life, every few seconds: bytes stored so far, and in all where the source says."""
+
+    size_bytes: int
+    total_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CrawledMedia:
+    """The recording is in the MediaStore.
+
+    Attributes:
+        size_bytes: of it.
+        file_name: what to call it, with the extension that its bytes deserve.
+        platform: the extractor that read the link, in lower case; ``None`` for a plain URL.
+        record: what the site says about it; ``None`` for a plain URL.
+    """
+
+    size_bytes: int
+    file_name: str
+    platform: str | None = None
+    record: CrawlRecord | None = None
+
+
+class Crawler(Protocol):
+    """Fetches recordings from URLs and links into the MediaStore, guarded and bounded in time and size."""
+
+    def crawl(self, request: CrawlRequest) -> AsyncGenerator[CrawlProgress | CrawledMedia, None]:
+        """Signs of life, then one ``CrawledMedia``. Closing the stream ends the download and leaves nothing behind.
+
+        Raises:
+            UrlNotAllowed, UnsupportedLink: an address, or a link, that is not taken.
+            SourceError: what the site does instead of giving the recording; ``LinkError`` is for good.
+            LeaseLost: the task passed to another owner, or ended.
+            StorageFull, ReplicaLost: as they say.
         """
         ...
 
@@ -529,6 +589,14 @@ class TaskStore(Protocol):
 
     async def update(self, lease: Lease, **changes: Any) -> None:
         """Sets fields of the record (names of ``Task``): stage, media_key, file_duration_s and so on."""
+        ...
+
+    async def save_crawl(self, lease: Lease, record: CrawlRecord) -> None:
+        """Keeps what a site says about the task's recording; a later record takes the place of an earlier one."""
+        ...
+
+    async def crawl_record(self, task_id: int) -> CrawlRecord | None:
+        """What is kept of the task's link. Raises ``TaskNotFound``."""
         ...
 
     async def add_part(self, lease: Lease, part: int, start: int, end: int, chunks: Sequence[Chunk]) -> None:

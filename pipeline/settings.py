@@ -109,7 +109,9 @@ class DispatchSettings(Section):
     poll_s: float = Field(default=3.0, gt=0)
     """How often the table is asked for work nobody announced."""
     max_active_tasks: int = Field(default=64, ge=1)
-    """Tasks of one priority that run at the same time in one Dispatcher."""
+    """Tasks of one priority that run at the same time in one Dispatcher, beside those that are being fetched."""
+    max_concurrent_crawls: int = Field(default=64, ge=1)
+    """Recordings that are fetched at the same time."""
     max_concurrent_splits: int = Field(default=2, ge=1)
     """Recordings that are decoded and cut at the same time."""
     max_attempts: int = Field(default=3, ge=1)
@@ -215,6 +217,48 @@ class NetworkSettings(Section):
     """Host names, addresses or networks (`10.0.0.0/8`) that may be reached although they are not public."""
     proxy: str | None = None
     """Outbound HTTP proxy."""
+    proxy_resolves: bool = False
+    """Whether the proxy looks names up: for networks whose own name service does not know the outside. The proxy must
+    then refuse names of private addresses itself."""
+    ca_file: Path | None = None
+    """PEM file of the authorities that TLS trusts instead of the usual ones: for a proxy that inspects TLS."""
+
+
+class PlatformSettings(Section):
+    """How one site is asked."""
+
+    cookies: SecretStr | None = None
+    """Content of a cookie file in Netscape's format, of a session that is logged in; only from the environment."""
+    cookies_file: Path | None = None
+    """The same as a file, on every node that runs a Crawler."""
+    proxy: SecretStr | None = None
+    """Outbound HTTP proxy for this site, such as one in its country. Empty: `network.proxy`."""
+    user_agent: str | None = None
+    """`User-Agent` for this site. Empty: the extractor library's own."""
+
+
+class CrawlSettings(Section):
+    """How recordings are fetched from links and URLs."""
+
+    enabled: bool = True
+    """Whether the Crawler is part of the application; without it only uploads are taken."""
+    deadline_s: float = Field(default=3600.0, gt=0)
+    """Longest time one recording may take to be fetched."""
+    extract_timeout_s: float = Field(default=120.0, gt=0)
+    """Longest time to find out where a link's recording is."""
+    max_page_bytes: int = Field(default=64 * MEBIBYTE, gt=0)
+    """Most that is read of a site's pages before there is a recording to download."""
+    max_process_bytes: int = Field(default=2048 * MEBIBYTE, ge=256 * MEBIBYTE)
+    """Most memory the process that reads one site's pages may ask for. Not kept with a `js_runtime`."""
+    max_breaks: int = Field(default=5, ge=0)
+    """How often in a row a download that broke is taken up again without a byte in between."""
+    rate_limit_delays_s: tuple[float, ...] = (60.0, 300.0, 1800.0)
+    """Pauses before a site that found us too frequent is asked again; after the last one the task fails."""
+    js_runtime: Path | None = None
+    """Absolute path of a JavaScript runtime, which YouTube's extractor needs for most formats. Of those that yt-dlp
+    takes, `deno` and `qjs` give a page's script no network; `node` and `bun` may let it around the guard."""
+    platforms: dict[str, PlatformSettings] = {}
+    """By site: `tiktok`, `douyin`, or the host of a link without `www.`, such as `vimeo.com`."""
 
 
 class HttpSettings(Section):
@@ -268,6 +312,7 @@ class Settings(BaseSettings):
     callback: CallbackSettings = CallbackSettings()
     llm: LlmSettings = LlmSettings()
     network: NetworkSettings = NetworkSettings()
+    crawl: CrawlSettings = CrawlSettings()
     http: HttpSettings = HttpSettings()
     logging: LoggingSettings = LoggingSettings()
 

@@ -10,7 +10,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
-from deployments.api import events, health, problems, subtitles, summary, tasks
+from deployments.api import crawl, events, health, problems, subtitles, summary, tasks
 from deployments.api.openai import audio, models
 from deployments.api.services import Services
 from pipeline.usecases.submit import Submitter
@@ -32,6 +32,7 @@ def build_api(services: Services) -> FastAPI:
     problems.install(app)
     for router in (
         tasks.router,
+        crawl.router,
         events.router,
         subtitles.router,
         summary.router,

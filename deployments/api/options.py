@@ -28,7 +28,8 @@ class TaskFields:
     """What belongs to the task rather than to its decoding."""
 
     file_url: Annotated[str, MaxLen(2048)] | None = None
-    """Where to fetch the recording from, instead of an uploaded file (`http` or `https`)."""
+    """Where to fetch the recording from, instead of an uploaded file (`http` or `https`): the address of the file
+    itself. Links to pages go to `/api/crawl/video_task`."""
     callback_url: Annotated[str, MaxLen(2048)] | None = None
     """Where to POST the task's record once it is completed or failed (`http` or `https`)."""
     priority: Priority = Priority.NORMAL

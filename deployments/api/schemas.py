@@ -132,6 +132,37 @@ class TaskPageData(Schema):
     """The `offset` of the next page."""
 
 
+class CrawlRecordBody(Schema):
+    """What a site said about the recording of a task, when its link was followed."""
+
+    task_id: int
+    platform: str = Field(examples=["tiktok"])
+    """The extractor that read the link."""
+    media_id: str = Field(examples=["7332187682480590112"])
+    """The site's id of the recording."""
+    url: str
+    """Its page."""
+    title: str | None
+    description: str | None
+    author: str | None
+    """The account."""
+    author_id: str | None
+    author_name: str | None
+    """What the account calls itself."""
+    author_url: str | None
+    duration_s: float | None
+    """As the site says, in seconds."""
+    published_at: Time | None
+    view_count: int | None
+    like_count: int | None
+    comment_count: int | None
+    repost_count: int | None
+    thumbnail_url: str | None
+    crawled_at: Time
+    library: str = Field(examples=["yt-dlp 2026.10.26"])
+    """What read the page."""
+
+
 class DeletedTask(Schema):
     """A task that is no more."""
 

@@ -46,13 +46,13 @@ async def create_task(
     """
     submitter: Submitter = request.app.state.submitter
     query = dict(request.query_params)
-    async with open_body(request) as body, submitter.intake(_checked_key(idempotency_key)) as intake:
+    async with open_body(request) as body, submitter.intake(checked_key(idempotency_key)) as intake:
         parse_task_request(query)  # what is wrong there need not wait for the upload
         form = await read_form(request, body, intake.receive, submitter.max_upload_bytes)
         note_params(request, form)
         refuse_unknown(form, TASK_FORM.names)
         asked = parse_task_request(query | {name: value for name, value in form.items() if value})
-        await _check_engine(asked, services)
+        await check_engine_of(asked, services)
         task, _ = await intake.create(asked.submission)
     shown = record(task, base_url(request, services))
     return answer(request, shown, headers={"Location": shown.output_url})
@@ -134,7 +134,7 @@ async def retry_task(request: Request, services: ServicesNeeded, task_id: TaskId
     return answer(request, record(task, base_url(request, services)))
 
 
-async def _check_engine(asked: TaskRequest, services: Services) -> None:
+async def check_engine_of(asked: TaskRequest, services: Services) -> None:
     """Asks what is loaded, where that matters."""
     options = asked.submission.options
     if asked.model or options.language or options.languages:
@@ -150,7 +150,8 @@ def _parse_filter(body: bytes) -> TaskFilter:
         raise invalid_value(error.errors()) from error
 
 
-def _checked_key(key: str | None) -> str | None:
+def checked_key(key: str | None) -> str | None:
+    """An ``Idempotency-Key``, if it is one that can be kept."""
     if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
         raise InvalidValue("Idempotency-Key takes 1 to 255 visible ASCII characters.", "Idempotency-Key")
     return key

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from pipeline.domain.crawl import Link
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.summary import Summary, SummaryOptions, SummaryStatus
 from pipeline.domain.transcript import Transcript
@@ -64,6 +65,7 @@ class NewTask:
         media_prefix: the folder of all its media keys.
         awaited_until: the task is only wanted while its client waits for it: from this time on it may be deleted,
             unless the time is moved on. ``None``: it is kept.
+        link: what ``file_url`` is, for tasks that have one.
         summary_options: set where a summary is wanted.
     """
 
@@ -79,6 +81,7 @@ class NewTask:
     file_name: str | None = None
     file_size_bytes: int | None = None
     awaited_until: datetime | None = None
+    link: Link | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,7 @@ class Task:
         audio_total_s: seconds of audio to decode, known once splitting is done (``split_done``).
         audio_done_s: seconds of audio decoded and stored.
         language: asked for or, later, detected.
+        link: what ``file_url`` is, for tasks that have one.
         truncated: the recording broke off; what was there is transcribed.
         awaited_until: as in ``NewTask``.
         summary_options: set where a summary was asked for with the task.
@@ -166,6 +170,7 @@ class Task:
     file_url: str | None = None
     file_name: str | None = None
     file_size_bytes: int | None = None
+    link: Link | None = None
     file_duration_s: float | None = None
     audio_total_s: float = 0.0
     audio_done_s: float = 0.0

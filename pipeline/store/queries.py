@@ -38,7 +38,16 @@ from sqlalchemy import (
 from pipeline.domain.task import Stage, Status
 from pipeline.ports import Lease, SummaryTurn, TaskQuery
 from pipeline.store.engine import UtcDateTime
-from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, IDEMPOTENCY_KEYS, OUTBOX, PARTS, TASKS, TRANSCRIPTS
+from pipeline.store.tables import (
+    CHUNK_RESULTS,
+    CHUNKS,
+    CRAWL_RECORDS,
+    IDEMPOTENCY_KEYS,
+    OUTBOX,
+    PARTS,
+    TASKS,
+    TRANSCRIPTS,
+)
 
 QUEUED, PROCESSING = Status.QUEUED.value, Status.PROCESSING.value
 LIVE = (QUEUED, PROCESSING)
@@ -137,7 +146,11 @@ def cancel_task(task_id: int, now: datetime) -> Update:
 
 
 def requeue_task(task_id: int, now: datetime) -> Update:
-    """Gives a failed or cancelled task a fresh start; its chunks stay."""
+    """Gives a failed or cancelled task a fresh start; its chunks stay.
+
+    A recording that can be fetched again is, unless it was split already: the stored one may be what failed.
+    """
+    fetched = and_(TASKS.c.file_url.is_not(None), ~TASKS.c.split_done)
     return (
         update(TASKS)
         .where(
@@ -160,8 +173,14 @@ def requeue_task(task_id: int, now: datetime) -> Update:
             callback_time=None,
             summary_error_code=None,
             summary_error_message=None,
+            media_key=case((fetched, None), else_=TASKS.c.media_key),
         )
     )
+
+
+def crawl_record(task_id: int) -> Select[str]:
+    """What is kept of a task's link."""
+    return select(CRAWL_RECORDS.c.record).where(CRAWL_RECORDS.c.task_id == task_id)
 
 
 def delete_tasks(task_ids: Collection[int]) -> Delete:

@@ -9,6 +9,7 @@ from typing import Any, cast
 from sqlalchemy import Select, Update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pipeline.domain.crawl import CrawlRecord
 from pipeline.domain.lifecycle import FINISHED_ARE_NOT_CANCELLED, ONLY_ENDED_ARE_RETRIED, refused_move
 from pipeline.domain.task import IdempotencyClaim, NewTask, Priority, Status, Task
 from pipeline.errors import IdempotencyConflict, TaskNotFound, TaskStateConflict
@@ -45,6 +46,13 @@ async def get(connection: AsyncConnection, task_id: int, *, with_result: bool = 
     if row is None:
         raise _not_found(task_id)
     return codec.task_of_row(row)
+
+
+async def crawl_record(connection: AsyncConnection, task_id: int) -> CrawlRecord | None:
+    """What is kept of the task's link."""
+    await get(connection, task_id)
+    text = (await connection.execute(queries.crawl_record(task_id))).scalar_one_or_none()
+    return None if text is None else codec.crawl_of_json(text)
 
 
 async def page(connection: AsyncConnection, query: TaskQuery) -> TaskPage:

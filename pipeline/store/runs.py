@@ -10,13 +10,14 @@ from sqlalchemy import Update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.domain.audio import Chunk
+from pipeline.domain.crawl import CrawlRecord
 from pipeline.domain.lifecycle import attempts_exhausted, claim_order
 from pipeline.domain.task import Status, Task, TaskError
 from pipeline.domain.transcript import ChunkResult, Transcript
 from pipeline.errors import LeaseLost
 from pipeline.ports import Lease, StoredChunks
 from pipeline.store import callbacks, codec, queries
-from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, LARGEST_ID, PARTS, TRANSCRIPTS
+from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, CRAWL_RECORDS, LARGEST_ID, PARTS, TRANSCRIPTS
 
 PREPARED = (CHUNK_RESULTS, CHUNKS, PARTS)
 """What is kept of a task only until it is completed."""
@@ -96,6 +97,15 @@ async def disown(connection: AsyncConnection, owner: str, now: datetime) -> None
 async def update(connection: AsyncConnection, lease: Lease, changes: Mapping[str, Any], now: datetime) -> None:
     """Sets columns of the task."""
     await _change(connection, lease, queries.change_leased(lease, codec.columns_of(changes) | {"updated_at": now}))
+
+
+async def save_crawl(connection: AsyncConnection, lease: Lease, record: CrawlRecord, now: datetime) -> None:
+    """Keeps a record of the task's link, in the place of an earlier one."""
+    await _leased(connection, lease)
+    await connection.execute(queries.delete_of_task(CRAWL_RECORDS, lease.task_id))
+    row = {"task_id": lease.task_id, "record": codec.crawl_to_json(record)}
+    await connection.execute(queries.insert_rows(CRAWL_RECORDS), row)
+    await _change(connection, lease, queries.change_leased(lease, {"updated_at": now}))
 
 
 async def add_part(

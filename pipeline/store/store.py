@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.clock import FollowingClock
 from pipeline.domain.audio import Chunk
+from pipeline.domain.crawl import CrawlRecord
 from pipeline.domain.lifecycle import refuse_fixed_fields
 from pipeline.domain.summary import Summary
 from pipeline.domain.task import IdempotencyClaim, NewTask, Status, Task, TaskError
@@ -165,6 +166,14 @@ class SqlTaskStore:
         """See ``ports.TaskStore``. Raises ``TypeError`` for fields that only the store moves."""
         refuse_fixed_fields(changes)
         await self._database.write(runs.update, lease, changes, await self._now())
+
+    async def save_crawl(self, lease: Lease, record: CrawlRecord) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.write(runs.save_crawl, lease, record, self._clock.now())
+
+    async def crawl_record(self, task_id: int) -> CrawlRecord | None:
+        """See ``ports.TaskStore``."""
+        return await self._database.read(records.crawl_record, task_id)
 
     async def add_part(self, lease: Lease, part: int, start: int, end: int, chunks: Sequence[Chunk]) -> None:
         """See ``ports.TaskStore``. A part of a number that is stored already is left as it is."""

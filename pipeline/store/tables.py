@@ -94,6 +94,9 @@ class TaskRow(StoreRow, table=True):
     file_url: str | None = Field(default=None, sa_type=LongText)
     file_name: str | None = Field(default=None, sa_type=LongText)
     file_size_bytes: int | None = Field(default=None, sa_type=BigInteger)
+    link_kind: str | None = Field(default=None, max_length=16)
+    link_extractor: str | None = Field(default=None, max_length=100)
+    link_keep_record: bool | None = None
     file_duration_s: float | None = Field(default=None, sa_type=Double)
     audio_total_s: float = Field(default=0.0, sa_type=Double)
     audio_done_s: float = Field(default=0.0, sa_type=Double)
@@ -173,6 +176,16 @@ class TranscriptRow(StoreRow, table=True):
     transcript: str = Field(sa_type=LongText)
 
 
+class CrawlRow(StoreRow, table=True):
+    """What a site says about the recording of a task, as JSON: it is shown as a whole and never searched."""
+
+    __tablename__ = "crawl_records"
+    __table_args__ = (MYSQL_OPTIONS,)
+
+    task_id: int = _task_id(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    record: str = Field(sa_type=LongText)
+
+
 class IdempotencyRow(StoreRow, table=True):
     """A client's key, as the SHA-256 of its text: of one length whatever the client sends, and of no use to a thief."""
 
@@ -212,5 +225,6 @@ PARTS = METADATA.tables["parts"]
 CHUNKS = METADATA.tables["chunks"]
 CHUNK_RESULTS = METADATA.tables["chunk_results"]
 TRANSCRIPTS = METADATA.tables["transcripts"]
+CRAWL_RECORDS = METADATA.tables["crawl_records"]
 IDEMPOTENCY_KEYS = METADATA.tables["idempotency_keys"]
 OUTBOX = METADATA.tables["outbox"]

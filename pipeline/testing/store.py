@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from pipeline.domain.audio import Chunk
+from pipeline.domain.crawl import CrawlRecord
 from pipeline.domain.lifecycle import (
     FINISHED_ARE_NOT_CANCELLED,
     ONLY_ENDED_ARE_RETRIED,
@@ -55,6 +56,7 @@ class _Record:
     chunks: dict[int, Chunk] = field(default_factory=dict)
     results: dict[int, ChunkResult] = field(default_factory=dict)
     parts: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    crawl: CrawlRecord | None = None
 
 
 @dataclass(slots=True)
@@ -182,6 +184,7 @@ class MemoryTaskStore:
             error=None,
             callback=CallbackState(),
             summary=replace(task.summary, error=None),
+            media_key=None if task.file_url and not task.split_done else task.media_key,
         )
         if record.result is not None:
             return self._put(_summary_due(fresh, now))
@@ -259,6 +262,18 @@ class MemoryTaskStore:
         refuse_fixed_fields(changes)
         now = self._answer()
         self._put(replace(self._leased(lease).task, updated_at=now, **changes))
+
+    async def save_crawl(self, lease: Lease, record: CrawlRecord) -> None:
+        """See ``ports.TaskStore``."""
+        now = self._answer()
+        kept = self._leased(lease)
+        kept.crawl = record
+        self._put(replace(kept.task, updated_at=now))
+
+    async def crawl_record(self, task_id: int) -> CrawlRecord | None:
+        """See ``ports.TaskStore``."""
+        self._answer()
+        return self._record(task_id).crawl
 
     async def add_part(self, lease: Lease, part: int, start: int, end: int, chunks: Sequence[Chunk]) -> None:
         """See ``ports.TaskStore``. A part of a number that is stored already is left as it is."""

@@ -15,24 +15,28 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from pipeline.domain.retry import Backoff
+from pipeline.domain.retry import Backoff, Schedule
 from pipeline.domain.task import Priority, Stage, Task, TaskError
 from pipeline.errors import (
     AttemptsExhausted,
     DatabaseUnavailable,
     LeaseLost,
+    LinkError,
     MediaError,
     MurmurationError,
+    RateLimited,
     ReplicaLost,
     RequestError,
+    SourceTooLarge,
     StorageFull,
     TaskNotFound,
 )
 from pipeline.observability import log_attempt
-from pipeline.ports import Clock, EngineInfo, Lease, MediaStore, Metrics, Splitter, TaskStore, Transcriber
+from pipeline.ports import Clock, Crawler, EngineInfo, Lease, MediaStore, Metrics, Splitter, TaskStore, Transcriber
 from pipeline.process import is_dead
 from pipeline.settings import Settings
 from pipeline.usecases.drive_task import Attempt, Driver, transcribed_under
+from pipeline.usecases.fetch import Fetcher
 from pipeline.usecases.insist import insist
 from pipeline.usecases.news import News, wait_briefly
 from pipeline.usecases.resume_split import ResumingSplitter
@@ -40,7 +44,10 @@ from pipeline.usecases.transcribe import ChunkScheduler
 
 logger = logging.getLogger(__name__)
 
-FINAL = (MediaError, RequestError, AttemptsExhausted, StorageFull)
+MAX_RETRY_AFTER_S = 6 * 3600.0
+"""A site that wants to be left alone for longer is asked again after this long."""
+
+FINAL = (MediaError, RequestError, LinkError, SourceTooLarge, AttemptsExhausted, StorageFull)
 """Errors that another attempt would meet again."""
 
 
@@ -53,6 +60,7 @@ class Dispatcher:
         media: the recordings.
         splitter: prepares them.
         transcriber: decodes them.
+        crawler: fetches those that are links; ``None`` where nothing does.
         clock: the time.
         settings: leases, limits, retries.
         metrics: where the figures go.
@@ -69,6 +77,7 @@ class Dispatcher:
         media: MediaStore,
         splitter: Splitter,
         transcriber: Transcriber,
+        crawler: Crawler | None = None,
         clock: Clock,
         settings: Settings,
         metrics: Metrics,
@@ -84,6 +93,7 @@ class Dispatcher:
         self._backoff = Backoff(
             base_s=settings.dispatch.retry_base_s, cap_s=300.0, max_attempts=settings.dispatch.max_attempts
         )
+        self._rate_limits = Schedule(settings.crawl.rate_limit_delays_s)
         self._metrics = metrics
         self._on_finished = finished
         self._is_dead = is_dead
@@ -93,6 +103,7 @@ class Dispatcher:
         self._driver = Driver(
             store=store,
             media=media,
+            fetcher=Fetcher(crawler, media, settings),
             splitter=ResumingSplitter(splitter, clock, settings.dispatch.max_attempts),
             scheduler=self._scheduler,
             clock=clock,
@@ -195,7 +206,8 @@ class Dispatcher:
 
     async def _claim_some(self) -> list[Task]:
         limit = max(self._settings.max_active_tasks, self._scheduler.capacity.chunks)
-        active = Counter(task.priority.rank for task in self._claimed.values())
+        fetching = self._driver.fetcher.at_work
+        active = Counter(task.priority.rank for task in self._claimed.values() if task.id not in fetching)
         room = {priority.rank: limit - active[priority.rank] for priority in Priority}
         ranks = [rank for rank, free in room.items() if free > 0]
         if not ranks:
@@ -279,8 +291,7 @@ class Dispatcher:
         reason = _task_error(error, failures, self._settings.max_attempts)
         if reason.code == MurmurationError.code:
             logger.error("attempt failed by our own defect", exc_info=error, extra={"task_id": task.id})
-        final = isinstance(error, FINAL)
-        delay_s = None if final else self._backoff.delay_s(failures, random.random)
+        delay_s = self._delay_s(error, failures)
         retry_at = None if delay_s is None else self._clock.now() + timedelta(seconds=delay_s)
         try:
             full = isinstance(error, StorageFull)
@@ -294,6 +305,15 @@ class Dispatcher:
         if isinstance(error, MediaError):  # no retry will ever make sense of it
             await attempt.drop_media()
         return ended
+
+    def _delay_s(self, error: Exception, attempts: int) -> float | None:
+        """When to try again, in seconds; ``None``: not at all."""
+        if isinstance(error, FINAL):
+            return None
+        if isinstance(error, RateLimited):
+            delay_s = self._rate_limits.delay_s(attempts, random.random)
+            return None if delay_s is None else max(delay_s, min(error.retry_after_s or 0.0, MAX_RETRY_AFTER_S))
+        return self._backoff.delay_s(attempts, random.random)
 
     async def _hand_back(self) -> None:
         claimed, attempts = list(self._claimed.values()), list(self._attempts.values())

@@ -30,6 +30,7 @@ from pipeline.ports import (
     TaskStore,
 )
 from pipeline.settings import Settings
+from pipeline.usecases.fetch import Fetcher
 from pipeline.usecases.insist import insist
 from pipeline.usecases.transcribe import ChunkScheduler, Decoding
 
@@ -49,6 +50,7 @@ class Driver:
 
     store: TaskStore
     media: MediaStore
+    fetcher: Fetcher
     splitter: Splitter
     scheduler: ChunkScheduler
     clock: Clock
@@ -128,11 +130,27 @@ class Attempt:
 
     async def _prepare_and_wait(self, decoding: Decoding, stored: StoredChunks) -> None:
         if not self.task.split_done:
+            if self.task.media_key is None:
+                with self._timed(Stage.FETCHING):
+                    await self._fetch()
             with self._timed(Stage.SPLITTING):
                 await self._split(decoding, stored)
         decoding.seal()
         with self._timed(Stage.TRANSCRIBING):
             await asyncio.shield(decoding.done)
+
+    async def _fetch(self) -> None:
+        media_key, media = await self.driver.fetcher.fetch(self.task)
+        record = media.record
+        if record is not None and self.task.link is not None and self.task.link.keep_record:
+            await self._insist(lambda: self.driver.store.save_crawl(self.lease, record))
+        await self._update(
+            media_key=media_key,
+            file_name=media.file_name,
+            file_size_bytes=media.size_bytes,
+            platform=self.task.platform or media.platform,
+            stage=Stage.SPLITTING,
+        )
 
     async def _split(self, decoding: Decoding, stored: StoredChunks) -> None:
         request = self._split_request(stored)

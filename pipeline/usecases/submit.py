@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 
+from pipeline.domain.crawl import Link
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.summary import SummaryOptions
 from pipeline.domain.task import EngineName, IdempotencyClaim, NewTask, Priority, Task
@@ -43,7 +44,10 @@ TOUCHES = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """What a client asks for, validated; the recording itself may follow as bytes."""
+    """What a client asks for, validated; the recording itself may follow as bytes.
+
+    ``link`` says what ``file_url`` is; the recording itself, unless said otherwise.
+    """
 
     options: TranscriptionOptions = field(default_factory=TranscriptionOptions)
     summary_options: SummaryOptions | None = None
@@ -52,6 +56,7 @@ class Submission:
     platform: str | None = None
     callback_url: str | None = None
     file_url: str | None = None
+    link: Link = field(default_factory=Link)
     awaited: bool = False
     """The task is only wanted as long as its client waits for it (see ``usecases.attend``)."""
 
@@ -136,6 +141,7 @@ class Intake:
             platform=submission.platform,
             callback_url=submission.callback_url,
             file_url=submission.file_url,
+            link=submission.link if submission.file_url else None,
             media_key=media.key if media else None,
             file_name=media.file_name if media else None,
             file_size_bytes=media.size_bytes if media else None,

@@ -6,12 +6,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from pipeline.domain.audio import Chunk, Span
+from pipeline.domain.crawl import CrawlRecord, Link, LinkKind
 from pipeline.domain.options import TaskType, TranscriptionOptions
 from pipeline.domain.summary import SummaryOptions
 from pipeline.domain.task import (
@@ -101,6 +102,7 @@ async def test_a_created_task_holds_all_that_was_given(store: TaskStore, clock: 
         file_url="https://example.com/?q=%E4%BD%A0",
         file_name="会议 😀 100%.mp3",
         file_size_bytes=5 * 2**32,
+        link=Link(LinkKind.ANY, "vimeo", keep_record=False),
     )
 
     task, is_new = await store.create(new)
@@ -485,8 +487,21 @@ async def test_a_heartbeat_revives_an_expired_lease_nobody_took(store: TaskStore
     assert await claim_all(store) == []
 
 
+CRAWLED = CrawlRecord(
+    platform="tiktok",
+    media_id="7332187682480590112",
+    url="https://www.tiktok.com/@_/video/7332187682480590112",
+    title="会议 😀",
+    duration_s=4.5,
+    published_at=datetime(2024, 2, 5, 16, 20, tzinfo=UTC),
+    view_count=2**40,
+    crawled_at=datetime(2026, 11, 24, 6, 0, 0, 123456, tzinfo=UTC),
+    library="yt-dlp 2026.10.26",
+)
+
 LEASED_WRITES: dict[str, Callable[[TaskStore, Lease], Awaitable[object]]] = {
     "update": lambda store, lease: store.update(lease, stage=Stage.TRANSCRIBING),
+    "save_crawl": lambda store, lease: store.save_crawl(lease, CRAWLED),
     "add_part": lambda store, lease: store.add_part(lease, 7, 0, 16_000, [chunk(7)]),
     "save_results": lambda store, lease: store.save_results(lease, [result(7)]),
     "complete": lambda store, lease: store.complete(lease, TRANSCRIPT),
@@ -542,6 +557,19 @@ async def test_no_write_under_a_lost_lease(
 
 
 # --- the run of a task ------------------------------------------------------------------------------------------------
+
+
+async def test_what_a_site_says_is_kept_with_the_task(store: TaskStore) -> None:
+    task, lease = await claimed(store)
+    assert await store.crawl_record(task.id) is None
+
+    await store.save_crawl(lease, replace(CRAWLED, title="before"))
+    await store.save_crawl(lease, CRAWLED)
+
+    assert await store.crawl_record(task.id) == CRAWLED
+    await store.delete(task.id)
+    with pytest.raises(TaskNotFound):
+        await store.crawl_record(task.id)
 
 
 async def test_an_update_sets_fields(store: TaskStore, clock: ManualClock) -> None:
@@ -814,6 +842,22 @@ async def test_a_failed_task_is_retried_from_its_chunks(store: TaskStore, clock:
     assert (await store.chunks(task.id)).results == (result(0),)
     [running] = await claim_all(store)
     assert running.fence > task.fence
+
+
+@pytest.mark.parametrize(
+    ("file_url", "split_done", "kept"),
+    [(None, False, True), ("https://a.example/a.mp3", False, False), ("https://a.example/a.mp3", True, True)],
+)
+async def test_a_retry_fetches_again_what_was_not_split(
+    store: TaskStore, file_url: str | None, split_done: bool, kept: bool
+) -> None:
+    task, lease = await claimed(store, file_url=file_url, media_key="a/source")
+    await store.update(lease, split_done=split_done)
+    await store.fail(lease, ERROR)
+
+    again = await store.retry(task.id)
+
+    assert again.media_key == ("a/source" if kept else None)
 
 
 async def test_a_cancelled_task_can_be_retried(store: TaskStore) -> None:

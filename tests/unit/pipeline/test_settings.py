@@ -195,3 +195,14 @@ def test_secrets_are_of_a_type_that_hides_them(section: type[BaseModel]) -> None
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_settings().asr.model = "small"  # type: ignore[misc]
+
+
+def test_a_sites_cookies_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    file.write_text("crawl:\n  platforms:\n    tiktok: {user_agent: Mine/1}\n")
+    monkeypatch.setenv("MURMURATION_CRAWL__PLATFORMS__TIKTOK__COOKIES", "# Netscape HTTP Cookie File\n")
+
+    tiktok = load_settings(file).crawl.platforms["tiktok"]
+
+    assert tiktok.cookies == SecretStr("# Netscape HTTP Cookie File\n")
+    assert tiktok.user_agent == "Mine/1"
+    assert "Netscape" not in repr(tiktok)

@@ -3,18 +3,34 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from pipeline.clock import SystemClock
+from pipeline.domain.crawl import CrawlRecord, Link, LinkKind
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.summary import SummaryOptions
 from pipeline.domain.task import NewTask, Priority, Stage, Status, Task, TaskError
 from pipeline.domain.transcript import ChunkResult, Transcript
-from pipeline.errors import DatabaseUnavailable, MediaUndecodable, ReplicaLost, StorageFull
+from pipeline.errors import (
+    CookiesRequired,
+    DatabaseUnavailable,
+    LiveStream,
+    MediaUndecodable,
+    MurmurationError,
+    PrivateOrRemoved,
+    RateLimited,
+    ReplicaLost,
+    SourceTooLarge,
+    SourceUnreachable,
+    StorageFull,
+    UnsupportedLink,
+    UrlNotAllowed,
+)
 from pipeline.ports import Lease
-from pipeline.settings import Settings
+from pipeline.settings import CrawlSettings, Settings
+from pipeline.testing.crawl import FakeCrawler
 from pipeline.testing.fleet import FakeSplitter, FakeTranscriber, made_chunks
 from pipeline.testing.media import MemoryMediaStore
 from pipeline.testing.metrics import RecordingMetrics
@@ -58,6 +74,7 @@ class World:
     fleet: FakeTranscriber = field(default_factory=FakeTranscriber)
     settings: Settings = field(default_factory=quick_settings)
     media: MemoryMediaStore = field(default_factory=MemoryMediaStore)
+    crawler: FakeCrawler | None = None
     finished: int = 0
     transcribed: int = 0
     dead: set[str] = field(default_factory=set)
@@ -74,6 +91,7 @@ class World:
             media=self.media,
             splitter=self.splitter,
             transcriber=self.fleet,
+            crawler=self.crawler,
             clock=self.clock,
             settings=self.settings,
             metrics=self.metrics,
@@ -501,3 +519,163 @@ async def test_a_file_that_kills_its_replicas_fails_alone() -> None:
     assert (failed.error.code, failed.attempts) == ("attempts_exhausted", 1)
     assert "10.0 s to 20.0 s took down the process that decoded it 3 times" in failed.error.message
     assert world.fleet.poison[poison.id, 1] == 1000 - 3
+
+
+# --- links ------------------------------------------------------------------------------------------------------------
+
+LINK = "https://site.example/film.mp4"
+
+
+def crawling(*sources: bytes | MurmurationError, **settings: object) -> tuple[World, FakeCrawler]:
+    world = World(settings=quick_settings(**settings))
+    crawler = FakeCrawler(world.media, {LINK: list(sources)})
+    world.crawler = crawler
+    return world, crawler
+
+
+async def add_link(world: World, link: Link | None = None, **new: object) -> Task:
+    task, _ = await world.store.create(NewTask(media_prefix="t9", file_url=LINK, link=link or Link(), **new))  # type: ignore[arg-type]
+    return task
+
+
+def said(title: str = "A talk") -> CrawlRecord:
+    now = datetime(2026, 11, 24, tzinfo=UTC)
+    return CrawlRecord(platform="site", media_id="7", url=LINK, title=title, crawled_at=now, library="yt-dlp 1")
+
+
+async def test_a_link_is_fetched_before_it_is_split() -> None:
+    world, crawler = crawling(b"sound")
+    crawler.records[LINK] = said()
+    task = await add_link(world, Link(LinkKind.ANY))
+    async with world.running():
+        ended = await world.end_of(task)
+    assert ended.status is Status.COMPLETED
+    assert (ended.file_name, ended.file_size_bytes, ended.platform) == ("film.mp4", 5, "site")
+    [request] = crawler.requests
+    assert (request.url, request.link, request.media_key, request.fence) == (LINK, Link(LinkKind.ANY), "t9/source", 1)
+    assert [split.media_key for split in world.splitter.requests] == ["t9/source"]
+    assert await world.store.crawl_record(task.id) == said()
+    assert world.media.keys == set()
+
+
+async def test_what_the_site_says_is_kept_only_where_it_may_be() -> None:
+    world, crawler = crawling(b"sound")
+    crawler.records[LINK] = said()
+    task = await add_link(world, Link(LinkKind.ANY, keep_record=False), platform="mine")
+    async with world.running():
+        ended = await world.end_of(task)
+    assert ended.platform == "mine"
+    assert await world.store.crawl_record(task.id) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PrivateOrRemoved("It is gone."),
+        CookiesRequired("Log in."),
+        LiveStream("It has not ended."),
+        UnsupportedLink("Nothing reads this."),
+        SourceTooLarge("It is too large."),
+        UrlNotAllowed("Not there."),
+    ],
+)
+async def test_what_a_site_will_never_give_is_asked_for_once(error: MurmurationError) -> None:
+    world, crawler = crawling(error)
+    task = await add_link(world)
+    async with world.running():
+        ended = await world.end_of(task)
+    assert ended.error == TaskError(error.code, error.message)
+    assert len(crawler.requests) == 1
+
+
+async def test_a_site_that_is_away_is_asked_again() -> None:
+    world, crawler = crawling(SourceUnreachable("Nobody there."), ReplicaLost("It died."), b"sound")
+    task = await add_link(world)
+    async with world.running():
+        assert (await world.end_of(task)).status is Status.COMPLETED
+    assert len(crawler.requests) == 3
+
+
+async def test_a_site_that_was_asked_too_often_is_left_alone_for_as_long_as_it_wants() -> None:
+    world, _ = crawling(RateLimited("Too often.", 3600.0))
+    task = await add_link(world)
+    async with world.running():
+        waiting = await world.until(task, lambda found: found.error is not None)
+    assert (waiting.status, waiting.error) == (Status.QUEUED, TaskError("rate_limited", "Too often."))
+    assert waiting.available_at is not None
+    assert waiting.available_at - world.clock.now() > timedelta(minutes=58)
+
+
+async def test_after_the_last_pause_it_has_failed() -> None:
+    world, crawler = crawling(RateLimited("Too often."))
+    world.settings = world.settings.model_copy(update={"crawl": CrawlSettings(rate_limit_delays_s=(0.001, 0.001))})
+    task = await add_link(world)
+    async with world.running():
+        assert (await world.end_of(task)).error == TaskError("rate_limited", "Too often.")
+    assert len(crawler.requests) == 3
+
+
+async def test_a_cancelled_task_stops_its_download() -> None:
+    world, crawler = crawling(b"sound")
+    crawler.open_gate.clear()
+    task = await add_link(world)
+    async with world.running() as dispatcher:
+        await world.until(task, lambda found: bool(crawler.requests))
+        await world.store.cancel(task.id)
+        await dispatcher.cancel(task.id)
+        assert crawler.abandoned == crawler.requests
+    assert world.media.keys == set()
+
+
+async def test_what_a_lost_crawler_began_is_removed_before_the_next_begins() -> None:
+    world, _ = crawling(b"sound")
+    await world.media.write("t9/source", once(b"half"))
+    await world.media.write("t9/other", once(b"half"))
+    task = await add_link(world)
+    async with world.running():
+        await world.end_of(task)
+    assert world.media.keys == set()
+
+
+async def test_no_more_are_fetched_at_once_than_the_settings_say() -> None:
+    world, crawler = crawling(b"sound", max_concurrent_crawls=2)
+    crawler.open_gate.clear()
+    tasks = [await add_link(world) for _ in range(4)]
+    async with world.running():
+        await world.until(tasks[0], lambda found: len(crawler.requests) == 2)
+        await asyncio.sleep(0.02)
+        assert len(crawler.requests) == 2
+        crawler.open_gate.set()
+        for task in tasks:
+            assert (await world.end_of(task)).status is Status.COMPLETED
+
+
+async def test_without_a_crawler_a_link_fails_in_words() -> None:
+    world = World()
+    task = await add_link(world)
+    async with world.running():
+        ended = await world.end_of(task)
+    assert ended.error is not None
+    assert ended.error.code == "invalid_value"
+
+
+async def test_a_retried_link_is_fetched_again() -> None:
+    world, crawler = crawling(PrivateOrRemoved("Gone."), b"sound")
+    task = await add_link(world)
+    async with world.running() as dispatcher:
+        await world.end_of(task)
+        await world.store.retry(task.id)
+        dispatcher.wake()
+        assert (await world.until(task, lambda found: found.status is Status.COMPLETED)).attempts == 1
+    assert len(crawler.requests) == 2
+
+
+async def test_slow_sites_do_not_keep_uploads_waiting() -> None:
+    world, crawler = crawling(b"sound", max_active_tasks=1)
+    world.fleet = FakeTranscriber(max_batch_size=1)
+    crawler.open_gate.clear()
+    links = [await add_link(world) for _ in range(20)]
+    async with world.running():
+        await world.until(links[0], lambda found: len(crawler.requests) == len(links))
+        upload = await world.add()
+        assert (await world.end_of(upload)).status is Status.COMPLETED

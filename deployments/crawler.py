@@ -1,0 +1,44 @@
+"""The Crawler deployment: URLs and links in, recordings in the MediaStore out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from ray import serve
+
+from deployments.wiring import QUIET, crawler, task_store
+from pipeline.crawl.extractors import ExtractorProcesses
+from pipeline.observability import configure_logging
+from pipeline.ports import CrawledMedia, CrawlProgress, CrawlRequest
+from pipeline.settings import Settings
+
+
+class CrawlerReplica:
+    """One process that fetches recordings; processes of its own read the pages of links."""
+
+    def __init__(self, settings: Settings) -> None:
+        configure_logging(settings.logging)
+        self._store = task_store(settings)
+        self._processes = ExtractorProcesses(settings.network.ca_file)
+        self._processes.start()  # the first link need not wait for the library
+        self._crawler = crawler(settings, self._store, self._processes)
+
+    async def crawl(self, request: CrawlRequest) -> AsyncGenerator[CrawlProgress | CrawledMedia, None]:
+        """See ``ports.Crawler.crawl``."""
+        async for event in self._crawler.crawl(request):
+            yield event
+
+    async def __del__(self) -> None:
+        """Serve awaits this before it stops a replica."""
+        await self._processes.aclose()
+        await self._store.close()
+
+
+Crawler = serve.deployment(
+    name="Crawler",
+    max_ongoing_requests=64,
+    ray_actor_options={"num_cpus": 0.1},
+    health_check_period_s=2,
+    graceful_shutdown_timeout_s=30,
+    logging_config=QUIET,
+)(CrawlerReplica)
