@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 import platformdirs
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from pipeline.errors import ConfigurationError
@@ -213,6 +213,20 @@ class LoggingSettings(Section):
     """One line of text, or one JSON object, per event."""
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Lowest level that is written."""
+    file: Path | None = None
+    """A file that all replicas of a node write to as well, besides standard error. Absolute; its folder is made.
+    Empty: none."""
+    file_max_bytes: int = Field(default=64 * MEBIBYTE, ge=4096)
+    """A log file is put aside with the line that makes it larger than this."""
+    file_backups: int = Field(default=5, ge=1, le=1000)
+    """How many files put aside are kept, as `<file>.1` (the newest), `<file>.2` …"""
+
+    @field_validator("file")
+    @classmethod
+    def _absolute(cls, file: Path | None) -> Path | None:
+        if file is not None and not file.is_absolute():
+            raise ValueError("must be an absolute path: a replica's working directory is not yours")
+        return file
 
 
 class BatchSettings(Section):
