@@ -26,8 +26,9 @@ unit:
 test:
 	pytest
 
-bench: ## by hand: startup starts a service of its own, the others measure the one that runs at $(URL)
+bench: ## by hand: startup and uploads start services of their own, the others measure the one that runs at $(URL)
 	python -m tests.benchmarks.startup
+	python -m tests.benchmarks.uploads
 	python -m tests.benchmarks.latency --url $(URL)
 	python -m tests.benchmarks.throughput --url $(URL)
 	python -m tests.benchmarks.long_file --url $(URL)

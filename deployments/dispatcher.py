@@ -19,7 +19,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.api.schemas import encode_record
 from deployments.handles import SplitterHandle, SummarizerHandle, TranscriberHandle
 from deployments.metrics import ServeMetrics
-from deployments.wiring import QUIET, media_store, task_store
+from deployments.wiring import QUIET, media_store, task_store, upload_store
 from pipeline.clock import SystemClock
 from pipeline.net import GuardedClient
 from pipeline.observability import configure_logging
@@ -82,7 +82,7 @@ class DispatcherReplica:
             finished=self._dispatcher.ended,
         )
         self._stopping = asyncio.Event()
-        self._reaper = Reaper(store, media, clock, settings.dispatch)
+        self._reaper = Reaper(store, upload_store(store), media, clock, settings.dispatch)
         self._running = asyncio.create_task(self._run())
 
     async def _run(self) -> None:

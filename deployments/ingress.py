@@ -25,8 +25,9 @@ from deployments.api.errands import Errands
 from deployments.api.options import check_engine, parse_task_request
 from deployments.api.services import Readiness, Services
 from deployments.dispatcher import DispatcherState
+from deployments.exposure import serve_host, warn_if_open
 from deployments.handles import SummarizerHandle
-from deployments.wiring import media_store, task_store
+from deployments.wiring import media_store, task_store, upload_store
 from pipeline.clock import SystemClock
 from pipeline.domain.task import Task
 from pipeline.net import GuardedClient
@@ -48,8 +49,10 @@ class IngressReplica:
         configure_logging(settings.logging)
         self._dispatcher = dispatcher
         self._errands = Errands()
+        store = task_store(settings)
         self._services = Services(
-            store=task_store(settings),
+            store=store,
+            uploads=upload_store(store),
             media=media_store(settings),
             settings=settings,
             clock=SystemClock(),
@@ -63,6 +66,7 @@ class IngressReplica:
             errands=self._errands,
         )
         self._api = build_api(self._services)
+        warn_if_open(settings.auth, serve_host())
         self._submitter: Submitter = self._api.state.submitter
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -65,6 +65,7 @@ class NewTask:
         awaited_until: the task is only wanted while its client waits for it: from this time on it may be deleted,
             unless the time is moved on. ``None``: it is kept.
         summary_options: set where a summary is wanted.
+        client: name of the key it was created with; ``None`` where none was asked for.
     """
 
     media_prefix: str
@@ -79,6 +80,7 @@ class NewTask:
     file_name: str | None = None
     file_size_bytes: int | None = None
     awaited_until: datetime | None = None
+    client: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,7 @@ class Task:
         truncated: the recording broke off; what was there is transcribed.
         awaited_until: as in ``NewTask``.
         summary_options: set where a summary was asked for with the task.
+        client: name of the key it was created with, if any; who else may see it is ``domain.access``'s to say.
         result: only filled where it was asked for.
     """
 
@@ -175,6 +178,7 @@ class Task:
     awaited_until: datetime | None = None
     summary_options: SummaryOptions | None = None
     summary: SummaryState = field(default_factory=SummaryState)
+    client: str | None = None
     result: Transcript | None = None
 
     @property

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pipeline.domain.access import Client, ClientLoad
 from pipeline.domain.audio import Chunk
 from pipeline.domain.lifecycle import refuse_fixed_fields
 from pipeline.domain.summary import Summary
@@ -26,7 +27,7 @@ from pipeline.ports import (
     TaskPage,
     TaskQuery,
 )
-from pipeline.store import callbacks, records, runs, summaries
+from pipeline.store import callbacks, records, runs, summaries, usage
 from pipeline.store.engine import Database, parse_url
 from pipeline.store.migrate import migrate
 
@@ -69,6 +70,11 @@ class SqlTaskStore:
         self._max_attempts = max_attempts
         self._database = Database(self._url, busy_timeout_s)
 
+    @property
+    def database(self) -> Database:
+        """The connections, for a store of other rows in the same database."""
+        return self._database
+
     async def migrate(self) -> None:
         """See ``ports.TaskStore``. Makes the folder of an SQLite file where it is missing."""
         await migrate(self._url, self._busy_timeout_s)
@@ -83,14 +89,20 @@ class SqlTaskStore:
 
     # records
 
-    async def create(self, new: NewTask, idempotency: IdempotencyClaim | None = None) -> tuple[Task, bool]:
-        """See ``ports.TaskStore``."""
+    async def create(
+        self, new: NewTask, idempotency: IdempotencyClaim | None = None, client: Client | None = None
+    ) -> tuple[Task, bool]:
+        """See ``ports.TaskStore``. On MySQL, tasks committed in the same moment don't see each other in the count."""
         now = self._clock.now()
-        arguments = (new, idempotency, now, now + self._idempotency_ttl)
+        arguments = (new, idempotency, client, now, now + self._idempotency_ttl)
         try:
             return await self._database.write(records.create, *arguments)
         except IntegrityError:  # another process stored the same key in this moment: now it is there to be read
             return await self._database.write(records.create, *arguments)
+
+    async def client_load(self, client: str) -> ClientLoad:
+        """See ``ports.TaskStore``."""
+        return await self._database.read(usage.client_load, client, self._clock.now())
 
     async def get(self, task_id: int, *, include_result: bool = False) -> Task:
         """See ``ports.TaskStore``."""
@@ -237,6 +249,10 @@ class SqlTaskStore:
     async def live_prefixes(self, prefixes: Collection[str]) -> set[str]:
         """See ``ports.TaskStore``."""
         return await self._database.read(records.live_prefixes, prefixes)
+
+    async def forget_taken_audio(self) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.write(usage.forget, self._clock.now())
 
 
 async def _ping(connection: AsyncConnection) -> None:

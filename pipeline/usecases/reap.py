@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from pipeline.errors import DatabaseUnavailable
-from pipeline.ports import Clock, MediaStore, TaskStore
+from pipeline.ports import Clock, MediaStore, TaskStore, UploadStore
 from pipeline.settings import DispatchSettings
 
 logger = logging.getLogger(__name__)
@@ -25,8 +25,11 @@ BATCH = 200
 class Reaper:
     """Deletes what nobody needs any more."""
 
-    def __init__(self, store: TaskStore, media: MediaStore, clock: Clock, settings: DispatchSettings) -> None:
+    def __init__(
+        self, store: TaskStore, uploads: UploadStore, media: MediaStore, clock: Clock, settings: DispatchSettings
+    ) -> None:
         self._store = store
+        self._uploads = uploads
         self._media = media
         self._clock = clock
         self._settings = settings
@@ -41,11 +44,13 @@ class Reaper:
             await self._clock.sleep(INTERVAL_S)
 
     async def reap(self) -> None:
-        """Tasks first, then media whose task is gone."""
+        """Tasks and uploads first, then media of which nobody knows any more."""
         await self._delete(lambda: self._store.expire_unawaited(BATCH))
         if self._settings.retention_s is not None:
             oldest = self._clock.now() - timedelta(seconds=self._settings.retention_s)
             await self._delete(lambda: self._store.expire(oldest, BATCH))
+        await self._delete(lambda: self._uploads.expire(BATCH))
+        await self._store.forget_taken_audio()
         await self._sweep()
 
     async def _delete(self, expire: Callable[[], Awaitable[list[str]]]) -> None:
@@ -56,8 +61,11 @@ class Reaper:
     async def _sweep(self) -> None:
         old = self._clock.now() - ORPHAN_AGE
         candidates = [prefix for prefix, changed in (await self._media.prefixes()).items() if changed < old]
-        live = await self._store.live_prefixes(candidates) if candidates else set()
+        live = await self._live(candidates) if candidates else set()
         for prefix in candidates:
             if prefix not in live:
                 logger.info("removing media without a task", extra={"media_prefix": prefix})
                 await self._media.delete_prefix(prefix)
+
+    async def _live(self, prefixes: list[str]) -> set[str]:
+        return await self._store.live_prefixes(prefixes) | await self._uploads.live_prefixes(prefixes)

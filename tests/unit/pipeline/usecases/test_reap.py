@@ -10,7 +10,9 @@ from pipeline.settings import DispatchSettings
 from pipeline.testing.clock import ManualClock
 from pipeline.testing.media import MemoryMediaStore
 from pipeline.testing.store import MemoryTaskStore
+from pipeline.testing.uploads import MemoryUploadStore
 from pipeline.usecases.reap import INTERVAL_S, ORPHAN_AGE, Reaper
+from pipeline.usecases.resumable import ResumableUploads
 
 
 class World:
@@ -18,7 +20,8 @@ class World:
         self.clock = ManualClock()
         self.store = MemoryTaskStore(self.clock)
         self.media = MemoryMediaStore(now=self.clock.now)
-        self.reaper = Reaper(self.store, self.media, self.clock, DispatchSettings(**settings))
+        self.uploads = MemoryUploadStore(self.clock)
+        self.reaper = Reaper(self.store, self.uploads, self.media, self.clock, DispatchSettings(**settings))
 
     async def media_of(self, prefix: str) -> None:
         async def sound() -> AsyncIterator[bytes]:
@@ -64,6 +67,24 @@ async def test_media_without_a_task_goes_when_it_is_old_enough() -> None:
     world.clock.advance(ORPHAN_AGE.total_seconds() + 1)
     await world.reaper.reap()
     assert world.media.keys == {"kept/source"}
+
+
+async def test_an_upload_goes_when_it_has_expired_and_not_before() -> None:
+    world = World()
+    ttl_s = 3 * ORPHAN_AGE.total_seconds()
+    resumable = ResumableUploads(world.uploads, world.media, world.clock, max_upload_bytes=100, ttl_s=ttl_s)
+
+    async def sound() -> AsyncIterator[bytes]:
+        yield b"sound"
+
+    upload = await resumable.append(await resumable.create(10, {}), 0, sound())
+    world.clock.advance(ttl_s - 1)
+    await world.reaper.reap()
+    assert len(world.media.keys) == 1
+    world.clock.advance(1)
+    await world.reaper.reap()
+    assert world.media.keys == frozenset()
+    assert await world.uploads.live_prefixes({upload.id}) == set()
 
 
 async def test_it_goes_on_after_an_outage_of_the_database() -> None:
