@@ -26,9 +26,10 @@ unit:
 test:
 	pytest
 
-bench: ## by hand: startup and crawl start what they need, the others measure the one that runs at $(URL)
+bench: ## by hand: startup, crawl and uploads start what they need, the others measure the one that runs at $(URL)
 	python -m tests.benchmarks.startup
 	python -m tests.benchmarks.crawl
+	python -m tests.benchmarks.uploads
 	python -m tests.benchmarks.latency --url $(URL)
 	python -m tests.benchmarks.throughput --url $(URL)
 	python -m tests.benchmarks.long_file --url $(URL)

@@ -18,7 +18,7 @@ from deployments import preflight
 from deployments.api.schemas import encode_record
 from deployments.handles import CrawlerHandle, SplitterHandle, SummarizerHandle, TranscriberHandle
 from deployments.metrics import ServeMetrics
-from deployments.wiring import QUIET, media_store, task_store
+from deployments.wiring import QUIET, media_store, task_store, upload_store
 from pipeline.clock import FollowingClock
 from pipeline.errors import DatabaseUnavailable
 from pipeline.net import GuardedClient
@@ -105,7 +105,7 @@ class DispatcherReplica:
             finished=self._dispatcher.ended,
         )
         self._stopping = asyncio.Event()
-        self._reaper = Reaper(store, media, clock, settings)
+        self._reaper = Reaper(store, upload_store(store), media, clock, settings)
         self._running = asyncio.create_task(self._run())
 
     async def _run(self) -> None:

@@ -27,8 +27,9 @@ from deployments.api.errands import Errands
 from deployments.api.options import check_engine, parse_task_request
 from deployments.api.services import Readiness, Services
 from deployments.dispatcher import DispatcherState
+from deployments.exposure import serve_host, warn_if_open
 from deployments.handles import SummarizerHandle
-from deployments.wiring import media_store, task_store
+from deployments.wiring import media_store, task_store, upload_store
 from pipeline.clock import FollowingClock
 from pipeline.domain.crawl import LinkKind
 from pipeline.domain.task import Task
@@ -54,8 +55,10 @@ class IngressReplica:
         self._dispatcher = dispatcher
         self._errands = Errands()
         clock = FollowingClock()
+        store = task_store(settings, clock)
         self._services = Services(
-            store=task_store(settings, clock),
+            store=store,
+            uploads=upload_store(store),
             media=media_store(settings),
             settings=settings,
             clock=clock,
@@ -70,6 +73,7 @@ class IngressReplica:
             fetch_available=settings.crawl.enabled,
         )
         self._api = build_api(self._services)
+        warn_if_open(settings.auth, serve_host())
         self._submitter: Submitter = self._api.state.submitter
 
     def __serve_build_asgi_app__(self) -> FastAPI:

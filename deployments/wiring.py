@@ -11,6 +11,7 @@ from pipeline.media.store import FsspecMediaStore
 from pipeline.ports import Clock, CrawlRequest, Splitter, TaskStore
 from pipeline.settings import Settings
 from pipeline.store.store import SqlTaskStore
+from pipeline.store.uploads import SqlUploadStore
 
 QUIET = {"enable_access_log": False}
 """Serve's logging of deployments that only other deployments call: a line a call would drown what matters."""
@@ -26,6 +27,11 @@ def task_store(settings: Settings, clock: Clock | None = None) -> SqlTaskStore:
         ageing_s=settings.dispatch.ageing_s,
         max_losses=settings.dispatch.max_losses,
     )
+
+
+def upload_store(store: SqlTaskStore) -> SqlUploadStore:
+    """The state of resumable uploads, in the task store's database."""
+    return SqlUploadStore(store.database, SystemClock())
 
 
 def media_store(settings: Settings) -> FsspecMediaStore:

@@ -10,7 +10,14 @@
     │   ├── UnknownOption            an option that does not exist (names the nearest one)
     │   ├── EngineUnavailable        an engine or model that is not installed here
     │   ├── UploadInterrupted        the client went away in mid-upload
+    │   ├── UploadStalled            the body comes too slowly to wait for
     │   ├── UploadTooLarge           more bytes than the limit
+    │   ├── UploadNotFound           no such resumable upload
+    │   ├── UploadStateConflict      its offset, or its being (in)complete, rules out what was asked for
+    │   ├── ChecksumMismatch         bytes that are not those the client meant
+    │   ├── ProtocolVersionUnsupported  a version of tus that is not spoken here
+    │   ├── NotAuthenticated         no key, or one nobody knows
+    │   ├── ScopeMissing             the key does not open this
     │   ├── UnsupportedMediaType     a content type that is not taken
     │   ├── TaskNotFound             no such task
     │   ├── ModelNotFound            no such model among those that can be named
@@ -50,7 +57,10 @@
     │   │   └── CommitUnanswered     it went away in mid-commit: perhaps it happened
     │   ├── StorageFull
     │   ├── LlmNotConfigured         no language model (names the setting)
-    │   └── LlmRateLimited           its server asks for patience
+    │   ├── LlmRateLimited           its server asks for patience
+    │   └── LimitReached             the caller's own share is used up
+    │       ├── RateLimited          too many requests
+    │       └── QuotaExceeded        too many queued tasks, or too much audio
     ├── LeaseLost                    another owner has the task now
     ├── TaskCancelled                the task was cancelled while it ran
     ├── ReplicaLost                  a process died or fell silent with work in hand
@@ -137,10 +147,52 @@ class UploadInterrupted(RequestError):
     code = "upload_interrupted"
 
 
+class UploadStalled(RequestError):
+    """The body stopped coming, or comes too slowly to wait for."""
+
+    code = "upload_stalled"
+
+
 class UploadTooLarge(RequestError):
     """More bytes than the limit allows; the message names both counts."""
 
     code = "upload_too_large"
+
+
+class UploadNotFound(RequestError):
+    """There is no resumable upload of that id: it expired, was ended, or is somebody else's."""
+
+    code = "upload_not_found"
+
+
+class UploadStateConflict(RequestError):
+    """The upload is at another offset, not complete yet, or complete already."""
+
+    code = "upload_state_conflict"
+
+
+class ChecksumMismatch(RequestError):
+    """The bytes that arrived don't have the checksum that came with them; they were thrown away."""
+
+    code = "checksum_mismatch"
+
+
+class ProtocolVersionUnsupported(RequestError):
+    """A version of the tus protocol that is not spoken here."""
+
+    code = "protocol_version_unsupported"
+
+
+class NotAuthenticated(RequestError):
+    """There is no key with the request, or nobody knows it."""
+
+    code = "not_authenticated"
+
+
+class ScopeMissing(RequestError):
+    """The key is known, but does not open this."""
+
+    code = "scope_missing"
 
 
 class UnsupportedMediaType(RequestError):
@@ -405,6 +457,24 @@ class LlmRateLimited(Unavailable):
     """The server of the language model asks for patience."""
 
     code = "llm_rate_limited"
+
+
+class LimitReached(Unavailable):
+    """The caller has used up a share that is set for its key; others are served."""
+
+    code = "limit_reached"
+
+
+class TooManyRequests(LimitReached):
+    """More requests than the key's rate allows."""
+
+    code = "too_many_requests"
+
+
+class QuotaExceeded(LimitReached):
+    """Too many of the client's tasks wait, or too much audio was taken from it today."""
+
+    code = "quota_exceeded"
 
 
 class LeaseLost(MurmurationError):

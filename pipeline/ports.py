@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, BinaryIO, Generic, Protocol, TypeVar
 
+from pipeline.domain.access import Client, ClientLoad
 from pipeline.domain.audio import Chunk
 from pipeline.domain.crawl import CrawlRecord, Link
 from pipeline.domain.options import TranscriptionOptions
@@ -18,6 +19,7 @@ from pipeline.domain.summary import StructuredSummary, Summary, SummaryOptions, 
 from pipeline.domain.summary_prompts import Prompt
 from pipeline.domain.task import IdempotencyClaim, NewTask, Priority, Status, Task, TaskError
 from pipeline.domain.transcript import ChunkResult, Transcript
+from pipeline.domain.upload import Upload, UploadPart
 
 
 class Clock(Protocol):
@@ -372,6 +374,7 @@ class TaskQuery:
     platform: str | None = None
     has_result: bool | None = None
     has_error: bool | None = None
+    client: str | None = None
     include_result: bool = True
     descending: bool = False
     limit: int = 20
@@ -493,37 +496,37 @@ class CallbackSender(Protocol):
         ...
 
 
-class TaskStore(Protocol):
-    """The durable queue and the record of every task, on SQLite or MySQL.
+class TaskRecords(Protocol):
+    """The record of every task, as clients see and change it: what the HTTP surface has of the task store.
 
-    Every method raises ``DatabaseUnavailable`` while the database does not answer. Methods that take a ``Lease`` raise
-    ``LeaseLost`` unless the task is still ``processing`` under that very fence.
+    Every method raises ``DatabaseUnavailable`` while the database does not answer.
     """
-
-    async def migrate(self) -> None:
-        """Brings the schema to this version; safe to call from many processes at once."""
-        ...
 
     async def ping(self) -> None:
         """Returns if the database answers."""
         ...
 
-    async def close(self) -> None:
-        """Lets go of every connection."""
-        ...
-
-    # records
-
-    async def create(self, new: NewTask, idempotency: IdempotencyClaim | None = None) -> tuple[Task, bool]:
+    async def create(
+        self, new: NewTask, idempotency: IdempotencyClaim | None = None, client: Client | None = None
+    ) -> tuple[Task, bool]:
         """Stores a task as ``queued``; returns it and whether it is new.
 
         The same idempotency key with the same fingerprint returns the original task; with another, raises
         ``IdempotencyConflict``. A key lives as long as the store is told to keep keys.
+        ``QuotaExceeded``: the client may not have another task now.
         """
+        ...
+
+    async def client_load(self, client: str) -> ClientLoad:
+        """What a client has in the queue, and what was taken from it in the last 24 hours."""
         ...
 
     async def get(self, task_id: int, *, include_result: bool = False) -> Task:
         """The task, or ``TaskNotFound``."""
+        ...
+
+    async def crawl_record(self, task_id: int) -> CrawlRecord | None:
+        """What is kept of the task's link. Raises ``TaskNotFound``."""
         ...
 
     async def query(self, query: TaskQuery) -> TaskPage:
@@ -557,6 +560,33 @@ class TaskStore(Protocol):
         """Removes the task and all that hangs on it, whatever its state; returns its media prefix."""
         ...
 
+    async def chunks(self, task_id: int) -> StoredChunks:
+        """All that is stored of the task's chunks."""
+        ...
+
+    async def results(self, task_id: int, first: int) -> tuple[ChunkResult, ...]:
+        """What is stored of the results of the chunk of index ``first`` and of those after it, in order."""
+        ...
+
+    async def save_summary(self, task_id: int, summary: Summary) -> None:
+        """Stores a summary that was asked for apart from the task's run. Raises ``TaskNotFound``."""
+        ...
+
+
+class TaskStore(TaskRecords, Protocol):
+    """The durable queue and the record of every task, on SQLite or MySQL.
+
+    Methods that take a ``Lease`` raise ``LeaseLost`` unless the task is still ``processing`` under that very fence.
+    """
+
+    async def migrate(self) -> None:
+        """Brings the schema to this version; safe to call from many processes at once."""
+        ...
+
+    async def close(self) -> None:
+        """Lets go of every connection."""
+        ...
+
     # the run of a task
 
     async def claim(self, owner: str, lease: timedelta, limit: int, ranks: Collection[int]) -> list[Task]:
@@ -588,15 +618,14 @@ class TaskStore(Protocol):
         ...
 
     async def update(self, lease: Lease, **changes: Any) -> None:
-        """Sets fields of the record (names of ``Task``): stage, media_key, file_duration_s and so on."""
+        """Sets fields of the record (names of ``Task``): stage, media_key, file_duration_s and so on.
+
+        With ``split_done`` the recording's ``file_duration_s`` counts as taken from the task's client, once a task.
+        """
         ...
 
     async def save_crawl(self, lease: Lease, record: CrawlRecord) -> None:
         """Keeps what a site says about the task's recording; a later record takes the place of an earlier one."""
-        ...
-
-    async def crawl_record(self, task_id: int) -> CrawlRecord | None:
-        """What is kept of the task's link. Raises ``TaskNotFound``."""
         ...
 
     async def add_part(self, lease: Lease, part: int, start: int, end: int, chunks: Sequence[Chunk]) -> None:
@@ -608,14 +637,6 @@ class TaskStore(Protocol):
 
     async def save_results(self, lease: Lease, results: Sequence[ChunkResult]) -> None:
         """Stores finished chunks once each and raises ``audio_done_s`` by theirs; a chunk stored before is ignored."""
-        ...
-
-    async def chunks(self, task_id: int) -> StoredChunks:
-        """All that is stored of the task's chunks."""
-        ...
-
-    async def results(self, task_id: int, first: int) -> tuple[ChunkResult, ...]:
-        """What is stored of the results of the chunk of index ``first`` and of those after it, in order."""
         ...
 
     async def complete(self, lease: Lease, transcript: Transcript) -> Task:
@@ -658,10 +679,6 @@ class TaskStore(Protocol):
         self, turn: SummaryTurn, due_at: datetime, error: TaskError | None = None, *, counted: bool = True
     ) -> None:
         """Gives the summary back until ``due_at``, with the error kept for show. Raises ``LeaseLost``."""
-        ...
-
-    async def save_summary(self, task_id: int, summary: Summary) -> None:
-        """Stores a summary that was asked for apart from the task's run. Raises ``TaskNotFound``."""
         ...
 
     # callbacks
@@ -707,6 +724,57 @@ class TaskStore(Protocol):
 
         Without ``transcribed``, only to one that has no transcript yet, and so may need them.
         """
+        ...
+
+    async def forget_taken_audio(self) -> None:
+        """Forgets what was taken from clients so long ago that no limit asks for it."""
+        ...
+
+
+class UploadStore(Protocol):
+    """The state of resumable uploads; their bytes are in the MediaStore.
+
+    Every method raises ``DatabaseUnavailable`` while the database does not answer.
+    """
+
+    async def create(self, upload: Upload) -> None:
+        """Notes an upload that has just begun."""
+        ...
+
+    async def get(self, upload_id: str) -> Upload:
+        """The upload, or ``UploadNotFound``, expired ones included."""
+        ...
+
+    async def open_uploads(self, client: str) -> int:
+        """How many uploads of a client have neither become a task nor expired."""
+        ...
+
+    async def parts(self, upload_id: str) -> tuple[UploadPart, ...]:
+        """What has been received, in order, without gaps."""
+        ...
+
+    async def append(self, upload_id: str, parts: Sequence[UploadPart], expires_at: datetime) -> None:
+        """Commits parts that follow each other, all or none.
+
+        Raises ``UploadStateConflict`` unless the first begins where the upload ends: of two that come at once, one
+        wins. Raises ``UploadNotFound`` too.
+        """
+        ...
+
+    async def close(self, upload_id: str, task_id: int) -> None:
+        """Notes the task that an upload became, and forgets its parts."""
+        ...
+
+    async def delete(self, upload_id: str) -> None:
+        """Forgets an upload. Absent is fine."""
+        ...
+
+    async def expire(self, limit: int) -> list[str]:
+        """Forgets up to ``limit`` uploads that have expired; returns their ids, which are their media prefixes."""
+        ...
+
+    async def live_prefixes(self, prefixes: Collection[str]) -> set[str]:
+        """Which of these media prefixes belong to an upload that is not forgotten."""
         ...
 
 

@@ -8,13 +8,24 @@ only. A variable's name is the field's path, joined by two underscores: ``MURMUR
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import platformdirs
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from limits import parse_many as parse_rates
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from pipeline.domain.access import Client, Scope
 from pipeline.errors import ConfigurationError
 
 MEBIBYTE = 1024 * 1024
@@ -266,6 +277,75 @@ class HttpSettings(Section):
 
     public_url: str | None = None
     """The address clients reach the service at, for links in answers. Empty: links are relative."""
+    cors_origins: tuple[str, ...] = ()
+    """Web pages that may call from a browser, by origin (`https://app.example.com`); `*`: all. Empty: none."""
+    upload_idle_timeout_s: float = Field(default=30.0, gt=0)
+    """A body of which nothing arrives for this long is given up with 408."""
+    upload_min_bytes_per_s: int = Field(default=1024, ge=0)
+    """A body that comes more slowly than this on average, after `upload_idle_timeout_s`, is given up with 408.
+    0: any rate will do."""
+    resumable_ttl_s: float = Field(default=86_400.0, gt=0)
+    """A resumable upload to which nothing is added for this long is thrown away."""
+
+
+_RATE_EXAMPLE = "such as `10/second` or `10/second; 1000/hour`"
+
+
+def _checked_rate(rate: str | None) -> str | None:
+    if rate is not None:
+        try:
+            parse_rates(rate)
+        except ValueError as error:
+            raise ValueError(f"{rate!r} is not a rate, {_RATE_EXAMPLE}") from error
+    return rate
+
+
+Rate = Annotated[str | None, AfterValidator(_checked_rate)]
+
+
+class KeySettings(Section):
+    """One key: who has it, what it opens, and how much."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    """Its holder. Tasks are marked with this name: a new key under the same name sees the old one's tasks."""
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """SHA-256 of the key, as `python -m deployments.keys new` prints it. The key itself is kept nowhere."""
+    scopes: frozenset[Scope] = Field(default=frozenset({Scope.READ, Scope.WRITE}), min_length=1)
+    """`read`, `write`, `admin` (both, and everybody's tasks)."""
+    rate: Rate = None
+    """Requests it may make, in the words of the library `limits`: `10/second`, `10/second; 1000/hour`.
+    Empty: `auth.rate`."""
+    max_queued_tasks: int | None = Field(default=None, ge=1)
+    """How many of its tasks may wait at the same time. Empty: any number."""
+    max_audio_minutes_per_day: float | None = Field(default=None, gt=0)
+    """Minutes of audio that are taken from it in 24 hours. Empty: any number."""
+
+    @property
+    def client(self) -> Client:
+        """Its holder, as the rest of the service knows it."""
+        minutes = self.max_audio_minutes_per_day
+        return Client(self.name, self.scopes, self.max_queued_tasks, None if minutes is None else minutes * 60)
+
+
+class AuthSettings(Section):
+    """Who may call. Without keys, everybody who reaches the port."""
+
+    keys: tuple[KeySettings, ...] = ()
+    """The keys. Their hashes are no secrets: a key has 256 random bits."""
+    rate: Rate = None
+    """The rate of keys that have none of their own. Empty: any."""
+    rate_storage: SecretStr = SecretStr("async+memory://")
+    """Where requests are counted, as a URL of the library `limits`. In memory, each Ingress replica counts alone, so
+    that n replicas let up to n times as many through; `async+redis://host:6379` counts once and needs the package
+    `limits[async-redis]`. A URL with a password belongs in the environment."""
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Self:
+        for field in ("name", "sha256"):
+            values = [getattr(key, field) for key in self.keys]
+            if len(set(values)) < len(values):
+                raise ValueError(f"two keys have the same {field}")
+        return self
 
 
 class LoggingSettings(Section):
@@ -275,6 +355,20 @@ class LoggingSettings(Section):
     """One line of text, or one JSON object, per event."""
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Lowest level that is written."""
+    file: Path | None = None
+    """A file that all replicas of a node write to as well, besides standard error. Absolute; its folder is made.
+    Empty: none."""
+    file_max_bytes: int = Field(default=64 * MEBIBYTE, ge=4096)
+    """A log file is put aside with the line that makes it larger than this."""
+    file_backups: int = Field(default=5, ge=1, le=1000)
+    """How many files put aside are kept, as `<file>.1` (the newest), `<file>.2` …"""
+
+    @field_validator("file")
+    @classmethod
+    def _absolute(cls, file: Path | None) -> Path | None:
+        if file is not None and not file.is_absolute():
+            raise ValueError("must be an absolute path: a replica's working directory is not yours")
+        return file
 
 
 class BatchSettings(Section):
@@ -314,6 +408,7 @@ class Settings(BaseSettings):
     network: NetworkSettings = NetworkSettings()
     crawl: CrawlSettings = CrawlSettings()
     http: HttpSettings = HttpSettings()
+    auth: AuthSettings = AuthSettings()
     logging: LoggingSettings = LoggingSettings()
 
     @property

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 from annotated_types import MaxLen
 from fastapi import APIRouter, Header, Request, Response
 
-from deployments.api.answers import ServicesNeeded, TaskId, answer, base_url, problems
+from deployments.api.answers import ClientNeeded, ServicesNeeded, TaskId, answer, base_url, problems
 from deployments.api.echo import note_params
 from deployments.api.forms import Form
 from deployments.api.options import CHECKS, TASK_FORM, TaskRequest, parse_task_request
@@ -17,8 +17,9 @@ from deployments.api.schemas import CrawlRecordBody, Envelope, TaskRecord, recor
 from deployments.api.services import Services
 from deployments.api.tasks import check_engine_of, checked_key
 from deployments.api.uploads import MAX_FORM_BYTES, open_body, read_form
+from pipeline.domain.access import Client
 from pipeline.domain.crawl import Link, LinkKind
-from pipeline.errors import CrawlRecordNotFound, InvalidValue, SourceMissing, UrlNotAllowed
+from pipeline.errors import CrawlRecordNotFound, InvalidValue, SourceConflict, SourceMissing, UrlNotAllowed
 from pipeline.usecases.submit import Submitter
 
 router = APIRouter(prefix="/api", tags=["links"])
@@ -39,7 +40,7 @@ LINK_FORM = Form(LinkFields, checks={"url": CHECKS["file_url"]})
 
 def _request_body() -> dict[str, Any]:
     properties = LINK_FORM.properties() | TASK_FORM.properties()
-    del properties["file_url"]
+    del properties["file_url"], properties["upload_id"]
     schema = {"type": "object", "required": ["url"], "properties": properties}
     kinds = ("application/x-www-form-urlencoded", "multipart/form-data")
     return {"requestBody": {"required": True, "content": {kind: {"schema": schema} for kind in kinds}}}
@@ -57,36 +58,36 @@ ANSWERS: dict[str, Any] = {
 
 @router.post("/tiktok/video_task", **ANSWERS)
 async def tiktok_video_task(
-    request: Request, services: ServicesNeeded, idempotency_key: IdempotencyKey = None
+    request: Request, services: ServicesNeeded, client: ClientNeeded, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Queue a TikTok post for transcription. Only links of TikTok, short ones included, are followed.
 
     The answer comes at once; the post is fetched in the stage `fetching` of the task. An empty field means "not given".
     """
-    return await _create(request, services, LinkKind.TIKTOK, idempotency_key)
+    return await _create(request, services, client, LinkKind.TIKTOK, idempotency_key)
 
 
 @router.post("/douyin/video_task", **ANSWERS)
 async def douyin_video_task(
-    request: Request, services: ServicesNeeded, idempotency_key: IdempotencyKey = None
+    request: Request, services: ServicesNeeded, client: ClientNeeded, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Queue a Douyin post for transcription. Only links of Douyin, short ones included, are followed.
 
     The answer comes at once; the post is fetched in the stage `fetching` of the task. An empty field means "not given".
     """
-    return await _create(request, services, LinkKind.DOUYIN, idempotency_key)
+    return await _create(request, services, client, LinkKind.DOUYIN, idempotency_key)
 
 
 @router.post("/crawl/video_task", **ANSWERS)
 async def crawl_video_task(
-    request: Request, services: ServicesNeeded, idempotency_key: IdempotencyKey = None
+    request: Request, services: ServicesNeeded, client: ClientNeeded, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Queue the recording on a page of any site that yt-dlp knows.
 
     `platform` names the one extractor that may read the page (`youtube`, `vimeo`, `soundcloud` …); left empty, the one
     that fits does, and the task's record then names it. A link to several recordings is refused.
     """
-    return await _create(request, services, LinkKind.ANY, idempotency_key)
+    return await _create(request, services, client, LinkKind.ANY, idempotency_key)
 
 
 @router.get("/crawl/records", response_model=Envelope[CrawlRecordBody], responses=problems(404, 422))
@@ -101,9 +102,11 @@ async def crawl_record(request: Request, services: ServicesNeeded, task_id: Task
     return answer(request, CrawlRecordBody.model_validate({"task_id": task_id, **_fields(found)}))
 
 
-async def _create(request: Request, services: Services, kind: LinkKind, idempotency_key: str | None) -> Response:
+async def _create(
+    request: Request, services: Services, client: Client | None, kind: LinkKind, idempotency_key: str | None
+) -> Response:
     submitter: Submitter = request.app.state.submitter
-    async with open_body(request) as body, submitter.intake(checked_key(idempotency_key)) as intake:
+    async with open_body(request) as body, submitter.intake(checked_key(idempotency_key), client) as intake:
         form = await read_form(request, body, _no_file, MAX_FORM_BYTES)
         note_params(request, form)
         asked = parse_link_request(
@@ -131,6 +134,8 @@ def parse_link_request(values: Mapping[str, object], kind: LinkKind) -> TaskRequ
     own = LINK_FORM.parse({name: value for name, value in values.items() if name in LINK_FORM.names})
     asked = parse_task_request({name: value for name, value in values.items() if name not in LINK_FORM.names})
     url = own.get("url")
+    if asked.upload_id is not None:
+        raise SourceConflict("An upload_id was sent together with a link: send one of them.")
     if url is None:
         raise SourceMissing("There is no link: send it as url.")
     if kind.platform is not None:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from deployments.api.errands import Errands
-from pipeline.ports import Clock, EngineInfo, MediaStore, Summarizer, TaskStore
+from pipeline.ports import Clock, EngineInfo, MediaStore, Summarizer, TaskRecords, UploadStore
 from pipeline.settings import Settings
 
 
@@ -32,6 +32,8 @@ class Services:
     """The HTTP surface's view of the service.
 
     Attributes:
+        store: every task; a request sees only its client's (see ``deployments.api.access``).
+        uploads: the state of resumable uploads.
         wake: tells the Dispatcher that there is work. A hint (the Dispatcher also polls), so it must not raise.
         watch: takes a task's id, the number of the latest news seen of it (-1: none) and seconds; returns the number
             of the latest news as soon as it is another, or the seconds are over. A hint too: callers read the task.
@@ -44,7 +46,8 @@ class Services:
         errands: what outlives the request that sent it.
     """
 
-    store: TaskStore
+    store: TaskRecords
+    uploads: UploadStore
     media: MediaStore
     settings: Settings
     clock: Clock

@@ -67,6 +67,7 @@ class NewTask:
             unless the time is moved on. ``None``: it is kept.
         link: what ``file_url`` is, for tasks that have one.
         summary_options: set where a summary is wanted.
+        client: name of the key it was created with; ``None`` where none was asked for.
     """
 
     media_prefix: str
@@ -82,6 +83,7 @@ class NewTask:
     file_size_bytes: int | None = None
     awaited_until: datetime | None = None
     link: Link | None = None
+    client: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,7 @@ class Task:
         truncated: the recording broke off; what was there is transcribed.
         awaited_until: as in ``NewTask``.
         summary_options: set where a summary was asked for with the task.
+        client: name of the key it was created with, if any; who else may see it is ``domain.access``'s to say.
         result: only filled where it was asked for.
     """
 
@@ -184,6 +187,7 @@ class Task:
     awaited_until: datetime | None = None
     summary_options: SummaryOptions | None = None
     summary: SummaryState = field(default_factory=SummaryState)
+    client: str | None = None
     result: Transcript | None = None
 
     @property

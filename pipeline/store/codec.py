@@ -56,6 +56,7 @@ SAME_IN_ROW = (
     "language_probability",
     "callback_url",
     "awaited_until",
+    "client",
 )
 """Fields of ``Task`` that are columns of the same name and type."""
 
@@ -90,6 +91,7 @@ def new_task_row(new: NewTask, now: datetime) -> dict[str, Any]:
         "awaited_until": new.awaited_until,
         "summary_options": to_json(new.summary_options.as_dict()) if new.summary_options else None,
         "summary_attempts": 0,
+        "client": new.client,
     }
 
 

@@ -615,6 +615,7 @@ def _filters(query: TaskQuery) -> list[ColumnElement[bool]]:
         TASKS.c.engine_name: query.engine_name,
         TASKS.c.task_type: query.task_type,
         TASKS.c.platform: query.platform,
+        TASKS.c.client: query.client,
     }
     # str(): a driver knows text, not enums.
     conditions = [column == str(value) for column, value in equal.items() if value is not None]

@@ -9,12 +9,13 @@ from typing import Any, cast
 from sqlalchemy import Select, Update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pipeline.domain.access import Client, refuse_over_quota
 from pipeline.domain.crawl import CrawlRecord
 from pipeline.domain.lifecycle import FINISHED_ARE_NOT_CANCELLED, ONLY_ENDED_ARE_RETRIED, refused_move
 from pipeline.domain.task import IdempotencyClaim, NewTask, Priority, Status, Task
 from pipeline.errors import IdempotencyConflict, TaskNotFound, TaskStateConflict
 from pipeline.ports import QueueStats, TaskPage, TaskQuery
-from pipeline.store import codec, queries
+from pipeline.store import codec, queries, usage
 from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, IDEMPOTENCY_KEYS, LARGEST_ID, PARTS, TASKS
 
 NAMES_A_QUERY = 500
@@ -22,11 +23,18 @@ NAMES_A_QUERY = 500
 
 
 async def create(
-    connection: AsyncConnection, new: NewTask, claim: IdempotencyClaim | None, now: datetime, expires_at: datetime
+    connection: AsyncConnection,
+    new: NewTask,
+    claim: IdempotencyClaim | None,
+    client: Client | None,
+    now: datetime,
+    expires_at: datetime,
 ) -> tuple[Task, bool]:
     """A new task, or the one its key stands for. ``IntegrityError``: another process was faster with the same key."""
     if claim and (task_id := await _original(connection, claim, now)):
         return await get(connection, task_id), False
+    if client and client.limited:
+        refuse_over_quota(client, await usage.client_load(connection, client.name, now), now)
     result = await connection.execute(queries.insert_rows(TASKS), codec.new_task_row(new, now))
     task_id = cast("tuple[int]", result.inserted_primary_key)[0]
     if claim:

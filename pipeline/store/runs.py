@@ -16,7 +16,7 @@ from pipeline.domain.task import Status, Task, TaskError
 from pipeline.domain.transcript import ChunkResult, Transcript
 from pipeline.errors import LeaseLost
 from pipeline.ports import Lease, StoredChunks
-from pipeline.store import callbacks, codec, queries
+from pipeline.store import callbacks, codec, queries, usage
 from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, CRAWL_RECORDS, LARGEST_ID, PARTS, TRANSCRIPTS
 
 PREPARED = (CHUNK_RESULTS, CHUNKS, PARTS)
@@ -97,6 +97,8 @@ async def disown(connection: AsyncConnection, owner: str, now: datetime) -> None
 async def update(connection: AsyncConnection, lease: Lease, changes: Mapping[str, Any], now: datetime) -> None:
     """Sets columns of the task."""
     await _change(connection, lease, queries.change_leased(lease, codec.columns_of(changes) | {"updated_at": now}))
+    if changes.get("split_done"):
+        await usage.take_audio(connection, lease.task_id, now)
 
 
 async def save_crawl(connection: AsyncConnection, lease: Lease, record: CrawlRecord, now: datetime) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.clock import FollowingClock
+from pipeline.domain.access import Client, ClientLoad
 from pipeline.domain.audio import Chunk
 from pipeline.domain.crawl import CrawlRecord
 from pipeline.domain.lifecycle import refuse_fixed_fields
@@ -28,7 +29,7 @@ from pipeline.ports import (
     TaskPage,
     TaskQuery,
 )
-from pipeline.store import callbacks, records, runs, summaries
+from pipeline.store import callbacks, records, runs, summaries, usage
 from pipeline.store.engine import MYSQL_DIALECTS, Database, parse_url
 from pipeline.store.migrate import migrate
 
@@ -74,6 +75,11 @@ class SqlTaskStore:
         on_server = self._url.get_backend_name() in MYSQL_DIALECTS
         self._following = clock if on_server and isinstance(clock, FollowingClock) else None
 
+    @property
+    def database(self) -> Database:
+        """The connections, for a store of other rows in the same database."""
+        return self._database
+
     async def migrate(self) -> None:
         """See ``ports.TaskStore``. Makes the folder of an SQLite file where it is missing."""
         await migrate(self._url, self._busy_timeout_s)
@@ -88,14 +94,20 @@ class SqlTaskStore:
 
     # records
 
-    async def create(self, new: NewTask, idempotency: IdempotencyClaim | None = None) -> tuple[Task, bool]:
-        """See ``ports.TaskStore``."""
+    async def create(
+        self, new: NewTask, idempotency: IdempotencyClaim | None = None, client: Client | None = None
+    ) -> tuple[Task, bool]:
+        """See ``ports.TaskStore``. On MySQL, tasks committed in the same moment don't see each other in the count."""
         now = await self._now()
-        arguments = (new, idempotency, now, now + self._idempotency_ttl)
+        arguments = (new, idempotency, client, now, now + self._idempotency_ttl)
         try:
             return await self._database.write(records.create, *arguments)
         except IntegrityError:  # another process stored the same key in this moment: now it is there to be read
             return await self._database.write(records.create, *arguments)
+
+    async def client_load(self, client: str) -> ClientLoad:
+        """See ``ports.TaskStore``."""
+        return await self._database.read(usage.client_load, client, self._clock.now())
 
     async def get(self, task_id: int, *, include_result: bool = False) -> Task:
         """See ``ports.TaskStore``."""
@@ -274,6 +286,10 @@ class SqlTaskStore:
     async def live_prefixes(self, prefixes: Collection[str], *, transcribed: bool = True) -> set[str]:
         """See ``ports.TaskStore``."""
         return await self._database.read(records.live_prefixes, prefixes, transcribed=transcribed)
+
+    async def forget_taken_audio(self) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.write(usage.forget, await self._now())
 
     async def _now(self) -> datetime:
         """The time of everything that is stored; now and then the server is asked for its own."""

@@ -67,6 +67,7 @@ class TaskRow(StoreRow, table=True):
         Index(None, "media_prefix"),  # sweeping orphans
         Index(None, "awaited_until"),  # tasks nobody waits for any more
         Index(None, "summary_due_at", "id"),  # summaries to be written
+        Index(None, "client", "status"),  # what a client has in the queue
         {"sqlite_autoincrement": True, **MYSQL_OPTIONS},  # an id of a deleted task never comes back
     )
 
@@ -118,6 +119,7 @@ class TaskRow(StoreRow, table=True):
     summary_attempts: int = 0
     summary_owner: str | None = Field(default=None, max_length=255)
     summary_due_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    client: str | None = Field(default=None, max_length=64)
 
 
 def _task_id(**arguments: Any) -> Any:
@@ -220,6 +222,45 @@ class OutboxRow(StoreRow, table=True):
     delivered_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
+class TakenAudioRow(StoreRow, table=True):
+    """Audio taken from a client. It outlives its task, or deleting tasks would give the audio back."""
+
+    __tablename__ = "taken_audio"
+    __table_args__ = (Index(None, "client", "taken_at"), Index(None, "taken_at"), MYSQL_OPTIONS)
+
+    task_id: int = Field(sa_type=RowId, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    client: str = Field(max_length=64)
+    audio_s: float = Field(sa_type=Double)
+    taken_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class UploadRow(StoreRow, table=True):
+    """A resumable upload. Once it has become a task it stays until it expires, so that asking again finds the task."""
+
+    __tablename__ = "uploads"
+    __table_args__ = (Index(None, "expires_at"), Index(None, "task_id"), Index(None, "client"), MYSQL_OPTIONS)
+
+    id: str = Field(max_length=32, primary_key=True)
+    client: str | None = Field(default=None, max_length=64)
+    size_bytes: int = Field(sa_type=BigInteger)
+    received_bytes: int = Field(default=0, sa_type=BigInteger)
+    upload_metadata: str = Field(sa_type=LongText)
+    expires_at: datetime = Field(sa_type=UtcDateTime)
+    task_id: int | None = Field(default=None, sa_type=RowId, foreign_key="tasks.id", ondelete="CASCADE")
+
+
+class UploadPartRow(StoreRow, table=True):
+    """A piece of an upload that lies in the media store under ``media_key``."""
+
+    __tablename__ = "upload_parts"
+    __table_args__ = (MYSQL_OPTIONS,)
+
+    upload_id: str = Field(max_length=32, primary_key=True, foreign_key="uploads.id", ondelete="CASCADE")
+    part_start: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    size_bytes: int = Field(sa_type=BigInteger)
+    media_key: str = Field(max_length=255)
+
+
 TASKS = METADATA.tables["tasks"]
 PARTS = METADATA.tables["parts"]
 CHUNKS = METADATA.tables["chunks"]
@@ -228,3 +269,6 @@ TRANSCRIPTS = METADATA.tables["transcripts"]
 CRAWL_RECORDS = METADATA.tables["crawl_records"]
 IDEMPOTENCY_KEYS = METADATA.tables["idempotency_keys"]
 OUTBOX = METADATA.tables["outbox"]
+TAKEN_AUDIO = METADATA.tables["taken_audio"]
+UPLOADS = METADATA.tables["uploads"]
+UPLOAD_PARTS = METADATA.tables["upload_parts"]

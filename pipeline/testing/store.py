@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+from pipeline.domain.access import DAY, Client, ClientLoad, refuse_over_quota
 from pipeline.domain.audio import Chunk
 from pipeline.domain.crawl import CrawlRecord
 from pipeline.domain.lifecycle import (
@@ -99,6 +100,7 @@ class MemoryTaskStore:
         self._records: dict[int, _Record] = {}
         self._keys: dict[str, _Key] = {}
         self._outbox: dict[int, _Callback] = {}
+        self._taken: dict[int, tuple[str, float, datetime]] = {}
         self._last_task_id = 0
         self._last_message_id = 0
 
@@ -115,19 +117,33 @@ class MemoryTaskStore:
 
     # records
 
-    async def create(self, new: NewTask, idempotency: IdempotencyClaim | None = None) -> tuple[Task, bool]:
+    async def create(
+        self, new: NewTask, idempotency: IdempotencyClaim | None = None, client: Client | None = None
+    ) -> tuple[Task, bool]:
         """See ``ports.TaskStore``."""
         now = self._answer()
         if idempotency and (known := self._keys.get(idempotency.key)) and known.expires_at > now:
             if known.fingerprint != idempotency.fingerprint:
                 raise IdempotencyConflict("This Idempotency-Key was already used for another request; use a new key.")
             return self._record(known.task_id).task, False
+        if client:
+            refuse_over_quota(client, await self.client_load(client.name), now)
         self._last_task_id += 1
         task = _new_task(self._last_task_id, new, now)
         self._records[task.id] = _Record(task)
         if idempotency:
             self._keys[idempotency.key] = _Key(idempotency.fingerprint, task.id, now + self._idempotency_ttl)
         return task, True
+
+    async def client_load(self, client: str) -> ClientLoad:
+        """See ``ports.TaskStore``."""
+        since = self._answer() - DAY
+        taken = [(at, audio_s) for name, audio_s, at in self._taken.values() if name == client and at > since]
+        return ClientLoad(
+            queued_tasks=sum(task.client == client for task in self._in_status(Status.QUEUED)),
+            audio_s=sum(audio_s for _at, audio_s in taken),
+            oldest_at=min((at for at, _audio_s in taken), default=None),
+        )
 
     async def get(self, task_id: int, *, include_result: bool = False) -> Task:
         """See ``ports.TaskStore``."""
@@ -261,7 +277,9 @@ class MemoryTaskStore:
         """See ``ports.TaskStore``. Raises ``TypeError`` for fields that only the store moves."""
         refuse_fixed_fields(changes)
         now = self._answer()
-        self._put(replace(self._leased(lease).task, updated_at=now, **changes))
+        task = self._put(replace(self._leased(lease).task, updated_at=now, **changes))
+        if changes.get("split_done") and task.client and task.file_duration_s is not None:
+            self._taken.setdefault(task.id, (task.client, task.file_duration_s, now))
 
     async def save_crawl(self, lease: Lease, record: CrawlRecord) -> None:
         """See ``ports.TaskStore``."""
@@ -473,6 +491,11 @@ class MemoryTaskStore:
         needing = [record.task for record in self._records.values() if transcribed or record.result is None]
         return {task.media_prefix for task in needing} & set(prefixes)
 
+    async def forget_taken_audio(self) -> None:
+        """See ``ports.TaskStore``."""
+        since = self._answer() - DAY
+        self._taken = {task_id: taken for task_id, taken in self._taken.items() if taken[2] > since}
+
     # how it is kept
 
     def _answer(self) -> datetime:
@@ -631,6 +654,7 @@ def _matches(record: _Record, query: TaskQuery) -> bool:
         (query.engine_name, task.engine_name),
         (query.task_type, task.options.task_type),
         (query.platform, task.platform),
+        (query.client, task.client),
         (query.has_result, record.result is not None),
         (query.has_error, task.error is not None),
     )

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from pipeline.domain.task import Status
 from pipeline.errors import DatabaseUnavailable
-from pipeline.ports import Clock, MediaStore, TaskStore
+from pipeline.ports import Clock, MediaStore, TaskStore, UploadStore
 from pipeline.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -22,8 +22,11 @@ KEPT_FOR_RETRY = (Status.FAILED, Status.CANCELLED)
 class Reaper:
     """Deletes what nobody needs any more. Any number of them may work on one database and one media store."""
 
-    def __init__(self, store: TaskStore, media: MediaStore, clock: Clock, settings: Settings) -> None:
+    def __init__(
+        self, store: TaskStore, uploads: UploadStore, media: MediaStore, clock: Clock, settings: Settings
+    ) -> None:
         self._store = store
+        self._uploads = uploads
         self._media = media
         self._clock = clock
         self._settings = settings
@@ -44,13 +47,20 @@ class Reaper:
             logger.exception("housekeeping failed")
 
     async def reap(self) -> None:
-        """Does all of it once: tasks first, then media whose task is gone."""
+        """Does all of it once: tasks and uploads first, then media of which nobody knows any more."""
         for step in self._steps:
             await step()
 
     @property
     def _steps(self) -> tuple[Callable[[], Awaitable[None]], ...]:
-        return self._expire_unawaited, self._expire_tasks, self._expire_media, self._prune, self._sweep
+        return (
+            self._expire_unawaited,
+            self._expire_tasks,
+            self._expire_uploads,
+            self._expire_media,
+            self._prune,
+            self._sweep,
+        )
 
     async def _expire_unawaited(self) -> None:
         await self._drop(lambda: self._store.expire_unawaited(BATCH))
@@ -59,6 +69,9 @@ class Reaper:
         if (retention_s := self._settings.dispatch.retention_s) is not None:
             before = self._clock.now() - timedelta(seconds=retention_s)
             await self._drop(lambda: self._store.expire(before, BATCH))
+
+    async def _expire_uploads(self) -> None:
+        await self._drop(lambda: self._uploads.expire(BATCH))
 
     async def _expire_media(self) -> None:
         if (retention_s := self._settings.media.retention_s) is not None:
@@ -72,6 +85,7 @@ class Reaper:
                 await self._media.delete_prefix(prefix)
 
     async def _prune(self) -> None:
+        await self._store.forget_taken_audio()
         while await self._store.prune_keys(BATCH):
             continue
         if (retention_s := self._settings.callback.retention_s) is not None:
@@ -80,7 +94,7 @@ class Reaper:
                 continue
 
     async def _sweep(self) -> None:
-        """Removes media that no task has, once it is old, and what a Dispatcher that died left of a completed one.
+        """Removes media of no task or upload, once it is old, and what a Dispatcher that died left of a completed task.
 
         What is on its way in is touched far more often than this age, so that an old folder has no one behind it.
         """
@@ -88,8 +102,8 @@ class Reaper:
         found = await self._media.prefixes()
         if not found:
             return
-        live = await self._store.live_prefixes(found)
-        orphans = {prefix for prefix, changed in found.items() if changed < old and prefix not in live}
+        live, uploading = await self._store.live_prefixes(found), await self._uploads.live_prefixes(found)
+        orphans = {prefix for prefix, changed in found.items() if changed < old} - live - uploading
         keeps_all = self._settings.media.keep_source
         needed = live if keeps_all else await self._store.live_prefixes(live, transcribed=False)
         for prefix in orphans | (live - needed):

@@ -14,12 +14,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 
+from pipeline.domain.access import Client, refuse_over_quota
 from pipeline.domain.crawl import Link
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.summary import SummaryOptions
 from pipeline.domain.task import EngineName, IdempotencyClaim, NewTask, Priority, Task
+from pipeline.domain.upload import Upload
 from pipeline.errors import (
     CommitUnanswered,
+    IdempotencyConflict,
     InvalidValue,
     QueueFull,
     SourceConflict,
@@ -27,9 +30,10 @@ from pipeline.errors import (
     SourceMissing,
     UploadTooLarge,
 )
-from pipeline.ports import Clock, MediaStore, TaskStore
+from pipeline.ports import Clock, MediaStore, TaskRecords
 from pipeline.settings import LlmSettings
 from pipeline.usecases.attend import PATIENCE
+from pipeline.usecases.resumable import ResumableUploads
 from pipeline.usecases.summarize import chosen_model
 
 STATS_TTL_S = 1.0
@@ -80,13 +84,14 @@ def fingerprint(submission: Submission, media_sha256: str | None) -> str:
 class Intake:
     """One task on its way in. Made by ``Submitter.intake``, which removes its media unless it became a task."""
 
-    def __init__(self, submitter: Submitter, idempotency_key: str | None) -> None:
+    def __init__(self, submitter: Submitter, idempotency_key: str | None, client: Client | None) -> None:
         self.prefix = uuid.uuid4().hex
         self.media: ReceivedMedia | None = None
         self.wrote = False
         self.commit: asyncio.Task[tuple[Task, bool]] | None = None
         self._submitter = submitter
         self._key = idempotency_key
+        self._client = client
 
     async def receive(self, data: AsyncIterator[bytes], file_name: str | None = None) -> ReceivedMedia:
         """Stores the recording, byte by byte as it comes.
@@ -107,6 +112,11 @@ class Intake:
         self.media = ReceivedMedia(key, file_name, size_bytes, count.digest.hexdigest() if count.digest else None)
         return self.media
 
+    def refuse_other_source(self, submission: Submission) -> None:
+        """Raises ``SourceConflict`` if there is a recording or a URL beside the resumable upload that is asked for."""
+        if self.wrote or submission.file_url is not None:
+            raise SourceConflict("An upload_id was sent together with another source: send one of them.")
+
     async def create(self, submission: Submission) -> tuple[Task, bool]:
         """Makes it a task; returns the task and whether it is new (it isn't where its idempotency key was seen before).
 
@@ -117,6 +127,7 @@ class Intake:
             UrlNotAllowed: a URL that will never be requested.
             LlmNotConfigured: a summary, where no language model is.
             IdempotencyConflict: the key came before, with another request.
+            QuotaExceeded: the client may not have another task now.
             DatabaseUnavailable: nothing was stored.
         """
         if self.media is not None and submission.file_url is not None:
@@ -127,7 +138,9 @@ class Intake:
             raise InvalidValue("This deployment does not fetch recordings: upload the file instead.", "file_url")
         self._submitter.check_summary(submission)
         await self._submitter.check_urls(submission)
-        self.commit = asyncio.create_task(self._submitter.commit(self._new_task(submission), self._claim(submission)))
+        self.commit = asyncio.create_task(
+            self._submitter.commit(self._new_task(submission), self._claim(submission), self._client)
+        )
         return await asyncio.shield(self.commit)  # a client that goes away now must not leave it half done
 
     def _new_task(self, submission: Submission) -> NewTask:
@@ -146,12 +159,14 @@ class Intake:
             file_name=media.file_name if media else None,
             file_size_bytes=media.size_bytes if media else None,
             awaited_until=self._submitter.clock.now() + PATIENCE if submission.awaited else None,
+            client=self._client.name if self._client else None,
         )
 
     def _claim(self, submission: Submission) -> IdempotencyClaim | None:
         if self._key is None:
             return None
-        return IdempotencyClaim(self._key, fingerprint(submission, self.media.sha256 if self.media else None))
+        key = f"{self._client.name} {self._key}" if self._client else self._key  # every client has keys of its own
+        return IdempotencyClaim(key, fingerprint(submission, self.media.sha256 if self.media else None))
 
 
 class Submitter:
@@ -173,7 +188,7 @@ class Submitter:
 
     def __init__(
         self,
-        store: TaskStore,
+        store: TaskRecords,
         media: MediaStore,
         wake: Callable[[], Awaitable[None]],
         *,
@@ -202,14 +217,15 @@ class Submitter:
         self._counted_at = float("-inf")
 
     @asynccontextmanager
-    async def intake(self, idempotency_key: str | None = None) -> AsyncIterator[Intake]:
-        """Opens the door for one task.
+    async def intake(self, idempotency_key: str | None = None, client: Client | None = None) -> AsyncIterator[Intake]:
+        """Opens the door for one task, which will be the client's.
 
         Raises:
             QueueFull: too many tasks wait already; raised before anything is read.
+            QuotaExceeded: the client may not have another task now; likewise.
         """
-        await self._check_room()
-        intake = Intake(self, idempotency_key)
+        await self.check_room(client)
+        intake = Intake(self, idempotency_key, client)
         keeping = asyncio.create_task(self._keep_fresh(intake))
         try:
             yield intake
@@ -232,6 +248,7 @@ class Submitter:
         *,
         file_name: str | None = None,
         idempotency_key: str | None = None,
+        client: Client | None = None,
     ) -> Task:
         """Takes in a recording at once, for callers that have it in hand (bytes), as a stream, or as a URL (``None``).
 
@@ -239,7 +256,7 @@ class Submitter:
             RequestError: as ``Intake.receive`` and ``Intake.create``.
             Unavailable: the queue is full, or the database or the storage away.
         """
-        async with self.intake(idempotency_key) as intake:
+        async with self.intake(idempotency_key, client) as intake:
             if data is not None:
                 await intake.receive(_once(data) if isinstance(data, bytes) else data, file_name)
             task, _ = await intake.create(submission)
@@ -257,15 +274,47 @@ class Submitter:
                 with suppress(SourceError):
                     await self._check_url(url, field_name)
 
-    async def commit(self, new: NewTask, claim: IdempotencyClaim | None) -> tuple[Task, bool]:
+    async def submit_upload(
+        self,
+        uploads: ResumableUploads,
+        upload: Upload,
+        submission: Submission,
+        *,
+        idempotency_key: str | None = None,
+        client: Client | None = None,
+    ) -> Task:
+        """Makes a complete resumable upload a task, or returns the task it became before.
+
+        Raises:
+            UploadStateConflict: it is not complete.
+            IdempotencyConflict: it became a task before, and with other options.
+            RequestError, Unavailable: as ``submit``.
+        """
+        if upload.task_id is not None:
+            return _same_request(await self._store.get(upload.task_id), submission)
+        key = idempotency_key or f"upload:{upload.id}"
+        content = uploads.content(upload)
+        task = await self.submit(submission, content, file_name=upload.file_name, idempotency_key=key, client=client)
+        await uploads.close(upload, task.id)
+        return task
+
+    async def commit(
+        self, new: NewTask, claim: IdempotencyClaim | None, client: Client | None = None
+    ) -> tuple[Task, bool]:
         """Stores the row and tells the Dispatcher."""
-        task, is_new = await self._store.create(new, claim)
+        task, is_new = await self._store.create(new, claim, client)
         if is_new:
             self._queued_tasks += 1
             await self._wake()
         return task, is_new
 
-    async def _check_room(self) -> None:
+    async def check_room(self, client: Client | None = None) -> None:
+        """Whether there may be another task. Raises ``QueueFull``, ``QuotaExceeded``."""
+        await self._check_queue()
+        if client and client.limited:
+            refuse_over_quota(client, await self._store.client_load(client.name), self.clock.now())
+
+    async def _check_queue(self) -> None:
         if self.clock.monotonic() - self._counted_at >= STATS_TTL_S:
             stats = await self._store.stats()
             self._queued_tasks, self._counted_at = sum(stats.queued_tasks.values()), self.clock.monotonic()
@@ -301,6 +350,21 @@ class _Count:
             if self.digest is not None:
                 self.digest.update(chunk)
             yield chunk
+
+
+def _same_request(task: Task, submission: Submission) -> Task:
+    """The task, if it is what the submission asks for."""
+    of_task = Submission(
+        options=task.options,
+        priority=task.priority,
+        engine_name=task.engine_name,
+        platform=task.platform,
+        callback_url=task.callback_url,
+        summary_options=task.summary_options,
+    )
+    if of_task != submission:
+        raise IdempotencyConflict(f"This upload became task {task.id}, with other options: upload the file again.")
+    return task
 
 
 async def _may_be_task(commit: asyncio.Task[tuple[Task, bool]] | None) -> bool:

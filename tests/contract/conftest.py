@@ -68,7 +68,8 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def mysql_url(mariadb: MariaDbServer, migrated_mysql: str) -> str:
     """URL of the session's MySQL database, without a task in it."""
-    mariadb.execute("DELETE FROM contract.tasks")
+    for table in ("tasks", "uploads", "taken_audio"):
+        mariadb.execute(f"DELETE FROM contract.{table}")
     return migrated_mysql
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.domain.access import Client, ClientLoad, Scope
 from pipeline.domain.audio import Chunk, Span
 from pipeline.domain.crawl import CrawlRecord, Link, LinkKind
 from pipeline.domain.options import TaskType, TranscriptionOptions
@@ -27,7 +28,7 @@ from pipeline.domain.task import (
     TaskError,
 )
 from pipeline.domain.transcript import ChunkResult, LanguageDetection, Segment, Transcript, TranscriptInfo, Word
-from pipeline.errors import IdempotencyConflict, LeaseLost, TaskNotFound, TaskStateConflict
+from pipeline.errors import IdempotencyConflict, LeaseLost, QuotaExceeded, TaskNotFound, TaskStateConflict
 from pipeline.ports import DeliveryAttempt, Lease, StoredChunks, TaskQuery, TaskStore
 from pipeline.testing.clock import ManualClock
 
@@ -1226,3 +1227,73 @@ async def test_tasks_with_a_transcript_need_no_media(store: TaskStore) -> None:
 
     assert await store.live_prefixes(["waiting", "done", "none"], transcribed=False) == {"waiting"}
     assert await store.live_prefixes(["waiting", "done", "none"]) == {"waiting", "done"}
+
+
+# --- clients ----------------------------------------------------------------------------------------------------------
+
+ANN = Client("ann", frozenset({Scope.WRITE}), max_queued_tasks=2, max_audio_s=100.0)
+
+
+async def split(store: TaskStore, client: str | None, duration_s: float) -> Lease:
+    """A task of a client whose recording has been split."""
+    await store.create(NewTask(media_prefix="a", media_key="a/source", client=client))
+    [task] = await store.claim("test", timedelta(days=9), 1, ALL_RANKS)
+    lease = Lease(task.id, task.fence)
+    await store.update(lease, split_done=True, file_duration_s=duration_s)
+    return lease
+
+
+async def test_a_task_keeps_its_client(store: TaskStore) -> None:
+    task, _ = await store.create(NewTask(media_prefix="a", client="ann"))
+    await store.create(NewTask(media_prefix="b"))
+    assert (await store.get(task.id)).client == "ann"
+    page = await store.query(TaskQuery(client="ann"))
+    assert (page.total_count, [found.id for found in page.tasks]) == (1, [task.id])
+
+
+async def test_a_clients_waiting_tasks_are_counted_and_limited(store: TaskStore) -> None:
+    for client in ("ann", "bob", None, "ann"):
+        task, _ = await store.create(NewTask(media_prefix="a", client=client))
+    assert (await store.client_load("ann")).queued_tasks == 2
+    with pytest.raises(QuotaExceeded, match="2 of your tasks wait"):
+        await store.create(NewTask(media_prefix="a", client="ann"), None, ANN)
+    assert (await store.query(TaskQuery(client="ann"))).total_count == 2
+    await store.cancel(task.id)
+    await store.create(NewTask(media_prefix="a", client="ann"), None, ANN)
+
+
+async def test_the_same_request_again_is_no_task_more(store: TaskStore) -> None:
+    claim = IdempotencyClaim("key", "f" * 64)
+    task, _ = await store.create(NewTask(media_prefix="a", client="ann"), claim, ANN)
+    await store.create(NewTask(media_prefix="a", client="ann"), None, ANN)
+    assert await store.create(NewTask(media_prefix="b", client="ann"), claim, ANN) == (task, False)
+
+
+async def test_audio_is_counted_once_and_outlives_its_task(store: TaskStore, clock: ManualClock) -> None:
+    begun_at = clock.now()
+    lease = await split(store, "ann", 60.0)
+    await store.update(lease, split_done=True, file_duration_s=60.0)
+    clock.advance(60)
+    await split(store, None, 1000.0)
+    await store.delete((await split(store, "ann", 39.5)).task_id)
+    load = await store.client_load("ann")
+    assert (load.audio_s, load.oldest_at, load.queued_tasks) == (99.5, begun_at, 0)
+    await store.create(NewTask(media_prefix="a", client="ann"), None, ANN)
+    await split(store, "ann", 1.0)
+    with pytest.raises(QuotaExceeded, match="minutes of audio"):
+        await store.create(NewTask(media_prefix="a", client="ann"), None, ANN)
+
+
+async def test_audio_leaves_the_count_after_a_day(store: TaskStore, clock: ManualClock) -> None:
+    await split(store, "ann", 60.0)
+    clock.advance(12 * 3600)
+    await split(store, "ann", 30.0)
+    await store.forget_taken_audio()
+    assert (await store.client_load("ann")).audio_s == 90.0
+    clock.advance(12 * 3600)
+    assert (await store.client_load("ann")).audio_s == 30.0
+    await store.forget_taken_audio()
+    assert (await store.client_load("ann")).audio_s == 30.0
+    clock.advance(12 * 3600)
+    await store.forget_taken_audio()
+    assert await store.client_load("ann") == ClientLoad()

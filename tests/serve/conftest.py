@@ -23,6 +23,7 @@ from tests.standins.llm import LlmServer, running_llm_server
 ROOT = Path(__file__).parents[2]
 READY_WITHIN_S = 120.0
 FINISHED_WITHIN_S = 120.0
+UPLOAD_IDLE_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, llm: LlmServer, sites: Sit
     data_dir = tmp_path_factory.mktemp("service")
     environment = {
         "MURMURATION_DATA_DIR": str(data_dir),
+        "MURMURATION_HTTP__UPLOAD_IDLE_TIMEOUT_S": str(UPLOAD_IDLE_TIMEOUT_S),
         "MURMURATION_MEDIA__MAX_UPLOAD_BYTES": str(32 * 1024 * 1024),
         "MURMURATION_LLM__BASE_URL": llm.base_url,
         "MURMURATION_LLM__MODEL": "stand-in",

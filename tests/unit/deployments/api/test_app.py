@@ -10,6 +10,11 @@ from pipeline.domain.summary import SummaryOptions
 from tests.unit.deployments.api.world import World
 
 ROUTES = {
+    ("options", "/api/whisper/uploads"),
+    ("post", "/api/whisper/uploads"),
+    ("head", "/api/whisper/uploads/{upload_id}"),
+    ("patch", "/api/whisper/uploads/{upload_id}"),
+    ("delete", "/api/whisper/uploads/{upload_id}"),
     ("post", "/api/whisper/tasks/create"),
     ("get", "/api/whisper/tasks/result"),
     ("post", "/api/whisper/tasks/query"),

@@ -23,6 +23,7 @@ from pipeline.testing.llm import FakeSummarizer
 from pipeline.testing.media import MemoryMediaStore
 from pipeline.testing.net import ScriptedResolver
 from pipeline.testing.store import MemoryTaskStore
+from pipeline.testing.uploads import MemoryUploadStore
 
 ENGINE = EngineInfo("faster_whisper", "base", "cpu", "int8", ("en", "de", "zh"), 8)
 LEASE = timedelta(seconds=30)
@@ -51,6 +52,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.store = MemoryTaskStore(self.clock)
+        self.uploads = MemoryUploadStore(self.clock)
         self.on_watch: Callable[[float], Awaitable[None]] = self._time_passes
 
     async def wake(self) -> None:
@@ -77,6 +79,7 @@ class World:
     def services(self, *, fetch_available: bool = False, **settings: Any) -> Services:
         return Services(
             store=self.store,
+            uploads=self.uploads,
             media=self.media,
             settings=Settings(**settings),
             clock=self.clock,

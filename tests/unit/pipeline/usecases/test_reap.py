@@ -12,7 +12,9 @@ from pipeline.settings import Settings
 from pipeline.testing.clock import ManualClock
 from pipeline.testing.media import MemoryMediaStore
 from pipeline.testing.store import MemoryTaskStore
+from pipeline.testing.uploads import MemoryUploadStore
 from pipeline.usecases.reap import Reaper
+from pipeline.usecases.resumable import ResumableUploads
 from tests.recordings import stream
 
 NOTHING_SAID = Transcript("", (), TranscriptInfo("en", 1.0, 1.0, 0.0, (), {}, {}))
@@ -24,7 +26,8 @@ class World:
         self.clock = ManualClock()
         self.store = MemoryTaskStore(self.clock, idempotency_ttl_s=DAY_S)
         self.media = MemoryMediaStore(now=self.clock.now)
-        self.reaper = Reaper(self.store, self.media, self.clock, Settings(**settings))  # type: ignore[arg-type]
+        self.uploads = MemoryUploadStore(self.clock)
+        self.reaper = Reaper(self.store, self.uploads, self.media, self.clock, Settings(**settings))  # type: ignore[arg-type]
 
     async def add(self, name: str, callback_url: str | None = None) -> Task:
         await self.media.write(f"{name}/source", stream(b"sound"))
@@ -135,6 +138,21 @@ async def test_without_a_retention_finished_tasks_stay() -> None:
     await world.reaper.reap()
     assert await world.left() == {"old"}
     assert (await world.store.query(TaskQuery())).total_count == 1
+
+
+async def test_an_upload_goes_when_it_has_expired_and_not_before() -> None:
+    world = World()
+    ttl_s = 3 * Settings().media.orphan_age_s
+    resumable = ResumableUploads(world.uploads, world.media, world.clock, max_upload_bytes=100, ttl_s=ttl_s)
+
+    upload = await resumable.append(await resumable.create(10, {}), 0, stream(b"sound"))
+    world.clock.advance(ttl_s - 1)
+    await world.reaper.reap()
+    assert len(world.media.keys) == 1
+    world.clock.advance(1)
+    await world.reaper.reap()
+    assert world.media.keys == frozenset()
+    assert await world.uploads.live_prefixes({upload.id}) == set()
 
 
 async def test_it_goes_on_after_an_outage_of_the_database() -> None:

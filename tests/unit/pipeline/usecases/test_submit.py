@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from pipeline.domain.access import Client
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.task import IdempotencyClaim, NewTask, Priority, Task
 from pipeline.domain.transcript import ChunkResult
@@ -40,10 +41,12 @@ class SlowStore(MemoryTaskStore):
         super().__init__(clock)
         self.entered, self.go = asyncio.Event(), asyncio.Event()
 
-    async def create(self, new: NewTask, idempotency: IdempotencyClaim | None = None) -> tuple[Task, bool]:
+    async def create(
+        self, new: NewTask, idempotency: IdempotencyClaim | None = None, client: Client | None = None
+    ) -> tuple[Task, bool]:
         self.entered.set()
         await self.go.wait()
-        return await super().create(new, idempotency)
+        return await super().create(new, idempotency, client)
 
 
 class World:
