@@ -33,6 +33,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "retry": (),
     "delete": (),
     "save_summary": (None,),
+    "crawl_record": (),
 }
 EMPTY: dict[str, tuple[tuple[Any, ...], Any]] = {
     "chunks": ((), StoredChunks()),
