@@ -28,7 +28,7 @@ from deployments.api.options import check_engine, parse_task_request
 from deployments.api.services import Readiness, Services
 from deployments.dispatcher import DispatcherState
 from deployments.handles import SummarizerHandle
-from deployments.wiring import media_store, task_store
+from deployments.wiring import extractor, media_store, task_store
 from pipeline.clock import FollowingClock
 from pipeline.domain.crawl import LinkKind
 from pipeline.domain.task import Task
@@ -68,6 +68,7 @@ class IngressReplica:
             check_url=GuardedClient(settings.network).check,
             errands=self._errands,
             fetch_available=settings.crawl.enabled,
+            extractor=extractor(settings),
         )
         self._api = build_api(self._services)
         self._submitter: Submitter = self._api.state.submitter

@@ -95,6 +95,27 @@ def image(muxer: str, codec: str, pixels: str) -> bytes:
     return target.getvalue()
 
 
+def flac_of_silence(frames: int, rate: int) -> bytes:
+    """A FLAC file of 14 bytes for each 65,535 samples: a constant subframe a frame (RFC 9639)."""
+    sample_info = (rate << 12 | (16 - 1) << 4).to_bytes(4, "big")  # mono; the number of samples is not said
+    streaminfo = b"\xff\xff" * 2 + bytes(6) + sample_info + bytes(4) + bytes(16)
+    content = [b"fLaC\x80\x00\x00\x22", streaminfo]
+    for number in range(frames):
+        head = b"\xff\xf8\x70\x08" + chr(number).encode("utf-8", "surrogatepass") + b"\xff\xfe"
+        frame = head + _crc(head, 8, 0x07) + bytes(3)
+        content.append(frame + _crc(frame, 16, 0x8005))
+    return b"".join(content)
+
+
+def _crc(content: bytes, bits: int, polynomial: int) -> bytes:
+    value, top = 0, 1 << (bits - 1)
+    for byte in content:
+        value ^= byte << (bits - 8)
+        for _ in range(8):
+            value = ((value << 1) ^ polynomial if value & top else value << 1) & ((1 << bits) - 1)
+    return value.to_bytes(bits // 8, "big")
+
+
 def tone(seconds: float, hertz: float = 440.0, amplitude: int = 8000) -> Samples:
     """A sine."""
     times = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE

@@ -10,7 +10,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
-from deployments.api import crawl, events, health, problems, subtitles, summary, tasks
+from deployments.api import callbacks, crawl, events, extraction, health, problems, subtitles, summary, tasks
 from deployments.api.openai import audio, models
 from deployments.api.services import Services
 from pipeline.usecases.submit import Submitter
@@ -38,6 +38,8 @@ def build_api(services: Services) -> FastAPI:
         summary.router,
         audio.router,
         models.router,
+        extraction.router,
+        callbacks.router,
         health.router,
         DOCS,
     ):

@@ -170,6 +170,14 @@ class DeletedTask(Schema):
     message: str
 
 
+class CallbackEcho(Schema):
+    """A callback that has arrived."""
+
+    message: str
+    callback_data: dict[str, Any]
+    """What was sent."""
+
+
 Data = TypeVar("Data")
 
 
