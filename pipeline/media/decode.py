@@ -235,7 +235,6 @@ def audio_stream(container: Any) -> Any:
     stream = container.streams.audio[0]
     if stream.codec_context is None:
         raise MediaUndecodable("The sound is in a format that no decoder here knows.")
-    stream.codec_context.thread_count = 1  # sound is cheap to decode; more threads would want their stacks
     for other in container.streams:
         if other.index != stream.index:
             other.discard = av.stream.Discard.all  # pictures are not even read, where the container allows it

@@ -7,7 +7,7 @@ the tests read with it what is written here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -21,6 +21,7 @@ from pipeline.domain.extraction import Extraction, Format
 from pipeline.errors import MediaTooLong, MediaUndecodable
 from pipeline.media.decode import audio_stream, decodable_frames, open_recording
 
+TICK_FRAMES = 64
 MAX_CHANNELS = 8
 _LAYOUTS = ("", "mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
 """FFmpeg's usual layout for each number of channels."""
@@ -64,10 +65,17 @@ _CODECS: Mapping[tuple[Format, int], Codec] = {
 }
 
 
-def extract_audio(source: BinaryIO, target: BinaryIO, wanted: Extraction, max_duration_s: float) -> None:
+def extract_audio(
+    source: BinaryIO,
+    target: BinaryIO,
+    wanted: Extraction,
+    max_duration_s: float,
+    tick: Callable[[], None] = lambda: None,
+) -> None:
     """Writes the first audio stream of ``source`` to ``target``, which can be sought in.
 
-    Channels are kept, up to what the format takes: two where it compresses, eight elsewhere.
+    Channels are kept, up to what the format takes: two where it compresses, eight elsewhere. ``tick`` is called every
+    few frames.
 
     Raises:
         MediaUndecodable: not a recording, or no sound of it could be decoded.
@@ -77,7 +85,7 @@ def extract_audio(source: BinaryIO, target: BinaryIO, wanted: Extraction, max_du
     codec = codec_for(wanted)
     with closing(open_recording(source)) as recording:
         stream = audio_stream(recording)
-        frames = _bounded(decodable_frames(recording, stream), max_duration_s)
+        frames = _bounded(decodable_frames(recording, stream), max_duration_s, tick)
         first = next(frames, None)
         if first is None:
             raise MediaUndecodable("The file has an audio stream, but no sound in it could be decoded.")
@@ -96,9 +104,11 @@ def _rate(codec: Codec, asked: int) -> int:
     return next((rate for rate in codec.rates if rate >= asked), codec.rates[-1]) if codec.rates else asked
 
 
-def _bounded(frames: Iterator[Any], max_duration_s: float) -> Iterator[Any]:
+def _bounded(frames: Iterator[Any], max_duration_s: float, tick: Callable[[], None]) -> Iterator[Any]:
     passed_s = 0.0
-    for frame in frames:
+    for count, frame in enumerate(frames):
+        if count % TICK_FRAMES == 0:
+            tick()
         passed_s += frame.samples / frame.sample_rate
         if passed_s > max_duration_s:
             raise MediaTooLong(f"The recording is longer than the limit of {max_duration_s:.0f} seconds.")

@@ -120,7 +120,11 @@ class LocalExtractor:
         """See ``ports.AudioExtractor.extract``."""
         source.seek(0)
         target = self._file()
-        extract_audio(source, target, wanted, self.max_duration_s)
+        try:
+            extract_audio(source, target, wanted, self.max_duration_s)
+        except BaseException:
+            target.close()
+            raise
         return target
 
     async def blocks(self, file: BinaryIO) -> AsyncGenerator[bytes]:

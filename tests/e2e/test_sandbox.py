@@ -65,7 +65,7 @@ def test_a_child_has_its_socket_and_nothing_else(sandbox: Sandbox) -> None:
     assert b"hush" not in Path(f"/proc/{zygote(sandbox).pid}/environ").read_bytes()
     if os.getuid() == 0:
         assert set(child.uids()) == {65_534}
-    assert child.num_threads() == zygote(sandbox).num_threads() == 1
+    assert zygote(sandbox).num_threads() == 1  # or a child might inherit a lock that nobody will open
     blocks.close()
 
 

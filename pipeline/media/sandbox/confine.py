@@ -23,9 +23,10 @@ def confine(cpu_s: int, memory_bytes: int) -> None:
 
     Args:
         cpu_s: processor seconds after which the kernel ends the process (``SIGXCPU``).
-        memory_bytes: address space on top of what is mapped now; beyond it, allocating fails.
+        memory_bytes: memory on top of what is allocated now, the stacks of threads included (FFmpeg starts up to 16);
+            beyond it, allocating fails.
     """
-    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    allocated = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
     if os.getuid() == 0:
         with suppress(OSError):  # a user namespace may have no such user
             os.setgroups([])
@@ -37,7 +38,7 @@ def confine(cpu_s: int, memory_bytes: int) -> None:
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CPU, cpu_s),
-        (resource.RLIMIT_AS, mapped + memory_bytes),
+        (resource.RLIMIT_DATA, allocated + memory_bytes),
         (resource.RLIMIT_NOFILE, 0),
     ):
         _, hard = resource.getrlimit(limit)

@@ -49,11 +49,10 @@ def _decode(wire: Wire, source: Any, max_duration_s: float) -> dict[str, Any]:
 
 
 def _extract(wire: Wire, source: Any, max_duration_s: float, wanted: dict[str, Any]) -> dict[str, Any]:
-    """Writes the sound as a file of its own."""
+    """Writes the sound as a file of its own; nothing to write yet is sent as well, so that somebody may call it off."""
     target = io.BufferedWriter(RemoteTarget(wire), READ_AHEAD_BYTES)
-    extract_audio(
-        source, target, Extraction(**wanted | {"output_format": Format(wanted["output_format"])}), max_duration_s
-    )
+    asked = Extraction(**wanted | {"output_format": Format(wanted["output_format"])})
+    extract_audio(source, target, asked, max_duration_s, tick=lambda: wire.send(Kind.DATA, b""))
     target.flush()
     return {}
 

@@ -43,7 +43,7 @@ class SandboxLimits:
     Attributes:
         cpu_s: processor seconds for any recording.
         cpu_s_per_mib: as many more for each MiB of it.
-        memory_bytes: address space beyond what the codecs take.
+        memory_bytes: memory beyond what the codecs take to be loaded.
     """
 
     cpu_s: float = 30.0
@@ -261,8 +261,8 @@ def extract_in(
     """
     arguments = {"max_duration_s": max_duration_s, "wanted": asdict(wanted)}
     with sandbox.child("extract", source, **arguments) as child, closing(child.messages()) as messages:
-        for _, payload in messages:
-            offset, content = placed(payload)
+        for kind, payload in messages:
+            offset, content = placed(payload) if kind is Kind.WRITE else (0, memoryview(b""))
             if offset + len(content) > max_bytes:
                 raise OutputTooLarge(f"The extracted sound would be larger than the limit of {max_bytes:,} bytes.")
             target.seek(offset)
