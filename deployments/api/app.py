@@ -12,18 +12,28 @@ from starlette.staticfiles import StaticFiles
 
 from deployments.api import callbacks, crawl, events, extraction, health, problems, subtitles, summary, tasks
 from deployments.api.openai import audio, models
+from deployments.api.openapi import Api
 from deployments.api.services import Services
 from pipeline.usecases.submit import Submitter
 
 DOCS = APIRouter(include_in_schema=False)
 
+TAGS = [
+    {"name": "tasks", "description": "Recordings that wait for their transcript, and those that have it."},
+    {"name": "subtitles", "description": "Transcripts as subtitle files."},
+    {"name": "audio", "description": "Sound without transcription."},
+    {"name": "callback", "description": "What is POSTed to `callback_url`."},
+    {"name": "health", "description": "Whether the service lives, and whether it works."},
+]
+
 
 def build_api(services: Services) -> FastAPI:
     """The application that serves ``services``."""
-    app = FastAPI(
+    app = Api(
         title="Murmuration",
         version=version("murmuration"),
         description="Distributed Whisper transcription: queue recordings, read transcripts, subtitles and summaries.",
+        openapi_tags=TAGS,
         docs_url=None,  # served below, with scripts of our own instead of a CDN's
         redoc_url=None,
         redirect_slashes=False,  # its redirects would be built from the caller's Host header
