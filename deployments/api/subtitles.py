@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
+from pydantic import WithJsonSchema
 
 from deployments.api.answers import ServicesNeeded, TaskId, problems
 from deployments.api.forms import Form
@@ -23,7 +24,7 @@ router = APIRouter(prefix="/api/whisper", tags=["subtitles"])
 class FormatField:
     """Which file is wanted."""
 
-    output_format: str = "srt"
+    output_format: Annotated[str, WithJsonSchema({"type": "string", "enum": [*FORMATS]})] = "srt"
     """The format of the file: `srt`, `vtt`, `ass` and `lrc` show cues, `txt`, `tsv` and `json` list segments."""
 
 

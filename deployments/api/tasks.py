@@ -6,7 +6,7 @@ import re
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import ValidationError
+from pydantic import ValidationError, WithJsonSchema
 
 from deployments.api.answers import ServicesNeeded, TaskId, answer, base_url, problems
 from deployments.api.echo import note_params
@@ -37,7 +37,9 @@ async def create_task(
     request: Request,
     services: ServicesNeeded,
     idempotency_key: Annotated[
-        str | None, Header(description="The same key with the same request returns the original task.")
+        str | None,
+        WithJsonSchema({"type": "string", "pattern": "^[!-~]{1,255}$", "examples": ["2f6f0f6e"]}),
+        Header(description="The same key with the same request returns the original task."),
     ] = None,
 ) -> Response:
     """Queue a recording for transcription: a file, or a URL to fetch it from.
@@ -90,7 +92,7 @@ async def task_result(
     openapi_extra={
         "requestBody": {
             "required": False,
-            "content": {"application/json": {"schema": inlined(TaskFilter.model_json_schema())}},
+            "content": {"application/json": {"schema": inlined(TaskFilter.model_json_schema()), "example": {}}},
         }
     },
 )

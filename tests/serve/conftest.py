@@ -98,6 +98,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, llm: LlmServer, sites: Sit
         "MURMURATION_MEDIA__MAX_UPLOAD_BYTES": str(32 * 1024 * 1024),
         "MURMURATION_LLM__BASE_URL": llm.base_url,
         "MURMURATION_LLM__MODEL": "stand-in",
+        "MURMURATION_MEDIA__MAX_DURATION_S": "3600",
         "MURMURATION_NETWORK__ALLOW_PRIVATE_HOSTS": '["127.0.0.1"]',
         "MURMURATION_NETWORK__PROXY_RESOLVES": "true",
         "MURMURATION_NETWORK__CA_FILE": str(sites.ca_file),
