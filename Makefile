@@ -33,3 +33,5 @@ bench: ## by hand: startup and crawl start what they need, the others measure th
 	python -m tests.benchmarks.throughput --url $(URL)
 	python -m tests.benchmarks.long_file --url $(URL)
 	python -m tests.benchmarks.urgent --url $(URL)
+	python -m tests.benchmarks.extraction --url $(URL)
+	python -m tests.benchmarks.decoding
