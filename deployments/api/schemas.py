@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from pipeline.domain.options import TaskType
 from pipeline.domain.summary import Summary, SummaryFormat, SummaryStatus
 from pipeline.domain.task import EngineName, Priority, Stage, Status, Task, TaskError
-from pipeline.domain.transcript import Transcript
+from pipeline.domain.transcript import Segment, Transcript
 from pipeline.ports import TaskQuery
 
 RESULT_PATH = "/api/whisper/tasks/result"
@@ -176,6 +176,14 @@ class CallbackEcho(Schema):
     message: str
     callback_data: dict[str, Any]
     """What was sent."""
+
+
+class TranscriptFile(Schema):
+    """A transcript as a file, in the shape of OpenAI's `whisper` command."""
+
+    text: str
+    segments: list[Segment]
+    language: str
 
 
 Data = TypeVar("Data")

@@ -11,7 +11,8 @@ from fastapi import APIRouter, Request, Response
 from pydantic import WithJsonSchema
 
 from deployments.api.answers import ServicesNeeded, TaskId, problems
-from deployments.api.forms import Form
+from deployments.api.forms import Form, inlined
+from deployments.api.schemas import TranscriptFile
 from pipeline.domain.task import Status
 from pipeline.errors import TaskNotFinished
 from pipeline.subtitles.cues import CueStyle
@@ -36,7 +37,8 @@ def _known_format(name: str) -> str:
 
 SUBTITLE_FORM = Form(FormatField, CueStyle, checks={"output_format": _known_format})
 _FILES: Mapping[str, dict[str, Any]] = {
-    form.media_type.partition(";")[0]: {"schema": {"type": "string"}} for form in FORMATS.values()
+    **{form.media_type.partition(";")[0]: {"schema": {"type": "string"}} for form in FORMATS.values()},
+    "application/json": {"schema": inlined(TranscriptFile.model_json_schema())},
 }
 
 
