@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import AsyncIterator
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import av
@@ -108,12 +109,18 @@ def flac_of_silence(frames: int, rate: int) -> bytes:
 
 
 def _crc(content: bytes, bits: int, polynomial: int) -> bytes:
-    value, top = 0, 1 << (bits - 1)
+    table, value, mask = _crc_table(bits, polynomial), 0, (1 << bits) - 1
     for byte in content:
-        value ^= byte << (bits - 8)
-        for _ in range(8):
-            value = ((value << 1) ^ polynomial if value & top else value << 1) & ((1 << bits) - 1)
+        value = (value << 8 ^ table[value >> bits - 8 ^ byte]) & mask
     return value.to_bytes(bits // 8, "big")
+
+
+@cache
+def _crc_table(bits: int, polynomial: int) -> list[int]:
+    table = list(range(0, 256 << bits - 8, 1 << bits - 8))
+    for _ in range(8):
+        table = [value << 1 ^ (polynomial | 1 << bits if value >> bits - 1 else 0) for value in table]
+    return table
 
 
 def tone(seconds: float, hertz: float = 440.0, amplitude: int = 8000) -> Samples:

@@ -202,7 +202,9 @@ class Child:
         if code == -signal.SIGXCPU:
             return DecodingTooCostly("Decoding the recording takes more processor time than one of its size may.")
         logger.warning("a decoder process died: exit code %s", code)
-        return DecoderCrashed("The process that decoded the recording died.")
+        return DecoderCrashed(
+            "Decoding the recording crashed. If it does so again, convert the recording and send that."
+        )
 
 
 def _read_within(descriptor: int, seconds: float) -> bytes:
