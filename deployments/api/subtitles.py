@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from pydantic import WithJsonSchema
 
-from deployments.api.answers import ServicesNeeded, TaskId, problems
+from deployments.api.answers import FILE_NAME, ServicesNeeded, TaskId, problems
 from deployments.api.forms import Form, inlined
 from deployments.api.schemas import TranscriptFile
 from pipeline.domain.task import Status
@@ -45,7 +45,7 @@ _FILES: Mapping[str, dict[str, Any]] = {
 @router.get(
     "/generate_subtitles",
     response_class=Response,
-    responses={200: {"description": "The file", "content": dict(_FILES)}, **problems(400, 404, 422)},
+    responses={200: {"description": "The file", "content": dict(_FILES), **FILE_NAME}, **problems(400, 404, 422)},
     openapi_extra={"parameters": SUBTITLE_FORM.parameters()},
 )
 async def generate_subtitles(request: Request, services: ServicesNeeded, task_id: TaskId) -> Response:

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import ValidationError, WithJsonSchema
 
-from deployments.api.answers import ServicesNeeded, TaskId, answer, base_url, problems
+from deployments.api.answers import ServicesNeeded, TaskId, answer, base_url, header, problems
 from deployments.api.echo import note_params
 from deployments.api.forms import inlined, invalid_value, refuse_unknown
 from deployments.api.options import TASK_FORM, TaskRequest, check_engine, parse_task_request, request_body
@@ -30,7 +30,7 @@ router = APIRouter(prefix="/api/whisper/tasks", tags=["tasks"])
 @router.post(
     "/create",
     response_model=Envelope[TaskRecord],
-    responses=problems(400, 409, 413, 415, 422),
+    responses={200: header("Location", "Where the result is."), **problems(400, 409, 413, 415, 422)},
     openapi_extra={"parameters": TASK_FORM.parameters(), "requestBody": request_body()},
 )
 async def create_task(

@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from deployments.api.openapi import add_headers, chinese, operations, texts
-from tests.unit.deployments.api.world import World
+from tests.unit.deployments.api.world import World, client_of
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,33 @@ def test_every_answer_in_json_has_an_example(document: dict[str, Any]) -> None:
                 path,
                 status,
             )
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("get", "/api/whisper/tasks/result", 200),
+        ("get", "/api/whisper/generate_subtitles", 200),
+        ("post", "/api/whisper/tasks/query", 200),
+        ("post", "/api/whisper/tasks/cancel", 409),
+        ("post", "/api/whisper/tasks/retry", 409),
+        ("post", "/api/whisper/tasks/create", 400),
+        ("delete", "/api/whisper/tasks/delete", 200),
+        ("get", "/api/health/check", 200),
+        ("get", "/api/health/ready", 200),
+    ],
+)
+async def test_answers_have_the_shape_that_is_written(
+    document: dict[str, Any], method: str, path: str, status: int
+) -> None:
+    world = World()
+    async with client_of(world.api()) as client:
+        await world.completed()
+        asked = {"task_id": "1"} | ({"output_format": "json"} if "subtitles" in path else {})
+        answer = await client.request(method, path, params=asked if "create" not in path else {})
+    assert answer.status_code == status
+    media = document["paths"][path][method]["responses"][str(status)]["content"]["application/json"]
+    jsonschema.Draft202012Validator({**media["schema"], "components": document["components"]}).validate(answer.json())
 
 
 def test_what_may_be_away_says_when_to_ask_again(document: dict[str, Any]) -> None:
