@@ -47,7 +47,7 @@ class MediaSettings(Section):
     """Largest upload or download."""
     max_duration_s: float = Field(default=36_000.0, gt=0)
     """Longest recording, in seconds."""
-    decode_cpu_s: float = Field(default=30.0, gt=0)
+    decode_cpu_s: float = Field(default=120.0, gt=0)
     """Processor seconds that decoding a recording may take, whatever its size; it runs in a process of its own."""
     decode_cpu_s_per_mib: float = Field(default=20.0, ge=0)
     """As many more for each MiB of the recording. An hour of speech in 20 MB takes 6 s."""

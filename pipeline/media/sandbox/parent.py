@@ -46,7 +46,7 @@ class SandboxLimits:
         memory_bytes: memory beyond what the codecs take to be loaded.
     """
 
-    cpu_s: float = 30.0
+    cpu_s: float = 120.0
     cpu_s_per_mib: float = 20.0
     memory_bytes: int = 512 * _MEBIBYTE
 
