@@ -50,7 +50,7 @@ class MediaSettings(Section):
     decode_cpu_s: float = Field(default=120.0, gt=0)
     """Processor seconds that decoding a recording may take, whatever its size; it runs in a process of its own."""
     decode_cpu_s_per_mib: float = Field(default=20.0, ge=0)
-    """As many more for each MiB of the recording. An hour of speech in 20 MB takes 6 s."""
+    """As many more for each MiB of the recording. An hour of AAC takes 4 s (measured on one core of a server)."""
     decode_memory_bytes: int = Field(default=512 * MEBIBYTE, ge=64 * MEBIBYTE)
     """Memory that decoding may take beyond what the codecs need to be loaded."""
     max_extractions: int = Field(default=2, ge=1)
