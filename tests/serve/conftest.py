@@ -96,9 +96,9 @@ def service(tmp_path_factory: pytest.TempPathFactory, llm: LlmServer, sites: Sit
     environment = {
         "MURMURATION_DATA_DIR": str(data_dir),
         "MURMURATION_MEDIA__MAX_UPLOAD_BYTES": str(32 * 1024 * 1024),
+        "MURMURATION_MEDIA__MAX_DURATION_S": "900",
         "MURMURATION_LLM__BASE_URL": llm.base_url,
         "MURMURATION_LLM__MODEL": "stand-in",
-        "MURMURATION_MEDIA__MAX_DURATION_S": "3600",
         "MURMURATION_NETWORK__ALLOW_PRIVATE_HOSTS": '["127.0.0.1"]',
         "MURMURATION_NETWORK__PROXY_RESOLVES": "true",
         "MURMURATION_NETWORK__CA_FILE": str(sites.ca_file),

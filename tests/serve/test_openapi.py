@@ -22,7 +22,7 @@ SHAPES = [status_code_conformance, content_type_conformance, response_headers_co
 """Not whether all input of the right types is taken (a picture has no sound), nor whether all other is refused (``0``
 passes for ``false``, and an empty text for nothing)."""
 
-EXAMPLES = 10
+EXAMPLES = 25
 """Of valid and of invalid input each, for every operation; the whole takes half a minute."""
 
 
