@@ -50,7 +50,7 @@ _ERRORS: Mapping[int, tuple[str, str]] = {
 
 def error_example(status: int, path: str) -> dict[str, Any]:
     """An error of the task API's shape."""
-    error, message = _ERRORS[status]
+    error, message = _ERRORS.get(status, ("bad_request", "A sentence that says what to do about it."))
     fields = [FieldProblem(field="beam_size", message="Input should be less than or equal to 20.")]
     detail = ErrorDetail(
         code=status,
