@@ -7,6 +7,7 @@ English, so a text that has changed shows as one without a translation (a test l
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from importlib import resources
 from typing import Any
 
@@ -81,7 +82,7 @@ def add_headers(document: dict[str, Any]) -> None:
     for _, _, operation in operations(document):
         for status in ("429", "503"):
             if status in operation["responses"]:
-                operation["responses"][status].setdefault("headers", {}).update(_RETRY_AFTER)
+                operation["responses"][status].setdefault("headers", {}).update(deepcopy(_RETRY_AFTER))
 
 
 def _add_examples(document: dict[str, Any]) -> None:
