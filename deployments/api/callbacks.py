@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from deployments.api.answers import answer, problems
-from deployments.api.schemas import CallbackEcho, Envelope
+from deployments.api.schemas import Envelope, Schema
 from deployments.api.uploads import open_body
 from pipeline.errors import InvalidValue
 
@@ -16,6 +16,14 @@ MAX_CALLBACK_BYTES = 32 * 1024 * 1024
 """The record of a day of speech has 10 MB."""
 
 router = APIRouter(prefix="/api/whisper/callback", tags=["callback"])
+
+
+class CallbackEcho(Schema):
+    """A callback that has arrived."""
+
+    message: str
+    callback_data: dict[str, Any]
+    """What was sent."""
 
 
 @router.post(

@@ -7,8 +7,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from deployments.api.callbacks import CallbackEcho
 from deployments.api.schemas import (
-    CallbackEcho,
     DeletedTask,
     EngineBody,
     Envelope,
@@ -21,7 +21,9 @@ from deployments.api.schemas import (
     TaskPageData,
     record,
 )
+from deployments.api.summary import SummaryData, summary_data
 from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.summary import Summary, Usage
 from pipeline.domain.task import EngineName, Priority, Stage, Status, Task
 from pipeline.domain.transcript import Segment, Transcript, TranscriptInfo, Word
 
@@ -83,6 +85,7 @@ def examples() -> Mapping[tuple[str, str, int], dict[str, Any]]:
         ),
         ("post", f"{TASKS}/retry", 200): _envelope(queued, f"{TASKS}/retry", asked),
         ("post", "/api/whisper/callback/test", 200): _envelope(echo, "/api/whisper/callback/test", {}),
+        ("post", "/api/chatgpt/summary", 200): _envelope(_summary(), "/api/chatgpt/summary", {"task_id": 1}),
         ("get", "/api/health/check", 200): HealthBody().model_dump(mode="json"),
         ("get", "/api/health/ready", 200): ReadyBody(
             engine=EngineBody(
@@ -90,6 +93,18 @@ def examples() -> Mapping[tuple[str, str, int], dict[str, Any]]:
             )
         ).model_dump(mode="json"),
     }
+
+
+def _summary() -> SummaryData:
+    summary = Summary(
+        text="[00:00:00] Somebody greets the world.",
+        language="en",
+        model="gpt-4o-mini",
+        created_at=_at(5),
+        completion_id="chatcmpl-1",
+        usage=Usage(calls=1, input_tokens=420, output_tokens=17),
+    )
+    return summary_data("Hello world.", summary)
 
 
 def _envelope(data: Schema, path: str, params: dict[str, Any], code: int = 200) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from pipeline.domain.options import TaskType
 from pipeline.domain.summary import Summary, SummaryFormat, SummaryStatus
 from pipeline.domain.task import EngineName, Priority, Stage, Status, Task, TaskError
-from pipeline.domain.transcript import Segment, Transcript
+from pipeline.domain.transcript import Transcript
 from pipeline.ports import TaskQuery
 
 RESULT_PATH = "/api/whisper/tasks/result"
@@ -168,22 +168,6 @@ class DeletedTask(Schema):
 
     task_id: int
     message: str
-
-
-class CallbackEcho(Schema):
-    """A callback that has arrived."""
-
-    message: str
-    callback_data: dict[str, Any]
-    """What was sent."""
-
-
-class TranscriptFile(Schema):
-    """A transcript as a file, in the shape of OpenAI's `whisper` command."""
-
-    text: str
-    segments: list[Segment]
-    language: str
 
 
 Data = TypeVar("Data")

@@ -12,8 +12,9 @@ from pydantic import WithJsonSchema
 
 from deployments.api.answers import FILE_NAME, ServicesNeeded, TaskId, problems
 from deployments.api.forms import Form, inlined
-from deployments.api.schemas import TranscriptFile
+from deployments.api.schemas import Schema
 from pipeline.domain.task import Status
+from pipeline.domain.transcript import Segment
 from pipeline.errors import TaskNotFinished
 from pipeline.subtitles.cues import CueStyle
 from pipeline.subtitles.writers import FORMATS, write_subtitles
@@ -27,6 +28,14 @@ class FormatField:
 
     output_format: Annotated[str, WithJsonSchema({"type": "string", "enum": [*FORMATS]})] = "srt"
     """The format of the file: `srt`, `vtt`, `ass` and `lrc` show cues, `txt`, `tsv` and `json` list segments."""
+
+
+class TranscriptFile(Schema):
+    """A transcript as a file, in the shape of OpenAI's `whisper` command."""
+
+    text: str
+    segments: list[Segment]
+    language: str
 
 
 def _known_format(name: str) -> str:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from deployments.api.schemas import TranscriptFile
+from deployments.api.subtitles import TranscriptFile
 from tests.unit.deployments.api.world import TRANSCRIPT, World, detail, fields
 
 SUBTITLES = "/api/whisper/generate_subtitles"
