@@ -23,6 +23,7 @@ TAGS = [
     {"name": "subtitles", "description": "Transcripts as subtitle files."},
     {"name": "audio", "description": "Sound without transcription."},
     {"name": "callback", "description": "What is POSTed to `callback_url`."},
+    {"name": "links", "description": "Recordings behind links: TikTok, Douyin, and whatever yt-dlp knows."},
     {"name": "summary", "description": "Transcripts in short, by a language model."},
     {"name": "openai", "description": "OpenAI's audio API, for its clients as they are."},
     {"name": "health", "description": "Whether the service lives, and whether it works."},

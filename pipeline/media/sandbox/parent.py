@@ -23,8 +23,7 @@ from pipeline.domain.audio import to_samples
 from pipeline.domain.extraction import Extraction
 from pipeline.domain.speech import Samples
 from pipeline.errors import DecoderCrashed, DecodingTooCostly, MediaError, OutputTooLarge
-from pipeline.media.sandbox.wire import ChildGone, Kind, Wire, placed, question
-from pipeline.media.sandbox.zygote import STATUS
+from pipeline.media.sandbox.wire import STATUS, ChildGone, Kind, Wire, placed, question
 
 logger = logging.getLogger(__name__)
 

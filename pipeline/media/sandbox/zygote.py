@@ -12,7 +12,6 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,11 +19,9 @@ from typing import Any
 
 from pipeline.media.sandbox.confine import confine
 from pipeline.media.sandbox.jobs import perform, rehearse
-from pipeline.media.sandbox.wire import Wire
+from pipeline.media.sandbox.wire import STATUS, Wire
 
 MAX_JOB_BYTES = 64 * 1024
-STATUS = struct.Struct("!i")
-"""A child's wait status (``os.waitpid``)."""
 
 
 class Zygote:
