@@ -34,3 +34,5 @@ bench: ## by hand: startup, crawl and uploads start what they need, the others m
 	python -m tests.benchmarks.throughput --url $(URL)
 	python -m tests.benchmarks.long_file --url $(URL)
 	python -m tests.benchmarks.urgent --url $(URL)
+	python -m tests.benchmarks.extraction --url $(URL)
+	python -m tests.benchmarks.decoding

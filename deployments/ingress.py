@@ -29,7 +29,7 @@ from deployments.api.services import Readiness, Services
 from deployments.dispatcher import DispatcherState
 from deployments.exposure import serve_host, warn_if_open
 from deployments.handles import SummarizerHandle
-from deployments.wiring import media_store, task_store, upload_store
+from deployments.wiring import extractor, media_store, task_store, upload_store
 from pipeline.clock import FollowingClock
 from pipeline.domain.crawl import LinkKind
 from pipeline.domain.task import Task
@@ -71,6 +71,7 @@ class IngressReplica:
             check_url=GuardedClient(settings.network).check,
             errands=self._errands,
             fetch_available=settings.crawl.enabled,
+            extractor=extractor(settings),
         )
         self._api = build_api(self._services)
         warn_if_open(settings.auth, serve_host())

@@ -7,6 +7,8 @@ from pipeline.crawl.crawler import LocalCrawler
 from pipeline.crawl.extractors import ExtractorProcesses
 from pipeline.domain.task import Status
 from pipeline.errors import DatabaseUnavailable, TaskNotFound
+from pipeline.media.extractor import SandboxedExtractor
+from pipeline.media.sandbox.parent import Sandbox, SandboxedDecoder, SandboxLimits
 from pipeline.media.store import FsspecMediaStore
 from pipeline.ports import Clock, CrawlRequest, Splitter, TaskStore
 from pipeline.settings import Settings
@@ -39,14 +41,28 @@ def media_store(settings: Settings) -> FsspecMediaStore:
     return FsspecMediaStore(settings.media_url)
 
 
+def sandbox(settings: Settings, niceness: int = 0) -> Sandbox:
+    """Where recordings are opened; it gets ready while we go on."""
+    media = settings.media
+    limits = SandboxLimits(media.decode_cpu_s, media.decode_cpu_s_per_mib, media.decode_memory_bytes)
+    sandbox = Sandbox(limits, niceness)
+    sandbox.start()
+    return sandbox
+
+
 def splitter(settings: Settings) -> Splitter:
-    """A splitter in this process."""
-    # Imported by the one process that decodes: the others would take longer to come back after a crash.
+    """A splitter in this process, with its decoders in processes of their own."""
+    # Imported by the one process that listens: the others would take longer to come back after a crash.
     from pipeline.asr.vad import SileroVad
     from pipeline.media.split import StreamingSplitter
 
+    decoders = sandbox(settings)
     return StreamingSplitter(
-        media_store(settings), SileroVad, settings.vad, settings.split, settings.media.max_duration_s
+        media_store(settings),
+        SileroVad,
+        settings.vad,
+        settings.split,
+        lambda file: SandboxedDecoder(decoders, file, settings.media.max_duration_s),
     )
 
 
@@ -63,3 +79,8 @@ def crawler(settings: Settings, store: TaskStore, processes: ExtractorProcesses)
         return task.status is Status.PROCESSING and task.fence == request.fence
 
     return LocalCrawler(media_store(settings), processes, settings, held, SystemClock())
+
+
+def extractor(settings: Settings) -> SandboxedExtractor:
+    """Takes the sound out of recordings, in processes that yield to everything else."""
+    return SandboxedExtractor(sandbox(settings, niceness=10), settings.media)

@@ -31,7 +31,10 @@
     │   ├── MediaUndecodable
     │   ├── NoAudioStream
     │   ├── MediaTooLong
-    │   └── NothingSaid              no speech where speech is needed
+    │   ├── NothingSaid              no speech where speech is needed
+    │   ├── DecodingTooCostly        decoding takes more time or memory than it may
+    │   └── OutputTooLarge           what is made of it has more bytes than the limit
+    ├── DecoderCrashed               the process that decoded the recording died
     ├── SourceError                  a server we fetch from failed us
     │   ├── SourceUnreachable
     │   ├── SourceTimeout
@@ -52,6 +55,7 @@
     │   └── LlmAnswerUnusable        an answer that is no answer, or not in the form asked for
     ├── Unavailable                  try again later
     │   ├── QueueFull
+    │   ├── ExtractionsFull
     │   ├── ServiceStarting
     │   ├── DatabaseUnavailable
     │   │   └── CommitUnanswered     it went away in mid-commit: perhaps it happened
@@ -279,6 +283,24 @@ class NothingSaid(MediaError):
     code = "no_speech"
 
 
+class DecodingTooCostly(MediaError):
+    """Decoding takes more processor time or memory than a recording of its size may."""
+
+    code = "decoding_too_costly"
+
+
+class OutputTooLarge(MediaError):
+    """What is made of the recording has more bytes than the limit."""
+
+    code = "output_too_large"
+
+
+class DecoderCrashed(MurmurationError):
+    """The process that decoded the recording died; it may have been the recording, or not."""
+
+    code = "decoder_crashed"
+
+
 class SourceError(MurmurationError):
     """The server the media comes from failed us."""
 
@@ -421,6 +443,12 @@ class QueueFull(Unavailable):
     """More work waits than the limits allow."""
 
     code = "queue_full"
+
+
+class ExtractionsFull(Unavailable):
+    """As many recordings are being extracted, or wait for it, as the limits allow."""
+
+    code = "extractions_full"
 
 
 class ServiceStarting(Unavailable):

@@ -6,6 +6,7 @@ Every port has a fake in ``pipeline.testing`` that passes the same contract test
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -14,6 +15,7 @@ from typing import Any, BinaryIO, Generic, Protocol, TypeVar
 from pipeline.domain.access import Client, ClientLoad
 from pipeline.domain.audio import Chunk
 from pipeline.domain.crawl import CrawlRecord, Link
+from pipeline.domain.extraction import Extraction
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.summary import StructuredSummary, Summary, SummaryOptions, Usage
 from pipeline.domain.summary_prompts import Prompt
@@ -194,6 +196,26 @@ class Splitter(Protocol):
 
     def split(self, request: SplitRequest) -> AsyncGenerator[SplitPart | SplitDone, None]:
         """Parts in order, then one ``SplitDone``. Raises ``MediaError``, ``StorageFull``, ``ReplicaLost``."""
+        ...
+
+
+class AudioExtractor(Protocol):
+    """Takes the sound out of recordings for clients who wait for it. Files are temporary: closing one removes it."""
+
+    def place(self) -> AbstractAsyncContextManager[None]:
+        """Room for one more, for as long as the block lasts. Raises ``ExtractionsFull``."""
+        ...
+
+    async def receive(self, data: AsyncIterator[bytes]) -> BinaryIO:
+        """A recording as it comes, as a file. If the stream raises, nothing stays behind. Raises ``StorageFull``."""
+        ...
+
+    async def extract(self, source: BinaryIO, wanted: Extraction) -> BinaryIO:
+        """The sound of a file, as another. Raises ``MediaError``, ``DecoderCrashed``, ``StorageFull``."""
+        ...
+
+    def blocks(self, file: BinaryIO) -> AsyncGenerator[bytes, None]:
+        """The content of a file."""
         ...
 
 

@@ -58,6 +58,16 @@ class MediaSettings(Section):
     """Largest upload or download."""
     max_duration_s: float = Field(default=36_000.0, gt=0)
     """Longest recording, in seconds."""
+    decode_cpu_s: float = Field(default=120.0, gt=0)
+    """Processor seconds that decoding a recording may take, whatever its size; it runs in a process of its own."""
+    decode_cpu_s_per_mib: float = Field(default=20.0, ge=0)
+    """As many more for each MiB of the recording. An hour of AAC takes 4 s (measured on one core of a server)."""
+    decode_memory_bytes: int = Field(default=512 * MEBIBYTE, ge=64 * MEBIBYTE)
+    """Memory that decoding may take beyond what the codecs need to be loaded."""
+    max_extractions: int = Field(default=2, ge=1)
+    """`extract_audio` requests that one Ingress replica works on at the same time."""
+    max_waiting_extractions: int = Field(default=16, ge=0)
+    """As many more wait for their turn; beyond, they are refused with 503."""
     keep_source: bool = False
     """Keep the uploaded file and the prepared audio after the task has finished."""
     retention_s: float | None = Field(default=2_592_000.0, gt=0)

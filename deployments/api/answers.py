@@ -85,6 +85,14 @@ _MEANINGS = {
 }
 
 
+def header(name: str, description: str) -> dict[str, Any]:
+    """OpenAPI documentation of a header of an answer."""
+    return {"headers": {name: {"description": description, "required": True, "schema": {"type": "string"}}}}
+
+
+FILE_NAME = header("Content-Disposition", "Suggests a name for the file.")
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI documentation of error statuses, all of the task API's shape."""
     return problems_of(ErrorBody, *statuses)

@@ -12,10 +12,22 @@ from starlette.middleware import Middleware
 from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
-from deployments.api import crawl, events, health, problems, subtitles, summary, tasks, tus
+from deployments.api import (
+    callbacks,
+    crawl,
+    events,
+    extraction,
+    health,
+    problems,
+    subtitles,
+    summary,
+    tasks,
+    tus,
+)
 from deployments.api.access import Gate, GateKeeper
 from deployments.api.hardening import BodyBounds, SecurityHeaders, cross_origin
 from deployments.api.openai import audio, models
+from deployments.api.openapi import Api
 from deployments.api.services import Services
 from pipeline.usecases.resumable import ResumableUploads
 from pipeline.usecases.submit import Submitter
@@ -23,13 +35,25 @@ from pipeline.usecases.submit import Submitter
 DOCS = APIRouter(include_in_schema=False)
 KEY = HTTPBearer(scheme_name="key", auto_error=False, description="A key of the service.")
 
+TAGS = [
+    {"name": "tasks", "description": "Recordings that wait for their transcript, and those that have it."},
+    {"name": "subtitles", "description": "Transcripts as subtitle files."},
+    {"name": "audio", "description": "Sound without transcription."},
+    {"name": "callback", "description": "What is POSTed to `callback_url`."},
+    {"name": "links", "description": "Recordings behind links: TikTok, Douyin, and whatever yt-dlp knows."},
+    {"name": "summary", "description": "Transcripts in short, by a language model."},
+    {"name": "openai", "description": "OpenAI's audio API, for its clients as they are."},
+    {"name": "health", "description": "Whether the service lives, and whether it works."},
+]
+
 
 def build_api(services: Services) -> FastAPI:
     """The application that serves ``services``."""
-    app = FastAPI(
+    app = Api(
         title="Murmuration",
         version=version("murmuration"),
         description="Distributed Whisper transcription: queue recordings, read transcripts, subtitles and summaries.",
+        openapi_tags=TAGS,
         docs_url=None,  # served below, with scripts of our own instead of a CDN's
         redoc_url=None,
         redirect_slashes=False,  # its redirects would be built from the caller's Host header
@@ -47,6 +71,8 @@ def build_api(services: Services) -> FastAPI:
         summary.router,
         audio.router,
         models.router,
+        extraction.router,
+        callbacks.router,
     ):
         app.include_router(router, dependencies=needs_key)
     for router in (health.router, DOCS):

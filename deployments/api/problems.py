@@ -42,6 +42,7 @@ STATUSES: Mapping[type[errors.MurmurationError], int] = {
     errors.TaskStateConflict: 409,
     errors.IdempotencyConflict: 409,
     errors.MediaError: 422,
+    errors.DecoderCrashed: 422,
     errors.SourceError: 502,
     errors.SourceTimeout: 504,
     errors.SourceTooLarge: 413,

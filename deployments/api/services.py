@@ -6,7 +6,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from deployments.api.errands import Errands
-from pipeline.ports import Clock, EngineInfo, MediaStore, Summarizer, TaskRecords, UploadStore
+from pipeline.ports import (
+    AudioExtractor,
+    Clock,
+    EngineInfo,
+    MediaStore,
+    Summarizer,
+    TaskRecords,
+    UploadStore,
+)
 from pipeline.settings import Settings
 
 
@@ -42,6 +50,7 @@ class Services:
         readiness: what is ready; cheap enough to be asked with each request that names a language or a model.
         summarizer: writes summaries while the client waits.
         check_url: raises ``UrlNotAllowed`` for a URL that the outbound guard refuses; takes the field's name too.
+        extractor: takes the sound out of recordings.
         fetch_available: whether recordings can be fetched from a ``file_url``.
         errands: what outlives the request that sent it.
     """
@@ -58,5 +67,6 @@ class Services:
     readiness: Callable[[], Awaitable[Readiness]]
     summarizer: Summarizer
     check_url: Callable[[str, str], Awaitable[None]]
+    extractor: AudioExtractor
     fetch_available: bool = False
     errands: Errands = field(default_factory=Errands)

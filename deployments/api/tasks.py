@@ -6,9 +6,9 @@ import re
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import ValidationError
+from pydantic import ValidationError, WithJsonSchema
 
-from deployments.api.answers import ClientNeeded, ServicesNeeded, TaskId, answer, base_url, problems
+from deployments.api.answers import ClientNeeded, ServicesNeeded, TaskId, answer, base_url, header, problems
 from deployments.api.echo import note_params
 from deployments.api.forms import inlined, invalid_value, refuse_unknown
 from deployments.api.options import TASK_FORM, TaskRequest, check_engine, parse_task_request, request_body
@@ -31,7 +31,7 @@ router = APIRouter(prefix="/api/whisper/tasks", tags=["tasks"])
 @router.post(
     "/create",
     response_model=Envelope[TaskRecord],
-    responses=problems(400, 404, 408, 409, 413, 415, 422),
+    responses={200: header("Location", "Where the result is."), **problems(400, 404, 408, 409, 413, 415, 422)},
     openapi_extra={"parameters": TASK_FORM.parameters(), "requestBody": request_body()},
 )
 async def create_task(
@@ -39,7 +39,9 @@ async def create_task(
     services: ServicesNeeded,
     client: ClientNeeded,
     idempotency_key: Annotated[
-        str | None, Header(description="The same key with the same request returns the original task.")
+        str | None,
+        WithJsonSchema({"type": "string", "pattern": "^[!-~]{1,255}$", "examples": ["2f6f0f6e"]}),
+        Header(description="The same key with the same request returns the original task."),
     ] = None,
 ) -> Response:
     """Queue a recording for transcription: a file, a URL to fetch it from, or a finished resumable upload.
@@ -98,7 +100,7 @@ async def task_result(
     openapi_extra={
         "requestBody": {
             "required": False,
-            "content": {"application/json": {"schema": inlined(TaskFilter.model_json_schema())}},
+            "content": {"application/json": {"schema": inlined(TaskFilter.model_json_schema()), "example": {}}},
         }
     },
 )

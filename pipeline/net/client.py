@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -269,7 +270,7 @@ def trusting(ca_file: Path | None) -> ssl.SSLContext:
         ConfigurationError: the file can't be read, or holds no certificates.
     """
     if ca_file is None:
-        return httpx.create_ssl_context(trust_env=False)
+        return _public_authorities()
     try:
         return ssl.create_default_context(cafile=ca_file)
     except OSError as error:  # ssl.SSLError is one too
@@ -286,3 +287,9 @@ def _connecting_transport(proxy: str | None, ssl_context: ssl.SSLContext) -> htt
         # No connection outlives its request; see GuardedTransport.
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
     )
+
+
+@cache
+def _public_authorities() -> ssl.SSLContext:
+    """Trusts ``certifi``'s authorities. One for all clients of a process: reading them takes 20 ms."""
+    return httpx.create_ssl_context(trust_env=False)

@@ -98,6 +98,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, llm: LlmServer, sites: Sit
         "MURMURATION_DATA_DIR": str(data_dir),
         "MURMURATION_HTTP__UPLOAD_IDLE_TIMEOUT_S": str(UPLOAD_IDLE_TIMEOUT_S),
         "MURMURATION_MEDIA__MAX_UPLOAD_BYTES": str(32 * 1024 * 1024),
+        "MURMURATION_MEDIA__MAX_DURATION_S": "900",
         "MURMURATION_LLM__BASE_URL": llm.base_url,
         "MURMURATION_LLM__MODEL": "stand-in",
         "MURMURATION_NETWORK__ALLOW_PRIVATE_HOSTS": '["127.0.0.1"]',

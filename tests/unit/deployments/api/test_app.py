@@ -32,6 +32,8 @@ ROUTES = {
     ("get", "/v1/models"),
     ("get", "/v1/models/{model}"),
     ("post", "/api/chatgpt/summary"),
+    ("post", "/api/whisper/extract_audio"),
+    ("post", "/api/whisper/callback/test"),
     ("get", "/api/health/check"),
     ("get", "/api/health/ready"),
 }

@@ -20,7 +20,7 @@ from pipeline.ports import EngineInfo, Lease, TaskQuery
 from pipeline.settings import NetworkSettings, Settings
 from pipeline.testing.clock import ManualClock
 from pipeline.testing.llm import FakeSummarizer
-from pipeline.testing.media import MemoryMediaStore
+from pipeline.testing.media import LocalExtractor, MemoryMediaStore
 from pipeline.testing.net import ScriptedResolver
 from pipeline.testing.store import MemoryTaskStore
 from pipeline.testing.uploads import MemoryUploadStore
@@ -44,6 +44,7 @@ class World:
 
     clock: ManualClock = field(default_factory=ManualClock)
     media: MemoryMediaStore = field(default_factory=MemoryMediaStore)
+    extractor: LocalExtractor = field(default_factory=LocalExtractor)
     readiness: Readiness = field(default_factory=lambda: Readiness(ready=True, engine=ENGINE))
     summarizer: FakeSummarizer = field(default_factory=FakeSummarizer)
     wakes: int = 0
@@ -90,6 +91,7 @@ class World:
             readiness=self.ask_readiness,
             summarizer=self.summarizer,
             check_url=GuardedClient(NetworkSettings(), ScriptedResolver({})).check,
+            extractor=self.extractor,
             fetch_available=fetch_available,
         )
 

@@ -16,6 +16,7 @@ from pipeline.domain.transcript import ChunkResult, Transcript
 from pipeline.errors import (
     CookiesRequired,
     DatabaseUnavailable,
+    DecoderCrashed,
     LiveStream,
     MediaUndecodable,
     MurmurationError,
@@ -281,6 +282,22 @@ async def test_a_splitter_that_dies_is_tried_again_and_then_given_up() -> None:
     assert ended.error is not None
     assert ended.error.code == "attempts_exhausted"
     assert "took down the process that prepared it 3 times" in ended.error.message
+
+
+async def test_a_recording_that_crashes_its_decoder_is_tried_again_and_then_given_up() -> None:
+    world = World(
+        splitter=FakeSplitter(
+            failure=DecoderCrashed(
+                "Decoding the recording crashed. If it does so again, convert the recording and send that."
+            )
+        )
+    )
+    task = await world.add()
+    async with world.running():
+        ended = await world.end_of(task)
+    assert (ended.status, ended.attempts) == (Status.FAILED, 3)
+    assert ended.error is not None
+    assert ended.error.code == "decoder_crashed"
 
 
 async def test_a_defect_of_ours_shows_no_inner_words(caplog: pytest.LogCaptureFixture) -> None:

@@ -77,7 +77,7 @@ async def test_every_verb_that_names_a_task_is_tested_above() -> None:
 
 async def test_its_own_tasks_are_at_hand(store: MemoryTaskStore) -> None:
     own = OwnTasks(store, BOB)
-    task, is_new = await own.create(NewTask(media_prefix="a"))
+    task, is_new = await own.create(NewTask(media_prefix="a", media_key="a/source"))
     assert (is_new, task.client) == (True, "bob")
     assert await own.get(task.id) == task
     assert (await own.cancel(task.id)).status is Status.CANCELLED

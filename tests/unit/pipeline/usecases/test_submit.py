@@ -193,8 +193,10 @@ async def test_a_database_that_is_away_leaves_nothing_behind() -> None:
 class UnansweredStore(MemoryTaskStore):
     """Commits, and then breaks the connection before it has said so."""
 
-    async def create(self, new: NewTask, idempotency: IdempotencyClaim | None = None) -> tuple[Task, bool]:
-        await super().create(new, idempotency)
+    async def create(
+        self, new: NewTask, idempotency: IdempotencyClaim | None = None, client: Client | None = None
+    ) -> tuple[Task, bool]:
+        await super().create(new, idempotency, client)
         raise CommitUnanswered("Nobody knows.")
 
 
