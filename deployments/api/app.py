@@ -37,6 +37,10 @@ KEY = HTTPBearer(scheme_name="key", auto_error=False, description="A key of the 
 
 TAGS = [
     {"name": "tasks", "description": "Recordings that wait for their transcript, and those that have it."},
+    {
+        "name": "resumable uploads",
+        "description": "Resumable uploads (tus 1.0) of recordings that are too large for one request.",
+    },
     {"name": "subtitles", "description": "Transcripts as subtitle files."},
     {"name": "audio", "description": "Sound without transcription."},
     {"name": "callback", "description": "What is POSTed to `callback_url`."},

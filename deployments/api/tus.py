@@ -80,7 +80,7 @@ _BODY = {"required": False, "content": {BODY_TYPE: {"schema": {"type": "string",
 
 
 @router.options("", status_code=204, response_class=Response)
-async def describe(uploads: UploadsNeeded) -> Response:
+async def describe_uploads(uploads: UploadsNeeded) -> Response:
     """Say what is spoken here."""
     return _answer(
         204,
@@ -101,7 +101,9 @@ async def describe(uploads: UploadsNeeded) -> Response:
     responses={201: {"description": "Begun; `Location` is its address"}, **problems(400, 408, 409, 412, 413, 422, 460)},
     openapi_extra={"parameters": [_TUS, _LENGTH, _METADATA, _CHECKSUM], "requestBody": _BODY},
 )
-async def begin(request: Request, services: ServicesNeeded, uploads: UploadsNeeded, client: ClientNeeded) -> Response:
+async def begin_upload(
+    request: Request, services: ServicesNeeded, uploads: UploadsNeeded, client: ClientNeeded
+) -> Response:
     """Begin an upload; its first bytes may come along as the body."""
     submitter: Submitter = request.app.state.submitter
     await submitter.check_room(client)
@@ -124,7 +126,7 @@ async def begin(request: Request, services: ServicesNeeded, uploads: UploadsNeed
     responses=problems(404, 412, 422),
     openapi_extra={"parameters": [_TUS]},
 )
-async def look(upload: UploadNeeded) -> Response:
+async def upload_offset(upload: UploadNeeded) -> Response:
     """Say how much of an upload has arrived."""
     headers = {"Upload-Length": str(upload.size_bytes), "Cache-Control": "no-store"}
     if upload.metadata:
@@ -140,7 +142,7 @@ async def look(upload: UploadNeeded) -> Response:
     responses={204: {"description": "Added"}, **problems(400, 404, 408, 409, 412, 413, 415, 422, 460)},
     openapi_extra={"parameters": [_TUS, _OFFSET, _CHECKSUM], "requestBody": _BODY},
 )
-async def add(request: Request, uploads: UploadsNeeded, upload: UploadNeeded) -> Response:
+async def append_to_upload(request: Request, uploads: UploadsNeeded, upload: UploadNeeded) -> Response:
     """Add the body to an upload; what arrives before a connection breaks stays."""
     if request.headers.get("content-type") != BODY_TYPE:
         raise UnsupportedMediaType(f"Bytes of an upload are sent as Content-Type: {BODY_TYPE}.")
@@ -159,7 +161,7 @@ async def add(request: Request, uploads: UploadsNeeded, upload: UploadNeeded) ->
     responses={204: {"description": "Gone"}, **problems(404, 412, 422)},
     openapi_extra={"parameters": [_TUS]},
 )
-async def end(uploads: UploadsNeeded, upload: UploadNeeded) -> Response:
+async def delete_upload(uploads: UploadsNeeded, upload: UploadNeeded) -> Response:
     """Throw an upload away; the task it may have become stays."""
     await uploads.delete(upload)
     return _answer(204, {})
@@ -170,9 +172,9 @@ async def overridden(request: Request, uploads: UploadsNeeded, upload: UploadNee
     """PATCH and DELETE for clients that can't send them (``X-HTTP-Method-Override``)."""
     method = request.headers.get("x-http-method-override", "").upper()
     if method == "PATCH":
-        return await add(request, uploads, upload)
+        return await append_to_upload(request, uploads, upload)
     if method == "DELETE":
-        return await end(uploads, upload)
+        return await delete_upload(uploads, upload)
     raise InvalidValue("X-HTTP-Method-Override must be PATCH or DELETE.", "X-HTTP-Method-Override")
 
 
