@@ -31,11 +31,15 @@ from pipeline.clock import SystemClock
 from pipeline.domain.task import Task
 from pipeline.net import GuardedClient
 from pipeline.observability import configure_logging
+from pipeline.ports import EngineInfo
 from pipeline.settings import Settings
 from pipeline.usecases.follow import wait_for_end
 from pipeline.usecases.submit import Submitter
 
 logger = logging.getLogger(__name__)
+
+ENGINE_TTL_S = 10.0
+"""How long it is believed which model is loaded."""
 
 UNREACHABLE = (RayError, RayServeException)
 """How a handle says that nobody is there."""
@@ -48,6 +52,8 @@ class IngressReplica:
         configure_logging(settings.logging)
         self._dispatcher = dispatcher
         self._errands = Errands()
+        self._loaded: EngineInfo | None = None
+        self._loaded_until = 0.0
         self._services = Services(
             store=task_store(settings),
             media=media_store(settings),
@@ -58,6 +64,7 @@ class IngressReplica:
             watch_end=self._watch_end,
             cancel=self._stop,
             readiness=self._readiness,
+            engine=self._engine,
             summarizer=SummarizerHandle(summarizer),
             check_url=GuardedClient(settings.network).check,
             errands=self._errands,
@@ -104,6 +111,13 @@ class IngressReplica:
         ]
         return Readiness(ready=not waiting, waiting_for=tuple(waiting), engine=state.engine)
 
+    async def _engine(self) -> EngineInfo | None:
+        """What is loaded, believed for a while: a hop takes ten milliseconds, and an update some seconds."""
+        now = self._services.clock.monotonic()
+        if self._loaded is None or now >= self._loaded_until:
+            self._loaded, self._loaded_until = (await self._readiness()).engine, now + ENGINE_TTL_S
+        return self._loaded
+
     # for Python callers
 
     async def submit(self, audio: bytes, file_name: str = "audio", **options: Any) -> Task:
@@ -119,7 +133,7 @@ class IngressReplica:
             Unavailable: the queue is full, or the database or the storage away.
         """
         asked = parse_task_request(options)
-        check_engine(asked, (await self._readiness()).engine, self._services.settings.asr.model)
+        check_engine(asked, await self._engine(), self._services.settings.asr.model)
         return await self._submitter.submit(asked.submission, audio, file_name=file_name)
 
     async def result(self, task_id: int, wait_s: float = 0.0) -> Task:
