@@ -36,11 +36,15 @@ from pipeline.domain.task import Task
 from pipeline.errors import InvalidValue
 from pipeline.net import GuardedClient
 from pipeline.observability import configure_logging
+from pipeline.ports import EngineInfo
 from pipeline.settings import Settings
 from pipeline.usecases.follow import wait_for_end
 from pipeline.usecases.submit import Submitter
 
 logger = logging.getLogger(__name__)
+
+ENGINE_TTL_S = 10.0
+"""How long it is believed which model is loaded."""
 
 UNREACHABLE = (RayError, RayServeException)
 """How a handle says that nobody is there."""
@@ -56,6 +60,8 @@ class IngressReplica:
         self._errands = Errands()
         clock = FollowingClock()
         store = task_store(settings, clock)
+        self._loaded: EngineInfo | None = None
+        self._loaded_until = 0.0
         self._services = Services(
             store=store,
             uploads=upload_store(store),
@@ -67,6 +73,7 @@ class IngressReplica:
             watch_end=self._watch_end,
             cancel=self._stop,
             readiness=self._readiness,
+            engine=self._engine,
             summarizer=SummarizerHandle(summarizer),
             check_url=GuardedClient(settings.network).check,
             errands=self._errands,
@@ -116,6 +123,13 @@ class IngressReplica:
         ]
         return Readiness(not waiting and not state.problems, tuple(waiting), state.engine, state.problems)
 
+    async def _engine(self) -> EngineInfo | None:
+        """What is loaded, believed for a while: a hop takes ten milliseconds, and an update some seconds."""
+        now = self._services.clock.monotonic()
+        if self._loaded is None or now >= self._loaded_until:
+            self._loaded, self._loaded_until = (await self._readiness()).engine, now + ENGINE_TTL_S
+        return self._loaded
+
     # for Python callers
 
     async def submit(self, audio: bytes, file_name: str = "audio", **options: Any) -> Task:
@@ -131,7 +145,7 @@ class IngressReplica:
             Unavailable: the queue is full, or the database or the storage away.
         """
         asked = parse_task_request(options)
-        check_engine(asked, (await self._readiness()).engine, self._services.settings.asr.model)
+        check_engine(asked, await self._engine(), self._services.settings.asr.model)
         return await self._submitter.submit(asked.submission, audio, file_name=file_name)
 
     async def submit_link(self, url: str, kind: str = "any", **options: Any) -> Task:

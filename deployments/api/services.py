@@ -47,7 +47,8 @@ class Services:
             of the latest news as soon as it is another, or the seconds are over. A hint too: callers read the task.
         watch_end: returns when the task has finished, or the seconds are over. Likewise a hint.
         cancel: tells the Dispatcher that a task was cancelled or deleted. A hint.
-        readiness: what is ready; cheap enough to be asked with each request that names a language or a model.
+        readiness: what is ready now.
+        engine: what is loaded, or ``None`` before that is known; asked by requests that name a language or a model.
         summarizer: writes summaries while the client waits.
         check_url: raises ``UrlNotAllowed`` for a URL that the outbound guard refuses; takes the field's name too.
         extractor: takes the sound out of recordings.
@@ -65,6 +66,7 @@ class Services:
     watch_end: Callable[[int, float], Awaitable[None]]
     cancel: Callable[[int], Awaitable[None]]
     readiness: Callable[[], Awaitable[Readiness]]
+    engine: Callable[[], Awaitable[EngineInfo | None]]
     summarizer: Summarizer
     check_url: Callable[[str, str], Awaitable[None]]
     extractor: AudioExtractor

@@ -148,8 +148,7 @@ async def check_engine_of(asked: TaskRequest, services: Services) -> None:
     """Asks what is loaded, where that matters."""
     options = asked.submission.options
     if asked.model or options.language or options.languages:
-        readiness = await services.readiness()
-        check_engine(asked, readiness.engine, services.settings.asr.model)
+        check_engine(asked, await services.engine(), services.settings.asr.model)
 
 
 def _parse_filter(body: bytes) -> TaskFilter:

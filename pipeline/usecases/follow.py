@@ -130,7 +130,7 @@ async def _insist(clock: Clock, look: Callable[[], Awaitable[Seen]]) -> Seen:
 
 def _state(task: Task) -> tuple[object, ...]:
     """What a client is told of a task that runs; the same state is told once."""
-    return task.status, task.stage, task.audio_done_s, task.audio_total_s, task.split_done
+    return task.status, task.stage, task.audio_done_s, task.audio_total_s if task.split_done else None
 
 
 class _Prefix:

@@ -77,6 +77,9 @@ class World:
     async def ask_readiness(self) -> Readiness:
         return self.readiness
 
+    async def ask_engine(self) -> EngineInfo | None:
+        return (await self.ask_readiness()).engine
+
     def services(self, *, fetch_available: bool = False, **settings: Any) -> Services:
         return Services(
             store=self.store,
@@ -89,6 +92,7 @@ class World:
             watch_end=self.watch_end,
             cancel=self.cancel,
             readiness=self.ask_readiness,
+            engine=self.ask_engine,
             summarizer=self.summarizer,
             check_url=GuardedClient(NetworkSettings(), ScriptedResolver({})).check,
             extractor=self.extractor,
