@@ -14,7 +14,6 @@ from ray.cluster_utils import Cluster
 
 WORKER: dict[str, Any] = {
     "num_cpus": 2,
-    "node_ip_address": "127.0.0.1",
     "object_store_memory": 200 * 1024 * 1024,
 }
 """Logical CPUs: one node alone has room for one WhisperReplica and all the rest."""
