@@ -103,6 +103,7 @@ class _Kills:
         return [
             [kind, str(len(felt)), f"{statistics.median(felt):.1f} s", f"{max(felt):.1f} s"]
             for kind, felt in sorted(self.felt_s.items())
+            if felt
         ]
 
     def _pids(self, kind: str) -> set[int]:

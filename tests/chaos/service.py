@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -342,9 +343,12 @@ def _two_nodes(environment: Mapping[str, str], log: Path) -> Iterator[tuple[subp
         yield process, address
 
 
+ADDRESS = re.compile(r"[0-9.]+:[0-9]+")
+
+
 def _first_line(log: Path, process: subprocess.Popen[Any]) -> str | None:
     assert process.poll() is None, log.read_text()[-4000:]
-    return next((line for line in log.read_text().splitlines() if line.startswith("127.0.0.1:")), None)
+    return next((line for line in log.read_text().splitlines() if ADDRESS.fullmatch(line)), None)
 
 
 @contextmanager

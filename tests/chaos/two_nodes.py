@@ -12,19 +12,21 @@ from typing import Any
 
 from ray.cluster_utils import Cluster
 
-HEAD: dict[str, Any] = {"num_cpus": 2, "include_dashboard": False}
-WORKER: dict[str, Any] = {"num_cpus": 2}
-"""Logical CPUs: the head alone has room for one WhisperReplica and all the rest."""
+WORKER: dict[str, Any] = {
+    "num_cpus": 2,
+    "object_store_memory": 200 * 1024 * 1024,
+}
+"""Logical CPUs: one node alone has room for one WhisperReplica and all the rest."""
+HEAD: dict[str, Any] = WORKER | {"include_dashboard": False}
 
-OBJECT_STORE_BYTES = 200 * 1024 * 1024
 LOOK_S = 0.5
 REPLACED_AFTER_S = 5.0
 
 
 def main() -> None:
-    cluster = Cluster(initialize_head=True, head_node_args=HEAD | {"object_store_memory": OBJECT_STORE_BYTES})
+    cluster = Cluster(initialize_head=True, head_node_args=HEAD)
     try:
-        worker = cluster.add_node(**WORKER, object_store_memory=OBJECT_STORE_BYTES)
+        worker = cluster.add_node(**WORKER)
         sys.stdout.write(f"{cluster.address}\n")
         sys.stdout.flush()
         while True:
@@ -32,7 +34,7 @@ def main() -> None:
             if not worker.remaining_processes_alive():
                 cluster.remove_node(worker, allow_graceful=False)
                 time.sleep(REPLACED_AFTER_S)
-                worker = cluster.add_node(**WORKER, object_store_memory=OBJECT_STORE_BYTES)
+                worker = cluster.add_node(**WORKER)
     except KeyboardInterrupt:
         cluster.shutdown()
 
