@@ -26,9 +26,13 @@ unit:
 test:
 	pytest
 
-bench: ## by hand: startup starts a service of its own, the others measure the one that runs at $(URL)
+bench: ## by hand: startup, crawl and uploads start what they need, the others measure the one that runs at $(URL)
 	python -m tests.benchmarks.startup
+	python -m tests.benchmarks.crawl
+	python -m tests.benchmarks.uploads
 	python -m tests.benchmarks.latency --url $(URL)
 	python -m tests.benchmarks.throughput --url $(URL)
 	python -m tests.benchmarks.long_file --url $(URL)
 	python -m tests.benchmarks.urgent --url $(URL)
+	python -m tests.benchmarks.extraction --url $(URL)
+	python -m tests.benchmarks.decoding

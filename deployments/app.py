@@ -2,7 +2,8 @@
 
 ::
 
-    Ingress ──► Dispatcher ──► Splitter
+    Ingress ──► Dispatcher ──► Crawler
+          │               ├──► Splitter
           │               ├──► WhisperReplica
           └───────────────┴──► Summarizer
 """
@@ -14,8 +15,10 @@ import ray
 from pydantic import BaseModel, ConfigDict, Field
 from ray.serve import Application
 
+from deployments import preflight
 from deployments.cluster import alive_nodes, gpu_nodes_may_come, gpus, local_drivers
 from deployments.config_check import refuse_unknown_keys
+from deployments.crawler import Crawler
 from deployments.dispatcher import Dispatcher
 from deployments.ingress import Ingress
 from deployments.shared import check_cluster
@@ -57,12 +60,15 @@ def build(args: BuildArgs) -> Application:
     if ray.is_initialized():  # not where the graph is only looked at
         refuse_unknown_keys(local_drivers())
     settings = load_settings(settings_file(args.config))
+    preflight.refuse(settings)
     device = _device(args)
     may_have_several_nodes = args.device == "cuda" or len(alive_nodes()) > 1
     mark = check_cluster(settings) if may_have_several_nodes else None
     whisper = WhisperReplica.options(**_placement(device, args)).bind(settings, device, mark)
     summarizer = Summarizer.bind(settings)
-    dispatcher = Dispatcher.bind(settings, Splitter.bind(settings, mark), whisper, summarizer, device, mark)
+    crawler = Crawler.bind(settings, mark) if settings.crawl.enabled else None
+    splitter = Splitter.bind(settings, mark)
+    dispatcher = Dispatcher.bind(settings, splitter, whisper, summarizer, crawler, device, mark)
     return Ingress.bind(settings, dispatcher, summarizer, mark)
 
 

@@ -7,27 +7,28 @@ old and the new replica side by side for seconds; the leases in the database mak
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import uuid
+import logging
 from contextlib import suppress
 from dataclasses import dataclass
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from deployments import preflight
 from deployments.api.schemas import encode_record
 from deployments.cluster import gpus
-from deployments.handles import SplitterHandle, SummarizerHandle, TranscriberHandle
+from deployments.handles import CrawlerHandle, SplitterHandle, SummarizerHandle, TranscriberHandle
 from deployments.metrics import ServeMetrics
 from deployments.shared import check_store
 from deployments.tracing import tracing
-from deployments.wiring import QUIET, media_store, task_store
-from pipeline.clock import SystemClock
+from deployments.wiring import QUIET, media_store, task_store, upload_store
+from pipeline.clock import FollowingClock
+from pipeline.errors import DatabaseUnavailable
 from pipeline.net import GuardedClient
 from pipeline.observability import configure_logging
 from pipeline.outbound.callback import WebhookSender
 from pipeline.ports import EngineInfo
+from pipeline.process import own_name
 from pipeline.settings import Settings
 from pipeline.usecases.deliver_callback import CallbackCourier
 from pipeline.usecases.dispatch import Dispatcher as TaskDispatcher
@@ -35,19 +36,26 @@ from pipeline.usecases.reap import Reaper
 from pipeline.usecases.report import QueueReporter
 from pipeline.usecases.run_summaries import SummaryRunner
 
+logger = logging.getLogger(__name__)
+
+CLUSTER_LOOK_S = 10.0
+"""How often the cluster is held against the configuration: nodes come and go."""
+
 
 @dataclass(frozen=True, slots=True)
 class DispatcherState:
     """What the Dispatcher knows of the service.
 
     Attributes:
-        database_ready: whether the database answers.
+        database_ready: the database answers.
         engine: what the replicas run, once one has loaded its model.
-        gpu_node_missing: there is none yet because no node has a GPU.
+        problems: why this configuration can't serve this cluster as it is now, a sentence each.
+        gpu_node_missing: no engine is known yet because no node has a GPU.
     """
 
     database_ready: bool
     engine: EngineInfo | None
+    problems: tuple[str, ...] = ()
     gpu_node_missing: bool = False
 
 
@@ -60,14 +68,18 @@ class DispatcherReplica:
         splitter: DeploymentHandle,
         whisper: DeploymentHandle,
         summarizer: DeploymentHandle,
+        crawler: DeploymentHandle | None,
         device: str = "cpu",
         store_mark: str | None = None,
     ) -> None:
         configure_logging(settings.logging)
-        store = task_store(settings, tracing(settings, "Dispatcher"))
-        media, clock, metrics = media_store(settings), SystemClock(), ServeMetrics()
+        preflight.refuse(settings)
+        clock, metrics = FollowingClock(), ServeMetrics()
+        store, media = task_store(settings, clock, tracing(settings, "Dispatcher")), media_store(settings)
         check_store(media, store_mark)
-        owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        owner = self._owner = own_name()
+        self._settings = settings
+        self._problems: tuple[str, ...] = ()
         self._store = store
         self._needs_gpu = device == "cuda"
         transcriber = TranscriberHandle(whisper)
@@ -86,6 +98,7 @@ class DispatcherReplica:
             media=media,
             splitter=SplitterHandle(splitter),
             transcriber=transcriber,
+            crawler=CrawlerHandle(crawler) if crawler else None,
             clock=clock,
             settings=settings,
             metrics=metrics,
@@ -103,7 +116,7 @@ class DispatcherReplica:
             finished=self._dispatcher.ended,
         )
         self._stopping = asyncio.Event()
-        self._reaper = Reaper(store, media, clock, settings.dispatch)
+        self._reaper = Reaper(store, upload_store(store), media, clock, settings)
         self._reporter = QueueReporter(store, clock, metrics)
         self._running = asyncio.create_task(self._run())
         self._waking = asyncio.create_task(transcriber.wake())
@@ -116,6 +129,21 @@ class DispatcherReplica:
             group.create_task(self._reaper.run())
             group.create_task(self._courier.run(self._stopping))
             group.create_task(self._reporter.run())
+            group.create_task(self._watch_the_cluster())
+
+    async def _watch_the_cluster(self) -> None:
+        while True:
+            try:
+                await self._look_at_the_cluster()
+            except Exception:  # Ray's control plane is away: no reason to stop working
+                logger.exception("the cluster can't be looked at")
+            await asyncio.sleep(CLUSTER_LOOK_S)
+
+    async def _look_at_the_cluster(self) -> None:
+        found = preflight.problems(self._settings, await asyncio.to_thread(preflight.alive_nodes))
+        for sentence in set(found) - set(self._problems):
+            logger.error("%s", sentence)
+        self._problems = found
 
     def wake(self) -> None:
         """There is a task to claim, or a summary to write."""
@@ -139,7 +167,7 @@ class DispatcherReplica:
         """What is ready and what is not."""
         engine = self._dispatcher.engine
         missing = self._needs_gpu and engine is None and not await asyncio.to_thread(gpus)
-        return DispatcherState(self._dispatcher.database_ready, engine, missing)
+        return DispatcherState(self._dispatcher.database_ready, engine, self._problems, missing)
 
     def check_health(self) -> None:
         """Raises what ended the loop, so that Serve replaces this replica."""
@@ -153,6 +181,8 @@ class DispatcherReplica:
         self._running.cancel()
         with suppress(asyncio.CancelledError):
             await self._running
+        with suppress(DatabaseUnavailable):
+            await self._store.disown(self._owner)  # callbacks that were under way are another's now
         await self._store.close()
 
 

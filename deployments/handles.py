@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any, cast
 
 from ray import serve
@@ -21,7 +21,18 @@ from ray.serve.schema import ApplicationStatusOverview
 from pipeline.domain.summary import Summary
 from pipeline.domain.transcript import ChunkResult
 from pipeline.errors import MurmurationError, ReplicaLost, ServiceStarting
-from pipeline.ports import ChunkFailure, EngineInfo, SplitDone, SplitPart, SplitRequest, SummaryOrder, Unit
+from pipeline.ports import (
+    ChunkFailure,
+    CrawledMedia,
+    CrawlProgress,
+    CrawlRequest,
+    EngineInfo,
+    SplitDone,
+    SplitPart,
+    SplitRequest,
+    SummaryOrder,
+    Unit,
+)
 
 
 async def _stream(handle: DeploymentHandle, method: str, argument: Any) -> AsyncGenerator[Any, None]:
@@ -64,6 +75,19 @@ class SplitterHandle:
         """See ``ports.Splitter.split``."""
         async for event in _stream(self._handle, "split", request):
             yield event
+
+
+class CrawlerHandle:
+    """``ports.Crawler`` over the Crawler deployment."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+
+    async def crawl(self, request: CrawlRequest) -> AsyncGenerator[CrawlProgress | CrawledMedia, None]:
+        """See ``ports.Crawler.crawl``."""
+        async with aclosing(_stream(self._handle, "crawl", request)) as events:
+            async for event in events:
+                yield event
 
 
 ROOM_FOR_POLICY_S = 8.0

@@ -20,25 +20,34 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from deployments import preflight
 from deployments.api.app import build_api
+from deployments.api.crawl import parse_link_request
 from deployments.api.errands import Errands
 from deployments.api.options import check_engine, parse_task_request
 from deployments.api.services import Readiness, Services
 from deployments.dispatcher import DispatcherState
+from deployments.exposure import serve_host, warn_if_open
 from deployments.handles import SummarizerHandle
 from deployments.metrics_page import metrics_page
 from deployments.shared import check_store
 from deployments.tracing import tracing
-from deployments.wiring import media_store, task_store
-from pipeline.clock import SystemClock
+from deployments.wiring import extractor, media_store, task_store, upload_store
+from pipeline.clock import FollowingClock
+from pipeline.domain.crawl import LinkKind
 from pipeline.domain.task import Task
+from pipeline.errors import InvalidValue
 from pipeline.net import GuardedClient
 from pipeline.observability import configure_logging
+from pipeline.ports import EngineInfo
 from pipeline.settings import Settings
 from pipeline.usecases.follow import wait_for_end
 from pipeline.usecases.submit import Submitter
 
 logger = logging.getLogger(__name__)
+
+ENGINE_TTL_S = 10.0
+"""How long it is believed which model is loaded."""
 
 UNREACHABLE = (RayError, RayServeException)
 """How a handle says that nobody is there."""
@@ -55,26 +64,36 @@ class IngressReplica:
         store_mark: str | None = None,
     ) -> None:
         configure_logging(settings.logging)
+        preflight.refuse(settings)
         media = media_store(settings)
         check_store(media, store_mark)
         self._dispatcher = dispatcher
         self._errands = Errands()
+        clock = FollowingClock()
+        store = task_store(settings, clock, tracing(settings, "Ingress"))
+        self._loaded: EngineInfo | None = None
+        self._loaded_until = 0.0
         self._services = Services(
-            store=task_store(settings, tracing(settings, "Ingress")),
+            store=store,
+            uploads=upload_store(store),
             media=media,
             settings=settings,
-            clock=SystemClock(),
+            clock=clock,
             wake=self._wake,
             watch=self._watch,
             watch_end=self._watch_end,
             cancel=self._stop,
             readiness=self._readiness,
+            engine=self._engine,
             summarizer=SummarizerHandle(summarizer),
             metrics=metrics_page,
             check_url=GuardedClient(settings.network).check,
             errands=self._errands,
+            fetch_available=settings.crawl.enabled,
+            extractor=extractor(settings),
         )
         self._api = build_api(self._services)
+        warn_if_open(settings.auth, serve_host())
         self._submitter: Submitter = self._api.state.submitter
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -114,7 +133,14 @@ class IngressReplica:
             *([] if state.database_ready else ["the database"]),
             *([] if state.engine else [_missing(state)]),
         ]
-        return Readiness(ready=not waiting, waiting_for=tuple(waiting), engine=state.engine)
+        return Readiness(not waiting and not state.problems, tuple(waiting), state.engine, state.problems)
+
+    async def _engine(self) -> EngineInfo | None:
+        """What is loaded, believed for a while: a hop takes ten milliseconds, and an update some seconds."""
+        now = self._services.clock.monotonic()
+        if self._loaded is None or now >= self._loaded_until:
+            self._loaded, self._loaded_until = (await self._readiness()).engine, now + ENGINE_TTL_S
+        return self._loaded
 
     # for Python callers
 
@@ -131,8 +157,26 @@ class IngressReplica:
             Unavailable: the queue is full, or the database or the storage away.
         """
         asked = parse_task_request(options)
-        check_engine(asked, (await self._readiness()).engine, self._services.settings.asr.model)
+        check_engine(asked, await self._engine(), self._services.settings.asr.model)
         return await self._submitter.submit(asked.submission, audio, file_name=file_name)
+
+    async def submit_link(self, url: str, kind: str = "any", **options: Any) -> Task:
+        """Queues the recording that a URL leads to, and returns its task at once.
+
+        Args:
+            url: where to look.
+            kind: what is there: a ``file``, a post on ``tiktok`` or ``douyin``, or a page of ``any`` site.
+            options: those of the HTTP interface.
+
+        Raises:
+            RequestError: something that can't be; the message names it.
+            Unavailable: the queue is full, or the database away.
+        """
+        if kind not in tuple(LinkKind):
+            raise InvalidValue(f"kind is one of {', '.join(LinkKind)}.", "kind")
+        asked = parse_link_request({"url": url, **options}, LinkKind(kind))
+        check_engine(asked, (await self._readiness()).engine, self._services.settings.asr.model)
+        return await self._submitter.submit(asked.submission)
 
     async def result(self, task_id: int, wait_s: float = 0.0) -> Task:
         """The task, with its transcript once it is completed; waits up to ``wait_s`` seconds for its end.

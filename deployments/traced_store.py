@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from deployments.tracing import Tracing
+from pipeline.domain.access import Client
 from pipeline.domain.task import IdempotencyClaim, NewTask, Task, TaskError
 from pipeline.domain.transcript import Transcript
 from pipeline.ports import Clock, DeliveryAttempt, Lease, OutboxMessage
@@ -21,10 +22,12 @@ class TracedTaskStore(SqlTaskStore):
         self._time = clock
         self._tracing = tracing
 
-    async def create(self, new: NewTask, idempotency: IdempotencyClaim | None = None) -> tuple[Task, bool]:
+    async def create(
+        self, new: NewTask, idempotency: IdempotencyClaim | None = None, client: Client | None = None
+    ) -> tuple[Task, bool]:
         """See ``ports.TaskStore``."""
         began = self._time.now()
-        task, is_new = await super().create(new, idempotency)
+        task, is_new = await super().create(new, idempotency, client)
         if is_new:
             self._tracing.root("create", task.media_prefix, began, self._time.now(), **_about(task))
         return task, is_new
@@ -43,9 +46,11 @@ class TracedTaskStore(SqlTaskStore):
         self._attempt(task, audio_s=task.audio_total_s)
         return task
 
-    async def fail(self, lease: Lease, error: TaskError, retry_at: datetime | None = None) -> Task:
+    async def fail(
+        self, lease: Lease, error: TaskError, retry_at: datetime | None = None, *, keep_prepared: bool = True
+    ) -> Task:
         """See ``ports.TaskStore``."""
-        task = await super().fail(lease, error, retry_at)
+        task = await super().fail(lease, error, retry_at, keep_prepared=keep_prepared)
         self._attempt(task, failure=error.code)
         return task
 

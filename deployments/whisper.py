@@ -38,6 +38,7 @@ class WhisperModelReplica:
             ModelUnavailable: the model can't be had; the message lists what can.
         """
         configure_logging(settings.logging)
+        self._stall_s = settings.asr.stall_s
         media = media_store(settings)
         check_store(media, store_mark)
         self._metrics = ServeMetrics()
@@ -76,9 +77,11 @@ class WhisperModelReplica:
         return await self._transcriber.describe()
 
     def check_health(self) -> None:
-        """Raises once the inference thread has died, so that Serve replaces this replica."""
+        """Raises once the inference thread has died or hangs, so that Serve replaces this replica."""
         if not self._batcher.healthy:
             raise ReplicaLost("The inference thread has died.")
+        if self._batcher.decoding_s > self._stall_s:
+            raise ReplicaLost(f"A batch has been decoded for more than {self._stall_s:.0f} seconds.")
 
 
 def _about(unit: Unit) -> dict[str, Any]:

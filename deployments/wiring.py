@@ -9,14 +9,18 @@ from pathlib import Path
 from deployments.traced_store import TracedTaskStore
 from deployments.tracing import Tracing
 from pipeline.asr.engine import Engine
-from pipeline.asr.loading import load_engine
-from pipeline.asr.vad import SileroVad
-from pipeline.clock import SystemClock
-from pipeline.errors import ConfigurationError
-from pipeline.media.split import StreamingSplitter
+from pipeline.clock import FollowingClock, SystemClock
+from pipeline.crawl.crawler import LocalCrawler
+from pipeline.crawl.extractors import ExtractorProcesses
+from pipeline.domain.task import Status
+from pipeline.errors import ConfigurationError, DatabaseUnavailable, TaskNotFound
+from pipeline.media.extractor import SandboxedExtractor
+from pipeline.media.sandbox.parent import Sandbox, SandboxedDecoder, SandboxLimits
 from pipeline.media.store import FsspecMediaStore
+from pipeline.ports import Clock, CrawlRequest, Splitter, TaskStore
 from pipeline.settings import Settings
 from pipeline.store.store import SqlTaskStore
+from pipeline.store.uploads import SqlUploadStore
 
 QUIET = {"enable_access_log": False}
 """Serve's logging of deployments that only other deployments call: a line a call would drown what matters."""
@@ -46,20 +50,30 @@ def engine(settings: Settings, device: str) -> Engine:
         from pipeline.testing.waiting import WaitingEngine  # only for trials of a cluster; see its docstring
 
         return WaitingEngine(settings.asr.model)
+    from pipeline.asr.loading import load_engine  # by the one process that decodes
+
     return load_engine(settings.asr, device=device)
 
 
-def task_store(settings: Settings, traces: Tracing | None = None) -> SqlTaskStore:
-    """The task store the settings name; one that tells ``traces`` of each step where there are any."""
+def task_store(settings: Settings, clock: Clock | None = None, traces: Tracing | None = None) -> SqlTaskStore:
+    """The task store the settings name; its times are the clock's, by default those of the database's server.
+
+    One that tells ``traces`` of each step where there are any.
+    """
     make = partial(TracedTaskStore, tracing=traces) if traces and traces.enabled else SqlTaskStore
     return make(
         settings.database_url,
-        SystemClock(),
+        clock or FollowingClock(),
         busy_timeout_s=settings.database.busy_timeout_s,
         idempotency_ttl_s=settings.database.idempotency_ttl_s,
         ageing_s=settings.dispatch.ageing_s,
-        max_attempts=settings.dispatch.max_attempts,
+        max_losses=settings.dispatch.max_losses,
     )
+
+
+def upload_store(store: SqlTaskStore) -> SqlUploadStore:
+    """The state of resumable uploads, in the task store's database."""
+    return SqlUploadStore(store.database, SystemClock())
 
 
 def media_store(settings: Settings) -> FsspecMediaStore:
@@ -67,8 +81,46 @@ def media_store(settings: Settings) -> FsspecMediaStore:
     return FsspecMediaStore(settings.media_url)
 
 
-def splitter(settings: Settings) -> StreamingSplitter:
-    """A splitter in this process."""
+def sandbox(settings: Settings, niceness: int = 0) -> Sandbox:
+    """Where recordings are opened; it gets ready while we go on."""
+    media = settings.media
+    limits = SandboxLimits(media.decode_cpu_s, media.decode_cpu_s_per_mib, media.decode_memory_bytes)
+    sandbox = Sandbox(limits, niceness)
+    sandbox.start()
+    return sandbox
+
+
+def splitter(settings: Settings) -> Splitter:
+    """A splitter in this process, with its decoders in processes of their own."""
+    # Imported by the one process that listens: the others would take longer to come back after a crash.
+    from pipeline.asr.vad import SileroVad
+    from pipeline.media.split import StreamingSplitter
+
+    decoders = sandbox(settings)
     return StreamingSplitter(
-        media_store(settings), SileroVad, settings.vad, settings.split, settings.media.max_duration_s
+        media_store(settings),
+        SileroVad,
+        settings.vad,
+        settings.split,
+        lambda file: SandboxedDecoder(decoders, file, settings.media.max_duration_s),
     )
+
+
+def crawler(settings: Settings, store: TaskStore, processes: ExtractorProcesses) -> LocalCrawler:
+    """A crawler in this process, which asks the store whether its tasks still run."""
+
+    async def held(request: CrawlRequest) -> bool:
+        try:
+            task = await store.get(request.task_id)
+        except TaskNotFound:
+            return False
+        except DatabaseUnavailable:
+            return True  # the Dispatcher, which can't write either, decides by the lease
+        return task.status is Status.PROCESSING and task.fence == request.fence
+
+    return LocalCrawler(media_store(settings), processes, settings, held, SystemClock())
+
+
+def extractor(settings: Settings) -> SandboxedExtractor:
+    """Takes the sound out of recordings, in processes that yield to everything else."""
+    return SandboxedExtractor(sandbox(settings, niceness=10), settings.media)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+FOLLOWED_S = 60.0
+"""How long the time that was followed is believed; good clocks drift by a few milliseconds in it."""
 
 
 class SystemClock:
@@ -21,3 +24,29 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Waits."""
         await asyncio.sleep(seconds)
+
+
+class FollowingClock(SystemClock):
+    """A clock that shows another's time of day, as it was told it last: what clocks of many machines can agree on.
+
+    Between two tellings it goes on by this machine's monotonic clock, whatever is done to its time of day.
+    """
+
+    def __init__(self) -> None:
+        self._told: tuple[datetime, float] | None = None
+
+    def follow(self, moment: datetime, at: float) -> None:
+        """Sets it: the other clock showed ``moment`` (aware UTC) when ``monotonic`` here was ``at``."""
+        self._told = moment, at
+
+    @property
+    def stale(self) -> bool:
+        """Whether it should be told again."""
+        return self._told is None or self.monotonic() - self._told[1] > FOLLOWED_S
+
+    def now(self) -> datetime:
+        """The time of day, aware UTC."""
+        if self._told is None:
+            return super().now()
+        moment, at = self._told
+        return moment + timedelta(seconds=self.monotonic() - at)

@@ -10,23 +10,42 @@
     │   ├── UnknownOption            an option that does not exist (names the nearest one)
     │   ├── EngineUnavailable        an engine or model that is not installed here
     │   ├── UploadInterrupted        the client went away in mid-upload
+    │   ├── UploadStalled            the body comes too slowly to wait for
     │   ├── UploadTooLarge           more bytes than the limit
+    │   ├── UploadNotFound           no such resumable upload
+    │   ├── UploadStateConflict      its offset, or its being (in)complete, rules out what was asked for
+    │   ├── ChecksumMismatch         bytes that are not those the client meant
+    │   ├── ProtocolVersionUnsupported  a version of tus that is not spoken here
+    │   ├── NotAuthenticated         no key, or one nobody knows
+    │   ├── ScopeMissing             the key does not open this
     │   ├── UnsupportedMediaType     a content type that is not taken
     │   ├── TaskNotFound             no such task
     │   ├── ModelNotFound            no such model among those that can be named
     │   ├── TaskNotFinished          its transcript is not there yet
     │   ├── TaskStateConflict        the task is past what was asked for
     │   ├── IdempotencyConflict      the same key with another body
+    │   ├── CrawlRecordNotFound      nothing is kept about the task's link
+    │   ├── UnsupportedLink          a link that can't lead to one recording
     │   └── UrlNotAllowed            an address the outbound guard refuses
     ├── MediaError                   the recording itself
     │   ├── MediaUndecodable
     │   ├── NoAudioStream
     │   ├── MediaTooLong
-    │   └── NothingSaid              no speech where speech is needed
+    │   ├── NothingSaid              no speech where speech is needed
+    │   ├── DecodingTooCostly        decoding takes more time or memory than it may
+    │   └── OutputTooLarge           what is made of it has more bytes than the limit
+    ├── DecoderCrashed               the process that decoded the recording died
     ├── SourceError                  a server we fetch from failed us
     │   ├── SourceUnreachable
     │   ├── SourceTimeout
-    │   └── SourceTooLarge
+    │   ├── SourceTooLarge
+    │   ├── RateLimited              it wants to be asked less often
+    │   └── LinkError                it won't give us this one, however often it is asked
+    │       ├── CookiesRequired      it wants somebody who is logged in
+    │       ├── PrivateOrRemoved
+    │       ├── GeoBlocked
+    │       ├── LiveStream
+    │       └── ExtractorOutdated    its pages have changed
     ├── LlmError                     the server of the language model failed us
     │   ├── LlmUnreachable           no connection, or a failure of its own
     │   ├── LlmTimeout
@@ -36,11 +55,16 @@
     │   └── LlmAnswerUnusable        an answer that is no answer, or not in the form asked for
     ├── Unavailable                  try again later
     │   ├── QueueFull
+    │   ├── ExtractionsFull
     │   ├── ServiceStarting
     │   ├── DatabaseUnavailable
+    │   │   └── CommitUnanswered     it went away in mid-commit: perhaps it happened
     │   ├── StorageFull
     │   ├── LlmNotConfigured         no language model (names the setting)
-    │   └── LlmRateLimited           its server asks for patience
+    │   ├── LlmRateLimited           its server asks for patience
+    │   └── LimitReached             the caller's own share is used up
+    │       ├── RateLimited          too many requests
+    │       └── QuotaExceeded        too many queued tasks, or too much audio
     ├── LeaseLost                    another owner has the task now
     ├── TaskCancelled                the task was cancelled while it ran
     ├── ReplicaLost                  a process died or fell silent with work in hand
@@ -127,10 +151,52 @@ class UploadInterrupted(RequestError):
     code = "upload_interrupted"
 
 
+class UploadStalled(RequestError):
+    """The body stopped coming, or comes too slowly to wait for."""
+
+    code = "upload_stalled"
+
+
 class UploadTooLarge(RequestError):
     """More bytes than the limit allows; the message names both counts."""
 
     code = "upload_too_large"
+
+
+class UploadNotFound(RequestError):
+    """There is no resumable upload of that id: it expired, was ended, or is somebody else's."""
+
+    code = "upload_not_found"
+
+
+class UploadStateConflict(RequestError):
+    """The upload is at another offset, not complete yet, or complete already."""
+
+    code = "upload_state_conflict"
+
+
+class ChecksumMismatch(RequestError):
+    """The bytes that arrived don't have the checksum that came with them; they were thrown away."""
+
+    code = "checksum_mismatch"
+
+
+class ProtocolVersionUnsupported(RequestError):
+    """A version of the tus protocol that is not spoken here."""
+
+    code = "protocol_version_unsupported"
+
+
+class NotAuthenticated(RequestError):
+    """There is no key with the request, or nobody knows it."""
+
+    code = "not_authenticated"
+
+
+class ScopeMissing(RequestError):
+    """The key is known, but does not open this."""
+
+    code = "scope_missing"
 
 
 class UnsupportedMediaType(RequestError):
@@ -169,6 +235,18 @@ class IdempotencyConflict(RequestError):
     code = "idempotency_conflict"
 
 
+class CrawlRecordNotFound(RequestError):
+    """Nothing is kept about the link of this task, or there is none."""
+
+    code = "crawl_record_not_found"
+
+
+class UnsupportedLink(InvalidValue):
+    """A link of another site than the route takes, that no extractor reads, or that leads to several recordings."""
+
+    code = "unsupported_link"
+
+
 class UrlNotAllowed(InvalidValue):
     """An address the outbound guard does not connect to."""
 
@@ -205,6 +283,24 @@ class NothingSaid(MediaError):
     code = "no_speech"
 
 
+class DecodingTooCostly(MediaError):
+    """Decoding takes more processor time or memory than a recording of its size may."""
+
+    code = "decoding_too_costly"
+
+
+class OutputTooLarge(MediaError):
+    """What is made of the recording has more bytes than the limit."""
+
+    code = "output_too_large"
+
+
+class DecoderCrashed(MurmurationError):
+    """The process that decoded the recording died; it may have been the recording, or not."""
+
+    code = "decoder_crashed"
+
+
 class SourceError(MurmurationError):
     """The server the media comes from failed us."""
 
@@ -226,7 +322,61 @@ class SourceTimeout(SourceError):
 class SourceTooLarge(SourceError):
     """The source sends more bytes than the limit."""
 
-    code = "source_too_large"
+    code = "too_large"
+
+
+class RateLimited(SourceError):
+    """The source was asked too often.
+
+    Args:
+        message: who was.
+        retry_after_s: when it wants to be asked again, in seconds, if it says so.
+    """
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[type[RateLimited], tuple[str, float | None]]:
+        return type(self), (self.message, self.retry_after_s)
+
+
+class LinkError(SourceError):
+    """What the link leads to can't be had, and asking again won't help."""
+
+    code = "link_error"
+
+
+class CookiesRequired(LinkError):
+    """The site shows this only to somebody who is logged in."""
+
+    code = "cookies_required"
+
+
+class PrivateOrRemoved(LinkError):
+    """It is private, deleted, or never was."""
+
+    code = "private_or_removed"
+
+
+class GeoBlocked(LinkError):
+    """The site does not show this in the country, or to the address, of this server."""
+
+    code = "geo_blocked"
+
+
+class LiveStream(LinkError):
+    """It has not ended, or not even begun."""
+
+    code = "live_stream"
+
+
+class ExtractorOutdated(LinkError):
+    """The site's pages are no longer what the extractor library knows."""
+
+    code = "extractor_outdated"
 
 
 class LlmError(MurmurationError):
@@ -295,6 +445,12 @@ class QueueFull(Unavailable):
     code = "queue_full"
 
 
+class ExtractionsFull(Unavailable):
+    """As many recordings are being extracted, or wait for it, as the limits allow."""
+
+    code = "extractions_full"
+
+
 class ServiceStarting(Unavailable):
     """No replica has loaded its model yet."""
 
@@ -305,6 +461,12 @@ class DatabaseUnavailable(Unavailable):
     """The task database does not answer."""
 
     code = "database_unavailable"
+
+
+class CommitUnanswered(DatabaseUnavailable):
+    """The database went away in the middle of a commit; nobody knows whether it happened."""
+
+    code = "commit_unanswered"
 
 
 class StorageFull(Unavailable):
@@ -323,6 +485,24 @@ class LlmRateLimited(Unavailable):
     """The server of the language model asks for patience."""
 
     code = "llm_rate_limited"
+
+
+class LimitReached(Unavailable):
+    """The caller has used up a share that is set for its key; others are served."""
+
+    code = "limit_reached"
+
+
+class TooManyRequests(LimitReached):
+    """More requests than the key's rate allows."""
+
+    code = "too_many_requests"
+
+
+class QuotaExceeded(LimitReached):
+    """Too many of the client's tasks wait, or too much audio was taken from it today."""
+
+    code = "quota_exceeded"
 
 
 class LeaseLost(MurmurationError):

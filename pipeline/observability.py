@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from concurrent_log_handler import ConcurrentRotatingFileHandler
+
 from pipeline.domain.task import Status, Task
+from pipeline.errors import ConfigurationError
 from pipeline.settings import LoggingSettings
 
 LOGGED_PACKAGES = ("pipeline", "deployments")
@@ -106,6 +110,9 @@ class NoMetrics:
 
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
+KEY_PREFIX = "mur_"
+"""What the service's own keys begin with."""
+
 _SECRET_NAME = re.compile(r"secret|token|password|passwd|authorization|api_?key|cookie|signature", re.IGNORECASE)
 
 _SECRET_TEXT = re.compile(
@@ -113,6 +120,7 @@ _SECRET_TEXT = re.compile(
     |   (?P<bearer>\b(?:Bearer|Basic)\s)[\w.+/=~-]+
     |   \bwhsec_[\w+/=-]+                 # a Standard Webhooks secret
     |   \bsk-[\w-]{8,}                    # a key of an OpenAI-compatible service
+    |   \bmur_[\w-]{8,}                   # a key of this service
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -126,18 +134,44 @@ logger = logging.getLogger(__name__)
 
 
 def configure_logging(settings: LoggingSettings) -> None:
-    """Writes this project's log to standard error in the format asked for; may be called again.
+    """Writes this project's log to standard error in the format asked for, and to a file; may be called again.
 
     Other packages' loggers, Serve's among them, keep their own handlers.
+
+    Raises:
+        ConfigurationError: the file can't be written.
     """
     formatter = JsonFormatter() if settings.format == "json" else TextFormatter()
-    for package in LOGGED_PACKAGES:
-        handler = logging.StreamHandler()
+    handlers: list[logging.Handler] = [logging.StreamHandler(), *_file_handlers(settings)]
+    for handler in handlers:
         handler.setFormatter(formatter)
+    before = {handler for package in LOGGED_PACKAGES for handler in logging.getLogger(package).handlers}
+    for package in LOGGED_PACKAGES:
         root = logging.getLogger(package)
-        root.handlers = [handler]
+        root.handlers = list(handlers)
         root.setLevel(settings.level)
         root.propagate = False
+    for handler in before:
+        handler.close()
+
+
+def _file_handlers(settings: LoggingSettings) -> list[logging.Handler]:
+    """The log file, if there is to be one. Every replica of a node writes to it, so turning it over takes a lock."""
+    if settings.file is None:
+        return []
+    try:
+        settings.file.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(settings.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+        handler = ConcurrentRotatingFileHandler(
+            str(settings.file),
+            maxBytes=settings.file_max_bytes,
+            backupCount=settings.file_backups,
+            encoding="utf-8",
+            chmod=0o600,
+        )
+    except OSError as error:
+        raise ConfigurationError(f"logging.file can't be written: {error.strerror}.") from error
+    return [handler]
 
 
 class TextFormatter(logging.Formatter):

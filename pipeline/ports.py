@@ -6,17 +6,22 @@ Every port has a fake in ``pipeline.testing`` that passes the same contract test
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, BinaryIO, Generic, Protocol, TypeVar
 
+from pipeline.domain.access import Client, ClientLoad
 from pipeline.domain.audio import Chunk
+from pipeline.domain.crawl import CrawlRecord, Link
+from pipeline.domain.extraction import Extraction
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.summary import StructuredSummary, Summary, SummaryOptions, Usage
 from pipeline.domain.summary_prompts import Prompt
 from pipeline.domain.task import IdempotencyClaim, NewTask, Priority, Status, Task, TaskError
 from pipeline.domain.transcript import ChunkResult, Transcript
+from pipeline.domain.upload import Upload, UploadPart
 
 
 class Clock(Protocol):
@@ -60,10 +65,74 @@ class MediaStore(Protocol):
         """Removes every key under a folder. Absent is fine."""
         ...
 
+    async def touch(self, prefix: str) -> None:
+        """Makes a task folder count as changed now: so whoever still writes there keeps it from sweeps."""
+        ...
+
     async def prefixes(self) -> Mapping[str, datetime]:
         """The task folders that exist, with the time each was last changed; for sweeping orphans.
 
         Folders whose name begins with a dot are not a task's, and not among them.
+        A folder in which somebody has died over a half-written key counts as changed very long ago.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CrawlRequest:
+    """A recording to be fetched into the MediaStore.
+
+    Attributes:
+        task_id: whose it is.
+        fence: of the claim under which it is fetched; once the task runs under another, or not at all, the crawl ends.
+        url: where to look.
+        link: what the URL is.
+        media_key: where the recording is to lie.
+    """
+
+    task_id: int
+    fence: int
+    url: str
+    link: Link
+    media_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class CrawlProgress:
+    """A sign of life, every few seconds: bytes stored so far, and in all where the source says."""
+
+    size_bytes: int
+    total_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CrawledMedia:
+    """The recording is in the MediaStore.
+
+    Attributes:
+        size_bytes: of it.
+        file_name: what to call it, with the extension that its bytes deserve.
+        platform: the extractor that read the link, in lower case; ``None`` for a plain URL.
+        record: what the site says about it; ``None`` for a plain URL.
+    """
+
+    size_bytes: int
+    file_name: str
+    platform: str | None = None
+    record: CrawlRecord | None = None
+
+
+class Crawler(Protocol):
+    """Fetches recordings from URLs and links into the MediaStore, guarded and bounded in time and size."""
+
+    def crawl(self, request: CrawlRequest) -> AsyncGenerator[CrawlProgress | CrawledMedia, None]:
+        """Signs of life, then one ``CrawledMedia``. Closing the stream ends the download and leaves nothing behind.
+
+        Raises:
+            UrlNotAllowed, UnsupportedLink: an address, or a link, that is not taken.
+            SourceError: what the site does instead of giving the recording; ``LinkError`` is for good.
+            LeaseLost: the task passed to another owner, or ended.
+            StorageFull, ReplicaLost: as they say.
         """
         ...
 
@@ -131,6 +200,26 @@ class Splitter(Protocol):
         ...
 
 
+class AudioExtractor(Protocol):
+    """Takes the sound out of recordings for clients who wait for it. Files are temporary: closing one removes it."""
+
+    def place(self) -> AbstractAsyncContextManager[None]:
+        """Room for one more, for as long as the block lasts. Raises ``ExtractionsFull``."""
+        ...
+
+    async def receive(self, data: AsyncIterator[bytes]) -> BinaryIO:
+        """A recording as it comes, as a file. If the stream raises, nothing stays behind. Raises ``StorageFull``."""
+        ...
+
+    async def extract(self, source: BinaryIO, wanted: Extraction) -> BinaryIO:
+        """The sound of a file, as another. Raises ``MediaError``, ``DecoderCrashed``, ``StorageFull``."""
+        ...
+
+    def blocks(self, file: BinaryIO) -> AsyncGenerator[bytes, None]:
+        """The content of a file."""
+        ...
+
+
 # --- transcription ----------------------------------------------------------------------------------------------------
 
 
@@ -193,7 +282,10 @@ class Transcriber(Protocol):
     """Decodes units of chunks; in production a fleet of replicas behind one handle."""
 
     def transcribe(self, unit: Unit) -> AsyncGenerator[Sequence[ChunkResult | ChunkFailure], None]:
-        """Yields results as they are finished, in any order, each chunk once. Raises ``ReplicaLost``.
+        """Yields nothing (an empty sequence) once a replica has taken the unit in, then results as they are finished.
+
+        Those come in any order, each chunk once. Raises ``ReplicaLost``: before that first word no replica is to blame
+        the unit for its end.
 
         Closing the stream early drops the chunks that still wait; what is being decoded is dropped with its batch.
         """
@@ -305,6 +397,7 @@ class TaskQuery:
     platform: str | None = None
     has_result: bool | None = None
     has_error: bool | None = None
+    client: str | None = None
     include_result: bool = True
     descending: bool = False
     limit: int = 20
@@ -341,7 +434,10 @@ class StoredChunks:
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """How much waits and runs, per priority: tasks, and seconds of audio not yet decoded (where known)."""
+    """How much waits and runs, per priority: tasks, and seconds of audio not yet decoded.
+
+    A recording that is not split yet counts by its size, at the seconds a byte of those that finished last.
+    """
 
     queued_tasks: Mapping[Priority, int]
     processing_tasks: int
@@ -426,37 +522,37 @@ class CallbackSender(Protocol):
         ...
 
 
-class TaskStore(Protocol):
-    """The durable queue and the record of every task, on SQLite or MySQL.
+class TaskRecords(Protocol):
+    """The record of every task, as clients see and change it: what the HTTP surface has of the task store.
 
-    Every method raises ``DatabaseUnavailable`` while the database does not answer. Methods that take a ``Lease`` raise
-    ``LeaseLost`` unless the task is still ``processing`` under that very fence.
+    Every method raises ``DatabaseUnavailable`` while the database does not answer.
     """
-
-    async def migrate(self) -> None:
-        """Brings the schema to this version; safe to call from many processes at once."""
-        ...
 
     async def ping(self) -> None:
         """Returns if the database answers."""
         ...
 
-    async def close(self) -> None:
-        """Lets go of every connection."""
-        ...
-
-    # records
-
-    async def create(self, new: NewTask, idempotency: IdempotencyClaim | None = None) -> tuple[Task, bool]:
+    async def create(
+        self, new: NewTask, idempotency: IdempotencyClaim | None = None, client: Client | None = None
+    ) -> tuple[Task, bool]:
         """Stores a task as ``queued``; returns it and whether it is new.
 
         The same idempotency key with the same fingerprint returns the original task; with another, raises
         ``IdempotencyConflict``. A key lives as long as the store is told to keep keys.
+        ``QuotaExceeded``: the client may not have another task now.
         """
+        ...
+
+    async def client_load(self, client: str) -> ClientLoad:
+        """What a client has in the queue, and what was taken from it in the last 24 hours."""
         ...
 
     async def get(self, task_id: int, *, include_result: bool = False) -> Task:
         """The task, or ``TaskNotFound``."""
+        ...
+
+    async def crawl_record(self, task_id: int) -> CrawlRecord | None:
+        """What is kept of the task's link. Raises ``TaskNotFound``."""
         ...
 
     async def query(self, query: TaskQuery) -> TaskPage:
@@ -477,7 +573,8 @@ class TaskStore(Protocol):
     async def retry(self, task_id: int) -> Task:
         """Failed or cancelled → ``queued`` with attempts 0; stored chunks are kept. Else ``TaskStateConflict``.
 
-        A task that was cancelled while only its summary was missing goes back to that stage instead.
+        A task that was cancelled while only its summary was missing goes back to that stage instead. One whose
+        recording has gone (``expire_media``), and can't be fetched again, is a conflict too.
         """
         ...
 
@@ -489,15 +586,41 @@ class TaskStore(Protocol):
         """Removes the task and all that hangs on it, whatever its state; returns its media prefix."""
         ...
 
+    async def chunks(self, task_id: int) -> StoredChunks:
+        """All that is stored of the task's chunks."""
+        ...
+
+    async def results(self, task_id: int, first: int) -> tuple[ChunkResult, ...]:
+        """What is stored of the results of the chunk of index ``first`` and of those after it, in order."""
+        ...
+
+    async def save_summary(self, task_id: int, summary: Summary) -> None:
+        """Stores a summary that was asked for apart from the task's run. Raises ``TaskNotFound``."""
+        ...
+
+
+class TaskStore(TaskRecords, Protocol):
+    """The durable queue and the record of every task, on SQLite or MySQL.
+
+    Methods that take a ``Lease`` raise ``LeaseLost`` unless the task is still ``processing`` under that very fence.
+    """
+
+    async def migrate(self) -> None:
+        """Brings the schema to this version; safe to call from many processes at once."""
+        ...
+
+    async def close(self) -> None:
+        """Lets go of every connection."""
+        ...
+
     # the run of a task
 
     async def claim(self, owner: str, lease: timedelta, limit: int, ranks: Collection[int]) -> list[Task]:
         """Takes up to ``limit`` tasks of the given priority ranks that are queued and due, or whose lease expired.
 
         Order: priority (lifted by age), then age, then id. Each claim sets owner, lease, ``fence + 1``,
-        ``attempts + 1``, ``started_at``, ``processing``, ``Task.first_stage``.
-        Expired tasks that used up their attempts are not returned:
-        ``bury`` is for them.
+        ``attempts + 1``, ``started_at``, ``processing``, ``Task.first_stage``; ``losses + 1`` where a lease expired.
+        Expired tasks that were lost too often without getting any further are not returned: ``bury`` is for them.
         """
         ...
 
@@ -505,28 +628,41 @@ class TaskStore(Protocol):
         """Renews leases; returns the ids of tasks that are no longer ours (lost, cancelled or deleted)."""
         ...
 
-    async def bury(self, max_attempts: int) -> list[Task]:
-        """Fails (``attempts_exhausted``) the tasks whose lease expired on their last allowed attempt; returns them."""
+    async def bury(self, max_losses: int) -> list[Task]:
+        """Fails (``attempts_exhausted``) the tasks whose lease expired so many times in a row without progress between.
+
+        Progress is a part or a result that was not stored before. Returns the tasks.
+        """
+        ...
+
+    async def owners(self) -> frozenset[str]:
+        """Who holds the lease of a task, or of a callback that others are still kept from."""
+        ...
+
+    async def disown(self, owner: str) -> None:
+        """Ends every lease of an owner that is dead for certain, so that nobody need wait for them to expire."""
         ...
 
     async def update(self, lease: Lease, **changes: Any) -> None:
-        """Sets fields of the record (names of ``Task``): stage, media_key, file_duration_s and so on."""
+        """Sets fields of the record (names of ``Task``): stage, media_key, file_duration_s and so on.
+
+        With ``split_done`` the recording's ``file_duration_s`` counts as taken from the task's client, once a task.
+        """
+        ...
+
+    async def save_crawl(self, lease: Lease, record: CrawlRecord) -> None:
+        """Keeps what a site says about the task's recording; a later record takes the place of an earlier one."""
         ...
 
     async def add_part(self, lease: Lease, part: int, start: int, end: int, chunks: Sequence[Chunk]) -> None:
-        """Commits a part of prepared audio with its chunks, and raises ``audio_total_s`` by theirs."""
+        """Commits a part of prepared audio with its chunks, and raises ``audio_total_s`` by theirs.
+
+        That is progress: ``failures`` and ``losses`` count from 0 again, as they do with ``save_results``.
+        """
         ...
 
     async def save_results(self, lease: Lease, results: Sequence[ChunkResult]) -> None:
         """Stores finished chunks once each and raises ``audio_done_s`` by theirs; a chunk stored before is ignored."""
-        ...
-
-    async def chunks(self, task_id: int) -> StoredChunks:
-        """All that is stored of the task's chunks."""
-        ...
-
-    async def results(self, task_id: int, first: int) -> tuple[ChunkResult, ...]:
-        """What is stored of the results of the chunk of index ``first`` and of those after it, in order."""
         ...
 
     async def complete(self, lease: Lease, transcript: Transcript) -> Task:
@@ -537,8 +673,14 @@ class TaskStore(Protocol):
         """
         ...
 
-    async def fail(self, lease: Lease, error: TaskError, retry_at: datetime | None = None) -> Task:
-        """``failed`` with its outbox row; or back to ``queued`` from ``retry_at`` on, with the error kept for show."""
+    async def fail(
+        self, lease: Lease, error: TaskError, retry_at: datetime | None = None, *, keep_prepared: bool = True
+    ) -> Task:
+        """``failed`` with its outbox row; or back to ``queued`` from ``retry_at`` on, with the error kept for show.
+
+        Either counts as one of ``failures``. Without ``keep_prepared`` its parts, chunks and results are forgotten, so
+        that a retry begins at the recording.
+        """
         ...
 
     async def release(self, lease: Lease) -> None:
@@ -565,10 +707,6 @@ class TaskStore(Protocol):
         """Gives the summary back until ``due_at``, with the error kept for show. Raises ``LeaseLost``."""
         ...
 
-    async def save_summary(self, task_id: int, summary: Summary) -> None:
-        """Stores a summary that was asked for apart from the task's run. Raises ``TaskNotFound``."""
-        ...
-
     # callbacks
 
     async def due_callbacks(self, owner: str, lease: timedelta, limit: int) -> list[OutboxMessage]:
@@ -592,8 +730,77 @@ class TaskStore(Protocol):
         """
         ...
 
+    async def expire_media(self, older_than: datetime, limit: int, statuses: Collection[Status]) -> list[str]:
+        """Takes the recordings from up to ``limit`` tasks that finished so before then; returns their media prefixes.
+
+        Their stored chunks go too, and ``media_key`` is empty from then on.
+        """
+        ...
+
+    async def prune_callbacks(self, older_than: datetime, limit: int) -> int:
+        """Deletes up to ``limit`` callbacks created before then that are delivered or given up; returns how many."""
+        ...
+
+    async def prune_keys(self, limit: int) -> int:
+        """Deletes up to ``limit`` idempotency keys that have expired; returns how many."""
+        ...
+
+    async def live_prefixes(self, prefixes: Collection[str], *, transcribed: bool = True) -> set[str]:
+        """Which of these media prefixes belong to a task that exists.
+
+        Without ``transcribed``, only to one that has no transcript yet, and so may need them.
+        """
+        ...
+
+    async def forget_taken_audio(self) -> None:
+        """Forgets what was taken from clients so long ago that no limit asks for it."""
+        ...
+
+
+class UploadStore(Protocol):
+    """The state of resumable uploads; their bytes are in the MediaStore.
+
+    Every method raises ``DatabaseUnavailable`` while the database does not answer.
+    """
+
+    async def create(self, upload: Upload) -> None:
+        """Notes an upload that has just begun."""
+        ...
+
+    async def get(self, upload_id: str) -> Upload:
+        """The upload, or ``UploadNotFound``, expired ones included."""
+        ...
+
+    async def open_uploads(self, client: str) -> int:
+        """How many uploads of a client have neither become a task nor expired."""
+        ...
+
+    async def parts(self, upload_id: str) -> tuple[UploadPart, ...]:
+        """What has been received, in order, without gaps."""
+        ...
+
+    async def append(self, upload_id: str, parts: Sequence[UploadPart], expires_at: datetime) -> None:
+        """Commits parts that follow each other, all or none.
+
+        Raises ``UploadStateConflict`` unless the first begins where the upload ends: of two that come at once, one
+        wins. Raises ``UploadNotFound`` too.
+        """
+        ...
+
+    async def close(self, upload_id: str, task_id: int) -> None:
+        """Notes the task that an upload became, and forgets its parts."""
+        ...
+
+    async def delete(self, upload_id: str) -> None:
+        """Forgets an upload. Absent is fine."""
+        ...
+
+    async def expire(self, limit: int) -> list[str]:
+        """Forgets up to ``limit`` uploads that have expired; returns their ids, which are their media prefixes."""
+        ...
+
     async def live_prefixes(self, prefixes: Collection[str]) -> set[str]:
-        """Which of these media prefixes belong to a task that exists."""
+        """Which of these media prefixes belong to an upload that is not forgotten."""
         ...
 
 

@@ -8,13 +8,24 @@ only. A variable's name is the field's path, joined by two underscores: ``MURMUR
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import platformdirs
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from limits import parse_many as parse_rates
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from pipeline.domain.access import Client, Scope
 from pipeline.errors import ConfigurationError
 
 MEBIBYTE = 1024 * 1024
@@ -47,8 +58,24 @@ class MediaSettings(Section):
     """Largest upload or download."""
     max_duration_s: float = Field(default=36_000.0, gt=0)
     """Longest recording, in seconds."""
+    decode_cpu_s: float = Field(default=120.0, gt=0)
+    """Processor seconds that decoding a recording may take, whatever its size; it runs in a process of its own."""
+    decode_cpu_s_per_mib: float = Field(default=20.0, ge=0)
+    """As many more for each MiB of the recording. An hour of AAC takes 4 s (measured on one core of a server)."""
+    decode_memory_bytes: int = Field(default=512 * MEBIBYTE, ge=64 * MEBIBYTE)
+    """Memory that decoding may take beyond what the codecs need to be loaded."""
+    max_extractions: int = Field(default=2, ge=1)
+    """`extract_audio` requests that one Ingress replica works on at the same time."""
+    max_waiting_extractions: int = Field(default=16, ge=0)
+    """As many more wait for their turn; beyond, they are refused with 503."""
     keep_source: bool = False
     """Keep the uploaded file and the prepared audio after the task has finished."""
+    retention_s: float | None = Field(default=2_592_000.0, gt=0)
+    """Recordings of failed and cancelled tasks, kept for a retry, go after this long; with `keep_source` those of
+    completed tasks too. Empty: they stay as long as their task."""
+    orphan_age_s: float = Field(default=600.0, ge=30)
+    """Media that belongs to no task and has not changed for this long is removed. An upload under way is never that
+    old, however slow its client is."""
 
 
 class VadSettings(Section):
@@ -87,6 +114,8 @@ class AsrSettings(Section):
     window: Literal["auto", "short", "full"] = "auto"
     """`short` encodes only as much as the longest chunk of a batch needs, `full` always 30 s.
     `auto`: short for the models it was checked with."""
+    stall_s: float = Field(default=600.0, gt=0)
+    """A replica whose batch takes longer than this hangs, and is replaced."""
     download: bool = True
     """Whether a model that is not on this machine may be fetched from the Hugging Face hub."""
 
@@ -101,21 +130,31 @@ class DispatchSettings(Section):
     poll_s: float = Field(default=3.0, gt=0)
     """How often the table is asked for work nobody announced."""
     max_active_tasks: int = Field(default=64, ge=1)
-    """Tasks of one priority that run at the same time in one Dispatcher."""
+    """Tasks of one priority that run at the same time in one Dispatcher, beside those that are being fetched."""
+    max_concurrent_crawls: int = Field(default=64, ge=1)
+    """Recordings that are fetched at the same time."""
     max_concurrent_splits: int = Field(default=2, ge=1)
     """Recordings that are decoded and cut at the same time."""
     max_attempts: int = Field(default=3, ge=1)
-    """Runs of a task whose worker keeps dying, before it is a dead letter."""
+    """Processes a task may take down, or attempts of it that may fail, in a row without progress in between."""
+    max_losses: int = Field(default=10, ge=1)
+    """Times in a row, without progress in between, that a task's Dispatcher may be lost before it is a dead letter.
+    Every task a Dispatcher holds is lost with it, so this says little against any one of them."""
     retry_base_s: float = Field(default=2.0, gt=0)
     """Upper bound of the first pause before another attempt; it doubles from there."""
     unit_deadline_s: float = Field(default=60.0, gt=0)
     """A unit that yields nothing for this long, on top of three times the time expected of it, is lost."""
     ageing_s: float = Field(default=600.0, gt=0)
     """A waiting task is lifted by one priority each time this much time passes."""
+    housekeeping_s: float = Field(default=60.0, gt=0)
+    """How often expired tasks and media that belongs to no task are looked for."""
     max_queued_tasks: int = Field(default=10_000, ge=1)
     """Above this many waiting tasks, new ones are refused with 503."""
+    max_queued_audio_s: float | None = Field(default=None, gt=0)
+    """Above this much audio not yet decoded, waiting and running, new tasks are refused with 503. Empty: no limit.
+    Recordings that are not split yet count by their size."""
     retention_s: float | None = Field(default=None, gt=0)
-    """Finished tasks are deleted after this long. Empty: never."""
+    """Finished tasks are deleted after this long, with their results and media. Empty: never."""
 
 
 class CallbackSettings(Section):
@@ -127,6 +166,8 @@ class CallbackSettings(Section):
     """Pauses between attempts; after the last one the callback is given up."""
     concurrency: int = Field(default=16, ge=1)
     """Callbacks under way at the same time."""
+    retention_s: float | None = Field(default=2_592_000.0, gt=0)
+    """Callbacks that were delivered or given up are forgotten after this long. Empty: with their task."""
     secret: SecretStr | None = None
     """Standard Webhooks secret (`whsec_…`); only from the environment, as `MURMURATION_CALLBACK__SECRET`."""
 
@@ -197,6 +238,48 @@ class NetworkSettings(Section):
     """Host names, addresses or networks (`10.0.0.0/8`) that may be reached although they are not public."""
     proxy: str | None = None
     """Outbound HTTP proxy."""
+    proxy_resolves: bool = False
+    """Whether the proxy looks names up: for networks whose own name service does not know the outside. The proxy must
+    then refuse names of private addresses itself."""
+    ca_file: Path | None = None
+    """PEM file of the authorities that TLS trusts instead of the usual ones: for a proxy that inspects TLS."""
+
+
+class PlatformSettings(Section):
+    """How one site is asked."""
+
+    cookies: SecretStr | None = None
+    """Content of a cookie file in Netscape's format, of a session that is logged in; only from the environment."""
+    cookies_file: Path | None = None
+    """The same as a file, on every node that runs a Crawler."""
+    proxy: SecretStr | None = None
+    """Outbound HTTP proxy for this site, such as one in its country. Empty: `network.proxy`."""
+    user_agent: str | None = None
+    """`User-Agent` for this site. Empty: the extractor library's own."""
+
+
+class CrawlSettings(Section):
+    """How recordings are fetched from links and URLs."""
+
+    enabled: bool = True
+    """Whether the Crawler is part of the application; without it only uploads are taken."""
+    deadline_s: float = Field(default=3600.0, gt=0)
+    """Longest time one recording may take to be fetched."""
+    extract_timeout_s: float = Field(default=120.0, gt=0)
+    """Longest time to find out where a link's recording is."""
+    max_page_bytes: int = Field(default=64 * MEBIBYTE, gt=0)
+    """Most that is read of a site's pages before there is a recording to download."""
+    max_process_bytes: int = Field(default=2048 * MEBIBYTE, ge=256 * MEBIBYTE)
+    """Most memory the process that reads one site's pages may ask for. Not kept with a `js_runtime`."""
+    max_breaks: int = Field(default=5, ge=0)
+    """How often in a row a download that broke is taken up again without a byte in between."""
+    rate_limit_delays_s: tuple[float, ...] = (60.0, 300.0, 1800.0)
+    """Pauses before a site that found us too frequent is asked again; after the last one the task fails."""
+    js_runtime: Path | None = None
+    """Absolute path of a JavaScript runtime, which YouTube's extractor needs for most formats. Of those that yt-dlp
+    takes, `deno` and `qjs` give a page's script no network; `node` and `bun` may let it around the guard."""
+    platforms: dict[str, PlatformSettings] = {}
+    """By site: `tiktok`, `douyin`, or the host of a link without `www.`, such as `vimeo.com`."""
 
 
 class HttpSettings(Section):
@@ -204,6 +287,75 @@ class HttpSettings(Section):
 
     public_url: str | None = None
     """The address clients reach the service at, for links in answers. Empty: links are relative."""
+    cors_origins: tuple[str, ...] = ()
+    """Web pages that may call from a browser, by origin (`https://app.example.com`); `*`: all. Empty: none."""
+    upload_idle_timeout_s: float = Field(default=30.0, gt=0)
+    """A body of which nothing arrives for this long is given up with 408."""
+    upload_min_bytes_per_s: int = Field(default=1024, ge=0)
+    """A body that comes more slowly than this on average, after `upload_idle_timeout_s`, is given up with 408.
+    0: any rate will do."""
+    resumable_ttl_s: float = Field(default=86_400.0, gt=0)
+    """A resumable upload to which nothing is added for this long is thrown away."""
+
+
+_RATE_EXAMPLE = "such as `10/second` or `10/second; 1000/hour`"
+
+
+def _checked_rate(rate: str | None) -> str | None:
+    if rate is not None:
+        try:
+            parse_rates(rate)
+        except ValueError as error:
+            raise ValueError(f"{rate!r} is not a rate, {_RATE_EXAMPLE}") from error
+    return rate
+
+
+Rate = Annotated[str | None, AfterValidator(_checked_rate)]
+
+
+class KeySettings(Section):
+    """One key: who has it, what it opens, and how much."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    """Its holder. Tasks are marked with this name: a new key under the same name sees the old one's tasks."""
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """SHA-256 of the key, as `python -m deployments.keys new` prints it. The key itself is kept nowhere."""
+    scopes: frozenset[Scope] = Field(default=frozenset({Scope.READ, Scope.WRITE}), min_length=1)
+    """`read`, `write`, `admin` (both, and everybody's tasks)."""
+    rate: Rate = None
+    """Requests it may make, in the words of the library `limits`: `10/second`, `10/second; 1000/hour`.
+    Empty: `auth.rate`."""
+    max_queued_tasks: int | None = Field(default=None, ge=1)
+    """How many of its tasks may wait at the same time. Empty: any number."""
+    max_audio_minutes_per_day: float | None = Field(default=None, gt=0)
+    """Minutes of audio that are taken from it in 24 hours. Empty: any number."""
+
+    @property
+    def client(self) -> Client:
+        """Its holder, as the rest of the service knows it."""
+        minutes = self.max_audio_minutes_per_day
+        return Client(self.name, self.scopes, self.max_queued_tasks, None if minutes is None else minutes * 60)
+
+
+class AuthSettings(Section):
+    """Who may call. Without keys, everybody who reaches the port."""
+
+    keys: tuple[KeySettings, ...] = ()
+    """The keys. Their hashes are no secrets: a key has 256 random bits."""
+    rate: Rate = None
+    """The rate of keys that have none of their own. Empty: any."""
+    rate_storage: SecretStr = SecretStr("async+memory://")
+    """Where requests are counted, as a URL of the library `limits`. In memory, each Ingress replica counts alone, so
+    that n replicas let up to n times as many through; `async+redis://host:6379` counts once and needs the package
+    `limits[async-redis]`. A URL with a password belongs in the environment."""
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Self:
+        for field in ("name", "sha256"):
+            values = [getattr(key, field) for key in self.keys]
+            if len(set(values)) < len(values):
+                raise ValueError(f"two keys have the same {field}")
+        return self
 
 
 class LoggingSettings(Section):
@@ -213,6 +365,20 @@ class LoggingSettings(Section):
     """One line of text, or one JSON object, per event."""
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Lowest level that is written."""
+    file: Path | None = None
+    """A file that all replicas of a node write to as well, besides standard error. Absolute; its folder is made.
+    Empty: none."""
+    file_max_bytes: int = Field(default=64 * MEBIBYTE, ge=4096)
+    """A log file is put aside with the line that makes it larger than this."""
+    file_backups: int = Field(default=5, ge=1, le=1000)
+    """How many files put aside are kept, as `<file>.1` (the newest), `<file>.2` …"""
+
+    @field_validator("file")
+    @classmethod
+    def _absolute(cls, file: Path | None) -> Path | None:
+        if file is not None and not file.is_absolute():
+            raise ValueError("must be an absolute path: a replica's working directory is not yours")
+        return file
 
 
 class TracingSettings(Section):
@@ -260,7 +426,9 @@ class Settings(BaseSettings):
     callback: CallbackSettings = CallbackSettings()
     llm: LlmSettings = LlmSettings()
     network: NetworkSettings = NetworkSettings()
+    crawl: CrawlSettings = CrawlSettings()
     http: HttpSettings = HttpSettings()
+    auth: AuthSettings = AuthSettings()
     logging: LoggingSettings = LoggingSettings()
     tracing: TracingSettings = TracingSettings()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import AsyncIterator
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import av
@@ -93,6 +94,33 @@ def image(muxer: str, codec: str, pixels: str) -> bytes:
     with av.open(target, "w", format=muxer) as container:
         _add_picture(container, seconds=1, codec=codec, pixels=pixels)
     return target.getvalue()
+
+
+def flac_of_silence(frames: int, rate: int) -> bytes:
+    """A FLAC file of 14 bytes for each 65,535 samples: a constant subframe a frame (RFC 9639)."""
+    sample_info = (rate << 12 | (16 - 1) << 4).to_bytes(4, "big")  # mono; the number of samples is not said
+    streaminfo = b"\xff\xff" * 2 + bytes(6) + sample_info + bytes(4) + bytes(16)
+    content = [b"fLaC\x80\x00\x00\x22", streaminfo]
+    for number in range(frames):
+        head = b"\xff\xf8\x70\x08" + chr(number).encode("utf-8", "surrogatepass") + b"\xff\xfe"
+        frame = head + _crc(head, 8, 0x07) + bytes(3)
+        content.append(frame + _crc(frame, 16, 0x8005))
+    return b"".join(content)
+
+
+def _crc(content: bytes, bits: int, polynomial: int) -> bytes:
+    table, value, mask = _crc_table(bits, polynomial), 0, (1 << bits) - 1
+    for byte in content:
+        value = (value << 8 ^ table[value >> bits - 8 ^ byte]) & mask
+    return value.to_bytes(bits // 8, "big")
+
+
+@cache
+def _crc_table(bits: int, polynomial: int) -> list[int]:
+    table = list(range(0, 256 << bits - 8, 1 << bits - 8))
+    for _ in range(8):
+        table = [value << 1 ^ (polynomial | 1 << bits if value >> bits - 1 else 0) for value in table]
+    return table
 
 
 def tone(seconds: float, hertz: float = 440.0, amplitude: int = 8000) -> Samples:

@@ -9,9 +9,11 @@ from typing import Annotated, Any
 from fastapi import Depends, Query, Request, Response
 from pydantic import WithJsonSchema
 
+from deployments.api.access import client_of, services_for
 from deployments.api.echo import request_params, request_url
 from deployments.api.schemas import Envelope, ErrorBody, Schema
 from deployments.api.services import Services
+from pipeline.domain.access import Client
 from pipeline.errors import InvalidValue, TaskNotFound
 
 LARGEST_ID = 2**63 - 1
@@ -35,9 +37,14 @@ def base_url(request: Request, services: Services) -> str:
 
 
 async def _services(request: Request) -> Services:
+    """The services as whoever calls may use them."""
     services = request.app.state.services
     assert isinstance(services, Services)  # noqa: S101 (set by build_api)
-    return services
+    return services_for(services, client_of(request))
+
+
+async def _client(request: Request) -> Client | None:
+    return client_of(request)
 
 
 async def _task_id(
@@ -53,21 +60,37 @@ async def _task_id(
 
 
 ServicesNeeded = Annotated[Services, Depends(_services)]
+ClientNeeded = Annotated[Client | None, Depends(_client)]
+"""Whose request it is; ``None`` where no key is asked for. A task that is made belongs to this client."""
 TaskId = Annotated[int, Depends(_task_id)]
 
 _MEANINGS = {
     400: "Contradictory, missing or broken input",
+    401: "No key, or one that is not known here; only where the service has keys",
+    403: "The key does not open this",
     404: "No such task",
+    408: "The body came too slowly",
     409: "The task's state, or an idempotency key, rules it out",
+    412: "A version of tus that is not spoken here; see `Tus-Version`",
     413: "Too large; the message names both sizes",
     415: "Not a content type this route takes",
     422: "A value that can't be; the message and `errors` name the fields",
+    429: "The key's rate, queued tasks or audio minutes are used up; see `Retry-After`",
+    460: "The bytes don't have the checksum that came with them",
     500: "A defect of the service",
     502: "The server the recording comes from, or that of the language model, failed",
     503: "Not now: the queue is full, the service is starting, the database is away, or no language model takes "
     "requests; see `Retry-After`",
     504: "The server the recording comes from, or that of the language model, took too long",
 }
+
+
+def header(name: str, description: str) -> dict[str, Any]:
+    """OpenAPI documentation of a header of an answer."""
+    return {"headers": {name: {"description": description, "required": True, "schema": {"type": "string"}}}}
+
+
+FILE_NAME = header("Content-Disposition", "Suggests a name for the file.")
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -77,4 +100,5 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def problems_of(shape: type[Schema], *statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI documentation of error statuses, all of one shape."""
-    return {status: {"model": shape, "description": _MEANINGS[status]} for status in (*statuses, 500, 503)}
+    of_any_route = (401, 403, 429, 500, 503)
+    return {status: {"model": shape, "description": _MEANINGS[status]} for status in (*statuses, *of_any_route)}

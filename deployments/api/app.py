@@ -5,50 +5,111 @@ from __future__ import annotations
 from importlib.metadata import version
 from importlib.resources import files
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response, Security
 from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.security import HTTPBearer
+from starlette.middleware import Middleware
 from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
-from deployments.api import events, health, metrics, problems, subtitles, summary, tasks
+from deployments.api import (
+    callbacks,
+    crawl,
+    events,
+    extraction,
+    health,
+    metrics,
+    problems,
+    subtitles,
+    summary,
+    tasks,
+    tus,
+)
+from deployments.api.access import Gate, GateKeeper
+from deployments.api.hardening import BodyBounds, SecurityHeaders, cross_origin
 from deployments.api.openai import audio, models
+from deployments.api.openapi import Api
 from deployments.api.services import Services
+from pipeline.usecases.resumable import ResumableUploads
 from pipeline.usecases.submit import Submitter
 
 DOCS = APIRouter(include_in_schema=False)
+KEY = HTTPBearer(scheme_name="key", auto_error=False, description="A key of the service.")
+
+TAGS = [
+    {"name": "tasks", "description": "Recordings that wait for their transcript, and those that have it."},
+    {
+        "name": "resumable uploads",
+        "description": "Resumable uploads (tus 1.0) of recordings that are too large for one request.",
+    },
+    {"name": "subtitles", "description": "Transcripts as subtitle files."},
+    {"name": "audio", "description": "Sound without transcription."},
+    {"name": "callback", "description": "What is POSTed to `callback_url`."},
+    {"name": "links", "description": "Recordings behind links: TikTok, Douyin, and whatever yt-dlp knows."},
+    {"name": "summary", "description": "Transcripts in short, by a language model."},
+    {"name": "openai", "description": "OpenAI's audio API, for its clients as they are."},
+    {"name": "health", "description": "Whether the service lives, and whether it works."},
+]
 
 
 def build_api(services: Services) -> FastAPI:
     """The application that serves ``services``."""
-    app = FastAPI(
+    app = Api(
         title="Murmuration",
         version=version("murmuration"),
         description="Distributed Whisper transcription: queue recordings, read transcripts, subtitles and summaries.",
+        openapi_tags=TAGS,
         docs_url=None,  # served below, with scripts of our own instead of a CDN's
         redoc_url=None,
         redirect_slashes=False,  # its redirects would be built from the caller's Host header
     )
     attach(app, services)
     problems.install(app)
+    _add_middleware(app, services)
+    needs_key = [Security(KEY)] if services.settings.auth.keys else []  # for the document: GateKeeper asks for it
     for router in (
         tasks.router,
+        crawl.router,
+        tus.router,
         events.router,
         subtitles.router,
         summary.router,
         audio.router,
         models.router,
-        health.router,
-        metrics.router,
-        DOCS,
+        extraction.router,
+        callbacks.router,
     ):
+        app.include_router(router, dependencies=needs_key)
+    for router in (health.router, metrics.router, DOCS):
         app.include_router(router)
     app.mount("/docs/assets", StaticFiles(directory=str(files("fastapi_swagger") / "resources")))
     return app
 
 
+def _add_middleware(app: FastAPI, services: Services) -> None:
+    """The layers a request passes, from the outside in; Starlette wants them in the other order."""
+    layers = [
+        *cross_origin(services.settings.http.cors_origins),
+        Middleware(SecurityHeaders),
+        Middleware(BodyBounds),
+        Middleware(problems.DefectBoundary),
+        Middleware(GateKeeper),
+    ]
+    for layer in reversed(layers):
+        app.add_middleware(layer.cls, *layer.args, **layer.kwargs)
+
+
 def attach(app: FastAPI, services: Services) -> None:
     """Gives the application the services that its routes find in ``app.state``."""
     app.state.services = services
+    app.state.gate = Gate(services.settings.auth)
+    app.state.uploads = ResumableUploads(
+        services.uploads,
+        services.media,
+        services.clock,
+        max_upload_bytes=services.settings.media.max_upload_bytes,
+        ttl_s=services.settings.http.resumable_ttl_s,
+    )
     app.state.submitter = Submitter(
         services.store,
         services.media,
@@ -56,6 +117,8 @@ def attach(app: FastAPI, services: Services) -> None:
         clock=services.clock,
         max_upload_bytes=services.settings.media.max_upload_bytes,
         max_queued_tasks=services.settings.dispatch.max_queued_tasks,
+        max_queued_audio_s=services.settings.dispatch.max_queued_audio_s,
+        orphan_age_s=services.settings.media.orphan_age_s,
         fetch_available=services.fetch_available,
         check_url=services.check_url,
         llm=services.settings.llm,

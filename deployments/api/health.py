@@ -25,6 +25,8 @@ async def ready(services: ServicesNeeded) -> ReadyBody:
     """Answer 200 once a model has been loaded and the database answers; 503 says what is not ready."""
     await services.store.ping()
     readiness = await services.readiness()
+    if readiness.problems:
+        raise ServiceStarting(" ".join(readiness.problems))
     if not readiness.ready:
         raise ServiceStarting(f"Not ready yet: waiting for {', '.join(readiness.waiting_for) or 'the model'}.")
     engine = readiness.engine

@@ -28,7 +28,8 @@ class TaskFields:
     """What belongs to the task rather than to its decoding."""
 
     file_url: Annotated[str, MaxLen(2048)] | None = None
-    """Where to fetch the recording from, instead of an uploaded file (`http` or `https`)."""
+    """Where to fetch the recording from, instead of an uploaded file (`http` or `https`): the address of the file
+    itself. Links to pages go to `/api/crawl/video_task`."""
     callback_url: Annotated[str, MaxLen(2048)] | None = None
     """Where to POST the task's record once it is completed or failed (`http` or `https`)."""
     priority: Priority = Priority.NORMAL
@@ -41,14 +42,17 @@ class TaskFields:
     """The model. Empty: the one that is loaded."""
     summarize: bool = False
     """Have a language model summarise the transcript, as the last stage. Without it, the task is completed still."""
+    upload_id: Annotated[str, MaxLen(32)] | None = None
+    """A finished resumable upload (tus, at `/api/whisper/uploads`), instead of an uploaded file."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskRequest:
-    """A submission, and the model it asks for (``None``: any)."""
+    """A submission, the model it asks for (``None``: any), and the resumable upload it is about, if any."""
 
     submission: Submission
     model: str | None
+    upload_id: str | None = None
 
 
 def parse_task_request(values: Mapping[str, object]) -> TaskRequest:
@@ -61,7 +65,7 @@ def parse_task_request(values: Mapping[str, object]) -> TaskRequest:
     """
     given = TASK_FORM.parse(values)
     options = {field.name: given.pop(field.name) for field in fields(TranscriptionOptions) if field.name in given}
-    model = given.pop("model", None)
+    model, upload_id = given.pop("model", None), given.pop("upload_id", None)
     summary_options = _summary_options(given)
     submission = Submission(options=TranscriptionOptions(**options), summary_options=summary_options, **given)
     if submission.engine_name is not EngineName.FASTER_WHISPER:
@@ -69,7 +73,7 @@ def parse_task_request(values: Mapping[str, object]) -> TaskRequest:
             f"The engine {submission.engine_name} is not installed here: use {EngineName.FASTER_WHISPER}.",
             "engine_name",
         )
-    return TaskRequest(submission, model)
+    return TaskRequest(submission, model, upload_id)
 
 
 def _summary_options(given: dict[str, Any]) -> SummaryOptions | None:

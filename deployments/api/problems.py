@@ -27,19 +27,31 @@ STATUSES: Mapping[type[errors.MurmurationError], int] = {
     errors.MurmurationError: 500,
     errors.RequestError: 400,
     errors.InvalidValue: 422,
+    errors.UploadStalled: 408,
     errors.UploadTooLarge: 413,
+    errors.UploadNotFound: 404,
+    errors.UploadStateConflict: 409,
+    errors.ChecksumMismatch: 460,  # tus's own, https://tus.io/protocols/resumable-upload#checksum
+    errors.ProtocolVersionUnsupported: 412,
+    errors.NotAuthenticated: 401,
+    errors.ScopeMissing: 403,
     errors.UnsupportedMediaType: 415,
     errors.TaskNotFound: 404,
     errors.ModelNotFound: 404,
+    errors.CrawlRecordNotFound: 404,
     errors.TaskStateConflict: 409,
     errors.IdempotencyConflict: 409,
     errors.MediaError: 422,
+    errors.DecoderCrashed: 422,
     errors.SourceError: 502,
     errors.SourceTimeout: 504,
     errors.SourceTooLarge: 413,
+    errors.PrivateOrRemoved: 422,
+    errors.LiveStream: 422,
     errors.LlmError: 502,
     errors.LlmTimeout: 504,
     errors.Unavailable: 503,
+    errors.LimitReached: 429,
     errors.TaskCancelled: 409,
     errors.ReplicaLost: 503,
     errors.ModelUnavailable: 503,
@@ -99,23 +111,38 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(errors.MurmurationError, _murmuration_error)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_middleware(DefectBoundary)
+
+
+def answer_to(request: Request, error: errors.MurmurationError) -> Response:
+    """One of our errors as an answer, in the shape of the surface that was asked; middleware has no other way."""
+    status = status_of(type(error))
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _defect(request, error)
+    problems = error.problems if isinstance(error, errors.InvalidValue) else ()
+    fields = [FieldProblem(field=field, message=message) for field, message in problems]
+    return problem(request, status, error.code, error.message, fields=fields, headers=_headers(error))
+
+
+def _headers(error: errors.MurmurationError) -> dict[str, str]:
+    if isinstance(error, errors.Unavailable):
+        return {"Retry-After": str(error.retry_after_s)}
+    if isinstance(error, errors.NotAuthenticated):
+        return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, errors.ProtocolVersionUnsupported):
+        return {"Tus-Version": "1.0.0"}
+    return {}
 
 
 async def _murmuration_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.MurmurationError)  # noqa: S101 (registered for nothing else)
-    status = status_of(type(error))
-    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        return _defect(request, error)
-    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, errors.Unavailable) else None
-    problems = error.problems if isinstance(error, errors.InvalidValue) else ()
-    fields = [FieldProblem(field=field, message=message) for field, message in problems]
-    return problem(request, status, error.code, error.message, fields=fields, headers=headers)
+    return answer_to(request, error)
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:
     """Starlette's own: unknown routes, methods a route doesn't take."""
     assert isinstance(error, HTTPException)  # noqa: S101
+    if isinstance(error.__cause__, errors.MurmurationError):  # FastAPI's word for what went wrong with a body
+        return answer_to(request, error.__cause__)
     status = HTTPStatus(error.status_code)
     message = {
         HTTPStatus.NOT_FOUND: f"There is nothing at {request.url.path[:200]}; see /docs for what there is.",

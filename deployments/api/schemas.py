@@ -132,6 +132,37 @@ class TaskPageData(Schema):
     """The `offset` of the next page."""
 
 
+class CrawlRecordBody(Schema):
+    """What a site said about the recording of a task, when its link was followed."""
+
+    task_id: int
+    platform: str = Field(examples=["tiktok"])
+    """The extractor that read the link."""
+    media_id: str = Field(examples=["7332187682480590112"])
+    """The site's id of the recording."""
+    url: str
+    """Its page."""
+    title: str | None
+    description: str | None
+    author: str | None
+    """The account."""
+    author_id: str | None
+    author_name: str | None
+    """What the account calls itself."""
+    author_url: str | None
+    duration_s: float | None
+    """As the site says, in seconds."""
+    published_at: Time | None
+    view_count: int | None
+    like_count: int | None
+    comment_count: int | None
+    repost_count: int | None
+    thumbnail_url: str | None
+    crawled_at: Time
+    library: str = Field(examples=["yt-dlp 2026.10.26"])
+    """What read the page."""
+
+
 class DeletedTask(Schema):
     """A task that is no more."""
 
@@ -220,7 +251,19 @@ def _as_utc(value: datetime | None) -> datetime | None:
         raise ValueError("The date lies beyond what can be told in UTC") from error
 
 
-Off = BeforeValidator(_blank_is_off)
+def _or_blank(schema: dict[str, Any]) -> None:
+    """In the document of a field that may be left empty."""
+    schema["anyOf"].append({"type": "string", "pattern": r"^\s*$"})
+
+
+def _or_null(schema: dict[str, Any]) -> None:
+    """In the document of a field for which null means its default."""
+    own = {key: schema.pop(key) for key in [*schema] if key not in ("default", "description", "title")}
+    schema["anyOf"] = [own, {"type": "null"}]
+
+
+Off = (BeforeValidator(_blank_is_off), Field(json_schema_extra=_or_blank))
+OrDefault = Field(json_schema_extra=_or_null)
 ShortText = Annotated[str, Field(max_length=200)]
 
 
@@ -229,23 +272,23 @@ class TaskFilter(Schema):
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
-    status: Annotated[Status | None, Off] = Status.COMPLETED
-    priority: Annotated[Priority | None, Off] = Priority.NORMAL
-    created_after: Annotated[datetime | None, Off] = None
+    status: Annotated[Status | None, *Off] = Status.COMPLETED
+    priority: Annotated[Priority | None, *Off] = Priority.NORMAL
+    created_after: Annotated[datetime | None, *Off] = None
     """Inclusive; UTC where no offset is given."""
-    created_before: Annotated[datetime | None, Off] = None
+    created_before: Annotated[datetime | None, *Off] = None
     """Inclusive; UTC where no offset is given."""
-    language: Annotated[ShortText | None, Off] = None
-    engine_name: Annotated[EngineName | None, Off] = EngineName.FASTER_WHISPER
-    has_result: Annotated[bool | None, Off] = True
-    has_error: Annotated[bool | None, Off] = False
-    limit: Annotated[int, Field(ge=1, le=500)] = 20
-    offset: Annotated[int, Field(ge=0, le=2**53)] = 0
-    task_type: Annotated[TaskType | None, Off] = None
-    platform: Annotated[ShortText | None, Off] = None
-    include_result: bool = True
+    language: Annotated[ShortText | None, *Off] = None
+    engine_name: Annotated[EngineName | None, *Off] = EngineName.FASTER_WHISPER
+    has_result: Annotated[bool | None, *Off] = True
+    has_error: Annotated[bool | None, *Off] = False
+    limit: Annotated[int, Field(ge=1, le=500), OrDefault] = 20
+    offset: Annotated[int, Field(ge=0, le=2**53), OrDefault] = 0
+    task_type: Annotated[TaskType | None, *Off] = None
+    platform: Annotated[ShortText | None, *Off] = None
+    include_result: Annotated[bool, OrDefault] = True
     """Whether each record carries its transcript."""
-    order: Literal["asc", "desc"] = "asc"
+    order: Annotated[Literal["asc", "desc"], OrDefault] = "asc"
     """By time of creation: oldest or newest first."""
 
     @model_validator(mode="before")

@@ -6,7 +6,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from deployments.api.errands import Errands
-from pipeline.ports import Clock, EngineInfo, MediaStore, Summarizer, TaskStore
+from pipeline.ports import (
+    AudioExtractor,
+    Clock,
+    EngineInfo,
+    MediaStore,
+    Summarizer,
+    TaskRecords,
+    UploadStore,
+)
 from pipeline.settings import Settings
 
 
@@ -18,11 +26,13 @@ class Readiness:
         ready: a replica of this version has loaded its model and decoded with it.
         waiting_for: otherwise, what is missing, each as words that follow "waiting for" (``a GPU node``).
         engine: what runs, once that is known.
+        problems: why this configuration can't serve this cluster, a sentence each.
     """
 
     ready: bool
     waiting_for: tuple[str, ...] = ()
     engine: EngineInfo | None = None
+    problems: tuple[str, ...] = ()
 
 
 async def _no_metrics() -> str:
@@ -35,20 +45,25 @@ class Services:
     """The HTTP surface's view of the service.
 
     Attributes:
+        store: every task; a request sees only its client's (see ``deployments.api.access``).
+        uploads: the state of resumable uploads.
         wake: tells the Dispatcher that there is work. A hint (the Dispatcher also polls), so it must not raise.
         watch: takes a task's id, the number of the latest news seen of it (-1: none) and seconds; returns the number
             of the latest news as soon as it is another, or the seconds are over. A hint too: callers read the task.
         watch_end: returns when the task has finished, or the seconds are over. Likewise a hint.
         cancel: tells the Dispatcher that a task was cancelled or deleted. A hint.
-        readiness: what is ready; cheap enough to be asked with each request that names a language or a model.
+        readiness: what is ready now.
+        engine: what is loaded, or ``None`` before that is known; asked by requests that name a language or a model.
         summarizer: writes summaries while the client waits.
         check_url: raises ``UrlNotAllowed`` for a URL that the outbound guard refuses; takes the field's name too.
         metrics: the cluster's metrics in Prometheus's text format.
+        extractor: takes the sound out of recordings.
         fetch_available: whether recordings can be fetched from a ``file_url``.
         errands: what outlives the request that sent it.
     """
 
-    store: TaskStore
+    store: TaskRecords
+    uploads: UploadStore
     media: MediaStore
     settings: Settings
     clock: Clock
@@ -57,8 +72,10 @@ class Services:
     watch_end: Callable[[int, float], Awaitable[None]]
     cancel: Callable[[int], Awaitable[None]]
     readiness: Callable[[], Awaitable[Readiness]]
+    engine: Callable[[], Awaitable[EngineInfo | None]]
     summarizer: Summarizer
     check_url: Callable[[str, str], Awaitable[None]]
+    extractor: AudioExtractor
     metrics: Callable[[], Awaitable[str]] = _no_metrics
     fetch_available: bool = False
     errands: Errands = field(default_factory=Errands)

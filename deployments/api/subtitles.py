@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
+from pydantic import WithJsonSchema
 
-from deployments.api.answers import ServicesNeeded, TaskId, problems
-from deployments.api.forms import Form
+from deployments.api.answers import FILE_NAME, ServicesNeeded, TaskId, problems
+from deployments.api.forms import Form, inlined
+from deployments.api.schemas import Schema
 from pipeline.domain.task import Status
+from pipeline.domain.transcript import Segment
 from pipeline.errors import TaskNotFinished
 from pipeline.subtitles.cues import CueStyle
 from pipeline.subtitles.writers import FORMATS, write_subtitles
@@ -23,8 +26,16 @@ router = APIRouter(prefix="/api/whisper", tags=["subtitles"])
 class FormatField:
     """Which file is wanted."""
 
-    output_format: str = "srt"
+    output_format: Annotated[str, WithJsonSchema({"type": "string", "enum": [*FORMATS]})] = "srt"
     """The format of the file: `srt`, `vtt`, `ass` and `lrc` show cues, `txt`, `tsv` and `json` list segments."""
+
+
+class TranscriptFile(Schema):
+    """A transcript as a file, in the shape of OpenAI's `whisper` command."""
+
+    text: str
+    segments: list[Segment]
+    language: str
 
 
 def _known_format(name: str) -> str:
@@ -35,14 +46,15 @@ def _known_format(name: str) -> str:
 
 SUBTITLE_FORM = Form(FormatField, CueStyle, checks={"output_format": _known_format})
 _FILES: Mapping[str, dict[str, Any]] = {
-    form.media_type.partition(";")[0]: {"schema": {"type": "string"}} for form in FORMATS.values()
+    **{form.media_type.partition(";")[0]: {"schema": {"type": "string"}} for form in FORMATS.values()},
+    "application/json": {"schema": inlined(TranscriptFile.model_json_schema())},
 }
 
 
 @router.get(
     "/generate_subtitles",
     response_class=Response,
-    responses={200: {"description": "The file", "content": dict(_FILES)}, **problems(400, 404, 422)},
+    responses={200: {"description": "The file", "content": dict(_FILES), **FILE_NAME}, **problems(400, 404, 422)},
     openapi_extra={"parameters": SUBTITLE_FORM.parameters()},
 )
 async def generate_subtitles(request: Request, services: ServicesNeeded, task_id: TaskId) -> Response:

@@ -138,8 +138,12 @@ async def summarize_task(request: Request, services: ServicesNeeded) -> Response
         _blame_key(asked, error)
     if asked.save_to_database:
         await services.store.save_summary(task.id, summary)
-    data = SummaryData(task_text=task.result.text, chat_completion=_completion(summary), summary=summary_body(summary))
-    return answer(request, data)
+    return answer(request, summary_data(task.result.text, summary))
+
+
+def summary_data(transcript: str, summary: Summary) -> SummaryData:
+    """A summary as its client sees it."""
+    return SummaryData(task_text=transcript, chat_completion=_completion(summary), summary=summary_body(summary))
 
 
 def _parse(body: bytes) -> SummaryRequest:

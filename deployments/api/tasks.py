@@ -6,9 +6,9 @@ import re
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import ValidationError
+from pydantic import ValidationError, WithJsonSchema
 
-from deployments.api.answers import ServicesNeeded, TaskId, answer, base_url, problems
+from deployments.api.answers import ClientNeeded, ServicesNeeded, TaskId, answer, base_url, header, problems
 from deployments.api.echo import note_params
 from deployments.api.forms import inlined, invalid_value, refuse_unknown
 from deployments.api.options import TASK_FORM, TaskRequest, check_engine, parse_task_request, request_body
@@ -20,6 +20,7 @@ from pipeline.domain.task import Status, TaskError
 from pipeline.errors import InvalidValue, TaskCancelled
 from pipeline.usecases.attend import remove
 from pipeline.usecases.follow import wait_for_end
+from pipeline.usecases.resumable import ResumableUploads
 from pipeline.usecases.submit import Submitter
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -30,30 +31,39 @@ router = APIRouter(prefix="/api/whisper/tasks", tags=["tasks"])
 @router.post(
     "/create",
     response_model=Envelope[TaskRecord],
-    responses=problems(400, 409, 413, 415, 422),
+    responses={200: header("Location", "Where the result is."), **problems(400, 404, 408, 409, 413, 415, 422)},
     openapi_extra={"parameters": TASK_FORM.parameters(), "requestBody": request_body()},
 )
 async def create_task(
     request: Request,
     services: ServicesNeeded,
+    client: ClientNeeded,
     idempotency_key: Annotated[
-        str | None, Header(description="The same key with the same request returns the original task.")
+        str | None,
+        WithJsonSchema({"type": "string", "pattern": "^[!-~]{1,255}$", "examples": ["2f6f0f6e"]}),
+        Header(description="The same key with the same request returns the original task."),
     ] = None,
 ) -> Response:
-    """Queue a recording for transcription: a file, or a URL to fetch it from.
+    """Queue a recording for transcription: a file, a URL to fetch it from, or a finished resumable upload.
 
     Options may be query parameters or form fields; a form field wins. An empty value means "not given".
     """
     submitter: Submitter = request.app.state.submitter
-    query = dict(request.query_params)
-    async with open_body(request) as body, submitter.intake(_checked_key(idempotency_key)) as intake:
+    query, key = dict(request.query_params), checked_key(idempotency_key)
+    async with open_body(request) as body, submitter.intake(key, client) as intake:
         parse_task_request(query)  # what is wrong there need not wait for the upload
         form = await read_form(request, body, intake.receive, submitter.max_upload_bytes)
         note_params(request, form)
         refuse_unknown(form, TASK_FORM.names)
         asked = parse_task_request(query | {name: value for name, value in form.items() if value})
-        await _check_engine(asked, services)
-        task, _ = await intake.create(asked.submission)
+        await check_engine_of(asked, services)
+        if asked.upload_id is None:
+            task, _ = await intake.create(asked.submission)
+        else:
+            intake.refuse_other_source(asked.submission)
+            uploads: ResumableUploads = request.app.state.uploads
+            upload = await uploads.get(asked.upload_id, client)
+            task = await submitter.submit_upload(uploads, upload, asked.submission, idempotency_key=key, client=client)
     shown = record(task, base_url(request, services))
     return answer(request, shown, headers={"Location": shown.output_url})
 
@@ -90,7 +100,7 @@ async def task_result(
     openapi_extra={
         "requestBody": {
             "required": False,
-            "content": {"application/json": {"schema": inlined(TaskFilter.model_json_schema())}},
+            "content": {"application/json": {"schema": inlined(TaskFilter.model_json_schema()), "example": {}}},
         }
     },
 )
@@ -134,12 +144,11 @@ async def retry_task(request: Request, services: ServicesNeeded, task_id: TaskId
     return answer(request, record(task, base_url(request, services)))
 
 
-async def _check_engine(asked: TaskRequest, services: Services) -> None:
+async def check_engine_of(asked: TaskRequest, services: Services) -> None:
     """Asks what is loaded, where that matters."""
     options = asked.submission.options
     if asked.model or options.language or options.languages:
-        readiness = await services.readiness()
-        check_engine(asked, readiness.engine, services.settings.asr.model)
+        check_engine(asked, await services.engine(), services.settings.asr.model)
 
 
 def _parse_filter(body: bytes) -> TaskFilter:
@@ -150,7 +159,8 @@ def _parse_filter(body: bytes) -> TaskFilter:
         raise invalid_value(error.errors()) from error
 
 
-def _checked_key(key: str | None) -> str | None:
+def checked_key(key: str | None) -> str | None:
+    """An ``Idempotency-Key``, if it is one that can be kept."""
     if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
         raise InvalidValue("Idempotency-Key takes 1 to 255 visible ASCII characters.", "Idempotency-Key")
     return key

@@ -6,7 +6,6 @@ A recording passes from the socket to the media store block by block; fields may
 
 from __future__ import annotations
 
-import asyncio
 import re
 import unicodedata
 from collections import deque
@@ -23,7 +22,6 @@ from starlette.requests import ClientDisconnect
 
 from pipeline.errors import (
     InvalidValue,
-    MurmurationError,
     RequestError,
     SourceMissing,
     UnsupportedMediaType,
@@ -38,8 +36,6 @@ MAX_FIELD_BYTES = 64 * 1024
 MAX_FORM_BYTES = 1024 * 1024
 """Largest body without a recording in it, and what a multipart body may hold beside the recording."""
 MAX_FILE_NAME = 255
-DRAIN_BYTES = 4 * 1024 * 1024
-DRAIN_S = 2.0
 
 FileSink = Callable[[AsyncIterator[bytes], str | None], Awaitable[object]]
 """Takes a recording's bytes as they come, and the name its client gave it."""
@@ -54,7 +50,6 @@ class RequestBody:
 
     def __init__(self, request: Request) -> None:
         self._blocks = request.stream()
-        self._finished = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
@@ -62,9 +57,7 @@ class RequestBody:
                 if block:
                     yield block
         except ClientDisconnect as error:
-            self._finished = True
             raise UploadInterrupted("The connection ended in the middle of the upload: send it again.") from error
-        self._finished = True
 
     async def read(self, limit_bytes: int) -> bytes:
         """All of it. Raises ``UploadTooLarge`` beyond the limit."""
@@ -77,34 +70,11 @@ class RequestBody:
                 )
         return bytes(content)
 
-    async def drain(self) -> None:
-        """Reads on for a moment.
-
-        A server that answers and closes while its client is still sending makes the client see a reset connection
-        instead of the answer (RFC 9112, §9.6). What is small is received; what is big is cut off.
-        """
-        if self._finished:
-            return
-        size_bytes = 0
-        try:
-            async with asyncio.timeout(DRAIN_S):
-                async for block in self:
-                    size_bytes += len(block)
-                    if size_bytes > DRAIN_BYTES:
-                        return
-        except (TimeoutError, UploadInterrupted):
-            return  # nobody is left to read the answer, or it is too slow to wait for
-
 
 @asynccontextmanager
 async def open_body(request: Request) -> AsyncIterator[RequestBody]:
-    """The request's body; what is left of it when the block ends with an error of ours is drained."""
-    body = RequestBody(request)
-    try:
-        yield body
-    except MurmurationError:
-        await body.drain()
-        raise
+    """The request's body. What is left of it after an error is ``hardening.BodyBounds``' to drain."""
+    yield RequestBody(request)
 
 
 async def read_form(
@@ -222,7 +192,7 @@ class _Events:
         if b"name" not in parameters:
             raise RequestError("A part of the multipart body has no name.")
         name, file_name = parameters[b"name"].decode(errors="replace"), parameters.get(b"filename")
-        self.found.append(_PartBegin(name, None if file_name is None else _file_name(file_name)))
+        self.found.append(_PartBegin(name, None if file_name is None else plain_file_name(file_name)))
 
     def _end(self) -> None:
         self.ended = True
@@ -284,7 +254,7 @@ async def _take_field(part: _PartBegin, events: AsyncIterator[_Event]) -> str:
         raise InvalidValue("The field is not UTF-8 text.", part.name[:100]) from error
 
 
-def _file_name(raw: bytes) -> str:
+def plain_file_name(raw: bytes) -> str:
     """The last part of the path, without what can't be printed. It is only shown, never opened."""
     name = unicodedata.normalize("NFC", raw.decode(errors="replace")).replace("\\", "/").rpartition("/")[2]
     return "".join(filter(str.isprintable, name)).strip()[:MAX_FILE_NAME]

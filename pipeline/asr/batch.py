@@ -92,6 +92,7 @@ class MicroBatcher:
         self._stats = BatchStats()
         self._closed = False
         self._broken = False
+        self._decoding_since: float | None = None
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
 
     def start(self) -> MicroBatcher:
@@ -112,6 +113,12 @@ class MicroBatcher:
     def healthy(self) -> bool:
         """Whether chunks that are submitted will be decoded; once ``False`` it stays so, and the process must go."""
         return not self._closed and not self._broken
+
+    @property
+    def decoding_s(self) -> float:
+        """How long the batch that is being decoded has taken so far, in seconds; 0 between batches."""
+        since = self._decoding_since
+        return 0.0 if since is None else self._clock() - since
 
     @property
     def settings(self) -> BatchSettings:
@@ -207,7 +214,7 @@ class MicroBatcher:
         """Decodes a batch; in halves if it doesn't fit, one by one if it fails, so that one chunk fails alone."""
         items = [ticket.item for ticket in batch]
         frames = self._engine.window_frames(items)
-        started = self._clock()
+        started = self._decoding_since = self._clock()
         try:
             decoded = self._engine.decode(items)
         except MemoryError:
@@ -219,6 +226,8 @@ class MicroBatcher:
             if len(batch) == 1:
                 return [DecodingFailed("The model could not decode this stretch of audio.")]
             return [answer for ticket in batch for answer in self._decode([ticket])]
+        finally:
+            self._decoding_since = None
         self._measure(items, frames, self._clock() - started)
         return decoded
 

@@ -57,6 +57,7 @@ class LocalTranscriber:
         Raises:
             ReplicaLost: the engine has failed.
         """
+        yield ()  # from here on the unit may be to blame for what happens to this process
         # Detecting on every chunk goes before any language that is known, as in faster-whisper.
         tokens, language = unit.previous_tokens, None if unit.options.multilingual else unit.language
         waiting = list(unit.chunks)

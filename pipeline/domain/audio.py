@@ -103,4 +103,9 @@ class Chunk:
 
 def part_key(task_prefix: str, part: int) -> str:
     """Media key of one part of a task's prepared audio."""
-    return f"{task_prefix}/pcm/{part:05d}.s16le"
+    return f"{prepared_prefix(task_prefix)}/{part:05d}.s16le"
+
+
+def prepared_prefix(task_prefix: str) -> str:
+    """Folder of a task's prepared audio."""
+    return f"{task_prefix}/pcm"

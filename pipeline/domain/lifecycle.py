@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from datetime import datetime
 
-from pipeline.domain.task import TaskError
+from pipeline.domain.task import Status, Task, TaskError
 
 UPDATABLE_FIELDS = frozenset(
     {
@@ -52,10 +52,23 @@ def message_id(task_id: int, fence: int, media_prefix: str) -> str:
     return f"msg_{task_id}_{fence}_{digest}"
 
 
-def attempts_exhausted(attempts: int) -> TaskError:
-    """The error of a task whose every attempt ended with a lost process."""
-    counted = "The only allowed attempt" if attempts == 1 else f"Each of the {attempts} allowed attempts"
-    return TaskError("attempts_exhausted", f"{counted} ended with a lost process; retry the task to run it again.")
+def attempts_exhausted(losses: int) -> TaskError:
+    """The error of a task whose owner was lost so many times in a row, and that got no further in between."""
+    times = "once" if losses == 1 else f"{losses} times in a row without getting any further"
+    return TaskError(
+        "attempts_exhausted", f"The process that ran this task was lost {times}; retry the task to run it again."
+    )
+
+
+FINISHED_ARE_NOT_CANCELLED = "it can't be cancelled"
+ONLY_ENDED_ARE_RETRIED = "only a failed or cancelled one is retried"
+
+
+def refused_move(task: Task, otherwise: str) -> str:
+    """Why a task was not cancelled or retried, as a sentence."""
+    if otherwise == ONLY_ENDED_ARE_RETRIED and task.status in (Status.FAILED, Status.CANCELLED):
+        return f"The recording of task {task.id} is no longer kept; create the task again with it."
+    return f"Task {task.id} is {task.status}; {otherwise}."
 
 
 def refuse_fixed_fields(names: Iterable[str]) -> None:

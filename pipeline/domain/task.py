@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from pipeline.domain.crawl import Link
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.summary import Summary, SummaryOptions, SummaryStatus
 from pipeline.domain.transcript import Transcript
@@ -64,7 +65,9 @@ class NewTask:
         media_prefix: the folder of all its media keys.
         awaited_until: the task is only wanted while its client waits for it: from this time on it may be deleted,
             unless the time is moved on. ``None``: it is kept.
+        link: what ``file_url`` is, for tasks that have one.
         summary_options: set where a summary is wanted.
+        client: name of the key it was created with; ``None`` where none was asked for.
     """
 
     media_prefix: str
@@ -79,6 +82,8 @@ class NewTask:
     file_name: str | None = None
     file_size_bytes: int | None = None
     awaited_until: datetime | None = None
+    link: Link | None = None
+    client: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +137,16 @@ class Task:
     Attributes:
         fence: raised at every claim; a write under an older fence is refused.
         attempts: how often it was claimed to be run.
+        failures: attempts in a row that failed without having got the task any further.
+        losses: leases in a row that ran out without the task having got any further.
         audio_total_s: seconds of audio to decode, known once splitting is done (``split_done``).
         audio_done_s: seconds of audio decoded and stored.
         language: asked for or, later, detected.
+        link: what ``file_url`` is, for tasks that have one.
         truncated: the recording broke off; what was there is transcribed.
         awaited_until: as in ``NewTask``.
         summary_options: set where a summary was asked for with the task.
+        client: name of the key it was created with, if any; who else may see it is ``domain.access``'s to say.
         result: only filled where it was asked for.
     """
 
@@ -153,6 +162,8 @@ class Task:
     finished_at: datetime | None = None
     stage: Stage | None = None
     attempts: int = 0
+    failures: int = 0
+    losses: int = 0
     owner: str | None = None
     fence: int = 0
     lease_expires_at: datetime | None = None
@@ -162,6 +173,7 @@ class Task:
     file_url: str | None = None
     file_name: str | None = None
     file_size_bytes: int | None = None
+    link: Link | None = None
     file_duration_s: float | None = None
     audio_total_s: float = 0.0
     audio_done_s: float = 0.0
@@ -175,6 +187,7 @@ class Task:
     awaited_until: datetime | None = None
     summary_options: SummaryOptions | None = None
     summary: SummaryState = field(default_factory=SummaryState)
+    client: str | None = None
     result: Transcript | None = None
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from typing import Any, BinaryIO
 
@@ -59,11 +59,11 @@ class AudioDecoder:
             NoAudioStream: no sound in it.
             MediaTooLong: longer than the limit; raised when the limit is reached.
         """
-        with closing(_open(self._file)) as container:
+        with closing(open_recording(self._file)) as container:
             yield from self._decode(container)
 
     def _decode(self, container: Any) -> Iterator[Samples]:
-        stream = _audio_stream(container)
+        stream = audio_stream(container)
         timeline = _Timeline(container, stream)
         samples = 0
         for block in _blocks_of(self._pieces(container, stream, timeline), BLOCK_SAMPLES):
@@ -81,7 +81,7 @@ class AudioDecoder:
 
     def _pieces(self, container: Any, stream: Any, timeline: _Timeline) -> Iterator[Samples]:
         resampler = _MonoResampler()
-        for frame in self._frames(container, stream):
+        for frame in decodable_frames(container, stream, self._note_broken):
             silence = timeline.place(frame)
             if silence:
                 yield from resampler.flush()
@@ -89,27 +89,37 @@ class AudioDecoder:
             yield from resampler.feed(frame)
         yield from resampler.flush()
 
-    def _frames(self, container: Any, stream: Any) -> Iterator[Any]:
-        """What can be decoded; leaves in ``_broken`` whether the end could not."""
-        packets = container.demux(stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except av.error.FFmpegError:
-                self._broken = True
-                return
-            except IndexError:  # PyAV, at the end, on a stream that a damaged file began in its middle
-                return
-            if packet is None:
-                return
-            try:
-                frames = packet.decode()
-                broken = packet.is_corrupt
-            except av.error.FFmpegError:
-                frames, broken = [], True
-            if packet.size:  # the empty packet at the end only empties the decoder
-                self._broken = broken
-            yield from frames
+    def _note_broken(self, broken: bool) -> None:
+        self._broken = broken
+
+
+def decodable_frames(container: Any, stream: Any, note: Callable[[bool], None] = lambda _: None) -> Iterator[Any]:
+    """What of a stream can be decoded, damaged packets left out.
+
+    Args:
+        container: as ``open_recording`` returns it.
+        stream: of the container.
+        note: told, packet by packet, whether it was broken.
+    """
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.FFmpegError:
+            note(True)
+            return
+        except IndexError:  # PyAV, at the end, on a stream that a damaged file began in its middle
+            return
+        if packet is None:
+            return
+        try:
+            frames = packet.decode()
+            broken = packet.is_corrupt
+        except av.error.FFmpegError:
+            frames, broken = [], True
+        if packet.size:  # the empty packet at the end only empties the decoder
+            note(broken)
+        yield from frames
 
 
 class _Timeline:
@@ -191,7 +201,13 @@ class _MonoResampler:
             yield samples[:, 0] if samples.shape[1] == 1 else np.rint(samples.mean(axis=1)).astype(np.int16)
 
 
-def _open(file: BinaryIO) -> Any:
+def open_recording(file: BinaryIO) -> Any:
+    """The recording as a PyAV container that reads nothing but these bytes.
+
+    Raises:
+        MediaUndecodable: none of the formats that are opened here.
+        NoAudioStream: a picture.
+    """
     head = file.read(4096)
     file.seek(0)
     try:
@@ -212,7 +228,8 @@ class _Nameless:
         self.read, self.seek, self.tell = file.read, file.seek, file.tell
 
 
-def _audio_stream(container: Any) -> Any:
+def audio_stream(container: Any) -> Any:
+    """The first audio stream; the others are switched off. Raises ``NoAudioStream``, ``MediaUndecodable``."""
     if not container.streams.audio:
         raise NoAudioStream("The file has no audio stream; there is no sound in it.")
     stream = container.streams.audio[0]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from pipeline.domain.audio import BYTES_PER_SAMPLE, Chunk, Span, part_key, to_samples, to_seconds
 from pipeline.domain.chunking import ChunkPlanner, PackedSpans
@@ -14,7 +14,6 @@ from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.speech import UNBOUNDED, Framer, Samples, Scores, SpeechRules, requested_spans
 from pipeline.errors import MediaUndecodable
 from pipeline.media.blocking import in_worker
-from pipeline.media.decode import AudioDecoder
 from pipeline.media.speech import DetectedSpeech, RequestedSpeech, SpeechFinder, VoiceActivity
 from pipeline.ports import MediaStore, SplitDone, SplitPart, SplitRequest
 from pipeline.settings import SplitSettings, VadSettings
@@ -23,6 +22,16 @@ FIRST_PART_S = 30.0
 """Length of the first part; each one after is twice as long, up to the setting, so that decoding starts early."""
 
 WRITE_BLOCK_BYTES = 1024 * 1024
+
+
+class Decoder(Protocol):
+    """Decodes one recording; see ``decode.AudioDecoder``."""
+
+    truncated: bool
+
+    def blocks(self) -> Generator[Samples]:
+        """16 kHz mono, block by block."""
+        ...
 
 
 class StreamingSplitter:
@@ -36,7 +45,7 @@ class StreamingSplitter:
         new_activity: makes a voice activity detector for one recording; called in a worker thread.
         vad: when a frame counts as speech, unless a task says otherwise.
         split: how long parts are.
-        max_duration_s: longer recordings are refused.
+        new_decoder: makes a decoder for an open recording; called in a worker thread.
     """
 
     def __init__(
@@ -45,19 +54,20 @@ class StreamingSplitter:
         new_activity: Callable[[], VoiceActivity],
         vad: VadSettings,
         split: SplitSettings,
-        max_duration_s: float,
+        new_decoder: Callable[[BinaryIO], Decoder],
     ) -> None:
         self._store = store
         self._new_activity = new_activity
         self._vad = vad
         self._split = split
-        self._max_duration_s = max_duration_s
+        self._new_decoder = new_decoder
 
-    async def split(self, request: SplitRequest) -> AsyncIterator[SplitPart | SplitDone]:
+    async def split(self, request: SplitRequest) -> AsyncGenerator[SplitPart | SplitDone, None]:
         """Parts in order, each stored before it is yielded, then one ``SplitDone``.
 
         Raises:
             MediaError: nothing in it can be transcribed; parts yielded before are to be discarded.
+            DecoderCrashed: the process that decoded it died.
             StorageFull: no room for the prepared audio.
         """
         preparation = _Preparation(_Parts(request, self._split.part_s))
@@ -84,7 +94,7 @@ class StreamingSplitter:
             file = self._store.open(request.media_key)
         except FileNotFoundError as error:
             raise MediaUndecodable("The recording is no longer in the media store.") from error
-        preparation.begin(file, AudioDecoder(file, self._max_duration_s), speech)
+        preparation.begin(file, self._new_decoder(file), speech)
 
     def _speech(self, options: TranscriptionOptions) -> SpeechFinder:
         if options.names_clips:
@@ -111,7 +121,7 @@ class _Preparation:
         self.truncated = False
         self.done = False
 
-    def begin(self, file: BinaryIO, decoder: AudioDecoder, speech: SpeechFinder) -> None:
+    def begin(self, file: BinaryIO, decoder: Decoder, speech: SpeechFinder) -> None:
         """Takes over the open file."""
         self._opened.callback(file.close)
         self._decoder = decoder

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, cast
-from uuid import uuid4
 
 import fsspec
 
 from pipeline.errors import ConfigurationError, InvalidValue, StorageFull
 from pipeline.media.blocking import in_thread
+from pipeline.process import is_dead, own_name
 
 WRITE_BLOCK_BYTES = 1024 * 1024
 """What is handed to a worker thread at a time: a thread per network packet would cost more than the write."""
@@ -26,7 +26,16 @@ BUCKET_BLOCK_BYTES = 8 * 1024 * 1024
 at most 10,000 parts an object, 80 GiB is the largest."""
 
 PARTIAL_SUFFIX = ".partial"
-"""Of a file in a folder that is still being written; it has no key."""
+"""Of a file in a folder that is still being written, after the name of the process that writes it; it has no key."""
+
+IN_USE = ".in-use"
+"""A key that says by its age when a folder was last in use."""
+
+DELETE_ATTEMPTS = 4
+"""How often a folder is deleted in which others write or delete at the same time."""
+
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
+"""When a folder was changed whose writer is dead."""
 
 
 def checked_key(key: str) -> str:
@@ -86,11 +95,32 @@ class FsspecMediaStore:
     async def delete_prefix(self, prefix: str) -> None:
         """Removes every key under a folder. Absent is fine."""
         path = self._path(prefix)
+        for _ in range(DELETE_ATTEMPTS - 1):
+            try:
+                await in_thread(self._fs.rm, path, recursive=True)
+            except FileNotFoundError:
+                if not await in_thread(self._fs.exists, path):
+                    return  # it may also have been a file in it that another process removed at the same time
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:  # somebody still writes there
+                    raise
+            else:
+                return
         with suppress(FileNotFoundError):
             await in_thread(self._fs.rm, path, recursive=True)
 
+    async def touch(self, prefix: str) -> None:
+        """Makes a task folder count as changed now."""
+        await in_thread(self._touch, self._path(f"{prefix}/{IN_USE}"))
+
+    def _touch(self, path: str) -> None:
+        with _full_storage_named():
+            if getattr(self._fs, "local_file", False):
+                self._fs.makedirs(posixpath.dirname(path), exist_ok=True)
+            self._fs.pipe_file(path, b"")
+
     async def prefixes(self) -> Mapping[str, datetime]:
-        """The task folders that exist, with the time each was last changed."""
+        """The task folders that exist, with the time each was last changed; very long ago if its writer is dead."""
         return await in_thread(self._list_prefixes)
 
     def _path(self, key: str) -> str:
@@ -103,12 +133,15 @@ class FsspecMediaStore:
         except FileNotFoundError:
             return {}
         latest: dict[str, datetime] = {}
+        abandoned: set[str] = set()
         for path, info in entries.items():
             inside = path[len(self._root) :].strip("/")
             if inside and not inside.startswith("."):
                 prefix, changed = inside.split("/")[0], _changed_at(info)
                 latest[prefix] = max(changed, latest.get(prefix, changed))
-        return latest
+                if _is_abandoned(inside):
+                    abandoned.add(prefix)
+        return latest | dict.fromkeys(abandoned, LONG_AGO)
 
 
 class _Upload:
@@ -122,7 +155,7 @@ class _Upload:
     def __init__(self, fs: Any, path: str) -> None:
         self._fs, self._path = fs, path
         self._is_folder = getattr(fs, "local_file", False)
-        self._partial = f"{path}.{uuid4().hex}{PARTIAL_SUFFIX}"
+        self._partial = f"{path}~{own_name()}{PARTIAL_SUFFIX}"
         self._file: Any = None
 
     def begin(self) -> None:
@@ -178,6 +211,12 @@ async def _in_blocks(data: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             pending.clear()
     if pending:
         yield bytes(pending)
+
+
+def _is_abandoned(path: str) -> bool:
+    """Whether a file is half-written by a process that is dead for certain."""
+    _, _, writer = path.removesuffix(PARTIAL_SUFFIX).rpartition("~")
+    return path.endswith(PARTIAL_SUFFIX) and is_dead(writer)
 
 
 def _changed_at(info: Mapping[str, Any]) -> datetime:

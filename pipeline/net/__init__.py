@@ -7,14 +7,19 @@ Each redirect is a new request and judged anew. Nothing is taken over from the p
 """
 
 from pipeline.net.client import GuardedClient, StreamedResponse, WholeResponse
+from pipeline.net.dial import Dialer
+from pipeline.net.forward import GuardingProxy, guarding_proxy
 from pipeline.net.guard import Guard, GuardedTransport, Resolver, SystemResolver
 
 __all__ = [
+    "Dialer",
     "Guard",
     "GuardedClient",
     "GuardedTransport",
+    "GuardingProxy",
     "Resolver",
     "StreamedResponse",
     "SystemResolver",
     "WholeResponse",
+    "guarding_proxy",
 ]

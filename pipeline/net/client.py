@@ -7,6 +7,8 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
 
 import httpx
 
@@ -71,7 +73,7 @@ class GuardedClient:
     Args:
         settings: which private hosts are allowed, and the proxy.
         resolver: turns names into addresses.
-        ssl_context: whom TLS trusts; ``certifi``'s authorities unless given.
+        ssl_context: whom TLS trusts; the authorities of ``settings.ca_file`` or ``certifi``'s unless given.
         connects: opens the connections; see ``GuardedTransport``.
 
     Raises:
@@ -86,10 +88,14 @@ class GuardedClient:
         ssl_context: ssl.SSLContext | None = None,
         connects: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._guard = Guard(settings.allow_private_hosts, resolver or SystemResolver())
+        self._guard = Guard(
+            settings.allow_private_hosts,
+            resolver or SystemResolver(),
+            proxy_resolves=settings.proxy is not None and settings.proxy_resolves,
+        )
         self._transport = GuardedTransport(
             self._guard,
-            connects or _connecting_transport(settings.proxy, ssl_context),
+            connects or _connecting_transport(settings.proxy, ssl_context or trusting(settings.ca_file)),
             by_name=settings.proxy is not None,
         )
 
@@ -257,13 +263,33 @@ def _parsed(url: str) -> httpx.URL:
         raise UrlNotAllowed("That is not an address.") from error
 
 
-def _connecting_transport(proxy: str | None, ssl_context: ssl.SSLContext | None) -> httpx.AsyncHTTPTransport:
+def trusting(ca_file: Path | None) -> ssl.SSLContext:
+    """Whom TLS trusts: the authorities of a PEM file, or ``certifi``'s; the process's environment has no say.
+
+    Raises:
+        ConfigurationError: the file can't be read, or holds no certificates.
+    """
+    if ca_file is None:
+        return _public_authorities()
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:  # ssl.SSLError is one too
+        raise ConfigurationError("network.ca_file can't be read as a PEM file of certificates.") from error
+
+
+def _connecting_transport(proxy: str | None, ssl_context: ssl.SSLContext) -> httpx.AsyncHTTPTransport:
     if proxy is not None and not proxy.startswith(("http://", "https://")):
         raise ConfigurationError("network.proxy must be an http:// or https:// address.")
     return httpx.AsyncHTTPTransport(
-        verify=ssl_context or httpx.create_ssl_context(trust_env=False),
+        verify=ssl_context,
         trust_env=False,
         proxy=proxy,
         # No connection outlives its request; see GuardedTransport.
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
     )
+
+
+@cache
+def _public_authorities() -> ssl.SSLContext:
+    """Trusts ``certifi``'s authorities. One for all clients of a process: reading them takes 20 ms."""
+    return httpx.create_ssl_context(trust_env=False)

@@ -56,16 +56,19 @@ class Guard:
     Args:
         allow_private_hosts: names, addresses and networks that are admitted although they are not public.
         resolver: turns names into addresses.
+        proxy_resolves: names are looked up, and so judged, by the operator's proxy. Addresses, and names that can only
+            mean this machine or network, are judged here all the same.
 
     Raises:
         ConfigurationError: an entry is none of these.
     """
 
-    def __init__(self, allow_private_hosts: Sequence[str], resolver: Resolver) -> None:
+    def __init__(self, allow_private_hosts: Sequence[str], resolver: Resolver, *, proxy_resolves: bool = False) -> None:
         entries = [_allowed_entry(entry) for entry in allow_private_hosts]
         self._names = frozenset(entry for entry in entries if isinstance(entry, str))
         self._networks = tuple(entry for entry in entries if not isinstance(entry, str))
         self._resolver = resolver
+        self._proxy_resolves = proxy_resolves
 
     async def admit(self, url: httpx.URL) -> Destination:
         """Resolves a URL's host and judges every address.
@@ -77,13 +80,18 @@ class Guard:
         """
         host = _checked_host(url)
         literal = _literal(host)
+        if literal is None and self._proxy_resolves:
+            return self._left_to_proxy(host)
         addresses = (literal,) if literal else await self._resolve(host, url.port or _default_port(url))
         public = all(is_public(address) for address in addresses)
         if not (public or host in self._names or all(self._admits(address) for address in addresses)):
-            raise UrlNotAllowed(
-                f"{host} is not a public address. The operator can allow it under network.allow_private_hosts."
-            )
+            raise _not_public(host)
         return Destination(host, addresses, public)
+
+    def _left_to_proxy(self, host: str) -> Destination:
+        if _is_local_name(host) and host not in self._names:
+            raise _not_public(host)
+        return Destination(host, (), public=False)
 
     def _admits(self, address: Address) -> bool:
         return is_public(address) or within(address, self._networks)
@@ -158,6 +166,17 @@ def _checked_host(url: httpx.URL) -> str:
     if not _HOST.fullmatch(host) or (url.port is not None and not 0 < url.port < 65_536):
         raise UrlNotAllowed("The address has a host or port that can't be.")
     return host
+
+
+def _is_local_name(host: str) -> bool:
+    """Names of this machine and of networks without a domain (RFC 6761, §6.3; RFC 6762; ICANN's ``.internal``)."""
+    return "." not in host or host.endswith((".localhost", ".local", ".internal", ".home.arpa"))
+
+
+def _not_public(host: str) -> UrlNotAllowed:
+    return UrlNotAllowed(
+        f"{host} is not a public address. The operator can allow it under network.allow_private_hosts."
+    )
 
 
 def _default_port(url: httpx.URL) -> int:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from pipeline.domain.audio import Chunk, Span
+from pipeline.domain.crawl import CrawlRecord, Link, LinkKind
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.summary import Summary, SummaryOptions
 from pipeline.domain.task import (
@@ -35,6 +36,8 @@ SAME_IN_ROW = (
     "started_at",
     "finished_at",
     "attempts",
+    "failures",
+    "losses",
     "owner",
     "fence",
     "lease_expires_at",
@@ -53,6 +56,7 @@ SAME_IN_ROW = (
     "language_probability",
     "callback_url",
     "awaited_until",
+    "client",
 )
 """Fields of ``Task`` that are columns of the same name and type."""
 
@@ -69,12 +73,15 @@ def new_task_row(new: NewTask, now: datetime) -> dict[str, Any]:
         "created_at": now,
         "updated_at": now,
         "attempts": 0,
+        "failures": 0,
+        "losses": 0,
         "fence": 0,
         "platform": new.platform,
         "media_key": new.media_key,
         "file_url": new.file_url,
         "file_name": new.file_name,
         "file_size_bytes": new.file_size_bytes,
+        **_link_columns(new.link),
         "audio_total_s": 0.0,
         "audio_done_s": 0.0,
         "split_done": False,
@@ -84,6 +91,7 @@ def new_task_row(new: NewTask, now: datetime) -> dict[str, Any]:
         "awaited_until": new.awaited_until,
         "summary_options": to_json(new.summary_options.as_dict()) if new.summary_options else None,
         "summary_attempts": 0,
+        "client": new.client,
     }
 
 
@@ -97,6 +105,7 @@ def task_of_row(row: Mapping[str, Any]) -> Task:
         engine_name=EngineName(row["engine_name"]),
         options=TranscriptionOptions.from_dict(json.loads(row["options"])),
         stage=Stage(row["stage"]) if row["stage"] else None,
+        link=_link_of_row(row),
         error=_error_of(row["error_code"], row["error_message"]),
         callback=CallbackState(row["callback_status_code"], row["callback_message"], row["callback_time"]),
         summary_options=summary_options_of_json(summary_options) if summary_options else None,
@@ -189,9 +198,38 @@ def transcript_of_json(text: str) -> Transcript:
     return Transcript(values["text"], _segments_of(values["segments"]), TranscriptInfo(**info))
 
 
+def crawl_to_json(record: CrawlRecord) -> str:
+    """What a site says about a recording."""
+    values = {name: value for name, value in asdict(record).items() if value is not None}
+    return to_json({name: v.isoformat() if isinstance(v, datetime) else v for name, v in values.items()})
+
+
+def crawl_of_json(text: str) -> CrawlRecord:
+    """The inverse of ``crawl_to_json``."""
+    values = json.loads(text)
+    times = {name: datetime.fromisoformat(values[name]) for name in ("published_at", "crawled_at") if name in values}
+    return CrawlRecord(**values | times)
+
+
 def to_json(value: object) -> str:
     """JSON without blanks, and with every script as it is written."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _link_columns(link: Link | None) -> dict[str, Any]:
+    if link is None:
+        return {}
+    return {
+        "link_kind": link.kind.value,
+        "link_extractor": link.extractor,
+        "link_keep_record": link.keep_record,
+    }
+
+
+def _link_of_row(row: Mapping[str, Any]) -> Link | None:
+    if row["link_kind"] is None:
+        return None
+    return Link(LinkKind(row["link_kind"]), row["link_extractor"], bool(row["link_keep_record"]))
 
 
 def _segments_data(segments: Sequence[Segment]) -> list[dict[str, Any]]:

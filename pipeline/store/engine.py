@@ -24,7 +24,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from pipeline.errors import ConfigurationError, DatabaseUnavailable
+from pipeline.errors import CommitUnanswered, ConfigurationError, DatabaseUnavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,9 +43,17 @@ RETRIED_CODES = frozenset({1020, 1205, 1213})
 LOGIN_CODES = frozenset({1044, 1045, 1049, 1698})
 """MySQL: no access to the database, wrong user or password, unknown database, no access without a password."""
 
+UNPREPARED_CODES = frozenset({1054, 1146})
+"""MySQL: unknown column, unknown table. An Ingress may be up before the Dispatcher has migrated."""
+
 SENTENCE = "The task database does not answer."
 BUSY = "The task database is busy: another process held its lock for too long."
 UNWRITABLE = "The task database can't be opened or written: look at its folder, its permissions and the free space."
+UNANSWERED = (
+    "The task database went away while it stored this, so that nobody knows whether it did: ask again. With the same "
+    "Idempotency-Key nothing is done twice."
+)
+UNPREPARED = "The task database is still being prepared: its tables are made when the Dispatcher starts."
 LOGIN = "The task database refuses the login or does not exist: look at the user, password and name in its URL."
 
 
@@ -107,7 +115,8 @@ class Database:
 
     def __init__(self, url: URL, busy_timeout_s: float) -> None:
         self._running: set[asyncio.Task[Any]] = set()
-        if url.get_backend_name() in MYSQL_DIALECTS:
+        self._commits_elsewhere = url.get_backend_name() in MYSQL_DIALECTS
+        if self._commits_elsewhere:
             self._writer = self._reader = _mysql_engine(url, busy_timeout_s)
             return
         # SQLite has one writer at a time. Those of one process queue here, in order, instead of polling for the lock;
@@ -127,7 +136,7 @@ class Database:
     ) -> T:
         """Runs ``work(connection, …)`` and commits; runs it again where the database asks for that.
 
-        Raises ``DatabaseUnavailable``. After a connection that broke in mid-commit nobody knows whether it happened.
+        Raises ``DatabaseUnavailable``; ``CommitUnanswered`` where a connection broke in mid-commit.
         """
         return await self._to_its_end(self._write(work, *args, **kwargs))
 
@@ -171,8 +180,15 @@ class Database:
     async def _transaction(
         self, work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        async with self._writer.begin() as connection:
-            return await work(connection, *args, **kwargs)
+        async with self._writer.connect() as connection, connection.begin() as transaction:
+            result = await work(connection, *args, **kwargs)
+            try:
+                await transaction.commit()
+            except (DBAPIError, OSError) as error:
+                if self._commits_elsewhere and not (isinstance(error, DBAPIError) and _code(error) in RETRIED_CODES):
+                    raise CommitUnanswered(UNANSWERED) from error
+                raise
+            return result
 
 
 @contextmanager
@@ -180,7 +196,11 @@ def named_failures() -> Iterator[None]:
     """Turns the failures of a database that is away into ``DatabaseUnavailable``; defects of ours pass as they are."""
     try:
         yield
-    except (IntegrityError, ProgrammingError, DataError, NotSupportedError):
+    except ProgrammingError as error:
+        if _code(error) in UNPREPARED_CODES:
+            raise DatabaseUnavailable(UNPREPARED) from error
+        raise
+    except (IntegrityError, DataError, NotSupportedError):
         raise
     except DBAPIError as error:
         raise DatabaseUnavailable(_sentence(error)) from error
@@ -194,6 +214,8 @@ def _sentence(error: DBAPIError) -> str:
     if _code(error) in LOGIN_CODES:
         return LOGIN
     text = str(error.orig)
+    if "no such table" in text or "no such column" in text:
+        return UNPREPARED
     if "locked" in text or _code(error) in RETRIED_CODES:
         return BUSY
     if any(words in text for words in ("unable to open", "readonly", "disk is full", "disk I/O")):

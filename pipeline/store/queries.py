@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import (
     BindParameter,
+    Column,
     ColumnElement,
     CompoundSelect,
     Delete,
@@ -29,6 +30,7 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    union,
     union_all,
     update,
 )
@@ -36,12 +38,27 @@ from sqlalchemy import (
 from pipeline.domain.task import Stage, Status
 from pipeline.ports import Lease, SummaryTurn, TaskQuery
 from pipeline.store.engine import UtcDateTime
-from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, IDEMPOTENCY_KEYS, OUTBOX, PARTS, TASKS, TRANSCRIPTS
+from pipeline.store.tables import (
+    CHUNK_RESULTS,
+    CHUNKS,
+    CRAWL_RECORDS,
+    IDEMPOTENCY_KEYS,
+    OUTBOX,
+    PARTS,
+    TASKS,
+    TRANSCRIPTS,
+)
 
 QUEUED, PROCESSING = Status.QUEUED.value, Status.PROCESSING.value
 LIVE = (QUEUED, PROCESSING)
+DENSITY_SAMPLE = 100
+"""Recordings from which the length of those that wait is estimated."""
 NO_OWNER: dict[str, Any] = {"owner": None, "lease_expires_at": None, "stage": None}
 """Columns of a task that nobody runs."""
+UNPREPARED: dict[str, Any] = {"split_done": False, "audio_total_s": 0.0, "audio_done_s": 0.0}
+"""Columns of a task of which nothing is prepared."""
+PROGRESS: dict[str, Any] = {"failures": 0, "losses": 0}
+"""Columns of a task that got further."""
 NO_SUMMARY_DUE: dict[str, Any] = {"summary_owner": None, "summary_due_at": None}
 """Columns of a task whose summary nobody is to write."""
 
@@ -76,9 +93,26 @@ def task_count(query: TaskQuery) -> Select[int]:
     return select(func.count()).select_from(TASKS).where(*_filters(query))
 
 
-def live_totals() -> Select[Any]:
-    """Per status and priority of the tasks that wait or run: how many, their audio to come, the oldest."""
-    pending_s = TASKS.c.audio_total_s - TASKS.c.audio_done_s
+def recent_density() -> Select[float, int]:
+    """Seconds and bytes of the recordings that were finished last."""
+    recent = (
+        select(TASKS.c.file_duration_s.label("seconds"), TASKS.c.file_size_bytes.label("size_bytes"))
+        .where(TASKS.c.finished_at.is_not(None), TASKS.c.file_duration_s > 0, TASKS.c.file_size_bytes > 0)
+        .order_by(TASKS.c.finished_at.desc())
+        .limit(DENSITY_SAMPLE)
+        .subquery()
+    )
+    return select(func.sum(recent.c.seconds).label("seconds"), func.sum(recent.c.size_bytes).label("size_bytes"))
+
+
+def live_totals(seconds_a_byte: float) -> Select[Any]:
+    """Per status and priority of the tasks that wait or run: how many, their audio to come, the oldest.
+
+    What is not split yet counts by its size.
+    """
+    estimate_s = func.coalesce(TASKS.c.file_size_bytes, 0) * seconds_a_byte
+    unsplit = and_(TASKS.c.split_done.is_(False), estimate_s > TASKS.c.audio_total_s)
+    pending_s = case((unsplit, estimate_s), else_=TASKS.c.audio_total_s) - TASKS.c.audio_done_s
     return (
         select(
             TASKS.c.status,
@@ -112,13 +146,23 @@ def cancel_task(task_id: int, now: datetime) -> Update:
 
 
 def requeue_task(task_id: int, now: datetime) -> Update:
-    """Gives a failed or cancelled task a fresh start; its chunks stay."""
+    """Gives a failed or cancelled task a fresh start; its chunks stay.
+
+    A recording that can be fetched again is, unless it was split already: the stored one may be what failed.
+    """
+    fetched = and_(TASKS.c.file_url.is_not(None), ~TASKS.c.split_done)
     return (
         update(TASKS)
-        .where(TASKS.c.id == task_id, TASKS.c.status.in_((Status.FAILED.value, Status.CANCELLED.value)))
+        .where(
+            TASKS.c.id == task_id,
+            TASKS.c.status.in_((Status.FAILED.value, Status.CANCELLED.value)),
+            or_(TASKS.c.media_key.is_not(None), TASKS.c.file_url.is_not(None), _has_result()),
+        )
         .values(
             status=QUEUED,
             attempts=0,
+            failures=0,
+            losses=0,
             started_at=None,
             finished_at=None,
             updated_at=now,
@@ -129,8 +173,14 @@ def requeue_task(task_id: int, now: datetime) -> Update:
             callback_time=None,
             summary_error_code=None,
             summary_error_message=None,
+            media_key=case((fetched, None), else_=TASKS.c.media_key),
         )
     )
+
+
+def crawl_record(task_id: int) -> Select[str]:
+    """What is kept of a task's link."""
+    return select(CRAWL_RECORDS.c.record).where(CRAWL_RECORDS.c.task_id == task_id)
 
 
 def delete_tasks(task_ids: Collection[int]) -> Delete:
@@ -166,9 +216,30 @@ def unawaited_records(now: datetime, limit: int) -> Select[Any]:
     )
 
 
-def prefixes_in_use(prefixes: Collection[str]) -> Select[str]:
-    """Which of these media prefixes belong to a task."""
-    return select(TASKS.c.media_prefix).where(TASKS.c.media_prefix.in_(prefixes)).distinct()
+def prefixes_in_use(prefixes: Collection[str], *, transcribed: bool) -> Select[str]:
+    """Which of these media prefixes belong to a task; without ``transcribed``, to one that has no transcript yet."""
+    statement = select(TASKS.c.media_prefix).where(TASKS.c.media_prefix.in_(prefixes)).distinct()
+    return statement if transcribed else statement.where(~_has_result())
+
+
+def finished_recordings(older_than: datetime, limit: int, statuses: Collection[Status]) -> Select[Any]:
+    """Finished tasks whose recording is still kept, oldest first."""
+    return (
+        select(TASKS.c.id, TASKS.c.media_prefix)
+        .where(
+            TASKS.c.finished_at < older_than,
+            TASKS.c.media_key.is_not(None),
+            TASKS.c.status.in_([status.value for status in statuses]),
+        )
+        .order_by(TASKS.c.finished_at, TASKS.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+
+
+def forget_recordings(task_ids: Collection[int]) -> Update:
+    """The tasks have no recording and no prepared audio any more."""
+    return update(TASKS).where(TASKS.c.id.in_(task_ids)).values(media_key=None, **UNPREPARED)
 
 
 # --- idempotency keys -------------------------------------------------------------------------------------------------
@@ -188,17 +259,29 @@ def forget_expired_key(key_sha256: str, now: datetime) -> Delete:
     )
 
 
+def expired_keys(now: datetime, limit: int) -> Select[str]:
+    """Keys that may be used again."""
+    return select(IDEMPOTENCY_KEYS.c.key_sha256).where(IDEMPOTENCY_KEYS.c.expires_at <= now).limit(limit)
+
+
+def delete_keys(digests: Collection[str], now: datetime) -> Delete:
+    """Forgets keys, but not one that was used anew since."""
+    return delete(IDEMPOTENCY_KEYS).where(
+        IDEMPOTENCY_KEYS.c.key_sha256.in_(digests), IDEMPOTENCY_KEYS.c.expires_at <= now
+    )
+
+
 # --- the run of a task ------------------------------------------------------------------------------------------------
 
 
 @cache
 def claim_candidates(ranks: frozenset[int]) -> CompoundSelect[Any]:
-    """The first tasks of each rank that may be claimed; parameters ``now``, ``max_attempts``, ``depth`` of each kind.
+    """The first tasks of each rank that may be claimed; parameters ``now``, ``max_losses``, ``depth`` of each kind.
 
     Within a rank ageing changes nothing, so each branch walks an index in its order and stops; how the branches
     interleave is ``claim_order``'s to say. Nothing is locked yet. Built once: it is the longest and the most frequent.
     """
-    now, max_attempts = bindparam("now", type_=UtcDateTime()), bindparam("max_attempts", type_=Integer())
+    now, max_losses = bindparam("now", type_=UtcDateTime()), bindparam("max_losses", type_=Integer())
     branches = [
         select(TASKS.c.id, TASKS.c.priority_rank, TASKS.c.created_at)
         .where(TASKS.c.priority_rank == rank, condition)
@@ -206,7 +289,7 @@ def claim_candidates(ranks: frozenset[int]) -> CompoundSelect[Any]:
         .limit(bindparam("depth", type_=Integer()))
         .subquery()
         for rank in sorted(ranks)
-        for condition in (_due(now), _abandoned(now, max_attempts))
+        for condition in (_due(now), _abandoned(now, max_losses))
     ]
     return union_all(*(select(branch) for branch in branches))
 
@@ -219,34 +302,33 @@ _FIRST_STAGE = case(
 """``Task.first_stage`` in SQL."""
 
 
-def lock_claimable(task_ids: Collection[int], now: datetime, max_attempts: int) -> Select[int]:
+def lock_claimable(task_ids: Collection[int], now: datetime, max_losses: int) -> Select[int]:
     """Those of the candidates that are still to be had; rows another process is about to take are passed over."""
     return (
         select(TASKS.c.id)
-        .where(TASKS.c.id.in_(task_ids), _claimable(now, max_attempts))
+        .where(TASKS.c.id.in_(task_ids), _claimable(now, max_losses))
         .with_for_update(skip_locked=True)
     )
 
 
 def claim_tasks(
-    task_ids: Collection[int], now: datetime, max_attempts: int, owner: str, lease_expires_at: datetime
+    task_ids: Collection[int], now: datetime, max_losses: int, owner: str, lease_expires_at: datetime
 ) -> Update:
     """Takes tasks: the condition decides, whatever was chosen before."""
-    return (
-        update(TASKS)
-        .where(TASKS.c.id.in_(task_ids), _claimable(now, max_attempts))
-        .values(
-            status=PROCESSING,
-            owner=owner,
-            lease_expires_at=lease_expires_at,
-            fence=TASKS.c.fence + 1,
-            attempts=TASKS.c.attempts + 1,
-            started_at=now,
-            updated_at=now,
-            available_at=None,
-            stage=_FIRST_STAGE,
-        )
-    )
+    values: dict[Column[Any], Any] = {
+        # First, because MySQL goes from left to right: further on, the status would be the new one.
+        TASKS.c.losses: case((TASKS.c.status == PROCESSING, TASKS.c.losses + 1), else_=TASKS.c.losses),
+        TASKS.c.status: PROCESSING,
+        TASKS.c.owner: owner,
+        TASKS.c.lease_expires_at: lease_expires_at,
+        TASKS.c.fence: TASKS.c.fence + 1,
+        TASKS.c.attempts: TASKS.c.attempts + 1,
+        TASKS.c.started_at: now,
+        TASKS.c.updated_at: now,
+        TASKS.c.available_at: None,
+        TASKS.c.stage: _FIRST_STAGE,
+    }
+    return update(TASKS).where(TASKS.c.id.in_(task_ids), _claimable(now, max_losses)).ordered_values(*values.items())
 
 
 def renew_leases(leases: Sequence[Lease], lease_expires_at: datetime) -> Update:
@@ -267,14 +349,41 @@ def running_fences(task_ids: Collection[int]) -> Select[int, int]:
     return select(TASKS.c.id, TASKS.c.fence).where(TASKS.c.id.in_(task_ids), TASKS.c.status == PROCESSING)
 
 
-def any_exhausted(now: datetime, max_attempts: int) -> Select[int]:
-    """Whether there is a task whose lease expired on its last allowed attempt."""
-    return select(TASKS.c.id).where(*_exhausted(now, max_attempts)).limit(1)
+def any_exhausted(now: datetime, max_losses: int) -> Select[int]:
+    """Whether there is a task whose lease expired once too often."""
+    return select(TASKS.c.id).where(*_exhausted(now, max_losses)).limit(1)
 
 
-def lock_exhausted(now: datetime, max_attempts: int) -> Select[Any]:
-    """Tasks whose lease expired on their last allowed attempt."""
-    return select(TASKS).where(*_exhausted(now, max_attempts)).order_by(TASKS.c.id).with_for_update(skip_locked=True)
+def lock_exhausted(now: datetime, max_losses: int) -> Select[Any]:
+    """Tasks whose lease expired once too often."""
+    return select(TASKS).where(*_exhausted(now, max_losses)).order_by(TASKS.c.id).with_for_update(skip_locked=True)
+
+
+def owners(now: datetime) -> CompoundSelect[str]:
+    """Who holds a lease of a task, or one of a callback or a summary that has not expired yet."""
+    of_tasks = select(TASKS.c.owner).where(TASKS.c.status == PROCESSING, TASKS.c.owner.is_not(None))
+    of_callbacks = select(OUTBOX.c.owner).where(OUTBOX.c.due_at > now, OUTBOX.c.owner.is_not(None))
+    of_summaries = select(TASKS.c.summary_owner).where(TASKS.c.summary_due_at > now, TASKS.c.summary_owner.is_not(None))
+    return union(of_tasks, of_callbacks, of_summaries)
+
+
+def disown_tasks(owner: str, expired_at: datetime) -> Update:
+    """Ends the leases of an owner on tasks."""
+    return update(TASKS).where(TASKS.c.status == PROCESSING, TASKS.c.owner == owner).values(lease_expires_at=expired_at)
+
+
+def disown_callbacks(owner: str, now: datetime) -> Update:
+    """Ends the leases of an owner on callbacks."""
+    return update(OUTBOX).where(OUTBOX.c.owner == owner, OUTBOX.c.due_at > now).values(due_at=now, owner=None)
+
+
+def disown_summaries(owner: str, now: datetime) -> Update:
+    """Ends the leases of an owner on summaries."""
+    return (
+        update(TASKS)
+        .where(TASKS.c.summary_owner == owner, TASKS.c.summary_due_at > now)
+        .values(summary_due_at=now, summary_owner=None)
+    )
 
 
 def lock_leased(lease: Lease) -> Select[Any]:
@@ -289,12 +398,12 @@ def change_leased(lease: Lease, values: dict[str, Any]) -> Update:
 
 def add_audio_total(lease: Lease, seconds: float, now: datetime) -> Update:
     """More audio to decode."""
-    return change_leased(lease, {"audio_total_s": TASKS.c.audio_total_s + seconds, "updated_at": now})
+    return change_leased(lease, PROGRESS | {"audio_total_s": TASKS.c.audio_total_s + seconds, "updated_at": now})
 
 
 def add_audio_done(lease: Lease, seconds: float, now: datetime) -> Update:
     """More audio decoded."""
-    return change_leased(lease, {"audio_done_s": TASKS.c.audio_done_s + seconds, "updated_at": now})
+    return change_leased(lease, PROGRESS | {"audio_done_s": TASKS.c.audio_done_s + seconds, "updated_at": now})
 
 
 def part_exists(task_id: int, part: int) -> Select[int]:
@@ -460,6 +569,16 @@ def waiting_callbacks() -> Select[int]:
     return select(func.count()).select_from(OUTBOX).where(OUTBOX.c.due_at.is_not(None))
 
 
+def settled_callbacks(older_than: datetime, limit: int) -> Select[int]:
+    """Callbacks with which nothing more will happen."""
+    return select(OUTBOX.c.id).where(OUTBOX.c.due_at.is_(None), OUTBOX.c.created_at < older_than).limit(limit)
+
+
+def delete_callbacks(ids: Collection[int]) -> Delete:
+    """Forgets callbacks."""
+    return delete(OUTBOX).where(OUTBOX.c.id.in_(ids))
+
+
 def withdraw_callbacks(task_id: int) -> Delete:
     """Drops what is undelivered of earlier runs: a receiver would be shown a task that is queued again."""
     return delete(OUTBOX).where(OUTBOX.c.task_id == task_id, OUTBOX.c.due_at.is_not(None))
@@ -478,16 +597,16 @@ def _due(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
     return and_(TASKS.c.status == QUEUED, or_(TASKS.c.available_at.is_(None), TASKS.c.available_at <= now))
 
 
-def _abandoned(now: datetime | BindParameter[datetime], max_attempts: int | BindParameter[int]) -> ColumnElement[bool]:
-    return and_(TASKS.c.status == PROCESSING, TASKS.c.lease_expires_at < now, TASKS.c.attempts < max_attempts)
+def _abandoned(now: datetime | BindParameter[datetime], max_losses: int | BindParameter[int]) -> ColumnElement[bool]:
+    return and_(TASKS.c.status == PROCESSING, TASKS.c.lease_expires_at < now, TASKS.c.losses + 1 < max_losses)
 
 
-def _exhausted(now: datetime, max_attempts: int) -> tuple[ColumnElement[bool], ...]:
-    return TASKS.c.status == PROCESSING, TASKS.c.lease_expires_at < now, TASKS.c.attempts >= max_attempts
+def _exhausted(now: datetime, max_losses: int) -> tuple[ColumnElement[bool], ...]:
+    return TASKS.c.status == PROCESSING, TASKS.c.lease_expires_at < now, TASKS.c.losses + 1 >= max_losses
 
 
-def _claimable(now: datetime, max_attempts: int) -> ColumnElement[bool]:
-    return or_(_due(now), _abandoned(now, max_attempts))
+def _claimable(now: datetime, max_losses: int) -> ColumnElement[bool]:
+    return or_(_due(now), _abandoned(now, max_losses))
 
 
 def _under(lease: Lease) -> tuple[ColumnElement[bool], ...]:
@@ -501,6 +620,7 @@ def _filters(query: TaskQuery) -> list[ColumnElement[bool]]:
         TASKS.c.engine_name: query.engine_name,
         TASKS.c.task_type: query.task_type,
         TASKS.c.platform: query.platform,
+        TASKS.c.client: query.client,
     }
     # str(): a driver knows text, not enums.
     conditions = [column == str(value) for column, value in equal.items() if value is not None]

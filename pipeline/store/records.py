@@ -9,22 +9,32 @@ from typing import Any, cast
 from sqlalchemy import Select, Update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pipeline.domain.access import Client, refuse_over_quota
+from pipeline.domain.crawl import CrawlRecord
+from pipeline.domain.lifecycle import FINISHED_ARE_NOT_CANCELLED, ONLY_ENDED_ARE_RETRIED, refused_move
 from pipeline.domain.task import IdempotencyClaim, NewTask, Priority, Status, Task
 from pipeline.errors import IdempotencyConflict, TaskNotFound, TaskStateConflict
 from pipeline.ports import QueueStats, TaskPage, TaskQuery
-from pipeline.store import codec, queries
-from pipeline.store.tables import IDEMPOTENCY_KEYS, LARGEST_ID, TASKS
+from pipeline.store import codec, queries, usage
+from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, IDEMPOTENCY_KEYS, LARGEST_ID, PARTS, TASKS
 
 NAMES_A_QUERY = 500
 """Values in one ``IN (…)``; SQLite takes at most 32,766 parameters."""
 
 
 async def create(
-    connection: AsyncConnection, new: NewTask, claim: IdempotencyClaim | None, now: datetime, expires_at: datetime
+    connection: AsyncConnection,
+    new: NewTask,
+    claim: IdempotencyClaim | None,
+    client: Client | None,
+    now: datetime,
+    expires_at: datetime,
 ) -> tuple[Task, bool]:
     """A new task, or the one its key stands for. ``IntegrityError``: another process was faster with the same key."""
     if claim and (task_id := await _original(connection, claim, now)):
         return await get(connection, task_id), False
+    if client and client.limited:
+        refuse_over_quota(client, await usage.client_load(connection, client.name, now), now)
     result = await connection.execute(queries.insert_rows(TASKS), codec.new_task_row(new, now))
     task_id = cast("tuple[int]", result.inserted_primary_key)[0]
     if claim:
@@ -46,6 +56,13 @@ async def get(connection: AsyncConnection, task_id: int, *, with_result: bool = 
     return codec.task_of_row(row)
 
 
+async def crawl_record(connection: AsyncConnection, task_id: int) -> CrawlRecord | None:
+    """What is kept of the task's link."""
+    await get(connection, task_id)
+    text = (await connection.execute(queries.crawl_record(task_id))).scalar_one_or_none()
+    return None if text is None else codec.crawl_of_json(text)
+
+
 async def page(connection: AsyncConnection, query: TaskQuery) -> TaskPage:
     """The tasks that match."""
     total_count = (await connection.execute(queries.task_count(query))).scalar_one()
@@ -55,7 +72,9 @@ async def page(connection: AsyncConnection, query: TaskQuery) -> TaskPage:
 
 async def stats(connection: AsyncConnection, now: datetime) -> QueueStats:
     """How much waits and runs."""
-    rows: list[Any] = list(await connection.execute(queries.live_totals()))
+    density = (await connection.execute(queries.recent_density())).one()
+    seconds_a_byte = float(density.seconds) / float(density.size_bytes) if density.size_bytes else 0.0
+    rows: list[Any] = list(await connection.execute(queries.live_totals(seconds_a_byte)))
     queued = [row for row in rows if row.status == Status.QUEUED]
     oldest = min((row.oldest for row in queued), default=now)
     ages = {codec.PRIORITY_OF_RANK[row.priority_rank]: (now - row.oldest).total_seconds() for row in queued}
@@ -72,14 +91,12 @@ async def stats(connection: AsyncConnection, now: datetime) -> QueueStats:
 
 async def cancel(connection: AsyncConnection, task_id: int, now: datetime) -> Task:
     """Ends a task that waits or runs."""
-    return await _move(connection, task_id, queries.cancel_task(task_id, now), "it can't be cancelled")
+    return await _move(connection, task_id, queries.cancel_task(task_id, now), FINISHED_ARE_NOT_CANCELLED)
 
 
 async def retry(connection: AsyncConnection, task_id: int, now: datetime) -> Task:
     """Queues a failed or cancelled task again, for its summary if that is all that is missing."""
-    task = await _move(
-        connection, task_id, queries.requeue_task(task_id, now), "only a failed or cancelled one is retried"
-    )
+    task = await _move(connection, task_id, queries.requeue_task(task_id, now), ONLY_ENDED_ARE_RETRIED)
     await connection.execute(queries.withdraw_callbacks(task_id))
     if (await connection.execute(queries.resume_summary(task_id, now))).rowcount:
         return await get(connection, task_id)
@@ -116,11 +133,41 @@ async def _forget(connection: AsyncConnection, chosen: Select[Any]) -> list[str]
     return [row.media_prefix for row in rows]
 
 
-async def live_prefixes(connection: AsyncConnection, prefixes: Collection[str]) -> set[str]:
+async def expire_media(
+    connection: AsyncConnection, older_than: datetime, limit: int, statuses: Collection[Status]
+) -> list[str]:
+    """Takes the recordings from finished tasks and returns their media prefixes."""
+    rows = (await connection.execute(queries.finished_recordings(older_than, limit, statuses))).all()
+    if rows:
+        await connection.execute(queries.forget_recordings([row.id for row in rows]))
+    for row in rows:
+        for table in (CHUNK_RESULTS, CHUNKS, PARTS):
+            await connection.execute(queries.delete_of_task(table, row.id))
+    return [row.media_prefix for row in rows]
+
+
+async def prune_callbacks(connection: AsyncConnection, older_than: datetime, limit: int) -> int:
+    """Deletes callbacks with which nothing more will happen."""
+    ids = (await connection.scalars(queries.settled_callbacks(older_than, limit))).all()
+    if ids:
+        await connection.execute(queries.delete_callbacks(ids))
+    return len(ids)
+
+
+async def prune_keys(connection: AsyncConnection, now: datetime, limit: int) -> int:
+    """Deletes idempotency keys that have expired."""
+    digests = (await connection.scalars(queries.expired_keys(now, limit))).all()
+    if digests:
+        await connection.execute(queries.delete_keys(digests, now))
+    return len(digests)
+
+
+async def live_prefixes(connection: AsyncConnection, prefixes: Collection[str], *, transcribed: bool) -> set[str]:
     """Which of these media prefixes belong to a task."""
     names, found = sorted(prefixes), set[str]()
     for start in range(0, len(names), NAMES_A_QUERY):
-        found.update(await connection.scalars(queries.prefixes_in_use(names[start : start + NAMES_A_QUERY])))
+        some = names[start : start + NAMES_A_QUERY]
+        found.update(await connection.scalars(queries.prefixes_in_use(some, transcribed=transcribed)))
     return found
 
 
@@ -139,7 +186,7 @@ async def _move(connection: AsyncConnection, task_id: int, statement: Update, ot
     moved = task_id <= LARGEST_ID and (await connection.execute(statement)).rowcount
     task = await get(connection, task_id)
     if not moved:
-        raise TaskStateConflict(f"Task {task_id} is {task.status}; {otherwise}.")
+        raise TaskStateConflict(refused_move(task, otherwise))
     return task
 
 

@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.domain.audio import Chunk
+from pipeline.domain.crawl import CrawlRecord
 from pipeline.domain.lifecycle import attempts_exhausted, claim_order
 from pipeline.domain.task import Status, Task, TaskError
 from pipeline.domain.transcript import ChunkResult, Transcript
 from pipeline.errors import LeaseLost
 from pipeline.ports import Lease, StoredChunks
-from pipeline.store import callbacks, codec, queries
-from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, LARGEST_ID, PARTS, TRANSCRIPTS
+from pipeline.store import callbacks, codec, queries, usage
+from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, CRAWL_RECORDS, LARGEST_ID, PARTS, TRANSCRIPTS
 
+PREPARED = (CHUNK_RESULTS, CHUNKS, PARTS)
+"""What is kept of a task only until it is completed."""
 LOOKAHEAD = 32
 """Candidates beyond the limit: others may claim the first ones in the same moment."""
+EXPIRED = timedelta(seconds=1)
+"""How long ago a lease that is ended has expired."""
 
 
 async def candidates(
-    connection: AsyncConnection, ranks: Collection[int], now: datetime, max_attempts: int, limit: int, ageing_s: float
+    connection: AsyncConnection, ranks: Collection[int], now: datetime, max_losses: int, limit: int, ageing_s: float
 ) -> list[int]:
     """Ids of tasks that may be claimed, in the order of the claim; more than ``limit``, so that losing some is fine."""
-    values = {"now": now, "max_attempts": max_attempts, "depth": limit + LOOKAHEAD}
+    values = {"now": now, "max_losses": max_losses, "depth": limit + LOOKAHEAD}
     rows = await connection.execute(queries.claim_candidates(frozenset(ranks)), values)
     return [
         row.id
@@ -39,7 +44,7 @@ async def claim(
     waiting: Sequence[int],
     limit: int,
     now: datetime,
-    max_attempts: int,
+    max_losses: int,
     owner: str,
     lease_expires_at: datetime,
 ) -> list[Task]:
@@ -47,11 +52,11 @@ async def claim(
     won: list[int] = []
     while waiting and len(won) < limit:
         wanted, waiting = waiting[: limit - len(won)], waiting[limit - len(won) :]
-        locked = set(await connection.scalars(queries.lock_claimable(wanted, now, max_attempts)))
+        locked = set(await connection.scalars(queries.lock_claimable(wanted, now, max_losses)))
         won.extend(task_id for task_id in wanted if task_id in locked)
     if not won:
         return []
-    await connection.execute(queries.claim_tasks(won, now, max_attempts, owner, lease_expires_at))
+    await connection.execute(queries.claim_tasks(won, now, max_losses, owner, lease_expires_at))
     rows = await connection.execute(queries.tasks(won))
     taken = {row["id"]: codec.task_of_row(row) for row in rows.mappings()}
     return [taken[task_id] for task_id in won]
@@ -65,21 +70,44 @@ async def heartbeat(connection: AsyncConnection, leases: Sequence[Lease], lease_
     return frozenset(lease.task_id for lease in leases if lease not in held)
 
 
-async def any_exhausted(connection: AsyncConnection, now: datetime, max_attempts: int) -> bool:
+async def any_exhausted(connection: AsyncConnection, now: datetime, max_losses: int) -> bool:
     """Whether there is anything to bury: asked at every claim, so that the many with nothing need no lock."""
-    return (await connection.execute(queries.any_exhausted(now, max_attempts))).first() is not None
+    return (await connection.execute(queries.any_exhausted(now, max_losses))).first() is not None
 
 
-async def bury(connection: AsyncConnection, now: datetime, max_attempts: int) -> list[Task]:
-    """Fails the tasks whose lease expired on their last allowed attempt."""
-    rows = (await connection.execute(queries.lock_exhausted(now, max_attempts))).mappings().all()
+async def bury(connection: AsyncConnection, now: datetime, max_losses: int) -> list[Task]:
+    """Fails the tasks whose lease expired once too often."""
+    rows = (await connection.execute(queries.lock_exhausted(now, max_losses))).mappings().all()
     lost = [codec.task_of_row(row) for row in rows]
-    return [await _fail(connection, task, attempts_exhausted(task.attempts), now) for task in lost]
+    return [await _fail(connection, task, attempts_exhausted(task.losses + 1), now) for task in lost]
+
+
+async def owners(connection: AsyncConnection, now: datetime) -> frozenset[str]:
+    """Who holds a lease."""
+    return frozenset(await connection.scalars(queries.owners(now)))
+
+
+async def disown(connection: AsyncConnection, owner: str, now: datetime) -> None:
+    """Ends every lease of an owner."""
+    await connection.execute(queries.disown_tasks(owner, now - EXPIRED))
+    await connection.execute(queries.disown_callbacks(owner, now))
+    await connection.execute(queries.disown_summaries(owner, now))
 
 
 async def update(connection: AsyncConnection, lease: Lease, changes: Mapping[str, Any], now: datetime) -> None:
     """Sets columns of the task."""
     await _change(connection, lease, queries.change_leased(lease, codec.columns_of(changes) | {"updated_at": now}))
+    if changes.get("split_done"):
+        await usage.take_audio(connection, lease.task_id, now)
+
+
+async def save_crawl(connection: AsyncConnection, lease: Lease, record: CrawlRecord, now: datetime) -> None:
+    """Keeps a record of the task's link, in the place of an earlier one."""
+    await _leased(connection, lease)
+    await connection.execute(queries.delete_of_task(CRAWL_RECORDS, lease.task_id))
+    row = {"task_id": lease.task_id, "record": codec.crawl_to_json(record)}
+    await connection.execute(queries.insert_rows(CRAWL_RECORDS), row)
+    await _change(connection, lease, queries.change_leased(lease, {"updated_at": now}))
 
 
 async def add_part(
@@ -146,7 +174,7 @@ async def complete(connection: AsyncConnection, lease: Lease, transcript: Transc
     task = await _leased(connection, lease)
     row = {"task_id": task.id, "transcript": codec.transcript_to_json(transcript)}
     await connection.execute(queries.insert_rows(TRANSCRIPTS), row)
-    for table in (CHUNK_RESULTS, CHUNKS, PARTS):
+    for table in PREPARED:
         await connection.execute(queries.delete_of_task(table, task.id))
     info = transcript.info
     facts = {
@@ -162,14 +190,28 @@ async def complete(connection: AsyncConnection, lease: Lease, transcript: Transc
 
 
 async def fail(
-    connection: AsyncConnection, lease: Lease, error: TaskError, retry_at: datetime | None, now: datetime
+    connection: AsyncConnection,
+    lease: Lease,
+    error: TaskError,
+    retry_at: datetime | None,
+    now: datetime,
+    *,
+    keep_prepared: bool,
 ) -> Task:
     """Ends the task as failed, or queues it again for later."""
     task = await _leased(connection, lease)
+    if not keep_prepared:
+        await _forget_prepared(connection, lease)
     if retry_at is None:
         return await _fail(connection, task, error, now)
-    changes = _error_columns(error) | {"available_at": retry_at}
+    changes = _error_columns(error) | {"available_at": retry_at, "failures": task.failures + 1}
     return await _requeue(connection, lease, task.attempts, changes, now)
+
+
+async def _forget_prepared(connection: AsyncConnection, lease: Lease) -> None:
+    for table in PREPARED:
+        await connection.execute(queries.delete_of_task(table, lease.task_id))
+    await _change(connection, lease, queries.change_leased(lease, queries.UNPREPARED))
 
 
 async def release(connection: AsyncConnection, lease: Lease, now: datetime) -> None:
@@ -187,7 +229,7 @@ async def _requeue(
 
 
 async def _fail(connection: AsyncConnection, task: Task, error: TaskError, now: datetime) -> Task:
-    return await _finish(connection, task, Status.FAILED, error, now, {})
+    return await _finish(connection, task, Status.FAILED, error, now, {"failures": task.failures + 1})
 
 
 async def _finish(

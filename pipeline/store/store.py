@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pipeline.clock import FollowingClock
+from pipeline.domain.access import Client, ClientLoad
 from pipeline.domain.audio import Chunk
+from pipeline.domain.crawl import CrawlRecord
 from pipeline.domain.lifecycle import refuse_fixed_fields
 from pipeline.domain.summary import Summary
-from pipeline.domain.task import IdempotencyClaim, NewTask, Task, TaskError
+from pipeline.domain.task import IdempotencyClaim, NewTask, Status, Task, TaskError
 from pipeline.domain.transcript import ChunkResult, Transcript
 from pipeline.ports import (
     Clock,
@@ -26,8 +29,8 @@ from pipeline.ports import (
     TaskPage,
     TaskQuery,
 )
-from pipeline.store import callbacks, records, runs, summaries
-from pipeline.store.engine import Database, parse_url
+from pipeline.store import callbacks, records, runs, summaries, usage
+from pipeline.store.engine import MYSQL_DIALECTS, Database, parse_url
 from pipeline.store.migrate import migrate
 
 CLAIM_ROUNDS = 3
@@ -41,11 +44,12 @@ class SqlTaskStore:
 
     Args:
         url: SQLAlchemy URL of the database.
-        clock: all times come from it, none from the database.
+        clock: all times come from it. A ``FollowingClock`` is kept at the time of the MySQL server, so that Dispatchers
+            on nodes whose clocks differ agree on when a lease has expired.
         busy_timeout_s: how long a statement waits for a lock.
         idempotency_ttl_s: how long an idempotency key counts.
         ageing_s: a waiting task is lifted by one priority each time this much time passes.
-        max_attempts: a task whose lease expired on this attempt is left to ``bury``.
+        max_losses: a task whose lease expired so many times in a row without progress is left to ``bury``.
 
     Raises:
         ConfigurationError: a URL that names no database this store can use.
@@ -59,15 +63,22 @@ class SqlTaskStore:
         busy_timeout_s: float,
         idempotency_ttl_s: float,
         ageing_s: float,
-        max_attempts: int,
+        max_losses: int,
     ) -> None:
         self._url = parse_url(url)
         self._clock = clock
         self._busy_timeout_s = busy_timeout_s
         self._idempotency_ttl = timedelta(seconds=idempotency_ttl_s)
         self._ageing_s = ageing_s
-        self._max_attempts = max_attempts
+        self._max_losses = max_losses
         self._database = Database(self._url, busy_timeout_s)
+        on_server = self._url.get_backend_name() in MYSQL_DIALECTS
+        self._following = clock if on_server and isinstance(clock, FollowingClock) else None
+
+    @property
+    def database(self) -> Database:
+        """The connections, for a store of other rows in the same database."""
+        return self._database
 
     async def migrate(self) -> None:
         """See ``ports.TaskStore``. Makes the folder of an SQLite file where it is missing."""
@@ -83,14 +94,20 @@ class SqlTaskStore:
 
     # records
 
-    async def create(self, new: NewTask, idempotency: IdempotencyClaim | None = None) -> tuple[Task, bool]:
-        """See ``ports.TaskStore``."""
-        now = self._clock.now()
-        arguments = (new, idempotency, now, now + self._idempotency_ttl)
+    async def create(
+        self, new: NewTask, idempotency: IdempotencyClaim | None = None, client: Client | None = None
+    ) -> tuple[Task, bool]:
+        """See ``ports.TaskStore``. On MySQL, tasks committed in the same moment don't see each other in the count."""
+        now = await self._now()
+        arguments = (new, idempotency, client, now, now + self._idempotency_ttl)
         try:
             return await self._database.write(records.create, *arguments)
         except IntegrityError:  # another process stored the same key in this moment: now it is there to be read
             return await self._database.write(records.create, *arguments)
+
+    async def client_load(self, client: str) -> ClientLoad:
+        """See ``ports.TaskStore``."""
+        return await self._database.read(usage.client_load, client, self._clock.now())
 
     async def get(self, task_id: int, *, include_result: bool = False) -> Task:
         """See ``ports.TaskStore``."""
@@ -102,15 +119,15 @@ class SqlTaskStore:
 
     async def stats(self) -> QueueStats:
         """See ``ports.TaskStore``."""
-        return await self._database.read(records.stats, self._clock.now())
+        return await self._database.read(records.stats, await self._now())
 
     async def cancel(self, task_id: int) -> Task:
         """See ``ports.TaskStore``."""
-        return await self._database.write(records.cancel, task_id, self._clock.now())
+        return await self._database.write(records.cancel, task_id, await self._now())
 
     async def retry(self, task_id: int) -> Task:
         """See ``ports.TaskStore``. Callbacks of the earlier run that were not delivered yet are withdrawn."""
-        return await self._database.write(records.retry, task_id, self._clock.now())
+        return await self._database.write(records.retry, task_id, await self._now())
 
     async def await_until(self, task_id: int, until: datetime) -> None:
         """See ``ports.TaskStore``."""
@@ -127,11 +144,11 @@ class SqlTaskStore:
         if limit < 1 or not ranks:
             return []
         for _ in range(CLAIM_ROUNDS):
-            now = self._clock.now()
-            waiting = await self._database.read(runs.candidates, ranks, now, self._max_attempts, limit, self._ageing_s)
+            now = await self._now()
+            waiting = await self._database.read(runs.candidates, ranks, now, self._max_losses, limit, self._ageing_s)
             if not waiting:
                 break
-            tasks = await self._database.write(runs.claim, waiting, limit, now, self._max_attempts, owner, now + lease)
+            tasks = await self._database.write(runs.claim, waiting, limit, now, self._max_losses, owner, now + lease)
             if tasks:
                 return tasks
         return []
@@ -140,27 +157,43 @@ class SqlTaskStore:
         """See ``ports.TaskStore``."""
         if not leases:
             return frozenset()
-        return await self._database.write(runs.heartbeat, leases, self._clock.now() + lease)
+        return await self._database.write(runs.heartbeat, leases, await self._now() + lease)
 
-    async def bury(self, max_attempts: int) -> list[Task]:
+    async def bury(self, max_losses: int) -> list[Task]:
         """See ``ports.TaskStore``."""
-        now = self._clock.now()
-        if not await self._database.read(runs.any_exhausted, now, max_attempts):
+        now = await self._now()
+        if not await self._database.read(runs.any_exhausted, now, max_losses):
             return []
-        return await self._database.write(runs.bury, now, max_attempts)
+        return await self._database.write(runs.bury, now, max_losses)
+
+    async def owners(self) -> frozenset[str]:
+        """See ``ports.TaskStore``."""
+        return await self._database.read(runs.owners, await self._now())
+
+    async def disown(self, owner: str) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.write(runs.disown, owner, await self._now())
 
     async def update(self, lease: Lease, **changes: Any) -> None:
         """See ``ports.TaskStore``. Raises ``TypeError`` for fields that only the store moves."""
         refuse_fixed_fields(changes)
-        await self._database.write(runs.update, lease, changes, self._clock.now())
+        await self._database.write(runs.update, lease, changes, await self._now())
+
+    async def save_crawl(self, lease: Lease, record: CrawlRecord) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.write(runs.save_crawl, lease, record, self._clock.now())
+
+    async def crawl_record(self, task_id: int) -> CrawlRecord | None:
+        """See ``ports.TaskStore``."""
+        return await self._database.read(records.crawl_record, task_id)
 
     async def add_part(self, lease: Lease, part: int, start: int, end: int, chunks: Sequence[Chunk]) -> None:
         """See ``ports.TaskStore``. A part of a number that is stored already is left as it is."""
-        await self._database.write(runs.add_part, lease, (part, start, end), chunks, self._clock.now())
+        await self._database.write(runs.add_part, lease, (part, start, end), chunks, await self._now())
 
     async def save_results(self, lease: Lease, results: Sequence[ChunkResult]) -> None:
         """See ``ports.TaskStore``."""
-        await self._database.write(runs.save_results, lease, results, self._clock.now())
+        await self._database.write(runs.save_results, lease, results, await self._now())
 
     async def chunks(self, task_id: int) -> StoredChunks:
         """See ``ports.TaskStore``. Nothing for a task that does not exist or is completed."""
@@ -172,21 +205,25 @@ class SqlTaskStore:
 
     async def complete(self, lease: Lease, transcript: Transcript) -> Task:
         """See ``ports.TaskStore``. The task is returned without its result, which the caller has."""
-        return await self._database.write(runs.complete, lease, transcript, self._clock.now())
+        return await self._database.write(runs.complete, lease, transcript, await self._now())
 
-    async def fail(self, lease: Lease, error: TaskError, retry_at: datetime | None = None) -> Task:
+    async def fail(
+        self, lease: Lease, error: TaskError, retry_at: datetime | None = None, *, keep_prepared: bool = True
+    ) -> Task:
         """See ``ports.TaskStore``."""
-        return await self._database.write(runs.fail, lease, error, retry_at, self._clock.now())
+        return await self._database.write(
+            runs.fail, lease, error, retry_at, await self._now(), keep_prepared=keep_prepared
+        )
 
     async def release(self, lease: Lease) -> None:
         """See ``ports.TaskStore``."""
-        await self._database.write(runs.release, lease, self._clock.now())
+        await self._database.write(runs.release, lease, await self._now())
 
     # summaries
 
     async def due_summaries(self, owner: str, lease: timedelta, limit: int) -> list[SummaryTurn]:
         """See ``ports.TaskStore``."""
-        now = self._clock.now()
+        now = await self._now()
         if limit < 1 or not await self._database.read(summaries.any_due, now):
             return []
         return await self._database.write(summaries.take, owner, now, now + lease, limit)
@@ -195,34 +232,34 @@ class SqlTaskStore:
         """See ``ports.TaskStore``."""
         if not turns:
             return frozenset()
-        return await self._database.write(summaries.renew, turns, self._clock.now() + lease)
+        return await self._database.write(summaries.renew, turns, await self._now() + lease)
 
     async def finish_summary(self, turn: SummaryTurn, outcome: Summary | TaskError) -> Task:
         """See ``ports.TaskStore``."""
-        return await self._database.write(summaries.finish, turn, outcome, self._clock.now())
+        return await self._database.write(summaries.finish, turn, outcome, await self._now())
 
     async def postpone_summary(
         self, turn: SummaryTurn, due_at: datetime, error: TaskError | None = None, *, counted: bool = True
     ) -> None:
         """See ``ports.TaskStore``."""
-        await self._database.write(summaries.postpone, turn, due_at, error, self._clock.now(), counted=counted)
+        await self._database.write(summaries.postpone, turn, due_at, error, await self._now(), counted=counted)
 
     async def save_summary(self, task_id: int, summary: Summary) -> None:
         """See ``ports.TaskStore``."""
-        await self._database.write(summaries.save, task_id, summary, self._clock.now())
+        await self._database.write(summaries.save, task_id, summary, await self._now())
 
     # callbacks
 
     async def due_callbacks(self, owner: str, lease: timedelta, limit: int) -> list[OutboxMessage]:
         """See ``ports.TaskStore``."""
-        now = self._clock.now()
+        now = await self._now()
         if limit < 1 or not await self._database.read(callbacks.any_due, now):
             return []
         return await self._database.write(callbacks.take, owner, now, now + lease, limit)
 
     async def record_delivery(self, message: OutboxMessage, attempt: DeliveryAttempt) -> None:
         """See ``ports.TaskStore``."""
-        await self._database.write(callbacks.record, message, attempt, self._clock.now())
+        await self._database.write(callbacks.record, message, attempt, await self._now())
 
     # housekeeping
 
@@ -232,11 +269,40 @@ class SqlTaskStore:
 
     async def expire_unawaited(self, limit: int) -> list[str]:
         """See ``ports.TaskStore``."""
-        return await self._database.write(records.expire_unawaited, self._clock.now(), limit)
+        return await self._database.write(records.expire_unawaited, await self._now(), limit)
 
-    async def live_prefixes(self, prefixes: Collection[str]) -> set[str]:
+    async def expire_media(self, older_than: datetime, limit: int, statuses: Collection[Status]) -> list[str]:
         """See ``ports.TaskStore``."""
-        return await self._database.read(records.live_prefixes, prefixes)
+        return await self._database.write(records.expire_media, older_than, limit, statuses)
+
+    async def prune_callbacks(self, older_than: datetime, limit: int) -> int:
+        """See ``ports.TaskStore``."""
+        return await self._database.write(records.prune_callbacks, older_than, limit)
+
+    async def prune_keys(self, limit: int) -> int:
+        """See ``ports.TaskStore``."""
+        return await self._database.write(records.prune_keys, await self._now(), limit)
+
+    async def live_prefixes(self, prefixes: Collection[str], *, transcribed: bool = True) -> set[str]:
+        """See ``ports.TaskStore``."""
+        return await self._database.read(records.live_prefixes, prefixes, transcribed=transcribed)
+
+    async def forget_taken_audio(self) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.write(usage.forget, await self._now())
+
+    async def _now(self) -> datetime:
+        """The time of everything that is stored; now and then the server is asked for its own."""
+        if self._following is not None and self._following.stale:
+            asked_at = self._following.monotonic()
+            moment = await self._database.read(_server_time)
+            self._following.follow(moment, (asked_at + self._following.monotonic()) / 2)
+        return self._clock.now()
+
+
+async def _server_time(connection: AsyncConnection) -> datetime:
+    moment: datetime = (await connection.execute(text("SELECT UTC_TIMESTAMP(6)"))).scalar_one()
+    return moment.replace(tzinfo=UTC)
 
 
 async def _ping(connection: AsyncConnection) -> None:

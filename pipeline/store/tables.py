@@ -67,6 +67,7 @@ class TaskRow(StoreRow, table=True):
         Index(None, "media_prefix"),  # sweeping orphans
         Index(None, "awaited_until"),  # tasks nobody waits for any more
         Index(None, "summary_due_at", "id"),  # summaries to be written
+        Index(None, "client", "status"),  # what a client has in the queue
         {"sqlite_autoincrement": True, **MYSQL_OPTIONS},  # an id of a deleted task never comes back
     )
 
@@ -83,6 +84,8 @@ class TaskRow(StoreRow, table=True):
     finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     stage: str | None = Field(default=None, max_length=16)
     attempts: int = 0
+    failures: int = 0
+    losses: int = 0
     owner: str | None = Field(default=None, max_length=255)
     fence: int = 0
     lease_expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
@@ -92,6 +95,9 @@ class TaskRow(StoreRow, table=True):
     file_url: str | None = Field(default=None, sa_type=LongText)
     file_name: str | None = Field(default=None, sa_type=LongText)
     file_size_bytes: int | None = Field(default=None, sa_type=BigInteger)
+    link_kind: str | None = Field(default=None, max_length=16)
+    link_extractor: str | None = Field(default=None, max_length=100)
+    link_keep_record: bool | None = None
     file_duration_s: float | None = Field(default=None, sa_type=Double)
     audio_total_s: float = Field(default=0.0, sa_type=Double)
     audio_done_s: float = Field(default=0.0, sa_type=Double)
@@ -113,6 +119,7 @@ class TaskRow(StoreRow, table=True):
     summary_attempts: int = 0
     summary_owner: str | None = Field(default=None, max_length=255)
     summary_due_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    client: str | None = Field(default=None, max_length=64)
 
 
 def _task_id(**arguments: Any) -> Any:
@@ -171,11 +178,21 @@ class TranscriptRow(StoreRow, table=True):
     transcript: str = Field(sa_type=LongText)
 
 
+class CrawlRow(StoreRow, table=True):
+    """What a site says about the recording of a task, as JSON: it is shown as a whole and never searched."""
+
+    __tablename__ = "crawl_records"
+    __table_args__ = (MYSQL_OPTIONS,)
+
+    task_id: int = _task_id(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    record: str = Field(sa_type=LongText)
+
+
 class IdempotencyRow(StoreRow, table=True):
     """A client's key, as the SHA-256 of its text: of one length whatever the client sends, and of no use to a thief."""
 
     __tablename__ = "idempotency_keys"
-    __table_args__ = (Index(None, "task_id"), MYSQL_OPTIONS)
+    __table_args__ = (Index(None, "task_id"), Index(None, "expires_at"), MYSQL_OPTIONS)
 
     key_sha256: str = Field(max_length=64, primary_key=True)
     fingerprint: str = Field(max_length=64)
@@ -190,6 +207,7 @@ class OutboxRow(StoreRow, table=True):
     __table_args__ = (
         Index(None, "due_at", "id"),
         Index(None, "task_id"),
+        Index(None, "created_at"),  # retention
         {"sqlite_autoincrement": True, **MYSQL_OPTIONS},
     )
 
@@ -204,10 +222,53 @@ class OutboxRow(StoreRow, table=True):
     delivered_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
+class TakenAudioRow(StoreRow, table=True):
+    """Audio taken from a client. It outlives its task, or deleting tasks would give the audio back."""
+
+    __tablename__ = "taken_audio"
+    __table_args__ = (Index(None, "client", "taken_at"), Index(None, "taken_at"), MYSQL_OPTIONS)
+
+    task_id: int = Field(sa_type=RowId, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    client: str = Field(max_length=64)
+    audio_s: float = Field(sa_type=Double)
+    taken_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class UploadRow(StoreRow, table=True):
+    """A resumable upload. Once it has become a task it stays until it expires, so that asking again finds the task."""
+
+    __tablename__ = "uploads"
+    __table_args__ = (Index(None, "expires_at"), Index(None, "task_id"), Index(None, "client"), MYSQL_OPTIONS)
+
+    id: str = Field(max_length=32, primary_key=True)
+    client: str | None = Field(default=None, max_length=64)
+    size_bytes: int = Field(sa_type=BigInteger)
+    received_bytes: int = Field(default=0, sa_type=BigInteger)
+    upload_metadata: str = Field(sa_type=LongText)
+    expires_at: datetime = Field(sa_type=UtcDateTime)
+    task_id: int | None = Field(default=None, sa_type=RowId, foreign_key="tasks.id", ondelete="CASCADE")
+
+
+class UploadPartRow(StoreRow, table=True):
+    """A piece of an upload that lies in the media store under ``media_key``."""
+
+    __tablename__ = "upload_parts"
+    __table_args__ = (MYSQL_OPTIONS,)
+
+    upload_id: str = Field(max_length=32, primary_key=True, foreign_key="uploads.id", ondelete="CASCADE")
+    part_start: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    size_bytes: int = Field(sa_type=BigInteger)
+    media_key: str = Field(max_length=255)
+
+
 TASKS = METADATA.tables["tasks"]
 PARTS = METADATA.tables["parts"]
 CHUNKS = METADATA.tables["chunks"]
 CHUNK_RESULTS = METADATA.tables["chunk_results"]
 TRANSCRIPTS = METADATA.tables["transcripts"]
+CRAWL_RECORDS = METADATA.tables["crawl_records"]
 IDEMPOTENCY_KEYS = METADATA.tables["idempotency_keys"]
 OUTBOX = METADATA.tables["outbox"]
+TAKEN_AUDIO = METADATA.tables["taken_audio"]
+UPLOADS = METADATA.tables["uploads"]
+UPLOAD_PARTS = METADATA.tables["upload_parts"]

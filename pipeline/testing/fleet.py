@@ -53,6 +53,7 @@ class FakeTranscriber:
         units: what was sent, in order.
         poison: how many more times a chunk, by (task id, index), takes its replica down.
         bad: chunks, by (task id, index), that the model fails on.
+        unreachable: how many more units find nobody to take them in.
         open_gate: cleared, nothing is answered until it is set again.
         silent: chunks that are answered without a segment.
     """
@@ -65,6 +66,7 @@ class FakeTranscriber:
         self.poison: Counter[tuple[int, int]] = Counter()
         self.bad: set[tuple[int, int]] = set()
         self.silent: set[tuple[int, int]] = set()
+        self.unreachable = 0
         self.abandoned: list[Unit] = []
         self.open_gate = asyncio.Event()
         self.open_gate.set()
@@ -72,9 +74,13 @@ class FakeTranscriber:
     async def transcribe(self, unit: Unit) -> AsyncGenerator[Sequence[ChunkResult | ChunkFailure], None]:
         """See ``ports.Transcriber.transcribe``."""
         self.units.append(unit)
+        if self.unreachable > 0:
+            self.unreachable -= 1
+            raise ReplicaLost("No replica took the unit in.")
         try:
+            yield ()
             await self.open_gate.wait()
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
             self.abandoned.append(unit)
             raise
         for chunk in unit.chunks:

@@ -1,14 +1,17 @@
-"""A media store in memory."""
+"""A media store in memory, and an extractor in this process."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import BinaryIO
 
-from pipeline.errors import StorageFull
-from pipeline.media.store import checked_key
+from pipeline.domain.extraction import Extraction
+from pipeline.errors import ExtractionsFull, StorageFull
+from pipeline.media.extract import extract_audio
+from pipeline.media.store import IN_USE, checked_key
 
 
 class MemoryMediaStore:
@@ -58,6 +61,11 @@ class MemoryMediaStore:
         for key in [key for key in self._contents if key.startswith(f"{prefix}/")]:
             del self._contents[key], self._changed[key]
 
+    async def touch(self, prefix: str) -> None:
+        """Makes a folder count as changed now."""
+        key = checked_key(f"{prefix}/{IN_USE}")
+        self._contents[key], self._changed[key] = b"", self._now()
+
     async def prefixes(self) -> Mapping[str, datetime]:
         """The folders that exist, with the time each was last changed."""
         latest: dict[str, datetime] = {}
@@ -76,3 +84,56 @@ class MemoryMediaStore:
     def _check_room(self, more: int) -> None:
         if self._capacity_bytes is not None and sum(map(len, self._contents.values())) + more > self._capacity_bytes:
             raise StorageFull("The media store has no room left; try again later.", 60)
+
+
+class LocalExtractor:
+    """An ``AudioExtractor`` that keeps its files in memory and works where it is called.
+
+    Args:
+        places: room for so many at a time.
+        max_duration_s: longer recordings are refused.
+    """
+
+    def __init__(self, places: int = 1, max_duration_s: float = 600.0) -> None:
+        self.places = places
+        self.max_duration_s = max_duration_s
+        self.files: list[io.BytesIO] = []
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """See ``ports.AudioExtractor.place``."""
+        if not self.places:
+            raise ExtractionsFull("There is no room: try later.", 10)
+        self.places -= 1
+        try:
+            yield
+        finally:
+            self.places += 1
+
+    async def receive(self, data: AsyncIterator[bytes]) -> BinaryIO:
+        """See ``ports.AudioExtractor.receive``."""
+        file = self._file()
+        async for block in data:
+            file.write(block)
+        return file
+
+    async def extract(self, source: BinaryIO, wanted: Extraction) -> BinaryIO:
+        """See ``ports.AudioExtractor.extract``."""
+        source.seek(0)
+        target = self._file()
+        try:
+            extract_audio(source, target, wanted, self.max_duration_s)
+        except BaseException:
+            target.close()
+            raise
+        return target
+
+    async def blocks(self, file: BinaryIO) -> AsyncGenerator[bytes]:
+        """See ``ports.AudioExtractor.blocks``."""
+        file.seek(0)
+        while block := file.read(65_536):
+            yield block
+
+    def _file(self) -> io.BytesIO:
+        self.files.append(io.BytesIO())
+        return self.files[-1]

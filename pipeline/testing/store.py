@@ -7,8 +7,18 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+from pipeline.domain.access import DAY, Client, ClientLoad, refuse_over_quota
 from pipeline.domain.audio import Chunk
-from pipeline.domain.lifecycle import attempts_exhausted, claim_order, message_id, refuse_fixed_fields
+from pipeline.domain.crawl import CrawlRecord
+from pipeline.domain.lifecycle import (
+    FINISHED_ARE_NOT_CANCELLED,
+    ONLY_ENDED_ARE_RETRIED,
+    attempts_exhausted,
+    claim_order,
+    message_id,
+    refuse_fixed_fields,
+    refused_move,
+)
 from pipeline.domain.summary import Summary
 from pipeline.domain.task import (
     CallbackState,
@@ -47,6 +57,7 @@ class _Record:
     chunks: dict[int, Chunk] = field(default_factory=dict)
     results: dict[int, ChunkResult] = field(default_factory=dict)
     parts: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    crawl: CrawlRecord | None = None
 
 
 @dataclass(slots=True)
@@ -55,6 +66,8 @@ class _Callback:
 
     message: OutboxMessage
     due_at: datetime | None
+    created_at: datetime
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +84,23 @@ class MemoryTaskStore:
         clock: all times come from it.
         idempotency_ttl_s: how long an idempotency key counts.
         ageing_s: a waiting task is lifted by one priority each time this much time passes.
-        max_attempts: a task whose lease expired on this attempt is left to ``bury``.
+        max_losses: a task whose lease expired so many times in a row without progress is left to ``bury``.
 
     Set ``available`` to ``False``, and every method raises ``DatabaseUnavailable`` until it is ``True`` again.
     """
 
     def __init__(
-        self, clock: Clock, *, idempotency_ttl_s: float = 86_400.0, ageing_s: float = 600.0, max_attempts: int = 3
+        self, clock: Clock, *, idempotency_ttl_s: float = 86_400.0, ageing_s: float = 600.0, max_losses: int = 3
     ) -> None:
         self.available = True
         self._clock = clock
         self._idempotency_ttl = timedelta(seconds=idempotency_ttl_s)
         self._ageing_s = ageing_s
-        self._max_attempts = max_attempts
+        self._max_losses = max_losses
         self._records: dict[int, _Record] = {}
         self._keys: dict[str, _Key] = {}
         self._outbox: dict[int, _Callback] = {}
+        self._taken: dict[int, tuple[str, float, datetime]] = {}
         self._last_task_id = 0
         self._last_message_id = 0
 
@@ -103,19 +117,33 @@ class MemoryTaskStore:
 
     # records
 
-    async def create(self, new: NewTask, idempotency: IdempotencyClaim | None = None) -> tuple[Task, bool]:
+    async def create(
+        self, new: NewTask, idempotency: IdempotencyClaim | None = None, client: Client | None = None
+    ) -> tuple[Task, bool]:
         """See ``ports.TaskStore``."""
         now = self._answer()
         if idempotency and (known := self._keys.get(idempotency.key)) and known.expires_at > now:
             if known.fingerprint != idempotency.fingerprint:
                 raise IdempotencyConflict("This Idempotency-Key was already used for another request; use a new key.")
             return self._record(known.task_id).task, False
+        if client:
+            refuse_over_quota(client, await self.client_load(client.name), now)
         self._last_task_id += 1
         task = _new_task(self._last_task_id, new, now)
         self._records[task.id] = _Record(task)
         if idempotency:
             self._keys[idempotency.key] = _Key(idempotency.fingerprint, task.id, now + self._idempotency_ttl)
         return task, True
+
+    async def client_load(self, client: str) -> ClientLoad:
+        """See ``ports.TaskStore``."""
+        since = self._answer() - DAY
+        taken = [(at, audio_s) for name, audio_s, at in self._taken.values() if name == client and at > since]
+        return ClientLoad(
+            queued_tasks=sum(task.client == client for task in self._in_status(Status.QUEUED)),
+            audio_s=sum(audio_s for _at, audio_s in taken),
+            oldest_at=min((at for at, _audio_s in taken), default=None),
+        )
 
     async def get(self, task_id: int, *, include_result: bool = False) -> Task:
         """See ``ports.TaskStore``."""
@@ -140,7 +168,7 @@ class MemoryTaskStore:
         return QueueStats(
             queued_tasks={priority: sum(task.priority is priority for task in queued) for priority in Priority},
             processing_tasks=len(processing),
-            pending_audio_s=sum(max(0.0, task.audio_total_s - task.audio_done_s) for task in queued + processing),
+            pending_audio_s=sum(self._pending_s(task) for task in queued + processing),
             oldest_queued_s=max(0.0, (now - oldest).total_seconds()),
             oldest_s={priority: _age_s(queued, priority, now) for priority in Priority},
             waiting_callbacks=sum(callback.due_at is not None for callback in self._outbox.values()),
@@ -151,27 +179,32 @@ class MemoryTaskStore:
         now = self._answer()
         task = self._record(task_id).task
         if task.status.finished:
-            raise TaskStateConflict(f"Task {task_id} is {task.status}; it can't be cancelled.")
+            raise TaskStateConflict(refused_move(task, FINISHED_ARE_NOT_CANCELLED))
         ended = replace(_without_owner(task, Status.CANCELLED, now), summary=_not_due(task.summary))
         return self._put(replace(ended, fence=task.fence + 1, finished_at=now, available_at=None, error=None))
 
     async def retry(self, task_id: int) -> Task:
         """See ``ports.TaskStore``. Callbacks of the earlier run that were not delivered yet are withdrawn."""
         now = self._answer()
-        task = self._record(task_id).task
-        if task.status not in (Status.FAILED, Status.CANCELLED):
-            raise TaskStateConflict(f"Task {task_id} is {task.status}; only a failed or cancelled one is retried.")
+        record = self._record(task_id)
+        task = record.task
+        possible = task.media_key or task.file_url or record.result is not None
+        if task.status not in (Status.FAILED, Status.CANCELLED) or not possible:
+            raise TaskStateConflict(refused_move(task, ONLY_ENDED_ARE_RETRIED))
         self._drop_callbacks(task_id, settled_too=False)
         fresh = replace(
             task,
             attempts=0,
+            failures=0,
+            losses=0,
             started_at=None,
             finished_at=None,
             error=None,
             callback=CallbackState(),
             summary=replace(task.summary, error=None),
+            media_key=None if task.file_url and not task.split_done else task.media_key,
         )
-        if self._records[task_id].result is not None:
+        if record.result is not None:
             return self._put(_summary_due(fresh, now))
         return self._put(_without_owner(fresh, Status.QUEUED, now))
 
@@ -207,21 +240,60 @@ class MemoryTaskStore:
             self._put(replace(self._records[each.task_id].task, lease_expires_at=now + lease))
         return frozenset(each.task_id for each in leases if each not in held)
 
-    async def bury(self, max_attempts: int) -> list[Task]:
+    async def bury(self, max_losses: int) -> list[Task]:
         """See ``ports.TaskStore``."""
         now = self._answer()
         lost = [task for task in self._in_status(Status.PROCESSING) if _abandoned(task, now)]
         return [
-            self._finish(task, Status.FAILED, attempts_exhausted(task.attempts), now)
-            for task in lost
-            if task.attempts >= max_attempts
+            self._fail(task, attempts_exhausted(task.losses + 1), now) for task in lost if task.losses + 1 >= max_losses
         ]
+
+    async def owners(self) -> frozenset[str]:
+        """See ``ports.TaskStore``."""
+        now = self._answer()
+        taken = [callback for callback in self._outbox.values() if callback.due_at and callback.due_at > now]
+        of_callbacks = {callback.owner for callback in taken if callback.owner}
+        tasks = [record.task for record in self._records.values()]
+        of_summaries = {
+            task.summary.owner
+            for task in tasks
+            if task.summary.due_at and task.summary.due_at > now and task.summary.owner
+        }
+        of_tasks = {task.owner for task in self._in_status(Status.PROCESSING) if task.owner}
+        return frozenset(of_tasks | of_callbacks | of_summaries)
+
+    async def disown(self, owner: str) -> None:
+        """See ``ports.TaskStore``."""
+        now = self._answer()
+        for task in self._in_status(Status.PROCESSING):
+            if task.owner == owner:
+                self._put(replace(task, lease_expires_at=now - timedelta(seconds=1)))
+        for callback in self._outbox.values():
+            if callback.owner == owner and callback.due_at and callback.due_at > now:
+                callback.due_at, callback.owner = now, None
+        for task in (record.task for record in self._records.values()):
+            if task.summary.owner == owner and task.summary.due_at and task.summary.due_at > now:
+                self._put(replace(task, summary=replace(task.summary, due_at=now, owner=None)))
 
     async def update(self, lease: Lease, **changes: Any) -> None:
         """See ``ports.TaskStore``. Raises ``TypeError`` for fields that only the store moves."""
         refuse_fixed_fields(changes)
         now = self._answer()
-        self._put(replace(self._leased(lease).task, updated_at=now, **changes))
+        task = self._put(replace(self._leased(lease).task, updated_at=now, **changes))
+        if changes.get("split_done") and task.client and task.file_duration_s is not None:
+            self._taken.setdefault(task.id, (task.client, task.file_duration_s, now))
+
+    async def save_crawl(self, lease: Lease, record: CrawlRecord) -> None:
+        """See ``ports.TaskStore``."""
+        now = self._answer()
+        kept = self._leased(lease)
+        kept.crawl = record
+        self._put(replace(kept.task, updated_at=now))
+
+    async def crawl_record(self, task_id: int) -> CrawlRecord | None:
+        """See ``ports.TaskStore``."""
+        self._answer()
+        return self._record(task_id).crawl
 
     async def add_part(self, lease: Lease, part: int, start: int, end: int, chunks: Sequence[Chunk]) -> None:
         """See ``ports.TaskStore``. A part of a number that is stored already is left as it is."""
@@ -232,7 +304,7 @@ class MemoryTaskStore:
         record.parts[part] = (part, start, end)
         record.chunks.update((chunk.index, chunk) for chunk in chunks)
         total_s = record.task.audio_total_s + sum(chunk.duration_s for chunk in chunks)
-        self._put(replace(record.task, audio_total_s=total_s, updated_at=now))
+        self._put(replace(record.task, audio_total_s=total_s, failures=0, losses=0, updated_at=now))
 
     async def save_results(self, lease: Lease, results: Sequence[ChunkResult]) -> None:
         """See ``ports.TaskStore``."""
@@ -242,7 +314,7 @@ class MemoryTaskStore:
             if result.index not in record.results:
                 record.results[result.index] = result
                 done_s = record.task.audio_done_s + result.audio_s
-                self._put(replace(record.task, audio_done_s=done_s, updated_at=now))
+                self._put(replace(record.task, audio_done_s=done_s, failures=0, losses=0, updated_at=now))
 
     async def chunks(self, task_id: int) -> StoredChunks:
         """See ``ports.TaskStore``. Nothing for a task that does not exist or is completed."""
@@ -275,13 +347,18 @@ class MemoryTaskStore:
             return self._put(_summary_due(known, now))
         return self._finish(known, Status.COMPLETED, None, now)
 
-    async def fail(self, lease: Lease, error: TaskError, retry_at: datetime | None = None) -> Task:
+    async def fail(
+        self, lease: Lease, error: TaskError, retry_at: datetime | None = None, *, keep_prepared: bool = True
+    ) -> Task:
         """See ``ports.TaskStore``."""
         now = self._answer()
         task = self._leased(lease).task
+        if not keep_prepared:
+            task = _unprepared(self._records[task.id])
         if retry_at is None:
-            return self._finish(task, Status.FAILED, error, now)
-        return self._put(replace(_without_owner(task, Status.QUEUED, now), error=error, available_at=retry_at))
+            return self._fail(task, error, now)
+        queued = _without_owner(replace(task, failures=task.failures + 1), Status.QUEUED, now)
+        return self._put(replace(queued, error=error, available_at=retry_at))
 
     async def release(self, lease: Lease) -> None:
         """See ``ports.TaskStore``."""
@@ -335,12 +412,12 @@ class MemoryTaskStore:
     # callbacks
 
     async def due_callbacks(self, owner: str, lease: timedelta, limit: int) -> list[OutboxMessage]:
-        """See ``ports.TaskStore``; there is only one process here, so the owner is not asked."""
+        """See ``ports.TaskStore``."""
         now = self._answer()
         due = [(each.due_at, each.message.id) for each in self._outbox.values() if each.due_at and each.due_at <= now]
         taken = sorted(number for _due_at, number in sorted(due)[: max(0, limit)])
         for number in taken:
-            self._outbox[number].due_at = now + lease
+            self._outbox[number].due_at, self._outbox[number].owner = now + lease, owner
         return [self._outbox[number].message for number in taken]
 
     async def record_delivery(self, message: OutboxMessage, attempt: DeliveryAttempt) -> None:
@@ -350,7 +427,7 @@ class MemoryTaskStore:
         if callback is None or callback.due_at is None:
             return
         callback.message = replace(callback.message, attempts=callback.message.attempts + 1)
-        callback.due_at = None if attempt.delivered else attempt.retry_at
+        callback.due_at, callback.owner = None if attempt.delivered else attempt.retry_at, None
         state = CallbackState(attempt.status_code, attempt.message, now)
         self._put(replace(self._record(message.task_id).task, callback=state, updated_at=now))
 
@@ -377,10 +454,49 @@ class MemoryTaskStore:
         )
         return [self._remove(self._record(task_id).task) for _awaited_until, task_id in unawaited[:limit]]
 
-    async def live_prefixes(self, prefixes: Collection[str]) -> set[str]:
+    async def expire_media(self, older_than: datetime, limit: int, statuses: Collection[Status]) -> list[str]:
         """See ``ports.TaskStore``."""
         self._answer()
-        return {record.task.media_prefix for record in self._records.values()} & set(prefixes)
+        kept = sorted(
+            (record.task.finished_at, record.task.id)
+            for record in self._records.values()
+            if record.task.finished_at and record.task.media_key and record.task.status in statuses
+        )
+        expired = [self._records[task_id] for finished_at, task_id in kept if finished_at < older_than][:limit]
+        for record in expired:
+            self._put(replace(_unprepared(record), media_key=None))
+        return [record.task.media_prefix for record in expired]
+
+    async def prune_callbacks(self, older_than: datetime, limit: int) -> int:
+        """See ``ports.TaskStore``."""
+        self._answer()
+        settled = [
+            number
+            for number, callback in self._outbox.items()
+            if callback.due_at is None and callback.created_at < older_than
+        ]
+        for number in settled[:limit]:
+            del self._outbox[number]
+        return len(settled[:limit])
+
+    async def prune_keys(self, limit: int) -> int:
+        """See ``ports.TaskStore``."""
+        now = self._answer()
+        expired = [name for name, key in self._keys.items() if key.expires_at <= now][:limit]
+        for name in expired:
+            del self._keys[name]
+        return len(expired)
+
+    async def live_prefixes(self, prefixes: Collection[str], *, transcribed: bool = True) -> set[str]:
+        """See ``ports.TaskStore``."""
+        self._answer()
+        needing = [record.task for record in self._records.values() if transcribed or record.result is None]
+        return {task.media_prefix for task in needing} & set(prefixes)
+
+    async def forget_taken_audio(self) -> None:
+        """See ``ports.TaskStore``."""
+        since = self._answer() - DAY
+        self._taken = {task_id: taken for task_id, taken in self._taken.items() if taken[2] > since}
 
     # how it is kept
 
@@ -405,7 +521,7 @@ class MemoryTaskStore:
     def _claimable(self, task: Task, now: datetime) -> bool:
         if task.status is Status.QUEUED:
             return task.available_at is None or task.available_at <= now
-        return _abandoned(task, now) and task.attempts < self._max_attempts
+        return _abandoned(task, now) and task.losses + 1 < self._max_losses
 
     def _held(self, lease: Lease) -> bool:
         record = self._records.get(lease.task_id)
@@ -416,12 +532,30 @@ class MemoryTaskStore:
             raise LeaseLost(f"Task {lease.task_id} passed to another owner, or ended, after fence {lease.fence}.")
         return self._records[lease.task_id]
 
+    def _pending_s(self, task: Task) -> float:
+        total_s = task.audio_total_s
+        if not task.split_done:
+            total_s = max(total_s, (task.file_size_bytes or 0) * self._seconds_a_byte)
+        return total_s - task.audio_done_s
+
+    @property
+    def _seconds_a_byte(self) -> float:
+        recent = sorted(
+            (task.finished_at, task.file_duration_s, task.file_size_bytes)
+            for task in (record.task for record in self._records.values())
+            if task.finished_at and task.file_duration_s and task.file_size_bytes
+        )[-100:]
+        return sum(each[1] for each in recent) / sum(each[2] for each in recent) if recent else 0.0
+
+    def _fail(self, task: Task, error: TaskError, now: datetime) -> Task:
+        return self._finish(replace(task, failures=task.failures + 1), Status.FAILED, error, now)
+
     def _finish(self, task: Task, status: Status, error: TaskError | None, now: datetime) -> Task:
         if task.callback_url:
             self._last_message_id += 1
             name = message_id(task.id, task.fence, task.media_prefix)
             message = OutboxMessage(self._last_message_id, name, task.id, task.callback_url, 0)
-            self._outbox[message.id] = _Callback(message, now)
+            self._outbox[message.id] = _Callback(message, now, now)
         return self._put(replace(_without_owner(task, status, now), finished_at=now, error=error))
 
     def _take_summary(self, task: Task, owner: str, lease_expires_at: datetime) -> SummaryTurn:
@@ -471,11 +605,18 @@ def _claimed(task: Task, owner: str, now: datetime, lease_expires_at: datetime) 
         lease_expires_at=lease_expires_at,
         fence=task.fence + 1,
         attempts=task.attempts + 1,
+        losses=task.losses + (task.status is Status.PROCESSING),
         started_at=now,
         updated_at=now,
         available_at=None,
         stage=task.first_stage,
     )
+
+
+def _unprepared(record: _Record) -> Task:
+    """Forgets what was prepared of a task; the task as it is then."""
+    record.chunks, record.results, record.parts = {}, {}, {}
+    return replace(record.task, split_done=False, audio_total_s=0.0, audio_done_s=0.0)
 
 
 def _without_owner(task: Task, status: Status, now: datetime) -> Task:
@@ -515,6 +656,7 @@ def _matches(record: _Record, query: TaskQuery) -> bool:
         (query.engine_name, task.engine_name),
         (query.task_type, task.options.task_type),
         (query.platform, task.platform),
+        (query.client, task.client),
         (query.has_result, record.result is not None),
         (query.has_error, task.error is not None),
     )

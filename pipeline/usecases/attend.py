@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from pipeline.errors import DatabaseUnavailable, TaskNotFound
-from pipeline.ports import Clock, MediaStore, TaskStore
+from pipeline.ports import Clock, MediaStore, TaskRecords
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ RENEWAL_S = 30.0
 
 
 @asynccontextmanager
-async def attended(store: TaskStore, clock: Clock, task_id: int) -> AsyncIterator[None]:
+async def attended(store: TaskRecords, clock: Clock, task_id: int) -> AsyncIterator[None]:
     """Within this block the task's client is known to wait for it."""
     renewal = asyncio.create_task(_renew(store, clock, task_id))
     try:
@@ -33,7 +33,7 @@ async def attended(store: TaskStore, clock: Clock, task_id: int) -> AsyncIterato
         renewal.cancel()
 
 
-async def _renew(store: TaskStore, clock: Clock, task_id: int) -> None:
+async def _renew(store: TaskRecords, clock: Clock, task_id: int) -> None:
     while True:
         await clock.sleep(RENEWAL_S)
         try:
@@ -43,7 +43,7 @@ async def _renew(store: TaskStore, clock: Clock, task_id: int) -> None:
 
 
 async def remove(
-    store: TaskStore, media: MediaStore, cancel: Callable[[int], Awaitable[None]] | None, task_id: int
+    store: TaskRecords, media: MediaStore, cancel: Callable[[int], Awaitable[None]] | None, task_id: int
 ) -> None:
     """Deletes a task with its result and its media, and stops what is being done for it.
 
@@ -63,7 +63,7 @@ async def remove(
 
 
 async def dismiss(
-    store: TaskStore, media: MediaStore, cancel: Callable[[int], Awaitable[None]] | None, task_id: int
+    store: TaskRecords, media: MediaStore, cancel: Callable[[int], Awaitable[None]] | None, task_id: int
 ) -> None:
     """As ``remove``, for a task whose client has its answer or is gone; what can't be done now the reaper does."""
     try:

@@ -12,30 +12,42 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
-from pipeline.domain.retry import Backoff
+from pipeline.domain.retry import Backoff, Schedule
 from pipeline.domain.task import Priority, Stage, Task, TaskError
 from pipeline.errors import (
     AttemptsExhausted,
     DatabaseUnavailable,
     LeaseLost,
+    LinkError,
     MediaError,
     MurmurationError,
+    RateLimited,
     ReplicaLost,
     RequestError,
+    SourceTooLarge,
     StorageFull,
+    TaskNotFound,
 )
 from pipeline.observability import log_attempt
-from pipeline.ports import Clock, EngineInfo, Lease, MediaStore, Metrics, Splitter, TaskStore, Transcriber
+from pipeline.ports import Clock, Crawler, EngineInfo, Lease, MediaStore, Metrics, Splitter, TaskStore, Transcriber
+from pipeline.process import is_dead
 from pipeline.settings import Settings
-from pipeline.usecases.drive_task import Attempt, Driver
+from pipeline.usecases.drive_task import Attempt, Driver, transcribed_under
+from pipeline.usecases.fetch import Fetcher
+from pipeline.usecases.insist import insist
 from pipeline.usecases.news import News, wait_briefly
+from pipeline.usecases.resume_split import ResumingSplitter
 from pipeline.usecases.transcribe import ChunkScheduler
 
 logger = logging.getLogger(__name__)
 
-FINAL = (MediaError, RequestError, AttemptsExhausted, StorageFull)
+MAX_RETRY_AFTER_S = 6 * 3600.0
+"""A site that wants to be left alone for longer is asked again after this long."""
+
+FINAL = (MediaError, RequestError, LinkError, SourceTooLarge, AttemptsExhausted, StorageFull)
 """Errors that another attempt would meet again."""
 
 
@@ -48,11 +60,13 @@ class Dispatcher:
         media: the recordings.
         splitter: prepares them.
         transcriber: decodes them.
+        crawler: fetches those that are links; ``None`` where nothing does.
         clock: the time.
         settings: leases, limits, retries.
         metrics: where the figures go.
         finished: told whenever a task has finished, since its callback is due then.
         transcribed: told whenever only a task's summary is missing.
+        is_dead: whether the owner of that name is dead for certain.
     """
 
     def __init__(
@@ -63,30 +77,34 @@ class Dispatcher:
         media: MediaStore,
         splitter: Splitter,
         transcriber: Transcriber,
+        crawler: Crawler | None = None,
         clock: Clock,
         settings: Settings,
         metrics: Metrics,
         finished: Callable[[], None] = lambda: None,
         transcribed: Callable[[], None] = lambda: None,
+        is_dead: Callable[[str], bool] = is_dead,
     ) -> None:
         self._owner = owner
         self._store = store
-        self._media = media
         self._clock = clock
         self._settings = settings.dispatch
         self._lease = timedelta(seconds=settings.dispatch.lease_duration_s)
         self._backoff = Backoff(
             base_s=settings.dispatch.retry_base_s, cap_s=300.0, max_attempts=settings.dispatch.max_attempts
         )
+        self._rate_limits = Schedule(settings.crawl.rate_limit_delays_s)
         self._metrics = metrics
         self._on_finished = finished
+        self._is_dead = is_dead
         self._news = News()
         self._on_transcribed = transcribed
         self._scheduler = ChunkScheduler(transcriber, clock, settings.dispatch, metrics)
         self._driver = Driver(
             store=store,
             media=media,
-            splitter=splitter,
+            fetcher=Fetcher(crawler, media, settings),
+            splitter=ResumingSplitter(splitter, clock, settings.dispatch.max_attempts),
             scheduler=self._scheduler,
             clock=clock,
             settings=settings,
@@ -138,14 +156,24 @@ class Dispatcher:
             await self._hand_back()
 
     async def prepare(self) -> None:
-        """Brings the database up to date, and waits for it as long as that takes; to be awaited before ``run``."""
+        """Brings the database up to date, and waits for it as long as that takes; to be awaited before ``run``.
+
+        What a dead predecessor on this machine left running is taken from it, or its leases would have to run out.
+        """
         while not self.database_ready:
             try:
                 await self._store.migrate()
+                await self._bury_dead_owners()
                 self.database_ready = True
             except DatabaseUnavailable as error:
                 logger.warning("waiting for the database: %s", error)
                 await self._clock.sleep(self._settings.poll_s)
+
+    async def _bury_dead_owners(self) -> None:
+        for owner in await self._store.owners():
+            if self._is_dead(owner):
+                logger.warning("taking over from an owner that died", extra={"owner": owner})
+                await self._store.disown(owner)
 
     async def _claim_loop(self) -> None:
         while True:
@@ -168,7 +196,9 @@ class Dispatcher:
             await self._clock.sleep(self._settings.poll_s)
 
     async def _claim_all(self) -> None:
-        for task in await self._store.bury(self._settings.max_attempts):
+        if not self.database_ready:  # after an outage: before anyone, us included, takes our leases for abandoned
+            await self._heartbeat()
+        for task in await self._store.bury(self._settings.max_losses):
             self._news.announce_end(task.id)
         while claims := await self._claim_some():
             for task in claims:
@@ -176,7 +206,8 @@ class Dispatcher:
 
     async def _claim_some(self) -> list[Task]:
         limit = max(self._settings.max_active_tasks, self._scheduler.capacity.chunks)
-        active = Counter(task.priority.rank for task in self._claimed.values())
+        fetching = self._driver.fetcher.at_work
+        active = Counter(task.priority.rank for task in self._claimed.values() if task.id not in fetching)
         room = {priority.rank: limit - active[priority.rank] for priority in Priority}
         ranks = [rank for rank, free in room.items() if free > 0]
         if not ranks:
@@ -184,27 +215,43 @@ class Dispatcher:
         return await self._store.claim(self._owner, self._lease, min(room[rank] for rank in ranks), ranks)
 
     def _start(self, task: Task) -> None:
+        outlived = self._attempts.get(task.id)  # its lease was lost, and it has not noticed yet
         self._claimed[task.id] = task
-        attempt = asyncio.create_task(self._attempt(task), name=f"task-{task.id}")
+        attempt = asyncio.create_task(self._attempt(task, outlived), name=f"task-{task.id}")
         self._attempts[task.id] = attempt
-        attempt.add_done_callback(lambda _: self._forget(task.id))
+        attempt.add_done_callback(lambda done: self._forget(task.id, done))
         self._news.begin(task.id)
 
-    def _forget(self, task_id: int) -> None:
-        self._attempts.pop(task_id, None)
-        self._claimed.pop(task_id, None)
+    def _forget(self, task_id: int, attempt: asyncio.Task[None]) -> None:
+        if self._attempts.get(task_id) is attempt:
+            del self._attempts[task_id], self._claimed[task_id]
         self._work.set()
 
     async def _heartbeat(self) -> None:
-        leases = [Lease(task.id, task.fence) for task in self._claimed.values()]
+        leases = {task.id: Lease(task.id, task.fence) for task in self._claimed.values()}
         if not leases:
             return
-        for task_id in await self._store.heartbeat(leases, self._lease):
-            logger.warning("lease lost", extra={"task_id": task_id})
-            self._metrics.count("lost_leases")
-            await self.cancel(task_id)
+        for task_id in await self._store.heartbeat(list(leases.values()), self._lease):
+            if not await self._ended_by_itself(leases[task_id]):
+                logger.warning("lease lost", extra={"task_id": task_id})
+                self._metrics.count("lost_leases")
+                await self.cancel(task_id)
 
-    async def _attempt(self, task: Task) -> None:
+    async def _ended_by_itself(self, lease: Lease) -> bool:
+        """Whether a lease that does not hold any more was given up by its own attempt, which must not be disturbed."""
+        running = self._claimed.get(lease.task_id)
+        if running is None or running.fence != lease.fence:
+            return True
+        try:
+            task = await self._store.get(lease.task_id)
+            return task.fence == lease.fence or transcribed_under(lease.fence, task)
+        except TaskNotFound:
+            return False
+
+    async def _attempt(self, task: Task, outlived: asyncio.Task[None] | None) -> None:
+        if outlived is not None:
+            outlived.cancel()
+            await asyncio.gather(outlived, return_exceptions=True)
         attempt = Attempt(self._driver, task)
         ended: Task | None
         try:
@@ -213,7 +260,7 @@ class Dispatcher:
             logger.info("another owner has the task", extra={"task_id": task.id})
             return
         except Exception as error:  # noqa: BLE001 - whatever went wrong belongs in the task's record
-            ended = await self._note_failure(task, error)
+            ended = await self._note_failure(attempt, error)
         if ended is not None:
             self._sum_up(ended, attempt)
 
@@ -239,21 +286,34 @@ class Dispatcher:
         else:
             self._news.announce(task.id)
 
-    async def _note_failure(self, task: Task, error: Exception) -> Task | None:
-        reason = _task_error(error, task.attempts, self._settings.max_attempts)
+    async def _note_failure(self, attempt: Attempt, error: Exception) -> Task | None:
+        task, failures = attempt.task, attempt.failures + 1
+        reason = _task_error(error, failures, self._settings.max_attempts)
         if reason.code == MurmurationError.code:
             logger.error("attempt failed by our own defect", exc_info=error, extra={"task_id": task.id})
-        final = isinstance(error, FINAL)
-        delay_s = None if final else self._backoff.delay_s(task.attempts, random.random)
+        delay_s = self._delay_s(error, failures)
         retry_at = None if delay_s is None else self._clock.now() + timedelta(seconds=delay_s)
         try:
-            ended = await self._store.fail(Lease(task.id, task.fence), reason, retry_at)
-            if isinstance(error, MediaError):  # no retry will ever make sense of it
-                await self._media.delete_prefix(task.media_prefix)
-            return ended
-        except (LeaseLost, DatabaseUnavailable) as lost:
+            full = isinstance(error, StorageFull)
+            fail = partial(self._store.fail, attempt.lease, reason, retry_at, keep_prepared=not full)
+            ended = await insist(fail, self._clock)
+            if full:
+                await attempt.drop_prepared()  # which makes room for others
+        except LeaseLost as lost:
             logger.warning("the failure could not be noted: %s", lost, extra={"task_id": task.id})
             return None
+        if isinstance(error, MediaError):  # no retry will ever make sense of it
+            await attempt.drop_media()
+        return ended
+
+    def _delay_s(self, error: Exception, attempts: int) -> float | None:
+        """When to try again, in seconds; ``None``: not at all."""
+        if isinstance(error, FINAL):
+            return None
+        if isinstance(error, RateLimited):
+            delay_s = self._rate_limits.delay_s(attempts, random.random)
+            return None if delay_s is None else max(delay_s, min(error.retry_after_s or 0.0, MAX_RETRY_AFTER_S))
+        return self._backoff.delay_s(attempts, random.random)
 
     async def _hand_back(self) -> None:
         claimed, attempts = list(self._claimed.values()), list(self._attempts.values())
@@ -265,9 +325,9 @@ class Dispatcher:
                 await self._store.release(Lease(task.id, task.fence))
 
 
-def _task_error(error: Exception, attempts: int, max_attempts: int) -> TaskError:
-    if isinstance(error, ReplicaLost) and attempts >= max_attempts:
-        return TaskError(AttemptsExhausted.code, f"The process that worked on this recording died {attempts} times.")
+def _task_error(error: Exception, failures: int, max_attempts: int) -> TaskError:
+    if isinstance(error, ReplicaLost) and failures >= max_attempts:
+        return TaskError(AttemptsExhausted.code, f"The process that worked on this recording died {failures} times.")
     if isinstance(error, MurmurationError):
         return TaskError(error.code, error.message)
     return TaskError(MurmurationError.code, "The service failed on this task; the reason is in its log.")

@@ -6,16 +6,18 @@ Whatever was stored by an earlier attempt is not done again.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from pipeline.domain.audio import prepared_prefix
 from pipeline.domain.quality import next_prompt
 from pipeline.domain.stitching import stitch
-from pipeline.domain.task import Stage, Task
+from pipeline.domain.task import Stage, Status, Task
 from pipeline.domain.transcript import ChunkResult, Transcript
-from pipeline.errors import MurmurationError
+from pipeline.errors import LeaseLost, MurmurationError
 from pipeline.ports import (
     Clock,
     Lease,
@@ -28,8 +30,11 @@ from pipeline.ports import (
     TaskStore,
 )
 from pipeline.settings import Settings
+from pipeline.usecases.fetch import Fetcher
 from pipeline.usecases.insist import insist
 from pipeline.usecases.transcribe import ChunkScheduler, Decoding
+
+logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -45,6 +50,7 @@ class Driver:
 
     store: TaskStore
     media: MediaStore
+    fetcher: Fetcher
     splitter: Splitter
     scheduler: ChunkScheduler
     clock: Clock
@@ -56,17 +62,29 @@ class Driver:
 
 @dataclass(slots=True)
 class Attempt:
-    """A claimed task on its way; ``stage_s`` is the time each stage took, in seconds."""
+    """A claimed task on its way.
+
+    Attributes:
+        results: of its chunks, those of earlier attempts included, by index.
+        progressed: something was stored that no earlier attempt had stored.
+        stage_s: the time each stage took, in seconds.
+    """
 
     driver: Driver
     task: Task
     results: dict[int, ChunkResult] = field(default_factory=dict)
+    progressed: bool = False
     stage_s: dict[str, float] = field(default_factory=dict)
 
     @property
     def lease(self) -> Lease:
         """The right to write, under the fence of the claim."""
         return Lease(self.task.id, self.task.fence)
+
+    @property
+    def failures(self) -> int:
+        """Attempts in a row that failed without progress, as they will be counted when this one ends."""
+        return 0 if self.progressed else self.task.failures
 
     @property
     def audio_s(self) -> float:
@@ -112,11 +130,27 @@ class Attempt:
 
     async def _prepare_and_wait(self, decoding: Decoding, stored: StoredChunks) -> None:
         if not self.task.split_done:
+            if self.task.media_key is None:
+                with self._timed(Stage.FETCHING):
+                    await self._fetch()
             with self._timed(Stage.SPLITTING):
                 await self._split(decoding, stored)
         decoding.seal()
         with self._timed(Stage.TRANSCRIBING):
             await asyncio.shield(decoding.done)
+
+    async def _fetch(self) -> None:
+        media_key, media = await self.driver.fetcher.fetch(self.task)
+        record = media.record
+        if record is not None and self.task.link is not None and self.task.link.keep_record:
+            await self._insist(lambda: self.driver.store.save_crawl(self.lease, record))
+        await self._update(
+            media_key=media_key,
+            file_name=media.file_name,
+            file_size_bytes=media.size_bytes,
+            platform=self.task.platform or media.platform,
+            stage=Stage.SPLITTING,
+        )
 
     async def _split(self, decoding: Decoding, stored: StoredChunks) -> None:
         request = self._split_request(stored)
@@ -143,6 +177,7 @@ class Attempt:
 
     async def _part(self, decoding: Decoding, part: SplitPart) -> None:
         await self._insist(lambda: self.driver.store.add_part(self.lease, part.part, part.start, part.end, part.chunks))
+        self.progressed = True
         self.driver.scheduler.add(decoding, part.chunks)
         self.driver.changed(self.task.id)
 
@@ -156,6 +191,7 @@ class Attempt:
 
     async def _deliver(self, decoding: Decoding, results: Sequence[ChunkResult]) -> None:
         await self._insist(lambda: self.driver.store.save_results(self.lease, results))
+        self.progressed = True
         self.results.update((result.index, result) for result in results)
         for result in results:
             decoding.previous_tokens = self._prompt_after(decoding, result)
@@ -180,12 +216,35 @@ class Attempt:
 
     async def _finish(self) -> Task:
         with self._timed(Stage.FINISHING):
-            transcript = self._transcript()
-            task = await self._insist(lambda: self.driver.store.complete(self.lease, transcript))
+            task = await self._complete(self._transcript())
             self.driver.finished(task.id)
             if not self.driver.settings.media.keep_source:
-                await self.driver.media.delete_prefix(self.task.media_prefix)
+                await self.drop_media()
         return task
+
+    async def _complete(self, transcript: Transcript) -> Task:
+        try:
+            return await self._insist(lambda: self.driver.store.complete(self.lease, transcript))
+        except LeaseLost:
+            # A connection that broke in mid-commit left open whether it happened; the second try says that it did.
+            task = await self._insist(lambda: self.driver.store.get(self.task.id))
+            if not transcribed_under(self.task.fence, task):
+                raise
+            return task
+
+    async def drop_media(self) -> None:
+        """Removes the recording and what was prepared of it; what can't be removed now is left to housekeeping."""
+        await self._delete(self.task.media_prefix)
+
+    async def drop_prepared(self) -> None:
+        """Removes what was prepared of the recording; it stays itself."""
+        await self._delete(prepared_prefix(self.task.media_prefix))
+
+    async def _delete(self, prefix: str) -> None:
+        try:
+            await self.driver.media.delete_prefix(prefix)
+        except OSError:
+            logger.exception("media could not be removed", extra={"task_id": self.task.id})
 
     def _transcript(self) -> Transcript:
         return stitch(
@@ -218,6 +277,13 @@ class Attempt:
 
     async def _insist(self, write: Callable[[], Awaitable[Result]]) -> Result:
         return await insist(write, self.driver.clock)
+
+
+def transcribed_under(fence: int, task: Task) -> bool:
+    """Whether the task got its transcript under that fence: it is completed, or only its summary is missing."""
+    if task.stage is Stage.SUMMARIZING:  # reached with the fence raised once
+        return task.fence == fence + 1
+    return task.status is Status.COMPLETED and task.fence == fence
 
 
 async def _together(*awaitables: Awaitable[None]) -> None:

@@ -12,7 +12,7 @@ from pipeline.domain.stitching import chunk_segments
 from pipeline.domain.task import Status, Task
 from pipeline.domain.transcript import Segment
 from pipeline.errors import DatabaseUnavailable, TaskNotFound
-from pipeline.ports import Clock, TaskStore
+from pipeline.ports import Clock, TaskRecords
 
 WATCH_SLICE_S = 5.0
 """Longest single wait for news of a task, so that news that was missed is found in the database."""
@@ -28,7 +28,7 @@ WatchEnd = Callable[[int, float], Awaitable[None]]
 """Returns when a task has finished, or after so many seconds; a hint."""
 
 
-async def wait_for_end(store: TaskStore, watch_end: WatchEnd, clock: Clock, task_id: int, wait_s: float) -> Task:
+async def wait_for_end(store: TaskRecords, watch_end: WatchEnd, clock: Clock, task_id: int, wait_s: float) -> Task:
     """The task with its result, once it is finished or ``wait_s`` seconds are over. Raises ``TaskNotFound``."""
     deadline = clock.monotonic() + wait_s
     task = await store.get(task_id, include_result=True)
@@ -82,7 +82,7 @@ Seen = TypeVar("Seen")
 
 
 async def follow(
-    store: TaskStore, watch: Watch, clock: Clock, task: Task, after_chunk: int = -1
+    store: TaskRecords, watch: Watch, clock: Clock, task: Task, after_chunk: int = -1
 ) -> AsyncGenerator[TaskEvent, None]:
     """What happens to a task, from where it stands to its end; of a finished one, what there is to tell.
 
@@ -113,7 +113,7 @@ async def follow(
         task = await _insist(clock, partial(_again, store, task))
 
 
-async def _again(store: TaskStore, task: Task) -> Task:
+async def _again(store: TaskRecords, task: Task) -> Task:
     try:
         return await store.get(task.id, include_result=True)
     except TaskNotFound:
@@ -130,7 +130,7 @@ async def _insist(clock: Clock, look: Callable[[], Awaitable[Seen]]) -> Seen:
 
 def _state(task: Task) -> tuple[object, ...]:
     """What a client is told of a task that runs; the same state is told once."""
-    return task.status, task.stage, task.audio_done_s, task.audio_total_s, task.split_done
+    return task.status, task.stage, task.audio_done_s, task.audio_total_s if task.split_done else None
 
 
 class _Prefix:
@@ -139,7 +139,7 @@ class _Prefix:
     Chunks lie apart on the timeline, so what one of them adds to the transcript does not depend on those after it.
     """
 
-    def __init__(self, store: TaskStore, after_chunk: int) -> None:
+    def __init__(self, store: TaskRecords, after_chunk: int) -> None:
         self._store = store
         self._after_chunk = after_chunk
         self._next_chunk = 0

@@ -1,4 +1,4 @@
-"""Housekeeping: what goes is results past their retention, tasks nobody waits for, and media without a task."""
+"""Housekeeping: what goes is past its retention, or awaited or needed by nobody any more."""
 
 from __future__ import annotations
 
@@ -6,58 +6,106 @@ import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
+from pipeline.domain.task import Status
 from pipeline.errors import DatabaseUnavailable
-from pipeline.ports import Clock, MediaStore, TaskStore
-from pipeline.settings import DispatchSettings
+from pipeline.ports import Clock, MediaStore, TaskStore, UploadStore
+from pipeline.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-INTERVAL_S = 60.0
-"""How often expired tasks are looked for."""
-
-ORPHAN_AGE = timedelta(hours=1)
-"""Media without a task is left alone this long: an upload's row is written after its last byte."""
-
 BATCH = 200
-"""Tasks deleted in one go."""
+"""Rows deleted in one go."""
+
+KEPT_FOR_RETRY = (Status.FAILED, Status.CANCELLED)
 
 
 class Reaper:
-    """Deletes what nobody needs any more."""
+    """Deletes what nobody needs any more. Any number of them may work on one database and one media store."""
 
-    def __init__(self, store: TaskStore, media: MediaStore, clock: Clock, settings: DispatchSettings) -> None:
+    def __init__(
+        self, store: TaskStore, uploads: UploadStore, media: MediaStore, clock: Clock, settings: Settings
+    ) -> None:
         self._store = store
+        self._uploads = uploads
         self._media = media
         self._clock = clock
         self._settings = settings
 
     async def run(self) -> None:
-        """Reaps at intervals until cancelled."""
+        """Reaps at intervals until cancelled. What fails is logged and tried again; nothing else waits for it."""
         while True:
-            try:
-                await self.reap()
-            except DatabaseUnavailable as error:
-                logger.warning("housekeeping waits: %s", error)
-            await self._clock.sleep(INTERVAL_S)
+            for step in self._steps:
+                await self._attempt(step)
+            await self._clock.sleep(self._settings.dispatch.housekeeping_s)
+
+    async def _attempt(self, step: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await step()
+        except DatabaseUnavailable as error:
+            logger.warning("housekeeping waits: %s", error)
+        except Exception:
+            logger.exception("housekeeping failed")
 
     async def reap(self) -> None:
-        """Tasks first, then media whose task is gone."""
-        await self._delete(lambda: self._store.expire_unawaited(BATCH))
-        if self._settings.retention_s is not None:
-            oldest = self._clock.now() - timedelta(seconds=self._settings.retention_s)
-            await self._delete(lambda: self._store.expire(oldest, BATCH))
-        await self._sweep()
+        """Does all of it once: tasks and uploads first, then media of which nobody knows any more."""
+        for step in self._steps:
+            await step()
 
-    async def _delete(self, expire: Callable[[], Awaitable[list[str]]]) -> None:
+    @property
+    def _steps(self) -> tuple[Callable[[], Awaitable[None]], ...]:
+        return (
+            self._expire_unawaited,
+            self._expire_tasks,
+            self._expire_uploads,
+            self._expire_media,
+            self._prune,
+            self._sweep,
+        )
+
+    async def _expire_unawaited(self) -> None:
+        await self._drop(lambda: self._store.expire_unawaited(BATCH))
+
+    async def _expire_tasks(self) -> None:
+        if (retention_s := self._settings.dispatch.retention_s) is not None:
+            before = self._clock.now() - timedelta(seconds=retention_s)
+            await self._drop(lambda: self._store.expire(before, BATCH))
+
+    async def _expire_uploads(self) -> None:
+        await self._drop(lambda: self._uploads.expire(BATCH))
+
+    async def _expire_media(self) -> None:
+        if (retention_s := self._settings.media.retention_s) is not None:
+            before = self._clock.now() - timedelta(seconds=retention_s)
+            statuses = (*KEPT_FOR_RETRY, Status.COMPLETED) if self._settings.media.keep_source else KEPT_FOR_RETRY
+            await self._drop(lambda: self._store.expire_media(before, BATCH, statuses))
+
+    async def _drop(self, expire: Callable[[], Awaitable[list[str]]]) -> None:
         while prefixes := await expire():
             for prefix in prefixes:
                 await self._media.delete_prefix(prefix)
 
+    async def _prune(self) -> None:
+        await self._store.forget_taken_audio()
+        while await self._store.prune_keys(BATCH):
+            continue
+        if (retention_s := self._settings.callback.retention_s) is not None:
+            before = self._clock.now() - timedelta(seconds=retention_s)
+            while await self._store.prune_callbacks(before, BATCH):
+                continue
+
     async def _sweep(self) -> None:
-        old = self._clock.now() - ORPHAN_AGE
-        candidates = [prefix for prefix, changed in (await self._media.prefixes()).items() if changed < old]
-        live = await self._store.live_prefixes(candidates) if candidates else set()
-        for prefix in candidates:
-            if prefix not in live:
-                logger.info("removing media without a task", extra={"media_prefix": prefix})
-                await self._media.delete_prefix(prefix)
+        """Removes media of no task or upload, once it is old, and what a Dispatcher that died left of a completed task.
+
+        What is on its way in is touched far more often than this age, so that an old folder has no one behind it.
+        """
+        old = self._clock.now() - timedelta(seconds=self._settings.media.orphan_age_s)
+        found = await self._media.prefixes()
+        if not found:
+            return
+        live, uploading = await self._store.live_prefixes(found), await self._uploads.live_prefixes(found)
+        orphans = {prefix for prefix, changed in found.items() if changed < old} - live - uploading
+        keeps_all = self._settings.media.keep_source
+        needed = live if keeps_all else await self._store.live_prefixes(live, transcribed=False)
+        for prefix in orphans | (live - needed):
+            logger.info("removing media that nobody needs", extra={"media_prefix": prefix})
+            await self._media.delete_prefix(prefix)

@@ -1,8 +1,9 @@
 """Chunks of every running task, on their way through the replicas and back.
 
 The queue stays here, where it can be reordered and cancelled; only what the replicas can hold is sent. A chunk whose
-replica died is a suspect: suspects are decoded one at a time, each in a call of its own, so that a recording that kills
-its replica is found out while everybody else's goes on. The rest of a suspect's file waits meanwhile.
+replica died is sent again like any other: most often the machine was to blame. One whose replica died twice in a row is
+a suspect: suspects are decoded one at a time, each in a call of its own, so that a recording that kills its replica is
+found out while everybody else's goes on. The rest of a suspect's file waits meanwhile.
 """
 
 from __future__ import annotations
@@ -26,6 +27,12 @@ from pipeline.settings import DispatchSettings
 logger = logging.getLogger(__name__)
 
 Deliver = Callable[[Sequence[ChunkResult]], Awaitable[None]]
+
+SUSPECT_LOSSES = 2
+"""Replicas lost in a row that make a suspect of a chunk."""
+
+LOSS_PAUSE_S = 0.5
+"""Pause before a lost unit is sent again: until then the dead replica may still be taken for alive."""
 
 STARTING_REFRESH_S, WORKING_REFRESH_S, IDLE_REFRESH_S = 1.0, 5.0, 15.0
 """How often the number of replicas is looked up; asking Serve takes some 50 ms of CPU time."""
@@ -201,16 +208,19 @@ class ChunkScheduler:
     async def _send(self, released: Released, suspect: bool) -> None:
         decoding = self._decodings[released.task_id]
         missing = {chunk.index: chunk for chunk in released.chunks}
+        taken = False
         try:
-            if suspect:
-                await self._clock.sleep(self._settings.retry_base_s)  # its replica needs a moment to come back
             async with aclosing(self._results(self._unit(decoding, released))) as arriving:
                 async for results in arriving:
+                    taken = True
                     await self._take_home(decoding, results, missing)
             if missing:
                 raise ReplicaLost("A replica ended its answer without all of its chunks.")
         except ReplicaLost as error:
-            self._mourn(decoding, list(missing.values()), suspect, error)
+            logger.warning("unit lost: %s", error, extra={"task_id": decoding.task_id, "chunks": len(missing)})
+            self._metrics.count("lost_units")
+            await self._clock.sleep(LOSS_PAUSE_S)
+            self._mourn(decoding, list(missing.values()), suspect, taken)
         except Exception as error:  # noqa: BLE001 - the task must hear of it, whatever it is
             decoding.fail(error)
         finally:
@@ -265,6 +275,8 @@ class ChunkScheduler:
         for failure in (outcome for outcome in outcomes if isinstance(outcome, ChunkFailure)):
             raise DecodingFailed(failure.message)
         results = [outcome for outcome in outcomes if isinstance(outcome, ChunkResult) and outcome.index in missing]
+        if not results:
+            return
         async with decoding.writing:
             await decoding.deliver(results)
         for result in results:
@@ -274,26 +286,29 @@ class ChunkScheduler:
         self._wake.set()
         decoding.delivered(len(results))
 
-    def _mourn(self, decoding: Decoding, lost: list[Chunk], suspect: bool, error: MurmurationError) -> None:
-        """Counts a loss against the chunks that were there; while a suspect was out, only it is to blame."""
-        self._metrics.count("lost_units")
-        logger.warning("unit lost: %s", error, extra={"task_id": decoding.task_id, "chunks": len(lost)})
+    def _mourn(self, decoding: Decoding, lost: list[Chunk], suspect: bool, taken: bool) -> None:
+        """Counts a loss against the chunks that were there.
+
+        While a suspect was out, only it is to blame; and nobody is where no replica had taken the unit in.
+        """
         if self._decodings.get(decoding.task_id) is not decoding:
             return
-        if self._suspect_in_flight and not suspect:
-            self._queue.put_back(decoding.task_id, lost)
-            return
+        blamed = taken and (suspect or not self._suspect_in_flight)
+        losses = {chunk.index: self._count_loss(decoding, chunk) if blamed else 0 for chunk in lost}
+        self._queue.put_back(
+            decoding.task_id, [chunk for chunk in lost if not suspect and losses[chunk.index] < SUSPECT_LOSSES]
+        )
         for chunk in lost:
-            self._accuse(decoding, chunk)
+            if losses[chunk.index] >= self._settings.max_attempts:
+                decoding.fail(AttemptsExhausted(_poison_sentence(chunk, losses[chunk.index])))
+            elif suspect or losses[chunk.index] >= SUSPECT_LOSSES:
+                self._suspects.append(_Suspect(decoding.task_id, decoding.priority_rank, chunk))
+                self._queue.pause(decoding.task_id, True)
 
-    def _accuse(self, decoding: Decoding, chunk: Chunk) -> None:
+    def _count_loss(self, decoding: Decoding, chunk: Chunk) -> int:
         key = (decoding.task_id, chunk.index)
         self._losses[key] = self._losses.get(key, 0) + 1
-        if self._losses[key] >= self._settings.max_attempts:
-            decoding.fail(AttemptsExhausted(_poison_sentence(chunk, self._losses[key])))
-        else:
-            self._suspects.append(_Suspect(decoding.task_id, decoding.priority_rank, chunk))
-            self._queue.pause(decoding.task_id, True)
+        return self._losses[key]
 
 
 def _poison_sentence(chunk: Chunk, losses: int) -> str:

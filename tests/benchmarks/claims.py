@@ -46,7 +46,7 @@ class Share(NamedTuple):
 
 def open_store(url: str) -> SqlTaskStore:
     return SqlTaskStore(
-        url, SystemClock(), busy_timeout_s=15.0, idempotency_ttl_s=86_400.0, ageing_s=600.0, max_attempts=3
+        url, SystemClock(), busy_timeout_s=15.0, idempotency_ttl_s=86_400.0, ageing_s=600.0, max_losses=3
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.ports import TaskStore
+from pipeline.ports import Clock, TaskStore
 from pipeline.store.store import SqlTaskStore
 from pipeline.testing.clock import ManualClock
 from pipeline.testing.store import MemoryTaskStore
@@ -19,17 +19,17 @@ from tests.s3 import S3Server
 
 AGEING_S = 600.0
 IDEMPOTENCY_TTL_S = 3600.0
-MAX_ATTEMPTS = 3
+MAX_LOSSES = 3
 
 
-def sql_store(url: str, clock: ManualClock, busy_timeout_s: float = 10.0) -> SqlTaskStore:
+def sql_store(url: str, clock: Clock, busy_timeout_s: float = 10.0) -> SqlTaskStore:
     return SqlTaskStore(
         url,
         clock,
         busy_timeout_s=busy_timeout_s,
         idempotency_ttl_s=IDEMPOTENCY_TTL_S,
         ageing_s=AGEING_S,
-        max_attempts=MAX_ATTEMPTS,
+        max_losses=MAX_LOSSES,
     )
 
 
@@ -78,7 +78,8 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def mysql_url(mariadb: MariaDbServer, migrated_mysql: str) -> str:
     """URL of the session's MySQL database, without a task in it."""
-    mariadb.execute("DELETE FROM contract.tasks")
+    for table in ("tasks", "uploads", "taken_audio"):
+        mariadb.execute(f"DELETE FROM contract.{table}")
     return migrated_mysql
 
 
@@ -105,7 +106,7 @@ def sql_url(request: pytest.FixtureRequest) -> str:
 def make_store(request: pytest.FixtureRequest, clock: ManualClock) -> Callable[[], TaskStore]:
     """Opens stores over one and the same database."""
     if request.param == "memory":
-        only = MemoryTaskStore(clock, idempotency_ttl_s=IDEMPOTENCY_TTL_S, ageing_s=AGEING_S, max_attempts=MAX_ATTEMPTS)
+        only = MemoryTaskStore(clock, idempotency_ttl_s=IDEMPOTENCY_TTL_S, ageing_s=AGEING_S, max_losses=MAX_LOSSES)
         return lambda: only
     url: str = request.getfixturevalue(f"{request.param}_url")
     return lambda: sql_store(url, clock)

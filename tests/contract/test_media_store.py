@@ -136,6 +136,20 @@ async def test_a_folder_with_a_leading_dot_is_no_tasks(store):
     assert await store.read(".cluster/mark") == b"x"
 
 
+async def test_a_folder_that_is_touched_is_as_new(store):
+    await store.write("t1/source", stream(b"x"))
+    before = (await store.prefixes())["t1"]
+    await asyncio.sleep(0.02)
+    await store.touch("t1")
+    await store.touch("t2")
+    prefixes = await store.prefixes()
+    assert prefixes["t1"] > before
+    assert set(prefixes) == {"t1", "t2"}
+    assert await store.read("t1/source") == b"x"
+    await store.delete_prefix("t1")
+    assert set(await store.prefixes()) == {"t2"}
+
+
 @pytest.mark.parametrize("key", ["", "/etc/passwd", "../x", "a/../../x", "a//b", "a/.", "a\\..\\b", "a/b\0"])
 async def test_a_key_can_not_lead_out_of_the_store(store, key):
     with pytest.raises(InvalidValue):
@@ -146,3 +160,13 @@ async def test_a_key_can_not_lead_out_of_the_store(store, key):
         store.open(key)
     with pytest.raises(InvalidValue):
         await store.delete_prefix(key)
+
+
+async def test_several_may_delete_a_folder_while_another_writes_there(store):
+    for number in range(30):
+        await store.write(f"t1/pcm/{number:05d}.s16le", stream(b"x"))
+    writing = (store.write(f"t1/more/{number}", stream(b"x")) for number in range(10))
+    outcomes = await asyncio.gather(*(store.delete_prefix("t1") for _ in range(4)), *writing, return_exceptions=True)
+    assert not [outcome for outcome in outcomes[:4] if isinstance(outcome, BaseException)]
+    await store.delete_prefix("t1")
+    assert set(await store.prefixes()) == set()

@@ -6,13 +6,16 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from pipeline.domain.access import Client, ClientLoad, Scope
 from pipeline.domain.audio import Chunk, Span
+from pipeline.domain.crawl import CrawlRecord, Link, LinkKind
 from pipeline.domain.options import TaskType, TranscriptionOptions
+from pipeline.domain.summary import SummaryOptions
 from pipeline.domain.task import (
     CallbackState,
     EngineName,
@@ -25,7 +28,7 @@ from pipeline.domain.task import (
     TaskError,
 )
 from pipeline.domain.transcript import ChunkResult, LanguageDetection, Segment, Transcript, TranscriptInfo, Word
-from pipeline.errors import IdempotencyConflict, LeaseLost, TaskNotFound, TaskStateConflict
+from pipeline.errors import IdempotencyConflict, LeaseLost, QuotaExceeded, TaskNotFound, TaskStateConflict
 from pipeline.ports import DeliveryAttempt, Lease, StoredChunks, TaskQuery, TaskStore
 from pipeline.testing.clock import ManualClock
 
@@ -48,7 +51,7 @@ TRANSCRIPT = Transcript(
 
 
 def new_task(prefix: str = "a", **fields: Any) -> NewTask:
-    return NewTask(media_prefix=prefix, **fields)
+    return NewTask(media_prefix=prefix, **({"media_key": f"{prefix}/source"} | fields))
 
 
 def chunk(index: int, part: int = 0, seconds: int = 10) -> Chunk:
@@ -100,6 +103,7 @@ async def test_a_created_task_holds_all_that_was_given(store: TaskStore, clock: 
         file_url="https://example.com/?q=%E4%BD%A0",
         file_name="会议 😀 100%.mp3",
         file_size_bytes=5 * 2**32,
+        link=Link(LinkKind.ANY, "vimeo", keep_record=False),
     )
 
     task, is_new = await store.create(new)
@@ -495,8 +499,21 @@ async def test_a_heartbeat_revives_an_expired_lease_nobody_took(store: TaskStore
     assert await claim_all(store) == []
 
 
+CRAWLED = CrawlRecord(
+    platform="tiktok",
+    media_id="7332187682480590112",
+    url="https://www.tiktok.com/@_/video/7332187682480590112",
+    title="会议 😀",
+    duration_s=4.5,
+    published_at=datetime(2024, 2, 5, 16, 20, tzinfo=UTC),
+    view_count=2**40,
+    crawled_at=datetime(2026, 11, 24, 6, 0, 0, 123456, tzinfo=UTC),
+    library="yt-dlp 2026.10.26",
+)
+
 LEASED_WRITES: dict[str, Callable[[TaskStore, Lease], Awaitable[object]]] = {
     "update": lambda store, lease: store.update(lease, stage=Stage.TRANSCRIBING),
+    "save_crawl": lambda store, lease: store.save_crawl(lease, CRAWLED),
     "add_part": lambda store, lease: store.add_part(lease, 7, 0, 16_000, [chunk(7)]),
     "save_results": lambda store, lease: store.save_results(lease, [result(7)]),
     "complete": lambda store, lease: store.complete(lease, TRANSCRIPT),
@@ -552,6 +569,19 @@ async def test_no_write_under_a_lost_lease(
 
 
 # --- the run of a task ------------------------------------------------------------------------------------------------
+
+
+async def test_what_a_site_says_is_kept_with_the_task(store: TaskStore) -> None:
+    task, lease = await claimed(store)
+    assert await store.crawl_record(task.id) is None
+
+    await store.save_crawl(lease, replace(CRAWLED, title="before"))
+    await store.save_crawl(lease, CRAWLED)
+
+    assert await store.crawl_record(task.id) == CRAWLED
+    await store.delete(task.id)
+    with pytest.raises(TaskNotFound):
+        await store.crawl_record(task.id)
 
 
 async def test_an_update_sets_fields(store: TaskStore, clock: ManualClock) -> None:
@@ -693,6 +723,7 @@ async def test_a_failed_task_keeps_its_error_and_its_chunks(store: TaskStore, cl
     assert done == replace(
         task,
         status=Status.FAILED,
+        failures=1,
         error=ERROR,
         finished_at=clock.now(),
         updated_at=clock.now(),
@@ -703,6 +734,19 @@ async def test_a_failed_task_keeps_its_error_and_its_chunks(store: TaskStore, cl
     )
     assert await store.get(task.id) == done
     assert (await store.chunks(task.id)).chunks == (chunk(0),)
+
+
+async def test_what_was_prepared_of_a_failed_task_can_be_forgotten(store: TaskStore) -> None:
+    _task, lease = await claimed(store)
+    await store.add_part(lease, 0, 0, 480_000, [chunk(0), chunk(1)])
+    await store.save_results(lease, [result(0)])
+    await store.update(lease, split_done=True)
+
+    failed = await store.fail(lease, ERROR, keep_prepared=False)
+
+    assert (failed.split_done, failed.audio_total_s, failed.audio_done_s) == (False, 0.0, 0.0)
+    assert failed.media_key is not None
+    assert await store.chunks(failed.id) == StoredChunks()
 
 
 async def test_a_failed_attempt_is_queued_again_with_its_error(store: TaskStore, clock: ManualClock) -> None:
@@ -810,6 +854,22 @@ async def test_a_failed_task_is_retried_from_its_chunks(store: TaskStore, clock:
     assert (await store.chunks(task.id)).results == (result(0),)
     [running] = await claim_all(store)
     assert running.fence > task.fence
+
+
+@pytest.mark.parametrize(
+    ("file_url", "split_done", "kept"),
+    [(None, False, True), ("https://a.example/a.mp3", False, False), ("https://a.example/a.mp3", True, True)],
+)
+async def test_a_retry_fetches_again_what_was_not_split(
+    store: TaskStore, file_url: str | None, split_done: bool, kept: bool
+) -> None:
+    task, lease = await claimed(store, file_url=file_url, media_key="a/source")
+    await store.update(lease, split_done=split_done)
+    await store.fail(lease, ERROR)
+
+    again = await store.retry(task.id)
+
+    assert again.media_key == ("a/source" if kept else None)
 
 
 async def test_a_cancelled_task_can_be_retried(store: TaskStore) -> None:
@@ -1031,3 +1091,220 @@ async def test_a_store_answers_and_migrates_again(store: TaskStore) -> None:
     await store.ping()
 
     assert await store.get(task.id) == task
+
+
+# --- progress, and owners that are lost -------------------------------------------------------------------------------
+
+
+async def test_a_task_that_gets_further_is_no_dead_letter_however_often_its_owner_is_lost(
+    store: TaskStore, clock: ManualClock
+) -> None:
+    _task, lease = await claimed(store)
+    for index in range(6):
+        await store.save_results(lease, [result(index)])
+        clock.advance(31)
+        assert await store.bury(3) == []
+        [again] = await claim_all(store)
+        assert (again.attempts, again.losses) == (index + 2, 1)
+        lease = Lease(again.id, again.fence)
+    await store.save_results(lease, [result(0)])  # stored before: no progress
+    clock.advance(31)
+    [again] = await claim_all(store)
+    assert again.losses == 2
+    clock.advance(31)
+    assert await claim_all(store) == []
+    [dead] = await store.bury(3)
+    assert dead.error is not None
+    assert "3 times in a row" in dead.error.message
+
+
+async def test_a_part_is_progress_too(store: TaskStore, clock: ManualClock) -> None:
+    _task, lease = await claimed(store)
+    await store.fail(lease, ERROR, clock.now())
+    [again] = await claim_all(store)
+    assert (again.failures, again.losses) == (1, 0)
+    await store.add_part(Lease(again.id, again.fence), 0, 0, 10, [])
+    assert (await store.get(again.id)).failures == 0
+
+
+async def test_failures_in_a_row_are_counted_until_a_retry(store: TaskStore, clock: ManualClock) -> None:
+    for expected in (0, 1):
+        [task] = await claim_all(store) or [(await claimed(store))[0]]
+        assert task.failures == expected
+        await store.fail(Lease(task.id, task.fence), ERROR, clock.now())
+    [task] = await claim_all(store)
+    assert (await store.fail(Lease(task.id, task.fence), ERROR)).failures == 3
+    fresh = await store.retry(task.id)
+    assert (fresh.failures, fresh.losses, fresh.attempts) == (0, 0, 0)
+
+
+async def test_what_a_dead_owner_held_is_free_at_once(store: TaskStore, clock: ManualClock) -> None:
+    await completed(store, callback_url=URL)
+    task, lease = await claimed(store)
+    [message] = await store.due_callbacks("owner", LEASE, 10)
+    assert await store.owners() == {"owner"}
+    await store.disown("somebody else")
+    assert await claim_all(store) == []
+
+    await store.disown("owner")
+
+    [again] = await store.claim("next", LEASE, 10, ALL_RANKS)
+    assert (again.id, again.fence, again.losses) == (task.id, lease.fence + 1, 1)
+    assert [each.message_id for each in await store.due_callbacks("next", LEASE, 10)] == [message.message_id]
+    assert await store.owners() == {"next"}
+    with pytest.raises(LeaseLost):
+        await store.complete(lease, TRANSCRIPT)
+
+
+async def test_the_summary_a_dead_owner_had_in_hand_is_due_at_once(store: TaskStore) -> None:
+    await completed(store, summary_options=SummaryOptions())
+    [turn] = await store.due_summaries("owner", LEASE, 10)
+    assert await store.owners() == {"owner"}
+    assert await store.due_summaries("next", LEASE, 10) == []
+
+    await store.disown("owner")
+
+    [again] = await store.due_summaries("next", LEASE, 10)
+    assert (again.task_id, again.attempts) == (turn.task_id, turn.attempts + 1)
+
+
+async def test_recordings_that_wait_count_by_their_size(store: TaskStore) -> None:
+    await completed(store, file_size_bytes=1_000)  # 12.5 s
+    assert (await store.stats()).pending_audio_s == 0.0
+    await store.create(new_task(file_size_bytes=8_000))
+    assert (await store.stats()).pending_audio_s == pytest.approx(100.0)
+    _task, lease = await claimed(store, file_size_bytes=1_000)
+    await store.add_part(lease, 0, 0, 10, [chunk(0), chunk(1)])
+    await store.update(lease, split_done=True)
+    await store.save_results(lease, [result(0)])
+    assert (await store.stats()).pending_audio_s == pytest.approx(110.0)
+
+
+# --- retention --------------------------------------------------------------------------------------------------------
+
+
+async def test_recordings_kept_for_a_retry_expire(store: TaskStore, clock: ManualClock) -> None:
+    task, lease = await claimed(store, prefix="failed")
+    await store.add_part(lease, 0, 0, 10, [chunk(0)])
+    await store.fail(lease, ERROR)
+    await completed(store, prefix="completed")
+    clock.advance(10)
+    statuses = (Status.FAILED, Status.CANCELLED)
+    assert await store.expire_media(clock.now() - timedelta(seconds=20), 10, statuses) == []
+
+    assert await store.expire_media(clock.now(), 10, statuses) == ["failed"]
+
+    assert await store.expire_media(clock.now(), 10, statuses) == []
+    assert await store.chunks(task.id) == StoredChunks()
+    assert (await store.get(task.id)).media_key is None
+    with pytest.raises(TaskStateConflict, match="no longer kept"):
+        await store.retry(task.id)
+
+
+async def test_what_can_be_fetched_again_is_retried_without_its_recording(store: TaskStore, clock: ManualClock) -> None:
+    task, _ = await store.create(new_task(media_key=None, file_url="https://example.com/a.mp3"))
+    await store.cancel(task.id)
+    assert (await store.retry(task.id)).status is Status.QUEUED
+
+
+async def test_settled_callbacks_are_forgotten_and_open_ones_kept(store: TaskStore, clock: ManualClock) -> None:
+    await completed(store, callback_url=URL)
+    [message] = await store.due_callbacks("me", LEASE, 10)
+    await store.record_delivery(message, DELIVERED)
+    await completed(store, callback_url=URL)
+    clock.advance(60)
+
+    assert await store.prune_callbacks(clock.now() - timedelta(seconds=60), 10) == 0
+    assert await store.prune_callbacks(clock.now(), 10) == 1
+    assert await store.prune_callbacks(clock.now(), 10) == 0
+    assert len(await store.due_callbacks("me", LEASE, 10)) == 1
+
+
+async def test_expired_keys_are_forgotten(store: TaskStore, clock: ManualClock) -> None:
+    await store.create(new_task("old"), IdempotencyClaim("old", "f"))
+    clock.advance(3600)
+    await store.create(new_task("new"), IdempotencyClaim("new", "f"))
+
+    assert await store.prune_keys(10) == 1
+    assert await store.prune_keys(10) == 0
+    assert (await store.create(new_task(), IdempotencyClaim("new", "f")))[1] is False
+
+
+async def test_tasks_with_a_transcript_need_no_media(store: TaskStore) -> None:
+    await store.create(new_task("waiting"))
+    await claimed(store, prefix="done")
+    done = next(task for task in (await store.query(TaskQuery())).tasks if task.media_prefix == "done")
+    await store.complete(Lease(done.id, done.fence), TRANSCRIPT)
+
+    assert await store.live_prefixes(["waiting", "done", "none"], transcribed=False) == {"waiting"}
+    assert await store.live_prefixes(["waiting", "done", "none"]) == {"waiting", "done"}
+
+
+# --- clients ----------------------------------------------------------------------------------------------------------
+
+ANN = Client("ann", frozenset({Scope.WRITE}), max_queued_tasks=2, max_audio_s=100.0)
+
+
+async def split(store: TaskStore, client: str | None, duration_s: float) -> Lease:
+    """A task of a client whose recording has been split."""
+    await store.create(NewTask(media_prefix="a", media_key="a/source", client=client))
+    [task] = await store.claim("test", timedelta(days=9), 1, ALL_RANKS)
+    lease = Lease(task.id, task.fence)
+    await store.update(lease, split_done=True, file_duration_s=duration_s)
+    return lease
+
+
+async def test_a_task_keeps_its_client(store: TaskStore) -> None:
+    task, _ = await store.create(NewTask(media_prefix="a", client="ann"))
+    await store.create(NewTask(media_prefix="b"))
+    assert (await store.get(task.id)).client == "ann"
+    page = await store.query(TaskQuery(client="ann"))
+    assert (page.total_count, [found.id for found in page.tasks]) == (1, [task.id])
+
+
+async def test_a_clients_waiting_tasks_are_counted_and_limited(store: TaskStore) -> None:
+    for client in ("ann", "bob", None, "ann"):
+        task, _ = await store.create(NewTask(media_prefix="a", client=client))
+    assert (await store.client_load("ann")).queued_tasks == 2
+    with pytest.raises(QuotaExceeded, match="2 of your tasks wait"):
+        await store.create(NewTask(media_prefix="a", client="ann"), None, ANN)
+    assert (await store.query(TaskQuery(client="ann"))).total_count == 2
+    await store.cancel(task.id)
+    await store.create(NewTask(media_prefix="a", client="ann"), None, ANN)
+
+
+async def test_the_same_request_again_is_no_task_more(store: TaskStore) -> None:
+    claim = IdempotencyClaim("key", "f" * 64)
+    task, _ = await store.create(NewTask(media_prefix="a", client="ann"), claim, ANN)
+    await store.create(NewTask(media_prefix="a", client="ann"), None, ANN)
+    assert await store.create(NewTask(media_prefix="b", client="ann"), claim, ANN) == (task, False)
+
+
+async def test_audio_is_counted_once_and_outlives_its_task(store: TaskStore, clock: ManualClock) -> None:
+    begun_at = clock.now()
+    lease = await split(store, "ann", 60.0)
+    await store.update(lease, split_done=True, file_duration_s=60.0)
+    clock.advance(60)
+    await split(store, None, 1000.0)
+    await store.delete((await split(store, "ann", 39.5)).task_id)
+    load = await store.client_load("ann")
+    assert (load.audio_s, load.oldest_at, load.queued_tasks) == (99.5, begun_at, 0)
+    await store.create(NewTask(media_prefix="a", client="ann"), None, ANN)
+    await split(store, "ann", 1.0)
+    with pytest.raises(QuotaExceeded, match="minutes of audio"):
+        await store.create(NewTask(media_prefix="a", client="ann"), None, ANN)
+
+
+async def test_audio_leaves_the_count_after_a_day(store: TaskStore, clock: ManualClock) -> None:
+    await split(store, "ann", 60.0)
+    clock.advance(12 * 3600)
+    await split(store, "ann", 30.0)
+    await store.forget_taken_audio()
+    assert (await store.client_load("ann")).audio_s == 90.0
+    clock.advance(12 * 3600)
+    assert (await store.client_load("ann")).audio_s == 30.0
+    await store.forget_taken_audio()
+    assert (await store.client_load("ann")).audio_s == 30.0
+    clock.advance(12 * 3600)
+    await store.forget_taken_audio()
+    assert await store.client_load("ann") == ClientLoad()

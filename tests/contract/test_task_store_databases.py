@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import closing
-from datetime import timedelta
+from contextlib import asynccontextmanager, closing
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,10 +19,11 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from pipeline.clock import FollowingClock
 from pipeline.domain.task import NewTask, Status
-from pipeline.errors import ConfigurationError, DatabaseUnavailable
+from pipeline.errors import CommitUnanswered, ConfigurationError, DatabaseUnavailable
 from pipeline.ports import TaskQuery
-from pipeline.store.engine import BUSY, LOGIN, SENTENCE, UNWRITABLE
+from pipeline.store.engine import BUSY, LOGIN, SENTENCE, UNPREPARED, UNWRITABLE
 from pipeline.store.store import SqlTaskStore
 from pipeline.store.tables import METADATA
 from pipeline.testing.clock import ManualClock
@@ -212,3 +216,120 @@ async def test_a_file_that_is_no_database(tmp_path: Path, open_store: OpenStore)
         with pytest.raises(DatabaseUnavailable) as refusal:
             await call()
         assert str(tmp_path) not in refusal.value.message
+
+
+async def test_a_database_that_nobody_has_migrated_yet(empty_url: str, open_store: OpenStore) -> None:
+    store = open_store(empty_url)
+    if (file := make_url(empty_url).database) and file.startswith("/"):
+        Path(file).parent.mkdir(parents=True)
+    for call in (store.stats, lambda: store.create(NewTask(media_prefix="a")), lambda: store.get(1)):
+        with pytest.raises(DatabaseUnavailable) as refusal:
+            await call()
+        assert refusal.value.message == UNPREPARED
+
+
+# --- clocks that differ -----------------------------------------------------------------------------------------------
+
+
+class AheadClock(FollowingClock):
+    """The clock of a machine that is an hour ahead, unless it is told better."""
+
+    def now(self) -> datetime:
+        return super().now() + (timedelta(hours=1) if self._told is None else timedelta())
+
+
+async def test_a_node_whose_clock_is_ahead_takes_nothing_from_others(mysql_url: str) -> None:
+    exact, ahead = sql_store(mysql_url, FollowingClock()), sql_store(mysql_url, AheadClock())
+    task, _ = await exact.create(NewTask(media_prefix="a"))
+    [claimed] = await exact.claim("exact", LEASE, 1, (0, 1, 2))
+
+    assert await ahead.claim("ahead", LEASE, 1, (0, 1, 2)) == []
+    assert await ahead.bury(1) == []
+    created, _ = await ahead.create(NewTask(media_prefix="b"))
+    assert abs(created.created_at - task.created_at) < timedelta(minutes=1)
+    assert claimed.lease_expires_at is not None
+    for store in (exact, ahead):
+        await store.close()
+
+
+# --- connections that break, processes that die -----------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _deaf_after_the_commit(port: int) -> AsyncIterator[int]:
+    """A port that leads to a server, until a task is committed: the server hears of that, and its answer is lost."""
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+        answers = asyncio.create_task(_relay(far_reader, writer))
+        inserted = False
+        while data := await reader.read(65_536):
+            inserted = inserted or b"INSERT INTO tasks" in data
+            if inserted and data.endswith(b"COMMIT"):
+                answers.cancel()
+                await asyncio.gather(answers, return_exceptions=True)
+                far_writer.write(data)
+                await far_reader.read(1)
+                break
+            far_writer.write(data)
+        for end in (writer, far_writer):
+            end.close()
+            await end.wait_closed()
+
+    async with await asyncio.start_server(connect, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65_536):
+        writer.write(data)
+
+
+async def test_a_commit_that_is_not_answered_is_told_from_one_that_did_not_happen(
+    mysql_url: str, open_store: OpenStore
+) -> None:
+    url = make_url(mysql_url)
+    async with _deaf_after_the_commit(int(url.port or 0)) as port:
+        store = open_store(url.set(port=port).render_as_string(hide_password=False))
+        with pytest.raises(CommitUnanswered, match="Idempotency-Key"):
+            await store.create(NewTask(media_prefix="a"))
+    assert (await open_store(mysql_url).query(TaskQuery())).total_count == 1
+
+
+CLAIMER = """
+import asyncio, sys
+from datetime import timedelta
+from pipeline.domain.task import NewTask
+from tests.contract.conftest import sql_store
+from pipeline.testing.clock import ManualClock
+
+async def claim_for_ever():
+    store = sql_store(sys.argv[1], ManualClock())
+    while True:
+        await store.create(NewTask(media_prefix="a"))
+        await store.claim("dead", timedelta(seconds=30), 1, (0, 1, 2))
+        print("claimed", flush=True)
+
+asyncio.run(claim_for_ever())
+"""
+
+
+def kill_a_claimer(url: str) -> None:
+    """Lets another process create and claim, and kills it while it does."""
+    with subprocess.Popen([sys.executable, "-c", CLAIMER, url], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        for _ in range(5):
+            process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+
+
+async def test_a_process_that_is_killed_while_it_writes_leaves_no_lock_behind(
+    sql_url: str, open_store: OpenStore
+) -> None:
+    store = open_store(sql_url)
+    kill_a_claimer(sql_url)
+    before = (await store.query(TaskQuery())).total_count
+    async with asyncio.timeout(5):
+        await store.disown("dead")
+        claimed = await store.claim("next", LEASE, 1000, (0, 1, 2))
+    assert len(claimed) == before >= 5

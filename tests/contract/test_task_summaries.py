@@ -45,7 +45,7 @@ SUMMARY = Summary(
 
 async def transcribed(store: TaskStore, prefix: str = "a", **fields: Any) -> Task:
     """A task of which only the summary is missing."""
-    await store.create(NewTask(media_prefix=prefix, **{"summary_options": OPTIONS} | fields))
+    await store.create(NewTask(media_prefix=prefix, **{"media_key": "a/source", "summary_options": OPTIONS} | fields))
     [task] = await store.claim("runner", LEASE, 1, (0, 1, 2))
     return await store.complete(Lease(task.id, task.fence), TRANSCRIPT)
 
@@ -56,7 +56,7 @@ async def taken(store: TaskStore) -> SummaryTurn:
 
 
 async def test_what_was_asked_for_is_kept(store: TaskStore) -> None:
-    task, _ = await store.create(NewTask(media_prefix="a", summary_options=OPTIONS))
+    task, _ = await store.create(NewTask(media_prefix="a", media_key="a/source", summary_options=OPTIONS))
 
     assert (await store.get(task.id)).summary_options == OPTIONS
     assert task.summary == SummaryState()
@@ -218,7 +218,7 @@ async def test_cancelling_ends_the_summary_and_retrying_resumes_it(store: TaskSt
 
 
 async def test_a_task_that_fails_has_no_summary(store: TaskStore) -> None:
-    await store.create(NewTask(media_prefix="a", summary_options=OPTIONS))
+    await store.create(NewTask(media_prefix="a", media_key="a/source", summary_options=OPTIONS))
     [task] = await store.claim("runner", LEASE, 1, (0, 1, 2))
 
     failed = await store.fail(Lease(task.id, task.fence), ERROR)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,8 +20,10 @@ import pytest
 
 from tests.standins.llm import LlmServer, running_llm_server
 
+ROOT = Path(__file__).parents[2]
 READY_WITHIN_S = 120.0
 FINISHED_WITHIN_S = 120.0
+UPLOAD_IDLE_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,28 @@ class Service:
         return [path for path in (self.data_dir / "media").rglob("*") if path.is_file()]
 
 
+@dataclass(frozen=True)
+class Sites:
+    """TikTok and a server of plain files, in a process of their own; see ``tests.standins.site``."""
+
+    url: str
+    ca_file: Path
+
+
+@pytest.fixture(scope="session")
+def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
+    """The stand-ins, listening."""
+    folder, port = tmp_path_factory.mktemp("sites"), _free_port()
+    command = [sys.executable, "-m", "tests.standins.site", "--port", str(port), "--folder", str(folder)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            assert b"The sites are at" in process.stdout.readline()
+            yield Sites(f"http://127.0.0.1:{port}", folder / "authority.pem")
+        finally:
+            process.terminate()
+
+
 @pytest.fixture(scope="session")
 def llm() -> Iterator[LlmServer]:
     """The language model's server."""
@@ -64,16 +91,21 @@ def llm() -> Iterator[LlmServer]:
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory, llm: LlmServer) -> Iterator[Service]:
-    """The application, ready."""
+def service(tmp_path_factory: pytest.TempPathFactory, llm: LlmServer, sites: Sites) -> Iterator[Service]:
+    """The application, ready. TikTok is reached by way of a proxy, which is the stand-in."""
     data_dir = tmp_path_factory.mktemp("service")
     environment = {
         "MURMURATION_DATA_DIR": str(data_dir),
+        "MURMURATION_HTTP__UPLOAD_IDLE_TIMEOUT_S": str(UPLOAD_IDLE_TIMEOUT_S),
         "MURMURATION_MEDIA__MAX_UPLOAD_BYTES": str(32 * 1024 * 1024),
+        "MURMURATION_MEDIA__MAX_DURATION_S": "900",
         "MURMURATION_LLM__BASE_URL": llm.base_url,
         "MURMURATION_LLM__MODEL": "stand-in",
         "MURMURATION_NETWORK__ALLOW_PRIVATE_HOSTS": '["127.0.0.1"]',
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
+        "MURMURATION_NETWORK__PROXY_RESOLVES": "true",
+        "MURMURATION_NETWORK__CA_FILE": str(sites.ca_file),
+        "MURMURATION_CRAWL__PLATFORMS": json.dumps({"tiktok": {"proxy": sites.url}}),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own, at import and start

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from deployments.api.access import client_of
 from deployments.api.answers import ServicesNeeded
 from deployments.api.forms import inlined
 from deployments.api.openai.answers import openai_problems, transcript_answer
@@ -94,7 +95,7 @@ async def _take_in(request: Request, services: Services, task_type: TaskType) ->
     submitter: Submitter = request.app.state.submitter
     intake: Intake | None = None
     try:
-        async with open_body(request) as body, submitter.intake() as intake:
+        async with open_body(request) as body, submitter.intake(client=client_of(request)) as intake:
             return await _read(request, body, intake, services, task_type)
     except asyncio.CancelledError:  # a row that is being written is written nevertheless
         if intake is not None and intake.commit is not None:

@@ -56,7 +56,7 @@ async def check_model(asked: AudioFields, services: Services) -> None:
     names_model = asked.model not in (None, ALIAS)
     if not (names_model or asked.language or asked.languages):
         return  # no need to ask
-    engine = (await services.readiness()).engine
+    engine = await services.engine()
     configured = services.settings.asr.model
     options = TranscriptionOptions(language=asked.language, languages=asked.languages)
     check_engine(TaskRequest(Submission(options=options), None), engine, configured)
@@ -75,7 +75,7 @@ def not_found(model: str) -> ModelNotFound:
 
 
 async def _names(services: Services) -> list[str]:
-    engine = (await services.readiness()).engine
+    engine = await services.engine()
     loaded = engine.model if engine else services.settings.asr.model
     return [public_model_name(loaded), ALIAS] if loaded else [ALIAS]
 

@@ -17,7 +17,7 @@ class WatchedStore(MemoryTaskStore):
     """Tells when it was asked and closed, and can be made to fail once."""
 
     def __init__(self, *, fails: bool = False) -> None:
-        super().__init__(ManualClock(), idempotency_ttl_s=60.0, ageing_s=60.0, max_attempts=3)
+        super().__init__(ManualClock())
         self.fails = fails
         self.asked, self.closed = threading.Semaphore(0), threading.Event()
 

@@ -118,7 +118,7 @@ def test_a_ratio_keeps_whole_tasks(spans: InMemorySpanExporter) -> None:
 
 @pytest.fixture
 async def store(tmp_path: Path, spans: InMemorySpanExporter) -> AsyncIterator[TracedTaskStore]:
-    arguments: dict[str, Any] = {"busy_timeout_s": 5.0, "idempotency_ttl_s": 60.0, "ageing_s": 60.0, "max_attempts": 3}
+    arguments: dict[str, Any] = {"busy_timeout_s": 5.0, "idempotency_ttl_s": 60.0, "ageing_s": 60.0, "max_losses": 3}
     url = f"sqlite+aiosqlite:///{tmp_path / 'tasks.db'}"
     opened = TracedTaskStore(url, ManualClock(), tracing=traced(spans), **arguments)
     await opened.migrate()

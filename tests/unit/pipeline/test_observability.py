@@ -1,10 +1,12 @@
 import json
 import logging
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from pydantic import SecretStr
 
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.task import EngineName, Priority, Status, Task, TaskError
+from pipeline.errors import ConfigurationError
 from pipeline.observability import (
     HIDDEN,
     LOGGED_PACKAGES,
@@ -49,6 +52,10 @@ def loggers() -> Iterator[None]:
         (logger, logger.handlers, logger.level, logger.propagate) for logger in map(logging.getLogger, LOGGED_PACKAGES)
     ]
     yield
+    for handler in {
+        handler for logger, handlers, *_ in before for handler in logger.handlers if handler not in handlers
+    }:
+        handler.close()
     for logger, handlers, level, propagate in before:
         logger.handlers = handlers
         logger.setLevel(level)
@@ -265,3 +272,96 @@ def test_outcome_and_time_can_be_given(caplog: pytest.LogCaptureFixture) -> None
 
     (record,) = caplog.records
     assert (fields(record)["outcome"], fields(record)["wall_s"], fields(record)["rtfx"]) == ("lease_lost", 6.0, 10.0)
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+def lines(file: Path) -> list[str]:
+    return file.read_text("utf-8").splitlines()
+
+
+def written(file: Path) -> list[str]:
+    """All lines in the file and those put aside, oldest first."""
+    aside = sorted(file.parent.glob(f"{file.name}.*"), key=lambda path: -int(path.suffix[1:]))
+    return [line for path in (*aside, file) for line in lines(path)]
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_the_log_is_written_to_a_file_in_either_form(
+    tmp_path: Path, loggers: None, capsys: pytest.CaptureFixture[str], form: Literal["text", "json"]
+) -> None:
+    file = tmp_path / "logs" / "murmuration.log"
+    configure_logging(LoggingSettings(format=form, file=file))
+    logging.getLogger("deployments.ingress").info("it happened", extra={"task_id": 7})
+    logging.getLogger("pipeline.media").warning("twice")
+    assert lines(file) == capsys.readouterr().err.splitlines()
+    assert [("it happened" in line, "twice" in line) for line in lines(file)] == [(True, False), (False, True)]
+    if form == "json":
+        assert [json.loads(line).get("task_id") for line in lines(file)] == [7, None]
+    assert file.stat().st_mode & 0o077 == 0
+
+
+def test_a_full_file_is_put_aside_and_the_oldest_goes(tmp_path: Path, loggers: None) -> None:
+    file = tmp_path / "murmuration.log"
+    configure_logging(LoggingSettings(file=file, file_max_bytes=4096, file_backups=2))
+    for number in range(400):
+        logging.getLogger("pipeline").info("event", extra={"number": number})
+    files = sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith("."))
+    assert files == ["murmuration.log", "murmuration.log.1", "murmuration.log.2"]
+    assert all((tmp_path / name).stat().st_size < 4096 + 100 for name in files)
+    numbers = [int(line.rpartition("=")[2]) for line in written(file)]
+    assert numbers == list(range(numbers[0], 400))
+
+
+WRITER = """
+import logging, sys
+from pathlib import Path
+from pipeline.observability import configure_logging
+from pipeline.settings import LoggingSettings
+configure_logging(LoggingSettings(file=Path(sys.argv[1]), file_max_bytes=8192, file_backups=1000))
+for number in range(300):
+    logging.getLogger("pipeline").info("event", extra={"number": number, "writer": sys.argv[2]})
+"""
+
+
+def test_processes_share_a_file_and_lose_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "murmuration.log"
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(file), name], stderr=subprocess.DEVNULL) for name in "ab"
+    ]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    found = [line.partition("event ")[2] for line in written(file)]
+    assert sorted(found) == sorted(f"number={number} writer={name}" for number in range(300) for name in "ab")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_no_secret_reaches_the_file(tmp_path: Path, loggers: None, form: Literal["text", "json"]) -> None:
+    key = "mur_LIPeo5D_JKJVkKWXPtauKzAcXvSiATRGiT1hqLblRR4"
+    file = tmp_path / "murmuration.log"
+    configure_logging(LoggingSettings(format=form, file=file))
+    log = logging.getLogger("pipeline.store")
+    log.info("called with Authorization: Bearer %s", key, extra={"authorization": f"Bearer {key}", "note": key})
+    log.info("the key %s, and key=%s", key, key, extra={"headers": {"Authorization": f"Bearer {key}"}})
+    log.info("mysql+asyncmy://ann:swordfish@db:3306/tasks", extra={"url": "async+redis://:swordfish@cache"})
+    log.info("sent", extra={"api_key": "swordfish", "password": "swordfish", "callback_secret": "swordfish"})
+    try:
+        raise ValueError(f"refused mysql://ann:swordfish@db with Bearer {key} and sk-swordfish-swordfish")
+    except ValueError:
+        log.exception("it failed")
+    text = file.read_text("utf-8")
+    assert text.count(HIDDEN) >= 12
+    assert "swordfish" not in text
+    assert key[4:] not in text
+
+
+@pytest.mark.parametrize("place", ["taken/murmuration.log", ""])
+def test_a_file_that_can_not_be_written_ends_the_start(tmp_path: Path, loggers: None, place: str) -> None:
+    (tmp_path / "taken").touch()
+    with pytest.raises(ConfigurationError, match=r"logging\.file can't be written"):
+        configure_logging(LoggingSettings(file=tmp_path / place))
+
+
+def test_a_file_is_named_from_the_root() -> None:
+    with pytest.raises(ValueError, match="absolute"):
+        LoggingSettings(file=Path("murmuration.log"))

@@ -188,10 +188,22 @@ def test_a_number_with_a_unit_says_so_in_its_name(section: type[BaseModel]) -> N
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
 def test_secrets_are_of_a_type_that_hides_them(section: type[BaseModel]) -> None:
     for name, field in section.model_fields.items():
-        if any(word in name.removesuffix("_tokens") for word in ("secret", "password", "token", "key")):
+        is_secret = any(word in name.removesuffix("_tokens") for word in ("secret", "password", "token", "key"))
+        if is_secret and name != "keys":  # those are hashes
             assert SecretStr.__name__ in str(field.annotation)
 
 
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_settings().asr.model = "small"  # type: ignore[misc]
+
+
+def test_a_sites_cookies_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    file.write_text("crawl:\n  platforms:\n    tiktok: {user_agent: Mine/1}\n")
+    monkeypatch.setenv("MURMURATION_CRAWL__PLATFORMS__TIKTOK__COOKIES", "# Netscape HTTP Cookie File\n")
+
+    tiktok = load_settings(file).crawl.platforms["tiktok"]
+
+    assert tiktok.cookies == SecretStr("# Netscape HTTP Cookie File\n")
+    assert tiktok.user_agent == "Mine/1"
+    assert "Netscape" not in repr(tiktok)

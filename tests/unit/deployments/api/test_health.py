@@ -40,3 +40,9 @@ async def test_not_ready_says_what_is_missing(client: httpx.AsyncClient, world: 
 async def test_not_ready_without_a_database(client: httpx.AsyncClient, world: World) -> None:
     world.store.available = False
     detail(await client.get("/api/health/ready"), 503, "database_unavailable")
+
+
+async def test_not_ready_on_a_cluster_it_can_not_serve(client: httpx.AsyncClient, world: World) -> None:
+    world.readiness = Readiness(ready=False, engine=ENGINE, problems=("SQLite serves a single node.",))
+    answer = await client.get("/api/health/ready")
+    assert detail(answer, 503, "service_starting")["message"] == "SQLite serves a single node."

@@ -5,6 +5,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from deployments.api.subtitles import TranscriptFile
 from tests.unit.deployments.api.world import TRANSCRIPT, World, detail, fields
 
 SUBTITLES = "/api/whisper/generate_subtitles"
@@ -89,3 +90,9 @@ async def test_a_task_that_is_not_completed_has_none(client: httpx.AsyncClient, 
     for task_id, status in ((1, "failed"), (2, "queued"), (3, "cancelled")):
         body = detail(await client.get(SUBTITLES, params={"task_id": task_id}), 400, "task_not_finished")
         assert status in body["message"]
+
+
+async def test_json_has_the_documented_shape(client: httpx.AsyncClient, world: World) -> None:
+    await world.completed()
+    answer = await client.get(SUBTITLES, params={"task_id": 1, "output_format": "json"})
+    assert TranscriptFile.model_validate_json(answer.content).text == TRANSCRIPT.text

@@ -11,8 +11,9 @@ import httpx
 import pytest
 from starlette.types import Message
 
-from deployments.api import uploads
-from deployments.api.uploads import DRAIN_BYTES, MAX_FIELD_BYTES, MAX_FIELDS
+from deployments.api import hardening
+from deployments.api.hardening import DRAIN_BYTES
+from deployments.api.uploads import MAX_FIELD_BYTES, MAX_FIELDS
 from tests.unit.deployments.api.world import World, blocks, client_of, detail, fields
 
 CREATE = "/api/whisper/tasks/create"
@@ -168,7 +169,7 @@ async def test_a_mistake_in_the_query_needs_no_upload(world: World) -> None:
 
 
 async def test_a_client_that_stops_sending_gets_its_error_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "DRAIN_S", 0.01)
+    monkeypatch.setattr(hardening, "DRAIN_S", 0.01)
     sent = await raw_upload(world, [body_message(part("audio", b"", "a.mp3"))])
     assert sent[0]["status"] == 422
 

@@ -20,9 +20,10 @@ from pipeline.ports import EngineInfo, Lease, TaskQuery
 from pipeline.settings import NetworkSettings, Settings
 from pipeline.testing.clock import ManualClock
 from pipeline.testing.llm import FakeSummarizer
-from pipeline.testing.media import MemoryMediaStore
+from pipeline.testing.media import LocalExtractor, MemoryMediaStore
 from pipeline.testing.net import ScriptedResolver
 from pipeline.testing.store import MemoryTaskStore
+from pipeline.testing.uploads import MemoryUploadStore
 
 ENGINE = EngineInfo("faster_whisper", "base", "cpu", "int8", ("en", "de", "zh"), 8)
 LEASE = timedelta(seconds=30)
@@ -43,6 +44,7 @@ class World:
 
     clock: ManualClock = field(default_factory=ManualClock)
     media: MemoryMediaStore = field(default_factory=MemoryMediaStore)
+    extractor: LocalExtractor = field(default_factory=LocalExtractor)
     readiness: Readiness = field(default_factory=lambda: Readiness(ready=True, engine=ENGINE))
     summarizer: FakeSummarizer = field(default_factory=FakeSummarizer)
     wakes: int = 0
@@ -51,6 +53,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.store = MemoryTaskStore(self.clock)
+        self.uploads = MemoryUploadStore(self.clock)
         self.on_watch: Callable[[float], Awaitable[None]] = self._time_passes
 
     async def wake(self) -> None:
@@ -74,9 +77,13 @@ class World:
     async def ask_readiness(self) -> Readiness:
         return self.readiness
 
+    async def ask_engine(self) -> EngineInfo | None:
+        return (await self.ask_readiness()).engine
+
     def services(self, *, fetch_available: bool = False, **settings: Any) -> Services:
         return Services(
             store=self.store,
+            uploads=self.uploads,
             media=self.media,
             settings=Settings(**settings),
             clock=self.clock,
@@ -85,8 +92,10 @@ class World:
             watch_end=self.watch_end,
             cancel=self.cancel,
             readiness=self.ask_readiness,
+            engine=self.ask_engine,
             summarizer=self.summarizer,
             check_url=GuardedClient(NetworkSettings(), ScriptedResolver({})).check,
+            extractor=self.extractor,
             fetch_available=fetch_available,
         )
 

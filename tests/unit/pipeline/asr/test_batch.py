@@ -284,3 +284,13 @@ def test_a_future_can_not_be_cancelled_behind_the_batcher_s_back(start, submissi
     batcher = start(FakeEngine(), running=False)
     [ticket] = batcher.submit([submission()])
     assert not ticket.future.cancel()
+
+
+def test_a_batch_that_hangs_shows(busy):
+    engine = FakeEngine()
+    batcher = busy(engine)
+    batcher._clock = lambda: 700.0
+    assert batcher.decoding_s == 700.0
+    engine.release()
+    batcher.close()
+    assert batcher.decoding_s == 0

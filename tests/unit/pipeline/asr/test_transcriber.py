@@ -165,6 +165,7 @@ async def test_closing_the_stream_drops_what_waits(transcriber):
     engine = FakeEngine(result=hold_the_next)
     replica = transcriber(engine, max_batch_size=1)
     stream = replica.transcribe(unit())
+    assert await anext(stream) == ()  # taken in
     await anext(stream)
     await until_entered(engine)
     await stream.aclose()

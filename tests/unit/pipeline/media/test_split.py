@@ -12,6 +12,7 @@ import pytest
 from pipeline.domain.audio import SAMPLE_RATE, part_key, to_samples
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.errors import MediaTooLong, MediaUndecodable, NoAudioStream, StorageFull
+from pipeline.media.decode import AudioDecoder
 from pipeline.media.split import StreamingSplitter
 from pipeline.ports import SplitDone, SplitPart, SplitRequest
 from pipeline.settings import SplitSettings, VadSettings
@@ -32,7 +33,9 @@ def no_activity():
 
 
 def splitter(store, activity=LoudnessActivity, max_duration_s=3600.0, part_s=60.0) -> StreamingSplitter:
-    return StreamingSplitter(store, activity, VadSettings(), SplitSettings(part_s=part_s), max_duration_s)
+    return StreamingSplitter(
+        store, activity, VadSettings(), SplitSettings(part_s=part_s), lambda file: AudioDecoder(file, max_duration_s)
+    )
 
 
 def asking(options: TranscriptionOptions | None = None, **changes) -> SplitRequest:

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import ConfigurationError, StorageFull
-from pipeline.media.store import FsspecMediaStore
+from pipeline.media.store import LONG_AGO, FsspecMediaStore
+from pipeline.process import own_name
 from pipeline.testing.media import MemoryMediaStore
 from tests.recordings import stream
 
@@ -70,3 +74,19 @@ async def test_the_folder_holds_the_keys_as_paths(tmp_path: Path):
 async def test_a_folder_left_by_a_crash_is_listed(tmp_path: Path):
     (tmp_path / "t1").mkdir()
     assert set(await FsspecMediaStore(tmp_path.as_uri()).prefixes()) == {"t1"}
+
+
+def name_of_a_dead_process() -> str:
+    command = [sys.executable, "-c", "from pipeline.process import own_name; print(own_name())"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says who is dead")
+async def test_what_a_dead_process_left_half_written_is_old_at_once(tmp_path: Path):
+    store = FsspecMediaStore(tmp_path.as_uri())
+    for folder, writer in (("dead", name_of_a_dead_process()), ("alive", own_name()), ("unknown", "x")):
+        (tmp_path / folder / "pcm").mkdir(parents=True)
+        (tmp_path / folder / "pcm" / f"00000.s16le~{writer}.partial").write_bytes(b"half")
+    changed = await store.prefixes()
+    assert changed["dead"] == LONG_AGO
+    assert min(changed["alive"], changed["unknown"]) > datetime.now(UTC) - timedelta(minutes=1)

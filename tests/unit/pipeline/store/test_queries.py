@@ -19,7 +19,7 @@ from pipeline.store.tables import METADATA
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
 LEASE = Lease(1, 1)
-CLAIM = {"now": NOW, "max_attempts": 3, "depth": 5}
+CLAIM = {"now": NOW, "max_losses": 3, "depth": 5}
 WALKED = {
     "claim_candidates": queries.claim_candidates(frozenset({0})).params(CLAIM),
     "lock_claimable": queries.lock_claimable([1, 2], NOW, 3),
@@ -27,17 +27,25 @@ WALKED = {
     "renew_leases": queries.renew_leases([LEASE], NOW),
     "any_exhausted": queries.any_exhausted(NOW, 3),
     "lock_exhausted": queries.lock_exhausted(NOW, 3),
-    "live_totals": queries.live_totals(),
+    "live_totals": queries.live_totals(0.001),
+    "recent_density": queries.recent_density(),
+    "finished_recordings": queries.finished_recordings(NOW, 5, [Status.FAILED]),
+    "settled_callbacks": queries.settled_callbacks(NOW, 5),
+    "expired_keys": queries.expired_keys(NOW, 5),
+    "owners": queries.owners(NOW),
+    "disown_tasks": queries.disown_tasks("me", NOW),
+    "disown_callbacks": queries.disown_callbacks("me", NOW),
     "lock_leased": queries.lock_leased(LEASE),
     "task_page": queries.task_page(TaskQuery(status=Status.COMPLETED, priority=Priority.NORMAL)),
     "any page": queries.task_page(TaskQuery(has_result=True, has_error=False)),
     "expired_records": queries.expired_records(NOW, 5),
     "unawaited_records": queries.unawaited_records(NOW, 5),
-    "prefixes_in_use": queries.prefixes_in_use(["a", "b"]),
+    "prefixes_in_use": queries.prefixes_in_use(["a", "b"], transcribed=False),
     "due_summaries": queries.due_summaries(NOW, 5),
     "take_summaries": queries.take_summaries([1, 2], "me", NOW, NOW),
     "resume_summary": queries.resume_summary(1, NOW),
     "change_summary": queries.change_summary(SummaryTurn(1, 1, "me", 1, SummaryOptions()), {"summary_owner": None}),
+    "disown_summaries": queries.disown_summaries("me", NOW),
     "due_callbacks": queries.due_callbacks(NOW, 5),
     "note_callback": queries.note_callback(1, 1, {"callback_status_code": 200}),
     "waiting_callbacks": queries.waiting_callbacks(),

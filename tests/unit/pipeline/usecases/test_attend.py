@@ -8,10 +8,11 @@ import pytest
 
 from pipeline.domain.task import NewTask
 from pipeline.errors import TaskNotFound
-from pipeline.settings import DispatchSettings
+from pipeline.settings import Settings
 from pipeline.testing.clock import ManualClock
 from pipeline.testing.media import MemoryMediaStore
 from pipeline.testing.store import MemoryTaskStore
+from pipeline.testing.uploads import MemoryUploadStore
 from pipeline.usecases.attend import PATIENCE, RENEWAL_S, attended, dismiss, remove
 from pipeline.usecases.reap import Reaper
 
@@ -36,7 +37,8 @@ class World:
         return task.id
 
     async def reap(self) -> None:
-        await Reaper(self.store, self.media, self.clock, DispatchSettings()).reap()
+        uploads = MemoryUploadStore(self.clock)
+        await Reaper(self.store, uploads, self.media, self.clock, Settings()).reap()
 
     async def pass_time(self, seconds: float) -> None:
         """In steps, so that whoever sleeps in between wakes, works and sleeps again."""

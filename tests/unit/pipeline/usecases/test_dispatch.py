@@ -3,19 +3,38 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from pipeline.clock import SystemClock
+from pipeline.domain.crawl import CrawlRecord, Link, LinkKind
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.summary import SummaryOptions
 from pipeline.domain.task import NewTask, Priority, Stage, Status, Task, TaskError
-from pipeline.errors import MediaUndecodable, ReplicaLost, StorageFull
-from pipeline.observability import NoMetrics
-from pipeline.settings import Settings
+from pipeline.domain.transcript import ChunkResult, Transcript
+from pipeline.errors import (
+    CookiesRequired,
+    DatabaseUnavailable,
+    DecoderCrashed,
+    LiveStream,
+    MediaUndecodable,
+    MurmurationError,
+    PrivateOrRemoved,
+    RateLimited,
+    ReplicaLost,
+    SourceTooLarge,
+    SourceUnreachable,
+    StorageFull,
+    UnsupportedLink,
+    UrlNotAllowed,
+)
+from pipeline.ports import Lease
+from pipeline.settings import CrawlSettings, Settings
+from pipeline.testing.crawl import FakeCrawler
 from pipeline.testing.fleet import FakeSplitter, FakeTranscriber, made_chunks
 from pipeline.testing.media import MemoryMediaStore
+from pipeline.testing.metrics import RecordingMetrics
 from pipeline.testing.store import MemoryTaskStore
 from pipeline.usecases.dispatch import Dispatcher
 
@@ -25,6 +44,19 @@ class QuickClock(SystemClock):
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(0.001)
+
+
+class MoodyStore(MemoryTaskStore):
+    """Commits, and then breaks the connection before it has said so, as often as ``unanswered`` says."""
+
+    unanswered = 0
+
+    async def complete(self, lease: Lease, transcript: Transcript) -> Task:
+        task = await super().complete(lease, transcript)
+        if self.unanswered:
+            self.unanswered -= 1
+            raise DatabaseUnavailable("The connection broke.")
+        return task
 
 
 def quick_settings(**dispatch: object) -> Settings:
@@ -43,12 +75,15 @@ class World:
     fleet: FakeTranscriber = field(default_factory=FakeTranscriber)
     settings: Settings = field(default_factory=quick_settings)
     media: MemoryMediaStore = field(default_factory=MemoryMediaStore)
+    crawler: FakeCrawler | None = None
     finished: int = 0
     transcribed: int = 0
+    dead: set[str] = field(default_factory=set)
+    metrics: RecordingMetrics = field(default_factory=RecordingMetrics)
 
     def __post_init__(self) -> None:
         self.clock = QuickClock()
-        self.store = MemoryTaskStore(self.clock)
+        self.store = MoodyStore(self.clock)
 
     def dispatcher(self, owner: str = "one") -> Dispatcher:
         return Dispatcher(
@@ -57,11 +92,13 @@ class World:
             media=self.media,
             splitter=self.splitter,
             transcriber=self.fleet,
+            crawler=self.crawler,
             clock=self.clock,
             settings=self.settings,
-            metrics=NoMetrics(),
+            metrics=self.metrics,
             finished=self._note_end,
             transcribed=self._note_transcript,
+            is_dead=self.dead.__contains__,
         )
 
     def _note_end(self) -> None:
@@ -241,9 +278,26 @@ async def test_a_splitter_that_dies_is_tried_again_and_then_given_up() -> None:
     task = await world.add()
     async with world.running():
         ended = await world.end_of(task)
-    assert (ended.status, ended.attempts) == (Status.FAILED, 3)
+    assert (ended.status, ended.attempts, len(world.splitter.requests)) == (Status.FAILED, 1, 3)
     assert ended.error is not None
     assert ended.error.code == "attempts_exhausted"
+    assert "took down the process that prepared it 3 times" in ended.error.message
+
+
+async def test_a_recording_that_crashes_its_decoder_is_tried_again_and_then_given_up() -> None:
+    world = World(
+        splitter=FakeSplitter(
+            failure=DecoderCrashed(
+                "Decoding the recording crashed. If it does so again, convert the recording and send that."
+            )
+        )
+    )
+    task = await world.add()
+    async with world.running():
+        ended = await world.end_of(task)
+    assert (ended.status, ended.attempts) == (Status.FAILED, 3)
+    assert ended.error is not None
+    assert ended.error.code == "decoder_crashed"
 
 
 async def test_a_defect_of_ours_shows_no_inner_words(caplog: pytest.LogCaptureFixture) -> None:
@@ -288,9 +342,6 @@ async def test_another_dispatcher_goes_on_from_the_stored_chunks() -> None:
     world = World(splitter=FakeSplitter(made_chunks(2), made_chunks(2, first=2, part=1)))
     task = await world.add(language="en")
     [claimed] = await world.store.claim("dead", timedelta(seconds=-1), 1, [0, 1, 2])
-    from pipeline.domain.transcript import ChunkResult
-    from pipeline.ports import Lease
-
     lease = Lease(claimed.id, claimed.fence)
     await world.store.add_part(lease, 0, 0, made_chunks(2)[-1].spans[-1].end, made_chunks(2))
     await world.store.save_results(lease, [ChunkResult(0, 10.0, (), "en")])
@@ -381,3 +432,267 @@ async def test_urgent_tasks_are_claimed_although_lesser_ones_fill_the_dispatcher
         async with asyncio.timeout(5):
             while urgent.id not in {unit.task_id for unit in world.fleet.units}:
                 await asyncio.sleep(0.001)
+
+
+# --- what a lost owner leaves, and what an outage of the database does ------------------------------------------------
+
+
+async def test_what_a_dead_predecessor_held_is_taken_over_at_once() -> None:
+    world = World(dead={"dead"})
+    task = await world.add(language="en")
+    await world.store.claim("dead", timedelta(hours=1), 1, [0, 1, 2])
+    async with world.running():
+        assert (await world.end_of(task)).attempts == 2
+
+
+async def test_what_a_living_owner_holds_is_left_to_it() -> None:
+    world = World(dead={"dead"})
+    task = await world.add(language="en")
+    await world.store.claim("alive", timedelta(hours=1), 1, [0, 1, 2])
+    async with world.running():
+        await asyncio.sleep(0.05)
+        assert (await world.store.get(task.id)).owner == "alive"
+
+
+async def test_an_attempt_that_was_outlived_ends_before_the_next_begins() -> None:
+    world = World(settings=quick_settings(heartbeat_s=1e9))
+    world.fleet.open_gate.clear()
+    task = await world.add(language="en")
+    async with world.running() as dispatcher:
+        while not world.fleet.units:
+            await asyncio.sleep(0)
+        await world.store.disown("one")  # as a lease that expired; the Dispatcher claims its own task again
+        dispatcher.wake()
+        while not world.fleet.abandoned:
+            await asyncio.sleep(0.001)
+        world.fleet.open_gate.set()
+        ended = await world.end_of(task)
+        assert (ended.status, ended.attempts, ended.fence) == (Status.COMPLETED, 2, 2)
+        assert [unit.task_id for unit in world.fleet.units] == [task.id, task.id]
+
+
+async def test_after_an_outage_a_dispatcher_keeps_what_is_still_its_own() -> None:
+    world = World()
+    task = await world.add(language="en")
+    dispatcher = world.dispatcher()
+    await dispatcher.prepare()
+    await dispatcher._claim_all()
+    await world.store.disown("one")  # the outage was longer than the lease
+    dispatcher.database_ready = False
+    await dispatcher._claim_all()
+    kept = await world.store.get(task.id)
+    await dispatcher._hand_back()
+    assert (kept.status, kept.attempts, kept.fence) == (Status.PROCESSING, 1, 1)
+
+
+async def test_the_end_of_an_attempt_is_no_lost_lease() -> None:
+    world = World(splitter=FakeSplitter(made_chunks(1)), settings=quick_settings(heartbeat_s=0.0001))
+    tasks = [await world.add(language="en") for _ in range(60)]
+    async with world.running():
+        for task in tasks:
+            assert (await world.end_of(task)).attempts == 1
+    assert world.metrics.total("lost_leases") == 0
+    assert not await world.media.prefixes()
+
+
+async def test_a_commit_that_nobody_answered_for_counts() -> None:
+    world = World()
+    world.store.unanswered = 1
+    task = await world.add(language="en")
+    async with world.running():
+        assert (await world.end_of(task)).attempts == 1
+        while await world.media.prefixes() or not world.finished:
+            await asyncio.sleep(0.001)
+
+
+async def test_a_failure_is_noted_when_the_database_is_back() -> None:
+    world = World(splitter=FakeSplitter(failure=MediaUndecodable("No decoder knows this.")))
+    fail, refused = world.store.fail, 3
+
+    async def moody(*arguments: object, **options: object) -> Task:
+        nonlocal refused
+        if refused:
+            refused -= 1
+            raise DatabaseUnavailable("Away.")
+        return await fail(*arguments, **options)  # type: ignore[arg-type]
+
+    world.store.fail = moody  # type: ignore[method-assign]
+    task = await world.add()
+    async with world.running():
+        ended = await world.end_of(task)
+    assert (ended.attempts, ended.error and ended.error.code) == (1, "media_undecodable")
+
+
+async def test_a_file_that_kills_its_replicas_fails_alone() -> None:
+    world = World(splitter=FakeSplitter(made_chunks(3)))
+    innocents = [await world.add(language="en") for _ in range(4)]
+    poison = await world.add(language="en")
+    world.fleet.poison[poison.id, 1] = 1000
+    async with world.running():
+        failed = await world.end_of(poison)
+        ended = [await world.end_of(task) for task in innocents]
+    assert {task.status for task in ended} == {Status.COMPLETED}
+    assert failed.error is not None
+    assert (failed.error.code, failed.attempts) == ("attempts_exhausted", 1)
+    assert "10.0 s to 20.0 s took down the process that decoded it 3 times" in failed.error.message
+    assert world.fleet.poison[poison.id, 1] == 1000 - 3
+
+
+# --- links ------------------------------------------------------------------------------------------------------------
+
+LINK = "https://site.example/film.mp4"
+
+
+def crawling(*sources: bytes | MurmurationError, **settings: object) -> tuple[World, FakeCrawler]:
+    world = World(settings=quick_settings(**settings))
+    crawler = FakeCrawler(world.media, {LINK: list(sources)})
+    world.crawler = crawler
+    return world, crawler
+
+
+async def add_link(world: World, link: Link | None = None, **new: object) -> Task:
+    task, _ = await world.store.create(NewTask(media_prefix="t9", file_url=LINK, link=link or Link(), **new))  # type: ignore[arg-type]
+    return task
+
+
+def said(title: str = "A talk") -> CrawlRecord:
+    now = datetime(2026, 11, 24, tzinfo=UTC)
+    return CrawlRecord(platform="site", media_id="7", url=LINK, title=title, crawled_at=now, library="yt-dlp 1")
+
+
+async def test_a_link_is_fetched_before_it_is_split() -> None:
+    world, crawler = crawling(b"sound")
+    crawler.records[LINK] = said()
+    task = await add_link(world, Link(LinkKind.ANY))
+    async with world.running():
+        ended = await world.end_of(task)
+    assert ended.status is Status.COMPLETED
+    assert (ended.file_name, ended.file_size_bytes, ended.platform) == ("film.mp4", 5, "site")
+    [request] = crawler.requests
+    assert (request.url, request.link, request.media_key, request.fence) == (LINK, Link(LinkKind.ANY), "t9/source", 1)
+    assert [split.media_key for split in world.splitter.requests] == ["t9/source"]
+    assert await world.store.crawl_record(task.id) == said()
+    assert world.media.keys == set()
+
+
+async def test_what_the_site_says_is_kept_only_where_it_may_be() -> None:
+    world, crawler = crawling(b"sound")
+    crawler.records[LINK] = said()
+    task = await add_link(world, Link(LinkKind.ANY, keep_record=False), platform="mine")
+    async with world.running():
+        ended = await world.end_of(task)
+    assert ended.platform == "mine"
+    assert await world.store.crawl_record(task.id) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PrivateOrRemoved("It is gone."),
+        CookiesRequired("Log in."),
+        LiveStream("It has not ended."),
+        UnsupportedLink("Nothing reads this."),
+        SourceTooLarge("It is too large."),
+        UrlNotAllowed("Not there."),
+    ],
+)
+async def test_what_a_site_will_never_give_is_asked_for_once(error: MurmurationError) -> None:
+    world, crawler = crawling(error)
+    task = await add_link(world)
+    async with world.running():
+        ended = await world.end_of(task)
+    assert ended.error == TaskError(error.code, error.message)
+    assert len(crawler.requests) == 1
+
+
+async def test_a_site_that_is_away_is_asked_again() -> None:
+    world, crawler = crawling(SourceUnreachable("Nobody there."), ReplicaLost("It died."), b"sound")
+    task = await add_link(world)
+    async with world.running():
+        assert (await world.end_of(task)).status is Status.COMPLETED
+    assert len(crawler.requests) == 3
+
+
+async def test_a_site_that_was_asked_too_often_is_left_alone_for_as_long_as_it_wants() -> None:
+    world, _ = crawling(RateLimited("Too often.", 3600.0))
+    task = await add_link(world)
+    async with world.running():
+        waiting = await world.until(task, lambda found: found.error is not None)
+    assert (waiting.status, waiting.error) == (Status.QUEUED, TaskError("rate_limited", "Too often."))
+    assert waiting.available_at is not None
+    assert waiting.available_at - world.clock.now() > timedelta(minutes=58)
+
+
+async def test_after_the_last_pause_it_has_failed() -> None:
+    world, crawler = crawling(RateLimited("Too often."))
+    world.settings = world.settings.model_copy(update={"crawl": CrawlSettings(rate_limit_delays_s=(0.001, 0.001))})
+    task = await add_link(world)
+    async with world.running():
+        assert (await world.end_of(task)).error == TaskError("rate_limited", "Too often.")
+    assert len(crawler.requests) == 3
+
+
+async def test_a_cancelled_task_stops_its_download() -> None:
+    world, crawler = crawling(b"sound")
+    crawler.open_gate.clear()
+    task = await add_link(world)
+    async with world.running() as dispatcher:
+        await world.until(task, lambda found: bool(crawler.requests))
+        await world.store.cancel(task.id)
+        await dispatcher.cancel(task.id)
+        assert crawler.abandoned == crawler.requests
+    assert world.media.keys == set()
+
+
+async def test_what_a_lost_crawler_began_is_removed_before_the_next_begins() -> None:
+    world, _ = crawling(b"sound")
+    await world.media.write("t9/source", once(b"half"))
+    await world.media.write("t9/other", once(b"half"))
+    task = await add_link(world)
+    async with world.running():
+        await world.end_of(task)
+    assert world.media.keys == set()
+
+
+async def test_no_more_are_fetched_at_once_than_the_settings_say() -> None:
+    world, crawler = crawling(b"sound", max_concurrent_crawls=2)
+    crawler.open_gate.clear()
+    tasks = [await add_link(world) for _ in range(4)]
+    async with world.running():
+        await world.until(tasks[0], lambda found: len(crawler.requests) == 2)
+        await asyncio.sleep(0.02)
+        assert len(crawler.requests) == 2
+        crawler.open_gate.set()
+        for task in tasks:
+            assert (await world.end_of(task)).status is Status.COMPLETED
+
+
+async def test_without_a_crawler_a_link_fails_in_words() -> None:
+    world = World()
+    task = await add_link(world)
+    async with world.running():
+        ended = await world.end_of(task)
+    assert ended.error is not None
+    assert ended.error.code == "invalid_value"
+
+
+async def test_a_retried_link_is_fetched_again() -> None:
+    world, crawler = crawling(PrivateOrRemoved("Gone."), b"sound")
+    task = await add_link(world)
+    async with world.running() as dispatcher:
+        await world.end_of(task)
+        await world.store.retry(task.id)
+        dispatcher.wake()
+        assert (await world.until(task, lambda found: found.status is Status.COMPLETED)).attempts == 1
+    assert len(crawler.requests) == 2
+
+
+async def test_slow_sites_do_not_keep_uploads_waiting() -> None:
+    world, crawler = crawling(b"sound", max_active_tasks=1)
+    world.fleet = FakeTranscriber(max_batch_size=1)
+    crawler.open_gate.clear()
+    links = [await add_link(world) for _ in range(20)]
+    async with world.running():
+        await world.until(links[0], lambda found: len(crawler.requests) == len(links))
+        upload = await world.add()
+        assert (await world.end_of(upload)).status is Status.COMPLETED

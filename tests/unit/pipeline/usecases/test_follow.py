@@ -139,6 +139,22 @@ async def test_a_task_is_followed_from_the_queue_to_its_end(world: World) -> Non
     assert [segment.text for segment in ended.task.result.segments] == [" one", " two", " three", " four"]
 
 
+async def test_a_total_that_still_grows_is_no_progress(world: World) -> None:
+    await world.claim()
+    await world.follow()
+    assert isinstance(await world.next(), Progressed)
+    await world.store.add_part(world.lease, 1, 40 * SECOND, 50 * SECOND, [chunk(4)])
+    world.tell()
+    await world.store.update(world.lease, split_done=True)
+    world.tell()
+    progressed = await world.next()
+    assert isinstance(progressed, Progressed)
+    assert (progressed.task.split_done, progressed.task.audio_total_s) == (True, 50.0)
+    await world.store.cancel(1)
+    world.tell()
+    assert len(await world.rest()) == 1
+
+
 async def test_segments_wait_for_those_before_them(world: World) -> None:
     await world.claim()
     await world.save(result(2, " three"), result(1, " two"))

@@ -11,7 +11,7 @@ from pipeline.usecases.report import INTERVAL_S, QueueReporter
 
 async def test_the_queue_is_shown_by_priority() -> None:
     clock, metrics = ManualClock(), RecordingMetrics()
-    store = MemoryTaskStore(clock, idempotency_ttl_s=60.0, ageing_s=60.0, max_attempts=3)
+    store = MemoryTaskStore(clock)
     await store.create(NewTask(media_prefix="a", priority=Priority.LOW))
     clock.advance(2.5)
     await store.create(NewTask(media_prefix="b", priority=Priority.HIGH))
@@ -27,7 +27,7 @@ async def test_the_queue_is_shown_by_priority() -> None:
 
 async def test_while_the_database_is_away_it_waits_and_then_goes_on() -> None:
     clock, metrics = ManualClock(), RecordingMetrics()
-    store = MemoryTaskStore(clock, idempotency_ttl_s=60.0, ageing_s=60.0, max_attempts=3)
+    store = MemoryTaskStore(clock)
     store.available = False
     reporting = asyncio.create_task(QueueReporter(store, clock, metrics).run())
     await settle()

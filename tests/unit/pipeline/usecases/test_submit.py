@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 
+from pipeline.domain.access import Client
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.task import IdempotencyClaim, NewTask, Priority, Task
+from pipeline.domain.transcript import ChunkResult
 from pipeline.errors import (
+    CommitUnanswered,
     DatabaseUnavailable,
     IdempotencyConflict,
     InvalidValue,
@@ -18,9 +22,10 @@ from pipeline.errors import (
     UrlNotAllowed,
 )
 from pipeline.net import GuardedClient
-from pipeline.ports import TaskQuery
+from pipeline.ports import Lease, TaskQuery
 from pipeline.settings import LlmSettings, NetworkSettings
 from pipeline.testing.clock import ManualClock
+from pipeline.testing.fleet import made_chunks
 from pipeline.testing.media import MemoryMediaStore
 from pipeline.testing.net import ScriptedResolver
 from pipeline.testing.store import MemoryTaskStore
@@ -36,10 +41,12 @@ class SlowStore(MemoryTaskStore):
         super().__init__(clock)
         self.entered, self.go = asyncio.Event(), asyncio.Event()
 
-    async def create(self, new: NewTask, idempotency: IdempotencyClaim | None = None) -> tuple[Task, bool]:
+    async def create(
+        self, new: NewTask, idempotency: IdempotencyClaim | None = None, client: Client | None = None
+    ) -> tuple[Task, bool]:
         self.entered.set()
         await self.go.wait()
-        return await super().create(new, idempotency)
+        return await super().create(new, idempotency, client)
 
 
 class World:
@@ -49,6 +56,7 @@ class World:
         *,
         queue: int = 10,
         fetch_available: bool = False,
+        max_queued_audio_s: float | None = None,
         llm: LlmSettings | None = None,
     ) -> None:
         self.clock = ManualClock()
@@ -62,6 +70,7 @@ class World:
             clock=self.clock,
             max_upload_bytes=10,
             max_queued_tasks=queue,
+            max_queued_audio_s=max_queued_audio_s,
             fetch_available=fetch_available,
             llm=llm or LlmSettings(),
             check_url=GuardedClient(NetworkSettings(), ScriptedResolver(HOSTS)).check,
@@ -181,6 +190,38 @@ async def test_a_database_that_is_away_leaves_nothing_behind() -> None:
     assert (world.media.keys, world.wakes) == (frozenset(), 0)
 
 
+class UnansweredStore(MemoryTaskStore):
+    """Commits, and then breaks the connection before it has said so."""
+
+    async def create(
+        self, new: NewTask, idempotency: IdempotencyClaim | None = None, client: Client | None = None
+    ) -> tuple[Task, bool]:
+        await super().create(new, idempotency, client)
+        raise CommitUnanswered("Nobody knows.")
+
+
+async def test_what_may_have_become_a_task_keeps_its_recording() -> None:
+    world = World(UnansweredStore(ManualClock()))
+    with pytest.raises(CommitUnanswered):
+        await world.submitter.submit(Submission(), b"abc")
+    assert (await world.tasks(), len(world.media.keys)) == (1, 1)
+
+
+async def test_a_slow_upload_is_kept_from_the_sweep() -> None:
+    world = World()
+    world.media = MemoryMediaStore(now=world.clock.now)
+    world.submitter.media = world.media
+    async with world.submitter.intake() as intake:
+        await intake.receive(blocks(b"abc"))
+        for _ in range(10):
+            world.clock.advance(120)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert world.clock.now() - (await world.media.prefixes())[intake.prefix] < timedelta(seconds=600)
+        task, _ = await intake.create(Submission())
+    assert task.media_key in world.media.keys
+
+
 async def test_a_caller_that_goes_away_during_the_upload_leaves_nothing_behind() -> None:
     world = World()
 
@@ -245,6 +286,19 @@ async def test_a_full_queue_takes_nothing_in_until_there_is_room() -> None:
     world.clock.advance(1.0)
     await world.submitter.submit(Submission(), b"abc")
     assert await world.tasks() == 2
+
+
+async def test_too_much_audio_takes_nothing_in_until_there_is_less() -> None:
+    world = World(max_queued_audio_s=20.0)
+    task = await world.submitter.submit(Submission(), b"abc")
+    [claimed] = await world.store.claim("me", timedelta(seconds=30), 1, [1])
+    await world.store.add_part(Lease(task.id, claimed.fence), 0, 0, 1, made_chunks(2))
+    world.clock.advance(1.0)
+    with pytest.raises(QueueFull, match=r"20 seconds of audio wait already, and the limit is 20"):
+        await world.submitter.submit(Submission(), b"abc")
+    await world.store.save_results(Lease(task.id, claimed.fence), [ChunkResult(0, 10.0, (), "en")])
+    world.clock.advance(1.0)
+    await world.submitter.submit(Submission(), b"abc")
 
 
 async def test_an_address_that_is_never_connected_to_is_refused_before_there_is_a_task() -> None:

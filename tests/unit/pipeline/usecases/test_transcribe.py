@@ -80,14 +80,27 @@ async def test_one_chunk_at_a_time_where_the_task_asks_for_it() -> None:
     assert [[chunk.index for chunk in unit.chunks] for unit in fleet.units] == [[0], [1], [2], [3]]
 
 
-async def test_chunks_of_a_lost_replica_are_sent_again_alone() -> None:
+async def test_chunks_of_a_lost_replica_are_sent_again_together() -> None:
     fleet = FakeTranscriber()
     fleet.poison[1, 2] = 1
     async with scheduling(fleet) as scheduler:
-        job = start(scheduler, Job(1), made_chunks(6))
-        assert await job.done() == list(range(6))
-    again = [unit for unit in fleet.units[1:] if unit.chunks[0].index >= 2]
-    assert {len(unit.chunks) for unit in again} == {1}
+        assert await start(scheduler, Job(1), made_chunks(6)).done() == list(range(6))
+    assert [[chunk.index for chunk in unit.chunks] for unit in fleet.units] == [[0, 1, 2, 3, 4, 5], [2, 3, 4, 5]]
+
+
+async def test_chunks_that_lost_two_replicas_are_sent_alone() -> None:
+    fleet = FakeTranscriber()
+    fleet.poison[1, 2] = 2
+    async with scheduling(fleet) as scheduler:
+        assert await start(scheduler, Job(1), made_chunks(6)).done() == list(range(6))
+    assert [[chunk.index for chunk in unit.chunks] for unit in fleet.units[2:]] == [[2], [3], [4], [5]]
+
+
+async def test_what_no_replica_took_in_is_not_to_blame() -> None:
+    fleet = FakeTranscriber()
+    fleet.unreachable = 20
+    async with scheduling(fleet, max_attempts=1) as scheduler:
+        assert await start(scheduler, Job(1), made_chunks(3)).done() == [0, 1, 2]
 
 
 async def test_a_poisonous_chunk_fails_its_own_task_and_no_other() -> None:

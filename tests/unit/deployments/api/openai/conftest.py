@@ -19,6 +19,7 @@ from pipeline.ports import TaskQuery
 from pipeline.settings import Settings
 from pipeline.testing.fleet import FakeSplitter, FakeTranscriber, made_chunks
 from pipeline.testing.store import MemoryTaskStore
+from pipeline.testing.uploads import MemoryUploadStore
 from pipeline.usecases.dispatch import Dispatcher
 from tests.unit.deployments.api.world import ENGINE, World
 
@@ -35,6 +36,7 @@ class Service(World):
     def __post_init__(self) -> None:
         self.clock = SystemClock()  # type: ignore[assignment]  # a Dispatcher works in real time
         self.store = MemoryTaskStore(self.clock)
+        self.uploads = MemoryUploadStore(self.clock)
         self.dispatcher = Dispatcher(
             owner="test",
             store=self.store,

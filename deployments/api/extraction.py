@@ -1,0 +1,129 @@
+"""The sound of an uploaded recording, as a file in another format."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator
+from contextlib import closing
+from typing import BinaryIO
+
+from fastapi import APIRouter, Request, Response
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from deployments.api.answers import ServicesNeeded, problems
+from deployments.api.echo import note_params
+from deployments.api.forms import Form, refuse_unknown
+from deployments.api.services import Services
+from deployments.api.uploads import RequestBody, open_body, read_form
+from pipeline.domain.extraction import MEDIA_TYPES, Extraction, Format
+from pipeline.errors import InvalidValue, SourceConflict, SourceMissing, UploadTooLarge
+
+router = APIRouter(prefix="/api/whisper", tags=["audio"])
+
+EXTRACTION_FORM = Form(Extraction)
+_FILE = {"type": "string", "format": "binary", "description": "The recording, sound or video."}
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+
+
+@router.post(
+    "/extract_audio",
+    response_class=Response,
+    responses={
+        200: {"description": "The sound", "content": dict.fromkeys(MEDIA_TYPES.values(), _BINARY)},
+        **problems(400, 413, 415, 422),
+    },
+    openapi_extra={
+        "parameters": EXTRACTION_FORM.parameters(),
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "properties": {"file": _FILE, **EXTRACTION_FORM.properties()},
+                        "required": ["file"],
+                    }
+                }
+            },
+        },
+    },
+)
+async def extract_audio(request: Request, services: ServicesNeeded) -> Response:
+    """Take the sound out of a recording, in a format, rate and depth of your choice.
+
+    Channels are kept. The answer comes when all of it is there, so that it is either the whole sound or an error.
+    """
+    query = dict(request.query_params)
+    _parse(query)  # what is wrong there need not wait for the upload
+    async with services.extractor.place(), open_body(request) as body:
+        source, form = await _receive(request, services, body)
+        with closing(source):
+            note_params(request, form)
+            refuse_unknown(form, EXTRACTION_FORM.names)
+            wanted = _parse(query | {name: value for name, value in form.items() if value})
+            extracted = await services.extractor.extract(source, wanted)
+    return _FileAnswer(services, extracted, wanted.output_format)
+
+
+def _parse(values: dict[str, str]) -> Extraction:
+    wanted = Extraction(**EXTRACTION_FORM.parse(values))
+    if wanted.output_format is Format.FLAC and wanted.bit_depth == 1:
+        raise InvalidValue(
+            "bit_depth: flac is written with 2, 3 or 4 bytes a sample; wav takes 1 as well.", "bit_depth"
+        )
+    return wanted
+
+
+async def _receive(request: Request, services: Services, body: RequestBody) -> tuple[BinaryIO, dict[str, str]]:
+    """The recording as a file, and the other fields."""
+    limit_bytes = services.settings.media.max_upload_bytes
+    received: list[BinaryIO] = []
+
+    async def sink(data: AsyncIterator[bytes], _: str | None) -> None:
+        if received:
+            raise SourceConflict("Two files were sent: send one.")
+        received.append(await services.extractor.receive(_limited(data, limit_bytes)))
+
+    try:
+        form = await read_form(request, body, sink, limit_bytes)
+        if not received:
+            raise SourceMissing("No recording was sent: put it in a part named file.")
+    except BaseException:
+        for file in received:
+            file.close()
+        raise
+    return received[0], form
+
+
+async def _limited(data: AsyncIterator[bytes], limit_bytes: int) -> AsyncIterator[bytes]:
+    size_bytes = 0
+    async for block in data:
+        size_bytes += len(block)
+        if size_bytes > limit_bytes:
+            raise UploadTooLarge(
+                f"The file is too large: {size_bytes:,} bytes have arrived and the limit is {limit_bytes:,}."
+            )
+        yield block
+
+
+class _FileAnswer(StreamingResponse):
+    """A temporary file as an answer; it is closed however that goes."""
+
+    def __init__(self, services: Services, file: BinaryIO, output_format: Format) -> None:
+        self._file = file
+        super().__init__(
+            services.extractor.blocks(file),
+            media_type=MEDIA_TYPES[output_format],
+            headers={
+                "Content-Length": str(file.seek(0, io.SEEK_END)),
+                "Content-Disposition": f'attachment; filename="extracted_audio.{output_format}"',
+            },
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._file.close()

@@ -1,0 +1,49 @@
+"""The Crawler deployment: URLs and links in, recordings in the MediaStore out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from ray import serve
+
+from deployments.shared import check_store
+from deployments.tracing import tracing
+from deployments.wiring import QUIET, crawler, media_store, task_store
+from pipeline.crawl.extractors import ExtractorProcesses
+from pipeline.observability import configure_logging
+from pipeline.ports import CrawledMedia, CrawlProgress, CrawlRequest
+from pipeline.settings import Settings
+
+
+class CrawlerReplica:
+    """One process that fetches recordings; processes of its own read the pages of links."""
+
+    def __init__(self, settings: Settings, store_mark: str | None = None) -> None:
+        configure_logging(settings.logging)
+        check_store(media_store(settings), store_mark)
+        self._store = task_store(settings)
+        self._processes = ExtractorProcesses(settings.network.ca_file)
+        self._processes.start()  # the first link need not wait for the library
+        self._tracing = tracing(settings, "Crawler")
+        self._crawler = crawler(settings, self._store, self._processes)
+
+    async def crawl(self, request: CrawlRequest) -> AsyncGenerator[CrawlProgress | CrawledMedia, None]:
+        """See ``ports.Crawler.crawl``."""
+        with self._tracing.span("crawl", request.media_key.partition("/")[0], task_id=request.task_id):
+            async for event in self._crawler.crawl(request):
+                yield event
+
+    async def __del__(self) -> None:
+        """Serve awaits this before it stops a replica."""
+        await self._processes.aclose()
+        await self._store.close()
+
+
+Crawler = serve.deployment(
+    name="Crawler",
+    max_ongoing_requests=64,
+    ray_actor_options={"num_cpus": 0.1},
+    health_check_period_s=2,
+    graceful_shutdown_timeout_s=30,
+    logging_config=QUIET,
+)(CrawlerReplica)

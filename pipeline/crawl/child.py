@@ -1,0 +1,277 @@
+"""A process that reads one site's pages with yt-dlp, and ends.
+
+It works on what strangers wrote, so it has no secrets but the site's cookies, no connections but to one proxy, no
+programs to start but a JavaScript runtime (all held by an audit hook, which nothing in the process can remove), little
+memory, and a time limit that the kernel keeps. When the other end of its conversation closes, it ends at once.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import os
+import queue
+import re
+import resource
+import shutil
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pipeline.crawl.wire import Done, ExtractRequest, Found, MediaLocation, Message, Trouble, encode
+
+SENT_FIELDS = (
+    "extractor",
+    "extractor_key",
+    "id",
+    "title",
+    "description",
+    "uploader",
+    "uploader_id",
+    "uploader_url",
+    "channel",
+    "channel_id",
+    "channel_url",
+    "duration",
+    "timestamp",
+    "webpage_url",
+    "view_count",
+    "like_count",
+    "comment_count",
+    "repost_count",
+    "thumbnail",
+    "live_status",
+)
+"""What is sent of what yt-dlp found out."""
+
+LIVE = ("is_live", "is_upcoming", "post_live")
+
+REHEARSAL = "data:text/html,<html><title>A</title><video src='https://host.invalid/a.mp4'></video></html>"
+"""A page that needs no connection. That its recording is nowhere does not matter: it is not asked for."""
+
+SOCKET_TIMEOUT_S = 20.0
+
+_PROGRAMS = frozenset({"os.system", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn"})
+_DATAGRAMS = frozenset({"socket.sendto", "socket.sendmsg"})
+
+
+def warm_up() -> None:
+    """Loads yt-dlp and its extractors, and has it read a page, so that no pattern is left to be compiled."""
+    import yt_dlp
+
+    with yt_dlp.YoutubeDL({"logger": _Silent(), "cachedir": False, "format": "b"}) as downloader:
+        downloader.extract_info(REHEARSAL, download=False)
+    gc.freeze()  # what is shared with the forks is not touched by the collector
+
+
+def run(conversation_fd: int, data_fd: int) -> None:
+    """Reads a request, answers it, and, when told how many seconds it may take, writes the recording to ``data_fd``."""
+    conversation = socket.socket(fileno=conversation_fd)
+    lines = conversation.makefile("rb")
+    request = ExtractRequest.decode(lines.readline())
+    _confine(request)
+    os.dup2(data_fd, 1)
+    os.close(data_fd)
+    told = _listen(lines, request.scratch)
+    for message in _answers(request, told):
+        conversation.sendall(encode(message))
+
+
+def _listen(lines: io.BufferedReader, scratch: str) -> queue.SimpleQueue[bytes]:
+    """What the other end says; when it says no more, the process ends and leaves nothing behind."""
+    told: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def listen() -> None:
+        for line in lines:
+            told.put(line)
+        shutil.rmtree(scratch, ignore_errors=True)
+        os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()
+    return told
+
+
+def _answers(request: ExtractRequest, told: queue.SimpleQueue[bytes]) -> Iterator[Message]:
+    import yt_dlp
+
+    try:
+        with yt_dlp.YoutubeDL(_parameters(request), auto_init=False) as downloader:
+            _add_extractors(downloader, request.extractors)
+            found = _find(downloader, request.url)
+            yield found
+            if isinstance(found, Found) and not found.media.direct:
+                signal.setitimer(signal.ITIMER_REAL, float(told.get()))
+                downloader.process_info(dict(downloader.found))
+                if not sys.stdout.closed:  # some downloaders close it, others don't even flush
+                    sys.stdout.flush()
+                yield Done()
+    except yt_dlp.utils.YoutubeDLError as error:
+        yield _trouble(error)
+    except MemoryError:
+        yield Trouble("MemoryError", "the page is too large")
+    except Exception as error:  # noqa: BLE001 - an extractor that stumbles over a page is what this is about
+        yield Trouble(type(error).__name__, str(error))
+
+
+def _parameters(request: ExtractRequest) -> dict[str, Any]:
+    runtime = request.js_runtime
+    parameters: dict[str, Any] = {
+        "logger": _Silent(),
+        "quiet": True,
+        "noprogress": True,
+        "logtostderr": True,
+        "color": "never",
+        "proxy": request.proxy,
+        "socket_timeout": SOCKET_TIMEOUT_S,
+        "retries": 3,
+        "fragment_retries": 5,
+        "extractor_retries": 1,
+        "skip_unavailable_fragments": False,
+        "noplaylist": True,
+        "extract_flat": "in_playlist",
+        "playlist_items": "1:2",
+        "format": request.formats,
+        "cachedir": False,
+        "outtmpl": {"default": "-"},
+        "hls_prefer_native": True,
+        "external_downloader": {"default": "native"},
+        "fixup": "never",
+        "geo_bypass": False,
+        "compat_opts": {"no-certifi"} if request.system_authorities else set(),
+        "js_runtimes": {Path(runtime).name: {"path": runtime}} if runtime else {},
+        "enable_file_urls": False,
+    }
+    if request.user_agent:
+        parameters["http_headers"] = {"User-Agent": request.user_agent}
+    if request.cookies:
+        parameters["cookiefile"] = io.StringIO(request.cookies)
+    return parameters
+
+
+def _add_extractors(downloader: Any, names: tuple[str, ...]) -> None:
+    """Those of the names, or all. yt-dlp's own way (``allowed_extractors``) takes as long as reading a page."""
+    from yt_dlp.extractor import gen_extractor_classes
+
+    wanted = re.compile("|".join(names) or ".*")
+    for extractor in gen_extractor_classes():
+        if extractor._ENABLED and wanted.fullmatch(extractor.IE_NAME.lower()):  # noqa: SLF001 - as yt-dlp does
+            downloader.add_info_extractor(extractor)
+
+
+# --- finding ----------------------------------------------------------------------------------------------------------
+
+
+def _find(downloader: Any, url: str) -> Message:
+    info = downloader.extract_info(url, download=False)
+    entries = list(info.get("entries") or ()) if info.get("_type") in ("playlist", "multi_video") else None
+    if entries is not None:
+        if len(entries) != 1:
+            return Trouble("Playlist", f"{len(entries)} entries")
+        info = _only(downloader, entries[0])
+    if info.get("live_status") in LIVE or info.get("is_live"):
+        return Trouble("Live", str(info.get("live_status")))
+    if not info.get("url"):
+        return Trouble("NoFormats", "no single format")
+    downloader.found = info
+    return Found({name: info[name] for name in SENT_FIELDS if name in info}, _location(downloader, info))
+
+
+def _only(downloader: Any, entry: dict[str, Any]) -> dict[str, Any]:
+    """A page with one recording in it comes as a list of one."""
+    if entry.get("_type") in ("url", "url_transparent"):
+        info: dict[str, Any] = downloader.extract_info(entry["url"], download=False, ie_key=entry.get("ie_key"))
+        return info
+    return entry
+
+
+def _location(downloader: Any, info: Mapping[str, Any]) -> MediaLocation:
+    headers = {str(name): str(value) for name, value in (info.get("http_headers") or {}).items()}
+    if cookies := downloader.cookiejar.get_cookie_header(info["url"]):
+        headers["Cookie"] = cookies
+    options = info.get("downloader_options") or {}
+    return MediaLocation(
+        url=info["url"],
+        headers=headers,
+        extension=str(info.get("ext") or ""),
+        direct=info.get("protocol") in ("http", "https") and not info.get("impersonate"),
+        size_bytes=info.get("filesize"),
+        chunk_bytes=options.get("http_chunk_size"),
+    )
+
+
+def _trouble(error: Any) -> Trouble:
+    original = error.exc_info[1] if getattr(error, "exc_info", None) and error.exc_info[1] else error
+    cause = getattr(original, "cause", None)
+    status = getattr(cause, "status", None) or getattr(original, "status", None)
+    response = getattr(cause, "response", None) or getattr(original, "response", None)
+    network = getattr(type(cause), "__module__", "") == "yt_dlp.networking.exceptions"
+    return Trouble(
+        kind=type(cause if network else original).__name__,
+        message=str(getattr(original, "orig_msg", None) or getattr(original, "msg", None) or original),
+        status=status if isinstance(status, int) else None,
+        expected=bool(getattr(original, "expected", False)),
+        retry_after=(response.get_header("Retry-After") or "") if response is not None else "",
+    )
+
+
+class _Silent:
+    """yt-dlp's log goes nowhere: what matters is in its exceptions."""
+
+    def debug(self, message: str) -> None:
+        """Drops it."""
+
+    def info(self, message: str) -> None:
+        """Drops it."""
+
+    def warning(self, message: str) -> None:
+        """Drops it."""
+
+    def error(self, message: str) -> None:
+        """Drops it."""
+
+
+# --- confinement ------------------------------------------------------------------------------------------------------
+
+
+def _confine(request: ExtractRequest) -> None:
+    """Limits what the process may do from here on. The kernel keeps the time, even while a pattern runs wild."""
+    os.chdir(request.scratch)
+    os.environ |= {"HOME": request.scratch, "TMPDIR": request.scratch}
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, request.timeout_s)
+    if request.js_runtime is None:  # which reserves more address space than it will ever use, and inherits the limit
+        resource.setrlimit(resource.RLIMIT_AS, (request.max_process_bytes, request.max_process_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    proxy = urlsplit(request.proxy)
+    sys.addaudithook(_Hook((str(proxy.hostname), int(proxy.port or 0)), request.js_runtime))
+
+
+class _Hook:
+    """Refuses every connection but to the proxy, and every program but the JavaScript runtime."""
+
+    def __init__(self, proxy: tuple[str, int], runtime: str | None) -> None:
+        self._proxy = proxy
+        self._runtime = runtime
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "socket.connect":
+            self._check_address(arguments[1])
+        elif event == "socket.getaddrinfo":
+            self._check_name(arguments[0])
+        elif event in _DATAGRAMS:
+            raise PermissionError("only the proxy is connected to")
+        elif event in _PROGRAMS or (event == "subprocess.Popen" and arguments[0] != self._runtime):
+            raise PermissionError("no programs are started here")
+
+    def _check_name(self, name: object) -> None:
+        if name not in (self._proxy[0], self._proxy[0].encode()):
+            raise PermissionError("names are looked up by the proxy")
+
+    def _check_address(self, address: object) -> None:
+        if not isinstance(address, tuple) or address[:2] != self._proxy:
+            raise PermissionError("only the proxy is connected to")

@@ -1,0 +1,276 @@
+"""``ports.Crawler`` in this process: URLs and links in, recordings in the MediaStore out."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+
+from pipeline.crawl.download import Download
+from pipeline.crawl.extractors import Extraction, ExtractorProcesses, host_of, library_version
+from pipeline.crawl.links import post_address
+from pipeline.crawl.names import HEAD_BYTES, file_name, is_page, name_in_url
+from pipeline.crawl.wire import ExtractRequest, Found, MediaLocation
+from pipeline.domain.crawl import CrawlRecord, LinkKind
+from pipeline.errors import (
+    ConfigurationError,
+    LeaseLost,
+    MediaTooLong,
+    SourceTimeout,
+    SourceTooLarge,
+    UnsupportedLink,
+)
+from pipeline.net import Dialer, GuardedClient, Resolver, SystemResolver, guarding_proxy
+from pipeline.net.client import trusting
+from pipeline.ports import Clock, CrawledMedia, CrawlProgress, CrawlRequest, MediaStore
+from pipeline.settings import NetworkSettings, PlatformSettings, Settings
+
+PROGRESS_S = 2.0
+"""How often there is a sign of life, and a look at whether the task still runs."""
+
+SLACK_BYTES = 64 * 1024 * 1024
+"""Manifests, and what encrypted or wrapped fragments have more of than the recording they hold."""
+
+_PROTOCOLS = "[protocol~='^(https?|m3u8|m3u8_native|http_dash_segments)$']"
+AUDIO_FIRST = "/".join(
+    f"{choice}{_PROTOCOLS}" for choice in ("ba[abr<=?192]", "ba", "b[height<=?720]", "b", "ba*", "b*[acodec!=none]")
+)
+"""Sound alone where the site has it, in a bit rate that is plenty for speech; else the smaller films."""
+
+FILM_FIRST = "/".join(f"{choice}{_PROTOCOLS}" for choice in ("b[height<=?720]", "b", "ba"))
+"""For TikTok and Douyin, whose formats without a picture are the music that was laid under the post, not its sound."""
+
+
+class LocalCrawler:
+    """Fetches recordings here.
+
+    Args:
+        media: where they go.
+        processes: read pages.
+        settings: limits, and how sites are asked.
+        held: whether the task of a request still runs under its fence.
+        clock: for the time of records, and pauses.
+        resolver: turns names into addresses.
+    """
+
+    def __init__(
+        self,
+        media: MediaStore,
+        processes: ExtractorProcesses,
+        settings: Settings,
+        held: Callable[[CrawlRequest], Awaitable[bool]],
+        clock: Clock,
+        resolver: Resolver | None = None,
+    ) -> None:
+        self._media = media
+        self._processes = processes
+        self._settings = settings
+        self._held = held
+        self._clock = clock
+        self._resolver = resolver or SystemResolver()
+        self._ssl_context = trusting(settings.network.ca_file)  # which takes longer than many a crawl
+
+    async def crawl(self, request: CrawlRequest) -> AsyncGenerator[CrawlProgress | CrawledMedia, None]:
+        """See ``ports.Crawler.crawl``."""
+        crawl = _Crawl(request)
+        fetching = asyncio.create_task(self._fetch(crawl))
+        try:
+            while not (await asyncio.wait({fetching}, timeout=PROGRESS_S))[0]:
+                await self._check_held(request)
+                yield CrawlProgress(crawl.stored, crawl.total)
+            yield fetching.result()
+        finally:
+            fetching.cancel()
+            await asyncio.gather(fetching, return_exceptions=True)
+
+    async def _check_held(self, request: CrawlRequest) -> None:
+        if not await self._held(request):
+            raise LeaseLost(f"Task {request.task_id} passed to another owner, or ended, after fence {request.fence}.")
+
+    async def _fetch(self, crawl: _Crawl) -> CrawledMedia:
+        crawl.deadline = asyncio.get_running_loop().time() + self._settings.crawl.deadline_s
+        site = self._site(crawl.request)
+        client = GuardedClient(site.network, self._resolver, ssl_context=self._ssl_context)
+        try:
+            async with asyncio.timeout_at(crawl.deadline):
+                if crawl.request.link.kind is LinkKind.FILE:
+                    return await self._fetch_file(crawl, client)
+                return await self._fetch_link(crawl, site, client)
+        except TimeoutError as error:
+            raise SourceTimeout(f"{host_of(crawl.request.url)} takes too long to send the recording.") from error
+        finally:
+            await client.aclose()
+
+    async def _fetch_file(self, crawl: _Crawl, client: GuardedClient) -> CrawledMedia:
+        stem, extension = name_in_url(crawl.request.url)
+        location = MediaLocation(crawl.request.url, {}, extension, direct=True)
+        download = self._download(crawl, client, location)
+        await self._store(crawl, download.blocks(), download)
+        if download.name:
+            stem, extension = name_in_url(f"/{download.name}")
+        return CrawledMedia(crawl.stored, file_name(stem, crawl.head, extension))
+
+    async def _fetch_link(self, crawl: _Crawl, site: _Site, client: GuardedClient) -> CrawledMedia:
+        async with self._extraction(crawl, site, client) as extraction:
+            async with asyncio.timeout(self._settings.crawl.extract_timeout_s):
+                found = await extraction.found()
+            self._check_length(found)
+            if found.media.direct:
+                location = found.media
+                download = self._download(crawl, client, location)
+                await self._store(crawl, download.blocks(), download)
+            else:
+                await self._store(crawl, extraction.media(self._remaining_s(crawl)))
+        record = self._record(crawl.request, found)
+        name = file_name(record.title or record.media_id, crawl.head, found.media.extension)
+        return CrawledMedia(crawl.stored, name, record.platform, record)
+
+    @asynccontextmanager
+    async def _extraction(self, crawl: _Crawl, site: _Site, client: GuardedClient) -> AsyncIterator[Extraction]:
+        limits, request = self._settings.crawl, crawl.request
+        platform = request.link.kind.platform
+        url = request.url
+        if platform is not None:
+            url = await post_address(platform, url, client, limits.extract_timeout_s)
+        dialer = Dialer(site.network, self._resolver, self._ssl_context)
+        async with guarding_proxy(dialer, limits.max_page_bytes + self._settings.media.max_upload_bytes) as proxy:
+            asked = ExtractRequest(
+                url=url,
+                extractors=platform.extractors if platform else _named(request.link.extractor),
+                formats=FILM_FIRST if platform else AUDIO_FIRST,
+                proxy=proxy.url,
+                timeout_s=limits.extract_timeout_s,
+                max_process_bytes=limits.max_process_bytes,
+                scratch="",
+                cookies=site.cookies,
+                user_agent=site.user_agent,
+                js_runtime=str(limits.js_runtime) if limits.js_runtime else None,
+            )
+            async with self._processes.conversation(asked, host_of(request.url), proxy) as extraction:
+                yield extraction
+
+    def _download(self, crawl: _Crawl, client: GuardedClient, location: MediaLocation) -> Download:
+        return Download(
+            client,
+            location,
+            max_bytes=self._settings.media.max_upload_bytes,
+            deadline=crawl.deadline,
+            max_breaks=self._settings.crawl.max_breaks,
+            sleep=self._clock.sleep,
+        )
+
+    async def _store(
+        self, crawl: _Crawl, blocks: AsyncGenerator[bytes, None], download: Download | None = None
+    ) -> None:
+        """Writes the recording, unless its first bytes or its size speak against it."""
+
+        async def checked() -> AsyncIterator[bytes]:
+            async with aclosing(blocks):
+                async for block in blocks:
+                    crawl.take(block, self._settings.media.max_upload_bytes)
+                    crawl.total = download.total if download else None
+                    yield block
+            crawl.check_head()
+            await self._check_held(crawl.request)  # nobody but the task's owner may put a recording there
+
+        await self._media.write(crawl.request.media_key, checked())
+
+    def _check_length(self, found: Found) -> None:
+        duration_s = found.seconds("duration")
+        longest_s = self._settings.media.max_duration_s
+        if duration_s is not None and duration_s > longest_s:
+            raise MediaTooLong(f"The recording is {duration_s:,.0f} s long; at most {longest_s:,.0f} s are taken.")
+
+    def _remaining_s(self, crawl: _Crawl) -> float:
+        return max(1.0, crawl.deadline - asyncio.get_running_loop().time())
+
+    def _record(self, request: CrawlRequest, found: Found) -> CrawlRecord:
+        return CrawlRecord(
+            platform=(found.text("extractor", 100) or "generic").lower(),
+            media_id=found.text("id", 255) or "",
+            url=found.text("webpage_url") or request.url,
+            title=found.text("title"),
+            description=found.text("description", 20_000),
+            author=found.text("uploader") or found.text("channel"),
+            author_id=found.text("uploader_id") or found.text("channel_id"),
+            author_name=found.text("channel") or found.text("uploader"),
+            author_url=found.text("uploader_url") or found.text("channel_url"),
+            duration_s=found.seconds("duration"),
+            published_at=found.time("timestamp"),
+            view_count=found.count("view_count"),
+            like_count=found.count("like_count"),
+            comment_count=found.count("comment_count"),
+            repost_count=found.count("repost_count"),
+            thumbnail_url=found.text("thumbnail"),
+            crawled_at=self._clock.now(),
+            library=f"yt-dlp {library_version()}",
+        )
+
+    def _site(self, request: CrawlRequest) -> _Site:
+        """How the request's site is asked, by the settings."""
+        platforms = self._settings.crawl.platforms
+        name = request.link.kind.value if request.link.kind.platform else host_of(request.url)
+        labels = name.split(".")
+        names = [".".join(labels[start:]) for start in range(len(labels))]
+        chosen = next((platforms[each] for each in names if each in platforms), PlatformSettings())
+        network = self._settings.network
+        if chosen.proxy is not None:
+            network = network.model_copy(update={"proxy": chosen.proxy.get_secret_value()})
+        return _Site(network, _cookies(chosen), chosen.user_agent)
+
+
+@dataclass(slots=True)
+class _Crawl:
+    """One crawl, while it runs."""
+
+    request: CrawlRequest
+    deadline: float = 0.0
+    stored: int = 0
+    total: int | None = None
+    head: bytes = b""
+
+    def take(self, block: bytes, max_bytes: int) -> None:
+        """Counts a block of the recording and looks at the first ones."""
+        self.stored += len(block)
+        if self.stored > max_bytes:
+            raise SourceTooLarge(f"{host_of(self.request.url)} sends more than the {max_bytes:,} bytes that are taken.")
+        if len(self.head) < HEAD_BYTES:
+            self.head += block[: HEAD_BYTES - len(self.head)]
+            if len(self.head) == HEAD_BYTES:
+                self.check_head()
+
+    def check_head(self) -> None:
+        """Refuses a web page, whatever its headers say."""
+        if is_page(self.head):
+            raise UnsupportedLink(
+                f"{host_of(self.request.url)} sends a web page there, not a recording: "
+                "links to pages go to /api/crawl/video_task.",
+                "file_url",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """How one site is asked."""
+
+    network: NetworkSettings
+    cookies: str | None
+    user_agent: str | None
+
+
+def _named(extractor: str | None) -> tuple[str, ...]:
+    """A pattern for the extractor of a name, and for those of its parts (``vimeo``, ``vimeo:album``)."""
+    return () if extractor is None else (rf"{re.escape(extractor.lower())}(:.*)?",)
+
+
+def _cookies(platform: PlatformSettings) -> str | None:
+    if platform.cookies is not None:
+        return platform.cookies.get_secret_value()
+    if platform.cookies_file is None:
+        return None
+    try:
+        return platform.cookies_file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError("A cookies_file under crawl.platforms can't be read.") from error

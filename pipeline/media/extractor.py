@@ -1,0 +1,119 @@
+"""Sound taken out of recordings for clients who wait for it: few at a time, off the event loop, out of our process."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from typing import BinaryIO, cast
+
+from pipeline.domain.extraction import Extraction
+from pipeline.errors import ExtractionsFull, StorageFull
+from pipeline.media.blocking import in_worker
+from pipeline.media.sandbox.parent import Sandbox, extract_in
+from pipeline.settings import MediaSettings
+
+BLOCK_BYTES = 256 * 1024
+MAX_OUTPUT_BYTES = 2**32 - 1
+"""What a WAV file's header can say of its size."""
+RETRY_AFTER_S = 10
+
+
+class SandboxedExtractor:
+    """``ports.AudioExtractor`` with a child process for each recording."""
+
+    def __init__(self, sandbox: Sandbox, settings: MediaSettings) -> None:
+        self._sandbox = sandbox
+        self._settings = settings
+        self._running = asyncio.Semaphore(settings.max_extractions)
+        self._workers = ThreadPoolExecutor(settings.max_extractions, "extract")
+        self._files = ThreadPoolExecutor(2, "extract-files")
+        self._admitted = 0
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """See ``ports.AudioExtractor.place``."""
+        limit = self._settings.max_extractions + self._settings.max_waiting_extractions
+        if self._admitted >= limit:
+            raise ExtractionsFull(
+                f"{self._admitted} recordings are being extracted or wait for it: try later.", RETRY_AFTER_S
+            )
+        self._admitted += 1
+        try:
+            yield
+        finally:
+            self._admitted -= 1
+
+    async def receive(self, data: AsyncIterator[bytes]) -> BinaryIO:
+        """See ``ports.AudioExtractor.receive``."""
+        file = _scratch()
+        try:
+            async for block in data:
+                await in_worker(self._files, _write, file, block)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    async def extract(self, source: BinaryIO, wanted: Extraction) -> BinaryIO:
+        """See ``ports.AudioExtractor.extract``."""
+        target = _scratch()
+        try:
+            async with self._running:
+                await self._run(source, target, wanted)
+        except BaseException:
+            target.close()
+            raise
+        return target
+
+    async def _run(self, source: BinaryIO, target: BinaryIO, wanted: Extraction) -> None:
+        steps = extract_in(
+            self._sandbox,
+            source,
+            target,
+            wanted,
+            max_duration_s=self._settings.max_duration_s,
+            max_bytes=min(self._settings.max_upload_bytes, MAX_OUTPUT_BYTES),
+        )
+        try:
+            while await in_worker(self._workers, _step, steps):
+                pass
+        finally:  # a client that has gone away takes the child with it
+            await in_worker(self._workers, steps.close)
+
+    async def blocks(self, file: BinaryIO) -> AsyncGenerator[bytes]:
+        """See ``ports.AudioExtractor.blocks``."""
+        await in_worker(self._files, file.seek, 0)
+        while block := await in_worker(self._files, file.read, BLOCK_BYTES):
+            yield block
+
+
+def _scratch() -> BinaryIO:
+    """A file without a name, in the system's temporary folder: it is gone when it is closed, or we are."""
+    return cast("BinaryIO", tempfile.TemporaryFile())
+
+
+def _write(file: BinaryIO, block: bytes) -> None:
+    with _full_storage_named():
+        file.write(block)
+
+
+def _step(steps: Generator[None]) -> bool:
+    with _full_storage_named():
+        return next(steps, _END) is not _END
+
+
+_END = object()
+
+
+@contextmanager
+def _full_storage_named() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull("The server has no room left for temporary files; try again later.", 60) from error
+        raise

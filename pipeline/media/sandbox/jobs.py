@@ -1,0 +1,87 @@
+"""What children do. Everything here runs in a child, but for ``rehearse``, which loads what they will need."""
+
+from __future__ import annotations
+
+import io
+import json
+import traceback
+import wave
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from pipeline.domain.extraction import Extraction, Format
+from pipeline.errors import DecodingTooCostly, MediaError
+from pipeline.media.decode import AudioDecoder
+from pipeline.media.extract import extract_audio
+from pipeline.media.sandbox.wire import READ_AHEAD_BYTES, ChildGone, Kind, RemoteSource, RemoteTarget, Wire
+
+OUT_OF_MEMORY = "Decoding the recording takes more memory than it may."
+
+
+def perform(wire: Wire, job: Mapping[str, Any]) -> None:
+    """Does a job and says how it ended."""
+    try:
+        source = io.BufferedReader(RemoteSource(wire, job["size"]), READ_AHEAD_BYTES)
+        said = _JOBS[job["name"]](wire, source, **job["arguments"])
+    except (ChildGone, ConnectionError):
+        return  # nobody waits for it any more
+    except MediaError as error:
+        kind, said = Kind.REFUSED, {"code": error.code, "message": error.message}
+    except MemoryError:
+        kind, said = Kind.REFUSED, {"code": DecodingTooCostly.code, "message": OUT_OF_MEMORY}
+    except Exception:  # noqa: BLE001 - the parent raises it
+        wire.send(Kind.DEFECT, traceback.format_exc().encode())
+        return
+    else:
+        kind = Kind.DONE
+    wire.send(kind, json.dumps(said).encode())
+
+
+def _decode(wire: Wire, source: Any, max_duration_s: float) -> dict[str, Any]:
+    """Sends the sound as 16 kHz mono, native 16-bit samples, a block a message."""
+    decoder = AudioDecoder(source, max_duration_s)
+    for block in decoder.blocks():
+        wire.send(Kind.DATA, block.tobytes())
+    return {"truncated": decoder.truncated}
+
+
+def _extract(wire: Wire, source: Any, max_duration_s: float, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Writes the sound as a file of its own; nothing to write yet is sent as well, so that somebody may call it off."""
+    target = io.BufferedWriter(RemoteTarget(wire), READ_AHEAD_BYTES)
+    asked = Extraction(**wanted | {"output_format": Format(wanted["output_format"])})
+    extract_audio(source, target, asked, max_duration_s, tick=lambda: wire.send(Kind.DATA, b""))
+    target.flush()
+    return {}
+
+
+_JOBS: Mapping[str, Callable[..., dict[str, Any]]] = {"decode": _decode, "extract": _extract}
+
+
+def rehearse() -> None:
+    """Decodes and encodes a moment of silence in every format: a child can't load a module any more."""
+    silence = io.BytesIO()
+    extract_audio(_wav_of_silence(), silence, Extraction(output_format=Format.WAV), 60.0)
+    for output_format in Format:
+        target = io.BytesIO()
+        silence.seek(0)
+        extract_audio(silence, target, Extraction(output_format=output_format), 60.0)
+        target.seek(0)
+        for _ in AudioDecoder(target, 60.0).blocks():
+            pass
+    with suppress(MediaError):
+        next(AudioDecoder(io.BytesIO(b"#"), 1.0).blocks())
+    traceback.format_exc()
+
+
+def _wav_of_silence() -> io.BytesIO:
+    target = io.BytesIO()
+    with wave.open(target, "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(np.zeros(8000, np.int16).tobytes())
+    target.seek(0)
+    return target

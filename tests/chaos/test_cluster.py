@@ -1,0 +1,62 @@
+"""Two nodes and a database server: what only a cluster can lose, and updates of what runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.startup import ROOT
+from tests.chaos.batch import Batch
+from tests.chaos.service import DATABASE, WORKER_NODE, Service, eventually, interrupt
+
+pytestmark = pytest.mark.timeout(180, func_only=True)
+
+RecordProperty = Callable[[str, object], None]
+
+
+def test_a_node(cluster: Service, cluster_batch: Batch, record_property: RecordProperty) -> None:
+    idle_s = cluster.cpu_s("WhisperReplica")
+    cluster_batch.submit_mixed([12, 8, 6, 2, 2])
+    eventually(lambda: cluster.cpu_s("WhisperReplica") > idle_s + 0.4, "the replicas are decoding")
+    cluster_batch.kill(WORKER_NODE)
+    records = cluster_batch.check_nothing_is_lost()
+    record_property("recovery_s", cluster_batch.recovery_s(records))
+
+
+def test_the_database_for_twenty_seconds(
+    cluster: Service, cluster_batch: Batch, record_property: RecordProperty
+) -> None:
+    cluster_batch.submit_mixed([10, 6, 4, 2])
+    eventually(lambda: any(record["progress"] for record in cluster_batch.records().values()), "a task gets on")
+    cluster_batch.kill(DATABASE)  # longer than the leases last
+    records = cluster_batch.check_nothing_is_lost()
+    assert {record["attempts"] for record in records.values()} == {1}, "who had the tasks went on with them"
+    assert cluster.told_without_database
+    record_property("recovery_s (20 s without a database among them)", cluster_batch.recovery_s(records))
+
+
+def test_a_rolling_update_loses_nothing(cluster: Service, cluster_batch: Batch, tmp_path: Path) -> None:
+    assert cluster.restart is not None
+    cluster_batch.submit_mixed([10, 6, 4])
+    eventually(lambda: any(record["progress"] for record in cluster_batch.records().values()), "a task gets on")
+    before = {process.pid for process in cluster.replicas("Dispatcher")}
+    settings = tmp_path / "other.yaml"
+    settings.write_text((ROOT / "configs" / "cpu.yaml").read_text())
+    cluster.roots.append(cluster.restart(settings))
+    cluster_batch.submit_mixed([2, 2])
+    records = cluster_batch.check_nothing_is_lost()
+    assert {record["attempts"] for record in records.values()} == {1}, "a task that is handed back lost no attempt"
+    eventually(lambda: {process.pid for process in cluster.replicas("Dispatcher")} - before, "it was replaced")
+
+
+def test_a_service_that_is_shut_down_hands_its_tasks_back(cluster: Service, cluster_batch: Batch) -> None:
+    assert cluster.restart is not None
+    cluster_batch.submit_mixed([20, 20, 20])
+    eventually(lambda: any(record["progress"] for record in cluster_batch.records().values()), "a task gets on")
+    interrupt(cluster.roots.pop(0))
+    assert not cluster.replicas("Dispatcher")
+    cluster.roots.insert(0, cluster.restart(None))
+    records = cluster_batch.check_nothing_is_lost()
+    assert {record["attempts"] for record in records.values()} == {1}, "a task that is handed back lost no attempt"

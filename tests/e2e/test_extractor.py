@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from pipeline.domain.extraction import Extraction, Format
+from pipeline.errors import ExtractionsFull, NoAudioStream, OutputTooLarge
+from pipeline.media.extractor import SandboxedExtractor
+from pipeline.media.sandbox.parent import Sandbox, SandboxLimits
+from pipeline.settings import MediaSettings
+from tests.recordings import encode, flac_of_silence, picture_only, stream, tone
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    sandbox = Sandbox(SandboxLimits())
+    yield sandbox
+    sandbox.close()
+
+
+async def content_of(extractor: SandboxedExtractor, file: io.BufferedIOBase) -> bytes:
+    return b"".join([block async for block in extractor.blocks(file)])
+
+
+async def test_what_comes_in_goes_out_in_another_format(sandbox: Sandbox) -> None:
+    extractor = SandboxedExtractor(sandbox, MediaSettings())
+    with (
+        await extractor.receive(stream(encode(tone(3.0), "mp4", picture=True))) as source,
+        await extractor.extract(source, Extraction(output_format=Format.FLAC)) as target,
+    ):
+        assert (await content_of(extractor, target)).startswith(b"fLaC")
+
+
+async def test_many_at_once_take_turns(sandbox: Sandbox) -> None:
+    extractor = SandboxedExtractor(sandbox, MediaSettings(max_extractions=2))
+
+    async def one() -> int:
+        async with extractor.place():
+            with (
+                await extractor.receive(stream(encode(tone(1.0), "wav"))) as source,
+                await extractor.extract(source, Extraction(sample_rate=16_000)) as target,
+            ):
+                return len(await content_of(extractor, target))
+
+    assert await asyncio.gather(*(one() for _ in range(6))) == [32_044] * 6
+
+
+async def test_beyond_the_line_there_is_no_place(sandbox: Sandbox) -> None:
+    extractor = SandboxedExtractor(sandbox, MediaSettings(max_extractions=1, max_waiting_extractions=1))
+    async with extractor.place():
+        async with extractor.place():
+            with pytest.raises(ExtractionsFull, match="2 recordings"):
+                async with extractor.place():
+                    pass
+        async with extractor.place():
+            pass
+
+
+@pytest.mark.parametrize(
+    ("content", "error"), [(picture_only(), NoAudioStream), (flac_of_silence(100, 8000), OutputTooLarge)]
+)
+async def test_a_refusal_reaches_whoever_asked(sandbox: Sandbox, content: bytes, error: type[Exception]) -> None:
+    extractor = SandboxedExtractor(sandbox, MediaSettings(max_upload_bytes=1_000_000))
+    with await extractor.receive(stream(content)) as source, pytest.raises(error):
+        await extractor.extract(source, Extraction())
+
+
+async def test_an_upload_that_breaks_off_leaves_no_file(sandbox: Sandbox) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"RIFF"
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):  # and no warning of a file that was not closed
+        await SandboxedExtractor(sandbox, MediaSettings()).receive(broken())
+
+
+async def test_a_client_that_goes_away_takes_the_child_with_it(sandbox: Sandbox) -> None:
+    extractor = SandboxedExtractor(sandbox, MediaSettings(max_duration_s=1e9, max_extractions=1))
+    with await extractor.receive(stream(flac_of_silence(14_000, 8000))) as source:
+        endless = asyncio.ensure_future(extractor.extract(source, Extraction(output_format=Format.FLAC)))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await endless
+    with await extractor.receive(stream(encode(tone(1.0), "wav"))) as source:
+        (await extractor.extract(source, Extraction())).close()  # its place is free
