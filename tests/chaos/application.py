@@ -11,7 +11,7 @@ import signal
 import sys
 
 from deployments.api.schemas import encode_record
-from deployments.wiring import media_store, splitter, task_store
+from deployments.wiring import media_store, splitter, task_store, upload_store
 from pipeline.asr.batch import MicroBatcher
 from pipeline.asr.transcriber import LocalTranscriber
 from pipeline.clock import FollowingClock
@@ -48,7 +48,7 @@ async def main(settings: Settings) -> None:
     await dispatcher.prepare()
     running = asyncio.create_task(dispatcher.run())
     delivering = asyncio.create_task(courier.run(stop))
-    reaping = asyncio.create_task(Reaper(store, media, clock, settings).run())
+    reaping = asyncio.create_task(Reaper(store, upload_store(store), media, clock, settings).run())
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     await stop.wait()

@@ -206,7 +206,8 @@ class Service:
                 answer = request()
             except httpx.TransportError:
                 return None
-            return None if answer.is_server_error else answer
+            shut_down = answer.status_code == httpx.codes.NOT_FOUND and "/-/routes" in answer.text  # Serve's own word
+            return None if answer.is_server_error or shut_down else answer
 
         answer = eventually(ask, "an answer")
         assert answer.status_code == httpx.codes.OK, answer.text

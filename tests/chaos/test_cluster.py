@@ -37,6 +37,7 @@ def test_the_database_for_twenty_seconds(
     record_property("recovery_s (20 s without a database among them)", cluster_batch.recovery_s(records))
 
 
+@pytest.mark.slow
 def test_a_rolling_update_loses_nothing(cluster: Service, cluster_batch: Batch, tmp_path: Path) -> None:
     assert cluster.restart is not None
     cluster_batch.submit_mixed([10, 6, 4])
@@ -51,6 +52,7 @@ def test_a_rolling_update_loses_nothing(cluster: Service, cluster_batch: Batch, 
     eventually(lambda: {process.pid for process in cluster.replicas("Dispatcher")} - before, "it was replaced")
 
 
+@pytest.mark.slow
 def test_a_service_that_is_shut_down_hands_its_tasks_back(cluster: Service, cluster_batch: Batch) -> None:
     assert cluster.restart is not None
     cluster_batch.submit_mixed([20, 20, 20])

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tests import speech
-from tests.chaos.conftest import PATIENCE_S, Service, eventually
+from tests.chaos.service import PATIENCE_S, Service, eventually
 
 pytestmark = pytest.mark.timeout(120, func_only=True)
 
