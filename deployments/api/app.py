@@ -45,6 +45,7 @@ TAGS = [
     {"name": "subtitles", "description": "Transcripts as subtitle files."},
     {"name": "audio", "description": "Sound without transcription."},
     {"name": "callback", "description": "What is POSTed to `callback_url`."},
+    {"name": "resumable uploads", "description": "Uploads that go on where they broke off (tus 1.0)."},
     {"name": "links", "description": "Recordings behind links: TikTok, Douyin, and whatever yt-dlp knows."},
     {"name": "summary", "description": "Transcripts in short, by a language model."},
     {"name": "openai", "description": "OpenAI's audio API, for its clients as they are."},

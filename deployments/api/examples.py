@@ -35,6 +35,7 @@ _ERRORS: Mapping[int, tuple[str, str]] = {
     401: ("unauthorized", "This needs a key: send it as Authorization: Bearer …"),
     403: ("forbidden", "The key does not allow this."),
     404: ("task_not_found", "There is no task of that id."),
+    408: ("upload_stalled", "The body came too slowly: send it again."),
     409: ("task_state_conflict", "The task has finished already."),
     413: (
         "upload_too_large",

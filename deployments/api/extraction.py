@@ -31,7 +31,7 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
     response_class=Response,
     responses={
         200: {"description": "The sound", "content": dict.fromkeys(MEDIA_TYPES.values(), _BINARY)},
-        **problems(400, 413, 415, 422),
+        **problems(400, 408, 413, 415, 422),
     },
     openapi_extra={
         "parameters": EXTRACTION_FORM.parameters(),
