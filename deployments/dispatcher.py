@@ -16,7 +16,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments import preflight
 from deployments.api.schemas import encode_record
-from deployments.cluster import gpus
+from deployments.cluster import alive_nodes, gpus
 from deployments.handles import CrawlerHandle, SplitterHandle, SummarizerHandle, TranscriberHandle
 from deployments.metrics import ServeMetrics
 from deployments.shared import check_store
@@ -140,7 +140,7 @@ class DispatcherReplica:
             await asyncio.sleep(CLUSTER_LOOK_S)
 
     async def _look_at_the_cluster(self) -> None:
-        found = preflight.problems(self._settings, await asyncio.to_thread(preflight.alive_nodes))
+        found = preflight.problems(self._settings, len(await asyncio.to_thread(alive_nodes)))
         for sentence in set(found) - set(self._problems):
             logger.error("%s", sentence)
         self._problems = found

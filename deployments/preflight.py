@@ -6,17 +6,9 @@ that can't work fails with its reason. ``problems`` is asked again while the ser
 
 from __future__ import annotations
 
-import ray
-
+from deployments.cluster import alive_nodes
 from pipeline.errors import ConfigurationError
 from pipeline.settings import Settings
-
-
-def alive_nodes() -> int:
-    """Nodes of the cluster that are up; 1 where Ray has not been started yet."""
-    if not ray.is_initialized():
-        return 1
-    return sum(bool(node["Alive"]) for node in ray.nodes())
 
 
 def problems(settings: Settings, nodes: int) -> tuple[str, ...]:
@@ -37,5 +29,5 @@ def sqlite_problem(settings: Settings, nodes: int) -> str | None:
 
 def refuse(settings: Settings) -> None:
     """Raises ``ConfigurationError`` with every problem there is."""
-    if found := problems(settings, alive_nodes()):
+    if found := problems(settings, len(alive_nodes())):
         raise ConfigurationError(" ".join(found))

@@ -79,9 +79,10 @@ def build_api(services: Services) -> FastAPI:
         models.router,
         extraction.router,
         callbacks.router,
+        metrics.router,
     ):
         app.include_router(router, dependencies=needs_key)
-    for router in (health.router, metrics.router, DOCS):
+    for router in (health.router, DOCS):
         app.include_router(router)
     app.mount("/docs/assets", StaticFiles(directory=str(files("fastapi_swagger") / "resources")))
     return app

@@ -24,11 +24,11 @@ def test_a_database_server_serves_any_number() -> None:
 
 
 def test_what_can_not_work_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "alive_nodes", lambda: 2)
+    monkeypatch.setattr(preflight, "alive_nodes", lambda: [{}, {}])
     with pytest.raises(ConfigurationError, match="single node"):
         preflight.refuse(Settings())
     preflight.refuse(ON_MYSQL)
 
 
-def test_without_ray_there_is_one_node() -> None:
-    assert preflight.alive_nodes() == 1
+def test_nothing_is_refused_before_ray_has_started() -> None:
+    preflight.refuse(Settings())
