@@ -63,7 +63,7 @@
     │   ├── LlmNotConfigured         no language model (names the setting)
     │   ├── LlmRateLimited           its server asks for patience
     │   └── LimitReached             the caller's own share is used up
-    │       ├── RateLimited          too many requests
+    │       ├── TooManyRequests      more than its rate
     │       └── QuotaExceeded        too many queued tasks, or too much audio
     ├── LeaseLost                    another owner has the task now
     ├── TaskCancelled                the task was cancelled while it ran
