@@ -62,7 +62,7 @@ data: {"id":1,"status":"completed", … }
 """
 _STREAM: dict[str, Any] = {
     "description": "The events, until the task has finished",
-    "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
+    "content": {"text/event-stream": {"example": _EXAMPLE}},
 }
 
 

@@ -133,8 +133,8 @@ class Service:
         return page
 
     def media_files(self) -> list[Path]:
-        """What lies in the media store."""
-        return [path for path in (self.data_dir / "media").rglob("*") if path.is_file()]
+        """What lies in the media store of tasks; a folder with a leading dot is none's."""
+        return [path for path in (self.data_dir / "media").glob("[!.]*/**/*") if path.is_file()]
 
     def processes(self, title: str) -> list[psutil.Process]:
         """The living processes of this service whose title begins so."""

@@ -14,6 +14,7 @@ from pipeline.clock import SystemClock
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.task import NewTask, Status, Task
 from pipeline.errors import DatabaseUnavailable, StorageFull
+from pipeline.media.decode import AudioDecoder
 from pipeline.media.split import StreamingSplitter
 from pipeline.media.store import FsspecMediaStore
 from pipeline.observability import NoMetrics
@@ -58,7 +59,13 @@ async def test_a_recording_whose_sound_does_not_fit_fails_alone(small_disk: Path
         owner="me",
         store=store,
         media=media,
-        splitter=StreamingSplitter(media, SileroVad, settings.vad, settings.split, settings.media.max_duration_s),
+        splitter=StreamingSplitter(
+            media,
+            SileroVad,
+            settings.vad,
+            settings.split,
+            lambda file: AudioDecoder(file, settings.media.max_duration_s),
+        ),
         transcriber=FakeTranscriber(),
         clock=clock,
         settings=settings,

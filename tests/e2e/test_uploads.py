@@ -23,6 +23,8 @@ from deployments.api.services import Readiness, Services
 from deployments.wiring import media_store, task_store, upload_store
 from pipeline.clock import SystemClock
 from pipeline.settings import Settings
+from pipeline.testing.llm import FakeSummarizer
+from pipeline.testing.media import LocalExtractor
 
 CREATE = "/api/whisper/tasks/create"
 UPLOADS = "/api/whisper/uploads"
@@ -62,9 +64,13 @@ async def replica(settings: Settings) -> AsyncIterator[str]:
         clock=SystemClock(),
         wake=nothing,
         watch=nothing,
+        watch_end=nothing,
         cancel=nothing,
         readiness=ready,
+        engine=nothing,
+        summarizer=FakeSummarizer(),
         check_url=nothing,
+        extractor=LocalExtractor(),
     )
     config = uvicorn.Config(build_api(services), port=0, log_config=None, lifespan="off", ws="none")
     server = Server(config)

@@ -26,6 +26,9 @@ EXAMPLES = 25
 """Of valid and of invalid input each, for every operation; the whole takes half a minute."""
 
 
+schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")
+
+
 def test_every_operation_does_what_is_written(service: Service) -> None:
     document = schemathesis.openapi.from_url(f"{service.client.base_url}/openapi.json")
     failures: list[Exception] = []

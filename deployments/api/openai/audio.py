@@ -44,7 +44,7 @@ def _documented(what: str) -> dict[str, Any]:
     text = {"schema": {"type": "string"}}
     content = {
         "application/json": {"schema": {"anyOf": [_schema(TranscriptionBody), _schema(VerboseBody)]}},
-        "text/event-stream": text | {"example": f"data: {TextDelta(delta='Hello').model_dump_json(exclude_none=True)}"},
+        "text/event-stream": {"example": f"data: {TextDelta(delta='Hello').model_dump_json(exclude_none=True)}"},
         "text/plain": text,
         "text/srt": text,
         "text/vtt": text,
