@@ -46,7 +46,7 @@ def test_the_dispatcher_while_tasks_run(service: Service, batch: Batch, record_p
     eventually(lambda: any(record["status"] == "processing" for record in batch.records().values()), "a task runs")
     batch.kill("Dispatcher")
     records = batch.check_nothing_is_lost()
-    assert max(record["attempts"] for record in records.values()) == 2, "nobody held a lease"
+    assert max(record["attempts"] for record in records.values()) >= 2, "nobody held a lease"
     record_property("recovery_s", batch.recovery_s(records))
 
 
