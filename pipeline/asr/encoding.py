@@ -17,7 +17,7 @@ from pipeline.asr.engine import Features
 ROWS_PER_CALL = {"cpu": 1}
 """Rows encoded in one call, by device; elsewhere all of them.
 
-A CPU encodes eight windows of 17 s (`base`, int8, two cores) in 2.6 s together and in 1.6 s one by one: what a layer
+A CPU encodes eight windows of 17 s (`base`, int8, two cores) in 2.6 s together and in 1.7 s one by one: what a layer
 works on then stays in its cache. ``python -m tests.benchmarks.encoder`` measures it.
 """
 

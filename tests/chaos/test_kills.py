@@ -26,7 +26,7 @@ def test_a_whisper_replica_in_mid_batch(service: Service, batch: Batch, record_p
     eventually(lambda: service.cpu_s("WhisperReplica") > idle_s + 0.4, "the replica is decoding")
     batch.kill("WhisperReplica")
     records = batch.check_nothing_is_lost()
-    assert {record["attempts"] for record in records.values()} <= {1, 2}  # the tests before killed Dispatchers, "a lost unit is no lost attempt"
+    assert {record["attempts"] for record in records.values()} == {1}, "a lost unit is no lost attempt"
     record_property("recovery_s", batch.recovery_s(records))
 
 
@@ -85,7 +85,8 @@ def test_an_ingress_in_mid_upload_and_in_mid_wait(
     _expect_a_broken_upload(service, body())
     batch.submit(2, "high")
     records = batch.check_nothing_is_lost()  # the half of an upload among it: its writer is known to be dead
-    assert {record["attempts"] for record in records.values()} <= {1, 2}  # the tests before killed Dispatchers
+    # Should be 1 for all: a second attempt was seen once, and its cause not found.
+    assert {record["attempts"] for record in records.values()} <= {1, 2}
     assert waiting.is_told_of_the_break()
     record_property("recovery_s", batch.recovery_s(records))
 
@@ -135,7 +136,7 @@ def test_the_controller(service: Service, batch: Batch, record_property: RecordP
     batch.submit_mixed([2, 2])
     records = batch.check_nothing_is_lost()
     assert answer.status_code == httpx.codes.OK, "requests do not need the controller"
-    assert {record["attempts"] for record in records.values()} <= {1, 2}  # the tests before killed Dispatchers
+    assert {record["attempts"] for record in records.values()} == {1}
     record_property("recovery_s", batch.recovery_s(records))
     eventually(lambda: service.victims(CONTROLLER), "there is a controller again")
 
@@ -148,7 +149,7 @@ def test_the_http_proxy(service: Service, batch: Batch, record_property: RecordP
     record_property("recovery_s", round(time.monotonic() - killed_at, 1))
     batch.submit(2)
     records = batch.check_nothing_is_lost()
-    assert {record["attempts"] for record in records.values()} <= {1, 2}  # the tests before killed Dispatchers, "work goes on without HTTP"
+    assert {record["attempts"] for record in records.values()} == {1}, "work goes on without HTTP"
 
 
 @pytest.mark.slow
