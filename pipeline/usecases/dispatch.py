@@ -115,6 +115,7 @@ class Dispatcher:
         self._work = asyncio.Event()
         self._attempts: dict[int, asyncio.Task[None]] = {}
         self._claimed: dict[int, Task] = {}
+        self._renewed_at = clock.monotonic()
         self.database_ready = False
 
     # what others ask of it
@@ -196,8 +197,8 @@ class Dispatcher:
             await self._clock.sleep(self._settings.poll_s)
 
     async def _claim_all(self) -> None:
-        if not self.database_ready:  # after an outage: before anyone, us included, takes our leases for abandoned
-            await self._heartbeat()
+        if not self.database_ready or self._heartbeat_is_late:
+            await self._heartbeat()  # before anyone, us included, takes our leases for abandoned
         for task in await self._store.bury(self._settings.max_losses):
             self._news.announce_end(task.id)
         while claims := await self._claim_some():
@@ -227,11 +228,17 @@ class Dispatcher:
             del self._attempts[task_id], self._claimed[task_id]
         self._work.set()
 
+    @property
+    def _heartbeat_is_late(self) -> bool:
+        """Whether the leases may be about to run out: this process was held up, and claims are made first."""
+        return self._clock.monotonic() - self._renewed_at > self._lease.total_seconds() / 2
+
     async def _heartbeat(self) -> None:
+        began = self._clock.monotonic()
         leases = {task.id: Lease(task.id, task.fence) for task in self._claimed.values()}
-        if not leases:
-            return
-        for task_id in await self._store.heartbeat(list(leases.values()), self._lease):
+        lost = await self._store.heartbeat(list(leases.values()), self._lease)
+        self._renewed_at = began
+        for task_id in lost:
             if not await self._ended_by_itself(leases[task_id]):
                 logger.warning("lease lost", extra={"task_id": task_id})
                 self._metrics.count("lost_leases")

@@ -77,9 +77,12 @@ class Wire:
         return Kind(number), self._exactly(length)
 
     def answer(self, content: bytes) -> None:
-        """Answers ``READ``; for the parent."""
-        self._sock.sendall(_LENGTH.pack(len(content)))
-        self._sock.sendall(content)
+        """Answers ``READ``; for the parent.
+
+        In one piece: a child that has read a length of zero has its answer, and may be done and gone before an empty
+        second piece is sent, which then fails.
+        """
+        self._sock.sendall(_LENGTH.pack(len(content)) + content)
 
     def _exactly(self, size: int) -> bytearray:
         content = bytearray(size)

@@ -40,7 +40,15 @@ from pipeline.usecases.dispatch import Dispatcher
 
 
 class QuickClock(SystemClock):
-    """A pause costs a millisecond, whatever its length."""
+    """A pause costs a millisecond, whatever its length; ``ahead_s`` is time that passed unnoticed."""
+
+    ahead_s = 0.0
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(seconds=self.ahead_s)
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead_s
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(0.001)
@@ -479,6 +487,19 @@ async def test_after_an_outage_a_dispatcher_keeps_what_is_still_its_own() -> Non
     await dispatcher._claim_all()
     await world.store.disown("one")  # the outage was longer than the lease
     dispatcher.database_ready = False
+    await dispatcher._claim_all()
+    kept = await world.store.get(task.id)
+    await dispatcher._hand_back()
+    assert (kept.status, kept.attempts, kept.fence) == (Status.PROCESSING, 1, 1)
+
+
+async def test_a_dispatcher_that_was_held_up_keeps_what_is_still_its_own() -> None:
+    world = World()
+    task = await world.add(language="en")
+    dispatcher = world.dispatcher()
+    await dispatcher.prepare()
+    await dispatcher._claim_all()
+    world.clock.ahead_s = 2 * world.settings.dispatch.lease_duration_s  # its process stood still, and wakes to a claim
     await dispatcher._claim_all()
     kept = await world.store.get(task.id)
     await dispatcher._hand_back()
