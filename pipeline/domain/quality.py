@@ -103,16 +103,18 @@ def next_rung(attempts: Sequence[Attempt], options: TranscriptionOptions) -> Run
     """The next step of the ladder, or ``None`` at its end.
 
     First temperature with the window it happened to get, then with the full window if that was not full, then the
-    other temperatures, always with the full window.
+    other temperatures, with the first window again: what the full one could not mend, sampling rarely does, and each of
+    its samples costs by the window's length.
     """
     if not attempts:
         return Rung(options.temperature[0], full_window=False)
-    if not attempts[-1].full_window:
-        return Rung(attempts[-1].temperature, full_window=True)
-    climbed = sum(attempt.full_window for attempt in attempts)
+    first = attempts[0]
+    if len(attempts) == 1 and not first.full_window:
+        return Rung(first.temperature, full_window=True)
+    climbed = len(attempts) - (not first.full_window)
     if climbed >= len(options.temperature):
         return None
-    return Rung(options.temperature[climbed], full_window=True)
+    return Rung(options.temperature[climbed], full_window=first.full_window)
 
 
 def best(attempts: Sequence[SomeAttempt], options: TranscriptionOptions) -> SomeAttempt:

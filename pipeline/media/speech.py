@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from pipeline.domain.audio import Span
+from pipeline.domain.audio import Span, to_samples
 from pipeline.domain.speech import (
     FRAME_SAMPLES,
     Samples,
@@ -42,27 +42,46 @@ class SpeechFinder(Protocol):
         ...
 
 
+EDGE = to_samples(1.0)
+"""Speech that begins or ends so close to an edge of the recording reaches up to it.
+
+What lies there is no pause between words, and a short clip is given to the model whole, as it was recorded.
+"""
+
+
 class DetectedSpeech:
-    """Whatever the detector hears as speech."""
+    """Whatever the detector hears as speech, and what lies between it and an edge that is near."""
 
     def __init__(self, activity: VoiceActivity, rules: SpeechRules) -> None:
         self._activity = activity
         self._detector = SpeechDetector(rules)
+        self._end = 0  # of the speech so far
 
     @property
     def settled(self) -> int:
         """No span that is still to come begins before this sample."""
-        return self._detector.settled
+        settled = self._detector.settled
+        return settled if settled > self._end + EDGE else min(settled, self._end)
 
     def feed(self, frames: Samples) -> tuple[list[Span], Scores]:
         """See ``SpeechFinder``."""
         probabilities = self._activity.probabilities(frames)
-        return self._detector.feed(probabilities.tolist()), probabilities
+        return self._from_the_edge(self._detector.feed(probabilities.tolist())), probabilities
 
     def finish(self, frames: Samples, total: int) -> tuple[list[Span], Scores]:
         """See ``SpeechFinder``."""
         probabilities = self._activity.probabilities(frames)
-        return self._detector.finish(probabilities.tolist(), total), probabilities
+        spans = self._from_the_edge(self._detector.finish(probabilities.tolist(), total))
+        if 0 < self._end < total <= self._end + EDGE:
+            spans.append(Span(self._end, total))
+        return spans, probabilities
+
+    def _from_the_edge(self, spans: list[Span]) -> list[Span]:
+        if spans and self._end == 0 and spans[0].start <= EDGE:
+            spans[0] = Span(0, spans[0].end)
+        if spans:
+            self._end = spans[-1].end
+        return spans
 
 
 class RequestedSpeech:

@@ -72,9 +72,6 @@ class GuardingProxy:
             return  # either side went away, or does not speak HTTP: the program sees its connection end
         except httpx.InvalidURL:
             _refuse(writer, 400)
-        except asyncio.CancelledError:
-            writer.transport.abort()
-            raise
         finally:
             writer.close()
 
@@ -150,12 +147,12 @@ async def guarding_proxy(dialer: Dialer, max_bytes: int) -> AsyncIterator[Guardi
         max_bytes: most that may come back through it.
     """
     proxy = GuardingProxy(max_bytes, dialer)
-    connections: set[asyncio.Task[None]] = set()
+    connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = asyncio.create_task(proxy.serve(reader, writer))
-        connections.add(connection)
-        connection.add_done_callback(connections.discard)
+        connections[connection] = writer
+        connection.add_done_callback(connections.pop)
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=MAX_HEAD_BYTES)
     proxy.port = server.sockets[0].getsockname()[1]
@@ -163,9 +160,10 @@ async def guarding_proxy(dialer: Dialer, max_bytes: int) -> AsyncIterator[Guardi
         yield proxy
     finally:
         server.close()
-        under_way = list(connections)
-        for connection in under_way:
+        under_way = dict(connections)
+        for connection, writer in under_way.items():
             connection.cancel()
+            writer.transport.abort()  # here, because one that has not begun to be served never will be
         await asyncio.gather(*under_way, return_exceptions=True)
         await server.wait_closed()
 

@@ -130,10 +130,8 @@ class LocalReceiver:
                 request = await _read_request(reader)
                 self.requests.append(request)
                 await self.behaviours[request.target.partition("?")[0]](request, writer)
+        finally:
             writer.close()
-        except asyncio.CancelledError:
-            writer.transport.abort()
-            raise
 
 
 @asynccontextmanager
@@ -142,12 +140,12 @@ async def local_receiver(
 ) -> AsyncIterator[LocalReceiver]:
     """Runs a ``LocalReceiver`` on a port; 0 is any that is free."""
     receiver = LocalReceiver(dict(behaviours))
-    connections: set[asyncio.Task[None]] = set()
+    connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = asyncio.create_task(receiver.serve(reader, writer))
-        connections.add(connection)
-        connection.add_done_callback(connections.discard)
+        connections[connection] = writer
+        connection.add_done_callback(connections.pop)
         await asyncio.wait([connection])
 
     server = await asyncio.start_server(accept, "127.0.0.1", port, ssl=ssl_context)
@@ -156,9 +154,11 @@ async def local_receiver(
         yield receiver
     finally:
         server.close()
-        for connection in connections:
+        under_way = dict(connections)
+        for connection, writer in under_way.items():
             connection.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
+            writer.transport.abort()  # here, because one that has not begun to be served never will be
+        await asyncio.gather(*under_way, return_exceptions=True)
         await server.wait_closed()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -153,6 +155,16 @@ async def test_what_is_not_a_proxys_request_is_refused(request_head: bytes) -> N
         answer = await reader.read()
         writer.close()
     assert answer == b"" or answer.startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_no_connection_outlives_the_proxy_however_young_it_is(turns: int) -> None:
+    async with guarding_proxy(dialer(), 10_000) as proxy:
+        client = socket.create_connection(("127.0.0.1", proxy.port), timeout=5)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+    with client, contextlib.suppress(ConnectionResetError):
+        assert client.recv(1) == b""
 
 
 # --- by way of the operator's proxy -----------------------------------------------------------------------------------
