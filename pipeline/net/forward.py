@@ -150,6 +150,9 @@ async def guarding_proxy(dialer: Dialer, max_bytes: int) -> AsyncIterator[Guardi
     connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not server.is_serving():  # it came in the moment of the end
+            writer.transport.abort()
+            return
         connection = asyncio.create_task(proxy.serve(reader, writer))
         connections[connection] = writer
         connection.add_done_callback(connections.pop)

@@ -143,6 +143,9 @@ async def local_receiver(
     connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not server.is_serving():  # it came in the moment of the end
+            writer.transport.abort()
+            return
         connection = asyncio.create_task(receiver.serve(reader, writer))
         connections[connection] = writer
         connection.add_done_callback(connections.pop)
