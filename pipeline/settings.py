@@ -397,7 +397,8 @@ class BatchSettings(Section):
     max_batch_size: int = Field(default=8, ge=1, le=256)
     """Chunks decoded together at most."""
     max_batch_s: float = Field(default=4.0, gt=0)
-    """Predicted seconds one batch may take: what an urgent chunk waits for, since a batch can't be interrupted."""
+    """Predicted seconds one batch may take: what an urgent chunk waits for, since a batch can't be interrupted.
+    Twice as long while nothing urgent has come for five minutes."""
     batch_wait_s: float = Field(default=0.02, ge=0, le=5)
     """How long an idle replica waits for company for a lone chunk that is not urgent."""
     quality_gate: bool = True

@@ -1,7 +1,8 @@
 """Cross-request batching: one thread decodes, in batches, the chunks of every task on the replica.
 
 A batch can't be interrupted, so all that is decided about chunks (priority, cancel, new settings) is decided between
-batches, and ``max_batch_s`` bounds how long that takes.
+batches, and ``max_batch_s`` bounds how long that takes. Where nothing more urgent has come for a while, a batch may take
+twice as long: larger ones get more done, and nobody waits for their end.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ from pipeline.ports import Metrics
 from pipeline.settings import BatchSettings
 
 logger = logging.getLogger(__name__)
+
+URGENT_S = 300.0
+"""For so long after a chunk came that was more urgent than one at hand, the next one is expected."""
+UNHURRIED = 2.0
+"""How many times ``max_batch_s`` a batch may take while none is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,7 @@ class MicroBatcher:
         self._closed = False
         self._broken = False
         self._decoding_since: float | None = None
+        self._overtaken_at: float | None = None
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
 
     def start(self) -> MicroBatcher:
@@ -146,6 +153,7 @@ class MicroBatcher:
         """
         tickets = [self._ticket(submission) for submission in submissions]
         with self._changed:
+            self._note_urgency(tickets)
             for ticket in tickets:
                 if self.healthy:
                     insort(self._waiting, ticket, key=lambda waiting: waiting.order)
@@ -153,6 +161,17 @@ class MicroBatcher:
                     ticket.future.set_exception(ReplicaLost("The replica does not decode any more."))
             self._changed.notify_all()
         return tickets
+
+    def _note_urgency(self, arriving: Sequence[Ticket]) -> None:
+        """Notes when a chunk comes that goes before one that is here."""
+        last = max((ticket.rank for ticket in [*self._running, *self._waiting[-1:]]), default=0)
+        if any(ticket.rank < last for ticket in arriving):
+            self._overtaken_at = self._clock()
+
+    @property
+    def _max_batch_s(self) -> float:
+        urgent = self._overtaken_at is not None and self._clock() - self._overtaken_at < URGENT_S
+        return self._settings.max_batch_s * (1.0 if urgent else UNHURRIED)
 
     def withdraw(self, tickets: Collection[Ticket]) -> None:
         """Drops these chunks, which fail with ``TaskCancelled``; what is being decoded of them is thrown away."""
@@ -196,7 +215,7 @@ class MicroBatcher:
             if self._closed:
                 return []
             rows = min(self._settings.max_batch_size, self._fitting_rows or self._settings.max_batch_size)
-            self._running = form_batch(self._waiting, rows, self._settings.max_batch_s, self._cost)
+            self._running = form_batch(self._waiting, rows, self._max_batch_s, self._cost)
             self._waiting = [ticket for ticket in self._waiting if ticket not in self._running]
             return self._running
 

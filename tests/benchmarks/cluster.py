@@ -171,7 +171,7 @@ def _deployed(application: Application, config: dict[str, object], what: str) ->
 def speedup() -> None:
     """One mixed load, on more and more replicas."""
     rng = np.random.default_rng(7)
-    lengths = [float(length) for length in (*rng.uniform(3, 15, 40), *rng.uniform(30, 120, 8), 300.0)]
+    lengths = [float(length) for length in (*rng.uniform(3, 15, 80), *rng.uniform(30, 120, 16), 300.0, 300.0)]
     rng.shuffle(lengths)
     with cluster() as running:
         running.add_gpu_node(8)

@@ -17,6 +17,7 @@ from pipeline.asr.batch import MicroBatcher, Submission
 from pipeline.asr.engine import DecodeItem
 from pipeline.asr.faster_whisper_engine import FasterWhisperEngine
 from pipeline.asr.models import resolve
+from pipeline.domain.loops import has_loop
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.settings import BatchSettings
 from tests import speech
@@ -51,6 +52,7 @@ class Contender:
             median_s(self.seconds),
             times(self.seconds, plain.seconds),
             f"{total.percent:.1f}",
+            str(sum(map(has_loop, self.texts))),
             by_language,
         ]
 
@@ -131,7 +133,7 @@ def main() -> None:
     audio_s = sum(sample.duration_s for sample in samples)
     report(
         f"Engine, {len(samples)} clips, {audio_s:.0f} s of audio, {arguments.model} {arguments.compute_type}",
-        ("", "median of rounds", "× plain", "error rate %", "by language %"),
+        ("", "median of rounds", "× plain", "error rate %", "texts that loop", "by language %"),
         [contender.row(samples, found[0]) for contender in found],
     )
 

@@ -70,6 +70,18 @@ def test_urgent_chunks_go_first_then_older_ones(busy, submission):
     assert marks(engine) == [[4], [3], [2], [1]]
 
 
+def test_batches_are_short_for_a_while_after_a_chunk_that_goes_before_another(busy, submission):
+    batcher = busy(engine := FakeEngine(), max_batch_s=1.5)
+    batcher.submit([submission(1, rank=2), submission(2, rank=2)])  # behind one of rank 0
+    assert batcher._max_batch_s == 3.0
+    tickets = batcher.submit([submission(3, rank=1)])
+    assert batcher._max_batch_s == 1.5
+    batcher._clock = lambda: 301.0
+    assert batcher._max_batch_s == 3.0
+    engine.release()
+    outcomes(tickets)
+
+
 def test_an_odd_one_does_not_starve(busy, submission):
     engine = FakeEngine()
     batcher = busy(engine, max_batch_size=4)

@@ -1,0 +1,73 @@
+"""A recording becomes prepared audio and chunks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Protocol
+
+from pipeline.domain.audio import Chunk
+from pipeline.domain.options import TranscriptionOptions
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRequest:
+    """A recording to be prepared.
+
+    Attributes:
+        task_id: for logs.
+        media_key: where the recording lies.
+        media_prefix: folder for the prepared audio.
+        options: ``vad_filter`` and ``clip_timestamps`` are what matters here.
+        max_chunk_s: longest chunk, in seconds.
+        first_part: number of the first part to write; parts before it, up to ``resume_at``, are already stored.
+        first_chunk: index of the first chunk to give out.
+        resume_at: sample of the original timeline where ``first_part`` begins.
+    """
+
+    task_id: int
+    media_key: str
+    media_prefix: str
+    options: TranscriptionOptions
+    max_chunk_s: float
+    first_part: int = 0
+    first_chunk: int = 0
+    resume_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SplitPart:
+    """One more part of prepared audio is in the MediaStore.
+
+    Attributes:
+        part: its number, from 0, without gaps.
+        start: where it begins on the original timeline, in samples.
+        end: where it ends, in samples; the next part begins there.
+        chunks: the chunks that lie in it, possibly none.
+    """
+
+    part: int
+    start: int
+    end: int
+    chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SplitDone:
+    """The whole recording has been decoded.
+
+    Attributes:
+        duration_s: length of the recording, in seconds.
+        truncated: it broke off before its end, or is shorter than its header says.
+    """
+
+    duration_s: float
+    truncated: bool
+
+
+class Splitter(Protocol):
+    """Turns a recording into prepared audio and chunks, as a stream whose memory does not grow with the file."""
+
+    def split(self, request: SplitRequest) -> AsyncGenerator[SplitPart | SplitDone, None]:
+        """Parts in order, then one ``SplitDone``. Raises ``MediaError``, ``StorageFull``, ``ReplicaLost``."""
+        ...
