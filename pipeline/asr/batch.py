@@ -1,8 +1,8 @@
 """Cross-request batching: one thread decodes, in batches, the chunks of every task on the replica.
 
 A batch can't be interrupted, so all that is decided about chunks (priority, cancel, new settings) is decided between
-batches, and ``max_batch_s`` bounds how long that takes. Where nothing more urgent has come for a while, a batch may take
-twice as long: larger ones get more done, and nobody waits for their end.
+batches, and ``max_batch_s`` bounds how long that takes. While nothing more urgent comes, a batch may take twice as
+long: larger ones get more done.
 """
 
 from __future__ import annotations
