@@ -181,10 +181,16 @@ class Service:
             time.sleep(1.0)
         self.database.start()
 
-    def _expect_the_truth_without_a_database(self) -> None:
+    def answer_about_a_task(self) -> httpx.Response | None:
+        """What is said of task 1; ``None`` without an answer: the HTTP proxy or an Ingress is started or replaced."""
         try:
-            answer = self.client.get("/api/whisper/tasks/result", params={"task_id": 1}, timeout=DATABASE_DOWN_S)
-        except httpx.TransportError:  # the HTTP proxy or an Ingress is being replaced
+            return self.client.get("/api/whisper/tasks/result", params={"task_id": 1}, timeout=DATABASE_DOWN_S)
+        except httpx.TransportError:
+            return None
+
+    def _expect_the_truth_without_a_database(self) -> None:
+        answer = self.answer_about_a_task()
+        if answer is None:
             return
         assert answer.is_server_error, f"without a database: {answer.text}"
         if "database_unavailable" in answer.text:  # else it is Serve's own word: an Ingress is being replaced
@@ -262,6 +268,20 @@ def on_two_nodes() -> Iterator[Service]:
         service = Service(client, home / "data", [run(None), nodes], database, run)
         _wait_until_ready(service, log)
         yield service
+
+
+@contextmanager
+def without_its_database() -> Iterator[tuple[Service, MariaDbServer]]:
+    """The application as ``serve run`` starts it, not ready, and its MariaDB, which is to be started."""
+    with _home() as home, ExitStack() as stack:
+        database = stack.enter_context(MariaDbServer(home))
+        url = {"MURMURATION_DATABASE__URL": database.create_database("murmuration")}
+        database.kill()
+        port = free_port()
+        environment = surroundings(home) | _mark() | _short_leases() | url
+        process = stack.enter_context(_serve_run(_config(home, port, {}), environment, home / "log.txt", ()))
+        client = stack.enter_context(_client(port))
+        yield Service(client, home / "data", [process], database), database
 
 
 TWO_REPLICAS = {"WhisperReplica": {"num_replicas": 2}}

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.benchmarks.startup import ROOT
 from tests.chaos.batch import Batch
-from tests.chaos.service import DATABASE, WORKER_NODE, Service, eventually, interrupt
+from tests.chaos.service import (
+    DATABASE,
+    WORKER_NODE,
+    Receiver,
+    Service,
+    eventually,
+    interrupt,
+    without_its_database,
+)
 
 pytestmark = pytest.mark.timeout(180, func_only=True)
 
@@ -53,12 +63,34 @@ def test_a_rolling_update_loses_nothing(cluster: Service, cluster_batch: Batch, 
 
 
 @pytest.mark.slow
-def test_a_service_that_is_shut_down_hands_its_tasks_back(cluster: Service, cluster_batch: Batch) -> None:
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_service_that_is_shut_down_hands_its_tasks_back(
+    cluster: Service, cluster_batch: Batch, signal_number: int
+) -> None:
     assert cluster.restart is not None
     cluster_batch.submit_mixed([20, 20, 20])
     eventually(lambda: any(record["progress"] for record in cluster_batch.records().values()), "a task gets on")
-    interrupt(cluster.roots.pop(0))
+    interrupt(cluster.roots.pop(0), signal_number)
     assert not cluster.replicas("Dispatcher")
     cluster.roots.insert(0, cluster.restart(None))
     records = cluster_batch.check_nothing_is_lost()
     assert {record["attempts"] for record in records.values()} == {1}, "a task that is handed back lost no attempt"
+
+
+@pytest.mark.slow
+def test_a_database_that_is_away_at_the_start_is_waited_for(receiver: Receiver) -> None:
+    with without_its_database() as (service, database):
+        answer = eventually(lambda: told_by_the_ingress(service), "an Ingress that answers")
+        assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
+        assert int(answer.headers["Retry-After"]) > 0
+        assert not service.is_ready()
+        database.start()
+        eventually(service.is_ready, "a ready service")
+        batch = Batch(service, receiver)
+        batch.submit_mixed([2, 2])
+        batch.check_nothing_is_lost()
+
+
+def told_by_the_ingress(service: Service) -> httpx.Response | None:
+    answer = service.answer_about_a_task()
+    return answer if answer is not None and "database_unavailable" in answer.text else None
