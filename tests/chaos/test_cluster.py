@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,14 +62,11 @@ def test_a_rolling_update_loses_nothing(cluster: Service, cluster_batch: Batch, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-def test_a_service_that_is_shut_down_hands_its_tasks_back(
-    cluster: Service, cluster_batch: Batch, signal_number: int
-) -> None:
+def test_a_service_that_is_shut_down_hands_its_tasks_back(cluster: Service, cluster_batch: Batch) -> None:
     assert cluster.restart is not None
     cluster_batch.submit_mixed([20, 20, 20])
     eventually(lambda: any(record["progress"] for record in cluster_batch.records().values()), "a task gets on")
-    interrupt(cluster.roots.pop(0), signal_number)
+    interrupt(cluster.roots.pop(0))
     assert not cluster.replicas("Dispatcher")
     cluster.roots.insert(0, cluster.restart(None))
     records = cluster_batch.check_nothing_is_lost()
