@@ -387,9 +387,9 @@ def _in_group(command: Sequence[str], environment: Mapping[str, str], log: Path)
             assert not [member for member in family if member.is_running()]
 
 
-def interrupt(process: subprocess.Popen[Any], signal_number: int = signal.SIGINT) -> None:
+def interrupt(process: subprocess.Popen[Any]) -> None:
     """Ends ``serve run`` in good order."""
-    process.send_signal(signal_number)
+    process.send_signal(signal.SIGINT)
     process.wait(PATIENCE_S)
 
 
