@@ -42,10 +42,11 @@ class SpeechFinder(Protocol):
         ...
 
 
-EDGE = to_samples(1.0)
-"""Speech that begins or ends so close to an edge of the recording reaches up to it.
+EDGE = to_samples(0.3)
+"""Speech, with its padding, that begins or ends so close to an edge of the recording reaches up to it.
 
-What lies there is no pause between words, and a short clip is given to the model whole, as it was recorded.
+A short clip is then given to the model whole, as it was recorded. More, and words beside the edge are placed too far
+into the silence.
 """
 
 

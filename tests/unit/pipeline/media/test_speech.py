@@ -47,7 +47,7 @@ def heard(frames: Samples, total: int, step: int) -> tuple[list[Span], list[int]
 
 @pytest.mark.parametrize("step", [1, 7, 10_000])
 def test_speech_near_the_edges_reaches_up_to_them(step: int) -> None:
-    frames, total = frames_of((0.9, False), (3.0, True), (0.9, False))
+    frames, total = frames_of((0.45, False), (3.0, True), (0.45, False))
     spans, _ = heard(frames, total, step)
     assert (spans[0].start, spans[-1].end) == (0, total)
     assert all(before.end == after.start for before, after in pairwise(spans))
@@ -55,12 +55,10 @@ def test_speech_near_the_edges_reaches_up_to_them(step: int) -> None:
 
 @pytest.mark.parametrize("step", [1, 7, 10_000])
 def test_a_longer_silence_at_an_edge_is_left_out(step: int) -> None:
-    frames, total = frames_of((1.5, False), (3.0, True), (1.5, False))
-    spans, settled = heard(frames, total, step)
+    frames, total = frames_of((0.7, False), (3.0, True), (0.7, False))
+    spans, _ = heard(frames, total, step)
     assert spans[0].start > EDGE
     assert spans[-1].end < total - EDGE
-    if step < len(frames):
-        assert settled[-1] > spans[-1].end  # nothing waits for an edge that is far
 
 
 def test_a_pause_inside_stays_a_pause() -> None:
