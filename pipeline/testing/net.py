@@ -142,14 +142,13 @@ async def local_receiver(
     receiver = LocalReceiver(dict(behaviours))
     connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not server.is_serving():  # it came in the moment of the end
             writer.transport.abort()
             return
         connection = asyncio.create_task(receiver.serve(reader, writer))
         connections[connection] = writer
         connection.add_done_callback(connections.pop)
-        await asyncio.wait([connection])
 
     server = await asyncio.start_server(accept, "127.0.0.1", port, ssl=ssl_context)
     receiver.port = server.sockets[0].getsockname()[1]
