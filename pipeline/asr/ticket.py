@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
-from pipeline.asr.engine import Decoded, DecodeItem, Encoding
+from pipeline.asr.engine import Decoded, DecodeItem
 from pipeline.domain import quality
 from pipeline.domain.quality import Verdict
 from pipeline.domain.timeline import shift
@@ -54,7 +54,6 @@ class Ticket:
     reason: str = ""
     future: Future[Outcome] = field(default_factory=Future)
     _attempts: list[Decoded] = field(default_factory=list)
-    _encodings: dict[bool, Encoding | None] = field(default_factory=dict)  # by whether the window was full
     _segments: list[Segment] = field(default_factory=list)
     _offset_s: float = 0.0
     _detection: LanguageDetection | None = None
@@ -76,8 +75,8 @@ class Ticket:
             What came of the chunk; ``None`` if ``item``, changed, is to be decoded again.
         """
         self._decodings += 1
-        self._attempts.append(replace(decoded, encoding=None))
-        self._encodings[decoded.full_window] = decoded.encoding
+        self._attempts.append(replace(decoded, encoding=None) if self._attempts else decoded)
+        first = self._attempts[0]  # whose window is used again
         self._detection = self._detection or decoded.detection
         options = self.item.options
         kept = decoded
@@ -90,7 +89,7 @@ class Ticket:
                     language=decoded.language,
                     temperature=rung.temperature,
                     full_window=rung.full_window,
-                    encoding=self._encodings.get(rung.full_window),
+                    encoding=first.encoding if first.full_window == rung.full_window else None,
                 )
                 return None
             kept = quality.best(self._attempts, options)
@@ -114,7 +113,6 @@ class Ticket:
         self.reason = "broken_off"
         self._offset_s += decoded.resume_s
         self._attempts.clear()
-        self._encodings.clear()
         self.item = replace(
             self.item.after(decoded.resume_s),
             language=decoded.language,
