@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import Protocol, TypeVar
 
@@ -33,26 +34,35 @@ class Candidate(Protocol):
         """Window it needs."""
         ...
 
+    @property
+    def patient_until(self) -> float:
+        """Until then it lets others of its rank go first, for company of its key to gather; on the monotonic clock."""
+        ...
+
 
 Waiting = TypeVar("Waiting", bound=Candidate)
 
 
-def form_batch(waiting: Sequence[Waiting], max_rows: int, max_batch_s: float, cost: CostModel) -> list[Waiting]:
-    """The next batch: the first chunk in line, always, and such company as costs less with it than apart.
+def form_batch(
+    waiting: Sequence[Waiting], max_rows: int, max_batch_s: float, cost: CostModel, now: float
+) -> list[Waiting]:
+    """The next batch: the chunk whose turn it is, always, and such company as costs less with it than apart.
 
-    Because the first in line is always served, no chunk starves for being odd. Company comes in the order of rank, then
-    of likeness in length, then of age. A chunk joins if the frames that the common window wastes cost less than the
-    overhead of another batch, if the batch stays within ``max_batch_s``, and if it doesn't hold up more urgent ones.
+    It is the first in line's turn, or, while that one is patient, the turn of the next of its rank that is not; so no
+    chunk starves for being odd. Company comes in the order of rank, then of likeness in length, then of age. A chunk
+    joins if the frames that the common window wastes cost less than the overhead of another batch, if the batch stays
+    within ``max_batch_s``, and if it doesn't hold up more urgent ones.
 
     Args:
         waiting: in the order they are due, at least one.
         max_rows: chunks at most.
         max_batch_s: predicted seconds at most, unless the first chunk alone takes longer.
         cost: predicts them.
+        now: on the monotonic clock.
     """
-    seed = waiting[0]
+    seed = _whose_turn(waiting, max_rows, now)
     batch, frames, limit_s = [seed], seed.frames, max_batch_s
-    company = [candidate for candidate in waiting[1:] if candidate.key == seed.key]
+    company = [candidate for candidate in waiting if candidate is not seed and candidate.key == seed.key]
     company.sort(key=lambda candidate: (candidate.rank, abs(candidate.frames - seed.frames)))
     rank = seed.rank
     for candidate in company:
@@ -68,3 +78,14 @@ def form_batch(waiting: Sequence[Waiting], max_rows: int, max_batch_s: float, co
             batch.append(candidate)
             frames = widened
     return batch
+
+
+def _whose_turn(waiting: Sequence[Waiting], max_rows: int, now: float) -> Waiting:
+    """Of the chunks of the highest rank the first that isn't patient, or whose company is complete.
+
+    If there is none, the one whose patience ends first: nobody else is there to be let go first.
+    """
+    peers = [candidate for candidate in waiting if candidate.rank == waiting[0].rank]
+    gathered = Counter(candidate.key for candidate in peers)
+    due = (peer for peer in peers if peer.patient_until <= now or gathered[peer.key] >= max_rows)
+    return next(due, None) or min(peers, key=lambda peer: peer.patient_until)

@@ -42,6 +42,10 @@ class Ticket:
         key: ``Engine.batch_key`` of the item.
         frames: window the item needs.
         reason: why it is to be decoded again: ``repetitive``, ``unlikely`` or ``broken_off``.
+        wants_company: whether others that are decoded again in its way are worth waiting for: not where someone waits
+            for it, be it a client or the task's next chunk, and not at every temperature, since those it waited
+            for go up the ladder with it.
+        patient_until: see ``forming.Candidate``.
         future: gets the ``Outcome`` or the error.
     """
 
@@ -52,6 +56,8 @@ class Ticket:
     key: Hashable
     frames: int
     reason: str = ""
+    wants_company: bool = False
+    patient_until: float = 0.0
     future: Future[Outcome] = field(default_factory=Future)
     _attempts: list[Decoded] = field(default_factory=list)
     _segments: list[Segment] = field(default_factory=list)
@@ -83,6 +89,8 @@ class Ticket:
         if gate and quality.judge(decoded, options) is Verdict.RETRY:
             rung = quality.next_rung(self._attempts, options)
             if rung is not None:
+                new_window = len(self._attempts) == 1 or decoded.full_window != rung.full_window
+                self.wants_company = new_window and self.rank > 0 and not options.condition_on_previous_text
                 self.reason = "repetitive" if quality.is_repetitive(decoded, options) else "unlikely"
                 self.item = replace(
                     self.item,
@@ -110,7 +118,7 @@ class Ticket:
         if decoded.resume_s is None:
             return Outcome(tuple(self._segments), decoded.language, self._detection, self._decodings)
         # faster-whisper's loop, too, goes on where the model broke off, as if a new window began there.
-        self.reason = "broken_off"
+        self.reason, self.wants_company = "broken_off", False
         self._offset_s += decoded.resume_s
         self._attempts.clear()
         self.item = replace(

@@ -37,12 +37,13 @@ class Capacity:
     Attributes:
         replicas: how many there are; at least 1, so that the first unit wakes a fleet scaled to zero.
         max_batch_size: chunks one of them decodes together.
-        batches_in_flight: batches each may have, the running one included; enough to never wait for the next.
+        batches_in_flight: batches each may have, the running one included; enough to fill the next one, too, while some
+            chunks wait to be decoded again.
     """
 
     replicas: int
     max_batch_size: int
-    batches_in_flight: int = 2
+    batches_in_flight: int = 3
 
     @property
     def chunks(self) -> int:

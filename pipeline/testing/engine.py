@@ -88,8 +88,8 @@ class FakeEngine:
         return features
 
     def batch_key(self, item: DecodeItem) -> Hashable:
-        """Temperature and beams, as a real one has it."""
-        return item.temperature, item.options.beam_size, len(item.previous_tokens)
+        """Temperature, beams and the full window where it is asked for, as a real one has it."""
+        return item.temperature, item.options.beam_size, len(item.previous_tokens), item.full_window
 
     def window_frames(self, items: Sequence[DecodeItem]) -> int:
         """The longest item and 2 s of margin, or the full 30 s."""

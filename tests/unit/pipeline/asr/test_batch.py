@@ -92,18 +92,54 @@ def test_an_odd_one_does_not_starve(busy, submission):
     assert marks(engine)[0][0] == 7
 
 
-def test_a_bad_decoding_is_tried_again_with_its_age_kept(busy, submission):
-    def looping(item, decoded):
-        return replace(decoded, compression_ratio=9.0) if mark(item) == 1 and not item.full_window else decoded
+def looping(*bad):
+    """A result that fails the gate for these marks, at whatever temperature."""
+    return lambda item, decoded: replace(decoded, compression_ratio=9.0) if mark(item) in bad else decoded
 
-    engine = FakeEngine(result=looping)
+
+def test_an_urgent_bad_decoding_is_tried_again_before_others(busy, submission):
+    engine = FakeEngine(result=looping(1))
     batcher = busy(engine, max_batch_size=1)
-    tickets = batcher.submit([submission(1, age=1.0), submission(2, age=2.0)])
+    tickets = batcher.submit([submission(1, rank=0, age=1.0), submission(2, rank=0, age=2.0)])
     engine.release()
     first, second = outcomes(tickets)
-    assert marks(engine) == [[1], [1], [2]]
-    assert [batch[0].full_window for batch in engine.batches] == [False, True, False]
-    assert (first.attempts, second.attempts) == (2, 1)
+    assert marks(engine) == [[1]] * 7 + [[2]]
+    assert [batch[0].full_window for batch in engine.batches][:3] == [False, True, False]
+    assert (first.attempts, second.attempts) == (7, 1)
+
+
+def test_a_bad_decoding_waits_for_others_while_there_is_something_else_to_do(busy, submission):
+    engine = FakeEngine(result=looping(1, 5))
+    batcher = busy(engine, max_batch_size=3)
+    tickets = batcher.submit([submission(number, age=number) for number in range(1, 7)])
+    engine.release()
+    outcomes(tickets)
+    assert marks(engine) == [[1, 2, 3], [4, 5, 6], *[[1, 5]] * 6]
+
+
+def test_a_bad_decoding_that_the_next_chunk_waits_for_does_not_wait(busy, submission):
+    engine = FakeEngine(result=looping(1))
+    batcher = busy(engine, max_batch_size=1)
+    tickets = batcher.submit([submission(1, condition_on_previous_text=True), submission(2, age=2.0)])
+    engine.release()
+    outcomes(tickets)
+    assert marks(engine)[-1] == [2]
+
+
+def test_a_bad_decoding_waits_no_longer_than_its_patience(busy, submission):
+    now = 0.0
+
+    def one_second_later(item, decoded):
+        nonlocal now
+        now += 1.0
+        return looping(1)(item, decoded)
+
+    engine = FakeEngine(result=one_second_later)
+    batcher = busy(engine, clock=lambda: now, max_batch_size=2, max_batch_s=2.5)
+    tickets = batcher.submit([submission(number, age=number) for number in range(1, 61)])
+    engine.release()
+    outcomes(tickets)
+    assert [at for at, batch in enumerate(marks(engine)) if 1 in batch] == [0, 11, 22, 23, 24, 25, 26]
 
 
 def test_retries_of_different_chunks_share_a_batch(busy, submission):

@@ -12,19 +12,46 @@ class Waiting:
     frames: int = 1000
     rank: int = 1
     key: str = "beam 5"
+    patient_until: float = 0.0
 
 
 CPU = CostModel(overhead_s=0.2, per_frame_s=0.0003)
 GPU = CostModel(overhead_s=0.2, per_frame_s=0.000001)
 
 
-def form(waiting, rows=8, seconds=100.0, cost=CPU):
-    return form_batch(waiting, rows, seconds, cost)
+def form(waiting, rows=8, seconds=100.0, cost=CPU, now=100.0):
+    return form_batch(waiting, rows, seconds, cost, now)
+
+
+def retry(rank=1, key="sample 0.2", until=110.0):
+    return Waiting(rank=rank, key=key, patient_until=until)
 
 
 def test_the_first_in_line_is_always_served():
     odd = Waiting(3000)
     assert form([odd, *(Waiting() for _ in range(20))])[0] is odd
+
+
+def test_a_patient_chunk_lets_others_of_its_rank_go_first_until_its_patience_ends():
+    waiting = [retry(), Waiting(), Waiting(), retry()]
+    assert form(waiting, now=109.0) == waiting[1:3]
+    assert form(waiting, now=110.0) == [waiting[0], waiting[3]]
+
+
+def test_a_patient_chunk_does_not_wait_for_less_urgent_ones():
+    waiting = [retry(rank=1), Waiting(rank=2)]
+    assert form(waiting) == waiting[:1]
+
+
+def test_a_patient_chunk_whose_company_is_complete_waits_no_longer():
+    waiting = [Waiting(), retry(), Waiting(), retry()]
+    assert form(waiting, rows=2) == [waiting[0], waiting[2]]
+    assert form(waiting[1:], rows=2) == [waiting[1], waiting[3]]
+
+
+def test_where_all_are_patient_the_one_whose_patience_ends_first_goes_first():
+    waiting = [retry(until=120.0), retry(key="full", until=110.0), retry(until=130.0)]
+    assert form(waiting) == waiting[1:2]
 
 
 def test_like_goes_with_like_and_older_before_younger():
@@ -74,6 +101,7 @@ def test_urgent_chunks_go_before_less_urgent_ones_of_the_same_length():
             frames=st.sampled_from(range(1000, 3001, 100)),
             rank=st.integers(0, 2),
             key=st.sampled_from(["beam 5", "beam 1"]),
+            patient_until=st.sampled_from([0.0, 110.0, 120.0]),
         ),
         min_size=1,
         max_size=30,
@@ -84,10 +112,11 @@ def test_urgent_chunks_go_before_less_urgent_ones_of_the_same_length():
 def test_every_batch_keeps_every_rule(waiting, rows, seconds):
     waiting.sort(key=lambda one: one.rank)
     batch = form(waiting, rows, seconds)
-    assert batch[0] is waiting[0]
+    assert batch[0].rank == waiting[0].rank
+    assert batch[0] is waiting[0] or waiting[0].patient_until > 100.0
     assert 1 <= len(batch) <= rows
     assert len(set(map(id, batch))) == len(batch)
-    assert {one.key for one in batch} == {waiting[0].key}
+    assert {one.key for one in batch} == {batch[0].key}
     assert len(batch) == 1 or CPU.predict(len(batch), max(one.frames for one in batch)) <= seconds
     # what it costs is hardly more than decoding each chunk alone
     alone = sum(CPU.predict(1, one.frames) for one in batch)

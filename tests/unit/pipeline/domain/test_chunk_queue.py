@@ -112,7 +112,7 @@ def test_no_more_goes_out_than_the_replicas_hold() -> None:
     out = 0
     while unit := made.release(Capacity(3, 8), now=0):
         out += len(unit.chunks)
-    assert out == 3 * 8 * 2
+    assert out == 3 * 8 * 3
 
 
 def test_a_fleet_scaled_to_zero_is_woken_by_the_first_unit() -> None:
