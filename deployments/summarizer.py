@@ -5,6 +5,7 @@ from __future__ import annotations
 from ray import serve
 
 from deployments.metrics import ServeMetrics
+from deployments.tracing import tracing
 from deployments.wiring import QUIET, task_store
 from pipeline.clock import SystemClock
 from pipeline.domain.summary import Summary
@@ -25,6 +26,7 @@ class SummarizerReplica:
         self._store = task_store(settings)
         self._models = OpenAiModels(settings.llm, clock, ServeMetrics())
         self._summarizer = TranscriptSummarizer(self._store, self._models, settings.llm, clock)
+        self._tracing = tracing(settings, "Summarizer")
 
     async def summarize(self, order: SummaryOrder) -> Summary | MurmurationError:
         """See ``ports.Summarizer.summarize``; what that raises comes back as a value.
@@ -32,7 +34,8 @@ class SummarizerReplica:
         Serve writes every exception to its log, with forty lines of its own inside; a server that is down is no defect.
         """
         try:
-            return await self._summarizer.summarize(order)
+            with self._tracing.span("summarize", order.media_prefix, task_id=order.task_id):
+                return await self._summarizer.summarize(order)
         except MurmurationError as error:
             return error
 

@@ -65,11 +65,13 @@ class SummaryOrder:
 
     Attributes:
         task_id: whose transcript.
+        media_prefix: where the task's recording is in the media store; it names the task's trace, too.
         options: what it is to be like.
         api_key: the client's own; it goes to the language model's server and nowhere else.
     """
 
     task_id: int
+    media_prefix: str
     options: SummaryOptions
     api_key: str | None = field(default=None, repr=False)
 

@@ -86,6 +86,7 @@ class SummaryTurn:
     """The right to write a task's summary; ``attempts`` is raised each time it is taken, ``fence`` is the task's."""
 
     task_id: int
+    media_prefix: str
     fence: int
     owner: str
     attempts: int

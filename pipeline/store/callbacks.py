@@ -25,23 +25,23 @@ async def owe(connection: AsyncConnection, task: Task, now: datetime) -> None:
         "due_at": now,
         "created_at": now,
     }
-    await connection.execute(queries.insert_rows(OUTBOX), row)
+    await connection.execute(queries.common.insert_rows(OUTBOX), row)
 
 
 async def any_due(connection: AsyncConnection, now: datetime) -> bool:
     """Whether there is something to take; asked first, because taking locks."""
-    return (await connection.execute(queries.due_callbacks(now, 1))).first() is not None
+    return (await connection.execute(queries.callbacks.due_callbacks(now, 1))).first() is not None
 
 
 async def take(
     connection: AsyncConnection, owner: str, now: datetime, lease_expires_at: datetime, limit: int
 ) -> list[OutboxMessage]:
     """Takes callbacks that are due; nobody else is given them while the lease lasts."""
-    ids = (await connection.scalars(queries.due_callbacks(now, limit))).all()
+    ids = (await connection.scalars(queries.callbacks.due_callbacks(now, limit))).all()
     if not ids:
         return []
-    await connection.execute(queries.take_callbacks(ids, owner, now, lease_expires_at))
-    rows = await connection.execute(queries.callbacks(ids))
+    await connection.execute(queries.callbacks.take_callbacks(ids, owner, now, lease_expires_at))
+    rows = await connection.execute(queries.callbacks.callbacks(ids))
     return [OutboxMessage(row.id, row.message_id, row.task_id, row.url, row.attempts) for row in rows]
 
 
@@ -53,7 +53,7 @@ async def record(connection: AsyncConnection, message: OutboxMessage, attempt: D
         "callback_time": now,
         "updated_at": now,
     }
-    await connection.execute(queries.note_callback(message.id, message.task_id, answer))
+    await connection.execute(queries.callbacks.note_callback(message.id, message.task_id, answer))
     delivered_at = now if attempt.delivered else None
     retry_at = None if attempt.delivered else attempt.retry_at
-    await connection.execute(queries.settle_callback(message.id, retry_at, delivered_at))
+    await connection.execute(queries.callbacks.settle_callback(message.id, retry_at, delivered_at))

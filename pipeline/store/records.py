@@ -35,13 +35,13 @@ async def create(
         return await get(connection, task_id), False
     if client and client.limited:
         refuse_over_quota(client, await usage.client_load(connection, client.name, now), now)
-    result = await connection.execute(queries.insert_rows(TASKS), codec.new_task_row(new, now))
+    result = await connection.execute(queries.common.insert_rows(TASKS), codec.new_task_row(new, now))
     task_id = cast("tuple[int]", result.inserted_primary_key)[0]
     if claim:
         digest = codec.key_digest(claim.key)
-        await connection.execute(queries.forget_expired_key(digest, now))
+        await connection.execute(queries.records.forget_expired_key(digest, now))
         row = {"key_sha256": digest, "fingerprint": claim.fingerprint, "task_id": task_id, "expires_at": expires_at}
-        await connection.execute(queries.insert_rows(IDEMPOTENCY_KEYS), row)
+        await connection.execute(queries.common.insert_rows(IDEMPOTENCY_KEYS), row)
     return await get(connection, task_id), True
 
 
@@ -49,7 +49,7 @@ async def get(connection: AsyncConnection, task_id: int, *, with_result: bool = 
     """The task, or ``TaskNotFound``."""
     if not 0 < task_id <= LARGEST_ID:
         raise _not_found(task_id)
-    result = await connection.execute(queries.task(task_id, with_result=with_result))
+    result = await connection.execute(queries.records.task(task_id, with_result=with_result))
     row = result.mappings().one_or_none()
     if row is None:
         raise _not_found(task_id)
@@ -59,22 +59,22 @@ async def get(connection: AsyncConnection, task_id: int, *, with_result: bool = 
 async def crawl_record(connection: AsyncConnection, task_id: int) -> CrawlRecord | None:
     """What is kept of the task's link."""
     await get(connection, task_id)
-    text = (await connection.execute(queries.crawl_record(task_id))).scalar_one_or_none()
+    text = (await connection.execute(queries.records.crawl_record(task_id))).scalar_one_or_none()
     return None if text is None else codec.crawl_of_json(text)
 
 
 async def page(connection: AsyncConnection, query: TaskQuery) -> TaskPage:
     """The tasks that match."""
-    total_count = (await connection.execute(queries.task_count(query))).scalar_one()
-    rows = await connection.execute(queries.task_page(query))
+    total_count = (await connection.execute(queries.records.task_count(query))).scalar_one()
+    rows = await connection.execute(queries.records.task_page(query))
     return TaskPage(tuple(codec.task_of_row(row) for row in rows.mappings()), total_count)
 
 
 async def stats(connection: AsyncConnection, now: datetime) -> QueueStats:
     """How much waits and runs."""
-    density = (await connection.execute(queries.recent_density())).one()
+    density = (await connection.execute(queries.records.recent_density())).one()
     seconds_a_byte = float(density.seconds) / float(density.size_bytes) if density.size_bytes else 0.0
-    rows: list[Any] = list(await connection.execute(queries.live_totals(seconds_a_byte)))
+    rows: list[Any] = list(await connection.execute(queries.records.live_totals(seconds_a_byte)))
     queued = [row for row in rows if row.status == Status.QUEUED]
     oldest = min((row.oldest for row in queued), default=now)
     ages = {codec.PRIORITY_OF_RANK[row.priority_rank]: (now - row.oldest).total_seconds() for row in queued}
@@ -85,51 +85,51 @@ async def stats(connection: AsyncConnection, now: datetime) -> QueueStats:
         pending_audio_s=float(sum(row.pending_audio_s for row in rows)),
         oldest_queued_s=max(0.0, (now - oldest).total_seconds()),
         oldest_s={priority: max(0.0, ages.get(priority, 0.0)) for priority in Priority},
-        waiting_callbacks=(await connection.execute(queries.waiting_callbacks())).scalar_one(),
+        waiting_callbacks=(await connection.execute(queries.callbacks.waiting_callbacks())).scalar_one(),
     )
 
 
 async def cancel(connection: AsyncConnection, task_id: int, now: datetime) -> Task:
     """Ends a task that waits or runs."""
-    return await _move(connection, task_id, queries.cancel_task(task_id, now), FINISHED_ARE_NOT_CANCELLED)
+    return await _move(connection, task_id, queries.records.cancel_task(task_id, now), FINISHED_ARE_NOT_CANCELLED)
 
 
 async def retry(connection: AsyncConnection, task_id: int, now: datetime) -> Task:
     """Queues a failed or cancelled task again, for its summary if that is all that is missing."""
-    task = await _move(connection, task_id, queries.requeue_task(task_id, now), ONLY_ENDED_ARE_RETRIED)
-    await connection.execute(queries.withdraw_callbacks(task_id))
-    if (await connection.execute(queries.resume_summary(task_id, now))).rowcount:
+    task = await _move(connection, task_id, queries.records.requeue_task(task_id, now), ONLY_ENDED_ARE_RETRIED)
+    await connection.execute(queries.callbacks.withdraw_callbacks(task_id))
+    if (await connection.execute(queries.summaries.resume_summary(task_id, now))).rowcount:
         return await get(connection, task_id)
     return task
 
 
 async def await_until(connection: AsyncConnection, task_id: int, until: datetime) -> None:
     """Moves on the time until which the task is waited for."""
-    await connection.execute(queries.await_until(task_id, until))
+    await connection.execute(queries.records.await_until(task_id, until))
 
 
 async def remove(connection: AsyncConnection, task_id: int) -> str:
     """Deletes a task and returns its media prefix."""
     task = await get(connection, task_id)
-    if not (await connection.execute(queries.delete_tasks([task_id]))).rowcount:
+    if not (await connection.execute(queries.records.delete_tasks([task_id]))).rowcount:
         raise _not_found(task_id)  # deleted by another since
     return task.media_prefix
 
 
 async def expire(connection: AsyncConnection, older_than: datetime, limit: int) -> list[str]:
     """Deletes the oldest finished tasks and returns their media prefixes."""
-    return await _forget(connection, queries.expired_records(older_than, limit))
+    return await _forget(connection, queries.records.expired_records(older_than, limit))
 
 
 async def expire_unawaited(connection: AsyncConnection, now: datetime, limit: int) -> list[str]:
     """Deletes tasks nobody waits for any more and returns their media prefixes."""
-    return await _forget(connection, queries.unawaited_records(now, limit))
+    return await _forget(connection, queries.records.unawaited_records(now, limit))
 
 
 async def _forget(connection: AsyncConnection, chosen: Select[Any]) -> list[str]:
     rows = (await connection.execute(chosen)).all()
     if rows:
-        await connection.execute(queries.delete_tasks([row.id for row in rows]))
+        await connection.execute(queries.records.delete_tasks([row.id for row in rows]))
     return [row.media_prefix for row in rows]
 
 
@@ -137,28 +137,28 @@ async def expire_media(
     connection: AsyncConnection, older_than: datetime, limit: int, statuses: Collection[Status]
 ) -> list[str]:
     """Takes the recordings from finished tasks and returns their media prefixes."""
-    rows = (await connection.execute(queries.finished_recordings(older_than, limit, statuses))).all()
+    rows = (await connection.execute(queries.records.finished_recordings(older_than, limit, statuses))).all()
     if rows:
-        await connection.execute(queries.forget_recordings([row.id for row in rows]))
+        await connection.execute(queries.records.forget_recordings([row.id for row in rows]))
     for row in rows:
         for table in (CHUNK_RESULTS, CHUNKS, PARTS):
-            await connection.execute(queries.delete_of_task(table, row.id))
+            await connection.execute(queries.common.delete_of_task(table, row.id))
     return [row.media_prefix for row in rows]
 
 
 async def prune_callbacks(connection: AsyncConnection, older_than: datetime, limit: int) -> int:
     """Deletes callbacks with which nothing more will happen."""
-    ids = (await connection.scalars(queries.settled_callbacks(older_than, limit))).all()
+    ids = (await connection.scalars(queries.callbacks.settled_callbacks(older_than, limit))).all()
     if ids:
-        await connection.execute(queries.delete_callbacks(ids))
+        await connection.execute(queries.callbacks.delete_callbacks(ids))
     return len(ids)
 
 
 async def prune_keys(connection: AsyncConnection, now: datetime, limit: int) -> int:
     """Deletes idempotency keys that have expired."""
-    digests = (await connection.scalars(queries.expired_keys(now, limit))).all()
+    digests = (await connection.scalars(queries.records.expired_keys(now, limit))).all()
     if digests:
-        await connection.execute(queries.delete_keys(digests, now))
+        await connection.execute(queries.records.delete_keys(digests, now))
     return len(digests)
 
 
@@ -167,12 +167,12 @@ async def live_prefixes(connection: AsyncConnection, prefixes: Collection[str], 
     names, found = sorted(prefixes), set[str]()
     for start in range(0, len(names), NAMES_A_QUERY):
         some = names[start : start + NAMES_A_QUERY]
-        found.update(await connection.scalars(queries.prefixes_in_use(some, transcribed=transcribed)))
+        found.update(await connection.scalars(queries.records.prefixes_in_use(some, transcribed=transcribed)))
     return found
 
 
 async def _original(connection: AsyncConnection, claim: IdempotencyClaim, now: datetime) -> int | None:
-    result = await connection.execute(queries.idempotency_key(codec.key_digest(claim.key), now))
+    result = await connection.execute(queries.records.idempotency_key(codec.key_digest(claim.key), now))
     known = result.one_or_none()
     if known is None:
         return None

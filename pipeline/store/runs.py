@@ -32,7 +32,7 @@ async def candidates(
 ) -> list[int]:
     """Ids of tasks that may be claimed, in the order of the claim; more than ``limit``, so that losing some is fine."""
     values = {"now": now, "max_losses": max_losses, "depth": limit + LOOKAHEAD}
-    rows = await connection.execute(queries.claim_candidates(frozenset(ranks)), values)
+    rows = await connection.execute(queries.runs.claim_candidates(frozenset(ranks)), values)
     return [
         row.id
         for row in sorted(rows, key=lambda row: claim_order(row.id, row.priority_rank, row.created_at, now, ageing_s))
@@ -52,51 +52,51 @@ async def claim(
     won: list[int] = []
     while waiting and len(won) < limit:
         wanted, waiting = waiting[: limit - len(won)], waiting[limit - len(won) :]
-        locked = set(await connection.scalars(queries.lock_claimable(wanted, now, max_losses)))
+        locked = set(await connection.scalars(queries.runs.lock_claimable(wanted, now, max_losses)))
         won.extend(task_id for task_id in wanted if task_id in locked)
     if not won:
         return []
-    await connection.execute(queries.claim_tasks(won, now, max_losses, owner, lease_expires_at))
-    rows = await connection.execute(queries.tasks(won))
+    await connection.execute(queries.runs.claim_tasks(won, now, max_losses, owner, lease_expires_at))
+    rows = await connection.execute(queries.records.tasks(won))
     taken = {row["id"]: codec.task_of_row(row) for row in rows.mappings()}
     return [taken[task_id] for task_id in won]
 
 
 async def heartbeat(connection: AsyncConnection, leases: Sequence[Lease], lease_expires_at: datetime) -> frozenset[int]:
     """Renews leases; returns the tasks that are no longer the caller's."""
-    await connection.execute(queries.renew_leases(leases, lease_expires_at))
-    rows = await connection.execute(queries.running_fences([lease.task_id for lease in leases]))
+    await connection.execute(queries.runs.renew_leases(leases, lease_expires_at))
+    rows = await connection.execute(queries.runs.running_fences([lease.task_id for lease in leases]))
     held = {Lease(row.id, row.fence) for row in rows}
     return frozenset(lease.task_id for lease in leases if lease not in held)
 
 
 async def any_exhausted(connection: AsyncConnection, now: datetime, max_losses: int) -> bool:
     """Whether there is anything to bury: asked at every claim, so that the many with nothing need no lock."""
-    return (await connection.execute(queries.any_exhausted(now, max_losses))).first() is not None
+    return (await connection.execute(queries.runs.any_exhausted(now, max_losses))).first() is not None
 
 
 async def bury(connection: AsyncConnection, now: datetime, max_losses: int) -> list[Task]:
     """Fails the tasks whose lease expired once too often."""
-    rows = (await connection.execute(queries.lock_exhausted(now, max_losses))).mappings().all()
+    rows = (await connection.execute(queries.runs.lock_exhausted(now, max_losses))).mappings().all()
     lost = [codec.task_of_row(row) for row in rows]
     return [await _fail(connection, task, attempts_exhausted(task.losses + 1), now) for task in lost]
 
 
 async def owners(connection: AsyncConnection, now: datetime) -> frozenset[str]:
     """Who holds a lease."""
-    return frozenset(await connection.scalars(queries.owners(now)))
+    return frozenset(await connection.scalars(queries.runs.owners(now)))
 
 
 async def disown(connection: AsyncConnection, owner: str, now: datetime) -> None:
     """Ends every lease of an owner."""
-    await connection.execute(queries.disown_tasks(owner, now - EXPIRED))
-    await connection.execute(queries.disown_callbacks(owner, now))
-    await connection.execute(queries.disown_summaries(owner, now))
+    await connection.execute(queries.runs.disown_tasks(owner, now - EXPIRED))
+    await connection.execute(queries.runs.disown_callbacks(owner, now))
+    await connection.execute(queries.runs.disown_summaries(owner, now))
 
 
 async def update(connection: AsyncConnection, lease: Lease, changes: Mapping[str, Any], now: datetime) -> None:
     """Sets columns of the task."""
-    await _change(connection, lease, queries.change_leased(lease, codec.columns_of(changes) | {"updated_at": now}))
+    await _change(connection, lease, queries.runs.change_leased(lease, codec.columns_of(changes) | {"updated_at": now}))
     if changes.get("split_done"):
         await usage.take_audio(connection, lease.task_id, now)
 
@@ -104,10 +104,10 @@ async def update(connection: AsyncConnection, lease: Lease, changes: Mapping[str
 async def save_crawl(connection: AsyncConnection, lease: Lease, record: CrawlRecord, now: datetime) -> None:
     """Keeps a record of the task's link, in the place of an earlier one."""
     await _leased(connection, lease)
-    await connection.execute(queries.delete_of_task(CRAWL_RECORDS, lease.task_id))
+    await connection.execute(queries.common.delete_of_task(CRAWL_RECORDS, lease.task_id))
     row = {"task_id": lease.task_id, "record": codec.crawl_to_json(record)}
-    await connection.execute(queries.insert_rows(CRAWL_RECORDS), row)
-    await _change(connection, lease, queries.change_leased(lease, {"updated_at": now}))
+    await connection.execute(queries.common.insert_rows(CRAWL_RECORDS), row)
+    await _change(connection, lease, queries.runs.change_leased(lease, {"updated_at": now}))
 
 
 async def add_part(
@@ -116,14 +116,16 @@ async def add_part(
     """Commits a part (number, start, end) with its chunks, once."""
     await _leased(connection, lease)
     number, start, end = part
-    if (await connection.execute(queries.part_exists(lease.task_id, number))).first():
+    if (await connection.execute(queries.runs.part_exists(lease.task_id, number))).first():
         return
     row = {"task_id": lease.task_id, "part": number, "part_start": start, "part_end": end}
-    await connection.execute(queries.insert_rows(PARTS), row)
+    await connection.execute(queries.common.insert_rows(PARTS), row)
     if chunks:
         rows = [codec.chunk_row(lease.task_id, chunk) for chunk in chunks]
-        await connection.execute(queries.insert_rows(CHUNKS), rows)
-    await _change(connection, lease, queries.add_audio_total(lease, sum(chunk.duration_s for chunk in chunks), now))
+        await connection.execute(queries.common.insert_rows(CHUNKS), rows)
+    await _change(
+        connection, lease, queries.runs.add_audio_total(lease, sum(chunk.duration_s for chunk in chunks), now)
+    )
 
 
 async def save_results(
@@ -132,7 +134,7 @@ async def save_results(
     """Stores results, once for each chunk."""
     await _leased(connection, lease)
     by_index = {result.index: result for result in reversed(results)}  # of two for one chunk, the first counts
-    stored = await connection.scalars(queries.results_among(lease.task_id, by_index.keys()))
+    stored = await connection.scalars(queries.runs.results_among(lease.task_id, by_index.keys()))
     for index in stored:
         del by_index[index]
     if not by_index:
@@ -141,9 +143,9 @@ async def save_results(
         {"task_id": lease.task_id, "chunk_index": index, "result": codec.result_to_json(result)}
         for index, result in by_index.items()
     ]
-    await connection.execute(queries.insert_rows(CHUNK_RESULTS), rows)
+    await connection.execute(queries.common.insert_rows(CHUNK_RESULTS), rows)
     done_s = sum(result.audio_s for result in by_index.values())
-    await _change(connection, lease, queries.add_audio_done(lease, done_s, now))
+    await _change(connection, lease, queries.runs.add_audio_done(lease, done_s, now))
 
 
 async def stored_chunks(connection: AsyncConnection, task_id: int) -> StoredChunks:
@@ -155,9 +157,9 @@ async def stored_chunks(connection: AsyncConnection, task_id: int) -> StoredChun
     if task_id > LARGEST_ID:
         return StoredChunks()
     results = await stored_results(connection, task_id, 0)
-    parts = [(row.part, row.part_start, row.part_end) for row in await connection.execute(queries.parts(task_id))]
+    parts = [(row.part, row.part_start, row.part_end) for row in await connection.execute(queries.runs.parts(task_id))]
     committed = {part for part, _start, _end in parts}
-    rows = await connection.execute(queries.chunks(task_id))
+    rows = await connection.execute(queries.runs.chunks(task_id))
     chunks = [codec.chunk_of_row(row) for row in rows.mappings() if row["part"] in committed]
     return StoredChunks(tuple(chunks), results, tuple(parts))
 
@@ -166,16 +168,16 @@ async def stored_results(connection: AsyncConnection, task_id: int, first: int) 
     """The results of the chunk ``first`` and of those after it."""
     if task_id > LARGEST_ID:
         return ()
-    return tuple(codec.result_of_json(text) for text in await connection.scalars(queries.results(task_id, first)))
+    return tuple(codec.result_of_json(text) for text in await connection.scalars(queries.runs.results(task_id, first)))
 
 
 async def complete(connection: AsyncConnection, lease: Lease, transcript: Transcript, now: datetime) -> Task:
     """Stores the transcript, drops the chunks, and ends the task, or makes its summary due where one is wanted."""
     task = await _leased(connection, lease)
     row = {"task_id": task.id, "transcript": codec.transcript_to_json(transcript)}
-    await connection.execute(queries.insert_rows(TRANSCRIPTS), row)
+    await connection.execute(queries.common.insert_rows(TRANSCRIPTS), row)
     for table in PREPARED:
-        await connection.execute(queries.delete_of_task(table, task.id))
+        await connection.execute(queries.common.delete_of_task(table, task.id))
     info = transcript.info
     facts = {
         "language": info.language,
@@ -184,8 +186,8 @@ async def complete(connection: AsyncConnection, lease: Lease, transcript: Transc
     }
     if task.summary_options is None:
         return await _finish(connection, task, Status.COMPLETED, None, now, facts)
-    values = queries.summary_is_due(now) | _error_columns(None) | facts
-    await _change(connection, lease, queries.change_leased(lease, values))
+    values = queries.summaries.summary_is_due(now) | _error_columns(None) | facts
+    await _change(connection, lease, queries.runs.change_leased(lease, values))
     return await _read(connection, task.id)
 
 
@@ -210,8 +212,8 @@ async def fail(
 
 async def _forget_prepared(connection: AsyncConnection, lease: Lease) -> None:
     for table in PREPARED:
-        await connection.execute(queries.delete_of_task(table, lease.task_id))
-    await _change(connection, lease, queries.change_leased(lease, queries.UNPREPARED))
+        await connection.execute(queries.common.delete_of_task(table, lease.task_id))
+    await _change(connection, lease, queries.runs.change_leased(lease, queries.common.UNPREPARED))
 
 
 async def release(connection: AsyncConnection, lease: Lease, now: datetime) -> None:
@@ -223,8 +225,10 @@ async def release(connection: AsyncConnection, lease: Lease, now: datetime) -> N
 async def _requeue(
     connection: AsyncConnection, lease: Lease, attempts: int, changes: dict[str, Any], now: datetime
 ) -> Task:
-    values = queries.NO_OWNER | {"status": Status.QUEUED.value, "attempts": attempts, "updated_at": now} | changes
-    await _change(connection, lease, queries.change_leased(lease, values))
+    values = (
+        queries.common.NO_OWNER | {"status": Status.QUEUED.value, "attempts": attempts, "updated_at": now} | changes
+    )
+    await _change(connection, lease, queries.runs.change_leased(lease, values))
     return await _read(connection, lease.task_id)
 
 
@@ -243,8 +247,8 @@ async def _finish(
     """Ends a run and, in the same transaction, writes the callback it owes."""
     lease = Lease(task.id, task.fence)
     ended = {"status": status.value, "finished_at": now, "updated_at": now}
-    values = queries.NO_OWNER | ended | _error_columns(error) | facts
-    await _change(connection, lease, queries.change_leased(lease, values))
+    values = queries.common.NO_OWNER | ended | _error_columns(error) | facts
+    await _change(connection, lease, queries.runs.change_leased(lease, values))
     await callbacks.owe(connection, task, now)
     return await _read(connection, task.id)
 
@@ -254,7 +258,7 @@ def _error_columns(error: TaskError | None) -> dict[str, Any]:
 
 
 async def _leased(connection: AsyncConnection, lease: Lease) -> Task:
-    row = (await connection.execute(queries.lock_leased(lease))).mappings().one_or_none()
+    row = (await connection.execute(queries.runs.lock_leased(lease))).mappings().one_or_none()
     if row is None:
         raise _lost(lease)
     return codec.task_of_row(row)
@@ -266,7 +270,7 @@ async def _change(connection: AsyncConnection, lease: Lease, statement: Update) 
 
 
 async def _read(connection: AsyncConnection, task_id: int) -> Task:
-    return codec.task_of_row((await connection.execute(queries.task(task_id))).mappings().one())
+    return codec.task_of_row((await connection.execute(queries.records.task(task_id))).mappings().one())
 
 
 def _lost(lease: Lease) -> LeaseLost:

@@ -18,21 +18,26 @@ from pipeline.store.callbacks import owe
 
 async def any_due(connection: AsyncConnection, now: datetime) -> bool:
     """Whether there is something to take; asked first, because taking locks."""
-    return (await connection.execute(queries.due_summaries(now, 1))).first() is not None
+    return (await connection.execute(queries.summaries.due_summaries(now, 1))).first() is not None
 
 
 async def take(
     connection: AsyncConnection, owner: str, now: datetime, lease_expires_at: datetime, limit: int
 ) -> list[SummaryTurn]:
     """Takes summaries that are due; nobody else is given them while the lease lasts."""
-    ids = (await connection.scalars(queries.due_summaries(now, limit))).all()
+    ids = (await connection.scalars(queries.summaries.due_summaries(now, limit))).all()
     if not ids:
         return []
-    await connection.execute(queries.take_summaries(ids, owner, now, lease_expires_at))
-    rows: list[Any] = list(await connection.execute(queries.summaries_of(owner, ids)))
+    await connection.execute(queries.summaries.take_summaries(ids, owner, now, lease_expires_at))
+    rows: list[Any] = list(await connection.execute(queries.summaries.summaries_of(owner, ids)))
     turns = {
         row.id: SummaryTurn(
-            row.id, row.fence, owner, row.summary_attempts, codec.summary_options_of_json(row.summary_options)
+            task_id=row.id,
+            media_prefix=row.media_prefix,
+            fence=row.fence,
+            owner=owner,
+            attempts=row.summary_attempts,
+            options=codec.summary_options_of_json(row.summary_options),
         )
         for row in rows
     }
@@ -45,7 +50,7 @@ async def renew(
     """Renews leases; returns the tasks whose summary is no longer the caller's to write."""
     lost = set()
     for turn in turns:
-        if not (await connection.execute(queries.renew_summary(turn, lease_expires_at))).rowcount:
+        if not (await connection.execute(queries.summaries.renew_summary(turn, lease_expires_at))).rowcount:
             lost.add(turn.task_id)
     return frozenset(lost)
 
@@ -53,7 +58,7 @@ async def renew(
 async def finish(connection: AsyncConnection, turn: SummaryTurn, outcome: Summary | TaskError, now: datetime) -> Task:
     """Ends the task with its summary, or without, and owes the callback."""
     ended = {"status": Status.COMPLETED.value, "finished_at": now, "updated_at": now}
-    values = queries.NO_OWNER | queries.NO_SUMMARY_DUE | ended | codec.summary_columns(outcome)
+    values = queries.common.NO_OWNER | queries.common.NO_SUMMARY_DUE | ended | codec.summary_columns(outcome)
     await _change(connection, turn, values)
     task = await records.get(connection, turn.task_id)
     await owe(connection, task, now)
@@ -81,9 +86,11 @@ async def postpone(
 async def save(connection: AsyncConnection, task_id: int, summary: Summary, now: datetime) -> None:
     """Stores a summary that was asked for by itself."""
     await records.get(connection, task_id)
-    await connection.execute(queries.change_task(task_id, codec.summary_columns(summary) | {"updated_at": now}))
+    await connection.execute(
+        queries.summaries.change_task(task_id, codec.summary_columns(summary) | {"updated_at": now})
+    )
 
 
 async def _change(connection: AsyncConnection, turn: SummaryTurn, values: dict[str, Any]) -> None:
-    if not (await connection.execute(queries.change_summary(turn, values))).rowcount:
+    if not (await connection.execute(queries.summaries.change_summary(turn, values))).rowcount:
         raise LeaseLost(f"The summary of task {turn.task_id} passed to another owner, or is no longer wanted.")

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.domain.access import DAY, ClientLoad
 from pipeline.store.engine import UtcDateTime
-from pipeline.store.queries import QUEUED
+from pipeline.store.queries.common import QUEUED
 from pipeline.store.tables import TAKEN_AUDIO, TASKS
 
 

@@ -563,7 +563,7 @@ class MemoryTaskStore:
         attempts = task.summary.attempts + 1
         taken = replace(task.summary, owner=owner, due_at=lease_expires_at, attempts=attempts)
         self._put(replace(task, summary=taken))
-        return SummaryTurn(task.id, task.fence, owner, attempts, task.summary_options)
+        return SummaryTurn(task.id, task.media_prefix, task.fence, owner, attempts, task.summary_options)
 
     def _summary_held(self, turn: SummaryTurn) -> bool:
         record = self._records.get(turn.task_id)

@@ -153,7 +153,8 @@ class SummaryRunner:
         if turn.attempts > self._max_attempts:
             return _exhausted(self._max_attempts)
         try:
-            return await self._summarizer.summarize(SummaryOrder(turn.task_id, turn.options))
+            order = SummaryOrder(turn.task_id, turn.media_prefix, turn.options)
+            return await self._summarizer.summarize(order)
         except Exception as error:  # noqa: BLE001 - whatever went wrong belongs in the task's record
             return await self._after(turn, error)
 

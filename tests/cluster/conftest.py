@@ -17,6 +17,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.local_cluster import LocalCluster, local_cluster, serve_config
+from tests.standins.llm import running_llm_server
 
 SCALING = {
     "min_replicas": 0,
@@ -92,11 +93,15 @@ def cluster() -> Iterator[Cluster]:
         with ExitStack() as stack, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Ray's own
             listener = stack.enter_context(_listening())
+            llm = stack.enter_context(running_llm_server())
             running = stack.enter_context(
                 local_cluster(
                     home,
                     model="waiting-20x",
                     MURMURATION_TRACING__ENDPOINT=f"{listener.url}/v1/traces",
+                    MURMURATION_LLM__BASE_URL=llm.base_url,
+                    MURMURATION_LLM__MODEL="stand-in",
+                    MURMURATION_LLM__PRICES='{"stand-in": {"input_per_million": 1, "output_per_million": 2}}',
                     MURMURATION_NETWORK__ALLOW_PRIVATE_HOSTS='["127.0.0.1"]',
                     MURMURATION_DISPATCH__LEASE_DURATION_S="6",
                     MURMURATION_DISPATCH__HEARTBEAT_S="1",

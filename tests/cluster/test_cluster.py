@@ -35,6 +35,7 @@ def test_replicas_land_one_a_gpu_and_a_task_is_traced_through_all_deployments(
             vad_filter="false",
             temperature="0",
             log_prob_threshold="0",  # which no chunk passes: each goes round the quality gate once
+            summarize="true",
             callback_url=f"{cluster.listener.url}/{number}",
         )
     eventually(lambda: sorted(cluster.application.per_node().values()) == [1, 1], "a replica on each node")
@@ -46,6 +47,7 @@ def test_replicas_land_one_a_gpu_and_a_task_is_traced_through_all_deployments(
         ("Splitter", "split"),
         ("WhisperReplica", "transcribe"),
         ("Dispatcher", "attempt"),
+        ("Summarizer", "summarize"),
         ("Dispatcher", "callback"),
     }
     traces = cluster.listener.spans
@@ -75,11 +77,9 @@ def test_a_node_that_dies_in_mid_work_takes_no_task_with_it(cluster: Cluster, no
 
 def test_every_series_of_the_dashboard_and_the_alerts_is_exported(cluster: Cluster) -> None:
     asked = {name for query in [*dashboard_queries(), *rule_queries()] for name, _labels in series_of(query)}
-    asked = {name for name in asked if "llm" not in name and "summar" not in name}  # there is no language model here
-
     # A replica's own figures go with it, so one stays: new bounds are taken over without a restart.
     cluster.application.deploy(serve_config(cluster.http_port, SCALING | {"min_replicas": 1}, POLICY))
-    cluster.application.create(noise(30.0), vad_filter="false", language="en")
+    cluster.application.create(noise(30.0), vad_filter="false", language="en", summarize="true")
 
     def exported() -> set[str]:
         page = cluster.application.client.get("/metrics").text

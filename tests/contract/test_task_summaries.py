@@ -106,7 +106,7 @@ async def test_a_summary_is_taken_by_one_for_the_time_of_its_lease(
 
     turn = await taken(store)
 
-    assert turn == SummaryTurn(task.id, task.fence, "writer", 1, OPTIONS)
+    assert turn == SummaryTurn(task.id, task.media_prefix, task.fence, "writer", 1, OPTIONS)
     assert (await store.get(task.id)).summary_status is SummaryStatus.PROCESSING
     assert await other_store.due_summaries("other", LEASE, 10) == []
     clock.advance(31)
@@ -191,7 +191,7 @@ async def test_a_postponed_summary_comes_back(
 
 
 def turn_of(task: Task, attempts: int) -> SummaryTurn:
-    return SummaryTurn(task.id, task.fence, "writer", attempts, OPTIONS)
+    return SummaryTurn(task.id, task.media_prefix, task.fence, "writer", attempts, OPTIONS)
 
 
 async def test_cancelling_ends_the_summary_and_retrying_resumes_it(store: TaskStore, clock: ManualClock) -> None:

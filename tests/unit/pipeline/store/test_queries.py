@@ -21,38 +21,40 @@ NOW = datetime(2025, 1, 1, tzinfo=UTC)
 LEASE = Lease(1, 1)
 CLAIM = {"now": NOW, "max_losses": 3, "depth": 5}
 WALKED = {
-    "claim_candidates": queries.claim_candidates(frozenset({0})).params(CLAIM),
-    "lock_claimable": queries.lock_claimable([1, 2], NOW, 3),
-    "claim_tasks": queries.claim_tasks([1, 2], NOW, 3, "me", NOW),
-    "renew_leases": queries.renew_leases([LEASE], NOW),
-    "any_exhausted": queries.any_exhausted(NOW, 3),
-    "lock_exhausted": queries.lock_exhausted(NOW, 3),
-    "live_totals": queries.live_totals(0.001),
-    "recent_density": queries.recent_density(),
-    "finished_recordings": queries.finished_recordings(NOW, 5, [Status.FAILED]),
-    "settled_callbacks": queries.settled_callbacks(NOW, 5),
-    "expired_keys": queries.expired_keys(NOW, 5),
-    "owners": queries.owners(NOW),
-    "disown_tasks": queries.disown_tasks("me", NOW),
-    "disown_callbacks": queries.disown_callbacks("me", NOW),
-    "lock_leased": queries.lock_leased(LEASE),
-    "task_page": queries.task_page(TaskQuery(status=Status.COMPLETED, priority=Priority.NORMAL)),
-    "any page": queries.task_page(TaskQuery(has_result=True, has_error=False)),
-    "expired_records": queries.expired_records(NOW, 5),
-    "unawaited_records": queries.unawaited_records(NOW, 5),
-    "prefixes_in_use": queries.prefixes_in_use(["a", "b"], transcribed=False),
-    "due_summaries": queries.due_summaries(NOW, 5),
-    "take_summaries": queries.take_summaries([1, 2], "me", NOW, NOW),
-    "resume_summary": queries.resume_summary(1, NOW),
-    "change_summary": queries.change_summary(SummaryTurn(1, 1, "me", 1, SummaryOptions()), {"summary_owner": None}),
-    "disown_summaries": queries.disown_summaries("me", NOW),
-    "due_callbacks": queries.due_callbacks(NOW, 5),
-    "note_callback": queries.note_callback(1, 1, {"callback_status_code": 200}),
-    "waiting_callbacks": queries.waiting_callbacks(),
-    "withdraw_callbacks": queries.withdraw_callbacks(1),
-    "chunks": queries.chunks(1),
-    "results": queries.results(1, 5),
-    "parts": queries.parts(1),
+    "claim_candidates": queries.runs.claim_candidates(frozenset({0})).params(CLAIM),
+    "lock_claimable": queries.runs.lock_claimable([1, 2], NOW, 3),
+    "claim_tasks": queries.runs.claim_tasks([1, 2], NOW, 3, "me", NOW),
+    "renew_leases": queries.runs.renew_leases([LEASE], NOW),
+    "any_exhausted": queries.runs.any_exhausted(NOW, 3),
+    "lock_exhausted": queries.runs.lock_exhausted(NOW, 3),
+    "live_totals": queries.records.live_totals(0.001),
+    "recent_density": queries.records.recent_density(),
+    "finished_recordings": queries.records.finished_recordings(NOW, 5, [Status.FAILED]),
+    "settled_callbacks": queries.callbacks.settled_callbacks(NOW, 5),
+    "expired_keys": queries.records.expired_keys(NOW, 5),
+    "owners": queries.runs.owners(NOW),
+    "disown_tasks": queries.runs.disown_tasks("me", NOW),
+    "disown_callbacks": queries.runs.disown_callbacks("me", NOW),
+    "lock_leased": queries.runs.lock_leased(LEASE),
+    "task_page": queries.records.task_page(TaskQuery(status=Status.COMPLETED, priority=Priority.NORMAL)),
+    "any page": queries.records.task_page(TaskQuery(has_result=True, has_error=False)),
+    "expired_records": queries.records.expired_records(NOW, 5),
+    "unawaited_records": queries.records.unawaited_records(NOW, 5),
+    "prefixes_in_use": queries.records.prefixes_in_use(["a", "b"], transcribed=False),
+    "due_summaries": queries.summaries.due_summaries(NOW, 5),
+    "take_summaries": queries.summaries.take_summaries([1, 2], "me", NOW, NOW),
+    "resume_summary": queries.summaries.resume_summary(1, NOW),
+    "change_summary": queries.summaries.change_summary(
+        SummaryTurn(1, "t1", 1, "me", 1, SummaryOptions()), {"summary_owner": None}
+    ),
+    "disown_summaries": queries.runs.disown_summaries("me", NOW),
+    "due_callbacks": queries.callbacks.due_callbacks(NOW, 5),
+    "note_callback": queries.callbacks.note_callback(1, 1, {"callback_status_code": 200}),
+    "waiting_callbacks": queries.callbacks.waiting_callbacks(),
+    "withdraw_callbacks": queries.callbacks.withdraw_callbacks(1),
+    "chunks": queries.runs.chunks(1),
+    "results": queries.runs.results(1, 5),
+    "parts": queries.runs.parts(1),
 }
 
 
@@ -80,7 +82,7 @@ def test_an_index_is_walked(connection: sqlite3.Connection, name: str) -> None:
 
 
 def test_waiting_tasks_are_found_in_order_without_sorting(connection: sqlite3.Connection) -> None:
-    steps = plan(connection, queries.claim_candidates(frozenset({0, 1})).params(CLAIM))
+    steps = plan(connection, queries.runs.claim_candidates(frozenset({0, 1})).params(CLAIM))
 
     walked = [step for step in steps if "ix_tasks_status_priority_rank_created_at_id" in step]
     sorted_ = [step for step in steps if "TEMP B-TREE" in step]
@@ -94,7 +96,7 @@ def test_pages_come_in_order_without_sorting(connection: sqlite3.Connection) -> 
 
 
 def test_candidates_are_locked_where_the_database_can() -> None:
-    statement = queries.lock_claimable([1], NOW, 3)
+    statement = queries.runs.lock_claimable([1], NOW, 3)
 
     assert str(statement.compile(dialect=mysql.dialect())).endswith("FOR UPDATE SKIP LOCKED")
     assert "FOR UPDATE" not in str(statement.compile(dialect=sqlite.dialect()))

@@ -39,8 +39,11 @@ from pipeline.testing.store import MemoryTaskStore
 from pipeline.usecases.dispatch import Dispatcher
 
 
+ENDLESS_S = 1e9
+
+
 class QuickClock(SystemClock):
-    """A pause costs a millisecond, whatever its length; ``ahead_s`` is time that passed unnoticed."""
+    """A pause costs a millisecond, or never ends; ``ahead_s`` is time that passed unnoticed."""
 
     ahead_s = 0.0
 
@@ -51,7 +54,7 @@ class QuickClock(SystemClock):
         return super().monotonic() + self.ahead_s
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(seconds if seconds >= ENDLESS_S else 0.001)
 
 
 class MoodyStore(MemoryTaskStore):
@@ -463,7 +466,7 @@ async def test_what_a_living_owner_holds_is_left_to_it() -> None:
 
 
 async def test_an_attempt_that_was_outlived_ends_before_the_next_begins() -> None:
-    world = World(settings=quick_settings(heartbeat_s=1e9))
+    world = World(settings=quick_settings(heartbeat_s=ENDLESS_S))
     world.fleet.open_gate.clear()
     task = await world.add(language="en")
     async with world.running() as dispatcher:

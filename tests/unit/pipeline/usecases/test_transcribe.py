@@ -162,7 +162,7 @@ async def test_what_the_replicas_hold_follows_their_number() -> None:
         while scheduler.engine is None:
             await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert scheduler.capacity.chunks == 3 * 4 * 2
+        assert scheduler.capacity.chunks == 3 * 4 * 3
         fleet.replicas = 5
         while scheduler.capacity.replicas != 5:
             await asyncio.sleep(0.001)

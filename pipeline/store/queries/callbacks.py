@@ -1,0 +1,78 @@
+"""Statements about the callbacks that are owed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    Delete,
+    Select,
+    Update,
+    delete,
+    func,
+    select,
+    update,
+)
+
+from pipeline.store.tables import (
+    OUTBOX,
+    TASKS,
+)
+
+
+def due_callbacks(now: datetime, limit: int) -> Select[int]:
+    """Callbacks to be delivered now, longest due first."""
+    return (
+        select(OUTBOX.c.id)
+        .where(OUTBOX.c.due_at <= now)
+        .order_by(OUTBOX.c.due_at, OUTBOX.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+
+
+def take_callbacks(ids: Collection[int], owner: str, now: datetime, due_at: datetime) -> Update:
+    """Keeps others from them until the lease has run out."""
+    return update(OUTBOX).where(OUTBOX.c.id.in_(ids), OUTBOX.c.due_at <= now).values(owner=owner, due_at=due_at)
+
+
+def callbacks(ids: Collection[int]) -> Select[Any]:
+    """Messages, longest waiting first."""
+    return select(OUTBOX).where(OUTBOX.c.id.in_(ids)).order_by(OUTBOX.c.id)
+
+
+def note_callback(outbox_id: int, task_id: int, values: dict[str, Any]) -> Update:
+    """The answer in the task's record; nothing once the message is delivered, given up or withdrawn."""
+    open_message = select(OUTBOX.c.id).where(OUTBOX.c.id == outbox_id, OUTBOX.c.due_at.is_not(None)).exists()
+    return update(TASKS).where(TASKS.c.id == task_id, open_message).values(**values)
+
+
+def settle_callback(outbox_id: int, retry_at: datetime | None, delivered_at: datetime | None) -> Update:
+    """Counts an attempt; without ``retry_at`` it was the last."""
+    return (
+        update(OUTBOX)
+        .where(OUTBOX.c.id == outbox_id, OUTBOX.c.due_at.is_not(None))
+        .values(attempts=OUTBOX.c.attempts + 1, due_at=retry_at, delivered_at=delivered_at, owner=None)
+    )
+
+
+def waiting_callbacks() -> Select[int]:
+    """How many callbacks are still to be delivered."""
+    return select(func.count()).select_from(OUTBOX).where(OUTBOX.c.due_at.is_not(None))
+
+
+def settled_callbacks(older_than: datetime, limit: int) -> Select[int]:
+    """Callbacks with which nothing more will happen."""
+    return select(OUTBOX.c.id).where(OUTBOX.c.due_at.is_(None), OUTBOX.c.created_at < older_than).limit(limit)
+
+
+def delete_callbacks(ids: Collection[int]) -> Delete:
+    """Forgets callbacks."""
+    return delete(OUTBOX).where(OUTBOX.c.id.in_(ids))
+
+
+def withdraw_callbacks(task_id: int) -> Delete:
+    """Drops what is undelivered of earlier runs: a receiver would be shown a task that is queued again."""
+    return delete(OUTBOX).where(OUTBOX.c.task_id == task_id, OUTBOX.c.due_at.is_not(None))

@@ -1,0 +1,38 @@
+"""Columns that change together, and statements for any table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    Delete,
+    Insert,
+    Table,
+    delete,
+    insert,
+)
+
+from pipeline.domain.task import Status
+
+QUEUED, PROCESSING = Status.QUEUED.value, Status.PROCESSING.value
+LIVE = (QUEUED, PROCESSING)
+DENSITY_SAMPLE = 100
+"""Recordings from which the length of those that wait is estimated."""
+NO_OWNER: dict[str, Any] = {"owner": None, "lease_expires_at": None, "stage": None}
+"""Columns of a task that nobody runs."""
+UNPREPARED: dict[str, Any] = {"split_done": False, "audio_total_s": 0.0, "audio_done_s": 0.0}
+"""Columns of a task of which nothing is prepared."""
+PROGRESS: dict[str, Any] = {"failures": 0, "losses": 0}
+"""Columns of a task that got further."""
+NO_SUMMARY_DUE: dict[str, Any] = {"summary_owner": None, "summary_due_at": None}
+"""Columns of a task whose summary nobody is to write."""
+
+
+def insert_rows(table: Table) -> Insert:
+    """New rows; the values come with the execution."""
+    return insert(table)
+
+
+def delete_of_task(table: Table, task_id: int) -> Delete:
+    """A task's rows of one table: its chunks, once the transcript holds them all."""
+    return delete(table).where(table.c.task_id == task_id)

@@ -1,0 +1,263 @@
+"""Statements about task records, what is kept beside them, and idempotency keys."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Delete,
+    Select,
+    Update,
+    and_,
+    case,
+    delete,
+    func,
+    or_,
+    select,
+    update,
+)
+
+from pipeline.domain.task import Status
+from pipeline.ports import TaskQuery
+from pipeline.store.queries.common import DENSITY_SAMPLE, LIVE, NO_OWNER, NO_SUMMARY_DUE, QUEUED, UNPREPARED
+from pipeline.store.tables import (
+    CRAWL_RECORDS,
+    IDEMPOTENCY_KEYS,
+    OUTBOX,
+    TASKS,
+    TRANSCRIPTS,
+)
+
+
+def task(task_id: int, *, with_result: bool = False) -> Select[Any]:
+    """One task, with its transcript where asked."""
+    return _tasks(with_result=with_result).where(TASKS.c.id == task_id)
+
+
+def tasks(task_ids: Collection[int]) -> Select[Any]:
+    """Several tasks, without transcripts."""
+    return select(TASKS).where(TASKS.c.id.in_(task_ids))
+
+
+def task_page(query: TaskQuery) -> Select[Any]:
+    """One page of the tasks that match."""
+    order = [column.desc() if query.descending else column for column in (TASKS.c.created_at, TASKS.c.id)]
+    statement = _tasks(with_result=query.include_result).where(*_filters(query))
+    return statement.order_by(*order).limit(query.limit).offset(query.offset)
+
+
+def task_count(query: TaskQuery) -> Select[int]:
+    """How many tasks match in all."""
+    return select(func.count()).select_from(TASKS).where(*_filters(query))
+
+
+def recent_density() -> Select[float, int]:
+    """Seconds and bytes of the recordings that were finished last."""
+    recent = (
+        select(TASKS.c.file_duration_s.label("seconds"), TASKS.c.file_size_bytes.label("size_bytes"))
+        .where(TASKS.c.finished_at.is_not(None), TASKS.c.file_duration_s > 0, TASKS.c.file_size_bytes > 0)
+        .order_by(TASKS.c.finished_at.desc())
+        .limit(DENSITY_SAMPLE)
+        .subquery()
+    )
+    return select(func.sum(recent.c.seconds).label("seconds"), func.sum(recent.c.size_bytes).label("size_bytes"))
+
+
+def live_totals(seconds_a_byte: float) -> Select[Any]:
+    """Per status and priority of the tasks that wait or run: how many, their audio to come, the oldest.
+
+    What is not split yet counts by its size.
+    """
+    estimate_s = func.coalesce(TASKS.c.file_size_bytes, 0) * seconds_a_byte
+    unsplit = and_(TASKS.c.split_done.is_(False), estimate_s > TASKS.c.audio_total_s)
+    pending_s = case((unsplit, estimate_s), else_=TASKS.c.audio_total_s) - TASKS.c.audio_done_s
+    return (
+        select(
+            TASKS.c.status,
+            TASKS.c.priority_rank,
+            func.count().label("tasks"),
+            func.sum(case((pending_s > 0, pending_s), else_=0.0)).label("pending_audio_s"),
+            func.min(TASKS.c.created_at).label("oldest"),
+        )
+        .where(TASKS.c.status.in_(LIVE))
+        .group_by(TASKS.c.status, TASKS.c.priority_rank)
+    )
+
+
+def cancel_task(task_id: int, now: datetime) -> Update:
+    """Ends a task that waits or runs; the higher fence takes it from its owner."""
+    return (
+        update(TASKS)
+        .where(TASKS.c.id == task_id, TASKS.c.status.in_(LIVE))
+        .values(
+            status=Status.CANCELLED.value,
+            fence=TASKS.c.fence + 1,
+            finished_at=now,
+            updated_at=now,
+            available_at=None,
+            error_code=None,
+            error_message=None,
+            **NO_OWNER,
+            **NO_SUMMARY_DUE,
+        )
+    )
+
+
+def requeue_task(task_id: int, now: datetime) -> Update:
+    """Gives a failed or cancelled task a fresh start; its chunks stay.
+
+    A recording that can be fetched again is, unless it was split already: the stored one may be what failed.
+    """
+    fetched = and_(TASKS.c.file_url.is_not(None), ~TASKS.c.split_done)
+    return (
+        update(TASKS)
+        .where(
+            TASKS.c.id == task_id,
+            TASKS.c.status.in_((Status.FAILED.value, Status.CANCELLED.value)),
+            or_(TASKS.c.media_key.is_not(None), TASKS.c.file_url.is_not(None), _has_result()),
+        )
+        .values(
+            status=QUEUED,
+            attempts=0,
+            failures=0,
+            losses=0,
+            started_at=None,
+            finished_at=None,
+            updated_at=now,
+            error_code=None,
+            error_message=None,
+            callback_status_code=None,
+            callback_message=None,
+            callback_time=None,
+            summary_error_code=None,
+            summary_error_message=None,
+            media_key=case((fetched, None), else_=TASKS.c.media_key),
+        )
+    )
+
+
+def crawl_record(task_id: int) -> Select[str]:
+    """What is kept of a task's link."""
+    return select(CRAWL_RECORDS.c.record).where(CRAWL_RECORDS.c.task_id == task_id)
+
+
+def delete_tasks(task_ids: Collection[int]) -> Delete:
+    """Removes tasks; foreign keys take along all that hangs on them."""
+    return delete(TASKS).where(TASKS.c.id.in_(task_ids))
+
+
+def expired_records(older_than: datetime, limit: int) -> Select[Any]:
+    """Finished tasks to be forgotten, oldest first; not those whose callback is still to be delivered."""
+    owed = select(OUTBOX.c.id).where(OUTBOX.c.task_id == TASKS.c.id, OUTBOX.c.due_at.is_not(None))
+    return (
+        select(TASKS.c.id, TASKS.c.media_prefix)
+        .where(TASKS.c.finished_at < older_than, ~owed.correlate(TASKS).exists())
+        .order_by(TASKS.c.finished_at, TASKS.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+
+
+def await_until(task_id: int, until: datetime) -> Update:
+    """Somebody still waits for the task."""
+    return update(TASKS).where(TASKS.c.id == task_id).values(awaited_until=until)
+
+
+def unawaited_records(now: datetime, limit: int) -> Select[Any]:
+    """Tasks that were only wanted while somebody waited, and nobody does."""
+    return (
+        select(TASKS.c.id, TASKS.c.media_prefix)
+        .where(TASKS.c.awaited_until < now)
+        .order_by(TASKS.c.awaited_until, TASKS.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+
+
+def prefixes_in_use(prefixes: Collection[str], *, transcribed: bool) -> Select[str]:
+    """Which of these media prefixes belong to a task; without ``transcribed``, to one that has no transcript yet."""
+    statement = select(TASKS.c.media_prefix).where(TASKS.c.media_prefix.in_(prefixes)).distinct()
+    return statement if transcribed else statement.where(~_has_result())
+
+
+def finished_recordings(older_than: datetime, limit: int, statuses: Collection[Status]) -> Select[Any]:
+    """Finished tasks whose recording is still kept, oldest first."""
+    return (
+        select(TASKS.c.id, TASKS.c.media_prefix)
+        .where(
+            TASKS.c.finished_at < older_than,
+            TASKS.c.media_key.is_not(None),
+            TASKS.c.status.in_([status.value for status in statuses]),
+        )
+        .order_by(TASKS.c.finished_at, TASKS.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+
+
+def forget_recordings(task_ids: Collection[int]) -> Update:
+    """The tasks have no recording and no prepared audio any more."""
+    return update(TASKS).where(TASKS.c.id.in_(task_ids)).values(media_key=None, **UNPREPARED)
+
+
+def idempotency_key(key_sha256: str, now: datetime) -> Select[Any]:
+    """A key that still counts."""
+    return select(IDEMPOTENCY_KEYS.c.fingerprint, IDEMPOTENCY_KEYS.c.task_id).where(
+        IDEMPOTENCY_KEYS.c.key_sha256 == key_sha256, IDEMPOTENCY_KEYS.c.expires_at > now
+    )
+
+
+def forget_expired_key(key_sha256: str, now: datetime) -> Delete:
+    """Makes room for a key that may be used again."""
+    return delete(IDEMPOTENCY_KEYS).where(
+        IDEMPOTENCY_KEYS.c.key_sha256 == key_sha256, IDEMPOTENCY_KEYS.c.expires_at <= now
+    )
+
+
+def expired_keys(now: datetime, limit: int) -> Select[str]:
+    """Keys that may be used again."""
+    return select(IDEMPOTENCY_KEYS.c.key_sha256).where(IDEMPOTENCY_KEYS.c.expires_at <= now).limit(limit)
+
+
+def delete_keys(digests: Collection[str], now: datetime) -> Delete:
+    """Forgets keys, but not one that was used anew since."""
+    return delete(IDEMPOTENCY_KEYS).where(
+        IDEMPOTENCY_KEYS.c.key_sha256.in_(digests), IDEMPOTENCY_KEYS.c.expires_at <= now
+    )
+
+
+def _tasks(*, with_result: bool) -> Select[Any]:
+    if not with_result:
+        return select(TASKS)
+    return select(TASKS, TRANSCRIPTS.c.transcript).outerjoin(TRANSCRIPTS, TRANSCRIPTS.c.task_id == TASKS.c.id)
+
+
+def _filters(query: TaskQuery) -> list[ColumnElement[bool]]:
+    equal = {
+        TASKS.c.status: query.status,
+        TASKS.c.language: query.language,
+        TASKS.c.engine_name: query.engine_name,
+        TASKS.c.task_type: query.task_type,
+        TASKS.c.platform: query.platform,
+        TASKS.c.client: query.client,
+    }
+    # str(): a driver knows text, not enums.
+    conditions = [column == str(value) for column, value in equal.items() if value is not None]
+    if query.priority is not None:
+        conditions.append(TASKS.c.priority_rank == query.priority.rank)
+    if query.created_after is not None:
+        conditions.append(TASKS.c.created_at >= query.created_after)
+    if query.created_before is not None:
+        conditions.append(TASKS.c.created_at <= query.created_before)
+    if query.has_result is not None:
+        conditions.append(_has_result() if query.has_result else ~_has_result())
+    if query.has_error is not None:
+        conditions.append(TASKS.c.error_code.is_not(None) if query.has_error else TASKS.c.error_code.is_(None))
+    return conditions
+
+
+def _has_result() -> ColumnElement[bool]:
+    return select(TRANSCRIPTS.c.task_id).where(TRANSCRIPTS.c.task_id == TASKS.c.id).correlate(TASKS).exists()

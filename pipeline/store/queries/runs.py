@@ -1,0 +1,225 @@
+"""Statements about the run of a task, from its claim to its results."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from sqlalchemy import (
+    BindParameter,
+    Column,
+    ColumnElement,
+    CompoundSelect,
+    Integer,
+    Select,
+    Update,
+    and_,
+    bindparam,
+    case,
+    or_,
+    select,
+    union,
+    union_all,
+    update,
+)
+
+from pipeline.domain.task import Stage
+from pipeline.ports import Lease
+from pipeline.store.engine import UtcDateTime
+from pipeline.store.queries.common import PROCESSING, PROGRESS, QUEUED
+from pipeline.store.tables import (
+    CHUNK_RESULTS,
+    CHUNKS,
+    OUTBOX,
+    PARTS,
+    TASKS,
+)
+
+
+@cache
+def claim_candidates(ranks: frozenset[int]) -> CompoundSelect[Any]:
+    """The first tasks of each rank that may be claimed; parameters ``now``, ``max_losses``, ``depth`` of each kind.
+
+    Within a rank ageing changes nothing, so each branch walks an index in its order and stops; how the branches
+    interleave is ``claim_order``'s to say. Nothing is locked yet. Built once: it is the longest and the most frequent.
+    """
+    now, max_losses = bindparam("now", type_=UtcDateTime()), bindparam("max_losses", type_=Integer())
+    branches = [
+        select(TASKS.c.id, TASKS.c.priority_rank, TASKS.c.created_at)
+        .where(TASKS.c.priority_rank == rank, condition)
+        .order_by(TASKS.c.created_at, TASKS.c.id)
+        .limit(bindparam("depth", type_=Integer()))
+        .subquery()
+        for rank in sorted(ranks)
+        for condition in (_due(now), _abandoned(now, max_losses))
+    ]
+    return union_all(*(select(branch) for branch in branches))
+
+
+_FIRST_STAGE = case(
+    (TASKS.c.split_done, Stage.TRANSCRIBING.value),
+    (TASKS.c.media_key.is_not(None), Stage.SPLITTING.value),
+    else_=Stage.FETCHING.value,
+)
+"""``Task.first_stage`` in SQL."""
+
+
+def lock_claimable(task_ids: Collection[int], now: datetime, max_losses: int) -> Select[int]:
+    """Those of the candidates that are still to be had; rows another process is about to take are passed over."""
+    return (
+        select(TASKS.c.id)
+        .where(TASKS.c.id.in_(task_ids), _claimable(now, max_losses))
+        .with_for_update(skip_locked=True)
+    )
+
+
+def claim_tasks(
+    task_ids: Collection[int], now: datetime, max_losses: int, owner: str, lease_expires_at: datetime
+) -> Update:
+    """Takes tasks: the condition decides, whatever was chosen before."""
+    values: dict[Column[Any], Any] = {
+        # First, because MySQL goes from left to right: further on, the status would be the new one.
+        TASKS.c.losses: case((TASKS.c.status == PROCESSING, TASKS.c.losses + 1), else_=TASKS.c.losses),
+        TASKS.c.status: PROCESSING,
+        TASKS.c.owner: owner,
+        TASKS.c.lease_expires_at: lease_expires_at,
+        TASKS.c.fence: TASKS.c.fence + 1,
+        TASKS.c.attempts: TASKS.c.attempts + 1,
+        TASKS.c.started_at: now,
+        TASKS.c.updated_at: now,
+        TASKS.c.available_at: None,
+        TASKS.c.stage: _FIRST_STAGE,
+    }
+    return update(TASKS).where(TASKS.c.id.in_(task_ids), _claimable(now, max_losses)).ordered_values(*values.items())
+
+
+def renew_leases(leases: Sequence[Lease], lease_expires_at: datetime) -> Update:
+    """Renews those of the leases that still hold."""
+    return (
+        update(TASKS)
+        .where(
+            TASKS.c.id.in_([lease.task_id for lease in leases]),
+            TASKS.c.status == PROCESSING,
+            or_(*(and_(TASKS.c.id == lease.task_id, TASKS.c.fence == lease.fence) for lease in leases)),
+        )
+        .values(lease_expires_at=lease_expires_at)
+    )
+
+
+def running_fences(task_ids: Collection[int]) -> Select[int, int]:
+    """The fences of those of the tasks that run."""
+    return select(TASKS.c.id, TASKS.c.fence).where(TASKS.c.id.in_(task_ids), TASKS.c.status == PROCESSING)
+
+
+def any_exhausted(now: datetime, max_losses: int) -> Select[int]:
+    """Whether there is a task whose lease expired once too often."""
+    return select(TASKS.c.id).where(*_exhausted(now, max_losses)).limit(1)
+
+
+def lock_exhausted(now: datetime, max_losses: int) -> Select[Any]:
+    """Tasks whose lease expired once too often."""
+    return select(TASKS).where(*_exhausted(now, max_losses)).order_by(TASKS.c.id).with_for_update(skip_locked=True)
+
+
+def owners(now: datetime) -> CompoundSelect[str]:
+    """Who holds a lease of a task, or one of a callback or a summary that has not expired yet."""
+    of_tasks = select(TASKS.c.owner).where(TASKS.c.status == PROCESSING, TASKS.c.owner.is_not(None))
+    of_callbacks = select(OUTBOX.c.owner).where(OUTBOX.c.due_at > now, OUTBOX.c.owner.is_not(None))
+    of_summaries = select(TASKS.c.summary_owner).where(TASKS.c.summary_due_at > now, TASKS.c.summary_owner.is_not(None))
+    return union(of_tasks, of_callbacks, of_summaries)
+
+
+def disown_tasks(owner: str, expired_at: datetime) -> Update:
+    """Ends the leases of an owner on tasks."""
+    return update(TASKS).where(TASKS.c.status == PROCESSING, TASKS.c.owner == owner).values(lease_expires_at=expired_at)
+
+
+def disown_callbacks(owner: str, now: datetime) -> Update:
+    """Ends the leases of an owner on callbacks."""
+    return update(OUTBOX).where(OUTBOX.c.owner == owner, OUTBOX.c.due_at > now).values(due_at=now, owner=None)
+
+
+def disown_summaries(owner: str, now: datetime) -> Update:
+    """Ends the leases of an owner on summaries."""
+    return (
+        update(TASKS)
+        .where(TASKS.c.summary_owner == owner, TASKS.c.summary_due_at > now)
+        .values(summary_due_at=now, summary_owner=None)
+    )
+
+
+def lock_leased(lease: Lease) -> Select[Any]:
+    """The task of a lease that still holds; nobody can take it away before the transaction ends."""
+    return select(TASKS).where(*_under(lease)).with_for_update()
+
+
+def change_leased(lease: Lease, values: dict[str, Any]) -> Update:
+    """Changes the task of a lease that still holds."""
+    return update(TASKS).where(*_under(lease)).values(**values)
+
+
+def add_audio_total(lease: Lease, seconds: float, now: datetime) -> Update:
+    """More audio to decode."""
+    return change_leased(lease, PROGRESS | {"audio_total_s": TASKS.c.audio_total_s + seconds, "updated_at": now})
+
+
+def add_audio_done(lease: Lease, seconds: float, now: datetime) -> Update:
+    """More audio decoded."""
+    return change_leased(lease, PROGRESS | {"audio_done_s": TASKS.c.audio_done_s + seconds, "updated_at": now})
+
+
+def part_exists(task_id: int, part: int) -> Select[int]:
+    """Whether a part was committed before."""
+    return select(PARTS.c.part).where(PARTS.c.task_id == task_id, PARTS.c.part == part)
+
+
+def results_among(task_id: int, indexes: Collection[int]) -> Select[int]:
+    """Which of these chunks have a result."""
+    return select(CHUNK_RESULTS.c.chunk_index).where(
+        CHUNK_RESULTS.c.task_id == task_id, CHUNK_RESULTS.c.chunk_index.in_(indexes)
+    )
+
+
+def results(task_id: int, first: int) -> Select[str]:
+    """Results of a task from a chunk on, in order."""
+    return (
+        select(CHUNK_RESULTS.c.result)
+        .where(CHUNK_RESULTS.c.task_id == task_id, CHUNK_RESULTS.c.chunk_index >= first)
+        .order_by(CHUNK_RESULTS.c.chunk_index)
+    )
+
+
+def parts(task_id: int) -> Select[int, int, int]:
+    """All parts of a task, in order."""
+    return (
+        select(PARTS.c.part, PARTS.c.part_start, PARTS.c.part_end)
+        .where(PARTS.c.task_id == task_id)
+        .order_by(PARTS.c.part)
+    )
+
+
+def chunks(task_id: int) -> Select[Any]:
+    """All chunks of a task, in order."""
+    return select(CHUNKS).where(CHUNKS.c.task_id == task_id).order_by(CHUNKS.c.chunk_index)
+
+
+def _due(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
+    return and_(TASKS.c.status == QUEUED, or_(TASKS.c.available_at.is_(None), TASKS.c.available_at <= now))
+
+
+def _abandoned(now: datetime | BindParameter[datetime], max_losses: int | BindParameter[int]) -> ColumnElement[bool]:
+    return and_(TASKS.c.status == PROCESSING, TASKS.c.lease_expires_at < now, TASKS.c.losses + 1 < max_losses)
+
+
+def _exhausted(now: datetime, max_losses: int) -> tuple[ColumnElement[bool], ...]:
+    return TASKS.c.status == PROCESSING, TASKS.c.lease_expires_at < now, TASKS.c.losses + 1 >= max_losses
+
+
+def _claimable(now: datetime, max_losses: int) -> ColumnElement[bool]:
+    return or_(_due(now), _abandoned(now, max_losses))
+
+
+def _under(lease: Lease) -> tuple[ColumnElement[bool], ...]:
+    return TASKS.c.id == lease.task_id, TASKS.c.status == PROCESSING, TASKS.c.fence == lease.fence
