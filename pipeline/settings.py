@@ -169,7 +169,8 @@ class CallbackSettings(Section):
     retention_s: float | None = Field(default=2_592_000.0, gt=0)
     """Callbacks that were delivered or given up are forgotten after this long. Empty: with their task."""
     secret: SecretStr | None = None
-    """Standard Webhooks secret (`whsec_…`); only from the environment, as `MURMURATION_CALLBACK__SECRET`."""
+    """Standard Webhooks secret (`whsec_…`). Like every secret it belongs in the environment, here as
+    `MURMURATION_CALLBACK__SECRET`, or in a settings file that nobody else may read."""
 
 
 class LlmPrice(Section):
@@ -188,7 +189,7 @@ class LlmSettings(Section):
     """Address of an OpenAI-compatible server (vLLM, Ollama, llama.cpp …): `http://llm.internal:8000/v1`.
     Empty: OpenAI. It is the operator's, so the outbound guard does not look at it."""
     api_key: SecretStr | None = None
-    """Its key; only from the environment, as `MURMURATION_LLM__API_KEY`. A server of your own may need none."""
+    """Its key, a secret: `MURMURATION_LLM__API_KEY`. A server of your own may need none."""
     model: str | None = None
     """The model, unless a request names one. Empty: `gpt-4o-mini` at OpenAI; a server of your own needs one."""
     allowed_models: tuple[str, ...] = ()
@@ -249,7 +250,7 @@ class PlatformSettings(Section):
     """How one site is asked."""
 
     cookies: SecretStr | None = None
-    """Content of a cookie file in Netscape's format, of a session that is logged in; only from the environment."""
+    """Content of a cookie file in Netscape's format, of a session that is logged in: a secret."""
     cookies_file: Path | None = None
     """The same as a file, on every node that runs a Crawler."""
     proxy: SecretStr | None = None

@@ -178,16 +178,18 @@ class LocalCluster:
 
 
 @contextmanager
-def local_cluster(home: Path, *, model: str = "waiting-10x", **settings: str) -> Iterator[LocalCluster]:
+def local_cluster(
+    home: Path, *, model: str = "waiting-10x", settings: Mapping[str, str | None] | None = None
+) -> Iterator[LocalCluster]:
     """Starts a head node and a MariaDB; the application is up to the caller.
 
     Args:
         home: an empty folder with a short path: Ray's sockets lie below it.
         model: of the waiting engine.
-        settings: more variables of the environment.
+        settings: more variables of the environment, or ``None`` for one that is not to be there.
     """
     (home / "db").mkdir()
-    with MariaDbServer(home / "db") as database, surroundings(home, database, model, settings) as environment:
+    with MariaDbServer(home / "db") as database, surroundings(home, database, model, settings or {}) as environment:
         from ray.cluster_utils import Cluster
 
         http_port, dashboard_port = free_port(), free_port()
@@ -210,10 +212,10 @@ def local_cluster(home: Path, *, model: str = "waiting-10x", **settings: str) ->
 
 @contextmanager
 def surroundings(
-    home: Path, database: MariaDbServer, model: str, settings: Mapping[str, str]
+    home: Path, database: MariaDbServer, model: str, settings: Mapping[str, str | None]
 ) -> Iterator[dict[str, str]]:
     """The variables every process of the cluster inherits; taken back afterwards."""
-    inherited = {
+    inherited: dict[str, str | None] = {
         "MURMURATION_DATABASE__URL": database.create_database("murmuration"),
         "MURMURATION_MEDIA__URL": (home / "media").as_uri(),
         "MURMURATION_ASR__ENGINE": "waiting",
@@ -226,12 +228,16 @@ def surroundings(
         **settings,
     }
     before = {name: os.environ.get(name) for name in inherited}
-    os.environ.update(inherited)
+    _set(inherited)
     try:
         yield dict(os.environ)
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        _set(before)
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -133,7 +133,9 @@ async def summarize_task(request: Request, services: ServicesNeeded) -> Response
     if task.status is not Status.COMPLETED or task.result is None:
         raise TaskNotFinished(f"The task is {task.status}: it can be summarised once it is completed.")
     try:
-        summary = await services.summarizer.summarize(SummaryOrder(task.id, task.media_prefix, asked.options, asked.api_key))
+        summary = await services.summarizer.summarize(
+            SummaryOrder(task.id, task.media_prefix, asked.options, asked.api_key)
+        )
     except LlmKeyRefused as error:
         _blame_key(asked, error)
     if asked.save_to_database:

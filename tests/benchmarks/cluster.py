@@ -1,12 +1,14 @@
 """A cluster of three nodes with two logical GPUs each, on this machine: what it does when work, nodes and code change.
 
 Trials: `scale`, 0 → 6 → 0 with the queue; `kill`, a node dies in mid-work and comes back; `deploy`, a new config under
-load; `speedup`, one mixed load on 1, 2, 4 and 8 replicas. The engine waits instead of decoding. Needs MariaDB.
+load; `rotate`, other keys and another user of the database under load; `speedup`, one mixed load on 1, 2, 4 and 8
+replicas. The engine waits instead of decoding. Needs MariaDB.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import shutil
 import tempfile
@@ -18,19 +20,26 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import yaml
 
+from deployments.keys import new_key
 from pipeline.domain.audio import SAMPLE_RATE
+from tests.benchmarks.startup import ROOT
 from tests.benchmarks.tables import report
 from tests.local_cluster import Application, LocalCluster, eventually, local_cluster, serve_config
+from tests.mariadb import PASSWORD, USER
 
 SCALING = {"min_replicas": 0, "initial_replicas": 1, "max_replicas": 6, "upscale_delay_s": 1, "downscale_delay_s": 5}
 TO_ZERO = {"downscale_to_zero_delay_s": 5}
 POLICY = {"target_wait_s": 20, "expected_rtfx": 10}
+SUCCESSOR_PASSWORD = "only-here-too"
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("trials", nargs="*", default=["scale", "kill", "deploy", "speedup"], help="which, in order")
+    arguments.add_argument(
+        "trials", nargs="*", default=["scale", "kill", "deploy", "rotate", "speedup"], help="which, in order"
+    )
     arguments.add_argument("--replicas", default="1,2,4,8", help="of `speedup`, by commas")
     arguments.add_argument("--load", type=int, default=1, help="how many times the load of `speedup`")
     chosen = arguments.parse_args()
@@ -38,6 +47,7 @@ def main() -> None:
         "scale": scale,
         "kill": kill,
         "deploy": deploy,
+        "rotate": rotate,
         "speedup": lambda: speedup([int(count) for count in chosen.replicas.split(",")], chosen.load),
     }
     for name in chosen.trials:
@@ -45,11 +55,11 @@ def main() -> None:
 
 
 @contextmanager
-def cluster(model: str = "waiting-10x") -> Iterator[LocalCluster]:
-    """A head without GPUs and nothing else yet; its folder is removed afterwards."""
+def cluster(**settings: str | None) -> Iterator[LocalCluster]:
+    """A head without GPUs and nothing else yet; its folder is removed afterwards. For ``settings`` see there."""
     home = Path(tempfile.mkdtemp(prefix="mc-", dir="/tmp"))  # Ray's sockets need a short path
     try:
-        with local_cluster(home, model=model) as running:
+        with local_cluster(home, settings=settings) as running:
             yield running
     finally:
         shutil.rmtree(home, ignore_errors=True)
@@ -136,26 +146,38 @@ def deploy() -> None:
         config = serve_config(running.http_port, fixed, POLICY)
         application.deploy(config)
         ready(running)
-        stop, sent = threading.Event(), threading.Thread(target=_keep_sending, args=(application,))
-        sent.stop = stop  # type: ignore[attr-defined]
-        sent.start()
-        try:
-            eventually(lambda: application.states()["completed"] >= 2, "tasks completed")
+        with _under_load(application):
             rows = [_deployed(application, config, "user_config"), _deployed(application, config, "args")]
-        finally:
-            stop.set()
-            sent.join()
-        eventually(application.finished, "all completed", 300.0)
-        rows.append(["tasks", str(dict(application.states()))])
-        rows.append(["requests that had to be sent again", str(application.asked_again)])
+        rows += _what_became_of(application)
     report("`serve deploy` under load", ["what", "result"], rows)
 
 
-def _keep_sending(application: Application) -> None:
-    me = threading.current_thread()
-    while not me.stop.is_set():  # type: ignore[attr-defined]
-        application.create(noise(30.0), vad_filter="false", language="en")
-        me.stop.wait(1.0)  # type: ignore[attr-defined]
+@contextmanager
+def _under_load(application: Application) -> Iterator[None]:
+    """A recording of 30 s every second, from before the block until after it."""
+    stop = threading.Event()
+
+    def keep_sending() -> None:
+        while not stop.is_set():
+            application.create(noise(30.0), vad_filter="false", language="en")
+            stop.wait(1.0)
+
+    sender = threading.Thread(target=keep_sending)
+    sender.start()
+    try:
+        eventually(lambda: application.states()["completed"] >= 2, "tasks completed")
+        yield
+    finally:
+        stop.set()
+        sender.join()
+
+
+def _what_became_of(application: Application) -> list[list[str]]:
+    eventually(application.finished, "all completed", 300.0)
+    return [
+        ["tasks", str(dict(application.states()))],
+        ["requests that had to be sent again", str(application.asked_again)],
+    ]
 
 
 def _deployed(application: Application, config: dict[str, object], what: str) -> list[str]:
@@ -174,6 +196,51 @@ def _deployed(application: Application, config: dict[str, object], what: str) ->
         f"{what} changed",
         f"RUNNING after {time.monotonic() - started:.1f} s, {kept} of {len(before)} replicas kept",
     ]
+
+
+def rotate() -> None:
+    """Another API key and another user of the database under load: for each step a settings file and `serve deploy`."""
+    old, new = new_key(), new_key()
+    with cluster(MURMURATION_DATABASE__URL=None) as running:
+        application, database = running.application, running.database
+        running.add_gpu_node()
+        url = database.url("murmuration")
+        successor = url.replace(f"//{USER}:{PASSWORD}@", f"//successor:{SUCCESSOR_PASSWORD}@")
+        application.client.headers["Authorization"] = f"Bearer {old}"
+        fixed = {"min_replicas": 2, "initial_replicas": 2, "max_replicas": 2}
+
+        def deployed(name: str, url: str, *keys: str) -> str:
+            file = _settings_file(application.home / f"{name}.yaml", url, keys)
+            started = time.monotonic()
+            application.deploy(serve_config(running.http_port, fixed, POLICY, config=str(file)))
+            eventually(lambda: application.status()["status"] == "RUNNING", "a running application")
+            return f"RUNNING after {time.monotonic() - started:.1f} s"
+
+        deployed("old", url, old)
+        ready(running)
+        with _under_load(application):
+            database.execute(f"CREATE USER 'successor'@'%' IDENTIFIED BY '{SUCCESSOR_PASSWORD}'")
+            database.execute("GRANT ALL ON murmuration.* TO 'successor'@'%'")
+            rows = [["the new user of the database, both keys", deployed("both", successor, old, new)]]
+            application.client.headers["Authorization"] = f"Bearer {new}"
+            rows.append(["the new key alone", deployed("new", successor, new)])
+            database.execute(f"DROP USER '{USER}'@'%'")
+        rows += _what_became_of(application)
+        refused = application.client.get("/api/whisper/tasks/result", headers={"Authorization": f"Bearer {old}"})
+        rows.append(["the old key", f"{refused.status_code} {refused.json()['detail']['error']}"])
+    report("Keys and the database's user changed under load", ["what", "result"], rows)
+
+
+def _settings_file(path: Path, url: str, keys: Sequence[str]) -> Path:
+    """``configs/gpu.yaml`` with a database and keys, for one reader."""
+    settings = yaml.safe_load((ROOT / "configs" / "gpu.yaml").read_text())
+    settings["database"] = {"url": url}
+    settings["auth"] = {
+        "keys": [{"name": "client", "sha256": hashlib.sha256(key.encode()).hexdigest()} for key in keys]
+    }
+    path.touch(0o600)
+    path.write_text(yaml.safe_dump(settings))
+    return path
 
 
 def speedup(replicas: Sequence[int], times: int) -> None:

@@ -98,16 +98,18 @@ def cluster() -> Iterator[Cluster]:
                 local_cluster(
                     home,
                     model="waiting-20x",
-                    MURMURATION_TRACING__ENDPOINT=f"{listener.url}/v1/traces",
-                    MURMURATION_LLM__BASE_URL=llm.base_url,
-                    MURMURATION_LLM__MODEL="stand-in",
-                    MURMURATION_LLM__PRICES='{"stand-in": {"input_per_million": 1, "output_per_million": 2}}',
-                    MURMURATION_NETWORK__ALLOW_PRIVATE_HOSTS='["127.0.0.1"]',
-                    MURMURATION_DISPATCH__LEASE_DURATION_S="6",
-                    MURMURATION_DISPATCH__HEARTBEAT_S="1",
-                    MURMURATION_DISPATCH__POLL_S="1",
-                    OTEL_BSP_SCHEDULE_DELAY="200",
-                    KUBERAY_GEN_RAY_START_CMD="ray start",  # GPU nodes may come, as on KubeRay
+                    settings={
+                        "MURMURATION_TRACING__ENDPOINT": f"{listener.url}/v1/traces",
+                        "MURMURATION_LLM__BASE_URL": llm.base_url,
+                        "MURMURATION_LLM__MODEL": "stand-in",
+                        "MURMURATION_LLM__PRICES": '{"stand-in": {"input_per_million": 1, "output_per_million": 2}}',
+                        "MURMURATION_NETWORK__ALLOW_PRIVATE_HOSTS": '["127.0.0.1"]',
+                        "MURMURATION_DISPATCH__LEASE_DURATION_S": "6",
+                        "MURMURATION_DISPATCH__HEARTBEAT_S": "1",
+                        "MURMURATION_DISPATCH__POLL_S": "1",
+                        "OTEL_BSP_SCHEDULE_DELAY": "200",
+                        "KUBERAY_GEN_RAY_START_CMD": "ray start",  # GPU nodes may come, as on KubeRay
+                    },
                 )
             )
             running.application.deploy(serve_config(running.http_port, SCALING, POLICY))

@@ -38,7 +38,6 @@ from pipeline.testing.metrics import RecordingMetrics
 from pipeline.testing.store import MemoryTaskStore
 from pipeline.usecases.dispatch import Dispatcher
 
-
 ENDLESS_S = 1e9
 
 

@@ -39,6 +39,10 @@ def transcript(minutes: int = 1, said: str = "one two three four five six seven 
     return Transcript(said, tuple(segments), TranscriptInfo("de", 0.9, minutes * 60.0, 5.0))
 
 
+def order(task: Task, api_key: str | None = None, **options: object) -> SummaryOrder:
+    return SummaryOrder(task.id, task.media_prefix, SummaryOptions(**options), api_key)  # type: ignore[arg-type]
+
+
 @dataclass
 class World:
     """A summarizer over fakes: a word is a token."""
@@ -61,7 +65,7 @@ async def test_a_short_transcript_takes_one_call() -> None:
     world = World()
     task = await world.task(transcript(2))
 
-    summary = await world.summarizer.summarize(SummaryOrder(task.id, task.media_prefix, SummaryOptions(), "sk-mine"))
+    summary = await world.summarizer.summarize(order(task, api_key="sk-mine"))
 
     assert world.models.opened == [("writer", "sk-mine")]
     [prompt] = world.models.prompts
@@ -76,7 +80,7 @@ async def test_a_long_transcript_is_read_in_parts_and_summarised_from_notes() ->
     world = World(LlmSettings(base_url=OWN, model="writer", context_tokens=2048, max_output_tokens=500))
     task = await world.task(transcript(400))
 
-    summary = await world.summarizer.summarize(SummaryOrder(task.id, task.media_prefix, SummaryOptions()))
+    summary = await world.summarizer.summarize(order(task))
 
     *notes, final = world.models.prompts
     assert len(notes) == 4
@@ -93,7 +97,7 @@ async def test_notes_that_are_still_too_long_are_condensed_again() -> None:
     world.models.notes = lambda prompt: "\n".join(prompt.material.splitlines()[1:-1:2])
     task = await world.task(transcript(400))
 
-    summary = await world.summarizer.summarize(SummaryOrder(task.id, task.media_prefix, SummaryOptions()))
+    summary = await world.summarizer.summarize(order(task))
 
     parts = [prompt.instructions.partition(" of ")[2].partition(" ")[0] for prompt in world.models.prompts[:-1]]
     assert parts == ["4", "4", "4", "4", "2", "2"]
@@ -107,7 +111,7 @@ async def test_notes_as_long_as_the_transcript_are_no_notes() -> None:
     task = await world.task(transcript(400))
 
     with pytest.raises(LlmAnswerUnusable, match="as long"):
-        await world.summarizer.summarize(SummaryOrder(task.id, task.media_prefix, SummaryOptions()))
+        await world.summarizer.summarize(order(task))
 
 
 async def test_a_model_that_takes_in_less_than_believed_is_given_less() -> None:
@@ -115,7 +119,7 @@ async def test_a_model_that_takes_in_less_than_believed_is_given_less() -> None:
     world.models.context_tokens = 1000
     task = await world.task(transcript(400))
 
-    summary = await world.summarizer.summarize(SummaryOrder(task.id, task.media_prefix, SummaryOptions()))
+    summary = await world.summarizer.summarize(order(task))
 
     assert summary.text
     assert len(world.models.prompts) > 4
@@ -127,15 +131,14 @@ async def test_a_model_that_takes_in_next_to_nothing_is_given_up() -> None:
     task = await world.task(transcript(400))
 
     with pytest.raises(LlmContextExceeded):
-        await world.summarizer.summarize(SummaryOrder(task.id, task.media_prefix, SummaryOptions()))
+        await world.summarizer.summarize(order(task))
 
 
 async def test_parts_are_anchored_in_the_transcript() -> None:
     world = World()
     task = await world.task(transcript(3))
 
-    options = SummaryOptions(summary_format=SummaryFormat.STRUCTURED)
-    summary = await world.summarizer.summarize(SummaryOrder(task.id, task.media_prefix, options))
+    summary = await world.summarizer.summarize(order(task, summary_format=SummaryFormat.STRUCTURED))
 
     assert summary.parts is not None
     assert [chapter.start for chapter in summary.parts.chapters] == [0.0, 60.0, 120.0]
@@ -148,7 +151,7 @@ async def test_the_language_is_that_asked_for_or_that_of_the_transcript() -> Non
     translated = await world.task(transcript(), task_type=TaskType.TRANSLATE)
 
     written = [
-        (await world.summarizer.summarize(SummaryOrder(task.id, task.media_prefix, SummaryOptions(summary_language=asked)))).language
+        (await world.summarizer.summarize(order(task, summary_language=asked))).language
         for task, asked in ((german, None), (german, "fr"), (translated, None))
     ]
 
@@ -161,7 +164,7 @@ async def test_a_model_with_a_price_has_a_cost() -> None:
     world = World(LlmSettings(base_url=OWN, model="writer", prices={"writer": price}))
     task = await world.task(transcript())
 
-    summary = await world.summarizer.summarize(SummaryOrder(task.id, task.media_prefix, SummaryOptions()))
+    summary = await world.summarizer.summarize(order(task))
 
     assert summary.usage.input_tokens is not None
     assert summary.cost == summary.usage.input_tokens + 2 * 5
@@ -172,7 +175,7 @@ async def test_silence_can_not_be_summarised() -> None:
     task = await world.task(transcript(0))
 
     with pytest.raises(NothingSaid):
-        await world.summarizer.summarize(SummaryOrder(task.id, task.media_prefix, SummaryOptions()))
+        await world.summarizer.summarize(order(task))
     assert world.models.prompts == []
 
 
@@ -181,7 +184,7 @@ async def test_there_must_be_a_transcript() -> None:
     task, _ = await world.store.create(NewTask(media_prefix="b"))
 
     with pytest.raises(TaskNotFinished):
-        await world.summarizer.summarize(SummaryOrder(task.id, task.media_prefix, SummaryOptions()))
+        await world.summarizer.summarize(order(task))
     with pytest.raises(TaskNotFound):
         await world.summarizer.summarize(SummaryOrder(task.id + 1, "b", SummaryOptions()))
 
@@ -191,7 +194,7 @@ async def test_one_failing_part_fails_the_summary() -> None:
     task = await world.task(transcript(400))
 
     with pytest.raises(LlmKeyRefused):
-        await world.summarizer.summarize(SummaryOrder(task.id, task.media_prefix, SummaryOptions()))
+        await world.summarizer.summarize(order(task))
 
 
 async def test_a_summary_has_a_deadline() -> None:
@@ -199,7 +202,7 @@ async def test_a_summary_has_a_deadline() -> None:
     task = await world.task(transcript())
 
     with pytest.raises(LlmTimeout, match="longer than"):
-        await world.summarizer.summarize(SummaryOrder(task.id, task.media_prefix, SummaryOptions()))
+        await world.summarizer.summarize(order(task))
 
 
 async def test_a_wish_that_leaves_no_room_is_refused() -> None:
@@ -207,7 +210,7 @@ async def test_a_wish_that_leaves_no_room_is_refused() -> None:
     task = await world.task(transcript())
 
     with pytest.raises(InvalidValue, match="too long"):
-        await world.summarizer.summarize(SummaryOrder(task.id, task.media_prefix, SummaryOptions(summary_prompt="word " * 1200)))
+        await world.summarizer.summarize(order(task, summary_prompt="word " * 1200))
 
 
 # --- which model ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,66 @@
+"""The head of a cluster killed in mid-work and started again, with its state in RocksDB or, to compare, in memory.
+
+Everything but the replicas of Whisper runs on the head, so a whole service dies and comes back. The nodes with the GPUs
+are in network namespaces of their own. Needs root, iproute2 and MariaDB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from tests.benchmarks.cluster import POLICY, load
+from tests.benchmarks.namespaces import Head, Node, cluster, trial
+from tests.benchmarks.tables import report
+from tests.local_cluster import Application, eventually, serve_config
+
+FLEET: dict[str, Any] = {"min_replicas": 4, "initial_replicas": 4, "max_replicas": 4}
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--in-memory", action="store_true", help="Ray's default: a new head is a new cluster")
+    in_memory = arguments.parse_args().in_memory
+    nodes = [Node(1), Node(2)]
+    with trial("h") as home:
+        rocksdb = {} if in_memory else {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(home / "gcs")}
+        with cluster(home, nodes, **rocksdb) as (application, head, http):
+            rows = _restart(application, head, http, [] if not in_memory else nodes)
+            state = "in memory" if in_memory else "in RocksDB"
+            report(f"The head killed and started again, its state {state}", ["", "after the kill"], rows)
+
+
+def _restart(application: Application, head: Head, http: int, lost: list[Node]) -> list[list[str]]:
+    """Kills and starts the head; ``lost`` are the nodes that must be started again, the application deployed."""
+    application.deploy(serve_config(http, FLEET, POLICY))
+    eventually(lambda: len(application.replicas()) == 4, "four replicas")
+    eventually(lambda: application.ready().status_code == 200, "a ready service")
+    load(application, [300.0] * 12)
+    eventually(lambda: application.states()["completed"] >= 1, "a first task completed")
+    before = {replica["replica_id"] for replica in application.replicas()}
+    killed = time.monotonic()
+
+    def after(what: str) -> list[str]:
+        return [what, f"{time.monotonic() - killed:.1f} s"]
+
+    head.kill()
+    head.start()
+    rows = [after("the head's dashboard answers again")]
+    for node in lost:
+        node.restart(head.address, application.environment)
+    if lost:
+        application.deploy(serve_config(http, FLEET, POLICY))
+        rows.append(after("nodes started again, deployed again"))
+    eventually(lambda: application.ready().status_code == 200, "a ready service")
+    rows.append(after("the service is ready"))
+    eventually(lambda: len(application.replicas()) == 4, "four replicas")
+    kept = before & {replica["replica_id"] for replica in application.replicas()}
+    rows.append(after(f"four replicas run, {len(kept)} of them the same"))
+    eventually(application.finished, "all completed", 300.0)
+    rows.append(after(f"all tasks: {dict(application.states())}"))
+    return rows
+
+
+if __name__ == "__main__":
+    main()
