@@ -29,7 +29,7 @@ def new_key() -> str:
 
 def settings_of(key: str, name: str, scopes: Sequence[Scope]) -> KeySettings:
     """What the settings say about a key. Raises ``ValidationError`` for a name that can't be."""
-    return KeySettings(name=name, sha256=hashlib.sha256(key.encode()).hexdigest(), scopes=frozenset(scopes))
+    return KeySettings(name=name, sha256=(hashlib.sha256(key.encode()).hexdigest(),), scopes=frozenset(scopes))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = settings_of(key, asked.name, asked.scopes)
     except ValidationError as error:
         parser.error(f"--name: {error.errors()[0]['msg']}")
-    entry = {"name": settings.name, "sha256": settings.sha256, "scopes": sorted(map(str, settings.scopes))}
+    entry = {"name": settings.name, "sha256": settings.sha256[0], "scopes": sorted(map(str, settings.scopes))}
     shown = yaml.safe_dump({"auth": {"keys": [entry]}}, sort_keys=False)
     sys.stdout.write(f"The key of {settings.name}, shown only now:\n\n  {key}\n\nFor the settings file:\n\n{shown}")
 

@@ -16,6 +16,7 @@ from limits import parse_many as parse_rates
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -314,13 +315,21 @@ def _checked_rate(rate: str | None) -> str | None:
 Rate = Annotated[str | None, AfterValidator(_checked_rate)]
 
 
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 class KeySettings(Section):
     """One key: who has it, what it opens, and how much."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     """Its holder. Tasks are marked with this name: a new key under the same name sees the old one's tasks."""
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    """SHA-256 of the key, as `python -m deployments.keys new` prints it. The key itself is kept nowhere."""
+    sha256: Annotated[tuple[Sha256, ...], BeforeValidator(_listed), Field(min_length=1)]
+    """SHA-256 of the key, as `python -m deployments.keys new` prints it. The key itself is kept nowhere.
+    While the holder goes from one key to the next, a list of both: each opens the same, and limits count for both."""
     scopes: frozenset[Scope] = Field(default=frozenset({Scope.READ, Scope.WRITE}), min_length=1)
     """`read`, `write`, `admin` (both, and everybody's tasks)."""
     rate: Rate = None
@@ -352,10 +361,12 @@ class AuthSettings(Section):
 
     @model_validator(mode="after")
     def _told_apart(self) -> Self:
-        for field in ("name", "sha256"):
-            values = [getattr(key, field) for key in self.keys]
-            if len(set(values)) < len(values):
-                raise ValueError(f"two keys have the same {field}")
+        names = [key.name for key in self.keys]
+        if len(set(names)) < len(names):
+            raise ValueError("two keys have the same name; a holder of two has a list of two under `sha256`")
+        hashes = [sha256 for key in self.keys for sha256 in key.sha256]
+        if len(set(hashes)) < len(hashes):
+            raise ValueError("the same sha256 is there twice")
         return self
 
 

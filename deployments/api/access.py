@@ -58,7 +58,9 @@ class KeyRing:
 
     def __init__(self, settings: AuthSettings) -> None:
         self._keys = tuple(
-            _Key(bytes.fromhex(key.sha256), key.client, _rates(key.rate or settings.rate)) for key in settings.keys
+            _Key(bytes.fromhex(sha256), key.client, _rates(key.rate or settings.rate))
+            for key in settings.keys
+            for sha256 in key.sha256
         )
 
     def __bool__(self) -> bool:

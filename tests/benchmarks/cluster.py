@@ -235,9 +235,8 @@ def _settings_file(path: Path, url: str, keys: Sequence[str]) -> Path:
     """``configs/gpu.yaml`` with a database and keys, for one reader."""
     settings = yaml.safe_load((ROOT / "configs" / "gpu.yaml").read_text())
     settings["database"] = {"url": url}
-    settings["auth"] = {
-        "keys": [{"name": "client", "sha256": hashlib.sha256(key.encode()).hexdigest()} for key in keys]
-    }
+    hashes = [hashlib.sha256(key.encode()).hexdigest() for key in keys]
+    settings["auth"] = {"keys": [{"name": "client", "sha256": hashes}]}
     path.touch(0o600)
     path.write_text(yaml.safe_dump(settings))
     return path

@@ -1,22 +1,21 @@
 """A cluster in network namespaces: the head and MariaDB in this machine's own, GPU nodes in theirs, behind a bridge.
 
-Needs root, iproute2 and MariaDB.
+Needs root, iproute2, unshare and MariaDB.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import psutil
 
 from tests.benchmarks.processes import descendants
 from tests.benchmarks.startup import end, free_port
@@ -48,20 +47,18 @@ class Head:
             f"--head --node-ip-address={HEAD_IP} --port={self.gcs_port} --num-cpus=4 --num-gpus=0 --block "
             f"--dashboard-port={self.dashboard_port} {self.ports}"
         )
-        self.process = ray_start("", options, self.environment)
+        # It must not see the raylets of the nodes, or it takes the cluster for running already.
+        self.process = ray_start("unshare --pid --fork --kill-child --mount-proc", options, self.environment)
         eventually(lambda: _answers(f"http://127.0.0.1:{self.dashboard_port}"), "the dashboard")
 
     def kill(self) -> None:
         """SIGKILL for Ray's processes and every worker of theirs: what a power cut looks like."""
-        assert self.process is not None
-        for process in list(descendants(self.process.pid)):
-            os.kill(process.pid, signal.SIGKILL)
-        self.process.kill()
-        self.process.wait()
-
-    def end(self) -> None:
         if self.process:
-            end(self.process)
+            for process in list(descendants(self.process.pid)):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            self.process.kill()
+            self.process.wait()
 
 
 @dataclass
@@ -137,7 +134,7 @@ def cluster(home: Path, nodes: list[Node], **settings: str) -> Iterator[tuple[Ap
         database = stack.enter_context(MariaDbServer(home / "db", HEAD_IP))
         environment = stack.enter_context(surroundings(home, database, "waiting-10x", settings))
         head, http = Head(free_port(), free_port(), environment), free_port()
-        stack.callback(head.end)
+        stack.callback(head.kill)
         head.start()
         for node in nodes:
             node.create()

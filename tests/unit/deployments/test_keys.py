@@ -14,7 +14,7 @@ from deployments.keys import main, new_key
 from pipeline.domain.access import Scope
 from pipeline.settings import AuthSettings, KeySettings
 
-KEY = KeySettings(name="a", sha256="0" * 64)
+KEY = KeySettings(name="a", sha256=("0" * 64,))
 
 
 def test_what_is_printed_goes_into_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,7 +22,7 @@ def test_what_is_printed_goes_into_the_settings(capsys: pytest.CaptureFixture[st
     printed = capsys.readouterr().out
     [key] = re.findall(r"mur_\S+", printed)
     [entry] = AuthSettings.model_validate(yaml.safe_load(printed[printed.index("auth:") :])["auth"]).keys
-    assert entry.sha256 == hashlib.sha256(key.encode()).hexdigest()
+    assert entry.sha256 == (hashlib.sha256(key.encode()).hexdigest(),)
     assert (entry.name, entry.scopes) == ("archive", {Scope.READ, Scope.ADMIN})
 
 

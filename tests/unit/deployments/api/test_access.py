@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
 from deployments.api import access
 from deployments.api.access import Gate, is_open, scope_needed
@@ -223,6 +224,31 @@ async def test_too_many_requests_are_refused_by_key(world: World) -> None:
         for name in ("bob", "free"):
             assert (await client.post(f"{TASKS}/query", json={}, headers=bearer(name))).status_code == 200
         assert (await client.get("/api/health/check", headers=bearer("ann"))).status_code == 200
+
+
+async def test_a_holder_may_have_two_keys_while_it_changes_them(world: World) -> None:
+    old, new = key("old")["sha256"], key("new")["sha256"]
+    async with guarded(world, key("ann", rate="3/hour") | {"sha256": [old, new]}) as client:
+        made = (await upload(client, "old")).json()["data"]["id"]
+        seen = await client.get(f"{TASKS}/result", params={"task_id": made}, headers=bearer("new"))
+        answers = [(await client.get(f"{TASKS}/result", headers=bearer(name))).status_code for name in ("old", "new")]
+    assert seen.status_code == 202
+    assert answers == [422, 429]
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ([key("ann"), key("ann") | {"sha256": "0" * 64}], "a list of two"),
+        ([key("ann"), key("bob") | {"sha256": key("ann")["sha256"]}], "there twice"),
+        ([key("ann") | {"sha256": ["0" * 64, "0" * 64]}], "there twice"),
+        ([key("ann") | {"sha256": []}], "at least 1"),
+        ([key("ann") | {"sha256": ["0" * 63]}], "pattern"),
+    ],
+)
+def test_keys_that_can_not_be_told_apart_are_refused(keys: list[dict[str, Any]], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        AuthSettings.model_validate({"keys": keys})
 
 
 async def test_a_rate_for_all_is_each_keys_own(world: World) -> None:
