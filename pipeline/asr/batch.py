@@ -30,9 +30,9 @@ URGENT_S = 300.0
 """For so long after a chunk came that was more urgent than one at hand, the next one is expected."""
 UNHURRIED = 2.0
 """How many times ``max_batch_s`` a batch may take while none is."""
-PATIENCE = 8.0
-"""How many times ``max_batch_s`` a chunk that failed the gate lets others of its rank go first, while there are any.
-Few chunks fail, and each would fill a batch alone."""
+PATIENCE = 4
+"""So many batches of others of its rank a chunk that failed the gate lets go first, while there are any. Few chunks
+fail, and each would fill a batch alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,7 @@ class MicroBatcher:
         self._sequence = itertools.count()
         self._waiting: list[Ticket] = []
         self._running: list[Ticket] = []
+        self._number = 0
         self._stats = BatchStats()
         self._closed = False
         self._broken = False
@@ -217,8 +218,9 @@ class MicroBatcher:
                 self._changed.wait_for(self._has_company, timeout=self._settings.batch_wait_s)
             if self._closed:
                 return []
+            self._number += 1
             rows = min(self._settings.max_batch_size, self._fitting_rows or self._settings.max_batch_size)
-            self._running = form_batch(self._waiting, rows, self._max_batch_s, self._cost, self._clock())
+            self._running = form_batch(self._waiting, rows, self._max_batch_s, self._cost, self._number)
             self._waiting = [ticket for ticket in self._waiting if ticket not in self._running]
             return self._running
 
@@ -299,8 +301,7 @@ class MicroBatcher:
     def _requeue(self, ticket: Ticket) -> None:
         ticket.key = self._engine.batch_key(ticket.item)
         ticket.frames = self._engine.window_frames([ticket.item])
-        patience_s = PATIENCE * self._settings.max_batch_s if ticket.wants_company else 0.0
-        ticket.patient_until = self._clock() + patience_s
+        ticket.patient_until = self._number + 1 + (PATIENCE if ticket.wants_company else 0)
         self._stats = replace(self._stats, retries=self._stats.retries + 1)
         self._metrics.count("gated_chunks", reason=ticket.reason)
         insort(self._waiting, ticket, key=lambda waiting: waiting.order)

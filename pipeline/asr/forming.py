@@ -35,8 +35,8 @@ class Candidate(Protocol):
         ...
 
     @property
-    def patient_until(self) -> float:
-        """Until then it lets others of its rank go first, for company of its key to gather; on the monotonic clock."""
+    def patient_until(self) -> int:
+        """Number of the batch before which it lets others of its rank go first, for company of its key to gather."""
         ...
 
 
@@ -44,7 +44,7 @@ Waiting = TypeVar("Waiting", bound=Candidate)
 
 
 def form_batch(
-    waiting: Sequence[Waiting], max_rows: int, max_batch_s: float, cost: CostModel, now: float
+    waiting: Sequence[Waiting], max_rows: int, max_batch_s: float, cost: CostModel, number: int
 ) -> list[Waiting]:
     """The next batch: the chunk whose turn it is, always, and such company as costs less with it than apart.
 
@@ -58,9 +58,9 @@ def form_batch(
         max_rows: chunks at most.
         max_batch_s: predicted seconds at most, unless the first chunk alone takes longer.
         cost: predicts them.
-        now: on the monotonic clock.
+        number: of this batch.
     """
-    seed = _whose_turn(waiting, max_rows, now)
+    seed = _whose_turn(waiting, max_rows, number)
     batch, frames, limit_s = [seed], seed.frames, max_batch_s
     company = [candidate for candidate in waiting if candidate is not seed and candidate.key == seed.key]
     company.sort(key=lambda candidate: (candidate.rank, abs(candidate.frames - seed.frames)))
@@ -80,12 +80,12 @@ def form_batch(
     return batch
 
 
-def _whose_turn(waiting: Sequence[Waiting], max_rows: int, now: float) -> Waiting:
+def _whose_turn(waiting: Sequence[Waiting], max_rows: int, number: int) -> Waiting:
     """Of the chunks of the highest rank the first that isn't patient, or whose company is complete.
 
     If there is none, the one whose patience ends first: nobody else is there to be let go first.
     """
     peers = [candidate for candidate in waiting if candidate.rank == waiting[0].rank]
     gathered = Counter(candidate.key for candidate in peers)
-    due = (peer for peer in peers if peer.patient_until <= now or gathered[peer.key] >= max_rows)
+    due = (peer for peer in peers if peer.patient_until <= number or gathered[peer.key] >= max_rows)
     return next(due, None) or min(peers, key=lambda peer: peer.patient_until)

@@ -57,7 +57,7 @@ class Ticket:
     frames: int
     reason: str = ""
     wants_company: bool = False
-    patient_until: float = 0.0
+    patient_until: int = 0
     future: Future[Outcome] = field(default_factory=Future)
     _attempts: list[Decoded] = field(default_factory=list)
     _segments: list[Segment] = field(default_factory=list)

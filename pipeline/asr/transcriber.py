@@ -28,6 +28,10 @@ logger = logging.getLogger(__name__)
 PREPARE_THREADS = 2
 """Spectrograms are cheap (thousands of times real time a core); more threads would only fight with inference."""
 
+SIGN_OF_LIFE_S = 10.0
+"""A unit whose chunks wait for others' turns hears after so long that something is decoded. Nothing, and it is for the
+Dispatcher to say when it has waited long enough."""
+
 Answer = ChunkResult | ChunkFailure
 
 
@@ -119,10 +123,13 @@ class LocalTranscriber:
             Submission(unit.task_id, item, unit.priority_rank, unit.tag) for _, item in sound
         )
         chunks = {_awaitable(ticket): chunk for ticket, (chunk, _) in zip(tickets, sound, strict=True)}
+        batches = self._batcher.stats().batches
         try:
             while chunks:
-                done, _ = await asyncio.wait(chunks, return_when=asyncio.FIRST_COMPLETED)
-                yield [_answer(unit.options, chunks.pop(future), future) for future in done]
+                done, _ = await asyncio.wait(chunks, timeout=SIGN_OF_LIFE_S, return_when=asyncio.FIRST_COMPLETED)
+                before, batches = batches, self._batcher.stats().batches
+                if done or batches > before:  # others are decoded meanwhile; where nobody is, silence tells
+                    yield [_answer(unit.options, chunks.pop(future), future) for future in done]
         finally:
             self._batcher.withdraw(tickets)
 

@@ -72,7 +72,8 @@ class Transcriber(Protocol):
     def transcribe(self, unit: Unit) -> AsyncGenerator[Sequence[ChunkResult | ChunkFailure], None]:
         """Yields nothing (an empty sequence) once a replica has taken the unit in, then results as they are finished.
 
-        Those come in any order, each chunk once. Raises ``ReplicaLost``: before that first word no replica is to blame
+        Those come in any order, each chunk once, and nothing again now and then while others are decoded first: silence
+        means that nobody's work goes on. Raises ``ReplicaLost``: before that first word no replica is to blame
         the unit for its end.
 
         Closing the stream early drops the chunks that still wait; what is being decoded is dropped with its batch.

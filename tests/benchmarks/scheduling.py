@@ -43,7 +43,7 @@ class Waiting:
     frames: int
     done: asyncio.Future[None]
     key: int = 0
-    patient_until: float = 0.0
+    patient_until: int = 0
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ class Replica:
             await self.more.wait()
             while self.line:
                 self.line.sort(key=lambda waiting: (waiting.rank, waiting.tag))
-                batch = form_batch(self.line, self.rows, self.max_batch_s, self.cost, loop.time())
+                batch = form_batch(self.line, self.rows, self.max_batch_s, self.cost, len(self.batches))
                 self.line = [waiting for waiting in self.line if waiting not in batch]
                 began = loop.time()
                 await asyncio.sleep(self.cost.predict(len(batch), max(one.frames for one in batch)))

@@ -17,12 +17,10 @@ def start() -> Iterator[Start]:
     """Makes batchers, by default without waiting for company, and closes them."""
     made: list[tuple[FakeEngine, MicroBatcher]] = []
 
-    def make(
-        engine: FakeEngine, *, running: bool = True, metrics=None, clock=lambda: 0.0, **settings: float
-    ) -> MicroBatcher:
+    def make(engine: FakeEngine, *, running: bool = True, metrics=None, **settings: float) -> MicroBatcher:
         chosen = BatchSettings(**{"batch_wait_s": 0, **settings})
-        # By default a clock that stands still: every batch costs nothing, so that only what a test is about decides.
-        batcher = MicroBatcher(engine, chosen, clock=clock, metrics=metrics)
+        # A clock that stands still: every batch costs nothing, so that only what a test is about decides.
+        batcher = MicroBatcher(engine, chosen, clock=lambda: 0.0, metrics=metrics)
         made.append((engine, batcher))
         return batcher.start() if running else batcher
 

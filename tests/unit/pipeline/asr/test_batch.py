@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from pipeline.asr.batch import PATIENCE
 from pipeline.errors import DecodingFailed, ReplicaLost, TaskCancelled
 from pipeline.settings import BatchSettings
 from pipeline.testing.engine import FakeEngine
@@ -126,20 +127,14 @@ def test_a_bad_decoding_that_the_next_chunk_waits_for_does_not_wait(busy, submis
     assert marks(engine)[-1] == [2]
 
 
-def test_a_bad_decoding_waits_no_longer_than_its_patience(busy, submission):
-    now = 0.0
-
-    def one_second_later(item, decoded):
-        nonlocal now
-        now += 1.0
-        return looping(1)(item, decoded)
-
-    engine = FakeEngine(result=one_second_later)
-    batcher = busy(engine, clock=lambda: now, max_batch_size=2, max_batch_s=2.5)
-    tickets = batcher.submit([submission(number, age=number) for number in range(1, 61)])
+def test_a_bad_decoding_lets_so_many_batches_go_first_and_no_more(busy, submission):
+    engine = FakeEngine(result=looping(1))
+    batcher = busy(engine, max_batch_size=2)
+    tickets = batcher.submit([submission(number, age=number) for number in range(1, 41)])
     engine.release()
     outcomes(tickets)
-    assert [at for at, batch in enumerate(marks(engine)) if 1 in batch] == [0, 11, 22, 23, 24, 25, 26]
+    full, ladder = PATIENCE + 1, 2 * PATIENCE + 2
+    assert [at for at, batch in enumerate(marks(engine)) if 1 in batch] == [0, full, *range(ladder, ladder + 5)]
 
 
 def test_retries_of_different_chunks_share_a_batch(busy, submission):

@@ -12,18 +12,18 @@ class Waiting:
     frames: int = 1000
     rank: int = 1
     key: str = "beam 5"
-    patient_until: float = 0.0
+    patient_until: int = 0
 
 
 CPU = CostModel(overhead_s=0.2, per_frame_s=0.0003)
 GPU = CostModel(overhead_s=0.2, per_frame_s=0.000001)
 
 
-def form(waiting, rows=8, seconds=100.0, cost=CPU, now=100.0):
-    return form_batch(waiting, rows, seconds, cost, now)
+def form(waiting, rows=8, seconds=100.0, cost=CPU, number=100):
+    return form_batch(waiting, rows, seconds, cost, number)
 
 
-def retry(rank=1, key="sample 0.2", until=110.0):
+def retry(rank=1, key="sample 0.2", until=110):
     return Waiting(rank=rank, key=key, patient_until=until)
 
 
@@ -34,8 +34,8 @@ def test_the_first_in_line_is_always_served():
 
 def test_a_patient_chunk_lets_others_of_its_rank_go_first_until_its_patience_ends():
     waiting = [retry(), Waiting(), Waiting(), retry()]
-    assert form(waiting, now=109.0) == waiting[1:3]
-    assert form(waiting, now=110.0) == [waiting[0], waiting[3]]
+    assert form(waiting, number=109) == waiting[1:3]
+    assert form(waiting, number=110) == [waiting[0], waiting[3]]
 
 
 def test_a_patient_chunk_does_not_wait_for_less_urgent_ones():
@@ -50,7 +50,7 @@ def test_a_patient_chunk_whose_company_is_complete_waits_no_longer():
 
 
 def test_where_all_are_patient_the_one_whose_patience_ends_first_goes_first():
-    waiting = [retry(until=120.0), retry(key="full", until=110.0), retry(until=130.0)]
+    waiting = [retry(until=120), retry(key="full", until=110), retry(until=130)]
     assert form(waiting) == waiting[1:2]
 
 
@@ -101,7 +101,7 @@ def test_urgent_chunks_go_before_less_urgent_ones_of_the_same_length():
             frames=st.sampled_from(range(1000, 3001, 100)),
             rank=st.integers(0, 2),
             key=st.sampled_from(["beam 5", "beam 1"]),
-            patient_until=st.sampled_from([0.0, 110.0, 120.0]),
+            patient_until=st.sampled_from([0, 110, 120]),
         ),
         min_size=1,
         max_size=30,
@@ -113,7 +113,7 @@ def test_every_batch_keeps_every_rule(waiting, rows, seconds):
     waiting.sort(key=lambda one: one.rank)
     batch = form(waiting, rows, seconds)
     assert batch[0].rank == waiting[0].rank
-    assert batch[0] is waiting[0] or waiting[0].patient_until > 100.0
+    assert batch[0] is waiting[0] or waiting[0].patient_until > 100
     assert 1 <= len(batch) <= rows
     assert len(set(map(id, batch))) == len(batch)
     assert {one.key for one in batch} == {batch[0].key}

@@ -1,4 +1,6 @@
 import asyncio
+import time
+from contextlib import aclosing
 from dataclasses import replace
 
 import numpy as np
@@ -62,6 +64,32 @@ def unit(*chunks, language="en", previous_tokens=(), rank=1, **options):
 
 async def collect(stream):
     return sorted([answer async for answers in stream for answer in answers], key=lambda answer: answer.index)
+
+
+async def test_a_unit_that_others_overtake_hears_that_there_is_life(transcriber, monkeypatch):
+    monkeypatch.setattr("pipeline.asr.transcriber.SIGN_OF_LIFE_S", 0.005)
+    patient, signs = unit(rank=2), []
+    one = transcriber(FakeEngine(batch_s=0.02, sleep=time.sleep), max_batch_size=1)
+    async with aclosing(one.transcribe(patient)) as waiting, asyncio.timeout(5):
+        signs.append(await anext(waiting))
+        others = [asyncio.ensure_future(collect(one.transcribe(unit(rank=0)))) for _ in range(3)]
+        while not any(signs):
+            signs.append(await anext(waiting))
+        await asyncio.gather(*others)
+    assert signs.count([]) >= 2
+
+
+async def test_where_nothing_is_decoded_there_is_silence(transcriber, monkeypatch):
+    monkeypatch.setattr("pipeline.asr.transcriber.SIGN_OF_LIFE_S", 0.005)
+    engine = FakeEngine()
+    engine.hold()
+    stream = transcriber(engine).transcribe(unit())
+    await anext(stream)
+    silent = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0.1)
+    assert not silent.done()
+    engine.release()
+    assert await silent
 
 
 async def test_every_chunk_is_answered_on_the_original_timeline(transcriber):
