@@ -38,7 +38,8 @@ class Capacity:
         replicas: how many there are; at least 1, so that the first unit wakes a fleet scaled to zero.
         max_batch_size: chunks one of them decodes together.
         batches_in_flight: batches each may have, the running one included; enough to fill the next one, too, while some
-            chunks wait to be decoded again.
+            chunks wait to be decoded again. The last of them only while more waits than fills a batch for each: at the
+            end, chunks go to whoever is done first.
     """
 
     replicas: int
@@ -48,7 +49,17 @@ class Capacity:
     @property
     def chunks(self) -> int:
         """Chunks that may be in flight."""
-        return max(1, self.replicas) * self.max_batch_size * self.batches_in_flight
+        return self.batches_in_flight * self._batch_for_each
+
+    def room(self, waiting: int) -> int:
+        """Chunks that may be in flight while so many wait."""
+        if waiting > self._batch_for_each:
+            return self.chunks
+        return max(1, self.batches_in_flight - 1) * self._batch_for_each
+
+    @property
+    def _batch_for_each(self) -> int:
+        return max(1, self.replicas) * self.max_batch_size
 
 
 @dataclass(slots=True)
@@ -250,7 +261,8 @@ class ChunkQueue:
     def _room_by_rank(self, capacity: Capacity) -> dict[int, int]:
         ranks = sorted(self._ranks)
         taken = accumulate(self._in_flight[rank] for rank in ranks)
-        return {rank: capacity.chunks - out for rank, out in zip(ranks, taken, strict=True)}
+        room = capacity.room(self._waiting_chunks)
+        return {rank: room - out for rank, out in zip(ranks, taken, strict=True)}
 
     @staticmethod
     def _unit_size(backlog: _Backlog, capacity: Capacity) -> int:

@@ -51,7 +51,7 @@ async def test_it_is_read_in_parts_and_every_chapter_begins_where_something_is_s
         models = OpenAiModels(llm, SystemClock(), NoMetrics())
         summarizer = TranscriptSummarizer(store, models, llm, SystemClock())
         options = SummaryOptions(summary_format=SummaryFormat.STRUCTURED)
-        summary = await summarizer.summarize(SummaryOrder(task.id, options))
+        summary = await summarizer.summarize(SummaryOrder(task.id, task.media_prefix, options))
         await models.close()
 
     assert summary.parts is not None

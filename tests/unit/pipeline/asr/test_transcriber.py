@@ -1,5 +1,5 @@
 import asyncio
-import time
+import threading
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -68,15 +68,22 @@ async def collect(stream):
 
 async def test_a_unit_that_others_overtake_hears_that_there_is_life(transcriber, monkeypatch):
     monkeypatch.setattr("pipeline.asr.transcriber.SIGN_OF_LIFE_S", 0.005)
-    patient, signs = unit(rank=2), []
-    one = transcriber(FakeEngine(batch_s=0.02, sleep=time.sleep), max_batch_size=1)
-    async with aclosing(one.transcribe(patient)) as waiting, asyncio.timeout(5):
-        signs.append(await anext(waiting))
-        others = [asyncio.ensure_future(collect(one.transcribe(unit(rank=0)))) for _ in range(3)]
-        while not any(signs):
-            signs.append(await anext(waiting))
-        await asyncio.gather(*others)
-    assert signs.count([]) >= 2
+    turns = threading.Semaphore(0)
+    engine = FakeEngine(sleep=lambda _: turns.acquire(timeout=10))
+    one = transcriber(engine, max_batch_size=1)
+    urgent = asyncio.ensure_future(collect(one.transcribe(unit(rank=0))))
+    while not engine.batches:
+        await asyncio.sleep(0)
+    async with aclosing(one.transcribe(unit(rank=2))) as waiting:
+        assert await anext(waiting) == ()
+        for _ in CHUNKS:
+            sign = asyncio.ensure_future(anext(waiting))
+            while one._batcher.stats().waiting < len(CHUNKS):
+                await asyncio.sleep(0)
+            turns.release()
+            assert await sign == []
+        turns.release(len(CHUNKS))
+        assert len(await collect(waiting)) == len(await urgent) == len(CHUNKS)
 
 
 async def test_where_nothing_is_decoded_there_is_silence(transcriber, monkeypatch):

@@ -115,6 +115,18 @@ def test_no_more_goes_out_than_the_replicas_hold() -> None:
     assert out == 3 * 8 * 3
 
 
+def test_at_the_end_chunks_wait_for_whoever_is_done_first() -> None:
+    made = queue(task_1=(NORMAL, 3 * 8 * 3))
+    out = 0
+    while unit := made.release(Capacity(3, 8), now=0):
+        out += len(unit.chunks)
+    assert (out, made.waiting_chunks) == (3 * 8 * 2, 3 * 8)
+    made.finish(1, 5)
+    again = made.release(Capacity(3, 8), now=0)
+    assert again
+    assert len(again.chunks) == 5
+
+
 def test_a_fleet_scaled_to_zero_is_woken_by_the_first_unit() -> None:
     assert queue(task_1=(NORMAL, 1)).release(Capacity(0, 8), now=0) is not None
 
