@@ -1,7 +1,7 @@
 """A cluster whose nodes are in network namespaces of their own, one of them cut off for a minute in mid-work.
 
 The head and MariaDB are in this machine's own namespace, two nodes with two logical GPUs each behind a bridge. Needs
-root, iproute2 and MariaDB.
+root, iproute2, unshare and MariaDB.
 """
 
 from __future__ import annotations
