@@ -36,13 +36,43 @@ class ErrorCount:
         return 100.0 * self.errors / self.length
 
 
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """A transcript beside its reference, in words (characters for ja and zh).
+
+    Attributes:
+        trailing_deletions: how many of the reference's last words are missing in a row.
+    """
+
+    hits: int = 0
+    substitutions: int = 0
+    deletions: int = 0
+    insertions: int = 0
+    trailing_deletions: int = 0
+
+    @property
+    def errors(self) -> int:
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def length(self) -> int:
+        """Words of the reference."""
+        return self.hits + self.substitutions + self.deletions
+
+
+def align(lang: str, reference: str, hypothesis: str) -> Alignment:
+    """Return the alignment of the normalised texts with the fewest errors."""
+    compare = jiwer.process_characters if lang in WITHOUT_SPACES else jiwer.process_words
+    aligned = compare(normalise(lang, reference), normalise(lang, hypothesis))
+    last = aligned.alignments[0][-1]
+    trailing = last.ref_end_idx - last.ref_start_idx if last.type == "delete" else 0
+    return Alignment(aligned.hits, aligned.substitutions, aligned.deletions, aligned.insertions, trailing)
+
+
 def count_errors(lang: str, reference: str, hypothesis: str) -> ErrorCount:
     """Compares one transcript with its reference."""
-    expected, heard = normalise(lang, reference), normalise(lang, hypothesis)
-    align = jiwer.process_characters if lang in WITHOUT_SPACES else jiwer.process_words
-    aligned = align(expected, heard)
-    missed = aligned.substitutions + aligned.deletions
-    return ErrorCount(missed + aligned.insertions, missed + aligned.hits)
+    aligned = align(lang, reference, hypothesis)
+    return ErrorCount(aligned.errors, aligned.length)
 
 
 def errors_by_language(transcripts: Iterable[tuple[str, str, str]]) -> dict[str, ErrorCount]:

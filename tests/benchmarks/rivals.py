@@ -36,12 +36,21 @@ class Rival:
         segments, _ = self._model.transcribe(str(path), language=language)
         return _heard(segments)
 
+    def plain_segments(self, path: Path, language: str | None, *, words: bool = False) -> Iterable[Any]:
+        """Yield the segments of ``WhisperModel.transcribe`` with its VAD filter, as they are decoded."""
+        segments, _ = self._model.transcribe(str(path), language=language, vad_filter=True, word_timestamps=words)
+        return segments
+
     def batched(self, path: Path, language: str | None, *, words: bool = False) -> Heard:
         """``BatchedInferencePipeline.transcribe``, with times of segments, as a service must have, or words."""
+        return _heard(self.batched_segments(path, language, words=words), words=words)
+
+    def batched_segments(self, path: Path, language: str | None, *, words: bool = False) -> Iterable[Any]:
+        """Yield the segments of ``BatchedInferencePipeline.transcribe``, as they are decoded."""
         segments, _ = self._batched.transcribe(
             str(path), language=language, batch_size=BATCH_SIZE, without_timestamps=False, word_timestamps=words
         )
-        return _heard(segments, words=words)
+        return segments
 
 
 def load_rival(model: str, compute_type: str, threads: int) -> Rival:
