@@ -95,6 +95,12 @@ def normalise(lang: str, text: str) -> str:
     return ("" if lang in WITHOUT_SPACES else " ").join(normalised.split())
 
 
+def units(lang: str, text: str) -> list[str]:
+    """Return what errors are counted in: the words of the normalised text, or the characters of ja and zh."""
+    normalised = normalise(lang, text)
+    return list(normalised) if lang in WITHOUT_SPACES else normalised.split()
+
+
 def _digits(text: str) -> str:
     """Every number as single digits.
 

@@ -24,7 +24,7 @@ class Interval(NamedTuple):
 
     @property
     def is_above_zero(self) -> bool:
-        """Whether the difference is significant, upwards."""
+        """True if the difference is significant, upwards."""
         return self.low > 0 and self.recordings >= FEWEST
 
     def __str__(self) -> str:

@@ -34,10 +34,10 @@ CONCURRENCY = 16
 """Recordings that are transcribed at the same time, so that their chunks share batches."""
 
 WATCH_S = 10.0
-"""How long one call waits for the end of a task."""
+"""Longest wait in one call for the end of a task."""
 
 Finished = Callable[[int, Transcript], None]
-"""Takes the index of a recording and its transcript."""
+"""A function of the index of a recording and its transcript."""
 
 
 class InProcess:

@@ -35,7 +35,7 @@ NAMES = ("plain", "batched", *OURS)
 """Every contender."""
 
 PROGRESS_S = 30.0
-"""How often a line says how far a contender is."""
+"""Seconds between two lines of progress."""
 
 Segments = Iterable[Any]
 """Segments of faster-whisper or of the pipeline, which have the same names."""
@@ -52,7 +52,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Which model the contenders run, and how."""
+    """The model that the contenders run, with its settings."""
 
     name: str
     compute_type: str
@@ -70,7 +70,7 @@ class Model:
 
 @dataclass(slots=True)
 class Progress:
-    """Keeps the results of a contender as they come, and prints how far it is."""
+    """A contender on its way through the recordings: its results are kept as they come."""
 
     contender: str
     keys: Sequence[Key]

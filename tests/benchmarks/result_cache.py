@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 
 
 class Key(NamedTuple):
-    """Which result it is.
+    """The key of a result.
 
     Attributes:
         contender: what transcribed.
         recording: name of the recording.
         sha256: of the recording's content.
         model: name and compute type.
-        options: what was asked for besides: the language, words.
+        options: language, and whether word times were requested.
     """
 
     contender: str
@@ -38,7 +38,7 @@ class TimedWord:
 
 @dataclass(frozen=True, slots=True)
 class TimedText:
-    """A segment and its times, in seconds; ``words`` is empty unless word times were asked for."""
+    """A segment and its times, in seconds; ``words`` is empty unless word times were requested."""
 
     start_s: float
     end_s: float
@@ -48,7 +48,7 @@ class TimedText:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a contender made of a recording, and the seconds that went by for it."""
+    """A contender's transcript of a recording, and the seconds since its previous result."""
 
     segments: tuple[TimedText, ...]
     seconds: float

@@ -1,4 +1,4 @@
-"""Words that are lost, and where: speech at many gains, left only, narrow, in noise, beside silence.
+"""Words lost in speech at many gains, on one channel, at 8 kHz, in noise and beside silence.
 
 Sets: `robustness`, 648 recordings of samples and of joins in nine languages; `gains`, 65 English ones. Contenders are
 compared recording by recording. One is truncated if its last two words (three characters of Chinese and Japanese) or
@@ -29,13 +29,13 @@ from tests.benchmarks.tables import report
 WORSE = "**worse**"
 """Marks a slice in which ours is significantly worse."""
 
-MOST_VALUES = 20
+MOST_VALUES = 13
 """A kind of slice with more values than this, as the bases of the large set, has no rows in the table."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a contender made of a recording, against what is said in it."""
+    """A contender's result for a recording, measured against its reference text."""
 
     recording: Recording
     result: Result
@@ -47,7 +47,7 @@ class Measured:
 
     @property
     def is_truncated(self) -> bool:
-        """Whether the text ends at least two words, or three characters, too early."""
+        """True if the text ends at least two words, or three characters, too early."""
         return self.alignment.trailing_deletions >= (3 if self.recording.base.lang in WITHOUT_SPACES else 2)
 
 
@@ -103,9 +103,10 @@ def measure(recordings: Sequence[Recording], arguments: argparse.Namespace) -> d
     with tempfile.TemporaryDirectory() as folder:
         written = [recording.written(Path(folder)) for recording in recordings]
         requests = [Request(one.name, one.path, None if arguments.detect else one.base.lang) for one in written]
-        found = local_contenders.results(arguments, requests)
+        by_contender = local_contenders.results(arguments, requests)
     return {
-        name: [Measured(*both) for both in zip(recordings, results, strict=True)] for name, results in found.items()
+        name: [Measured(*pair) for pair in zip(recordings, results, strict=True)]
+        for name, results in by_contender.items()
     }
 
 
@@ -151,11 +152,11 @@ def present_slices(title: str, pairs: Sequence[Pair]) -> None:
 
 def slices_of(pairs: Iterable[Pair]) -> dict[str, list[Pair]]:
     """Return the pairs of each slice, by kind and value; first all of them."""
-    found: dict[str, dict[str, list[Pair]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[str, dict[str, list[Pair]]] = defaultdict(lambda: defaultdict(list))
     for pair in pairs:
         for kind, value in {"": "all", **pair.ours.recording.slices}.items():
-            found[kind][value].append(pair)
-    shown = {kind: of for kind, of in found.items() if len(of) <= MOST_VALUES}
+            groups[kind][value].append(pair)
+    shown = {kind: of for kind, of in groups.items() if len(of) <= MOST_VALUES}
     return {
         f"{kind}={value}" if kind else value: of[value]
         for kind, of in shown.items()
@@ -188,11 +189,11 @@ def present_worst(pairs: Iterable[Pair], count: int) -> None:
     for pair in (pair for pair in worst if pair.extra_deletions > 0):
         print(f"\n{pair.ours.recording.name}: {pair.extra_deletions} more deletions")
         for side, text in (
-            ("said", pair.ours.recording.base.text),
+            ("reference", pair.ours.recording.base.text),
             ("ours", pair.ours.result.text),
             ("theirs", pair.theirs.result.text),
         ):
-            print(f"  {side:6} {text}", flush=True)
+            print(f"  {side:9} {text}", flush=True)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,9 @@ CONDITIONS = (
 )
 """Conditions in the order in which they are dealt out: clean 8 times in 20, the others 3 times, evenly spread."""
 
+KINDS = ("gain", "condition", "edge", "kind", "language", "base")
+"""Kinds of slices."""
+
 NARROW_RATE = 8_000
 """Samples a second of a recording whose band is limited, as a telephone's is."""
 
@@ -64,7 +67,7 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """How a base is recorded.
+    """A way to record a base.
 
     Attributes:
         gain: factor of the amplitude; above 1, what exceeds full scale is clipped.
@@ -94,15 +97,16 @@ class Recording:
 
     @property
     def slices(self) -> Mapping[str, str]:
-        """Which groups it belongs to, by their kind."""
-        return {
-            "gain": self.variant.label,
-            "condition": self.variant.condition,
-            "edge": f"{self.variant.edge_s:g} s",
-            "kind": "join" if self.base.pauses_s else "sample",
-            "language": self.base.lang,
-            "base": self.base.name,
-        }
+        """The slices it belongs to: the value of each kind."""
+        values = (
+            self.variant.label,
+            self.variant.condition,
+            f"{self.variant.edge_s:g} s",
+            "join" if self.base.pauses_s else "sample",
+            self.base.lang,
+            self.base.name,
+        )
+        return dict(zip(KINDS, values, strict=True))
 
     def written(self, folder: Path) -> Recording:
         """Return it with its file, which is written into the folder."""
@@ -151,7 +155,7 @@ def gains_set() -> list[Recording]:
 
 
 SETS = {"robustness": robustness_set, "gains": gains_set}
-"""What makes each set, by its name."""
+"""Functions that return the sets, by the name of the set."""
 
 
 def bases() -> list[Base]:
@@ -189,17 +193,22 @@ def selected(
         every: 1 for all.
         base_names: parts of the names of bases; empty for all.
         slices: ``kind=value`` as in ``Recording.slices``; several of one kind are alternatives.
+
+    Raises:
+        ValueError: there is no such kind.
     """
     wanted: dict[str, set[str]] = {}
     for kind, _, value in (one.partition("=") for one in slices):
+        if kind not in KINDS:
+            raise ValueError(f"There is no kind of slice {kind!r}; there are {', '.join(KINDS)}.")
         wanted.setdefault(kind, set()).add(value)
-    found = [
+    chosen = [
         recording
         for recording in recordings
         if (not base_names or any(name in recording.base.name for name in base_names))
         and all(recording.slices[kind] in values for kind, values in wanted.items())
     ]
-    return found[::every]
+    return chosen[::every]
 
 
 # --- their sound ------------------------------------------------------------------------------------------------------

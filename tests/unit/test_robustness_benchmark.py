@@ -92,6 +92,8 @@ def test_recordings_are_selected_by_base_slice_and_number(recordings: list[Recor
     assert {one.slices["condition"] for one in left} == {"left", "narrow"}
     assert {one.slices["kind"] for one in left} == {"join"}
     assert selected(recordings, every=100) == recordings[::100]
+    with pytest.raises(ValueError, match="no kind of slice 'noise'"):
+        selected(recordings, slices=["noise=pink"])
 
 
 def test_the_reported_gains_are_there() -> None:
