@@ -9,10 +9,16 @@ import ctranslate2
 import numpy as np
 import numpy.typing as npt
 from faster_whisper import WhisperModel
-from faster_whisper.audio import pad_or_trim
 from faster_whisper.transcribe import get_ctranslate2_storage
 
 from pipeline.asr.engine import Features
+
+SILENCE_BELOW_PEAK = 2.0
+"""How far digital silence lies below the loudest point of a log-mel spectrogram.
+
+Whisper cuts spectrograms off at eight decades of power below their peak and divides by four (`log_mel_spectrogram` of
+openai/whisper), so that is where audio of zeros ends up.
+"""
 
 ROWS_PER_CALL = {"cpu": 1}
 """Rows encoded in one call, by device; elsewhere all of them.
@@ -38,14 +44,31 @@ class EncodedRow:
 
 
 def encode(model: WhisperModel, features: Sequence[Features], frames: int) -> list[EncodedRow]:
-    """Encodes each in a window of ``frames``; what is longer is cut."""
-    padded = [pad_or_trim(one, frames) for one in features]
+    """Encode each in a window of ``frames``; what is longer is cut."""
+    padded = [pad(one, frames) for one in features]
     step = ROWS_PER_CALL.get(model.model.device, max(1, len(padded)))
     rows: list[EncodedRow] = []
     for start in range(0, len(padded), step):
         storage = model.encode(np.stack(padded[start : start + step]))
         rows += (EncodedRow(storage, row, frames) for row in range(storage.shape[0]))
     return rows
+
+
+def pad(features: Features, frames: int) -> Features:
+    """Return features in a window of ``frames``, the rest of which is silent.
+
+    The model has learnt to end a transcript in silence. faster-whisper fills the window with zeros, which in a
+    normalised spectrogram are a hiss, only some 15 dB below quiet speech: in a window of 10 s the model then takes it
+    for a speaker who goes on, and stops in the middle of a sentence.
+
+    Args:
+        features: shape ``(channels, n)``.
+        frames: length of the window.
+    """
+    window = np.full((features.shape[0], frames), features.max(initial=0.0) - SILENCE_BELOW_PEAK, np.float32)
+    used = min(frames, features.shape[1])
+    window[:, :used] = features[:, :used]
+    return window
 
 
 def stacked(rows: Sequence[EncodedRow]) -> ctranslate2.StorageView:

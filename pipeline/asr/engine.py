@@ -12,13 +12,17 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.domain.audio import SAMPLE_RATE, Span
 from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.speech import within
 from pipeline.domain.transcript import LanguageDetection, Segment
 from pipeline.errors import DecodingFailed
 from pipeline.ports import EngineInfo
 
 FRAMES_PER_SECOND = 100
 """Feature frames a second of audio: one every 10 ms."""
+
+FRAME_SAMPLES = SAMPLE_RATE // FRAMES_PER_SECOND
 
 FULL_WINDOW_FRAMES = 3000
 """The 30 s that Whisper was trained on."""
@@ -51,6 +55,7 @@ class DecodeItem:
         temperature: 0 for beam search, above it for sampling.
         full_window: whether the encoder must get its full 30 s.
         encoding: of the same features in a window that will do; ``None`` to have them encoded.
+        speech: where somebody speaks, in samples from the start of the item; empty where that is not known.
     """
 
     features: Features
@@ -60,6 +65,7 @@ class DecodeItem:
     temperature: float = 0.0
     full_window: bool = False
     encoding: Encoding | None = None
+    speech: tuple[Span, ...] = ()
 
     @property
     def frames(self) -> int:
@@ -71,9 +77,16 @@ class DecodeItem:
         """Length in seconds."""
         return self.frames / FRAMES_PER_SECOND
 
-    def after(self, time_s: float) -> DecodeItem:
-        """The rest of the chunk from ``time_s`` on."""
-        return replace(self, features=self.features[..., round(time_s * FRAMES_PER_SECOND) :], encoding=None)
+    def part(self, stretch: Span) -> DecodeItem:
+        """Return the part of the item in a stretch, which is given in samples from its start."""
+        first, last = stretch.start // FRAME_SAMPLES, -(-stretch.end // FRAME_SAMPLES)
+        start = first * FRAME_SAMPLES
+        return replace(
+            self,
+            features=self.features[..., first:last],
+            speech=tuple(Span(span.start - start, span.end - start) for span in within(self.speech, stretch)),
+            encoding=None,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +96,7 @@ class Decoded:
     Attributes:
         text: all that was heard.
         segments: in seconds from the chunk's start; ``id`` and ``seek`` are 0.
+            Their words are ``AlignedWord``s, or ``None`` where the engine can't tell when a word is said.
         temperature: at which it was decoded.
         avg_logprob: mean log-probability of the tokens.
         compression_ratio: size of the text over its size compressed.
@@ -90,7 +104,6 @@ class Decoded:
         language: asked for or detected.
         detection: set where the language was detected.
         full_window: whether the encoder had its full 30 s.
-        resume_s: where the model broke off although more audio follows, else ``None``.
         encoding: what the item's next decoding in the same window may start from; ``None`` if the engine keeps none.
     """
 
@@ -103,7 +116,6 @@ class Decoded:
     language: str
     detection: LanguageDetection | None = None
     full_window: bool = False
-    resume_s: float | None = None
     encoding: Encoding | None = None
 
 

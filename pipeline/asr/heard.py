@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_compression_ratio
 
 from pipeline.asr.engine import FULL_WINDOW_FRAMES, Decoded, DecodeItem, Encoding
-from pipeline.domain.transcript import LanguageDetection, Segment, Word
+from pipeline.domain.transcript import AlignedWord, LanguageDetection, Segment
 
 Raw = dict[str, Any]
 """A segment or word as faster-whisper's own functions pass it around."""
@@ -24,7 +25,6 @@ class HeardRow:
     tokenizer: Tokenizer
     detection: LanguageDetection | None
     tokens: list[int]
-    resume_s: float | None
     avg_logprob: float
     no_speech_prob: float
     segments: list[Raw]
@@ -41,6 +41,23 @@ class Aligned:
     def __init__(self, frames_per_second: int, alignment: list[Raw]) -> None:
         self.frames_per_second = frames_per_second
         self._alignment = alignment
+
+    def add_words(self, row: HeardRow) -> None:
+        """Give the row's segments their words, and each word its tokens."""
+        options = row.item.options
+        WhisperModel.add_word_timestamps(
+            self,
+            [row.segments],
+            row.tokenizer,
+            None,
+            row.item.frames,
+            options.prepend_punctuations,
+            options.append_punctuations,
+            last_speech_timestamp=0.0,
+        )
+        words = (word for segment in row.segments for word in segment["words"])
+        for word, aligned in zip(words, (one for one in self._alignment if one["word"]), strict=False):
+            word["tokens"] = aligned["tokens"]
 
     def find_alignment(self, *_: object) -> list[list[Raw]]:
         """What was made, whatever is asked."""
@@ -71,7 +88,6 @@ def as_decoded(heard: HeardRow, encoding: Encoding) -> Decoded:
         language=heard.tokenizer.language_code,
         detection=heard.detection,
         full_window=encoding.frames == FULL_WINDOW_FRAMES,
-        resume_s=heard.resume_s,
         encoding=encoding,
     )
 
@@ -89,12 +105,10 @@ def _segments(heard: HeardRow, compression_ratio: float) -> Iterator[Segment]:
             avg_logprob=heard.avg_logprob,
             compression_ratio=compression_ratio,
             no_speech_prob=heard.no_speech_prob,
-            words=_words(raw) if heard.item.options.word_timestamps else None,
+            words=tuple(map(_word, raw.get("words", ()))),
         )
 
 
-def _words(raw: Raw) -> tuple[Word, ...]:
-    return tuple(
-        Word(float(word["start"]), float(word["end"]), word["word"], float(word["probability"]))
-        for word in raw.get("words", ())
-    )
+def _word(raw: Raw) -> AlignedWord:
+    times = float(raw["start"]), float(raw["end"])
+    return AlignedWord(*times, raw["word"], float(raw["probability"]), tuple(raw.get("tokens", ())))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.asr.batch import MicroBatcher, Submission
-from pipeline.asr.engine import DecodeItem, Engine, Features, Samples
+from pipeline.asr.engine import DecodeItem, Engine
 from pipeline.asr.ticket import Outcome, Ticket
-from pipeline.domain.audio import SAMPLE_RATE, Chunk, part_key
+from pipeline.asr.vad import find_speech
+from pipeline.domain.audio import SAMPLE_RATE, Chunk, Span, part_key
 from pipeline.domain.hallucination import drop_hallucinations
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.quality import next_prompt
@@ -27,6 +29,12 @@ logger = logging.getLogger(__name__)
 
 PREPARE_THREADS = 2
 """Spectrograms are cheap (thousands of times real time a core); more threads would only fight with inference."""
+
+FULL_SCALE = 32_768
+"""What a sample of 1.0 is in 16 bits."""
+
+SHORTEST_CHUNK_S = 0.05
+"""Shorter audio can hold no word."""
 
 SIGN_OF_LIFE_S = 10.0
 """A unit whose chunks wait for others' turns hears after so long that something is decoded. Nothing, and it is for the
@@ -43,14 +51,22 @@ class LocalTranscriber:
         engine: makes features, and tells what it is.
         batcher: decodes; started, and shared by all units.
         prepare_threads: threads that make features.
+        find_speech: finds speech in a chunk that voice activity detection has not seen, since the client named clips
+            or wanted everything; called in those threads.
     """
 
     def __init__(
-        self, store: MediaStore, engine: Engine, batcher: MicroBatcher, prepare_threads: int = PREPARE_THREADS
+        self,
+        store: MediaStore,
+        engine: Engine,
+        batcher: MicroBatcher,
+        prepare_threads: int = PREPARE_THREADS,
+        find_speech: Callable[[npt.NDArray[np.int16]], tuple[Span, ...]] = find_speech,
     ) -> None:
         self._store = store
         self._engine = engine
         self._batcher = batcher
+        self._find_speech = find_speech
         self._pool = ThreadPoolExecutor(prepare_threads, thread_name_prefix="features")
 
     async def transcribe(self, unit: Unit) -> AsyncGenerator[Sequence[Answer]]:
@@ -73,7 +89,8 @@ class LocalTranscriber:
                 async for answers in stream:
                     for result in (answer for answer in answers if isinstance(answer, ChunkResult)):
                         tokens = next_prompt(tokens, result, unit.options.temperature)
-                        language = language or (None if unit.options.multilingual else result.language)
+                        if result.segments and not unit.options.multilingual:
+                            language = language or result.language
                     yield answers
 
     async def describe(self) -> EngineInfo:
@@ -112,52 +129,54 @@ class LocalTranscriber:
         return 1 if follows or unit.options.condition_on_previous_text else len(unit.chunks)
 
     async def _decoded(
-        self, unit: Unit, prepared: Sequence[tuple[Chunk, DecodeItem | DecodingFailed]]
+        self, unit: Unit, prepared: Sequence[tuple[Chunk, DecodeItem | Answer]]
     ) -> AsyncGenerator[Sequence[Answer]]:
-        """Puts chunks in line together and yields what comes of them as it comes."""
-        failed = [_failure(chunk, item) for chunk, item in prepared if isinstance(item, DecodingFailed)]
-        if failed:
-            yield failed
+        """Put chunks in line together and yield what comes of them as it comes."""
+        answered = [item for _, item in prepared if not isinstance(item, DecodeItem)]
+        if answered:
+            yield answered
         sound = [(chunk, item) for chunk, item in prepared if isinstance(item, DecodeItem)]
         tickets = self._batcher.submit(
             Submission(unit.task_id, item, unit.priority_rank, unit.tag) for _, item in sound
         )
-        chunks = {_awaitable(ticket): chunk for ticket, (chunk, _) in zip(tickets, sound, strict=True)}
+        chunks = {_awaitable(ticket): pair for ticket, pair in zip(tickets, sound, strict=True)}
         batches = self._batcher.stats().batches
         try:
             while chunks:
                 done, _ = await asyncio.wait(chunks, timeout=SIGN_OF_LIFE_S, return_when=asyncio.FIRST_COMPLETED)
                 before, batches = batches, self._batcher.stats().batches
                 if done or batches > before:  # others are decoded meanwhile; where nobody is, silence tells
-                    yield [_answer(unit.options, chunks.pop(future), future) for future in done]
+                    yield [_answer(*chunks.pop(future), future) for future in done]
         finally:
             self._batcher.withdraw(tickets)
 
     async def _prepared(
         self, unit: Unit, chunk: Chunk, language: str | None, tokens: tuple[int, ...]
-    ) -> DecodeItem | DecodingFailed:
+    ) -> DecodeItem | Answer:
+        if chunk.duration_s < SHORTEST_CHUNK_S:
+            return ChunkResult(chunk.index, chunk.duration_s, (), language or "")
         try:
             pcm = await self._store.read(part_key(unit.media_prefix, chunk.part), *chunk.byte_range)
-            features = await asyncio.get_running_loop().run_in_executor(self._pool, self._features, pcm, chunk)
+            prepared = await asyncio.get_running_loop().run_in_executor(self._pool, self._prepare, pcm, chunk, unit)
         except OSError:
             logger.exception("prepared audio of task %d, chunk %d, can't be read", unit.task_id, chunk.index)
-            return DecodingFailed("The prepared audio of this stretch could not be read.")
+            return _failure(chunk, DecodingFailed("The prepared audio of this stretch could not be read."))
         except DecodingFailed as error:
-            return error
+            return _failure(chunk, error)
         conditioned = unit.options.condition_on_previous_text
+        return replace(prepared, language=language, previous_tokens=tokens if conditioned else ())
+
+    def _prepare(self, pcm: bytes, chunk: Chunk, unit: Unit) -> DecodeItem:
+        samples = chunk_samples(pcm, chunk)
         return DecodeItem(
-            features=features,
+            features=self._engine.prepare(samples.astype(np.float32) / np.float32(FULL_SCALE)),
             options=unit.options,
-            language=language,
-            previous_tokens=tokens if conditioned else (),
             temperature=unit.options.temperature[0],
+            speech=(Span(0, len(samples)),) if unit.options.uses_vad else self._find_speech(samples),
         )
 
-    def _features(self, pcm: bytes, chunk: Chunk) -> Features:
-        return self._engine.prepare(chunk_samples(pcm, chunk))
 
-
-def chunk_samples(pcm: bytes, chunk: Chunk) -> Samples:
+def chunk_samples(pcm: bytes, chunk: Chunk) -> npt.NDArray[np.int16]:
     """A chunk's spans laid end to end.
 
     Args:
@@ -171,8 +190,7 @@ def chunk_samples(pcm: bytes, chunk: Chunk) -> Samples:
         raise DecodingFailed("The prepared audio of this stretch is cut short.")
     whole = np.frombuffer(pcm, dtype="<i2")
     origin = chunk.spans[0].start
-    speech = np.concatenate([whole[span.start - origin : span.end - origin] for span in chunk.spans])
-    return speech.astype(np.float32) / np.float32(32768.0)
+    return np.concatenate([whole[span.start - origin : span.end - origin] for span in chunk.spans])
 
 
 def _awaitable(ticket: Ticket) -> asyncio.Future[Outcome]:
@@ -182,21 +200,22 @@ def _awaitable(ticket: Ticket) -> asyncio.Future[Outcome]:
     return future
 
 
-def _answer(options: TranscriptionOptions, chunk: Chunk, future: asyncio.Future[Outcome]) -> Answer:
-    """What the port gives for a chunk; errors other than the chunk's own are raised."""
+def _answer(chunk: Chunk, item: DecodeItem, future: asyncio.Future[Outcome]) -> Answer:
+    """Return what the port gives for a chunk; errors other than the chunk's own are raised."""
     try:
         outcome = future.result()
     except DecodingFailed as error:
         return _failure(chunk, error)
-    segments = place(chunk, outcome.segments)
+    segments, options = place(chunk, outcome.segments), item.options
     if options.word_timestamps and options.hallucination_silence_threshold:
         segments = drop_hallucinations(segments, options.hallucination_silence_threshold, chunk.start_s, chunk.end_s)
     return ChunkResult(
         index=chunk.index,
         audio_s=chunk.duration_s,
-        segments=segments,
+        segments=segments if options.word_timestamps else tuple(replace(one, words=None) for one in segments),
         language=outcome.language,
-        detection=outcome.detection,
+        # The language of silence is a guess that would hold for the whole recording.
+        detection=outcome.detection if item.speech else None,
         attempts=outcome.attempts,
     )
 

@@ -33,7 +33,7 @@ _UNSPACED = (
 def has_loop(text: str) -> bool:
     """Whether a word or phrase is repeated, without anything between, three times more often than people would."""
     units = tuple(_units(text))
-    unspaced = sum(len(unit) == 1 and _is_unspaced(unit) for unit in units) * 2 > len(units)
+    unspaced = sum(len(unit) == 1 and is_unspaced(unit) for unit in units) * 2 > len(units)
     longest = len(units) // PHRASE_LIMIT
     return any(_repeats(units, length) >= _limit(length, unspaced) for length in range(1, longest + 1))
 
@@ -57,11 +57,11 @@ def _units(text: str) -> Iterator[str]:
     """Words without punctuation, or single characters where a script has no spaces."""
     word = ""
     for character in text.casefold():
-        if _is_unspaced(character) or unicodedata.category(character)[0] not in "LMN":
+        if is_unspaced(character) or unicodedata.category(character)[0] not in "LMN":
             if word:
                 yield word
             word = ""
-            if _is_unspaced(character):
+            if is_unspaced(character):
                 yield character
         else:
             word += character
@@ -69,6 +69,7 @@ def _units(text: str) -> Iterator[str]:
         yield word
 
 
-def _is_unspaced(character: str) -> bool:
+def is_unspaced(character: str) -> bool:
+    """Return whether the character is a letter of a script that is written without blanks."""
     point = ord(character)
     return unicodedata.category(character)[0] in "LMN" and any(low <= point <= high for low, high in _UNSPACED)

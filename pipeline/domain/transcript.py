@@ -17,6 +17,13 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
+class AlignedWord(Word):
+    """A word with the text tokens it is made of, as long as its segment may still be divided."""
+
+    tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
     """A stretch of speech the model marked with a start and an end, in seconds of the original timeline.
 

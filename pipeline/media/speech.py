@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from pipeline.domain.audio import Span, to_samples
+from pipeline.domain.audio import Span
 from pipeline.domain.speech import (
     FRAME_SAMPLES,
     Samples,
@@ -42,47 +42,27 @@ class SpeechFinder(Protocol):
         ...
 
 
-EDGE = to_samples(0.3)
-"""Speech, with its padding, that begins or ends so close to an edge of the recording reaches up to it.
-
-A short clip is then given to the model whole, as it was recorded. More, and words beside the edge are placed too far
-into the silence.
-"""
-
-
 class DetectedSpeech:
-    """Whatever the detector hears as speech, and what lies between it and an edge that is near."""
+    """Whatever the detector takes for speech."""
 
     def __init__(self, activity: VoiceActivity, rules: SpeechRules) -> None:
         self._activity = activity
         self._detector = SpeechDetector(rules)
-        self._end = 0  # of the speech so far
 
     @property
     def settled(self) -> int:
         """No span that is still to come begins before this sample."""
-        settled = self._detector.settled
-        return settled if settled > self._end + EDGE else min(settled, self._end)
+        return self._detector.settled
 
     def feed(self, frames: Samples) -> tuple[list[Span], Scores]:
         """See ``SpeechFinder``."""
         probabilities = self._activity.probabilities(frames)
-        return self._from_the_edge(self._detector.feed(probabilities.tolist())), probabilities
+        return self._detector.feed(probabilities.tolist()), probabilities
 
     def finish(self, frames: Samples, total: int) -> tuple[list[Span], Scores]:
         """See ``SpeechFinder``."""
         probabilities = self._activity.probabilities(frames)
-        spans = self._from_the_edge(self._detector.finish(probabilities.tolist(), total))
-        if 0 < self._end < total <= self._end + EDGE:
-            spans.append(Span(self._end, total))
-        return spans, probabilities
-
-    def _from_the_edge(self, spans: list[Span]) -> list[Span]:
-        if spans and self._end == 0 and spans[0].start <= EDGE:
-            spans[0] = Span(0, spans[0].end)
-        if spans:
-            self._end = spans[-1].end
-        return spans
+        return self._detector.finish(probabilities.tolist(), total), probabilities
 
 
 class RequestedSpeech:

@@ -15,6 +15,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
+from pipeline.domain.segments import CLOSING_MARKS, ends_sentence
 from pipeline.domain.transcript import Segment, Transcript
 from pipeline.subtitles.text import hard_cut, split_text, width_of
 
@@ -22,7 +23,6 @@ MIN_CUE_MS = 40
 """Shortest time a cue is shown: one frame of film."""
 PAUSE_S = 0.5
 """Silence between two words from which it is a good place to change the cue."""
-SENTENCE_END = tuple(".?!…。？！؟।")
 CLAUSE_END = tuple(",;:、，；：،؛")
 
 
@@ -187,10 +187,9 @@ def _best_cut(pieces: Sequence[Piece], capacity: int) -> int:
 def _break_strength(before: Piece, after: Piece) -> int:
     if after.start_s - before.end_s >= PAUSE_S:
         return 3
-    ending = before.text.rstrip("\"'”’»」』)）")
-    if ending.endswith(SENTENCE_END):
+    if ends_sentence(before.text):
         return 2
-    return 1 if ending.endswith(CLAUSE_END) else 0
+    return 1 if before.text.rstrip(CLOSING_MARKS).endswith(CLAUSE_END) else 0
 
 
 # --- lines ------------------------------------------------------------------------------------------------------------

@@ -9,13 +9,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.asr.engine import FRAMES_PER_SECOND, FULL_WINDOW_FRAMES, Decoded, DecodeItem, Features, Samples
-from pipeline.domain.audio import SAMPLE_RATE
-from pipeline.domain.transcript import LanguageDetection, Segment, Word
+from pipeline.asr.engine import (
+    FRAME_SAMPLES,
+    FRAMES_PER_SECOND,
+    FULL_WINDOW_FRAMES,
+    Decoded,
+    DecodeItem,
+    Features,
+    Samples,
+)
+from pipeline.domain.transcript import AlignedWord, LanguageDetection, Segment
 from pipeline.errors import DecodingFailed
 from pipeline.ports import EngineInfo
-
-FRAME_SAMPLES = SAMPLE_RATE // FRAMES_PER_SECOND
 
 
 class FakeEngine:
@@ -127,7 +132,10 @@ class FakeEngine:
             avg_logprob=-0.2,
             compression_ratio=1.0,
             no_speech_prob=0.01,
-            words=(Word(0.0, half_s, " heard", 0.9), Word(half_s, item.duration_s, f" {mark:08x}", 0.9))
+            words=(
+                AlignedWord(0.0, half_s, " heard", 0.9),
+                AlignedWord(half_s, item.duration_s, f" {mark:08x}", 0.9, (mark % 50_000,)),
+            )
             if item.options.word_timestamps
             else None,
         )

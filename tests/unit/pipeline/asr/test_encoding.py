@@ -1,8 +1,9 @@
 import ctranslate2
 import numpy as np
 import pytest
+from faster_whisper.feature_extractor import FeatureExtractor
 
-from pipeline.asr.encoding import EncodedRow, encode, stacked
+from pipeline.asr.encoding import EncodedRow, encode, pad, stacked
 
 
 class Model:
@@ -37,7 +38,20 @@ def test_a_cpu_encodes_row_by_row_and_a_gpu_all_at_once(features, device, rows_p
     rows = encode(model, features, 100)
     assert set(model.calls) == {(rows_per_call, 80, 100)}
     assert [one.frames for one in rows] == [100, 100, 100]
-    assert values(stacked(rows)) == [1.0, 1.0, 3.0]  # the second is half silence, the third is cut
+    assert values(stacked(rows)) == [
+        1.0,
+        1.0,
+        3.0,
+    ]  # the second is half silence, 2 below it; the third is cut
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.01])
+def test_a_window_is_filled_with_what_audio_of_zeros_would_be(gain):
+    extract = FeatureExtractor()
+    tone = (gain * np.sin(np.arange(16_000) / 5)).astype(np.float32)
+    whole = extract(np.concatenate([tone, np.zeros(16_000, np.float32)]))[:, :200]
+    filled = pad(extract(tone)[:, :99], 200)
+    assert np.abs(filled[:, 105:] - whole[:, 105:]).max() < 1e-4
 
 
 def test_nothing_is_encoded_where_nothing_is_asked():

@@ -3,6 +3,9 @@ from dataclasses import replace
 import pytest
 
 from pipeline.asr.ticket import Ticket
+from pipeline.domain.audio import Span, to_samples
+from pipeline.domain.options import TaskType
+from pipeline.domain.transcript import AlignedWord
 from pipeline.testing.engine import FakeEngine
 
 
@@ -66,36 +69,114 @@ def test_silence_has_no_segments(ticket, decode, gate):
     assert (outcome.segments, outcome.attempts) == ((), 1)
 
 
-def test_where_the_model_broke_off_it_goes_on(ticket, decode):
-    first = decode(ticket, resume_s=4.0)
-    first = replace(first, segments=(replace(first.segments[0], end=4.0),))
-    assert ticket.take(first, gate=True) is None
-    assert (ticket.item.duration_s, ticket.item.language, ticket.reason) == (6.0, "en", "broken_off")
-    outcome = ticket.take(decode(ticket), gate=True)
-    assert [(segment.start, segment.end) for segment in outcome.segments] == [(0.0, 4.0), (4.0, 10.0)]
+def said(*times, text=" antidisestablishmentarianismandmuchmore"):
+    """A decoding in which words take these times, a segment each; by default so long that they fill them."""
+
+    def change(decoded):
+        segments = (
+            replace(decoded.segments[0], start=start, end=end, text=word.word, words=(word,))
+            for start, end, word in ((*time, AlignedWord(*time, text, 0.9)) for time in times)
+        )
+        return replace(decoded, segments=tuple(segments))
+
+    return change
+
+
+@pytest.fixture
+def spoken(item):
+    """A ticket for ten seconds of speech."""
+    speech = (Span(0, to_samples(10.0)),)
+    return Ticket(
+        task_id=1,
+        rank=1,
+        age=(5.0, 1),
+        item=replace(item(7, seconds=10.0, language=None), speech=speech),
+        key="",
+        frames=0,
+    )
+
+
+def test_speech_behind_the_last_word_is_decoded_on_its_own(spoken, decode):
+    assert spoken.take(said((0.0, 4.0))(decode(spoken)), gate=True) is None
+    assert (spoken.item.duration_s, spoken.item.language, spoken.reason) == (6.0, "en", "uncovered")
+    assert (spoken.item.temperature, spoken.item.full_window) == (0.0, False)
+    outcome = spoken.take(said((0.5, 6.0))(decode(spoken)), gate=True)
+    assert [(segment.start, segment.end) for segment in outcome.segments] == [(0.0, 4.0), (4.5, 10.0)]
     assert outcome.detection is not None
     assert outcome.attempts == 2
 
 
-def test_the_rest_has_a_ladder_of_its_own(ticket, decode):
-    ticket.take(decode(ticket, avg_logprob=-2.0), gate=True)
-    ticket.take(decode(ticket, resume_s=4.0), gate=True)
-    assert (ticket.item.temperature, ticket.item.full_window) == (0.0, False)
+def test_speech_between_words_goes_between_them(spoken, decode):
+    assert spoken.take(said((0.0, 3.0), (7.0, 10.0))(decode(spoken)), gate=True) is None
+    assert spoken.item.duration_s == 4.0
+    outcome = spoken.take(said((0.2, 3.9))(decode(spoken)), gate=True)
+    assert [segment.start for segment in outcome.segments] == [0.0, 3.2, 7.0]
+
+
+def test_what_is_missing_is_looked_for_until_nothing_is(spoken, decode):
+    assert spoken.take(said((0.0, 3.0))(decode(spoken)), gate=True) is None
+    assert spoken.take(said((0.0, 3.0))(decode(spoken)), gate=True) is None
+    assert spoken.item.duration_s == 4.0
+    outcome = spoken.take(said((0.0, 3.5))(decode(spoken)), gate=True)
+    assert [segment.start for segment in outcome.segments] == [0.0, 3.0, 6.0]
+
+
+def test_missing_speech_of_which_nothing_likely_comes_is_not_sampled_for(spoken, decode):
+    spoken.take(said((0.0, 4.0))(decode(spoken)), gate=True)
+    assert spoken.take(decode(spoken, avg_logprob=-2.0), gate=True) is None
+    assert (spoken.item.temperature, spoken.item.full_window) == (0.0, True)
+    outcome = spoken.take(decode(spoken, avg_logprob=-2.0), gate=True)
+    assert [segment.end for segment in outcome.segments] == [4.0]
+
+
+def test_a_stretched_word_is_replaced_where_more_was_said(spoken, decode):
+    assert spoken.take(said((0.0, 5.0), (5.0, 10.0), text=" dog")(decode(spoken)), gate=True) is None
+    assert spoken.item.duration_s == 10.0
+    outcome = spoken.take(said((0.0, 4.0), (4.2, 6.0), (6.0, 9.5))(decode(spoken)), gate=True)
+    assert [segment.start for segment in outcome.segments] == [0.0, 4.2, 6.0]
+
+
+def test_a_stretched_word_stays_where_no_more_was_said(spoken, decode):
+    spoken.take(said((0.0, 10.0), text=" dog")(decode(spoken)), gate=True)
+    outcome = spoken.take(said((6.0, 9.0), text=" fog")(decode(spoken)), gate=True)
+    assert [segment.text for segment in outcome.segments] == [" dog"]
+
+
+def test_speech_without_any_text_gets_the_full_window_once(spoken, decode):
+    assert spoken.take(decode(spoken, segments=()), gate=True) is None
+    assert (spoken.item.duration_s, spoken.item.full_window) == (10.0, True)
+    assert spoken.take(decode(spoken, segments=()), gate=True).segments == ()
+
+
+def test_silence_in_a_short_window_is_looked_at_in_the_full_one(spoken, decode):
+    assert spoken.take(decode(spoken, avg_logprob=-1.5, no_speech_prob=0.9), gate=True) is None
+    assert spoken.item.full_window
+    assert len(spoken.take(said((0.0, 5.0), (5.5, 9.5))(decode(spoken)), gate=True).segments) == 2
+
+
+def test_a_translation_may_leave_more_between_its_words(item, decode):
+    wanted = replace(item(7, seconds=10.0, task_type=TaskType.TRANSLATE), speech=(Span(0, to_samples(10.0)),))
+    ticket = Ticket(task_id=1, rank=1, age=(5.0, 1), item=wanted, key="", frames=0)
+    assert ticket.take(said((0.0, 4.0), (4.0, 7.5))(decode(ticket)), gate=True) is not None
+
+
+def test_where_speech_is_unknown_nothing_is_missing(ticket, decode):
+    assert ticket.take(said((0.0, 4.0))(decode(ticket)), gate=True) is not None
 
 
 def test_a_failure_on_the_first_attempt_leaves_nothing(ticket):
     assert ticket.give_up() is None
 
 
-def test_a_failure_on_a_later_attempt_leaves_what_was_heard(ticket, decode):
-    ticket.take(decode(ticket, avg_logprob=-2.0, resume_s=4.0), gate=True)
+def test_a_failure_on_a_later_attempt_leaves_what_was_transcribed(ticket, decode):
+    ticket.take(decode(ticket, avg_logprob=-2.0), gate=True)
     outcome = ticket.give_up()
     assert (len(outcome.segments), outcome.attempts) == (1, 1)
 
 
-def test_a_failure_on_the_rest_leaves_what_came_before(ticket, decode):
-    ticket.take(decode(ticket, resume_s=4.0), gate=True)
-    outcome = ticket.give_up()
+def test_a_failure_on_missing_speech_leaves_what_came_before(spoken, decode):
+    spoken.take(said((0.0, 4.0))(decode(spoken)), gate=True)
+    outcome = spoken.give_up()
     assert (len(outcome.segments), outcome.language) == (1, "en")
 
 

@@ -180,9 +180,9 @@ async def test_made_up_text_between_silences_is_dropped_when_asked(transcriber):
         return replace(decoded, segments=(replace(decoded.segments[0], words=words),))
 
     replica = transcriber(FakeEngine(result=made_up))
-    kept = await collect(replica.transcribe(unit(CHUNKS[1], word_timestamps=True)))
+    kept = await collect(replica.transcribe(unit(CHUNKS[2], word_timestamps=True)))
     dropped = await collect(
-        replica.transcribe(unit(CHUNKS[1], word_timestamps=True, hallucination_silence_threshold=1.0))
+        replica.transcribe(unit(CHUNKS[2], word_timestamps=True, hallucination_silence_threshold=1.0))
     )
     assert (len(kept[0].segments), len(dropped[0].segments)) == (1, 0)
 
@@ -238,4 +238,53 @@ async def test_a_model_that_can_t_decode_does_not_warm_up(transcriber):
 def test_spans_are_laid_end_to_end():
     cut = Chunk(0, 0, 100, (Span(110, 113), Span(120, 122)))
     pcm = np.arange(110, 122, dtype="<i2").tobytes()
-    assert (chunk_samples(pcm, cut) * 32768).tolist() == [110, 111, 112, 120, 121]
+    assert chunk_samples(pcm, cut).tolist() == [110, 111, 112, 120, 121]
+
+
+async def test_all_of_a_chunk_that_vad_has_cut_is_speech(transcriber):
+    engine = FakeEngine()
+    await collect(transcriber(engine).transcribe(unit(CHUNKS[0])))
+    [[item]] = engine.batches
+    assert item.speech == (span(0, 4),)
+
+
+async def test_where_vad_was_not_asked_speech_is_looked_for(start, store):
+    engine = FakeEngine()
+    replica = LocalTranscriber(store, engine, start(engine), find_speech=lambda samples: (Span(0, len(samples) // 2),))
+    await collect(replica.transcribe(unit(CHUNKS[1], vad_filter=False)))
+    [[item]] = engine.batches
+    assert item.speech == (span(0, 2),)
+    replica.close()
+
+
+async def test_silence_does_not_tell_the_language(start, store):
+    engine = FakeEngine()
+    replica = LocalTranscriber(store, engine, start(engine), find_speech=lambda _: ())
+    answers = await collect(replica.transcribe(unit(CHUNKS[1], language=None, vad_filter=False)))
+    assert [answer.detection for answer in answers] == [None]
+    replica.close()
+
+
+async def test_a_chunk_in_which_nothing_is_said_leaves_the_language_open(transcriber):
+    def silent(item, decoded):
+        return replace(decoded, segments=()) if item.features[0, 0] < 0.01 else decoded
+
+    engine = FakeEngine(result=silent)
+    answers = await collect(transcriber(engine).transcribe(unit(language=None)))
+    assert answers[0].segments == ()
+    assert {item.language for item in engine.batches[-1]} == {"en"}
+    assert next(batch for batch in engine.batches if batch[0].features[0, 0] >= 0.01)[0].language is None
+
+
+async def test_audio_too_short_for_a_word_is_empty(transcriber):
+    engine = FakeEngine()
+    [answer] = await collect(transcriber(engine).transcribe(unit(chunk(0, (1, 1.002)), vad_filter=False)))
+    assert (answer.segments, answer.audio_s, engine.batches) == ((), 0.002, [])
+
+
+async def test_words_are_given_only_where_they_were_asked_for(transcriber):
+    replica = transcriber(FakeEngine())
+    [without] = await collect(replica.transcribe(unit(CHUNKS[2])))
+    [given] = await collect(replica.transcribe(unit(CHUNKS[2], word_timestamps=True)))
+    assert without.segments[0].words is None
+    assert len(given.segments[0].words) == 2

@@ -4,7 +4,7 @@ import faster_whisper.vad
 import numpy as np
 import pytest
 
-from pipeline.asr.vad import SileroVad
+from pipeline.asr.vad import SileroVad, find_speech
 from pipeline.domain.audio import SAMPLE_RATE
 from pipeline.domain.speech import Framer
 from tests import speech
@@ -38,3 +38,13 @@ def test_recordings_do_not_hear_each_other(recording):
 
 def test_no_frames_no_probabilities():
     assert SileroVad().probabilities(np.empty((0, 512), np.int16)).shape == (0,)
+
+
+def test_speech_is_found_between_silences():
+    [sample] = [one for one in speech.of_language("en") if one.name == "quick_brown_fox"]
+    joined = speech.join([sample, sample], [3.0, 4.0])
+    found = find_speech(np.rint(joined.audio * 32_767).astype(np.int16))
+    assert [(span.start_s, span.end_s) for span in found] == [
+        (pytest.approx(one.start_s, abs=0.3), pytest.approx(one.end_s, abs=0.5)) for one in joined.placements
+    ]
+    assert find_speech(np.zeros(SAMPLE_RATE, np.int16)) == ()

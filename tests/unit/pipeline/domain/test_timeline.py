@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,10 +21,75 @@ def test_segments_are_placed_where_their_spans_lie():
     assert (second.start, second.end) == (20.0, 22.5)
 
 
+def words_of(placed):
+    return [[(word.word, word.start, word.end) for word in one.words] for one in placed]
+
+
 def test_a_word_across_a_cut_lies_where_most_of_it_was():
-    [placed] = place(TWO_SPANS, [segment(1.0, 3.0, Word(1.0, 2.2, " one", 0.9), Word(2.2, 3.0, " two", 0.9))])
-    assert [(word.start, word.end) for word in placed.words] == [(11.0, 12.0), (20.2, 21.0)]
-    assert (placed.start, placed.end) == (11.0, 21.0)
+    said = segment(
+        0.2,
+        3.0,
+        Word(0.2, 1.0, " so", 0.9),
+        Word(1.0, 2.2, " one", 0.9),
+        Word(2.2, 3.0, " two", 0.9),
+        text=" so one two",
+    )
+    first, second = place(TWO_SPANS, [said])
+    assert words_of([first, second]) == [[(" so", 10.2, 11.0), (" one", 11.0, 12.0)], [(" two", 20.2, 21.0)]]
+    assert (first.text, first.start, first.end) == (" so one", 10.2, 12.0)
+    assert (second.text, second.start, second.end) == (" two", 20.2, 21.0)
+
+
+def test_the_first_word_of_a_sentence_comes_after_a_cut():
+    words = [Word(1.0, 1.7, " Stop.", 0.9), Word(1.7, 2.15, " The", 0.9), Word(2.15, 2.6, " fox", 0.9)]
+    first, second = place(TWO_SPANS, [segment(1.0, 2.6, *words, text=" Stop. The fox")])
+    assert words_of([first, second]) == [[(" Stop.", 11.0, 11.7)], [(" The", 20.0, 20.15), (" fox", 20.15, 20.6)]]
+
+
+def test_the_last_word_of_a_sentence_comes_before_a_cut():
+    words = [Word(1.4, 1.9, " lazy", 0.9), Word(1.9, 2.3, " dog.", 0.9), Word(2.3, 2.6, " The", 0.9)]
+    first, second = place(TWO_SPANS, [segment(1.4, 2.6, *words, text=" lazy dog. The")])
+    assert words_of([first, second]) == [[(" lazy", 11.4, 11.9), (" dog.", 11.9, 12.0)], [(" The", 20.3, 20.6)]]
+
+
+def test_a_sentence_s_first_word_that_only_touches_a_cut_stays_with_the_next():
+    words = [Word(1.0, 1.5, " Stop.", 0.9), Word(1.5, 1.9, " The", 0.9), Word(1.9, 2.0, " fox", 0.9)]
+    [placed] = place(TWO_SPANS, [segment(1.0, 2.0, *words, text=" Stop. The fox")])
+    assert (placed.start, placed.end) == (11.0, 12.0)
+
+
+SHORT_CUT = Chunk(0, 0, 0, (Span(0, 2 * SAMPLE_RATE), Span(round(2.5 * SAMPLE_RATE), 4 * SAMPLE_RATE)))
+
+
+def test_a_short_pause_does_not_divide_a_segment():
+    words = [Word(1.0, 2.0, " and", 0.9), Word(2.0, 3.0, " so", 0.9)]
+    [placed] = place(SHORT_CUT, [segment(1.0, 3.0, *words, text=" and so")])
+    assert (placed.start, placed.end, placed.text) == (1.0, 3.5, " and so")
+
+
+def test_a_long_pause_in_the_audio_divides_a_segment():
+    whole = Chunk(0, 0, 0, (Span(0, 9 * SAMPLE_RATE),))
+    words = [Word(1.0, 2.0, " and", 0.9), Word(5.0, 6.0, " so", 0.9)]
+    assert [(one.start, one.end) for one in place(whole, [segment(1.0, 6.0, *words, text=" and so")])] == [
+        (1.0, 2.0),
+        (5.0, 6.0),
+    ]
+
+
+def test_words_without_length_get_some():
+    said = segment(0.0, 1.0, Word(0.0, 0.5, " U", 0.9), Word(0.5, 0.5, ".S", 0.9), Word(0.5, 1.0, " army", 0.9))
+    [placed] = place(TWO_SPANS, [said])
+    assert [(word.start, word.end) for word in placed.words] == [(10.0, 10.5), (10.5, 10.52), (10.52, 11.0)]
+
+
+def test_words_at_the_end_make_room_for_each_other():
+    said = segment(4.0, 5.0, Word(4.0, 5.0, " one", 0.9), Word(5.0, 5.0, " two", 0.9), Word(5.0, 5.0, " three", 0.9))
+    [placed] = place(TWO_SPANS, [said])
+    assert [(word.start, word.end) for word in placed.words] == [(22.0, 22.96), (22.96, 22.98), (22.98, 23.0)]
+
+
+def test_a_segment_of_punctuation_says_nothing():
+    assert place(TWO_SPANS, [segment(0.0, 1.0, text=" ... ... ...")]) == ()
 
 
 def test_text_in_the_margin_behind_the_audio_is_dropped():
@@ -70,5 +136,7 @@ def test_nothing_leaves_the_chunk_and_order_is_kept(chunk, edges, with_words):
         assert chunk.start_s - 0.001 <= one.start < one.end <= chunk.end_s
         for word in one.words or ():
             assert one.start <= word.start <= word.end <= one.end
+        for before, after in pairwise(one.words or ()):
+            assert before.end <= after.start
     starts = [one.start for one in placed]
     assert starts == sorted(starts)

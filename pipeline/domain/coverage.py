@@ -1,0 +1,67 @@
+"""Speech that a transcript says nothing about: where the model stopped early, or took two sentences for one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from pipeline.domain.audio import Span, to_samples
+from pipeline.domain.loops import is_unspaced
+from pipeline.domain.speech import merge_touching, within
+from pipeline.domain.transcript import Word
+
+MIN_UNCOVERED = to_samples(1.0)
+"""Shortest speech, in samples, that must not lie between two words. Voice activity detection pads speech by 0.2 s on
+both sides and lets pauses of half a second pass for speech."""
+
+MIN_UNCOVERED_TRANSLATED = to_samples(3.0)
+"""The same of a translation, whose words do not follow the order of what is said."""
+
+
+LETTER_S, SYLLABLE_S, DIGIT_S, SHORTEST_WORD_S = 0.15, 0.4, 0.5, 0.3
+"""Seconds that a slow speaker takes for a letter, for a character of a script without blanks, for a digit, which may
+stand for a word, and for the shortest word."""
+
+
+def has_words(text: str) -> bool:
+    """Return whether the text holds anything that can be said: a letter or a digit of any script."""
+    return any(map(str.isalnum, text))
+
+
+def is_stretched(word: Word) -> bool:
+    """Return whether a word takes so long that it must hide other speech, or a pause.
+
+    An alignment gives every moment to some word, also those in which something else is said.
+    """
+    return to_samples(word.end - word.start - _longest_s(word.word)) >= MIN_UNCOVERED
+
+
+def uncovered(speech: Sequence[Span], words: Iterable[Word], shortest: int = MIN_UNCOVERED) -> list[Span]:
+    """Find the speech that no word covers; a stretched word covers none.
+
+    Args:
+        speech: where somebody speaks, in samples from the start of the audio, in order.
+        words: what was transcribed, in seconds from there, in order.
+        shortest: samples of speech that a gap between words must hold to count.
+
+    Returns:
+        From the first to the last speech in each gap, in order.
+    """
+    spoken = ((word.start, word.end) for word in words if has_words(word.word) and not is_stretched(word))
+    covered = merge_touching(sorted(Span(to_samples(start), to_samples(end)) for start, end in spoken))
+    gaps = (within(speech, gap) for gap in _between(covered, speech[-1].end if speech else 0))
+    return [Span(gap[0].start, gap[-1].end) for gap in gaps if sum(span.samples for span in gap) >= shortest]
+
+
+def _longest_s(text: str) -> float:
+    syllables = sum(map(is_unspaced, text))
+    digits = sum(map(str.isdigit, text))
+    letters = sum(map(str.isalpha, text)) - syllables
+    return max(SHORTEST_WORD_S, syllables * SYLLABLE_S + digits * DIGIT_S + letters * LETTER_S)
+
+
+def _between(covered: Iterable[Span], end: int) -> Iterator[Span]:
+    position = 0
+    for span in covered:
+        yield Span(position, span.start)
+        position = max(position, span.end)
+    yield Span(position, end)
