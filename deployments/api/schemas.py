@@ -268,7 +268,12 @@ ShortText = Annotated[str, Field(max_length=200)]
 
 
 class TaskFilter(Schema):
-    """Which tasks to list. `null` (or an empty text) switches a condition off."""
+    """Which tasks to list. `null` (or an empty text) switches a condition off.
+
+    A condition that is given always holds; a default that it rules out does not apply. With another `status` than
+    `completed` (or `null`), `has_result` and `has_error` are off unless they are given; with `has_result` false or
+    `has_error` true, so are the other two of the three.
+    """
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
@@ -299,6 +304,14 @@ class TaskFilter(Schema):
             return values
         paging = ("limit", "offset", "include_result", "order")
         return {name: value for name, value in values.items() if not (name in paging and value is None)}
+
+    @model_validator(mode="after")
+    def _ruled_out_defaults_are_off(self) -> Self:
+        """The three defaults say "transcribed" together: what rules out one of them rules out the others."""
+        if self.status is not Status.COMPLETED or self.has_result is False or self.has_error is True:
+            for name in {"status", "has_result", "has_error"} - self.model_fields_set:
+                object.__setattr__(self, name, None)  # without noting it as given
+        return self
 
     @model_validator(mode="after")
     def _times_in_utc(self) -> Self:

@@ -443,6 +443,43 @@ async def test_conditions(client: httpx.AsyncClient, world: World) -> None:
     assert await ids(created_before="2025-01-01T12:00:00.123456Z") == [1]
 
 
+@pytest.mark.parametrize(
+    ("condition", "found"),
+    [
+        ({}, ["completed"]),
+        ({"status": "completed"}, ["completed"]),
+        ({"status": "failed"}, ["failed"]),
+        ({"status": "queued"}, ["queued"]),
+        ({"status": "processing"}, ["processing"]),
+        ({"status": "cancelled"}, ["cancelled"]),
+        ({"status": None}, ["completed", "failed", "cancelled", "processing", "queued"]),
+        ({"status": ""}, ["completed", "failed", "cancelled", "processing", "queued"]),
+        ({"has_error": True}, ["failed"]),
+        ({"has_result": False}, ["failed", "cancelled", "processing", "queued"]),
+        ({"has_result": True}, ["completed"]),
+        ({"has_error": False}, ["completed"]),
+        ({"has_error": None}, ["completed"]),
+        ({"has_result": None}, ["completed"]),
+        ({"status": "failed", "has_error": False}, []),
+        ({"status": "failed", "has_result": True}, []),
+        ({"status": "completed", "has_error": True}, []),
+        ({"has_result": False, "has_error": False}, ["cancelled", "processing", "queued"]),
+        ({"status": "failed", "priority": "high"}, []),
+    ],
+)
+async def test_what_is_asked_for_rules_out_the_defaults_that_contradict_it(
+    client: httpx.AsyncClient, world: World, condition: dict[str, Any], found: list[str]
+) -> None:
+    await world.completed()
+    await world.failed("media_undecodable")
+    await world.store.cancel((await world.queued()).id)
+    await world.processing()
+    await world.queued()
+    answer = (await client.post(QUERY, json=condition)).json()
+    assert [record["status"] for record in answer["data"]["tasks"]] == found
+    assert answer["params"].items() >= condition.items() or condition == {"status": ""}
+
+
 async def test_a_query_without_results(client: httpx.AsyncClient, world: World) -> None:
     await world.completed()
     data = (await client.post(QUERY, json={"include_result": False})).json()["data"]
