@@ -11,7 +11,6 @@ import inspect
 import textwrap
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, fields
-from difflib import get_close_matches
 from itertools import pairwise
 from typing import Annotated, Any, get_origin, get_type_hints
 
@@ -19,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic import create_model as create_pydantic_model
 from pydantic_core import ErrorDetails
 
+from pipeline.domain.wording import nearest, sentence, with_suggestion
 from pipeline.errors import InvalidValue, UnknownOption
 
 
@@ -76,9 +76,9 @@ def refuse_unknown(given: Collection[str], known: Collection[str]) -> None:
     """Raises ``UnknownOption`` for the first name that is not known, with the nearest one that is."""
     for name in given:
         if name not in known:
-            near = get_close_matches(name[:100].lower(), known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else "see /docs for those there are."
-            raise UnknownOption(f"There is no option {name[:100]!a}: {hint}", name[:100])
+            statement = f"There is no option {name[:100]!a}"
+            near = nearest(name, known, cutoff=0.5)
+            raise UnknownOption(with_suggestion(statement, near, "see /docs for those there are"), name[:100])
 
 
 def invalid_value(findings: Collection[ErrorDetails]) -> InvalidValue:
@@ -86,8 +86,7 @@ def invalid_value(findings: Collection[ErrorDetails]) -> InvalidValue:
     problems: dict[str, str] = {}
     for finding in findings:
         place = [str(part) for part in finding["loc"] if isinstance(part, str)]
-        message = finding["msg"].removeprefix("Value error, ").rstrip(".")
-        problems.setdefault(".".join(place), f"{message}.")
+        problems.setdefault(".".join(place), sentence(finding["msg"].removeprefix("Value error, ")))
     message = " ".join(f"{field}: {text}" if field else text for field, text in problems.items())
     named = tuple((field, text) for field, text in problems.items() if field)
     return InvalidValue(message, next(iter(problems)), named)

@@ -20,6 +20,7 @@ from deployments.api.forms import invalid_value
 from deployments.api.openai.errors import is_openai_route, openai_error, openai_status
 from deployments.api.schemas import ErrorBody, ErrorDetail, FieldProblem
 from pipeline import errors
+from pipeline.domain.wording import sentence
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ def _task_api_error(request: Request, status: int, error: str, message: str, fie
     detail = ErrorDetail(
         code=status,
         error=error,
-        message=message,
+        message=sentence(message),
         time=request.app.state.services.clock.now(),
         router=request_url(request),
         params=request_params(request),

@@ -6,8 +6,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
+from pipeline.domain.languages import parse_language
 from pipeline.domain.options import TaskType
 from pipeline.domain.summary import Summary, SummaryFormat, SummaryStatus
 from pipeline.domain.task import EngineName, Priority, Stage, Status, Task, TaskError
@@ -251,6 +252,10 @@ def _as_utc(value: datetime | None) -> datetime | None:
         raise ValueError("The date lies beyond what can be told in UTC") from error
 
 
+def _language_code(text: str | None) -> str | None:
+    return None if text is None else parse_language(text)
+
+
 def _or_blank(schema: dict[str, Any]) -> None:
     """In the document of a field that may be left empty."""
     schema["anyOf"].append({"type": "string", "pattern": r"^\s*$"})
@@ -283,7 +288,8 @@ class TaskFilter(Schema):
     """Inclusive; UTC where no offset is given."""
     created_before: Annotated[datetime | None, *Off] = None
     """Inclusive; UTC where no offset is given."""
-    language: Annotated[ShortText | None, *Off] = None
+    language: Annotated[ShortText | None, AfterValidator(_language_code), *Off] = None
+    """A code, a tag or a name, as the option `language` of a task."""
     engine_name: Annotated[EngineName | None, *Off] = EngineName.FASTER_WHISPER
     has_result: Annotated[bool | None, *Off] = True
     has_error: Annotated[bool | None, *Off] = False

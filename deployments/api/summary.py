@@ -10,9 +10,9 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretS
 from deployments.api.answers import ServicesNeeded, answer, problems
 from deployments.api.echo import note_params
 from deployments.api.forms import inlined, invalid_value, refuse_unknown
-from deployments.api.options import language_code
 from deployments.api.schemas import Envelope, Schema, SummaryBody, summary_body
 from deployments.api.uploads import MAX_FORM_BYTES, RequestBody
+from pipeline.domain.languages import parse_language
 from pipeline.domain.summary import Summary, SummaryFormat, SummaryOptions
 from pipeline.domain.task import Status
 from pipeline.errors import InvalidValue, LlmKeyRefused, TaskNotFinished
@@ -27,8 +27,8 @@ def _null_is_empty(value: object) -> object:
     return "" if value is None else value
 
 
-def _known_language(code: str) -> str:
-    return language_code(code) if code.strip() else ""
+def _known_language(text: str) -> str:
+    return parse_language(text) or ""
 
 
 Text = Annotated[str, BeforeValidator(_null_is_empty)]
@@ -48,7 +48,7 @@ class SummaryRequest(Schema):
     chatgpt_model: Annotated[Text, Field(max_length=200)] = ""
     """The language model. Empty: the one that is configured."""
     output_language: Annotated[Text, AfterValidator(_known_language)] = "en"
-    """Language of the summary, as an ISO 639-1 code. Empty: that of the transcript."""
+    """Language of the summary: a code or a name. Empty: that of the transcript."""
     output_format: SummaryFormat = SummaryFormat.TEXT
     """`text` for prose; `structured` for a title, chapters with their starts, action items and keywords as well."""
     save_to_database: bool = True

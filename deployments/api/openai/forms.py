@@ -60,7 +60,7 @@ class AudioFields:
     model: Annotated[str, MaxLen(200)] | None = None
     """The model: `whisper-1`, the name of the one that is loaded, or empty, which all mean the same."""
     language: str | None = None
-    """Language of the speech as an ISO 639-1 code. Left empty, it is detected."""
+    """Language of the speech: a code (`en`), a tag (`pt-BR`) or a name (`German`). Empty or `auto`: it is detected."""
     languages: tuple[str, ...] = ()
     """Languages that detection may choose from."""
     prompt: Annotated[str, MaxLen(4000)] | None = None

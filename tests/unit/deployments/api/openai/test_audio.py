@@ -208,6 +208,19 @@ async def test_values_that_can_not_be(
     assert (await service.tasks(), service.media.keys) == ((), frozenset())
 
 
+@pytest.mark.parametrize(
+    ("language", "code"),
+    [("English", "en"), ("en-US", "en"), ("deutsch", "de"), ("ger", "de"), ("zh-CN", "zh"), ("auto", None), ("", None)],
+)
+async def test_a_language_by_any_of_its_names(
+    http: httpx.AsyncClient, service: Service, language: str, code: str | None
+) -> None:
+    form = {"language": language, "languages[]": ["zh-Hans", "en_GB", "auto"]}
+    assert (await http.post(TRANSCRIPTIONS, files={"file": AUDIO}, data=form)).status_code == 200
+    options = service.fleet.units[0].options
+    assert (options.language, options.languages) == (code, ("zh", "en"))
+
+
 async def test_without_a_recording(client: openai.AsyncOpenAI, http: httpx.AsyncClient) -> None:
     answer = await http.post(TRANSCRIPTIONS, data={"model": "whisper-1"})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "file")
