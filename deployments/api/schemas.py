@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
@@ -367,7 +367,7 @@ def record(task: Task, base_url: str = "") -> TaskRecord:
         error=_cause(task.error),
         error_message=task.error.message if task.error else None,
         output_url=f"{base_url.rstrip('/')}{RESULT_PATH}?task_id={task.id}",
-        result=task.result,
+        result=_with_language(task.result) if task.result else None,
         summary=summary_body(task.summary.result) if task.summary.result else None,
         summary_status=task.summary_status,
         summary_error=_cause(task.summary.error),
@@ -392,6 +392,11 @@ def summary_body(summary: Summary) -> SummaryBody:
         cost=summary.cost,
         created_at=summary.created_at,
     )
+
+
+def _with_language(transcript: Transcript) -> Transcript:
+    """The transcript with a language, also where nothing was said."""
+    return replace(transcript, info=replace(transcript.info, language=transcript.info.stated_language))
 
 
 def _cause(error: TaskError | None) -> ErrorCause | None:

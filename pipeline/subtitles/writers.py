@@ -102,7 +102,7 @@ def _json(transcript: Transcript, _: CueStyle) -> str:
         {
             "text": transcript.text,
             "segments": [asdict(segment) for segment in transcript.segments],
-            "language": transcript.info.language,
+            "language": transcript.info.stated_language,
         },
         ensure_ascii=False,
     )

@@ -103,7 +103,8 @@ def _verbose(transcript: Transcript, asked: AudioRequest) -> VerboseBody:
 def _language(transcript: Transcript, asked: AudioRequest) -> str:
     if asked.submission.options.task_type is TaskType.TRANSLATE:
         return LANGUAGES["en"]
-    return LANGUAGES.get(transcript.info.language, transcript.info.language)
+    code = transcript.info.stated_language
+    return LANGUAGES.get(code, code)
 
 
 def _words(transcript: Transcript) -> list[VerboseWord]:

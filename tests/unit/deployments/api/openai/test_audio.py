@@ -209,6 +209,24 @@ async def test_values_that_can_not_be(
 
 
 @pytest.mark.parametrize(
+    ("form", "language"),
+    [
+        ({}, "english"),
+        ({"language": "de"}, "german"),
+        ({"languages": ["de", "zh"]}, "german"),
+    ],
+)
+async def test_silence_has_a_language_too(
+    client: openai.AsyncOpenAI, service: Service, form: dict[str, Any], language: str
+) -> None:
+    service.splitter._parts = ((),)
+    answer = await client.audio.transcriptions.create(
+        model="whisper-1", file=AUDIO, response_format="verbose_json", extra_body=form
+    )
+    assert (answer.text, answer.segments, answer.language) == ("", [], language)
+
+
+@pytest.mark.parametrize(
     ("language", "code"),
     [("English", "en"), ("en-US", "en"), ("deutsch", "de"), ("ger", "de"), ("zh-CN", "zh"), ("auto", None), ("", None)],
 )
