@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployments.api.echo import request_params, request_url
 from deployments.api.forms import invalid_value
 from deployments.api.openai.errors import is_openai_route, openai_error, openai_status
+from deployments.api.requests import allowed, methods_at
 from deployments.api.schemas import ErrorBody, ErrorDetail, FieldProblem
 from pipeline import errors
 from pipeline.domain.wording import sentence
@@ -149,7 +150,10 @@ async def _http_exception(request: Request, error: Exception) -> Response:
         HTTPStatus.NOT_FOUND: f"There is nothing at {request.url.path[:200]}; see /docs for what there is.",
         HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not what this route takes; see /docs.",
     }.get(status, f"{status.phrase}.")
-    return problem(request, status, status.name.lower(), message, headers=error.headers)
+    headers = error.headers
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:  # Starlette's Allow has the methods of one route of the path
+        headers = {"Allow": allowed(methods_at(request.scope))}
+    return problem(request, status, status.name.lower(), message, headers=headers)
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

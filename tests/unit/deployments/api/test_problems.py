@@ -64,7 +64,6 @@ async def test_unknown_routes_and_methods(client: httpx.AsyncClient) -> None:
     detail(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == "POST"
     detail(await client.get("/docs/assets/nowhere.js"), 404, "not_found")
-    detail(await client.get("/api/health/check/"), 404, "not_found")
 
 
 async def test_a_defect_is_logged_once_and_not_explained_to_the_client(
