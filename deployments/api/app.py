@@ -26,7 +26,7 @@ from deployments.api import (
     tus,
 )
 from deployments.api.access import Gate, GateKeeper
-from deployments.api.hardening import BodyBounds, SecurityHeaders, cross_origin
+from deployments.api.hardening import BodyBounds, SecurityHeaders, UnpackedBodies, cross_origin
 from deployments.api.openai import audio, models
 from deployments.api.openapi import Api
 from deployments.api.requests import ImpliedMethods, PlainPaths
@@ -99,6 +99,7 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
         Middleware(BodyBounds),
         Middleware(problems.DefectBoundary),
         Middleware(GateKeeper),
+        Middleware(UnpackedBodies),
     ]
     for layer in reversed(layers):
         app.add_middleware(layer.cls, *layer.args, **layer.kwargs)

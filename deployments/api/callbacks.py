@@ -29,7 +29,7 @@ class CallbackEcho(Schema):
 @router.post(
     "/test",
     response_model=Envelope[CallbackEcho],
-    responses=problems(400, 408, 413, 422),
+    responses=problems(400, 408, 413, 415, 422),
     openapi_extra={
         "requestBody": {
             "required": True,

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api.echo import request_params, request_url
 from deployments.api.forms import invalid_value
+from deployments.api.inflate import ENCODINGS
 from deployments.api.openai.errors import is_openai_route, openai_error, openai_status
 from deployments.api.requests import allowed, methods_at
 from deployments.api.schemas import ErrorBody, ErrorDetail, FieldProblem
@@ -38,6 +39,7 @@ STATUSES: Mapping[type[errors.MurmurationError], int] = {
     errors.NotAuthenticated: 401,
     errors.ScopeMissing: 403,
     errors.UnsupportedMediaType: 415,
+    errors.UnsupportedContentEncoding: 415,
     errors.TaskNotFound: 404,
     errors.ModelNotFound: 404,
     errors.CrawlRecordNotFound: 404,
@@ -132,6 +134,8 @@ def _headers(error: errors.MurmurationError) -> dict[str, str]:
         return {"WWW-Authenticate": "Bearer"}
     if isinstance(error, errors.ProtocolVersionUnsupported):
         return {"Tus-Version": "1.0.0"}
+    if isinstance(error, errors.UnsupportedContentEncoding):
+        return {"Accept-Encoding": ", ".join(ENCODINGS)}  # RFC 9110, §12.5.3
     return {}
 
 

@@ -116,7 +116,7 @@ class SummaryData(Schema):
 @router.post(
     "/summary",
     response_model=Envelope[SummaryData],
-    responses=problems(400, 404, 413, 422, 502, 504),
+    responses=problems(400, 404, 413, 415, 422, 502, 504),
     openapi_extra={
         "requestBody": {
             "required": True,

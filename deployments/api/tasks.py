@@ -96,7 +96,7 @@ async def task_result(
 @router.post(
     "/query",
     response_model=Envelope[TaskPageData],
-    responses=problems(413, 422),
+    responses=problems(400, 413, 415, 422),
     openapi_extra={
         "requestBody": {
             "required": False,

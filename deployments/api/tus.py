@@ -98,7 +98,10 @@ async def describe_uploads(uploads: UploadsNeeded) -> Response:
     status_code=201,
     response_class=Response,
     dependencies=SPOKEN,
-    responses={201: {"description": "Begun; `Location` is its address"}, **problems(400, 408, 409, 412, 413, 422, 460)},
+    responses={
+        201: {"description": "Begun; `Location` is its address"},
+        **problems(400, 408, 409, 412, 413, 415, 422, 460),
+    },
     openapi_extra={"parameters": [_TUS, _LENGTH, _METADATA, _CHECKSUM], "requestBody": _BODY},
 )
 async def begin_upload(
