@@ -48,12 +48,18 @@ async def receive_callback(request: Request) -> Response:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(body, parse_constant=_no_number)
+        value = json.loads(_without_surrogates(json.loads(body, parse_constant=_no_number)))
     except (ValueError, RecursionError) as error:
         raise InvalidValue("The body must be a JSON object, such as a task's record.") from error
     if not isinstance(value, dict):
         raise InvalidValue("The body must be a JSON object, such as a task's record.")
     return value
+
+
+def _without_surrogates(value: object) -> str:
+    """The value as JSON again, with U+FFFD for halves of surrogate pairs: JSON may escape those, UTF-8 has none."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _no_number(name: str) -> float:
