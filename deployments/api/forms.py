@@ -11,6 +11,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, fields
+from enum import StrEnum
 from itertools import pairwise
 from typing import Annotated, Any, get_origin, get_type_hints
 
@@ -18,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic import create_model as create_pydantic_model
 from pydantic_core import ErrorDetails
 
+from deployments.api.lenient import Choice, Trimmed, is_blank, is_nothing, leaves, listed
 from pipeline.domain.wording import nearest, sentence, with_suggestion
 from pipeline.errors import InvalidValue, UnknownOption
 
@@ -35,6 +37,7 @@ class Form:
         definitions: dict[str, Any] = {}
         for source in sources:
             definitions |= _definitions(source, checks or {})
+        self._texts = {name for name, (hint, _) in definitions.items() if str in leaves(hint)}
         self._model: type[BaseModel] = create_pydantic_model(
             "Form", __config__=ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True), **definitions
         )
@@ -45,14 +48,18 @@ class Form:
         return self._model.model_fields.keys()
 
     def parse(self, values: Mapping[str, object]) -> dict[str, Any]:
-        """The fields that were given, as values of their types. Empty text and ``None`` mean "not given".
+        """The fields that were given, as values of their types. Blank text and ``None`` mean "not given".
 
         Raises:
             UnknownOption: a name that is not a field's; the message suggests the nearest.
             InvalidValue: values that can't be; names every such field.
         """
         refuse_unknown(values, self.names)
-        given = {name: value for name, value in values.items() if value is not None and value != ""}
+        given = {
+            name: value
+            for name, value in values.items()
+            if not (is_blank(value) if name in self._texts else is_nothing(value))
+        }
         try:
             parsed = self._model.model_validate(given)
         except ValidationError as error:
@@ -102,20 +109,18 @@ def _definitions(source: type, checks: Mapping[str, Callable[[Any], Any]]) -> di
         if field.name in checks:
             annotation = Annotated[annotation, AfterValidator(checks[field.name])]
         if _is_tuple(hints[field.name]):
-            listed = WithJsonSchema({"type": "string", "description": docs[field.name]})
-            annotation = Annotated[annotation, BeforeValidator(_split_commas), listed]
+            written = WithJsonSchema({"type": "string", "description": docs[field.name]})
+            annotation = Annotated[annotation, BeforeValidator(listed), written]
+        elif any(issubclass(leaf, StrEnum) for leaf in leaves(hints[field.name])):
+            annotation = Annotated[annotation, Choice]
+        elif str not in leaves(hints[field.name]):
+            annotation = Annotated[annotation, Trimmed]
         definitions[field.name] = (annotation, field.default)
     return definitions
 
 
 def _is_tuple(hint: Any) -> bool:
     return get_origin(hint) is tuple or get_origin(getattr(hint, "__origin__", None)) is tuple
-
-
-def _split_commas(value: object) -> object:
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",")]
-    return [value] if isinstance(value, int | float) else value
 
 
 def _attribute_docs(source: type) -> dict[str, str]:

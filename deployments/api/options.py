@@ -151,6 +151,7 @@ def _zero_is_off(seconds: float | None) -> float | None:
 
 
 def _http_url(text: str) -> str:
+    text = text.strip()
     try:
         _HTTP_URL.validate_python(text)
     except ValidationError as error:
@@ -166,6 +167,9 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "hallucination_silence_threshold": _zero_is_off,
     "callback_url": _http_url,
     "file_url": _http_url,
+    "model": str.strip,
+    "platform": str.strip,
+    "upload_id": str.strip,
 }
 
 TASK_FORM = Form(TaskFields, TranscriptionOptions, SummaryOptions, checks=CHECKS)

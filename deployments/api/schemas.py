@@ -8,6 +8,7 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
+from deployments.api.lenient import Choice, Trimmed, is_blank, trimmed
 from pipeline.domain.languages import parse_language
 from pipeline.domain.options import TaskType
 from pipeline.domain.summary import Summary, SummaryFormat, SummaryStatus
@@ -240,7 +241,7 @@ class ReadyBody(Schema):
 
 
 def _blank_is_off(value: object) -> object:
-    return None if isinstance(value, str) and not value.strip() else value
+    return None if is_blank(value) else trimmed(value)
 
 
 def _as_utc(value: datetime | None) -> datetime | None:
@@ -282,34 +283,34 @@ class TaskFilter(Schema):
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
-    status: Annotated[Status | None, *Off] = Status.COMPLETED
-    priority: Annotated[Priority | None, *Off] = Priority.NORMAL
+    status: Annotated[Status | None, Choice, *Off] = Status.COMPLETED
+    priority: Annotated[Priority | None, Choice, *Off] = Priority.NORMAL
     created_after: Annotated[datetime | None, *Off] = None
     """Inclusive; UTC where no offset is given."""
     created_before: Annotated[datetime | None, *Off] = None
     """Inclusive; UTC where no offset is given."""
     language: Annotated[ShortText | None, AfterValidator(_language_code), *Off] = None
     """A code, a tag or a name, as the option `language` of a task."""
-    engine_name: Annotated[EngineName | None, *Off] = EngineName.FASTER_WHISPER
+    engine_name: Annotated[EngineName | None, Choice, *Off] = EngineName.FASTER_WHISPER
     has_result: Annotated[bool | None, *Off] = True
     has_error: Annotated[bool | None, *Off] = False
     limit: Annotated[int, Field(ge=1, le=500), OrDefault] = 20
     offset: Annotated[int, Field(ge=0, le=2**53), OrDefault] = 0
-    task_type: Annotated[TaskType | None, *Off] = None
+    task_type: Annotated[TaskType | None, Choice, *Off] = None
     platform: Annotated[ShortText | None, *Off] = None
-    include_result: Annotated[bool, OrDefault] = True
+    include_result: Annotated[bool, Trimmed, OrDefault] = True
     """Whether each record carries its transcript."""
-    order: Annotated[Literal["asc", "desc"], OrDefault] = "asc"
+    order: Annotated[Literal["asc", "desc"], Choice, OrDefault] = "asc"
     """By time of creation: oldest or newest first."""
 
     @model_validator(mode="before")
     @classmethod
     def _null_is_default(cls, values: object) -> object:
-        """The paging can't be switched off: null means its default."""
+        """The paging can't be switched off: null, or an empty text, means its default."""
         if not isinstance(values, dict):
             return values
         paging = ("limit", "offset", "include_result", "order")
-        return {name: value for name, value in values.items() if not (name in paging and value is None)}
+        return {name: value for name, value in values.items() if not (name in paging and is_blank(value))}
 
     @model_validator(mode="after")
     def _ruled_out_defaults_are_off(self) -> Self:

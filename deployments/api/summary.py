@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Literal, NoReturn
 
 from fastapi import APIRouter, Request, Response
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from deployments.api.answers import ServicesNeeded, answer, problems
 from deployments.api.echo import note_params
 from deployments.api.forms import inlined, invalid_value, refuse_unknown
+from deployments.api.lenient import Choice, Trimmed, is_blank
 from deployments.api.schemas import Envelope, Schema, SummaryBody, summary_body
 from deployments.api.uploads import MAX_FORM_BYTES, RequestBody
 from pipeline.domain.languages import parse_language
@@ -49,10 +50,18 @@ class SummaryRequest(Schema):
     """The language model. Empty: the one that is configured."""
     output_language: Annotated[Text, AfterValidator(_known_language)] = "en"
     """Language of the summary: a code or a name. Empty: that of the transcript."""
-    output_format: SummaryFormat = SummaryFormat.TEXT
+    output_format: Annotated[SummaryFormat, Choice] = SummaryFormat.TEXT
     """`text` for prose; `structured` for a title, chapters with their starts, action items and keywords as well."""
-    save_to_database: bool = True
+    save_to_database: Annotated[bool, Trimmed] = True
     """Keep the summary with the task, in place of one that is there."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _blank_is_default(cls, values: object) -> object:
+        if not isinstance(values, dict):
+            return values
+        chosen = ("output_format", "save_to_database")
+        return {name: value for name, value in values.items() if not (name in chosen and is_blank(value))}
 
     @property
     def api_key(self) -> str | None:
