@@ -159,11 +159,11 @@ def parse_language(text: str) -> str | None:
 
 
 def nearest_language(text: str) -> str | None:
-    """Return the code that was most likely meant by something that is not one: a slip of the hand, a locale."""
+    """Return the code that was most likely meant by a text that is none: a slip of the hand, a locale, a country."""
     if close := nearest(_folded(text), _names(), cutoff=0.75):
         return _names()[close]
     prefix = text.strip().lower().replace("_", "-").split("-")[0]
-    return prefix if prefix in LANGUAGES else None
+    return prefix if prefix in LANGUAGES else _of_country(prefix)
 
 
 def _code_of(text: str) -> str | None:
@@ -191,6 +191,16 @@ def _from_name(text: str) -> str | None:
         return _from_tag(find(name).to_tag())
     except LookupError:
         return None
+
+
+def _of_country(code: str) -> str | None:
+    """The code of the language that most people of a country speak (``jp``: ``ja``)."""
+    if not re.fullmatch("[a-z]{2}", code):
+        return None
+    country = Language.get(f"und-{code}")
+    if country.territory_name().startswith("Unknown"):
+        return None
+    return _codes_by_language().get(country.maximize().language or "")
 
 
 @cache

@@ -99,7 +99,20 @@ def test_any_text_is_a_language_or_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("meant", "code"), [("german", "de"), ("Englisch", "en"), ("zh-CN", "zh"), ("pt_BR", "pt"), ("klingon", None)]
+    ("meant", "code"),
+    [
+        ("german", "de"),
+        ("Englisch", "en"),
+        ("zh-CN", "zh"),
+        ("pt_BR", "pt"),
+        ("jp", "ja"),
+        ("cn", "zh"),
+        ("US", "en"),
+        ("klingon", None),
+        ("xx", None),
+        ("zz", None),
+        ("", None),
+    ],
 )
 def test_the_code_that_was_meant(meant: str, code: str | None) -> None:
     assert nearest_language(meant) == code

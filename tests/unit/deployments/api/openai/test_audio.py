@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -166,7 +167,7 @@ def body_of(error: openai.APIStatusError) -> dict[str, Any]:
     """The error, after a check of the shape all of them have."""
     assert isinstance(error.body, dict)
     assert error.body.keys() == {"message", "type", "param", "code"}
-    assert error.body["message"].endswith((".", "?"))
+    assert re.search(r"[^.?!\s][.?!]$", error.body["message"]), error.body["message"]
     return error.body
 
 
