@@ -24,9 +24,10 @@ _OPENING = frozenset("([{「『（《〈【〔［｛“‘«¿¡")
 _CLOSING = frozenset(
     ")]},.!?:;…%、。，．・：；？！）」』】》〉〕］｝”’»‥～％"
     "゛゜ヽヾゝゞ々ーぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮ"
+    "ๆฯໆຯៗ"
     "\u3099\u309a\ufe00\ufe01\ufe02\ufe03\ufe04\ufe05\ufe06\ufe07\ufe08\ufe09\ufe0a\ufe0b\ufe0c\ufe0d\ufe0e\ufe0f"
 )
-"""Sound marks and variation selectors, too, belong to what they follow."""
+"""Sound marks, signs of repetition and abbreviation, and variation selectors, too, belong to what they follow."""
 
 _UNBLANKED = re.compile(
     "[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u19e0-\u19ff\ua9e0-\ua9ff\uaa60-\uaa7f"
