@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -48,7 +49,7 @@ async def receive_callback(request: Request) -> Response:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(_without_surrogates(json.loads(body, parse_constant=_no_number)))
+        value = json.loads(_without_surrogates(json.loads(body.removeprefix(BOM_UTF8), parse_constant=_no_number)))
     except (ValueError, RecursionError) as error:
         raise InvalidValue("The body must be a JSON object, such as a task's record.") from error
     if not isinstance(value, dict):

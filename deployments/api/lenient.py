@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from typing import Any, get_args
 
@@ -31,6 +32,11 @@ def trimmed(value: object) -> object:
 def choice(value: object) -> object:
     """Return a choice as ours are written: ``HIGH`` as ``high``, ``.MP3`` as ``mp3``, ``faster-whisper`` with ``_``."""
     return re.sub("[- ]+", "_", value.strip().lower().removeprefix(".")) if isinstance(value, str) else value
+
+
+def json_text(body: bytes) -> bytes:
+    """Return a body of JSON without a byte order mark; an empty one is an empty object."""
+    return body.removeprefix(BOM_UTF8).strip() or b"{}"
 
 
 def listed(value: object) -> object:

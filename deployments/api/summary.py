@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretS
 from deployments.api.answers import ServicesNeeded, answer, problems
 from deployments.api.echo import note_params
 from deployments.api.forms import inlined, invalid_value, refuse_unknown
-from deployments.api.lenient import Choice, Trimmed, is_blank
+from deployments.api.lenient import Choice, Trimmed, is_blank, json_text
 from deployments.api.schemas import Envelope, Schema, SummaryBody, summary_body
 from deployments.api.uploads import MAX_FORM_BYTES, RequestBody
 from pipeline.domain.languages import parse_language
@@ -159,7 +159,7 @@ def summary_data(transcript: str, summary: Summary) -> SummaryData:
 
 def _parse(body: bytes) -> SummaryRequest:
     try:
-        return SummaryRequest.model_validate_json(body if body.strip() else b"{}")
+        return SummaryRequest.model_validate_json(json_text(body))
     except ValidationError as error:
         refuse_unknown([str(item["loc"][0]) for item in error.errors() if item["loc"]], SummaryRequest.model_fields)
         raise invalid_value(error.errors()) from None  # its text repeats the body, and a key with it

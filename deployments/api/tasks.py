@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, ValidationError, WithJsonSchema
 from deployments.api.answers import ClientNeeded, ServicesNeeded, TaskId, answer, base_url, header, problems
 from deployments.api.echo import note_params
 from deployments.api.forms import inlined, invalid_value, refuse_unknown
-from deployments.api.lenient import is_blank
+from deployments.api.lenient import is_blank, json_text
 from deployments.api.options import TASK_FORM, TaskRequest, check_engine, parse_task_request, request_body
 from deployments.api.problems import problem, status_of_code
 from deployments.api.schemas import DeletedTask, Envelope, TaskFilter, TaskPageData, TaskRecord, record
@@ -158,7 +158,7 @@ async def check_engine_of(asked: TaskRequest, services: Services) -> None:
 
 def _parse_filter(body: bytes) -> TaskFilter:
     try:
-        return TaskFilter.model_validate_json(body if body.strip() else b"{}")
+        return TaskFilter.model_validate_json(json_text(body))
     except ValidationError as error:
         refuse_unknown([str(item["loc"][0]) for item in error.errors() if item["loc"]], TaskFilter.model_fields)
         raise invalid_value(error.errors()) from error

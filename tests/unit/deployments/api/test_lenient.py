@@ -114,6 +114,15 @@ async def test_conditions_of_a_query(client: httpx.AsyncClient, world: World, co
     assert (await client.post(QUERY, json=condition)).json()["data"]["total_count"] == 1
 
 
+async def test_a_byte_order_mark_before_json(client: httpx.AsyncClient, world: World) -> None:
+    await world.completed()
+    found = await client.post(QUERY, content=b'\xef\xbb\xbf {"limit": 1}')
+    assert found.json()["params"]["limit"] == 1
+    assert (await client.post(QUERY, content=b"\xef\xbb\xbf")).status_code == 200
+    echoed = await client.post("/api/whisper/callback/test", content=b'\xef\xbb\xbf{"a": 1}')
+    assert echoed.json()["data"]["callback_data"] == {"a": 1}
+
+
 @pytest.mark.parametrize("name", ["SRT", " srt", ".srt", "Srt "])
 async def test_the_format_of_a_subtitle_file(client: httpx.AsyncClient, world: World, name: str) -> None:
     await world.completed()
