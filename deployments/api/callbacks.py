@@ -58,7 +58,7 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _without_surrogates(value: object) -> str:
-    """The value as JSON again, with U+FFFD for halves of surrogate pairs: JSON may escape those, UTF-8 has none."""
+    """Return the value as JSON, with U+FFFD for halves of surrogate pairs: JSON may escape them, UTF-8 has none."""
     text = json.dumps(value, ensure_ascii=False)
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 

@@ -48,7 +48,7 @@ class Form:
         return self._model.model_fields.keys()
 
     def parse(self, values: Mapping[str, object]) -> dict[str, Any]:
-        """The fields that were given, as values of their types. Blank text and ``None`` mean "not given".
+        """Return the fields that were given, as values of their types. Blank text and ``None`` mean "not given".
 
         Raises:
             UnknownOption: a name that is not a field's; the message suggests the nearest.

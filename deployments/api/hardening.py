@@ -108,7 +108,7 @@ class SecurityHeaders:
 
 @dataclass(frozen=True, slots=True)
 class _BodyLimit:
-    """How many bytes a body may have: as many as an upload and a form if it carries a recording, else as a form."""
+    """The bytes a body may have: as many as an upload and a form if it carries a recording, else as a form."""
 
     limit_bytes: int
     fields_bytes: int
@@ -121,7 +121,7 @@ class _BodyLimit:
         return cls(MAX_FORM_BYTES, 0)
 
     def check(self, size_bytes: int, unpacked: str = "") -> None:
-        """Raises ``UploadTooLarge`` for a size beyond the limit."""
+        """Raise ``UploadTooLarge`` for a size beyond the limit."""
         if size_bytes > self.limit_bytes + self.fields_bytes:
             raise UploadTooLarge(
                 f"The body is too large: it has {size_bytes:,} bytes{unpacked}, and the limit is {self.limit_bytes:,}."
@@ -225,7 +225,7 @@ class _WatchedBody:
 
 
 class UnpackedBodies:
-    """Undoes the ``Content-Encoding`` of bodies, so that routes read what was meant.
+    """The middleware that undoes the ``Content-Encoding`` of bodies, so that routes read what was meant.
 
     The limits of a body hold for what it unpacks to as well, and count while it does.
     """
@@ -234,7 +234,7 @@ class UnpackedBodies:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on, its body unpacked."""
+        """Pass the request on, its body unpacked."""
         if scope["type"] != "http" or scope["method"] not in METHODS_WITH_BODY:
             await self._app(scope, receive, send)
             return

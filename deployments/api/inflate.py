@@ -9,7 +9,7 @@ from typing import Protocol
 from pipeline.errors import RequestError, UnsupportedContentEncoding
 
 ENCODINGS = ("gzip", "deflate")
-"""What is taken. Brotli and Zstandard need libraries that nothing else here does."""
+"""Names of the encodings that are taken. Brotli and Zstandard need libraries that nothing else here does."""
 BLOCK_BYTES = 64 * 1024
 """Largest piece that comes out at once, however small what went in."""
 
@@ -19,7 +19,7 @@ _RAW = -zlib.MAX_WBITS
 
 
 class Inflater(Protocol):
-    """Undoes an encoding."""
+    """The state of an encoding that is being undone."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield what the data unpacks to. Raises ``RequestError`` for data that can't be."""
@@ -100,7 +100,7 @@ class _Deflate:
 
 
 def _unpacked(stream: zlib._Decompress, data: bytes, encoding: str) -> Iterator[bytes]:
-    """What the data unpacks to, in pieces of a block; what is not asked for stays packed."""
+    """Yield what the data unpacks to, in pieces of a block; what is not asked for stays packed."""
     try:
         while piece := stream.decompress(data, BLOCK_BYTES):
             yield piece
@@ -110,7 +110,7 @@ def _unpacked(stream: zlib._Decompress, data: bytes, encoding: str) -> Iterator[
 
 
 def _has_zlib_header(data: bytes) -> bool:
-    """Whether data begins as RFC 1950 has it: method 8, and a checksum over the first two bytes."""
+    """Return whether data begins as RFC 1950 has it: method 8, and a checksum over the first two bytes."""
     return data[0] & 0x0F == 8 and int.from_bytes(data[:2], "big") % 31 == 0
 
 

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from pydantic import BeforeValidator
 
 NOTHING = frozenset({"", "null", "none", "undefined"})
-"""How clients in several languages write a value that they don't have."""
+"""Spellings, in several programming languages, of a value that a client does not have."""
 
 
 def is_blank(value: object) -> bool:

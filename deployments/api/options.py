@@ -132,7 +132,7 @@ def _check_known(field: str, codes: tuple[str, ...], engine: EngineInfo) -> None
 
 
 def _languages(texts: tuple[str, ...]) -> tuple[str, ...]:
-    """The codes of an allow-list, each once; ``auto`` among them allows no more than the others do."""
+    """Return the codes of an allow-list, each once; ``auto`` among them allows no more than the others do."""
     codes = map(parse_language, texts)
     return tuple(dict.fromkeys(code for code in codes if code is not None))
 

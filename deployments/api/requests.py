@@ -1,4 +1,4 @@
-"""What clients may write otherwise than the routes have it: blank parts of paths, HEAD for GET, and OPTIONS anywhere.
+"""Requests that clients write otherwise than the routes have it: empty parts of paths, HEAD for GET, OPTIONS anywhere.
 
 All of it is middleware before the routes, so that a route that is added later has it too.
 """
@@ -18,11 +18,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 SENT_PATH = "murmuration.sent_path"
-"""Where a scope has the path as its client wrote it, if that is another."""
+"""Key of a scope that holds the path as its client wrote it, if that is another."""
 
 
 class PlainPaths:
-    """Takes ``/v1/models/`` and ``//v1/models`` for ``/v1/models``.
+    """The middleware that takes ``/v1/models/`` and ``//v1/models`` for ``/v1/models``.
 
     Clients join a base address and a path, and either may have the slash. The route is served at once: a redirect would
     cost a POST its body, and be built from the caller's Host header.
@@ -48,7 +48,7 @@ def plain_path(path: str, prefix: str = "") -> str:
 
 
 class ImpliedMethods:
-    """Answers HEAD wherever GET is taken, and OPTIONS at every path there is."""
+    """The middleware that answers HEAD wherever GET is taken, and OPTIONS at every path there is."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

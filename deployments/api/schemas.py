@@ -314,7 +314,7 @@ class TaskFilter(Schema):
 
     @model_validator(mode="after")
     def _ruled_out_defaults_are_off(self) -> Self:
-        """The three defaults say "transcribed" together: what rules out one of them rules out the others."""
+        """Switch off the defaults that do not apply: the three mean "transcribed" together."""
         if self.status is not Status.COMPLETED or self.has_result is False or self.has_error is True:
             for name in {"status", "has_result", "has_error"} - self.model_fields_set:
                 object.__setattr__(self, name, None)  # without noting it as given
@@ -396,7 +396,7 @@ def summary_body(summary: Summary) -> SummaryBody:
 
 
 def _with_language(transcript: Transcript) -> Transcript:
-    """The transcript with a language, also where nothing was said."""
+    """Return the transcript with a language, also where nothing was said."""
     return replace(transcript, info=replace(transcript.info, language=transcript.info.stated_language))
 
 

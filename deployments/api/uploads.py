@@ -200,7 +200,7 @@ class _Events:
 
 
 def _file_name(disposition: str, plain: bytes | None) -> str | None:
-    """The name of a part's file, if the part is one.
+    """Return the name of a part's file, if the part is one.
 
     ``filename*`` (RFC 5987) goes before ``filename``: a form may not have it (RFC 7578, §4.2), but .NET's clients send
     it beside a ``filename`` that no one can read.

@@ -19,6 +19,8 @@ TAGS = 0xE0000
 _NONCHARACTERS = frozenset(map(chr, range(0xFDD0, 0xFDF0)))
 _SHOWN_FORMATS = re.compile("[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd\U000e0020-\U000e007f]")
 """Format characters that are seen: signs over Arabic, Syriac and Kaithi numbers, the letters in flags of regions."""
+_TAG_RUN = re.compile("(\U0001f3f4[\U000e0020-\U000e007f]+)|[\U000e0020-\U000e007f]+")
+"""Letters of a flag; without the flag before them they are text that nobody sees."""
 _REPEATED_JOINERS = re.compile(f"([{JOINERS}])[{JOINERS}]+")
 
 
@@ -50,7 +52,7 @@ def visible(text: str, instead: str = "") -> str:
         character if character in JOINERS or _is_visible(character) else instead
         for character in unicodedata.normalize("NFC", text)
     )
-    shown = _REPEATED_JOINERS.sub(r"\1", shown)
+    shown = _TAG_RUN.sub(lambda run: run[1] or instead, _REPEATED_JOINERS.sub(r"\1", shown))
     return "".join(
         character
         for before, character, after in zip(f" {shown}", shown, f"{shown[1:]} ", strict=False)
@@ -59,18 +61,18 @@ def visible(text: str, instead: str = "") -> str:
 
 
 def _joins(before: str, after: str) -> bool:
-    """Whether a joiner between two characters means something: after a mark it shapes the letter that has the mark."""
+    """Return whether a joiner between two characters means something; after a mark it shapes the letter before that."""
     return _kind(before) == "M" or (_kind(before) in "LSN" and _kind(after) in "LMSN")
 
 
 def _kind(character: str) -> str:
-    """The first letter of a character's category; "S", as an emoji has, where Python's tables don't know it yet."""
+    """Return the first letter of a character's category; "S", an emoji's, where Python's tables don't know it yet."""
     category = unicodedata.category(character)
     return "S" if category == "Cn" else category[0]
 
 
 def _is_visible(character: str) -> bool:
-    """Whether a character is seen, be it as a blank; one that Python's tables don't know yet is taken to be."""
+    """Return whether a character is seen, be it as a blank; one that Python's tables don't know yet counts as seen."""
     category = unicodedata.category(character)
     if category == "Cn":
         return ord(character) < TAGS and ord(character) & 0xFFFE != 0xFFFE and character not in _NONCHARACTERS

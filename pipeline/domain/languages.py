@@ -16,10 +16,10 @@ from langcodes import Language, closest_supported_match, find, standardize_tag
 from pipeline.domain.wording import nearest, with_suggestion
 
 FALLBACK = "en"
-"""Stands for the language where nothing was said; Whisper's own tools, too, take such a recording for English."""
+"""Code for recordings without speech; Whisper's own tools, too, take these for English."""
 
 DETECT = frozenset({"", "auto", "automatic", "autodetect", "auto-detect", "detect", "none", "null", "und"})
-"""What means that the language is to be detected; ``und`` is ISO 639-2's "undetermined"."""
+"""Texts that leave the language to detection; ``und`` is ISO 639-2's "undetermined"."""
 
 MAX_DISTANCE = 10
 """Largest distance between a language and the one taken for it, on the CLDR's scale: 1 from Bokmål to Norwegian, 10
@@ -172,7 +172,7 @@ def _code_of(text: str) -> str | None:
 
 
 def _from_tag(tag: str) -> str | None:
-    """The code for a tag: of its language, else of the one that stands for it, such as ``no`` for ``nb``."""
+    """Return the code for a tag: of its language, else of the one that stands for it, such as ``no`` for ``nb``."""
     try:
         language = Language.get(standardize_tag(tag, macro=True)).language
     except ValueError:
@@ -194,7 +194,7 @@ def _from_name(text: str) -> str | None:
 
 
 def _of_country(code: str) -> str | None:
-    """The code of the language that most people of a country speak (``jp``: ``ja``)."""
+    """Return the code of the language that most people of a country speak (``jp``: ``ja``)."""
     if not re.fullmatch("[a-z]{2}", code):
         return None
     country = Language.get(f"und-{code}")
@@ -205,13 +205,13 @@ def _of_country(code: str) -> str | None:
 
 @cache
 def _codes_by_language() -> dict[str, str]:
-    """Whisper's codes by the CLDR's, which differ in a few."""
+    """Return Whisper's codes by the CLDR's, which differ in a few."""
     return {Language.get(standardize_tag(code, macro=True)).language or code: code for code in LANGUAGES}
 
 
 @cache
 def _names() -> dict[str, str]:
-    """Codes by name: Whisper's own, the CLDR's English one, and the language's own; folded."""
+    """Return codes by name: Whisper's own, the CLDR's English one, and the language's own; folded."""
     named = [
         (name, code)
         for code, own in LANGUAGES.items()
@@ -221,6 +221,6 @@ def _names() -> dict[str, str]:
 
 
 def _folded(name: str) -> str:
-    """A name without the differences that a keyboard makes: case, and accents on Latin letters."""
+    """Return a name without the differences that a keyboard makes: case, and accents on Latin letters."""
     decomposed = unicodedata.normalize("NFKD", name.strip().casefold())
     return re.sub("(?<=[a-z])[\u0300-\u036f]+", "", decomposed)

@@ -1,8 +1,7 @@
 """Cues from segments: what is shown when, in lines that people can read.
 
 A segment becomes one cue, or several where it is too long for the style. Word times are used where there are any;
-elsewhere time is spread over the text by its width. Where a line may be broken is what ``pipeline.subtitles.text``
-says.
+elsewhere time is spread over the text by its width. ``pipeline.subtitles.text`` knows where a line may be broken.
 """
 
 from __future__ import annotations
@@ -124,7 +123,7 @@ def _frames(cue: Cue) -> Iterator[Cue]:
 
 
 def _pieces(segment: Segment, style: CueStyle) -> list[Piece]:
-    """The segment cut where lines may be broken. Whisper's words are tokens in scripts without blanks, and no guide."""
+    """Return the segment cut where lines may be broken: in scripts without blanks, not where Whisper's words end."""
     timed = [(word.word, word.start, word.end) for word in segment.words or ()]
     if not any(text.strip() for text, _, _ in timed):
         timed = [(segment.text, segment.start, segment.end)]
@@ -141,7 +140,7 @@ def _piece(text: str, spaced: bool, moments: Sequence[tuple[float, float]]) -> P
 
 
 def _moments(text: str, start_s: float, end_s: float) -> Iterator[tuple[float, float]]:
-    """When each character that is no blank is spoken: the time of a word, spread over its text by width."""
+    """Yield start and end of each character that is no blank: the time of a word, spread over its text by width."""
     widths = [width_of(character) for character in "".join(text.split())]
     per_column, passed = (end_s - start_s) / (sum(widths) or 1), 0
     for width in widths:

@@ -1,4 +1,4 @@
-"""Where text may be broken, and how wide it is.
+"""Units of text that a line is made of, and their widths.
 
 Scripts without blanks are broken between words (Thai, Lao, Khmer, Burmese, Chinese) or phrases (Japanese), as ICU's
 dictionaries and models know them; never before closing nor after opening punctuation (the core of *kinsoku shori*,
@@ -74,14 +74,14 @@ def width_of(text: str) -> int:
 
 
 def _small_parts(unit: str, max_width: int) -> Iterator[str]:
-    """The parts of a unit, none wider than a line: as large as they can be."""
+    """Yield the parts of a unit, none wider than a line: as large as they can be."""
     for part in [unit] if width_of(unit) <= max_width else _units(unit, CHARACTERS):
         for cluster in [part] if width_of(part) <= max_width else graphemes(part):
             yield from [cluster] if width_of(cluster) <= max_width else cluster
 
 
 def _units(text: str, locale: str) -> list[str]:
-    """The parts of a text that a line may be broken between; ICU's rules, and ours about punctuation."""
+    """Return the parts of a text that a line may be broken between; ICU's rules, and ours about punctuation."""
     units: list[str] = []
     for part in pieces(text, LineBreaker, locale):
         if units and (part[0] in _CLOSING or units[-1][-1] in _OPENING):

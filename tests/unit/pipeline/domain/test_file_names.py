@@ -44,6 +44,7 @@ def test_what_means_something_stays(name: str) -> None:
         ("a\ud800b\udfff.mp3", "ab.mp3"),
         ("a\ufffe\U0010ffff\ufdd0.mp3", "a.mp3"),
         ("\u200d\u200ca\u200d\u200d\u200db\u200d.mp3\u200c", "a\u200db.mp3"),
+        ("a\U000e0061\U000e0062.mp3", "a.mp3"),
         ("e\u0301.mp3", "\u00e9.mp3"),
         ("  a.mp3 ", "a.mp3"),
         ("..", ""),
