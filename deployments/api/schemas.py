@@ -9,7 +9,7 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from deployments.api.lenient import Choice, Trimmed, is_blank, trimmed
-from pipeline.domain.languages import parse_language
+from pipeline.domain.languages import parse_language, stated_language
 from pipeline.domain.options import TaskType
 from pipeline.domain.summary import Summary, SummaryFormat, SummaryStatus
 from pipeline.domain.task import EngineName, Priority, Stage, Status, Task, TaskError
@@ -397,7 +397,7 @@ def summary_body(summary: Summary) -> SummaryBody:
 
 def _with_language(transcript: Transcript) -> Transcript:
     """Return the transcript with a language, also where nothing was said."""
-    return replace(transcript, info=replace(transcript.info, language=transcript.info.stated_language))
+    return replace(transcript, info=replace(transcript.info, language=stated_language(transcript.info)))
 
 
 def _cause(error: TaskError | None) -> ErrorCause | None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.domain.languages import FALLBACK
-
 
 @dataclass(frozen=True, slots=True)
 class Word:
@@ -85,15 +83,6 @@ class TranscriptInfo:
     all_language_probs: tuple[tuple[str, float], ...] | None = None
     transcription_options: dict[str, Any] = field(default_factory=dict)
     vad_options: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def stated_language(self) -> str:
-        """The language; where nothing was said to detect it from, the first allowed one, else English.
-
-        Clients look the code up in Whisper's table, so there is always one. Its probability is 0 then.
-        """
-        allowed = self.transcription_options.get("languages") or (FALLBACK,)
-        return self.language or str(allowed[0])
 
 
 @dataclass(frozen=True, slots=True)
