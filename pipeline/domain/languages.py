@@ -197,6 +197,8 @@ def _from_name(text: str) -> str | None:
     name = text.partition("(")[0].strip()  # "Chinese (Simplified)"
     if code := _names().get(_folded(name)):
         return code
+    if "/" in name:  # of several, find would take the first
+        return None
     try:
         return _from_tag(find(name).to_tag())
     except LookupError:

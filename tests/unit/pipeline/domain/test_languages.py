@@ -80,6 +80,8 @@ def test_nothing_named_is_to_be_detected(text: str) -> None:
         ("tlh", "or a language's name."),
         ("xx", "or a language's name."),
         ("mul", "or a language's name."),
+        ("English/German", "is not a language"),
+        ("en,de", "or a language's name."),
         ("x" * 10_000, "or a language's name."),
         ("Sie sprechen Deutsch", "or a language's name."),
     ],
