@@ -19,6 +19,7 @@
     │   ├── NotAuthenticated         no key, or one nobody knows
     │   ├── ScopeMissing             the key does not open this
     │   ├── UnsupportedMediaType     a content type that is not taken
+    │   ├── UnsupportedContentEncoding  a body that is packed in a way that is not taken
     │   ├── TaskNotFound             no such task
     │   ├── ModelNotFound            no such model among those that can be named
     │   ├── TaskNotFinished          its transcript is not there yet
@@ -203,6 +204,12 @@ class UnsupportedMediaType(RequestError):
     """A content type this route does not take."""
 
     code = "unsupported_media_type"
+
+
+class UnsupportedContentEncoding(RequestError):
+    """A body that is packed in a way that is not taken."""
+
+    code = "unsupported_content_encoding"
 
 
 class TaskNotFound(RequestError):

@@ -73,7 +73,7 @@ _MEANINGS = {
     409: "The task's state, or an idempotency key, rules it out",
     412: "A version of tus that is not spoken here; see `Tus-Version`",
     413: "Too large; the message names both sizes",
-    415: "Not a content type this route takes",
+    415: "Not a content type or content encoding that this route takes; see `Accept-Encoding`",
     422: "A value that can't be; the message and `errors` name the fields",
     429: "The key's rate, queued tasks or audio minutes are used up; see `Retry-After`",
     460: "The bytes don't have the checksum that came with them",

@@ -26,9 +26,10 @@ from deployments.api import (
     tus,
 )
 from deployments.api.access import Gate, GateKeeper
-from deployments.api.hardening import BodyBounds, SecurityHeaders, cross_origin
+from deployments.api.hardening import BodyBounds, SecurityHeaders, UnpackedBodies, cross_origin
 from deployments.api.openai import audio, models
 from deployments.api.openapi import Api
+from deployments.api.requests import ImpliedMethods, PlainPaths
 from deployments.api.services import Services
 from pipeline.usecases.resumable import ResumableUploads
 from pipeline.usecases.submit import Submitter
@@ -62,7 +63,7 @@ def build_api(services: Services) -> FastAPI:
         openapi_tags=TAGS,
         docs_url=None,  # served below, with scripts of our own instead of a CDN's
         redoc_url=None,
-        redirect_slashes=False,  # its redirects would be built from the caller's Host header
+        redirect_slashes=False,  # see PlainPaths
     )
     attach(app, services)
     problems.install(app)
@@ -93,9 +94,12 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
     layers = [
         *cross_origin(services.settings.http.cors_origins),
         Middleware(SecurityHeaders),
+        Middleware(PlainPaths),
+        Middleware(ImpliedMethods),
         Middleware(BodyBounds),
         Middleware(problems.DefectBoundary),
         Middleware(GateKeeper),
+        Middleware(UnpackedBodies),
     ]
     for layer in reversed(layers):
         app.add_middleware(layer.cls, *layer.args, **layer.kwargs)

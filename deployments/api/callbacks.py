@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -29,7 +30,7 @@ class CallbackEcho(Schema):
 @router.post(
     "/test",
     response_model=Envelope[CallbackEcho],
-    responses=problems(400, 408, 413, 422),
+    responses=problems(400, 408, 413, 415, 422),
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -48,12 +49,18 @@ async def receive_callback(request: Request) -> Response:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(body, parse_constant=_no_number)
+        value = json.loads(_without_surrogates(json.loads(body.removeprefix(BOM_UTF8), parse_constant=_no_number)))
     except (ValueError, RecursionError) as error:
         raise InvalidValue("The body must be a JSON object, such as a task's record.") from error
     if not isinstance(value, dict):
         raise InvalidValue("The body must be a JSON object, such as a task's record.")
     return value
+
+
+def _without_surrogates(value: object) -> str:
+    """Return the value as JSON, with U+FFFD for halves of surrogate pairs: JSON may escape them, UTF-8 has none."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _no_number(name: str) -> float:

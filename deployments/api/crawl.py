@@ -110,7 +110,7 @@ async def _create(
         form = await read_form(request, body, _no_file, MAX_FORM_BYTES)
         note_params(request, form)
         asked = parse_link_request(
-            {**request.query_params, **{name: value for name, value in form.items() if value}}, kind
+            {**request.query_params, **{name: value for name, value in form.items() if value.strip()}}, kind
         )
         await check_engine_of(asked, services)
         try:

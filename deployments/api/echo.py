@@ -8,6 +8,8 @@ from typing import Any
 
 from fastapi import Request
 
+from deployments.api.requests import SENT_PATH
+
 MAX_URL = 2048
 MAX_VALUE = 500
 _SECRET = re.compile(r"key|secret|token|passw|authorization", re.IGNORECASE)
@@ -15,8 +17,9 @@ _SECRET = re.compile(r"key|secret|token|passw|authorization", re.IGNORECASE)
 
 def request_url(request: Request) -> str:
     """The URL as the client wrote it, for the client to read; nothing is ever built from it."""
+    url = request.url.replace(path=request.scope[SENT_PATH]) if SENT_PATH in request.scope else request.url
     secrets = {name: "***" for name in request.query_params if _SECRET.search(name)}
-    return _shortened(str(request.url.include_query_params(**secrets) if secrets else request.url), MAX_URL)
+    return _shortened(str(url.include_query_params(**secrets) if secrets else url), MAX_URL)
 
 
 def request_params(request: Request) -> dict[str, Any]:

@@ -61,7 +61,7 @@ async def extract_audio(request: Request, services: ServicesNeeded) -> Response:
         with closing(source):
             note_params(request, form)
             refuse_unknown(form, EXTRACTION_FORM.names)
-            wanted = _parse(query | {name: value for name, value in form.items() if value})
+            wanted = _parse(query | {name: value for name, value in form.items() if value.strip()})
             extracted = await services.extractor.extract(source, wanted)
     return _FileAnswer(services, extracted, wanted.output_format)
 

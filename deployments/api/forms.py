@@ -11,7 +11,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, fields
-from difflib import get_close_matches
+from enum import StrEnum
 from itertools import pairwise
 from typing import Annotated, Any, get_origin, get_type_hints
 
@@ -19,6 +19,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic import create_model as create_pydantic_model
 from pydantic_core import ErrorDetails
 
+from deployments.api.lenient import Choice, Trimmed, is_blank, is_nothing, leaves, listed
+from pipeline.domain.wording import nearest, sentence, with_suggestion
 from pipeline.errors import InvalidValue, UnknownOption
 
 
@@ -35,6 +37,7 @@ class Form:
         definitions: dict[str, Any] = {}
         for source in sources:
             definitions |= _definitions(source, checks or {})
+        self._texts = {name for name, (hint, _) in definitions.items() if str in leaves(hint)}
         self._model: type[BaseModel] = create_pydantic_model(
             "Form", __config__=ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True), **definitions
         )
@@ -45,14 +48,18 @@ class Form:
         return self._model.model_fields.keys()
 
     def parse(self, values: Mapping[str, object]) -> dict[str, Any]:
-        """The fields that were given, as values of their types. Empty text and ``None`` mean "not given".
+        """Return the fields that were given, as values of their types. Blank text and ``None`` mean "not given".
 
         Raises:
             UnknownOption: a name that is not a field's; the message suggests the nearest.
             InvalidValue: values that can't be; names every such field.
         """
         refuse_unknown(values, self.names)
-        given = {name: value for name, value in values.items() if value is not None and value != ""}
+        given = {
+            name: value
+            for name, value in values.items()
+            if not (is_blank(value) if name in self._texts else is_nothing(value))
+        }
         try:
             parsed = self._model.model_validate(given)
         except ValidationError as error:
@@ -76,9 +83,9 @@ def refuse_unknown(given: Collection[str], known: Collection[str]) -> None:
     """Raises ``UnknownOption`` for the first name that is not known, with the nearest one that is."""
     for name in given:
         if name not in known:
-            near = get_close_matches(name[:100].lower(), known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else "see /docs for those there are."
-            raise UnknownOption(f"There is no option {name[:100]!a}: {hint}", name[:100])
+            statement = f"There is no option {name[:100]!a}"
+            near = nearest(name, known, cutoff=0.5)
+            raise UnknownOption(with_suggestion(statement, near, "see /docs for those there are"), name[:100])
 
 
 def invalid_value(findings: Collection[ErrorDetails]) -> InvalidValue:
@@ -86,8 +93,7 @@ def invalid_value(findings: Collection[ErrorDetails]) -> InvalidValue:
     problems: dict[str, str] = {}
     for finding in findings:
         place = [str(part) for part in finding["loc"] if isinstance(part, str)]
-        message = finding["msg"].removeprefix("Value error, ").rstrip(".")
-        problems.setdefault(".".join(place), f"{message}.")
+        problems.setdefault(".".join(place), sentence(finding["msg"].removeprefix("Value error, ")))
     message = " ".join(f"{field}: {text}" if field else text for field, text in problems.items())
     named = tuple((field, text) for field, text in problems.items() if field)
     return InvalidValue(message, next(iter(problems)), named)
@@ -103,20 +109,18 @@ def _definitions(source: type, checks: Mapping[str, Callable[[Any], Any]]) -> di
         if field.name in checks:
             annotation = Annotated[annotation, AfterValidator(checks[field.name])]
         if _is_tuple(hints[field.name]):
-            listed = WithJsonSchema({"type": "string", "description": docs[field.name]})
-            annotation = Annotated[annotation, BeforeValidator(_split_commas), listed]
+            written = WithJsonSchema({"type": "string", "description": docs[field.name]})
+            annotation = Annotated[annotation, BeforeValidator(listed), written]
+        elif any(issubclass(leaf, StrEnum) for leaf in leaves(hints[field.name])):
+            annotation = Annotated[annotation, Choice]
+        elif str not in leaves(hints[field.name]):
+            annotation = Annotated[annotation, Trimmed]
         definitions[field.name] = (annotation, field.default)
     return definitions
 
 
 def _is_tuple(hint: Any) -> bool:
     return get_origin(hint) is tuple or get_origin(getattr(hint, "__origin__", None)) is tuple
-
-
-def _split_commas(value: object) -> object:
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",")]
-    return [value] if isinstance(value, int | float) else value
 
 
 def _attribute_docs(source: type) -> dict[str, str]:

@@ -1,14 +1,15 @@
 """What keeps a service on the open internet upright: headers for browsers, and bounds on every body.
 
-Both are middleware, so that a route can't forget them.
+All of it is middleware, so that a route can't forget them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from http import HTTPStatus
 
 from fastapi import Request
@@ -17,10 +18,11 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deployments.api.inflate import Inflater, inflater_of
 from deployments.api.problems import answer_to
 from deployments.api.services import Services
 from deployments.api.uploads import MAX_FORM_BYTES
-from pipeline.errors import UploadStalled, UploadTooLarge
+from pipeline.errors import UnsupportedContentEncoding, UploadStalled, UploadTooLarge
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -59,6 +61,8 @@ DRAIN_S = 2.0
 
 UPLOAD_TYPES = ("multipart/form-data", "application/offset+octet-stream")
 """Bodies that carry recordings."""
+METHODS_WITH_BODY = frozenset({"POST", "PATCH", "PUT"})
+HEADERS_OF_PACKED_BODIES = frozenset({b"content-encoding", b"content-length"})
 
 
 def cross_origin(origins: Sequence[str]) -> list[Middleware]:
@@ -100,6 +104,28 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, with_headers)
+
+
+@dataclass(frozen=True, slots=True)
+class _BodyLimit:
+    """The bytes a body may have: as many as an upload and a form if it carries a recording, else as a form."""
+
+    limit_bytes: int
+    fields_bytes: int
+
+    @classmethod
+    def of(cls, services: Services, headers: Headers) -> _BodyLimit:
+        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type in UPLOAD_TYPES:
+            return cls(services.settings.media.max_upload_bytes, MAX_FORM_BYTES)
+        return cls(MAX_FORM_BYTES, 0)
+
+    def check(self, size_bytes: int, unpacked: str = "") -> None:
+        """Raise ``UploadTooLarge`` for a size beyond the limit."""
+        if size_bytes > self.limit_bytes + self.fields_bytes:
+            raise UploadTooLarge(
+                f"The body is too large: it has {size_bytes:,} bytes{unpacked}, and the limit is {self.limit_bytes:,}."
+            )
 
 
 class BodyBounds:
@@ -144,22 +170,21 @@ class _WatchedBody:
         self._clock = services.clock
         self._settings = services.settings.http
         self._announced = headers.get("content-length", "")
-        self._carries_recording = headers.get("content-type", "").partition(";")[0].strip().lower() in UPLOAD_TYPES
-        self._limit_bytes = services.settings.media.max_upload_bytes if self._carries_recording else MAX_FORM_BYTES
+        self._limit = _BodyLimit.of(services, headers)
         self._size_bytes = 0
         self._waited_s = 0.0
         self._ended = False
 
     def check_announced(self) -> None:
         if re.fullmatch(r"[0-9]{1,18}", self._announced):
-            self._check_size(int(self._announced))
+            self._limit.check(int(self._announced))
 
     async def receive(self) -> Message:
         if self._ended:
             return await self._receive()  # what may come now is the news that the client has left
         message = await self._next()
         self._note(message)
-        self._check_size(self._size_bytes)
+        self._limit.check(self._size_bytes)
         self._check_rate()
         return message
 
@@ -192,14 +217,70 @@ class _WatchedBody:
         self._size_bytes += len(message.get("body", b""))
         self._ended = message["type"] != "http.request" or not message.get("more_body", False)
 
-    def _check_size(self, size_bytes: int) -> None:
-        if size_bytes > self._limit_bytes + (MAX_FORM_BYTES if self._carries_recording else 0):
-            raise UploadTooLarge(
-                f"The body is too large: it has {size_bytes:,} bytes, and the limit is {self._limit_bytes:,}."
-            )
-
     def _check_rate(self) -> None:
         waited_s = self._waited_s - self._settings.upload_idle_timeout_s
         slowest = self._settings.upload_min_bytes_per_s
         if waited_s > 0 and self._size_bytes < waited_s * slowest:
             raise UploadStalled(f"The body comes at less than {slowest:,} bytes a second: send it again.")
+
+
+class UnpackedBodies:
+    """The middleware that undoes the ``Content-Encoding`` of bodies, so that routes read what was meant.
+
+    The limits of a body hold for what it unpacks to as well, and count while it does.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, its body unpacked."""
+        if scope["type"] != "http" or scope["method"] not in METHODS_WITH_BODY:
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        try:
+            inflater = inflater_of(", ".join(headers.getlist("content-encoding")))
+        except UnsupportedContentEncoding as error:
+            await answer_to(Request(scope), error)(scope, receive, send)
+            return
+        if inflater is None:
+            await self._app(scope, receive, send)
+            return
+        body = _UnpackedBody(receive, inflater, _BodyLimit.of(scope["app"].state.services, headers))
+        kept = [(name, value) for name, value in scope["headers"] if name.lower() not in HEADERS_OF_PACKED_BODIES]
+        await self._app({**scope, "headers": kept}, body.receive, send)
+
+
+class _UnpackedBody:
+    """The messages of one request, their bodies unpacked: a piece of bounded size in each."""
+
+    def __init__(self, receive: Receive, inflater: Inflater, limit: _BodyLimit) -> None:
+        self._receive = receive
+        self._inflater = inflater
+        self._limit = limit
+        self._size_bytes = 0
+        self._pieces: Iterator[bytes] = iter(())
+        self._received = False
+        self._ended = False
+
+    async def receive(self) -> Message:
+        while not self._ended:
+            piece = next(self._pieces, None)
+            if piece is not None:
+                self._size_bytes += len(piece)
+                self._limit.check(self._size_bytes, " unpacked")
+                return {"type": "http.request", "body": piece, "more_body": True}
+            if self._received:
+                return self._end()
+            message = await self._receive()
+            if message["type"] != "http.request":
+                return message
+            self._pieces = self._inflater.feed(message.get("body", b""))
+            self._received = not message.get("more_body", False)
+        return await self._receive()  # what may come now is the news that the client has left
+
+    def _end(self) -> Message:
+        self._ended = True
+        self._inflater.finish()
+        return {"type": "http.request", "body": b"", "more_body": False}

@@ -11,7 +11,7 @@ from annotated_types import MaxLen
 from pydantic import HttpUrl, TypeAdapter, ValidationError
 
 from deployments.api.forms import Form
-from pipeline.domain.languages import LANGUAGES, nearest_language
+from pipeline.domain.languages import LANGUAGES, parse_language
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.summary import SummaryOptions
 from pipeline.domain.task import EngineName, Priority
@@ -131,18 +131,10 @@ def _check_known(field: str, codes: tuple[str, ...], engine: EngineInfo) -> None
 # --- checks of single fields (ValueError becomes InvalidValue) --------------------------------------------------------
 
 
-def language_code(text: str) -> str:
-    """A language's code, as it is kept. Raises ``ValueError``."""
-    code = text.strip().lower()
-    if code in LANGUAGES:
-        return code
-    near = nearest_language(code)
-    hint = f"; did you mean {near} ({LANGUAGES[near].title()})?" if near else ", such as en, de or zh."
-    raise ValueError(f"{text[:50]!a} is not one of Whisper's language codes{hint}")
-
-
-def _language_codes(texts: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(map(language_code, texts)))
+def _languages(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the codes of an allow-list, each once; ``auto`` among them allows no more than the others do."""
+    codes = map(parse_language, texts)
+    return tuple(dict.fromkeys(code for code in codes if code is not None))
 
 
 def _clips(times: tuple[float, ...]) -> tuple[float, ...]:
@@ -159,6 +151,7 @@ def _zero_is_off(seconds: float | None) -> float | None:
 
 
 def _http_url(text: str) -> str:
+    text = text.strip()
     try:
         _HTTP_URL.validate_python(text)
     except ValidationError as error:
@@ -167,13 +160,16 @@ def _http_url(text: str) -> str:
 
 
 CHECKS: dict[str, Callable[[Any], Any]] = {
-    "language": language_code,
-    "languages": _language_codes,
-    "summary_language": language_code,
+    "language": parse_language,
+    "languages": _languages,
+    "summary_language": parse_language,
     "clip_timestamps": _clips,
     "hallucination_silence_threshold": _zero_is_off,
     "callback_url": _http_url,
     "file_url": _http_url,
+    "model": str.strip,
+    "platform": str.strip,
+    "upload_id": str.strip,
 }
 
 TASK_FORM = Form(TaskFields, TranscriptionOptions, SummaryOptions, checks=CHECKS)

@@ -17,9 +17,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api.echo import request_params, request_url
 from deployments.api.forms import invalid_value
+from deployments.api.inflate import ENCODINGS
 from deployments.api.openai.errors import is_openai_route, openai_error, openai_status
+from deployments.api.requests import allowed, methods_at
 from deployments.api.schemas import ErrorBody, ErrorDetail, FieldProblem
 from pipeline import errors
+from pipeline.domain.wording import sentence
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +39,7 @@ STATUSES: Mapping[type[errors.MurmurationError], int] = {
     errors.NotAuthenticated: 401,
     errors.ScopeMissing: 403,
     errors.UnsupportedMediaType: 415,
+    errors.UnsupportedContentEncoding: 415,
     errors.TaskNotFound: 404,
     errors.ModelNotFound: 404,
     errors.CrawlRecordNotFound: 404,
@@ -97,7 +101,7 @@ def _task_api_error(request: Request, status: int, error: str, message: str, fie
     detail = ErrorDetail(
         code=status,
         error=error,
-        message=message,
+        message=sentence(message),
         time=request.app.state.services.clock.now(),
         router=request_url(request),
         params=request_params(request),
@@ -130,6 +134,8 @@ def _headers(error: errors.MurmurationError) -> dict[str, str]:
         return {"WWW-Authenticate": "Bearer"}
     if isinstance(error, errors.ProtocolVersionUnsupported):
         return {"Tus-Version": "1.0.0"}
+    if isinstance(error, errors.UnsupportedContentEncoding):
+        return {"Accept-Encoding": ", ".join(ENCODINGS)}  # RFC 9110, §12.5.3
     return {}
 
 
@@ -148,7 +154,10 @@ async def _http_exception(request: Request, error: Exception) -> Response:
         HTTPStatus.NOT_FOUND: f"There is nothing at {request.url.path[:200]}; see /docs for what there is.",
         HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not what this route takes; see /docs.",
     }.get(status, f"{status.phrase}.")
-    return problem(request, status, status.name.lower(), message, headers=error.headers)
+    headers = error.headers
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:  # Starlette's Allow has the methods of one route of the path
+        headers = {"Allow": allowed(methods_at(request.scope))}
+    return problem(request, status, status.name.lower(), message, headers=headers)
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
+from deployments.api.lenient import Choice, Trimmed, is_blank, trimmed
+from pipeline.domain.languages import parse_language, stated_language
 from pipeline.domain.options import TaskType
 from pipeline.domain.summary import Summary, SummaryFormat, SummaryStatus
 from pipeline.domain.task import EngineName, Priority, Stage, Status, Task, TaskError
@@ -239,7 +241,7 @@ class ReadyBody(Schema):
 
 
 def _blank_is_off(value: object) -> object:
-    return None if isinstance(value, str) and not value.strip() else value
+    return None if is_blank(value) else trimmed(value)
 
 
 def _as_utc(value: datetime | None) -> datetime | None:
@@ -249,6 +251,10 @@ def _as_utc(value: datetime | None) -> datetime | None:
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
     except OverflowError as error:
         raise ValueError("The date lies beyond what can be told in UTC") from error
+
+
+def _language_code(text: str | None) -> str | None:
+    return None if text is None else parse_language(text)
 
 
 def _or_blank(schema: dict[str, Any]) -> None:
@@ -268,37 +274,51 @@ ShortText = Annotated[str, Field(max_length=200)]
 
 
 class TaskFilter(Schema):
-    """Which tasks to list. `null` (or an empty text) switches a condition off."""
+    """Which tasks to list. `null` (or an empty text) switches a condition off.
+
+    A condition that is given always holds; a default that it rules out does not apply. With another `status` than
+    `completed` (or `null`), `has_result` and `has_error` are off unless they are given; with `has_result` false or
+    `has_error` true, so are the other two of the three.
+    """
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
-    status: Annotated[Status | None, *Off] = Status.COMPLETED
-    priority: Annotated[Priority | None, *Off] = Priority.NORMAL
+    status: Annotated[Status | None, Choice, *Off] = Status.COMPLETED
+    priority: Annotated[Priority | None, Choice, *Off] = Priority.NORMAL
     created_after: Annotated[datetime | None, *Off] = None
     """Inclusive; UTC where no offset is given."""
     created_before: Annotated[datetime | None, *Off] = None
     """Inclusive; UTC where no offset is given."""
-    language: Annotated[ShortText | None, *Off] = None
-    engine_name: Annotated[EngineName | None, *Off] = EngineName.FASTER_WHISPER
+    language: Annotated[ShortText | None, AfterValidator(_language_code), *Off] = None
+    """A code, a tag or a name, as the option `language` of a task."""
+    engine_name: Annotated[EngineName | None, Choice, *Off] = EngineName.FASTER_WHISPER
     has_result: Annotated[bool | None, *Off] = True
     has_error: Annotated[bool | None, *Off] = False
     limit: Annotated[int, Field(ge=1, le=500), OrDefault] = 20
     offset: Annotated[int, Field(ge=0, le=2**53), OrDefault] = 0
-    task_type: Annotated[TaskType | None, *Off] = None
+    task_type: Annotated[TaskType | None, Choice, *Off] = None
     platform: Annotated[ShortText | None, *Off] = None
-    include_result: Annotated[bool, OrDefault] = True
+    include_result: Annotated[bool, Trimmed, OrDefault] = True
     """Whether each record carries its transcript."""
-    order: Annotated[Literal["asc", "desc"], OrDefault] = "asc"
+    order: Annotated[Literal["asc", "desc"], Choice, OrDefault] = "asc"
     """By time of creation: oldest or newest first."""
 
     @model_validator(mode="before")
     @classmethod
     def _null_is_default(cls, values: object) -> object:
-        """The paging can't be switched off: null means its default."""
+        """The paging can't be switched off: null, or an empty text, means its default."""
         if not isinstance(values, dict):
             return values
         paging = ("limit", "offset", "include_result", "order")
-        return {name: value for name, value in values.items() if not (name in paging and value is None)}
+        return {name: value for name, value in values.items() if not (name in paging and is_blank(value))}
+
+    @model_validator(mode="after")
+    def _ruled_out_defaults_are_off(self) -> Self:
+        """Switch off the defaults that do not apply: the three mean "transcribed" together."""
+        if self.status is not Status.COMPLETED or self.has_result is False or self.has_error is True:
+            for name in {"status", "has_result", "has_error"} - self.model_fields_set:
+                object.__setattr__(self, name, None)  # without noting it as given
+        return self
 
     @model_validator(mode="after")
     def _times_in_utc(self) -> Self:
@@ -348,7 +368,7 @@ def record(task: Task, base_url: str = "") -> TaskRecord:
         error=_cause(task.error),
         error_message=task.error.message if task.error else None,
         output_url=f"{base_url.rstrip('/')}{RESULT_PATH}?task_id={task.id}",
-        result=task.result,
+        result=_with_language(task.result) if task.result else None,
         summary=summary_body(task.summary.result) if task.summary.result else None,
         summary_status=task.summary_status,
         summary_error=_cause(task.summary.error),
@@ -373,6 +393,11 @@ def summary_body(summary: Summary) -> SummaryBody:
         cost=summary.cost,
         created_at=summary.created_at,
     )
+
+
+def _with_language(transcript: Transcript) -> Transcript:
+    """Return the transcript with a language, also where nothing was said."""
+    return replace(transcript, info=replace(transcript.info, language=stated_language(transcript.info)))
 
 
 def _cause(error: TaskError | None) -> ErrorCause | None:

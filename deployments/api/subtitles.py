@@ -38,10 +38,11 @@ class TranscriptFile(Schema):
     language: str
 
 
-def _known_format(name: str) -> str:
-    if name.lower() not in FORMATS:
+def _known_format(text: str) -> str:
+    name = text.strip().lower().removeprefix(".")
+    if name not in FORMATS:
         raise ValueError(f"There is no format {name[:20]!a}: use {', '.join(FORMATS)}")
-    return name.lower()
+    return name
 
 
 SUBTITLE_FORM = Form(FormatField, CueStyle, checks={"output_format": _known_format})

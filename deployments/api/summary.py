@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Literal, NoReturn
 
 from fastapi import APIRouter, Request, Response
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from deployments.api.answers import ServicesNeeded, answer, problems
 from deployments.api.echo import note_params
 from deployments.api.forms import inlined, invalid_value, refuse_unknown
-from deployments.api.options import language_code
+from deployments.api.lenient import Choice, Trimmed, is_blank, json_text
 from deployments.api.schemas import Envelope, Schema, SummaryBody, summary_body
 from deployments.api.uploads import MAX_FORM_BYTES, RequestBody
+from pipeline.domain.languages import parse_language
 from pipeline.domain.summary import Summary, SummaryFormat, SummaryOptions
 from pipeline.domain.task import Status
 from pipeline.errors import InvalidValue, LlmKeyRefused, TaskNotFinished
@@ -27,8 +28,8 @@ def _null_is_empty(value: object) -> object:
     return "" if value is None else value
 
 
-def _known_language(code: str) -> str:
-    return language_code(code) if code.strip() else ""
+def _known_language(text: str) -> str:
+    return parse_language(text) or ""
 
 
 Text = Annotated[str, BeforeValidator(_null_is_empty)]
@@ -48,11 +49,19 @@ class SummaryRequest(Schema):
     chatgpt_model: Annotated[Text, Field(max_length=200)] = ""
     """The language model. Empty: the one that is configured."""
     output_language: Annotated[Text, AfterValidator(_known_language)] = "en"
-    """Language of the summary, as an ISO 639-1 code. Empty: that of the transcript."""
-    output_format: SummaryFormat = SummaryFormat.TEXT
+    """Language of the summary: a code or a name. Empty: that of the transcript."""
+    output_format: Annotated[SummaryFormat, Choice] = SummaryFormat.TEXT
     """`text` for prose; `structured` for a title, chapters with their starts, action items and keywords as well."""
-    save_to_database: bool = True
+    save_to_database: Annotated[bool, Trimmed] = True
     """Keep the summary with the task, in place of one that is there."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _blank_is_default(cls, values: object) -> object:
+        if not isinstance(values, dict):
+            return values
+        chosen = ("output_format", "save_to_database")
+        return {name: value for name, value in values.items() if not (name in chosen and is_blank(value))}
 
     @property
     def api_key(self) -> str | None:
@@ -116,7 +125,7 @@ class SummaryData(Schema):
 @router.post(
     "/summary",
     response_model=Envelope[SummaryData],
-    responses=problems(400, 404, 413, 422, 502, 504),
+    responses=problems(400, 404, 413, 415, 422, 502, 504),
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -150,7 +159,7 @@ def summary_data(transcript: str, summary: Summary) -> SummaryData:
 
 def _parse(body: bytes) -> SummaryRequest:
     try:
-        return SummaryRequest.model_validate_json(body if body.strip() else b"{}")
+        return SummaryRequest.model_validate_json(json_text(body))
     except ValidationError as error:
         refuse_unknown([str(item["loc"][0]) for item in error.errors() if item["loc"]], SummaryRequest.model_fields)
         raise invalid_value(error.errors()) from None  # its text repeats the body, and a key with it

@@ -6,11 +6,12 @@ import re
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import ValidationError, WithJsonSchema
+from pydantic import BeforeValidator, ValidationError, WithJsonSchema
 
 from deployments.api.answers import ClientNeeded, ServicesNeeded, TaskId, answer, base_url, header, problems
 from deployments.api.echo import note_params
 from deployments.api.forms import inlined, invalid_value, refuse_unknown
+from deployments.api.lenient import is_blank, json_text
 from deployments.api.options import TASK_FORM, TaskRequest, check_engine, parse_task_request, request_body
 from deployments.api.problems import problem, status_of_code
 from deployments.api.schemas import DeletedTask, Envelope, TaskFilter, TaskPageData, TaskRecord, record
@@ -55,7 +56,7 @@ async def create_task(
         form = await read_form(request, body, intake.receive, submitter.max_upload_bytes)
         note_params(request, form)
         refuse_unknown(form, TASK_FORM.names)
-        asked = parse_task_request(query | {name: value for name, value in form.items() if value})
+        asked = parse_task_request(query | {name: value for name, value in form.items() if value.strip()})
         await check_engine_of(asked, services)
         if asked.upload_id is None:
             task, _ = await intake.create(asked.submission)
@@ -80,7 +81,11 @@ async def task_result(
     request: Request,
     services: ServicesNeeded,
     task_id: TaskId,
-    wait_s: Annotated[float, Query(ge=0, le=60, allow_inf_nan=False, description="Wait this long for the end.")] = 0.0,
+    wait_s: Annotated[
+        float,
+        Query(ge=0, le=60, allow_inf_nan=False, description="Wait this long for the end."),
+        BeforeValidator(lambda value: 0.0 if is_blank(value) else value),
+    ] = 0.0,
 ) -> Response:
     """Read a task: its transcript once it is completed, the cause once it has failed."""
     task = await wait_for_end(services.store, services.watch_end, services.clock, task_id, wait_s)
@@ -96,7 +101,7 @@ async def task_result(
 @router.post(
     "/query",
     response_model=Envelope[TaskPageData],
-    responses=problems(413, 422),
+    responses=problems(400, 413, 415, 422),
     openapi_extra={
         "requestBody": {
             "required": False,
@@ -153,7 +158,7 @@ async def check_engine_of(asked: TaskRequest, services: Services) -> None:
 
 def _parse_filter(body: bytes) -> TaskFilter:
     try:
-        return TaskFilter.model_validate_json(body if body.strip() else b"{}")
+        return TaskFilter.model_validate_json(json_text(body))
     except ValidationError as error:
         refuse_unknown([str(item["loc"][0]) for item in error.errors() if item["loc"]], TaskFilter.model_fields)
         raise invalid_value(error.errors()) from error

@@ -17,7 +17,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request, Response
 
 from deployments.api.answers import ClientNeeded, ServicesNeeded, base_url, problems
-from deployments.api.uploads import RequestBody, plain_file_name
+from deployments.api.uploads import RequestBody
+from pipeline.domain.file_names import plain_file_name
 from pipeline.domain.upload import Upload
 from pipeline.errors import InvalidValue, ProtocolVersionUnsupported, UnsupportedMediaType, UploadStateConflict
 from pipeline.usecases.resumable import CHECKSUMS, Checksum, ResumableUploads
@@ -98,7 +99,10 @@ async def describe_uploads(uploads: UploadsNeeded) -> Response:
     status_code=201,
     response_class=Response,
     dependencies=SPOKEN,
-    responses={201: {"description": "Begun; `Location` is its address"}, **problems(400, 408, 409, 412, 413, 422, 460)},
+    responses={
+        201: {"description": "Begun; `Location` is its address"},
+        **problems(400, 408, 409, 412, 413, 415, 422, 460),
+    },
     openapi_extra={"parameters": [_TUS, _LENGTH, _METADATA, _CHECKSUM], "requestBody": _BODY},
 )
 async def begin_upload(
@@ -220,7 +224,8 @@ def _metadata(text: str) -> dict[str, str]:
             raise _odd_metadata() from error
         if not _METADATA_KEY.fullmatch(key) or key in pairs:
             raise _odd_metadata()
-        pairs[key] = plain_file_name(decoded) if key in FILE_NAMES else decoded.decode(errors="replace")
+        text = decoded.decode(errors="replace")
+        pairs[key] = plain_file_name(text) if key in FILE_NAMES else text
     return pairs
 
 

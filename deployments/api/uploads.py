@@ -7,19 +7,19 @@ A recording passes from the socket to the media store block by block; fields may
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
+from pipeline.domain.file_names import plain_file_name
 from pipeline.errors import (
     InvalidValue,
     RequestError,
@@ -35,7 +35,8 @@ MAX_FIELDS = 200
 MAX_FIELD_BYTES = 64 * 1024
 MAX_FORM_BYTES = 1024 * 1024
 """Largest body without a recording in it, and what a multipart body may hold beside the recording."""
-MAX_FILE_NAME = 255
+
+_EXTENDED_NAME = re.compile(r";\s*filename\*\s*=\s*\"?utf-8'[^']*'([^;\"\s]+)", re.IGNORECASE)
 
 FileSink = Callable[[AsyncIterator[bytes], str | None], Awaitable[object]]
 """Takes a recording's bytes as they come, and the name its client gave it."""
@@ -191,11 +192,22 @@ class _Events:
         _, parameters = parse_options_header(self._disposition)
         if b"name" not in parameters:
             raise RequestError("A part of the multipart body has no name.")
-        name, file_name = parameters[b"name"].decode(errors="replace"), parameters.get(b"filename")
-        self.found.append(_PartBegin(name, None if file_name is None else plain_file_name(file_name)))
+        name = parameters[b"name"].decode(errors="replace")
+        self.found.append(_PartBegin(name, _file_name(self._disposition, parameters.get(b"filename"))))
 
     def _end(self) -> None:
         self.ended = True
+
+
+def _file_name(disposition: str, plain: bytes | None) -> str | None:
+    """Return the name of a part's file, if the part is one.
+
+    ``filename*`` (RFC 5987) goes before ``filename``: a form may not have it (RFC 7578, §4.2), but .NET's clients send
+    it beside a ``filename`` that no one can read.
+    """
+    if extended := _EXTENDED_NAME.search(disposition):
+        return plain_file_name(unquote_to_bytes(extended[1]).decode(errors="replace"))
+    return None if plain is None else plain_file_name(plain.decode(errors="replace"))
 
 
 async def _events(body: RequestBody, boundary: bytes) -> AsyncIterator[_Event]:
@@ -252,9 +264,3 @@ async def _take_field(part: _PartBegin, events: AsyncIterator[_Event]) -> str:
         return value.decode()
     except UnicodeDecodeError as error:
         raise InvalidValue("The field is not UTF-8 text.", part.name[:100]) from error
-
-
-def plain_file_name(raw: bytes) -> str:
-    """The last part of the path, without what can't be printed. It is only shown, never opened."""
-    name = unicodedata.normalize("NFC", raw.decode(errors="replace")).replace("\\", "/").rpartition("/")[2]
-    return "".join(filter(str.isprintable, name)).strip()[:MAX_FILE_NAME]

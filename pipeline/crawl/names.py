@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
+
+from pipeline.domain.file_names import visible
+from pipeline.domain.graphemes import shortened
 
 HEAD_BYTES = 4096
 """Enough of a file to say what it is."""
@@ -64,9 +66,8 @@ def file_name(title: str, head: bytes, claimed: str = "") -> str:
         claimed: the extension that the source claims, for bytes that don't say.
     """
     extension = extension_of(head) or (claimed.lower() if _EXTENSION.fullmatch(claimed.lower()) else "")
-    text = unicodedata.normalize("NFC", title)
-    text = "".join(" " if character in _RESERVED or not character.isprintable() else character for character in text)
-    stem = " ".join(text.split()).strip(". ")[:MAX_NAME].strip(". ") or "recording"
+    text = "".join(" " if character in _RESERVED else character for character in visible(title, instead=" "))
+    stem = shortened(" ".join(text.split()).strip(". "), MAX_NAME).strip(". ") or "recording"
     return f"{stem}.{extension}" if extension else stem
 
 

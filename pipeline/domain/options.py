@@ -35,7 +35,7 @@ class TranscriptionOptions:
     task_type: TaskType = TaskType.TRANSCRIBE
     """Transcribe in the language spoken, or translate into English."""
     language: str | None = None
-    """Language of the speech as an ISO 639-1 code (`en`, `de`, `zh` …). Left empty, it is detected."""
+    """Language of the speech: a code (`en`), a tag (`pt-BR`) or a name (`German`). Empty or `auto`: it is detected."""
     languages: tuple[str, ...] = ()
     """Languages that detection may choose from. Empty: all that the model knows."""
     multilingual: bool = False

@@ -36,7 +36,7 @@ class SummaryOptions:
     summary_model: Annotated[str, MaxLen(200)] | None = None
     """The language model. Empty: the one that is configured."""
     summary_language: str | None = None
-    """Language of the summary, as an ISO 639-1 code. Empty: that of the transcript."""
+    """Language of the summary: a code or a name. Empty: that of the transcript."""
     summary_format: SummaryFormat = SummaryFormat.TEXT
     """`text` for prose; `structured` for a title, chapters with their starts, action items and keywords as well."""
 

@@ -1,8 +1,7 @@
 """Cues from segments: what is shown when, in lines that people can read.
 
 A segment becomes one cue, or several where it is too long for the style. Word times are used where there are any;
-elsewhere time is spread over the text by its width. Scripts without blanks (Chinese, Japanese) may be broken between
-characters, though not before closing nor after opening punctuation (the core of *kinsoku shori*, JIS X 4051).
+elsewhere time is spread over the text by its width. ``pipeline.subtitles.text`` knows where a line may be broken.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, islice, pairwise
 from typing import Annotated
 
 from annotated_types import Ge, Le
@@ -42,7 +41,7 @@ class CueStyle:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A word, or a character of a script without blanks: what is never broken.
+    """A word, or what a script without blanks has in its place: what is never broken.
 
     Attributes:
         text: without blanks around it.
@@ -124,28 +123,28 @@ def _frames(cue: Cue) -> Iterator[Cue]:
 
 
 def _pieces(segment: Segment, style: CueStyle) -> list[Piece]:
+    """Return the segment cut where lines may be broken: in scripts without blanks, not where Whisper's words end."""
     timed = [(word.word, word.start, word.end) for word in segment.words or ()]
     if not any(text.strip() for text, _, _ in timed):
         timed = [(segment.text, segment.start, segment.end)]
-    pieces: list[Piece] = []
-    blank = False
-    for text, start_s, end_s in timed:
-        pieces += _timed_pieces(text, start_s, end_s, style, after_blank=blank)
-        blank = text[-1:].isspace() or (blank and not text)
-    return pieces
-
-
-def _timed_pieces(text: str, start_s: float, end_s: float, style: CueStyle, *, after_blank: bool) -> Iterator[Piece]:
-    units = [
-        (part, spaced and not position)
-        for unit, spaced in split_text(text, after_blank=after_blank)
+    moments = chain.from_iterable(_moments(*spoken) for spoken in timed)
+    return [
+        _piece(part, spaced and not position, list(islice(moments, len(part))))
+        for unit, spaced in split_text("".join(text for text, _, _ in timed))
         for position, part in enumerate(hard_cut(unit, style.max_line_width))
     ]
-    widths = [width_of(unit) for unit, _ in units]
-    total = sum(widths) or 1
-    per_column, passed = (end_s - start_s) / total, 0
-    for (unit, spaced), width in zip(units, widths, strict=True):
-        yield Piece(unit, spaced, start_s + passed * per_column, start_s + (passed + width) * per_column, width)
+
+
+def _piece(text: str, spaced: bool, moments: Sequence[tuple[float, float]]) -> Piece:
+    return Piece(text, spaced, moments[0][0], max(end_s for _, end_s in moments), width_of(text))
+
+
+def _moments(text: str, start_s: float, end_s: float) -> Iterator[tuple[float, float]]:
+    """Yield start and end of each character that is no blank: the time of a word, spread over its text by width."""
+    widths = [width_of(character) for character in "".join(text.split())]
+    per_column, passed = (end_s - start_s) / (sum(widths) or 1), 0
+    for width in widths:
+        yield start_s + passed * per_column, start_s + (passed + width) * per_column
         passed += width
 
 

@@ -1,66 +1,91 @@
-"""Where text may be broken, and how wide it is."""
+"""Units of text that a line is made of, and their widths.
+
+Scripts without blanks are broken between words (Thai, Lao, Khmer, Burmese, Chinese) or phrases (Japanese), as ICU's
+dictionaries and models know them; never before closing nor after opening punctuation (the core of *kinsoku shori*,
+JIS X 4051).
+"""
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator
-from functools import cache
 
-_OPENING = re.escape("([{「『（《〈【〔［｛“‘«¿¡")
-_CLOSING = (
-    re.escape(")]},.!?:;…%、。，．・：；？！）」』】》〉〕］｝”’»‥～％")
-    + "゛゜ヽヾゝゞ々ーぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮ"
-    + "\u3099\u309a\ufe00-\ufe0f"  # sound marks and variation selectors belong to what they follow
+from icu4py.breakers import LineBreaker
+from wcwidth import wcswidth
+
+from pipeline.domain.graphemes import graphemes, pieces
+
+PHRASES = "ja-u-lb-strict-lw-phrase"
+"""Lines are broken between phrases where the script has them, and never before small kana (UTS 35, Part 1, §3.6.1)."""
+CHARACTERS = "ja-u-lb-strict"
+"""The same between any two characters of Han and kana: where a phrase is wider than a line."""
+
+_OPENING = frozenset("([{「『（《〈【〔［｛“‘«¿¡")
+_CLOSING = frozenset(
+    ")]},.!?:;…%、。，．・：；？！）」』】》〉〕］｝”’»‥～％"
+    "゛゜ヽヾゝゞ々ーぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮ"
+    "ๆฯໆຯៗ"
+    "\u3099\u309a\ufe00\ufe01\ufe02\ufe03\ufe04\ufe05\ufe06\ufe07\ufe08\ufe09\ufe0a\ufe0b\ufe0c\ufe0d\ufe0e\ufe0f"
 )
-_UNBLANKED = (
-    "\u2e80-\u303f\u3040-\u312f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uff9f\U00020000-\U0003ffff"
+"""Sound marks, signs of repetition and abbreviation, and variation selectors, too, belong to what they follow."""
+
+_UNBLANKED = re.compile(
+    "[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u19e0-\u19ff\ua9e0-\ua9ff\uaa60-\uaa7f"
+    "\u2e80-\u303f\u3040-\u312f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uff9f\U00020000-\U0003ffff]"
 )
-"""Han, kana, bopomofo, their punctuation and full-width forms; not Hangul, which is written with blanks."""
+"""Thai, Lao, Tibetan, Burmese, Khmer; Han, kana, bopomofo, their punctuation and full-width forms. Not Hangul, which is
+written with blanks."""
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
-_UNIT = re.compile(rf"[{_OPENING}]*(?:[{_UNBLANKED}]|[^{_UNBLANKED}\s]+)?[{_CLOSING}]*")
 
-
-def split_text(text: str, *, after_blank: bool = False) -> Iterator[tuple[str, bool]]:
-    """Cuts text where a line may be broken: at blanks, and between the characters of scripts that use none.
+def split_text(text: str) -> Iterator[tuple[str, bool]]:
+    """Cut text where a line may be broken: at blanks, and between the words or phrases of scripts that use none.
 
     Args:
         text: any text; runs of blanks and line feeds count as one blank.
-        after_blank: the text before this one ended with a blank.
 
     Yields:
         Each unit without blanks around it, and whether a blank goes before it.
     """
     for position, token in enumerate(text.split()):
-        spaced = after_blank or text[0].isspace() if position == 0 else True
-        for match in _UNIT.finditer(token):
-            if unit := match.group():
-                yield unit, spaced and match.start() == 0
+        spaced = position > 0 or text[0].isspace()
+        units = _units(token, PHRASES) if _UNBLANKED.search(token) else [token]
+        for number, unit in enumerate(units):
+            yield unit, spaced and number == 0
 
 
 def hard_cut(unit: str, max_width: int) -> Iterator[str]:
-    """Cuts a unit that is wider than a line (an address, a script without blanks) into parts that fit.
+    """Cut a unit that is wider than a line (an address, a long phrase) into parts that fit.
 
-    Combining marks stay with the character they belong to.
+    Cut where a line may be broken at all, else between clusters: marks stay with their letter, and emoji stay whole.
     """
-    part, width = "", 0
-    for character in unit:
-        columns = _columns(character)
-        if width + columns > max_width:
-            yield part
-            part, width = "", 0
-        part += character
-        width += columns
-    yield part
+    line = ""
+    for part in _small_parts(unit, max_width):
+        if line and width_of(line + part) > max_width:
+            yield line
+            line = ""
+        line += part
+    yield line
 
 
 def width_of(text: str) -> int:
-    """Columns a text takes: two for wide characters, none for combining marks (Unicode Standard Annex 11)."""
-    return sum(map(_columns, text))
+    """Return the columns a text takes: two for wide characters and emoji, none for marks (UAX 11, by wcwidth)."""
+    return max(0, wcswidth(_CONTROL.sub("", text)))
 
 
-@cache
-def _columns(character: str) -> int:
-    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+def _small_parts(unit: str, max_width: int) -> Iterator[str]:
+    """Yield the parts of a unit, none wider than a line: as large as they can be."""
+    for part in [unit] if width_of(unit) <= max_width else _units(unit, CHARACTERS):
+        for cluster in [part] if width_of(part) <= max_width else graphemes(part):
+            yield from [cluster] if width_of(cluster) <= max_width else cluster
+
+
+def _units(text: str, locale: str) -> list[str]:
+    """Return the parts of a text that a line may be broken between; ICU's rules, and ours about punctuation."""
+    units: list[str] = []
+    for part in pieces(text, LineBreaker, locale):
+        if units and (part[0] in _CLOSING or units[-1][-1] in _OPENING):
+            units[-1] += part
+        else:
+            units.append(part)
+    return units

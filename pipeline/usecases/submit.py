@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 
 from pipeline.domain.access import Client, refuse_over_quota
 from pipeline.domain.crawl import Link
+from pipeline.domain.file_names import plain_file_name
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.summary import SummaryOptions
 from pipeline.domain.task import EngineName, IdempotencyClaim, NewTask, Priority, Task
@@ -109,7 +110,8 @@ class Intake:
         size_bytes = await self._submitter.media.write(key, count.through(data))
         if not size_bytes:
             raise SourceMissing("The uploaded file is empty.")
-        self.media = ReceivedMedia(key, file_name, size_bytes, count.digest.hexdigest() if count.digest else None)
+        name = plain_file_name(file_name or "") or None
+        self.media = ReceivedMedia(key, name, size_bytes, count.digest.hexdigest() if count.digest else None)
         return self.media
 
     def refuse_other_source(self, submission: Submission) -> None:

@@ -8,6 +8,7 @@ from pydantic import Field
 from starlette.types import Scope
 
 from deployments.api.schemas import Schema
+from pipeline.domain.wording import sentence
 
 PREFIX = "/v1"
 
@@ -46,4 +47,4 @@ def openai_error(status: int, code: str, message: str, param: str | None = None)
     """The body of an error."""
     kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
     kind = "rate_limit_error" if status == HTTPStatus.TOO_MANY_REQUESTS else kind
-    return OpenAIErrorBody(error=OpenAIError(message=message, type=kind, param=param, code=code))
+    return OpenAIErrorBody(error=OpenAIError(message=sentence(message), type=kind, param=param, code=code))

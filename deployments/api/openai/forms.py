@@ -16,6 +16,7 @@ from annotated_types import Ge, Le, MaxLen
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from deployments.api.forms import Form
+from deployments.api.lenient import choice
 from deployments.api.options import CHECKS
 from pipeline.domain.options import DEFAULT_TEMPERATURES, TaskType, TranscriptionOptions
 from pipeline.domain.task import Priority
@@ -60,7 +61,7 @@ class AudioFields:
     model: Annotated[str, MaxLen(200)] | None = None
     """The model: `whisper-1`, the name of the one that is loaded, or empty, which all mean the same."""
     language: str | None = None
-    """Language of the speech as an ISO 639-1 code. Left empty, it is detected."""
+    """Language of the speech: a code (`en`), a tag (`pt-BR`) or a name (`German`). Empty or `auto`: it is detected."""
     languages: tuple[str, ...] = ()
     """Languages that detection may choose from."""
     prompt: Annotated[str, MaxLen(4000)] | None = None
@@ -173,15 +174,17 @@ def _by_name(items: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 def _one_of(*known: str) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
     def check(values: tuple[str, ...]) -> tuple[str, ...]:
-        for value in values:
+        named = tuple(value.lower() for value in values if value)
+        for value in named:
             if value not in known:
                 raise ValueError(f"There is no {value[:50]!a}: use {' or '.join(known)}")
-        return values
+        return named
 
     return check
 
 
-def _response_format(name: str) -> str:
+def _response_format(text: str) -> str:
+    name = str(choice(text))
     if name == "diarized_json":
         raise ValueError("Speakers are not told apart here: use json, or verbose_json for times")
     if name not in set(ResponseFormat):
@@ -190,8 +193,9 @@ def _response_format(name: str) -> str:
 
 
 def _chunking_strategy(text: str) -> str:
-    _vad(text)
-    return text
+    strategy = "auto" if text.strip().lower() == "auto" else text
+    _vad(strategy)
+    return strategy
 
 
 def _vad(text: str | None) -> ServerVad | None:
@@ -211,6 +215,7 @@ LISTS = ("timestamp_granularities", "include", "languages", "keywords")
 AUDIO_FORM = Form(
     AudioFields,
     checks={
+        "model": CHECKS["model"],
         "language": CHECKS["language"],
         "languages": CHECKS["languages"],
         "response_format": _response_format,

@@ -7,6 +7,7 @@ import pytest
 from deployments.api.options import TASK_FORM, check_engine, parse_task_request, public_model_name
 from pipeline.domain.languages import LANGUAGES
 from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.summary import SummaryOptions
 from pipeline.domain.task import Priority
 from pipeline.errors import EngineUnavailable, InvalidValue, ServiceStarting, UnknownOption
 from pipeline.usecases.submit import Submission
@@ -41,6 +42,20 @@ def test_clips(text: str, clips: tuple[float, ...]) -> None:
 def test_each_whisper_language_is_one() -> None:
     for code in LANGUAGES:
         assert parse_task_request({"language": code}).submission.options.language == code
+
+
+def test_a_language_by_its_tag_or_name_in_every_option_that_takes_one() -> None:
+    given = {"language": "nb", "languages": "pt-BR, English,auto", "summarize": "true", "summary_language": "Deutsch"}
+    submission = parse_task_request(given).submission
+    assert (submission.options.language, submission.options.languages) == ("no", ("pt", "en"))
+    assert submission.summary_options == SummaryOptions(summary_language="de")
+    detected = parse_task_request(
+        {"language": "auto", "languages": "auto", "summarize": "1", "summary_language": "auto"}
+    )
+    assert (detected.submission.options, detected.submission.summary_options) == (
+        TranscriptionOptions(),
+        SummaryOptions(),
+    )
 
 
 def test_every_option_can_be_given_by_name() -> None:

@@ -64,7 +64,29 @@ async def test_unknown_routes_and_methods(client: httpx.AsyncClient) -> None:
     detail(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == "POST"
     detail(await client.get("/docs/assets/nowhere.js"), 404, "not_found")
-    detail(await client.get("/api/health/check/"), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("It failed", "It failed."),
+        ("It failed..", "It failed."),
+        ("Did you mean x?.", "Did you mean x?"),
+        ("Did you mean x?", "Did you mean x?"),
+        ("Use en (English)", "Use en (English)."),
+    ],
+)
+async def test_every_message_ends_with_one_mark(world: World, message: str, shown: str) -> None:
+    await world.failed("media_undecodable", message)
+
+    async def refuse() -> None:
+        raise errors.DatabaseUnavailable(message)
+
+    world.ask_engine = refuse  # type: ignore[method-assign, assignment]
+    async with client_of(world.api()) as client:
+        failed = await client.get("/api/whisper/tasks/result?task_id=1")
+        assert detail(failed, 422, "media_undecodable")["message"] == shown
+        assert (await client.get("/v1/models")).json()["error"]["message"] == shown
 
 
 async def test_a_defect_is_logged_once_and_not_explained_to_the_client(

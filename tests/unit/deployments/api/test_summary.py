@@ -81,7 +81,7 @@ async def test_every_wish_reaches_the_summarizer_and_empty_ones_are_none(
         "chatgpt_api_key": SECRET,
         "chatgpt_prompt": " For the board. ",
         "chatgpt_model": "dear",
-        "output_language": "DE",
+        "output_language": "German",
         "output_format": "structured",
     }
     nothing = {"task_id": 1, "chatgpt_api_key": "", "chatgpt_prompt": None, "chatgpt_model": "", "output_language": ""}

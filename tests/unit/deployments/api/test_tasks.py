@@ -8,6 +8,7 @@ import pytest
 
 from deployments.api.services import Readiness
 from pipeline import errors
+from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.task import Priority, Status
 from pipeline.testing.media import MemoryMediaStore
 from tests.unit.deployments.api.world import LEASE, TRANSCRIPT, World, client_of, detail, fields
@@ -151,7 +152,7 @@ async def test_two_sources_leave_nothing(
         ("temperature=3", "invalid_value", "temperature", "less than or equal to 2"),
         ("clip_timestamps=5,1", "invalid_value", "clip_timestamps", "rise"),
         ("clip_timestamps=-1", "invalid_value", "clip_timestamps", "0"),
-        ("language=english", "invalid_value", "language", "did you mean en"),
+        ("language=engish", "invalid_value", "language", "did you mean en (English)?"),
         ("languages=en,xx", "invalid_value", "languages", "'xx'"),
         ("word_timestamps=perhaps", "invalid_value", "word_timestamps", "boolean"),
         ("task_type=summarize", "invalid_value", "task_type", "'transcribe' or 'translate'"),
@@ -441,6 +442,47 @@ async def test_conditions(client: httpx.AsyncClient, world: World) -> None:
     assert await ids(created_before="2025-01-01T12:00:30") == [1]
     assert await ids(created_after="2025-01-01T14:01:00.123456+02:00") == [2]
     assert await ids(created_before="2025-01-01T12:00:00.123456Z") == [1]
+    await world.queued(options=TranscriptionOptions(language="no"))
+    for text in ("no", "nb", "Norwegian", "nb-NO"):
+        assert await ids(language=text) == [3]
+    assert await ids(language="auto") == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("condition", "found"),
+    [
+        ({}, ["completed"]),
+        ({"status": "completed"}, ["completed"]),
+        ({"status": "failed"}, ["failed"]),
+        ({"status": "queued"}, ["queued"]),
+        ({"status": "processing"}, ["processing"]),
+        ({"status": "cancelled"}, ["cancelled"]),
+        ({"status": None}, ["completed", "failed", "cancelled", "processing", "queued"]),
+        ({"status": ""}, ["completed", "failed", "cancelled", "processing", "queued"]),
+        ({"has_error": True}, ["failed"]),
+        ({"has_result": False}, ["failed", "cancelled", "processing", "queued"]),
+        ({"has_result": True}, ["completed"]),
+        ({"has_error": False}, ["completed"]),
+        ({"has_error": None}, ["completed"]),
+        ({"has_result": None}, ["completed"]),
+        ({"status": "failed", "has_error": False}, []),
+        ({"status": "failed", "has_result": True}, []),
+        ({"status": "completed", "has_error": True}, []),
+        ({"has_result": False, "has_error": False}, ["cancelled", "processing", "queued"]),
+        ({"status": "failed", "priority": "high"}, []),
+    ],
+)
+async def test_what_is_asked_for_rules_out_the_defaults_that_contradict_it(
+    client: httpx.AsyncClient, world: World, condition: dict[str, Any], found: list[str]
+) -> None:
+    await world.completed()
+    await world.failed("media_undecodable")
+    await world.store.cancel((await world.queued()).id)
+    await world.processing()
+    await world.queued()
+    answer = (await client.post(QUERY, json=condition)).json()
+    assert [record["status"] for record in answer["data"]["tasks"]] == found
+    assert answer["params"].items() >= condition.items() or condition == {"status": ""}
 
 
 async def test_a_query_without_results(client: httpx.AsyncClient, world: World) -> None:
@@ -462,6 +504,7 @@ async def test_a_query_without_results(client: httpx.AsyncClient, world: World) 
         ('{"has_result": "perhaps"}', "invalid_value", "has_result"),
         ('{"created_after": "yesterday"}', "invalid_value", "created_after"),
         ('{"language": ["en"]}', "invalid_value", "language"),
+        ('{"language": "engish"}', "invalid_value", "language"),
         ('{"order": "random"}', "invalid_value", "order"),
         ('{"prioritty": "low"}', "unknown_option", "prioritty"),
     ],

@@ -221,12 +221,31 @@ async def test_a_form_of_megabytes(client: httpx.AsyncClient) -> None:
         (r"C:\Users\me\talk.mp3", "talk.mp3"),
         ("Gespräch 你好.m4a", "Gespräch 你好.m4a"),
         ("a\x1b[31m\x00b\u202egpj.mp3", "a[31mbgpj.mp3"),
-        ("x" * 400 + ".mp3", "x" * 255),
+        ("x" * 400 + ".mp3", "x" * 251 + ".mp3"),
+        (
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645.mp3",
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645.mp3",
+        ),
+        ("👨‍👩‍👧‍👦 🇩🇪.mp4", "👨‍👩‍👧‍👦 🇩🇪.mp4"),
     ],
 )
 async def test_a_file_name_is_only_a_name(client: httpx.AsyncClient, sent: str, kept: str) -> None:
     answer = await client.post(CREATE, content=part("file", b"audio", sent) + END, headers=MULTIPART)
     assert answer.json()["data"]["file_name"] == kept
+
+
+@pytest.mark.parametrize(
+    "disposition",
+    [
+        b"filename*=utf-8''%E4%BD%A0%E5%A5%BD.mp3",
+        b"filename=\"=?utf-8?B?5L2g5aW9Lm1wMw==?=\"; filename*=UTF-8'zh'..%2F%E4%BD%A0%E5%A5%BD.mp3",
+        "filename=你好.mp3".encode(),
+    ],
+)
+async def test_an_encoded_file_name_is_decoded(client: httpx.AsyncClient, disposition: bytes) -> None:
+    head = b"--edge" + b'\r\nContent-Disposition: form-data; name="file"; ' + disposition + b"\r\n\r\n"
+    answer = await client.post(CREATE, content=head + b"audio\r\n" + END, headers=MULTIPART)
+    assert answer.json()["data"]["file_name"] == "你好.mp3"
 
 
 async def test_a_file_without_a_name(client: httpx.AsyncClient) -> None:

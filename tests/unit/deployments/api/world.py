@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -148,7 +149,8 @@ def detail(answer: httpx.Response, status: int, error: str) -> dict[str, Any]:
     assert (body["code"], body["error"]) == (status, error)
     assert datetime.fromisoformat(body["time"]).utcoffset() is not None
     assert body["router"].startswith(str(answer.request.url.copy_with(query=None)))
-    assert body["message"].endswith((".", "?"))
+    for message in (body["message"], *(item["message"] for item in body.get("errors") or ())):
+        assert re.search(r"[^.?!\s][.?!]$", message), message
     assert body.keys() - {"errors"} == {"code", "error", "message", "time", "router", "params"}
     return dict(body)
 

@@ -1,3 +1,5 @@
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,6 +51,8 @@ def test_what_is_not_a_page_is_none(head: bytes) -> None:
         ("", MP4, "", "recording.mp4"),
         ("...", MP4, "", "recording.mp4"),
         ("狐狸跳 #替身", MP4, "", "狐狸跳 #替身.mp4"),
+        ("می\u200cخواهم 👩🏽\u200d🚀", MP4, "", "می\u200cخواهم 👩🏽\u200d🚀.mp4"),
+        ("👨‍👩‍👧‍👦" * 40, MP4, "", "👨‍👩‍👧‍👦" * 17 + ".mp4"),
     ],
 )
 def test_names_are_safe_and_end_as_the_bytes_deserve(title: str, head: bytes, claimed: str, name: str) -> None:
@@ -59,7 +63,8 @@ def test_names_are_safe_and_end_as_the_bytes_deserve(title: str, head: bytes, cl
 def test_no_title_makes_a_name_that_is_not_one(title: str, head: bytes, claimed: str) -> None:
     name = file_name(title, head, claimed)
     assert 0 < len(name) <= MAX_NAME + 9
-    assert name.isprintable()
+    assert not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name)
+    assert not set(name) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
     assert not set(name) & set('<>:"/\\|?*')
     assert not name.startswith((".", " "))
 

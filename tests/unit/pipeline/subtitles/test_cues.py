@@ -36,6 +36,7 @@ def times(cues: list[Cue]) -> list[tuple[int, int]]:
 TEXTS = st.one_of(
     st.text(alphabet="abcdefg ,.?!-", max_size=300),
     st.text(alphabet="你好再见，。「」一-二 ab", max_size=120),
+    st.text(alphabet="ผมรักประเทศไทยขຂ້ອຍខ្ញុំမြန်မာ👨‍👩‍👧‍👦🇩🇪👍🏽 ", max_size=120),
     st.text(max_size=60),
 )
 MOMENTS = st.floats(0, 100, allow_nan=False)
@@ -136,6 +137,41 @@ def test_chinese_is_broken_between_characters_but_not_before_a_comma() -> None:
     assert "".join(lines) == text
     assert len(lines) > 2
     assert not any(line.startswith("，") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("ผมรักประเทศไทยมากและอยากไปเที่ยว", ["ผมรักประเทศไทยมาก", "และอยากไปเที่ยว"]),
+        ("彼は昨日、東京タワーで友達と会ったそうです。", ["彼は昨日、東京タワーで", "友達と会ったそうです。"]),
+        ("我们昨天在北京大学看了一本有意思的书。", ["我们昨天在北京大学", "看了一本有意思的书。"]),
+    ],
+)
+@pytest.mark.parametrize("characters", [0, 1, 3])
+def test_scripts_without_blanks_are_broken_between_words(text: str, lines: list[str], characters: int) -> None:
+    """Whatever Whisper's words are: no times of words at all, or a token of any number of characters each."""
+    words = tuple(
+        Word(at / 10, (at + characters) / 10, text[at : at + characters], 0.9)
+        for at in range(0, len(text) if characters else 0, characters or 1)
+    )
+    [cue] = shape_cues(transcript(segment(0.0, 6.0, text, words or None)), CueStyle(max_line_width=26))
+    assert cue.text.split("\n") == lines
+    starts = [piece.start_s for piece in cue.pieces]
+    assert starts == sorted(starts)
+
+
+def test_a_phrase_of_several_words_is_timed_from_the_first_to_the_last() -> None:
+    words = (
+        Word(0.0, 0.4, "言", 0.9),
+        Word(0.4, 0.6, "っ", 0.9),
+        Word(0.6, 1.0, "た", 0.9),
+        Word(2.0, 3.0, "そうです", 0.9),
+    )
+    [cue] = shape_cues(transcript(segment(0.0, 3.0, "", words)), CueStyle())
+    assert [(piece.text, piece.start_s, piece.end_s) for piece in cue.pieces] == [
+        ("言った", 0.0, 1.0),
+        ("そうです", 2.0, 3.0),
+    ]
 
 
 def test_time_is_spread_by_width_where_words_have_none() -> None:

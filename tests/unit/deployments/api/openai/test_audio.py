@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -166,7 +167,7 @@ def body_of(error: openai.APIStatusError) -> dict[str, Any]:
     """The error, after a check of the shape all of them have."""
     assert isinstance(error.body, dict)
     assert error.body.keys() == {"message", "type", "param", "code"}
-    assert error.body["message"].endswith((".", "?"))
+    assert re.search(r"[^.?!\s][.?!]$", error.body["message"]), error.body["message"]
     return error.body
 
 
@@ -206,6 +207,37 @@ async def test_values_that_can_not_be(
     body = body_of(caught.value)
     assert (body["type"], body["param"]) == ("invalid_request_error", param)
     assert (await service.tasks(), service.media.keys) == ((), frozenset())
+
+
+@pytest.mark.parametrize(
+    ("form", "language"),
+    [
+        ({}, "english"),
+        ({"language": "de"}, "german"),
+        ({"languages": ["de", "zh"]}, "german"),
+    ],
+)
+async def test_silence_has_a_language_too(
+    client: openai.AsyncOpenAI, service: Service, form: dict[str, Any], language: str
+) -> None:
+    service.splitter._parts = ((),)
+    answer = await client.audio.transcriptions.create(
+        model="whisper-1", file=AUDIO, response_format="verbose_json", extra_body=form
+    )
+    assert (answer.text, answer.segments, answer.language) == ("", [], language)
+
+
+@pytest.mark.parametrize(
+    ("language", "code"),
+    [("English", "en"), ("en-US", "en"), ("deutsch", "de"), ("ger", "de"), ("zh-CN", "zh"), ("auto", None), ("", None)],
+)
+async def test_a_language_by_any_of_its_names(
+    http: httpx.AsyncClient, service: Service, language: str, code: str | None
+) -> None:
+    form = {"language": language, "languages[]": ["zh-Hans", "en_GB", "auto"]}
+    assert (await http.post(TRANSCRIPTIONS, files={"file": AUDIO}, data=form)).status_code == 200
+    options = service.fleet.units[0].options
+    assert (options.language, options.languages) == (code, ("zh", "en"))
 
 
 async def test_without_a_recording(client: openai.AsyncOpenAI, http: httpx.AsyncClient) -> None:

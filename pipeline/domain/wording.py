@@ -1,0 +1,38 @@
+"""Sentences for people: how a message ends, and how it names what was probably meant."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from difflib import get_close_matches
+
+MAX_COMPARED = 100
+"""Characters of a text that are compared: the time it takes grows with their square."""
+
+
+def sentence(text: str) -> str:
+    """Return the text with exactly one mark at its end: its own question or exclamation mark, else a full stop."""
+    ended = text.rstrip().rstrip(".").rstrip()
+    return ended if ended.endswith(("?", "!", "…", "。", "？", "！")) else f"{ended}."
+
+
+def nearest(text: str, known: Collection[str], cutoff: float) -> str | None:
+    """Return the known word that is most like the text.
+
+    Args:
+        text: what was given.
+        known: what could have been meant.
+        cutoff: least similarity, 0..1 (``difflib``'s ratio).
+    """
+    matches = get_close_matches(text[:MAX_COMPARED].lower(), known, n=1, cutoff=cutoff)
+    return matches[0] if matches else None
+
+
+def with_suggestion(statement: str, suggestion: str | None, otherwise: str) -> str:
+    """Return a sentence that says what is wrong, then what was probably meant.
+
+    Args:
+        statement: what is wrong, without a mark at its end.
+        suggestion: what was probably meant, if that can be said.
+        otherwise: ends the sentence where it can't.
+    """
+    return sentence(f"{statement}: did you mean {suggestion}?" if suggestion else f"{statement}: {otherwise}")
