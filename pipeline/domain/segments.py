@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from pipeline.domain.transcript import AlignedWord, Segment, Word
 
-SENTENCE_END = tuple(".?!…。？！؟।")
+SENTENCE_END = tuple(".?!…。｡．？！؟।॥۔។။։።")
 CLOSING_MARKS = "\"'”’»」』)）"
 
 IsPause = Callable[[Word, Word], bool]

@@ -15,6 +15,7 @@ from typing import Annotated
 from annotated_types import Ge, Le
 
 from pipeline.domain.segments import CLOSING_MARKS, ends_sentence
+from pipeline.domain.timeline import MAX_PAUSE_S
 from pipeline.domain.transcript import Segment, Transcript
 from pipeline.subtitles.text import hard_cut, split_text, width_of
 
@@ -22,7 +23,7 @@ MIN_CUE_MS = 40
 """Shortest time a cue is shown: one frame of film."""
 PAUSE_S = 0.5
 """Silence between two words from which it is a good place to change the cue."""
-CLAUSE_END = tuple(",;:、，；：،؛")
+CLAUSE_END = tuple(",;:、，；：､،؛၊፣")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +153,13 @@ def _moments(text: str, start_s: float, end_s: float) -> Iterator[tuple[float, f
 
 
 def _groups(pieces: Sequence[Piece], style: CueStyle) -> Iterator[Sequence[Piece]]:
+    """Divide pieces into what one cue can hold; none goes across a long pause."""
+    pauses = [at for at in range(1, len(pieces)) if pieces[at].start_s - pieces[at - 1].end_s > MAX_PAUSE_S]
+    for first, last in pairwise([0, *pauses, len(pieces)]):
+        yield from _full_groups(pieces[first:last], style)
+
+
+def _full_groups(pieces: Sequence[Piece], style: CueStyle) -> Iterator[Sequence[Piece]]:
     while pieces:
         capacity = _capacity(pieces, style)
         cut = capacity if capacity == len(pieces) else _best_cut(pieces, capacity)

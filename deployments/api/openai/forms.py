@@ -36,6 +36,10 @@ class ResponseFormat(StrEnum):
     VTT = "vtt"
 
 
+TIMED_BY_WORDS = frozenset({ResponseFormat.SRT, ResponseFormat.VTT})
+"""What is divided into cues: a long segment can be divided in the right place only if its words have times."""
+
+
 class Granularity(StrEnum):
     """What has times in ``verbose_json``."""
 
@@ -118,6 +122,7 @@ def audio_request(fields: AudioFields, task_type: TaskType) -> AudioRequest:
     _check_together(fields)
     logprobs = bool(fields.include)
     granularities = frozenset(map(Granularity, fields.timestamp_granularities)) or frozenset({Granularity.SEGMENT})
+    response_format = ResponseFormat(fields.response_format)
     vad = _vad(fields.chunking_strategy)
     options = TranscriptionOptions(
         task_type=task_type,
@@ -126,7 +131,7 @@ def audio_request(fields: AudioFields, task_type: TaskType) -> AudioRequest:
         initial_prompt=fields.prompt,
         hotwords=", ".join(filter(None, (fields.hotwords, *fields.keywords))) or None,
         temperature=(fields.temperature,) if fields.temperature else DEFAULT_TEMPERATURES,
-        word_timestamps=logprobs or Granularity.WORD in granularities,
+        word_timestamps=logprobs or Granularity.WORD in granularities or response_format in TIMED_BY_WORDS,
         vad_filter=True if fields.vad_filter is None else fields.vad_filter,
         vad_threshold=vad.threshold if vad else None,
         vad_min_silence_duration_ms=vad.silence_duration_ms if vad else None,
@@ -135,7 +140,7 @@ def audio_request(fields: AudioFields, task_type: TaskType) -> AudioRequest:
     return AudioRequest(
         Submission(options=options, priority=fields.priority, awaited=True),
         fields.model,
-        ResponseFormat(fields.response_format),
+        response_format,
         granularities,
         fields.stream,
         logprobs,

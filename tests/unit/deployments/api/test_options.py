@@ -34,7 +34,17 @@ def test_values_as_python_has_them() -> None:
     assert asked.submission.options == expected
 
 
-@pytest.mark.parametrize(("text", "clips"), [("0", ()), ("0.0", ()), ("", ()), ("1,2,5", (1.0, 2.0, 5.0))])
+@pytest.mark.parametrize(
+    ("text", "clips"),
+    [
+        ("0", ()),
+        ("0.0", ()),
+        ("", ()),
+        ("1,2,5", (1.0, 2.0, 5.0)),
+        ("0,2.5,2.5,12.8", (0.0, 2.5, 2.5, 12.8)),
+        ("5,6,1,2", (5.0, 6.0, 1.0, 2.0)),
+    ],
+)
 def test_clips(text: str, clips: tuple[float, ...]) -> None:
     assert parse_task_request({"clip_timestamps": text}).submission.options.clip_timestamps == clips
 

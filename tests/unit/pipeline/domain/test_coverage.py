@@ -13,7 +13,7 @@ def span(start_s, end_s):
 
 def word(start, end, text=None):
     """A word that fills its time, unless its text is given."""
-    return Word(start, end, text or " " + "a" * round((end - start) / LETTER_S), 0.9)
+    return Word(start, end, text or " " + "a" * max(1, round((end - start) / LETTER_S)), 0.9)
 
 
 def test_letters_and_digits_of_any_script_are_words():

@@ -46,7 +46,7 @@ def test_words_are_left_out_with_their_tokens():
     assert list(without_words([whole], [first, last])) == []
 
 
-@pytest.mark.parametrize("text", [" dog.", "了。", " he said?\u201d", " है।", " wait… "])
+@pytest.mark.parametrize("text", [" dog.", "了。", " he said?\u201d", " है।", " wait… ", "ហើយ។", "တယ်။", "ہے۔", " է։"])
 def test_sentences_end(text):
     assert ends_sentence(text)
 

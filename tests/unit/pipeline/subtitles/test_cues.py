@@ -120,6 +120,16 @@ def test_a_long_segment_is_cut_at_a_pause() -> None:
     assert times(cues) == [(0, 2800), (5000, 7000)]
 
 
+def test_no_cue_goes_across_a_long_pause() -> None:
+    before, after = spoken("Hello world"), spoken("one two", start=12.0)
+    joined = segment(0.0, 12.8, before.text + after.text, (*(before.words or ()), *(after.words or ())))
+    cues = shape_cues(transcript(joined), CueStyle())
+    assert [(cue.text, cue.start_ms, cue.end_ms) for cue in cues] == [
+        ("Hello world", 0, 800),
+        ("one two", 12_000, 12_800),
+    ]
+
+
 def test_without_a_better_place_a_segment_is_cut_in_even_shares() -> None:
     cues = shape_cues(transcript(spoken("word " * 18)), CueStyle())
     assert [len(cue.pieces) for cue in cues] == [9, 9]

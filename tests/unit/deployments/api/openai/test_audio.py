@@ -240,6 +240,14 @@ async def test_a_language_by_any_of_its_names(
     assert (options.language, options.languages) == (code, ("zh", "en"))
 
 
+@pytest.mark.parametrize(("response_format", "words"), [("srt", True), ("vtt", True), ("text", False), ("json", False)])
+async def test_cues_are_timed_by_words(
+    client: openai.AsyncOpenAI, service: Service, response_format: Any, words: bool
+) -> None:
+    await client.audio.transcriptions.create(model="whisper-1", file=AUDIO, response_format=response_format)
+    assert service.fleet.units[0].options.word_timestamps is words
+
+
 async def test_without_a_recording(client: openai.AsyncOpenAI, http: httpx.AsyncClient) -> None:
     answer = await http.post(TRANSCRIPTIONS, data={"model": "whisper-1"})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "file")
