@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from deployments.api.lenient import Choice, Trimmed, is_blank, trimmed
-from pipeline.domain.languages import parse_language, stated_language
+from pipeline.domain.languages import parse_language
 from pipeline.domain.options import TaskType
 from pipeline.domain.summary import Summary, SummaryFormat, SummaryStatus
 from pipeline.domain.task import EngineName, Priority, Stage, Status, Task, TaskError
@@ -368,7 +368,7 @@ def record(task: Task, base_url: str = "") -> TaskRecord:
         error=_cause(task.error),
         error_message=task.error.message if task.error else None,
         output_url=f"{base_url.rstrip('/')}{RESULT_PATH}?task_id={task.id}",
-        result=_with_language(task.result) if task.result else None,
+        result=task.result,
         summary=summary_body(task.summary.result) if task.summary.result else None,
         summary_status=task.summary_status,
         summary_error=_cause(task.summary.error),
@@ -393,11 +393,6 @@ def summary_body(summary: Summary) -> SummaryBody:
         cost=summary.cost,
         created_at=summary.created_at,
     )
-
-
-def _with_language(transcript: Transcript) -> Transcript:
-    """Return the transcript with a language, also where nothing was said."""
-    return replace(transcript, info=replace(transcript.info, language=stated_language(transcript.info)))
 
 
 def _cause(error: TaskError | None) -> ErrorCause | None:

@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from pipeline.domain.audio import SAMPLE_RATE, Span
 from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.pace import is_paced
 from pipeline.domain.speech import within
-from pipeline.domain.transcript import LanguageDetection, Segment
+from pipeline.domain.transcript import LanguageDetection, Segment, Word
 from pipeline.errors import DecodingFailed
 from pipeline.ports import EngineInfo
 
@@ -55,7 +56,7 @@ class DecodeItem:
         temperature: 0 for beam search, above it for sampling.
         full_window: whether the encoder must get its full 30 s.
         encoding: of the same features in a window that will do; ``None`` to have them encoded.
-        speech: where somebody speaks, in samples from the start of the item; empty where that is not known.
+        speech: where somebody speaks, in samples from the start of the item; ``None`` where that is not known.
     """
 
     features: Features
@@ -65,7 +66,7 @@ class DecodeItem:
     temperature: float = 0.0
     full_window: bool = False
     encoding: Encoding | None = None
-    speech: tuple[Span, ...] = ()
+    speech: tuple[Span, ...] | None = None
 
     @property
     def frames(self) -> int:
@@ -81,10 +82,11 @@ class DecodeItem:
         """Return the part of the item in a stretch, which is given in samples from its start."""
         first, last = stretch.start // FRAME_SAMPLES, -(-stretch.end // FRAME_SAMPLES)
         start = first * FRAME_SAMPLES
+        speech = () if self.speech is None else within(self.speech, stretch)
         return replace(
             self,
             features=self.features[..., first:last],
-            speech=tuple(Span(span.start - start, span.end - start) for span in within(self.speech, stretch)),
+            speech=None if self.speech is None else tuple(Span(one.start - start, one.end - start) for one in speech),
             encoding=None,
         )
 
@@ -117,6 +119,16 @@ class Decoded:
     detection: LanguageDetection | None = None
     full_window: bool = False
     encoding: Encoding | None = None
+
+    @property
+    def words(self) -> list[Word]:
+        """All words in order; none where the engine can't tell when a word is said."""
+        return [word for segment in self.segments for word in segment.words or ()]
+
+    @property
+    def is_paced(self) -> bool:
+        """Whether its words take as long as people take to say them; ``False`` where that is not known."""
+        return is_paced(self.words)
 
 
 class Engine(Protocol):

@@ -110,17 +110,18 @@ class Ticket:
         verdict = quality.judge(decoded, self.item.options)
         if gate and verdict is Verdict.RETRY and self._retry(decoded):
             return None
+        kept = self._best() if verdict is Verdict.RETRY else decoded
         if self._missing_now is not None:
-            return self._recover(self._missing_now, decoded if verdict is Verdict.ACCEPT else None)
-        return self._keep(quality.best(self._attempts, self.item.options) if verdict is Verdict.RETRY else decoded)
+            return self._recover(self._missing_now, kept)
+        return self._keep(kept)
 
     def give_up(self) -> Outcome | None:
         """Finish with what was transcribed before the model failed on ``item``; ``None`` if that is nothing."""
         if self._missing_now is None:
             if not self._attempts:
                 return None
-            kept = quality.best(self._attempts, self.item.options)
-            self._segments += () if quality.is_silence(kept, self.item.options) else kept.segments
+            kept = self._best()
+            self._segments += () if self._is_silence(kept) else kept.segments
         return self._outcome(self.item.language or "")
 
     def _retry(self, decoded: Decoded) -> bool:
@@ -144,10 +145,17 @@ class Ticket:
         )
         return True
 
+    def _best(self) -> Decoded:
+        """Return the best of the attempts at ``item``, which all failed."""
+
+        def missing(attempt: Decoded) -> int:
+            return sum(stretch.samples for stretch in uncovered(self.item.speech or (), attempt.words))
+
+        return quality.best(self._attempts, self.item.options, missing)
+
     def _keep(self, decoded: Decoded, offset_s: float = 0.0) -> Outcome | None:
         """Add the decoding's text to the chunk's, and note the speech that it says nothing about."""
-        silent = quality.is_silence(decoded, self.item.options)
-        segments = () if silent else tuple(shift(segment, offset_s) for segment in decoded.segments)
+        segments = () if self._is_silence(decoded) else tuple(shift(segment, offset_s) for segment in decoded.segments)
         self._segments += segments
         words = [word for segment in segments for word in segment.words or ()]
         aligned = all(segment.words is not None for segment in segments)
@@ -155,10 +163,18 @@ class Ticket:
             self._missing += self._missing_from(words, offset_s)
         return self._next(decoded.language)
 
+    def _is_silence(self, decoded: Decoded) -> bool:
+        """Return whether the decoding's text is made up: of audio without speech, only text that passes is kept."""
+        options = self.item.options
+        unspoken = self.item.speech == () and quality.judge(decoded, options) is Verdict.RETRY
+        return unspoken or quality.is_silence(decoded, options)
+
     def _missing_from(self, words: Sequence[Word], offset_s: float) -> Iterator[Missing]:
         translated = self.item.options.task_type is TaskType.TRANSLATE
         heard = [replace(word, start=word.start - offset_s, end=word.end - offset_s) for word in words]
-        for stretch in uncovered(self.item.speech, heard, MIN_UNCOVERED_TRANSLATED if translated else MIN_UNCOVERED):
+        for stretch in uncovered(
+            self.item.speech or (), heard, MIN_UNCOVERED_TRANSLATED if translated else MIN_UNCOVERED
+        ):
             start_s, end_s = offset_s + stretch.start_s, offset_s + stretch.end_s
             yield Missing(
                 item=replace(self.item.part(stretch), full_window=not words),
@@ -168,10 +184,11 @@ class Ticket:
                 ),
             )
 
-    def _recover(self, missing: Missing, decoded: Decoded | None) -> Outcome | None:
-        """Add the text of missing speech, in place of the words that were stretched over it, if it says more."""
-        words = [word for segment in decoded.segments for word in segment.words or ()] if decoded else []
-        if decoded is None or sum(has_words(word.word) for word in words) <= len(missing.stretched):
+    def _recover(self, missing: Missing, decoded: Decoded) -> Outcome | None:
+        """Add the text of missing speech, in place of the words that were stretched over it, if it is good and more."""
+        options = self.item.options
+        good = quality.judge(decoded, options) is Verdict.ACCEPT or quality.is_repeated_speech(decoded, options)
+        if not good or sum(has_words(word.word) for word in decoded.words) <= len(missing.stretched):
             return self._next(self.item.language or "")
         self._segments = list(without_words(self._segments, missing.stretched))
         return self._keep(decoded, missing.offset_s)

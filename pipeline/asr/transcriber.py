@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,12 @@ from pipeline.asr.engine import DecodeItem, Engine
 from pipeline.asr.ticket import Outcome, Ticket
 from pipeline.asr.vad import find_speech
 from pipeline.domain.audio import SAMPLE_RATE, Chunk, Span, part_key
-from pipeline.domain.hallucination import drop_hallucinations
+from pipeline.domain.hallucination import drop_hallucinations, drop_unspoken
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.quality import next_prompt
-from pipeline.domain.timeline import place
-from pipeline.domain.transcript import ChunkResult
+from pipeline.domain.speech import audible_spans
+from pipeline.domain.timeline import clip_to_speech, place
+from pipeline.domain.transcript import ChunkResult, Segment
 from pipeline.errors import DecodingFailed, ReplicaLost
 from pipeline.ports import ChunkFailure, EngineInfo, MediaStore, Unit
 
@@ -41,6 +42,20 @@ SIGN_OF_LIFE_S = 10.0
 Dispatcher to say when it has waited long enough."""
 
 Answer = ChunkResult | ChunkFailure
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A chunk that can be decoded.
+
+    Attributes:
+        item: what is decoded.
+        audible: where there is any sound, in samples of the chunk; empty where voice activity detection chose it.
+    """
+
+    chunk: Chunk
+    item: DecodeItem
+    audible: tuple[Span, ...]
 
 
 class LocalTranscriber:
@@ -84,8 +99,8 @@ class LocalTranscriber:
         while waiting:
             chunks = waiting[: self._releasable(unit, language)]
             del waiting[: len(chunks)]
-            items = await asyncio.gather(*(self._prepared(unit, chunk, language, tokens) for chunk in chunks))
-            async with aclosing(self._decoded(unit, list(zip(chunks, items, strict=True)))) as stream:
+            prepared = await asyncio.gather(*(self._prepared(unit, chunk, language, tokens) for chunk in chunks))
+            async with aclosing(self._decoded(unit, prepared)) as stream:
                 async for answers in stream:
                     for result in (answer for answer in answers if isinstance(answer, ChunkResult)):
                         tokens = next_prompt(tokens, result, unit.options.temperature)
@@ -128,31 +143,29 @@ class LocalTranscriber:
         follows = language is None and not unit.options.multilingual
         return 1 if follows or unit.options.condition_on_previous_text else len(unit.chunks)
 
-    async def _decoded(
-        self, unit: Unit, prepared: Sequence[tuple[Chunk, DecodeItem | Answer]]
-    ) -> AsyncGenerator[Sequence[Answer]]:
+    async def _decoded(self, unit: Unit, prepared: Sequence[_Prepared | Answer]) -> AsyncGenerator[Sequence[Answer]]:
         """Put chunks in line together and yield what comes of them as it comes."""
-        answered = [item for _, item in prepared if not isinstance(item, DecodeItem)]
+        answered = [one for one in prepared if not isinstance(one, _Prepared)]
         if answered:
             yield answered
-        sound = [(chunk, item) for chunk, item in prepared if isinstance(item, DecodeItem)]
+        sound = [one for one in prepared if isinstance(one, _Prepared)]
         tickets = self._batcher.submit(
-            Submission(unit.task_id, item, unit.priority_rank, unit.tag) for _, item in sound
+            Submission(unit.task_id, one.item, unit.priority_rank, unit.tag) for one in sound
         )
-        chunks = {_awaitable(ticket): pair for ticket, pair in zip(tickets, sound, strict=True)}
+        chunks = {_awaitable(ticket): one for ticket, one in zip(tickets, sound, strict=True)}
         batches = self._batcher.stats().batches
         try:
             while chunks:
                 done, _ = await asyncio.wait(chunks, timeout=SIGN_OF_LIFE_S, return_when=asyncio.FIRST_COMPLETED)
                 before, batches = batches, self._batcher.stats().batches
                 if done or batches > before:  # others are decoded meanwhile; where nobody is, silence tells
-                    yield [_answer(*chunks.pop(future), future) for future in done]
+                    yield [_answer(chunks.pop(future), future) for future in done]
         finally:
             self._batcher.withdraw(tickets)
 
     async def _prepared(
         self, unit: Unit, chunk: Chunk, language: str | None, tokens: tuple[int, ...]
-    ) -> DecodeItem | Answer:
+    ) -> _Prepared | Answer:
         if chunk.duration_s < SHORTEST_CHUNK_S:
             return ChunkResult(chunk.index, chunk.duration_s, (), language or "")
         try:
@@ -164,16 +177,18 @@ class LocalTranscriber:
         except DecodingFailed as error:
             return _failure(chunk, error)
         conditioned = unit.options.condition_on_previous_text
-        return replace(prepared, language=language, previous_tokens=tokens if conditioned else ())
+        item = replace(prepared.item, language=language, previous_tokens=tokens if conditioned else ())
+        return replace(prepared, item=item)
 
-    def _prepare(self, pcm: bytes, chunk: Chunk, unit: Unit) -> DecodeItem:
+    def _prepare(self, pcm: bytes, chunk: Chunk, unit: Unit) -> _Prepared:
         samples = chunk_samples(pcm, chunk)
-        return DecodeItem(
+        item = DecodeItem(
             features=self._engine.prepare(samples.astype(np.float32) / np.float32(FULL_SCALE)),
             options=unit.options,
             temperature=unit.options.temperature[0],
             speech=(Span(0, len(samples)),) if unit.options.uses_vad else self._find_speech(samples),
         )
+        return _Prepared(chunk, item, () if unit.options.uses_vad else audible_spans(samples))
 
 
 def chunk_samples(pcm: bytes, chunk: Chunk) -> npt.NDArray[np.int16]:
@@ -200,24 +215,34 @@ def _awaitable(ticket: Ticket) -> asyncio.Future[Outcome]:
     return future
 
 
-def _answer(chunk: Chunk, item: DecodeItem, future: asyncio.Future[Outcome]) -> Answer:
+def _answer(prepared: _Prepared, future: asyncio.Future[Outcome]) -> Answer:
     """Return what the port gives for a chunk; errors other than the chunk's own are raised."""
+    chunk, item = prepared.chunk, prepared.item
     try:
         outcome = future.result()
     except DecodingFailed as error:
         return _failure(chunk, error)
-    segments, options = place(chunk, outcome.segments), item.options
-    if options.word_timestamps and options.hallucination_silence_threshold:
-        segments = drop_hallucinations(segments, options.hallucination_silence_threshold, chunk.start_s, chunk.end_s)
+    # The language of silence is a guess that would hold for the whole recording.
+    is_guess = not item.speech and item.language is None
     return ChunkResult(
         index=chunk.index,
         audio_s=chunk.duration_s,
-        segments=segments if options.word_timestamps else tuple(replace(one, words=None) for one in segments),
-        language=outcome.language,
-        # The language of silence is a guess that would hold for the whole recording.
-        detection=outcome.detection if item.speech else None,
+        segments=_placed(prepared, outcome.segments),
+        language="" if is_guess else outcome.language,
+        detection=None if is_guess else outcome.detection,
         attempts=outcome.attempts,
     )
+
+
+def _placed(prepared: _Prepared, segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    """Return segments on the original timeline, without what was made up, and with words if they are wanted."""
+    chunk, item, options = prepared.chunk, prepared.item, prepared.item.options
+    if not options.uses_vad and item.speech is not None:
+        segments = clip_to_speech(drop_unspoken(segments, item.speech, prepared.audible), item.speech)
+    placed = place(chunk, segments)
+    if options.word_timestamps and options.hallucination_silence_threshold:
+        placed = drop_hallucinations(placed, options.hallucination_silence_threshold, chunk.start_s, chunk.end_s)
+    return placed if options.word_timestamps else tuple(replace(one, words=None) for one in placed)
 
 
 def _failure(chunk: Chunk, error: DecodingFailed) -> ChunkFailure:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.domain.audio import Span, to_samples
+from pipeline.domain.speech import within
 from pipeline.domain.transcript import Segment, Word
 
 IMPROBABLE = 0.15
@@ -46,6 +48,28 @@ def drop_hallucinations(
             kept.append(segment)
         last_end = segment.end
     return tuple(kept)
+
+
+def drop_unspoken(segments: Sequence[Segment], speech: Sequence[Span], audible: Sequence[Span]) -> tuple[Segment, ...]:
+    """The segments without those that the model made up where nobody speaks.
+
+    Voice activity detection may miss speech, so text beside what it found is dropped only if there is no sound, or
+    if its words are improbable or have no time.
+
+    Args:
+        segments: one chunk's, with words, in seconds from its start.
+        speech: where voice activity detection finds somebody, in samples from there.
+        audible: where there is any sound.
+    """
+    return tuple(
+        segment
+        for segment in segments
+        if _overlaps(segment, speech) or (_overlaps(segment, audible) and not is_anomalous(segment))
+    )
+
+
+def _overlaps(segment: Segment, spans: Sequence[Span]) -> bool:
+    return bool(within(spans, Span(to_samples(segment.start), to_samples(segment.end))))
 
 
 def is_anomalous(segment: Segment) -> bool:

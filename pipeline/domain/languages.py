@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
 
 from langcodes import Language, closest_supported_match, find, standardize_tag
 
-from pipeline.domain.transcript import TranscriptInfo
 from pipeline.domain.wording import nearest, with_suggestion
 
 FALLBACK = "en"
@@ -159,13 +159,12 @@ def parse_language(text: str) -> str | None:
     return code
 
 
-def stated_language(info: TranscriptInfo) -> str:
+def stated_language(found: str, allowed: Sequence[str]) -> str:
     """Return the code of a transcript's language; where nothing was said, that of the first allowed one, else English.
 
     Clients look the code up in Whisper's table, so there is always one. Its probability is 0 where it is no finding.
     """
-    allowed = info.transcription_options.get("languages") or (FALLBACK,)
-    return info.language or str(allowed[0])
+    return found or next(iter(allowed), FALLBACK)
 
 
 def nearest_language(text: str) -> str | None:

@@ -1,13 +1,13 @@
 """Whether a decoding is good enough, and how to decode again when it isn't.
 
 The rules are those of ``WhisperModel.generate_with_fallback`` in faster-whisper (after Radford et al., 2022, §4.5),
-with two additions: the first retry keeps the temperature and gives the encoder its full 30 s window, and loops that
-the compression ratio misses count as repetitive.
+with three additions: the first retry keeps the temperature and gives the encoder its full 30 s window, loops that the
+compression ratio misses count as repetitive, and repetitions that take as long as people take to say them are speech.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, TypeVar
@@ -56,6 +56,11 @@ class Attempt(Protocol):
         """Whether the encoder had its full 30 s."""
         ...
 
+    @property
+    def is_paced(self) -> bool:
+        """Whether its words take as long as people take to say them; ``False`` where that is not known."""
+        ...
+
 
 SomeAttempt = TypeVar("SomeAttempt", bound=Attempt)
 
@@ -99,12 +104,18 @@ def is_repetitive(attempt: Attempt, options: TranscriptionOptions) -> bool:
     return threshold is not None and (attempt.compression_ratio > threshold or has_loop(attempt.text))
 
 
+def is_repeated_speech(attempt: Attempt, options: TranscriptionOptions) -> bool:
+    """Return whether an attempt is repetitive most likely because the speaker repeats himself."""
+    return is_repetitive(attempt, options) and attempt.is_paced and not _is_unlikely(attempt, options)
+
+
 def next_rung(attempts: Sequence[Attempt], options: TranscriptionOptions) -> Rung | None:
     """The next step of the ladder, or ``None`` at its end.
 
     First temperature with the window it happened to get, then with the full window if that was not full, then the
     other temperatures, with the first window again: what the full one could not mend, sampling rarely does, and each of
-    its samples costs by the window's length.
+    its samples costs by the window's length. What both windows take for speech that repeats itself is not sampled for:
+    at higher temperatures, loops are likelier.
     """
     if not attempts:
         return Rung(options.temperature[0], full_window=False)
@@ -112,13 +123,29 @@ def next_rung(attempts: Sequence[Attempt], options: TranscriptionOptions) -> Run
     if len(attempts) == 1 and not first.full_window:
         return Rung(first.temperature, full_window=True)
     climbed = len(attempts) - (not first.full_window)
-    if climbed >= len(options.temperature):
+    if climbed >= len(options.temperature) or all(is_repeated_speech(attempt, options) for attempt in attempts):
         return None
     return Rung(options.temperature[climbed], full_window=first.full_window)
 
 
-def best(attempts: Sequence[SomeAttempt], options: TranscriptionOptions) -> SomeAttempt:
-    """Of attempts that all failed, the likeliest one that is not repetitive, else the likeliest one."""
+def best(
+    attempts: Sequence[SomeAttempt],
+    options: TranscriptionOptions,
+    missing: Callable[[SomeAttempt], int] = lambda _: 0,
+) -> SomeAttempt:
+    """Return the best of attempts that all failed.
+
+    Of those that are repetitive because the speech is, the one that leaves least of the speech out, and of these the
+    least random and least repetitive; else the likeliest one that is not repetitive, else the likeliest one.
+
+    Args:
+        attempts: at the same audio.
+        options: the task's.
+        missing: how much speech an attempt leaves out.
+    """
+    repeated = [attempt for attempt in attempts if is_repeated_speech(attempt, options)]
+    if repeated:
+        return min(repeated, key=lambda one: (missing(one), one.temperature, one.compression_ratio))
     varied = [attempt for attempt in attempts if not is_repetitive(attempt, options)]
     return max(varied or attempts, key=lambda attempt: attempt.avg_logprob)
 

@@ -54,6 +54,17 @@ def frame_energy(frames: Samples) -> Scores:
     return energy
 
 
+AUDIBLE = 32
+"""Amplitude of 16-bit samples that stay silent to the ear: 60 dB below full scale."""
+
+
+def audible_spans(samples: Samples) -> tuple[Span, ...]:
+    """Find where there is any sound, in frames of ``FRAME_SAMPLES``; shape ``(samples,)``."""
+    loudness = np.abs(samples.astype(np.int32))
+    frames = (Span(at, min(at + FRAME_SAMPLES, len(samples))) for at in range(0, len(samples), FRAME_SAMPLES))
+    return merge_touching(frame for frame in frames if loudness[frame.start : frame.end].max() > AUDIBLE)
+
+
 @dataclass(frozen=True, slots=True)
 class SpeechRules:
     """When a frame counts as speech, in samples; the terms are faster-whisper's.

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from pipeline.domain.languages import stated_language
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.transcript import ChunkResult, LanguageDetection, Segment, Transcript, TranscriptInfo
 
@@ -35,7 +36,7 @@ def stitch(
         text=" ".join(" ".join(segment.text for segment in segments).split()),
         segments=segments,
         info=TranscriptInfo(
-            language=detection.language,
+            language=stated_language(detection.language, options.languages),
             language_probability=detection.probability,
             duration=duration_s,
             duration_after_vad=sum(result.audio_s for result in ordered),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import accumulate, islice, pairwise
 
-from pipeline.domain.audio import Chunk
+from pipeline.domain.audio import Chunk, Span
 from pipeline.domain.coverage import has_words
 from pipeline.domain.segments import divide, ends_sentence
 from pipeline.domain.transcript import Segment, Word
@@ -43,6 +43,29 @@ def place(chunk: Chunk, segments: Iterable[Segment]) -> tuple[Segment, ...]:
     timed = _with_words(placed, iter(words))
     divided = [part for segment in timed for part in divide(segment, partial(_is_pause, chunk))]
     return tuple(_plain(segment) for segment in divided if segment.start < segment.end)
+
+
+def clip_to_speech(segments: Iterable[Segment], speech: Sequence[Span]) -> tuple[Segment, ...]:
+    """Shorten words that begin or end beyond the speech they lie in: an alignment gives silence to the words beside it.
+
+    Args:
+        segments: one chunk's, with words, in seconds from its start.
+        speech: where somebody speaks, in samples from there.
+    """
+    near = [(span.start_s - NEAR_S, span.end_s + NEAR_S) for span in speech]
+    return tuple(
+        replace(segment, words=segment.words and tuple(_clipped(word, near) for word in segment.words))
+        for segment in segments
+    )
+
+
+def _clipped(word: Word, stretches: Iterable[tuple[float, float]]) -> Word:
+    """Return the word within the last stretch that it reaches into, which is where the silence before it ends."""
+    reached = [(start, end) for start, end in stretches if word.start < end and word.end > start]
+    if not reached:
+        return word
+    start, end = reached[-1]
+    return replace(word, start=max(word.start, start), end=min(word.end, end))
 
 
 def _place_segment(chunk: Chunk, joints: Sequence[float], segment: Segment) -> Segment:

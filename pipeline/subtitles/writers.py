@@ -14,7 +14,6 @@ from types import MappingProxyType
 
 from pysubs2 import SSAEvent, SSAFile
 
-from pipeline.domain.languages import stated_language
 from pipeline.domain.transcript import Transcript
 from pipeline.errors import InvalidValue
 from pipeline.subtitles.cues import Cue, CueStyle, karaoke_frames, shape_cues, spaced_text
@@ -103,7 +102,7 @@ def _json(transcript: Transcript, _: CueStyle) -> str:
         {
             "text": transcript.text,
             "segments": [asdict(segment) for segment in transcript.segments],
-            "language": stated_language(transcript.info),
+            "language": transcript.info.language,
         },
         ensure_ascii=False,
     )

@@ -21,7 +21,7 @@ from deployments.api.openai.schemas import (
     VerboseSegment,
     VerboseWord,
 )
-from pipeline.domain.languages import LANGUAGES, stated_language
+from pipeline.domain.languages import LANGUAGES
 from pipeline.domain.options import TaskType
 from pipeline.domain.transcript import Segment, Transcript
 from pipeline.subtitles.cues import CueStyle
@@ -103,7 +103,7 @@ def _verbose(transcript: Transcript, asked: AudioRequest) -> VerboseBody:
 def _language(transcript: Transcript, asked: AudioRequest) -> str:
     if asked.submission.options.task_type is TaskType.TRANSLATE:
         return LANGUAGES["en"]
-    code = stated_language(transcript.info)
+    code = transcript.info.language
     return LANGUAGES.get(code, code)
 
 

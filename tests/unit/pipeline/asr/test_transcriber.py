@@ -96,7 +96,7 @@ async def test_where_nothing_is_decoded_there_is_silence(transcriber, monkeypatc
     await asyncio.sleep(0.1)
     assert not silent.done()
     engine.release()
-    assert await silent
+    assert [*await silent, *await collect(stream)]  # the first answer may be a mere sign of life
 
 
 async def test_every_chunk_is_answered_on_the_original_timeline(transcriber):

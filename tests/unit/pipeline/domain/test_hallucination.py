@@ -1,6 +1,7 @@
 import pytest
 
-from pipeline.domain.hallucination import drop_hallucinations, is_anomalous
+from pipeline.domain.audio import Span
+from pipeline.domain.hallucination import drop_hallucinations, drop_unspoken, is_anomalous
 from pipeline.domain.transcript import Segment, Word
 
 
@@ -53,3 +54,14 @@ def test_an_anomaly_counts_as_silence_for_the_one_before_it():
     made_up = (segment(17, 18, sure=False), segment(18.5, 19.5, sure=False))
     good, rest = segment(10, 13), segment(23, 29)
     assert drop_hallucinations((good, *made_up, rest), 2.0, 10, 30) == (good, made_up[1], rest)
+
+
+def test_text_where_nobody_speaks_is_dropped_if_there_is_no_sound():
+    said, silent, beside = segment(0, 1), segment(5, 6), segment(8, 9)
+    speech, audible = [Span(0, 16_000)], [Span(0, 16_000), Span(128_000, 144_000)]
+    assert drop_unspoken([said, silent, beside], speech, audible) == (said, beside)
+
+
+@pytest.mark.parametrize("made_up", [segment(8, 8.1), segment(8, 9, sure=False)])
+def test_text_beside_speech_is_dropped_if_its_words_are_improbable_or_have_no_time(made_up):
+    assert drop_unspoken([made_up], [Span(0, 16_000)], [Span(0, 160_000)]) == ()

@@ -5,7 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain.options import DEFAULT_TEMPERATURES, TranscriptionOptions
-from pipeline.domain.quality import PROMPT_TOKENS, Rung, Verdict, best, is_silence, judge, next_prompt, next_rung
+from pipeline.domain.quality import (
+    PROMPT_TOKENS,
+    Rung,
+    Verdict,
+    best,
+    is_repeated_speech,
+    is_silence,
+    judge,
+    next_prompt,
+    next_rung,
+)
 from pipeline.domain.transcript import ChunkResult, Segment
 
 
@@ -17,6 +27,7 @@ class Tried:
     compression_ratio: float = 1.2
     no_speech_prob: float = 0.1
     full_window: bool = False
+    is_paced: bool = False
 
 
 OPTIONS = TranscriptionOptions()
@@ -139,3 +150,29 @@ def test_text_that_no_temperature_could_save_does_not_prompt():
 
 def test_silence_leaves_the_prompt_alone():
     assert next_prompt((1, 2), result(attempts=7)) == (1, 2)
+
+
+REPEATED = Tried(text=LOOPED, is_paced=True)
+
+
+def test_speech_that_repeats_itself_in_both_windows_is_not_sampled_for():
+    assert next_rung([REPEATED], OPTIONS) == Rung(0.0, full_window=True)
+    assert next_rung([REPEATED, replace(REPEATED, full_window=True)], OPTIONS) is None
+    assert next_rung([replace(REPEATED, full_window=True)], OPTIONS) is None
+
+
+@pytest.mark.parametrize("full", [Tried(text=LOOPED), Tried(avg_logprob=-2.0, is_paced=True)])
+def test_what_is_a_loop_in_one_window_is_sampled_for(full):
+    assert next_rung([REPEATED, replace(full, full_window=True)], OPTIONS) == Rung(0.2, full_window=False)
+
+
+def test_of_repeated_speech_the_most_complete_and_least_repetitive_is_best():
+    short, full = replace(REPEATED, compression_ratio=4.0), replace(REPEATED, compression_ratio=3.0)
+    loop = Tried(text=LOOPED, avg_logprob=-0.01)
+    assert best([short, full, loop], OPTIONS) is full
+    assert best([short, full, loop], OPTIONS, missing=lambda attempt: attempt is full) is short
+
+
+def test_unlikely_text_is_no_repeated_speech():
+    assert not is_repeated_speech(replace(REPEATED, avg_logprob=-1.5), OPTIONS)
+    assert not is_repeated_speech(Tried(is_paced=True), OPTIONS)

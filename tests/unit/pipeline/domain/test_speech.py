@@ -15,6 +15,7 @@ from pipeline.domain.speech import (
     Framer,
     SpeechDetector,
     SpeechRules,
+    audible_spans,
     frame_energy,
     merge_touching,
     requested_spans,
@@ -132,3 +133,10 @@ def test_clip_timestamps_become_spans(clips, spans):
 def test_spans_are_clipped_to_a_window():
     assert within([Span(0, 10), Span(20, UNBOUNDED)], Span(5, 25)) == [Span(5, 10), Span(20, 25)]
     assert within([Span(0, 5)], Span(5, 25)) == []
+
+
+def test_audible_is_what_is_louder_than_60_db_below_full_scale():
+    quiet, loud = np.full(FRAME_SAMPLES, 30, np.int16), np.full(FRAME_SAMPLES, -32768, np.int16)
+    samples = np.concatenate([quiet, loud, loud, quiet, loud[:100]])
+    assert audible_spans(samples) == (Span(512, 1536), Span(2048, 2148))
+    assert audible_spans(quiet) == ()

@@ -61,10 +61,15 @@ def test_a_language_that_was_asked_for_is_certain():
 
 
 @pytest.mark.parametrize(
-    ("results", "language", "expected"), [([], "ja", "ja"), ([result(0)], None, "de"), ([], None, "")]
+    ("results", "language", "expected"), [([], "ja", "ja"), ([result(0)], None, "de"), ([], None, "en")]
 )
 def test_without_a_detection_the_language_is_what_is_known(results, language, expected):
     assert stitch(results, OPTIONS, 0.0, language=language).info.language == expected
+
+
+def test_the_language_of_silence_is_one_that_was_allowed():
+    info = stitch([], TranscriptionOptions(languages=("de", "fr")), 3.0).info
+    assert (info.language, info.language_probability) == ("de", 0.0)
 
 
 def test_no_speech_is_an_empty_transcript():

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain.audio import SAMPLE_RATE, Chunk, Span
-from pipeline.domain.timeline import place, shift
+from pipeline.domain.timeline import clip_to_speech, place, shift
 from pipeline.domain.transcript import Segment, Word
 
 TWO_SPANS = Chunk(3, 0, 0, (Span(10 * SAMPLE_RATE, 12 * SAMPLE_RATE), Span(20 * SAMPLE_RATE, 23 * SAMPLE_RATE)))
@@ -56,6 +56,13 @@ def test_a_sentence_s_first_word_that_only_touches_a_cut_stays_with_the_next():
     words = [Word(1.0, 1.5, " Stop.", 0.9), Word(1.5, 1.9, " The", 0.9), Word(1.9, 2.0, " fox", 0.9)]
     [placed] = place(TWO_SPANS, [segment(1.0, 2.0, *words, text=" Stop. The fox")])
     assert (placed.start, placed.end) == (11.0, 12.0)
+
+
+def test_words_are_clipped_to_the_speech_they_reach_into():
+    whole = segment(2.0, 9.0, Word(2.0, 6.1, " The", 0.9), Word(6.1, 7.0, " fox", 0.9), Word(7.0, 9.0, " jumps", 0.9))
+    [clipped] = clip_to_speech([whole], [Span(0, 2 * SAMPLE_RATE), Span(6 * SAMPLE_RATE, 8 * SAMPLE_RATE)])
+    assert [(word.start, word.end) for word in clipped.words] == [(5.8, 6.1), (6.1, 7.0), (7.0, 8.2)]
+    assert clip_to_speech([whole], []) == (whole,)
 
 
 SHORT_CUT = Chunk(0, 0, 0, (Span(0, 2 * SAMPLE_RATE), Span(round(2.5 * SAMPLE_RATE), 4 * SAMPLE_RATE)))

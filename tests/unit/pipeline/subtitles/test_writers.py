@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pysubs2
 import pytest
@@ -136,8 +135,3 @@ def test_every_format_says_what_it_is() -> None:
     assert FORMATS["srt"].media_type == "text/srt; charset=utf-8"
     assert FORMATS["vtt"].media_type == "text/vtt; charset=utf-8"
     assert {"srt", "vtt", "ass", "lrc", "txt", "tsv", "json"} == set(FORMATS)
-
-
-def test_json_of_silence_has_a_language() -> None:
-    silence = replace(EMPTY, info=replace(EMPTY.info, language=""))
-    assert json.loads(write_subtitles(silence, "json", CueStyle()))["language"] == "en"

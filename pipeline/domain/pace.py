@@ -1,0 +1,27 @@
+"""Whether text fits into the time it is said to take: people repeat themselves, models that loop do so in no time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.domain.loops import is_unspaced
+from pipeline.domain.transcript import Word
+
+WORD_S, LETTER_S, DIGIT_S, SYLLABLE_S = 0.03, 0.015, 0.04, 0.04
+"""Seconds that even a hurried speaker takes: for any word, and for each of its letters, its digits, or its characters
+of a script without blanks."""
+
+RUSHED_SHARE = 0.2
+"""More words than this share are too short only where the text was not said: an alignment makes a few short words."""
+
+
+def is_paced(words: Sequence[Word]) -> bool:
+    """Return whether the words follow each other no faster than people speak; without words, they don't."""
+    rushed = sum(word.end - word.start < _shortest_s(word.word) for word in words)
+    return bool(words) and rushed <= RUSHED_SHARE * len(words)
+
+
+def _shortest_s(text: str) -> float:
+    syllables, digits = sum(map(is_unspaced, text)), sum(map(str.isdigit, text))
+    letters = sum(map(str.isalpha, text)) - syllables
+    return WORD_S + LETTER_S * letters + DIGIT_S * digits + SYLLABLE_S * syllables

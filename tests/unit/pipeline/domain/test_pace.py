@@ -1,0 +1,28 @@
+from pipeline.domain.pace import is_paced
+from pipeline.domain.transcript import Word
+
+
+def words(text, seconds_a_word):
+    return [
+        Word(at * seconds_a_word, (at + 1) * seconds_a_word, f" {word}", 0.9) for at, word in enumerate(text.split())
+    ]
+
+
+def test_speech_is_paced():
+    assert is_paced(words("hello world " * 6, 0.3))
+    assert is_paced(words("1 2 3 4 5 6 7 8 9 10", 0.25))
+    assert is_paced(words("天 地 玄 黄", 0.15))
+
+
+def test_a_loop_has_no_time_for_its_words():
+    assert not is_paced(words("hello world " * 40, 0.08))
+    assert not is_paced(words("8 " * 100, 0.05))
+    assert not is_paced(words("天 地 " * 50, 0.04))
+
+
+def test_a_few_short_words_are_an_alignment_s_doing():
+    assert is_paced([*words("one two three four five six seven eight", 0.3), Word(2.4, 2.42, " nine", 0.9)])
+
+
+def test_without_words_nothing_is_known():
+    assert not is_paced([])
