@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
+import pkgutil
 import traceback
 import wave
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+import av
 import numpy as np
 
 from pipeline.domain.extraction import Extraction, Format
@@ -61,7 +64,12 @@ _JOBS: Mapping[str, Callable[..., dict[str, Any]]] = {"decode": _decode, "extrac
 
 
 def rehearse() -> None:
-    """Decodes and encodes a moment of silence in every format: a child can't load a module any more."""
+    """Load every module that a child may need, since a child can't open a file to load one any more.
+
+    PyAV imports a module when a stream of its kind is first met, so all of PyAV is loaded. What NumPy and the standard
+    library load late is reached by decoding and encoding a moment of silence in every format, and by failing once.
+    """
+    _load_all_of(av)
     silence = io.BytesIO()
     extract_audio(_wav_of_silence(), silence, Extraction(output_format=Format.WAV), 60.0)
     for output_format in Format:
@@ -73,7 +81,22 @@ def rehearse() -> None:
             pass
     with suppress(MediaError):
         next(AudioDecoder(io.BytesIO(b"#"), 1.0).blocks())
-    traceback.format_exc()
+    _format_an_error()
+
+
+def _load_all_of(package: Any) -> None:
+    """Import every module of a package but the one that is a program."""
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+
+def _format_an_error() -> None:
+    """Format a traceback: how one is printed is loaded with the first."""
+    try:
+        raise ValueError("no error")
+    except ValueError:
+        traceback.format_exc()
 
 
 def _wav_of_silence() -> io.BytesIO:
