@@ -11,6 +11,9 @@ import av.error
 import numpy as np
 
 from pipeline.domain.audio import SAMPLE_RATE, to_samples, to_seconds
+from pipeline.domain.downmix import Channels, Downmixer, Signal
+from pipeline.domain.level import LevelControl
+from pipeline.domain.sound import DEFAULT_SOUND, SoundOptions
 from pipeline.domain.speech import FRAME_SAMPLES, Samples
 from pipeline.errors import MediaTooLong, MediaUndecodable, NoAudioStream
 from pipeline.media.containers import ESTIMATED_DURATION, INPUT_OPTIONS, breaks_off, is_image, refusal, states_duration
@@ -30,6 +33,8 @@ MAX_BLIND_GAP_S = 600.0
 FIFO_SAMPLES = 1 << 15
 """Frames are resampled together: one by one, calls would cost more than the arithmetic."""
 
+_FULL_SCALE = 32_768
+
 
 class AudioDecoder:
     """The first audio stream of a recording.
@@ -37,17 +42,22 @@ class AudioDecoder:
     Damaged packets are left out; their time, gaps between time stamps, and a late start of the sound (in a video, say)
     are filled with silence, so that every sample stands where a player would play it.
 
+    Channels are mixed by their energies (``domain.downmix``) and quiet speech is raised (``domain.level``) in floating
+    point; only the outcome is rounded to 16 bits.
+
     Args:
         file: a seekable file object, read from whichever thread iterates.
         max_duration_s: more than this is refused.
+        sound: how the sound is taken.
 
     Attributes:
         truncated: known after the last block: the recording broke off, or is shorter than it says.
     """
 
-    def __init__(self, file: BinaryIO, max_duration_s: float) -> None:
+    def __init__(self, file: BinaryIO, max_duration_s: float, sound: SoundOptions = DEFAULT_SOUND) -> None:
         self._file = file
         self._max_duration_s = max_duration_s
+        self._sound = sound
         self._broken = False
         self.truncated = False
 
@@ -66,7 +76,10 @@ class AudioDecoder:
         stream = audio_stream(container)
         timeline = _Timeline(container, stream)
         samples = 0
-        for block in _blocks_of(self._pieces(container, stream, timeline), BLOCK_SAMPLES):
+        signal = self._signal(container, stream, timeline)
+        if self._sound.normalize_level:
+            signal = _raised(signal)
+        for block in _blocks_of(map(_rounded, signal), BLOCK_SAMPLES):
             samples += len(block)
             if to_seconds(samples) > self._max_duration_s:
                 raise MediaTooLong(f"The recording is longer than the limit of {self._max_duration_s:.0f} seconds.")
@@ -79,15 +92,15 @@ class AudioDecoder:
             or (timeline.ends_early and states_duration(container.format.name, self._file))
         )
 
-    def _pieces(self, container: Any, stream: Any, timeline: _Timeline) -> Iterator[Samples]:
-        resampler = _MonoResampler()
+    def _signal(self, container: Any, stream: Any, timeline: _Timeline) -> Iterator[Signal]:
+        converter = _MonoConverter()
         for frame in decodable_frames(container, stream, self._note_broken):
             silence = timeline.place(frame)
             if silence:
-                yield from resampler.flush()
+                yield from converter.flush()
                 yield from _silence(silence)
-            yield from resampler.feed(frame)
-        yield from resampler.flush()
+            yield from converter.feed(frame)
+        yield from converter.flush()
 
     def _note_broken(self, broken: bool) -> None:
         self._broken = broken
@@ -159,46 +172,71 @@ class _Timeline:
         return gap_s <= GAP_TOLERANCE_S or self._position_s + gap_s <= self._last_believable_s
 
 
-class _MonoResampler:
-    """Frames of any rate, format and layout → 16 kHz mono; channels are averaged."""
+class _MonoConverter:
+    """Converts frames of any rate, format and layout to 16 kHz mono."""
 
     def __init__(self) -> None:
         self._setup: tuple[Any, ...] | None = None
         self._resampler: Any = None
         self._fifo: Any = None
+        self._heard: list[int] = []  # channels that are mixed
+        self._downmixer: Downmixer | None = None
 
-    def feed(self, frame: Any) -> Iterator[Samples]:
-        """What is ready after one more frame. A change of rate or layout in mid-stream is fine."""
-        setup = (frame.sample_rate, frame.format.name, frame.layout.name)
+    def feed(self, frame: Any) -> Iterator[Signal]:
+        """Yield what is ready after one more frame. A change of rate or layout in mid-stream is fine."""
+        setup = (frame.sample_rate, frame.format.name, frame.layout.name, frame.layout.nb_channels)
         if setup != self._setup:
             yield from self.flush()
-            # Averaging two channels is what FFmpeg does; of more, it would drop some and weight the others.
-            layout = "mono" if frame.layout.nb_channels <= 2 else frame.layout
-            self._resampler = av.AudioResampler(format="s16", layout=layout, rate=SAMPLE_RATE)
+            self._resampler = av.AudioResampler(format="flt", layout=frame.layout, rate=SAMPLE_RATE)
             self._fifo = av.AudioFifo()
+            self._heard = _full_range_channels(frame.layout)
+            self._downmixer = Downmixer(len(self._heard))
             self._setup = setup
         frame.pts = None  # the timeline has dealt with time stamps
         self._fifo.write(frame)
         if self._fifo.samples >= FIFO_SAMPLES:
             yield from self._convert(self._fifo.read())
 
-    def flush(self) -> Iterator[Samples]:
-        """The rest of what was fed."""
-        if self._setup is None:
+    def flush(self) -> Iterator[Signal]:
+        """Yield the rest of what was fed."""
+        if self._setup is None or self._downmixer is None:
             return
         self._setup = None
         if self._fifo.samples:
             yield from self._convert(self._fifo.read())
         yield from self._convert(None)
+        yield self._downmixer.finish()
 
-    def _convert(self, frame: Any) -> Iterator[Samples]:
+    def _convert(self, frame: Any) -> Iterator[Signal]:
         try:
             resampled = self._resampler.resample(frame)
         except av.error.FFmpegError as error:
             raise MediaUndecodable("The sound has a sample rate or channels that can't be converted.") from error
         for converted in resampled:
-            samples = converted.to_ndarray().reshape(-1, converted.layout.nb_channels)
-            yield samples[:, 0] if samples.shape[1] == 1 else np.rint(samples.mean(axis=1)).astype(np.int16)
+            channels: Channels = converted.to_ndarray().reshape(-1, converted.layout.nb_channels)
+            if len(self._heard) < channels.shape[1]:
+                channels = channels[:, self._heard]
+            yield self._downmixer.feed(channels) if self._downmixer else channels[:, 0]
+
+
+def _full_range_channels(layout: Any) -> list[int]:
+    """Return the channels that may hold speech: all but those of low-frequency effects, unless there are no others."""
+    channels = range(layout.nb_channels)
+    return [index for index in channels if not layout.channels[index].name.startswith("LFE")] or list(channels)
+
+
+def _raised(signal: Iterator[Signal]) -> Iterator[Signal]:
+    """Yield the same audio at the working level."""
+    control = LevelControl()
+    for piece in signal:
+        yield control.feed(piece)
+    yield control.finish()
+
+
+def _rounded(signal: Signal) -> Samples:
+    """Return audio in [-1, 1] as 16-bit samples."""
+    samples: Samples = np.rint(np.clip(signal * _FULL_SCALE, -_FULL_SCALE, _FULL_SCALE - 1)).astype(np.int16)
+    return samples
 
 
 def open_recording(file: BinaryIO) -> Any:
@@ -278,9 +316,9 @@ def _clock_s(clock: str) -> float | None:
     return hours * 3600 + minutes * 60 + seconds
 
 
-def _silence(samples: int) -> Iterator[Samples]:
+def _silence(samples: int) -> Iterator[Signal]:
     for start in range(0, samples, BLOCK_SAMPLES):
-        yield np.zeros(min(BLOCK_SAMPLES, samples - start), np.int16)
+        yield np.zeros(min(BLOCK_SAMPLES, samples - start), np.float32)
 
 
 def _blocks_of(pieces: Iterator[Samples], size: int) -> Iterator[Samples]:

@@ -11,6 +11,7 @@ from typing import BinaryIO, Protocol
 from pipeline.domain.audio import BYTES_PER_SAMPLE, Chunk, Span, part_key, to_samples, to_seconds
 from pipeline.domain.chunking import ChunkPlanner, PackedSpans
 from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.sound import SoundOptions
 from pipeline.domain.speech import UNBOUNDED, Framer, Samples, Scores, SpeechRules, requested_spans
 from pipeline.errors import MediaUndecodable
 from pipeline.media.blocking import in_worker
@@ -45,7 +46,7 @@ class StreamingSplitter:
         new_activity: makes a voice activity detector for one recording; called in a worker thread.
         vad: when a frame counts as speech, unless a task says otherwise.
         split: how long parts are.
-        new_decoder: makes a decoder for an open recording; called in a worker thread.
+        new_decoder: makes a decoder for an open recording, as its sound is to be taken; called in a worker thread.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class StreamingSplitter:
         new_activity: Callable[[], VoiceActivity],
         vad: VadSettings,
         split: SplitSettings,
-        new_decoder: Callable[[BinaryIO], Decoder],
+        new_decoder: Callable[[BinaryIO, SoundOptions], Decoder],
     ) -> None:
         self._store = store
         self._new_activity = new_activity
@@ -94,7 +95,7 @@ class StreamingSplitter:
             file = self._store.open(request.media_key)
         except FileNotFoundError as error:
             raise MediaUndecodable("The recording is no longer in the media store.") from error
-        preparation.begin(file, self._new_decoder(file), speech)
+        preparation.begin(file, self._new_decoder(file, request.options.sound), speech)
 
     def _speech(self, options: TranscriptionOptions) -> SpeechFinder:
         if options.names_clips:

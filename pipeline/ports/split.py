@@ -18,7 +18,7 @@ class SplitRequest:
         task_id: for logs.
         media_key: where the recording lies.
         media_prefix: folder for the prepared audio.
-        options: ``vad_filter`` and ``clip_timestamps`` are what matters here.
+        options: those of the sound, ``vad_filter`` and ``clip_timestamps`` are what matters here.
         max_chunk_s: longest chunk, in seconds.
         first_part: number of the first part to write; parts before it, up to ``resume_at``, are already stored.
         first_chunk: index of the first chunk to give out.

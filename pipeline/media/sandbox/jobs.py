@@ -16,6 +16,7 @@ import av
 import numpy as np
 
 from pipeline.domain.extraction import Extraction, Format
+from pipeline.domain.sound import SoundOptions
 from pipeline.errors import DecodingTooCostly, MediaError
 from pipeline.media.decode import AudioDecoder
 from pipeline.media.extract import extract_audio
@@ -43,9 +44,9 @@ def perform(wire: Wire, job: Mapping[str, Any]) -> None:
     wire.send(kind, json.dumps(said).encode())
 
 
-def _decode(wire: Wire, source: Any, max_duration_s: float) -> dict[str, Any]:
+def _decode(wire: Wire, source: Any, max_duration_s: float, sound: dict[str, Any]) -> dict[str, Any]:
     """Sends the sound as 16 kHz mono, native 16-bit samples, a block a message."""
-    decoder = AudioDecoder(source, max_duration_s)
+    decoder = AudioDecoder(source, max_duration_s, SoundOptions(**sound))
     for block in decoder.blocks():
         wire.send(Kind.DATA, block.tobytes())
     return {"truncated": decoder.truncated}

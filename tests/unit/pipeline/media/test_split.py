@@ -34,7 +34,11 @@ def no_activity():
 
 def splitter(store, activity=LoudnessActivity, max_duration_s=3600.0, part_s=60.0) -> StreamingSplitter:
     return StreamingSplitter(
-        store, activity, VadSettings(), SplitSettings(part_s=part_s), lambda file: AudioDecoder(file, max_duration_s)
+        store,
+        activity,
+        VadSettings(),
+        SplitSettings(part_s=part_s),
+        lambda file, sound: AudioDecoder(file, max_duration_s, sound),
     )
 
 
