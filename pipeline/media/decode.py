@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from collections.abc import Generator, Iterator
 from typing import Any, BinaryIO
 
 import av
@@ -15,8 +14,11 @@ from pipeline.domain.downmix import Channels, Downmixer, Signal
 from pipeline.domain.level import LevelControl
 from pipeline.domain.sound import DEFAULT_SOUND, SoundOptions
 from pipeline.domain.speech import FRAME_SAMPLES, Samples
-from pipeline.errors import MediaTooLong, MediaUndecodable, NoAudioStream
-from pipeline.media.containers import ESTIMATED_DURATION, INPUT_OPTIONS, breaks_off, is_image, refusal, states_duration
+from pipeline.domain.tracks import Track
+from pipeline.errors import MediaTooLong, MediaUndecodable
+from pipeline.media.containers import ESTIMATED_DURATION, breaks_off, states_duration
+from pipeline.media.demux import decodable_frames
+from pipeline.media.tracks import open_track
 
 BLOCK_SAMPLES = 960 * FRAME_SAMPLES
 """30.7 s, 1 MB: what is in memory at a time."""
@@ -37,7 +39,7 @@ _FULL_SCALE = 32_768
 
 
 class AudioDecoder:
-    """The first audio stream of a recording.
+    """One audio track of a recording: the one that is asked for, or the best (``domain.tracks``).
 
     Damaged packets are left out; their time, gaps between time stamps, and a late start of the sound (in a video, say)
     are filled with silence, so that every sample stands where a player would play it.
@@ -52,6 +54,7 @@ class AudioDecoder:
 
     Attributes:
         truncated: known after the last block: the recording broke off, or is shorter than it says.
+        tracks: known after the first block: the audio tracks, the one that is decoded marked.
     """
 
     def __init__(self, file: BinaryIO, max_duration_s: float, sound: SoundOptions = DEFAULT_SOUND) -> None:
@@ -60,6 +63,7 @@ class AudioDecoder:
         self._sound = sound
         self._broken = False
         self.truncated = False
+        self.tracks: tuple[Track, ...] = ()
 
     def blocks(self) -> Generator[Samples]:
         """Blocks of ``BLOCK_SAMPLES``, the last one shorter.
@@ -67,13 +71,14 @@ class AudioDecoder:
         Raises:
             MediaUndecodable: not a recording, or nothing of it could be decoded.
             NoAudioStream: no sound in it.
+            NoSuchTrack: not the track that is wanted.
             MediaTooLong: longer than the limit; raised when the limit is reached.
         """
-        with closing(open_recording(self._file)) as container:
-            yield from self._decode(container)
+        with open_track(self._file, self._sound.audio_track) as track:
+            self.tracks = track.tracks
+            yield from self._decode(track.container, track.stream)
 
-    def _decode(self, container: Any) -> Iterator[Samples]:
-        stream = audio_stream(container)
+    def _decode(self, container: Any, stream: Any) -> Iterator[Samples]:
         timeline = _Timeline(container, stream)
         samples = 0
         signal = self._signal(container, stream, timeline)
@@ -104,35 +109,6 @@ class AudioDecoder:
 
     def _note_broken(self, broken: bool) -> None:
         self._broken = broken
-
-
-def decodable_frames(container: Any, stream: Any, note: Callable[[bool], None] = lambda _: None) -> Iterator[Any]:
-    """What of a stream can be decoded, damaged packets left out.
-
-    Args:
-        container: as ``open_recording`` returns it.
-        stream: of the container.
-        note: told, packet by packet, whether it was broken.
-    """
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except av.error.FFmpegError:
-            note(True)
-            return
-        except IndexError:  # PyAV, at the end, on a stream that a damaged file began in its middle
-            return
-        if packet is None:
-            return
-        try:
-            frames = packet.decode()
-            broken = packet.is_corrupt
-        except av.error.FFmpegError:
-            frames, broken = [], True
-        if packet.size:  # the empty packet at the end only empties the decoder
-            note(broken)
-        yield from frames
 
 
 class _Timeline:
@@ -237,46 +213,6 @@ def _rounded(signal: Signal) -> Samples:
     """Return audio in [-1, 1] as 16-bit samples."""
     samples: Samples = np.rint(np.clip(signal * _FULL_SCALE, -_FULL_SCALE, _FULL_SCALE - 1)).astype(np.int16)
     return samples
-
-
-def open_recording(file: BinaryIO) -> Any:
-    """The recording as a PyAV container that reads nothing but these bytes.
-
-    Raises:
-        MediaUndecodable: none of the formats that are opened here.
-        NoAudioStream: a picture.
-    """
-    head = file.read(4096)
-    file.seek(0)
-    try:
-        if not head:
-            raise MediaUndecodable(refusal(head))
-        # FFmpeg would also judge a file by its name; ours have none.
-        return av.open(_Nameless(file), mode="r", metadata_errors="ignore", options=INPUT_OPTIONS)
-    except av.error.FFmpegError as error:
-        if is_image(head):
-            raise NoAudioStream("The file is an image; there is no sound in it.") from error
-        raise MediaUndecodable(refusal(head)) from error
-
-
-class _Nameless:
-    """The part of a file object that a demuxer needs."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
-
-
-def audio_stream(container: Any) -> Any:
-    """The first audio stream; the others are switched off. Raises ``NoAudioStream``, ``MediaUndecodable``."""
-    if not container.streams.audio:
-        raise NoAudioStream("The file has no audio stream; there is no sound in it.")
-    stream = container.streams.audio[0]
-    if stream.codec_context is None:
-        raise MediaUndecodable("The sound is in a format that no decoder here knows.")
-    for other in container.streams:
-        if other.index != stream.index:
-            other.discard = av.stream.Discard.all  # pictures are not even read, where the container allows it
-    return stream
 
 
 def _origin_s(container: Any) -> float:

@@ -13,6 +13,7 @@ from pipeline.domain.chunking import ChunkPlanner, PackedSpans
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.sound import SoundOptions
 from pipeline.domain.speech import UNBOUNDED, Framer, Samples, Scores, SpeechRules, requested_spans
+from pipeline.domain.tracks import Track
 from pipeline.errors import MediaUndecodable
 from pipeline.media.blocking import in_worker
 from pipeline.media.speech import DetectedSpeech, RequestedSpeech, SpeechFinder, VoiceActivity
@@ -29,6 +30,7 @@ class Decoder(Protocol):
     """Decodes one recording; see ``decode.AudioDecoder``."""
 
     truncated: bool
+    tracks: tuple[Track, ...]
 
     def blocks(self) -> Generator[Samples]:
         """16 kHz mono, block by block."""
@@ -87,6 +89,7 @@ class StreamingSplitter:
         yield SplitDone(
             duration_s=to_seconds(preparation.total),
             truncated=preparation.truncated,
+            tracks=preparation.tracks,
         )
 
     def _begin(self, preparation: _Preparation, request: SplitRequest) -> None:
@@ -120,6 +123,7 @@ class _Preparation:
         self._opened = ExitStack()
         self.total = 0
         self.truncated = False
+        self.tracks: tuple[Track, ...] = ()
         self.done = False
 
     def begin(self, file: BinaryIO, decoder: Decoder, speech: SpeechFinder) -> None:
@@ -133,7 +137,7 @@ class _Preparation:
         """Takes one more block, or the end; returns a part if one has become complete."""
         block = next(self._blocks, None)
         if block is None:
-            self.done, self.truncated = True, self._decoder.truncated
+            self.done, self.truncated, self.tracks = True, self._decoder.truncated, self._decoder.tracks
             self._parts.add_speech(*self._speech.finish(self._framer.finish(), self.total), settled=self.total)
             return self._parts.finish(self.total)
         self.total += len(block)

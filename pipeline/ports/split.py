@@ -8,6 +8,7 @@ from typing import Protocol
 
 from pipeline.domain.audio import Chunk
 from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.tracks import Track
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +60,12 @@ class SplitDone:
     Attributes:
         duration_s: length of the recording, in seconds.
         truncated: it broke off before its end, or is shorter than its header says.
+        tracks: its audio tracks, the one that was taken marked.
     """
 
     duration_s: float
     truncated: bool
+    tracks: tuple[Track, ...] = ()
 
 
 class Splitter(Protocol):

@@ -10,6 +10,7 @@ import traceback
 import wave
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 import av
@@ -49,7 +50,7 @@ def _decode(wire: Wire, source: Any, max_duration_s: float, sound: dict[str, Any
     decoder = AudioDecoder(source, max_duration_s, SoundOptions(**sound))
     for block in decoder.blocks():
         wire.send(Kind.DATA, block.tobytes())
-    return {"truncated": decoder.truncated}
+    return {"truncated": decoder.truncated, "tracks": [asdict(track) for track in decoder.tracks]}
 
 
 def _extract(wire: Wire, source: Any, max_duration_s: float, wanted: dict[str, Any]) -> dict[str, Any]:

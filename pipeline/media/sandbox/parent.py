@@ -23,6 +23,7 @@ from pipeline.domain.audio import to_samples
 from pipeline.domain.extraction import Extraction
 from pipeline.domain.sound import DEFAULT_SOUND, SoundOptions
 from pipeline.domain.speech import Samples
+from pipeline.domain.tracks import Track
 from pipeline.errors import DecoderCrashed, DecodingTooCostly, MediaError, OutputTooLarge
 from pipeline.media.sandbox.wire import STATUS, ChildGone, Kind, Wire, placed, question
 
@@ -236,6 +237,7 @@ class SandboxedDecoder:
         self._max_duration_s = max_duration_s
         self._sound = sound
         self.truncated = False
+        self.tracks: tuple[Track, ...] = ()
 
     def blocks(self) -> Generator[Samples]:
         """The recording as 16 kHz mono, in blocks.
@@ -254,6 +256,7 @@ class SandboxedDecoder:
                     _refuse_beyond(left)
                     yield block
             self.truncated = bool(child.said.get("truncated"))
+            self.tracks = tuple(Track(**track) for track in child.said.get("tracks", ()))
 
 
 def extract_in(
