@@ -76,9 +76,9 @@ class AudioDecoder:
         """
         with open_track(self._file, self._sound.audio_track) as track:
             self.tracks = track.tracks
-            yield from self._decode(track.container, track.stream)
+            yield from self._decode(track.container, track.stream, track.complete)
 
-    def _decode(self, container: Any, stream: Any) -> Iterator[Samples]:
+    def _decode(self, container: Any, stream: Any, complete: bool | None) -> Iterator[Samples]:
         timeline = _Timeline(container, stream)
         samples = 0
         signal = self._signal(container, stream, timeline)
@@ -91,10 +91,13 @@ class AudioDecoder:
             yield block
         if not samples:
             raise MediaUndecodable("The file has an audio stream, but no sound in it could be decoded.")
-        self.truncated = (
+        self.truncated = not complete and self._breaks_off(container.format.name, timeline)
+
+    def _breaks_off(self, format_name: str, timeline: _Timeline) -> bool:
+        return (
             self._broken
-            or breaks_off(container.format.name, self._file)
-            or (timeline.ends_early and states_duration(container.format.name, self._file))
+            or breaks_off(format_name, self._file)
+            or (timeline.ends_early and states_duration(format_name, self._file))
         )
 
     def _signal(self, container: Any, stream: Any, timeline: _Timeline) -> Iterator[Signal]:

@@ -14,6 +14,7 @@ from av.stream import Disposition
 from pipeline.domain.tracks import Track, candidates, is_auxiliary_title, known_language, mark_chosen
 from pipeline.errors import MediaUndecodable, NoAudioStream
 from pipeline.media.demux import decoded, open_recording, packets
+from pipeline.media.headers import sized
 
 PROBED_S = 30.0
 """Seconds of sound that are looked at to tell a silent track from others."""
@@ -43,11 +44,13 @@ class OpenTrack:
         container: the open recording.
         stream: the track; the container gives the packets of no other.
         tracks: all audio tracks, the taken one marked.
+        complete: whether all of the sound is there that the header states, where that is known (``headers``).
     """
 
     container: Any
     stream: Any
     tracks: tuple[Track, ...]
+    complete: bool | None
 
 
 @contextmanager
@@ -67,20 +70,21 @@ def open_track(file: BinaryIO, wanted: str | None = None) -> Iterator[OpenTrack]
         NoSuchTrack: not the track that is wanted.
     """
     with ExitStack() as opened:
-        container = opened.enter_context(closing(open_recording(file)))
+        recording = sized(file)
+        container = opened.enter_context(closing(open_recording(recording.file)))
         tracks = list_tracks(container)
         possible = [track for track in candidates(tracks, wanted) if track.decodable]
         if len(possible) > 1:
             tracks = _probed(container, tracks, possible)
             opened.close()
-            file.seek(0)
-            container = opened.enter_context(closing(open_recording(file)))
+            recording.file.seek(0)
+            container = opened.enter_context(closing(open_recording(recording.file)))
         best = candidates(tracks, wanted)[0]
         if not best.decodable:
             raise MediaUndecodable("The sound is in a format that no decoder here knows.")
         stream = container.streams.audio[best.index]
         _switch_off_all_but(container, [stream])
-        yield OpenTrack(container, stream, mark_chosen(tracks, best.index))
+        yield OpenTrack(container, stream, mark_chosen(tracks, best.index), recording.complete)
 
 
 def list_tracks(container: Any) -> tuple[Track, ...]:
