@@ -30,7 +30,10 @@ REWIND_TOLERANCE_S = 1.0
 """Time stamps that fall back further than this were reset; from there on they are taken to follow on."""
 
 MAX_BLIND_GAP_S = 600.0
-"""Longest gap that is believed of a file that does not say how long it is."""
+"""Longest gap that is believed where nothing else in the file confirms it."""
+
+CLOCK_S = 2**33 / 90_000
+"""How long the clock of MPEG-TS and MPEG-PS runs until it overflows."""
 
 FIFO_SAMPLES = 1 << 15
 """Frames are resampled together: one by one, calls would cost more than the arithmetic."""
@@ -79,7 +82,7 @@ class AudioDecoder:
             yield from self._decode(track.container, track.stream, track.complete)
 
     def _decode(self, container: Any, stream: Any, complete: bool | None) -> Iterator[Samples]:
-        timeline = _Timeline(container, stream)
+        timeline = _Timeline(container, stream, self._max_duration_s)
         samples = 0
         signal = self._signal(container, stream, timeline)
         if self._sound.normalize_level:
@@ -115,13 +118,25 @@ class AudioDecoder:
 
 
 class _Timeline:
-    """Compares where a recording's time stamps put the sound with how much of it has been decoded."""
+    """Compares where a recording's time stamps put the sound with how much of it has been decoded.
 
-    def __init__(self, container: Any, stream: Any) -> None:
+    A jump forward is a hole in the recording, or a clock that was set anew (another recording joined on, an encoder
+    that began again). It is taken for a hole where the sound after it still ends before the recording does. A file
+    without a header has no length, but FFmpeg reads its last time stamps: a clock that ran on through a hole confirms
+    it there, one that was set back later does not. Such a file is believed up to the longest recording that is allowed;
+    a clock set anew falls beyond that as a rule, since that of MPEG-TS runs for 26.5 hours.
+
+    FFmpeg counts on where that clock overflows, but can't tell an overflow from an encoder that begins again at 0. So a
+    long jump over the overflow is not believed: a hole just there is rarer than an encoder that has run for a day.
+    """
+
+    def __init__(self, container: Any, stream: Any, max_duration_s: float) -> None:
         self._origin_s = _origin_s(container)
         self._stated_end_s = _stated_end_s(container, stream, self._origin_s)
+        end_s = container.duration / av.time_base + 1.0 if container.duration else 0.0
         is_stated = container.duration and container.format.name not in ESTIMATED_DURATION
-        self._last_believable_s = container.duration / av.time_base + 1.0 if is_stated else None
+        self._last_believable_s = end_s if is_stated else min(end_s, max_duration_s)
+        self._blind_gap_s = GAP_TOLERANCE_S if is_stated else MAX_BLIND_GAP_S
         self._position_s = 0.0
 
     @property
@@ -137,7 +152,7 @@ class _Timeline:
         gap_s = 0.0
         if frame.time is not None:
             gap_s = frame.time - self._origin_s - self._position_s
-            if gap_s < -REWIND_TOLERANCE_S or not self._believes(gap_s):
+            if gap_s < -REWIND_TOLERANCE_S or not self._believes(gap_s, frame.time):
                 self._origin_s += gap_s
                 gap_s = 0.0
             elif gap_s <= GAP_TOLERANCE_S:
@@ -145,10 +160,11 @@ class _Timeline:
         self._position_s += gap_s + frame.samples / frame.sample_rate
         return to_samples(gap_s)
 
-    def _believes(self, gap_s: float) -> bool:
-        if self._last_believable_s is None:
-            return gap_s <= MAX_BLIND_GAP_S
-        return gap_s <= GAP_TOLERANCE_S or self._position_s + gap_s <= self._last_believable_s
+    def _believes(self, gap_s: float, time_s: float) -> bool:
+        if gap_s <= self._blind_gap_s:
+            return True
+        overflows = (time_s - gap_s) // CLOCK_S != time_s // CLOCK_S
+        return not overflows and self._position_s + gap_s <= self._last_believable_s
 
 
 class _MonoConverter:
