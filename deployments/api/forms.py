@@ -36,7 +36,9 @@ class Form:
         for source in sources:
             definitions |= _definitions(source, checks or {})
         self._model: type[BaseModel] = create_pydantic_model(
-            "Form", __config__=ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True), **definitions
+            "Form",
+            __config__=ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True, coerce_numbers_to_str=True),
+            **definitions,
         )
 
     @property

@@ -86,8 +86,7 @@ class TranscriptionOptions:
     @property
     def sound(self) -> SoundOptions:
         """Return how the sound of the recording is to be taken."""
-        track = None if self.audio_track is None else str(self.audio_track)
-        return SoundOptions(audio_track=track, normalize_level=self.normalize_level)
+        return SoundOptions(audio_track=self.audio_track, normalize_level=self.normalize_level)
 
     @property
     def uses_vad(self) -> bool:
