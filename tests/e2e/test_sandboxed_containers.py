@@ -9,14 +9,20 @@ from collections.abc import Iterator
 
 import av.error
 import pytest
+from av.stream import Disposition
 
 from pipeline.domain.extraction import Extraction
 from pipeline.errors import MediaError
 from pipeline.media.decode import AudioDecoder
 from pipeline.media.extract import extract_audio
+from pipeline.media.sandbox.jobs import NOT_LOADED
 from pipeline.media.sandbox.parent import Sandbox, SandboxedDecoder, SandboxLimits, extract_in
 from tests import containers
 from tests.containers import AddStream, attachment, data, packets_of, picture
+from tests.recordings import silence, tone
+from tests.unit.pipeline.media.test_containers import CHINESE, PROSE, RAW
+from tests.unit.pipeline.media.test_headers import FORMATS, claiming
+from tests.unit.pipeline.media.test_tracks import film
 
 MAX_DURATION_S = 60.0
 
@@ -147,11 +153,35 @@ def test_every_other_stream_may_stand_beside_the_sound(sandbox: Sandbox, kind: s
     assert carriers
 
 
-def test_all_of_pyav_is_loaded_before_children_are_made() -> None:
+def test_what_is_refused_is_refused_alike(sandbox: Sandbox) -> None:
+    texts = [PROSE.encode(codec) for codec in ("utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252", "utf-7", "latin-1")]
+    texts += [CHINESE.encode(codec) for codec in ("utf-8", "utf-16", "gb18030")]
+    texts += ["こんにちは、世界。\n".encode("shift_jis") * 50, "안녕하세요, 세계.\n".encode("euc_kr") * 50]
+    for content in (
+        *texts,
+        *RAW.values(),
+        *(b"\xfe\xff" + sound for sound in RAW.values()),
+        b"",
+        b"PK\3\4",
+        b"#EXTM3U",
+    ):
+        assert_the_same(sandbox, content, repr(content[:20]))
+
+
+def test_what_is_looked_at_before_it_is_decoded_is_decoded_alike(sandbox: Sandbox) -> None:
+    silent_first = film((silence(1.0), {}, Disposition(0)), (tone(1.0), {"language": "eng"}, Disposition(0)))
+    for content in (silent_first, *(claiming(kind, size) for kind in FORMATS for size in (4000, 0))):
+        samples, truncated = assert_the_same(sandbox, content, repr(content[:20]))  # type: ignore[misc]
+        assert isinstance(samples, int)
+        assert not truncated
+
+
+def test_all_that_is_imported_late_is_loaded_before_children_are_made() -> None:
     program = (
-        "import pkgutil, sys, av; from pipeline.media.sandbox.jobs import rehearse; rehearse();"
-        "names = {module.name for module in pkgutil.walk_packages(av.__path__, 'av.')};"
+        "import encodings, pkgutil, sys, av; from pipeline.media.sandbox.jobs import rehearse; rehearse();"
+        "names = {module.name for package in (av, encodings)"
+        " for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.')};"
         "print(*sorted(names - set(sys.modules)))"
     )
     missing = subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE, text=True).stdout
-    assert missing.split() == ["av.__main__"]
+    assert set(missing.split()) == NOT_LOADED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings
 import importlib
 import io
 import json
@@ -22,6 +23,9 @@ from pipeline.errors import DecodingTooCostly, MediaError
 from pipeline.media.decode import AudioDecoder
 from pipeline.media.extract import extract_audio
 from pipeline.media.sandbox.wire import READ_AHEAD_BYTES, ChildGone, Kind, RemoteSource, RemoteTarget, Wire
+
+NOT_LOADED = frozenset({"av.__main__", "av.datasets", "encodings.mbcs", "encodings.oem"})
+"""Modules that no recording needs: a program, one that downloads (11 MB with all that it loads), and Windows'."""
 
 OUT_OF_MEMORY = "Decoding the recording takes more memory than it may."
 
@@ -68,10 +72,12 @@ _JOBS: Mapping[str, Callable[..., dict[str, Any]]] = {"decode": _decode, "extrac
 def rehearse() -> None:
     """Load every module that a child may need, since a child can't open a file to load one any more.
 
-    PyAV imports a module when a stream of its kind is first met, so all of PyAV is loaded. What NumPy and the standard
-    library load late is reached by decoding and encoding a moment of silence in every format, and by failing once.
+    PyAV imports a module when a stream of its kind is first met, and Python one for each codec of text, so all of them
+    are loaded. What else NumPy and the standard library load late is reached by decoding and encoding a moment of
+    silence in every format, and by failing once.
     """
     _load_all_of(av)
+    _load_all_of(encodings)
     silence = io.BytesIO()
     extract_audio(_wav_of_silence(), silence, Extraction(output_format=Format.WAV), 60.0)
     for output_format in Format:
@@ -87,9 +93,9 @@ def rehearse() -> None:
 
 
 def _load_all_of(package: Any) -> None:
-    """Import every module of a package but the one that is a program."""
+    """Import every module of a package that may be needed."""
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        if not module.name.endswith("__main__"):
+        if module.name not in NOT_LOADED:
             importlib.import_module(module.name)
 
 
