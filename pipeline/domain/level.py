@@ -55,6 +55,12 @@ HELD_SECONDS = (FLOOR_HOPS + SPEECH_HOPS + NEIGHBOURS + 1) * HOP_SAMPLES / SAMPL
 """Audio that is held at most before its gain is settled, in seconds: 13.3."""
 
 FLOOR_PERCENTILE = 10
+RUMBLE_SAMPLES = 161
+"""What is the same over 10 ms lies below speech: hum, rumble and constant offsets, which say nothing of its level."""
+
+CONTEXT_SAMPLES = 2 * (RUMBLE_SAMPLES - 1) + 1
+"""Samples before a hop that it takes to measure it."""
+
 SPEECH_OVER_FLOOR_DB = 8.0
 """A frame so far above the noise is loud enough for speech; the frames of steady noise differ by less than 2 dB."""
 
@@ -89,27 +95,32 @@ class Hop:
 
     Attributes:
         audio: at most ``HOP_SAMPLES`` samples.
-        powers: mean square of each frame, without a constant offset.
+        offset: constant offset, which is not raised; 0 where it is no more than any sound has.
+        powers: mean square of each frame, without what lies below speech.
         bright: mean square of each frame in dB, with pre-emphasis: hum and rumble count for little.
         headroom_db: of each piece, how far it may be raised.
     """
 
     audio: Signal
+    offset: float
     powers: npt.NDArray[np.float64]
     bright: Decibels
     headroom_db: Decibels
 
     @classmethod
-    def of(cls, audio: Signal, previous: float) -> Hop:
-        """Measure a stretch of audio; ``previous`` is the sample before it."""
+    def of(cls, audio: Signal, before: Signal) -> Hop:
+        """Measure a stretch of audio; ``before`` are the last ``CONTEXT_SAMPLES`` before it."""
         wide = audio.astype(np.float64)
-        emphasized = wide - _PRE_EMPHASIS * np.concatenate([[previous], wide[:-1]])
-        peaks = np.abs(_rows(wide, PIECE_SAMPLES)).max(axis=1)
+        voice = _without_rumble(_without_rumble(np.concatenate([before, wide])))
+        offset = _offset(wide, voice)
+        peaks = np.abs(_rows(wide - offset, PIECE_SAMPLES)).max(axis=1)
+        room = max(PEAK - abs(offset), _SILENCE)
         return cls(
             audio,
-            _mean_squares(wide - wide.mean()),
-            10 * np.log10(_mean_squares(emphasized) + _SILENCE),
-            np.maximum(0.0, 20 * np.log10(PEAK / np.maximum(peaks, _SILENCE))),
+            offset,
+            _mean_squares(voice[1:]),
+            10 * np.log10(_mean_squares(voice[1:] - _PRE_EMPHASIS * voice[:-1]) + _SILENCE),
+            np.maximum(0.0, 20 * np.log10(room / np.maximum(peaks, _SILENCE))),
         )
 
 
@@ -134,7 +145,7 @@ class LevelControl:
 
     def __init__(self) -> None:
         self._rest: Signal = np.empty(0, np.float32)
-        self._previous = 0.0
+        self._before: Signal | None = None
         self._hops: dict[int, Hop] = {}  # by number; in the following dicts too, each behind the one before
         self._levels: dict[int, float | None] = {}
         self._gains: dict[int, float] = {}
@@ -158,8 +169,9 @@ class LevelControl:
         return self._advance(0, 0, 0)
 
     def _measure(self, audio: Signal) -> None:
-        self._hops[self._measured] = Hop.of(audio, self._previous)
-        self._previous = float(audio[-1])
+        before = np.repeat(audio[:1], CONTEXT_SAMPLES) if self._before is None else self._before
+        self._hops[self._measured] = Hop.of(audio, before)
+        self._before = np.concatenate([before, audio])[-CONTEXT_SAMPLES:]
         self._measured += 1
 
     def _advance(self, floor_hops: int, speech_hops: int, neighbours: int) -> Signal:
@@ -208,8 +220,18 @@ class LevelControl:
             return hop.audio
         edges = np.arange(len(at_edges)) * PIECE_SAMPLES
         gains = np.interp(np.arange(len(hop.audio)), edges, 10 ** (at_edges / 20))
-        raised: Signal = (hop.audio * gains).astype(np.float32)
-        return raised
+        raised = hop.audio + (gains - 1) * (hop.audio - self._passing_offset(number))
+        bounded: Signal = np.clip(raised, np.minimum(hop.audio, -PEAK), np.maximum(hop.audio, PEAK)).astype(np.float32)
+        return bounded
+
+    def _passing_offset(self, number: int) -> npt.NDArray[np.float64]:
+        """Return the constant offset at each sample of a hop: it passes from one hop to the next."""
+        own = self._hops[number]
+        begin, end = (
+            (own.offset + self._hops[other].offset) / 2 if other in self._hops else own.offset
+            for other in (number - 1, number + 1)
+        )
+        return np.linspace(begin, end, len(own.audio))
 
     def _passing_gain(self, number: int) -> Decibels:
         """Return the gain of each piece of a hop, before any limit: it passes from one hop to the next."""
@@ -242,6 +264,21 @@ def _at_edges(pieces: Decibels) -> Decibels:
     padded = np.concatenate([pieces[:1], pieces, pieces[-1:]])
     edges: Decibels = np.minimum(padded[:-1], padded[1:])
     return edges
+
+
+def _offset(audio: npt.NDArray[np.float64], voice: npt.NDArray[np.float64]) -> float:
+    """Return the part of the mean that is more than the sound itself accounts for."""
+    mean, usual = float(audio.mean()), float(voice.std()) / 4
+    return mean - min(max(mean, -usual), usual)
+
+
+def _without_rumble(audio: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return audio less its moving average, which is missing 80 samples at each end: -9 dB at 50 Hz, 0 dB at 100 Hz."""
+    sums = np.cumsum(np.concatenate([[0.0], audio]))
+    means = (sums[RUMBLE_SAMPLES:] - sums[:-RUMBLE_SAMPLES]) / RUMBLE_SAMPLES
+    reach = RUMBLE_SAMPLES // 2
+    rest: npt.NDArray[np.float64] = audio[reach : len(audio) - reach] - means
+    return rest
 
 
 def _mean_squares(audio: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

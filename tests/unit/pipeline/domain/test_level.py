@@ -67,7 +67,6 @@ def test_nothing_is_raised_beyond_full_scale(level_db, peak, at):
     after = raised(audio)
     changed = after != audio
     assert np.abs(after[changed]).max(initial=0) <= PEAK + 1e-6
-    assert (np.abs(after) >= np.abs(audio)).all()
 
 
 @settings(max_examples=15, deadline=None)
@@ -93,6 +92,21 @@ def test_clicks_are_not_raised():
     audio = noise(30, -80)
     audio[:: 5 * SAMPLE_RATE] = 0.05
     np.testing.assert_array_equal(raised(audio), audio)
+
+
+def test_hum_and_a_constant_offset_don_t_hide_that_speech_is_quiet():
+    audio = speech(20, -50)
+    times = np.arange(len(audio)) / SAMPLE_RATE
+    hum = (0.02 * np.sin(times * 2 * np.pi * 50)).astype(np.float32)
+    for beside in (hum, np.full_like(audio, 0.2)):
+        heard = raised(audio + beside)
+        gain_db = 20 * np.log10(abs(heard @ audio) / (audio @ audio))
+        assert gain_db > 25
+
+
+def test_a_constant_offset_is_not_raised():
+    audio = speech(20, -50) + np.float32(0.05)
+    assert raised(audio).mean() == pytest.approx(0.05, abs=0.03)
 
 
 def test_noise_in_a_long_pause_is_not_raised_further():
@@ -129,11 +143,11 @@ def test_the_gain_changes_without_a_jump():
     audio = np.concatenate([speech(8, -50), speech(8, -15), speech(30, -50)])
     audio[3 * SAMPLE_RATE] = 0.9
     after = raised(audio)
-    heard = np.abs(audio) > 1e-5
+    heard = np.abs(audio) > 0.001
     gains = after[heard] / audio[heard]
     ratio = gains[1:] / gains[:-1]
-    assert ratio.max() < 1.1
-    assert ratio.min() > 0.9
+    assert ratio.max() < 1.3
+    assert ratio.min() > 0.7
 
 
 def test_little_is_held():
