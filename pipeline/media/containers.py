@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+from collections.abc import Callable, Mapping
 from typing import BinaryIO
 
 FORMATS = (
@@ -39,6 +40,10 @@ _MOSTLY_ASCII = 0.75
 _READABLE_SHARE = 0.98
 _OGG_PAGE_MAX_BYTES = 65_307
 _OGG_END_OF_STREAM = 4
+_ASF_HEADER_BYTES = 65_536
+_ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_ASF_FLAGS_OFFSET = 88
+_ASF_BROADCAST = 1
 _MP3_LENGTH_TAGS = (b"Xing", b"Info", b"VBRI")
 
 
@@ -69,8 +74,8 @@ def breaks_off(format_name: str, file: BinaryIO) -> bool:
 
 def states_duration(format_name: str, file: BinaryIO) -> bool:
     """Whether the file says how long it is; otherwise FFmpeg's number is a guess."""
-    if format_name == "mp3":
-        return _mp3_states_length(file)
+    if format_name in _STATEMENTS:
+        return _STATEMENTS[format_name](file)
     return format_name not in ESTIMATED_DURATION
 
 
@@ -115,3 +120,26 @@ def _mp3_states_length(file: BinaryIO) -> bool:
     file.seek(start)
     first_frames = file.read(4096)
     return any(tag in first_frames for tag in _MP3_LENGTH_TAGS)
+
+
+def _avi_states_length(file: BinaryIO) -> bool:
+    """Whether the size in the RIFF header is one, and not the placeholder of a program that wrote into a pipe."""
+    file.seek(4)
+    size = int.from_bytes(file.read(4), "little")
+    return 0 < size < 0xFFFF_0000
+
+
+def _asf_states_length(file: BinaryIO) -> bool:
+    """Whether the file properties are valid: in a broadcast they are not (ASF specification, §3.2)."""
+    file.seek(0)
+    head = file.read(_ASF_HEADER_BYTES)
+    at = head.find(_ASF_FILE_PROPERTIES)
+    flags = head[at + _ASF_FLAGS_OFFSET : at + _ASF_FLAGS_OFFSET + 1]
+    return at < 0 or not flags or not flags[0] & _ASF_BROADCAST
+
+
+_STATEMENTS: Mapping[str, Callable[[BinaryIO], bool]] = {
+    "mp3": _mp3_states_length,
+    "avi": _avi_states_length,
+    "asf": _asf_states_length,
+}

@@ -137,6 +137,49 @@ def test_compressed_sound_in_wav_is_whole(codec, number):
     assert abs(len(again) - len(whole)) <= SAMPLE_RATE // 20
 
 
+class Pipe:
+    """What can be written to, and not sought in."""
+
+    def __init__(self) -> None:
+        self.content = b""
+
+    def write(self, content: bytes) -> int:
+        self.content += bytes(content)
+        return len(content)
+
+
+PIPED = {
+    "avi": "libmp3lame",
+    "asf": "libmp3lame",
+    "matroska": "aac",
+    "flv": "aac",
+    "nut": "aac",
+    "mp3": "libmp3lame",
+    "flac": "flac",
+    "tta": "tta",
+    "wv": "wavpack",
+}
+
+
+@pytest.mark.parametrize("muxer", PIPED)
+def test_what_is_written_into_a_pipe_is_not_called_truncated(muxer):
+    target, rate = Pipe(), 44_100
+    with av.open(target, "w", format=muxer) as container:
+        stream = container.add_stream(PIPED[muxer], rate=rate, layout="mono")
+        stream.codec_context.open()
+        frame = av.AudioFrame.from_ndarray(SOUND[None], "s16", "mono")
+        frame.sample_rate = SAMPLE_RATE
+        resampler = av.AudioResampler(
+            stream.codec_context.format, "mono", rate, frame_size=stream.codec_context.frame_size
+        )
+        for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(piece))
+        container.mux(stream.encode(None))
+    audio, truncated = decode(target.content)
+    assert abs(len(audio) / SAMPLE_RATE - 2.0) < 0.15
+    assert not truncated
+
+
 MS_GSM_SILENCE = bytes.fromhex("0d2800") + bytes(62)
 
 
