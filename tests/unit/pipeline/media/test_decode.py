@@ -14,7 +14,7 @@ from pipeline.domain.audio import SAMPLE_RATE
 from pipeline.domain.sound import SoundOptions
 from pipeline.errors import MediaError, MediaTooLong, MediaUndecodable, NoAudioStream
 from pipeline.media.decode import BLOCK_SAMPLES, AudioDecoder
-from tests import recordings, speech
+from tests import containers, recordings, speech
 from tests.recordings import FORMATS, FRAGMENTED, click_at, encode, heard_at, silence, tone
 
 
@@ -154,6 +154,18 @@ def test_a_rate_that_changes_in_mid_stream_is_followed():
     chained = encode(tone(1.0), "aac", rate=44_100) + encode(tone(1.0), "aac", rate=16_000)
     audio, _ = decode(chained)
     assert abs(len(audio) / SAMPLE_RATE - 2.0) < 0.2
+
+
+@pytest.mark.parametrize("layouts", [("mono", "stereo"), ("5.1", "mono"), ("stereo", "5.1", "stereo")])
+def test_a_layout_that_changes_in_mid_stream_is_followed(layouts):
+    pieces = [containers.write("adts", "aac", samples=tone(1.0), layout=layout) for layout in layouts]
+    audio, _ = decode(b"".join(pieces))
+    assert abs(len(audio) / SAMPLE_RATE - len(layouts)) < 0.2
+    levels = [
+        np.abs(audio[int((second + 0.5) * SAMPLE_RATE) :][:1600].astype(int)).max() for second in range(len(layouts))
+    ]
+    expected = {"mono": 8000, "stereo": 5657, "5.1": 8000}  # FFmpeg puts mono into both channels 3 dB lower
+    assert levels == pytest.approx([expected[layout] for layout in layouts], rel=0.1)
 
 
 def test_blocks_are_of_one_size_but_the_last():

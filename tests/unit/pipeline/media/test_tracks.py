@@ -113,6 +113,14 @@ def test_a_track_that_is_silent_at_first_is_taken_where_the_others_are_silent():
     assert taken(content) == 0
 
 
+def test_a_track_that_begins_late_keeps_its_times():
+    content = film((silence(4.0), {}, Disposition.default), (np.concatenate([silence(2.5), tone(1.5, HIGH)]), {}, NONE))
+    _, decoder = heard(content)
+    assert [track.chosen for track in decoder.tracks] == [False, True]
+    audio = np.concatenate(list(AudioDecoder(io.BytesIO(content), 60.0).blocks()))
+    assert np.flatnonzero(np.abs(audio.astype(int)) > 2000)[0] / SAMPLE_RATE == pytest.approx(2.5, abs=0.05)
+
+
 def test_a_silent_recording_is_taken_as_it_is():
     _, decoder = heard(film((silence(1.0), {}, NONE), (silence(1.0), {}, Disposition.default)))
     assert [(track.silent, track.chosen) for track in decoder.tracks] == [(True, False), (True, True)]
