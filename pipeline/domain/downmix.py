@@ -22,9 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.domain.audio import SAMPLE_RATE
-
-Signal = npt.NDArray[np.float32]
-"""16 kHz mono audio in [-1, 1], shape ``(samples,)``."""
+from pipeline.domain.speech import Signal
 
 Channels = npt.NDArray[np.float32]
 """16 kHz audio in [-1, 1], shape ``(samples, channels)``."""

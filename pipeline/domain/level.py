@@ -18,9 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.domain.audio import SAMPLE_RATE
-
-Signal = npt.NDArray[np.float32]
-"""16 kHz mono audio, shape ``(samples,)``; 1 is full scale."""
+from pipeline.domain.speech import FRAME_SAMPLES, Signal
 
 Decibels = npt.NDArray[np.float64]
 
@@ -35,9 +33,6 @@ PEAK = 0.98
 
 HOP_SAMPLES = 16_384
 """Samples for which one gain is found, 1.02 s; from one gain to the next the gain passes linearly."""
-
-FRAME_SAMPLES = 512
-"""Samples of one frame, 32 ms."""
 
 PIECE_SAMPLES = 128
 """Samples that share one limit of the gain, 8 ms."""
@@ -55,6 +50,8 @@ HELD_SECONDS = (FLOOR_HOPS + SPEECH_HOPS + NEIGHBOURS + 1) * HOP_SAMPLES / SAMPL
 """Audio that is held at most before its gain is settled, in seconds: 13.3."""
 
 FLOOR_PERCENTILE = 10
+"""The level of the noise among the levels of all frames around."""
+
 RUMBLE_SAMPLES = 161
 """What is the same over 10 ms lies below speech: hum, rumble and constant offsets, which say nothing of its level."""
 

@@ -10,10 +10,10 @@ import av.error
 import numpy as np
 
 from pipeline.domain.audio import SAMPLE_RATE, to_samples, to_seconds
-from pipeline.domain.downmix import Channels, Downmixer, Signal
+from pipeline.domain.downmix import Channels, Downmixer
 from pipeline.domain.level import LevelControl
 from pipeline.domain.sound import DEFAULT_SOUND, SoundOptions
-from pipeline.domain.speech import FRAME_SAMPLES, Samples
+from pipeline.domain.speech import FRAME_SAMPLES, Samples, Signal
 from pipeline.domain.tracks import Track
 from pipeline.errors import MediaTooLong, MediaUndecodable
 from pipeline.media.containers import ESTIMATED_DURATION, breaks_off, states_duration

@@ -125,7 +125,11 @@ def _probed(container: Any, tracks: Sequence[Track], possible: Sequence[Track]) 
         probe.take(*decoded(packet))
         if probes[streams[0].index].sounds or probe.seconds >= PROBED_S:
             break
-    judged = {track.index: probes[stream.index].judge(track) for track, stream in zip(possible, streams, strict=True)}
+    is_best_heard = probes[streams[0].index].sounds
+    judged = {
+        track.index: probes[stream.index].judge(track, is_best_heard)
+        for track, stream in zip(possible, streams, strict=True)
+    }
     return tuple(judged.get(track.index, track) for track in tracks)
 
 
@@ -143,9 +147,10 @@ class _Probe:
             self.seconds += frame.samples / frame.sample_rate
             self.sounds = self.sounds or _peak(frame) > SILENT_BELOW
 
-    def judge(self, track: Track) -> Track:
-        """Return the track as it is known now; one of which nothing was seen is silent so far."""
-        return replace(track, silent=not self.sounds, decodable=bool(self.seconds) or not self.broken)
+    def judge(self, track: Track, is_best_heard: bool) -> Track:
+        """Return the track as it is known now. Once the best one is heard, the others are not looked at any further."""
+        silent = None if is_best_heard and not self.sounds else not self.sounds
+        return replace(track, silent=silent, decodable=bool(self.seconds) or not self.broken)
 
 
 def _peak(frame: Any) -> float:

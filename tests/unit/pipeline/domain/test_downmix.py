@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.domain.audio import SAMPLE_RATE
-from pipeline.domain.downmix import Downmixer, Signal, covariance, joint_power, signs_of
+from pipeline.domain.downmix import Downmixer, covariance, joint_power, signs_of
+from pipeline.domain.speech import Signal
 
 SECONDS = 6
 

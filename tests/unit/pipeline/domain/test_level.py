@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.domain.audio import SAMPLE_RATE
-from pipeline.domain.level import HELD_SECONDS, HOP_SAMPLES, MAX_GAIN_DB, PEAK, TARGET_DB, LevelControl, Signal
+from pipeline.domain.level import HELD_SECONDS, HOP_SAMPLES, MAX_GAIN_DB, PEAK, TARGET_DB, LevelControl
+from pipeline.domain.speech import Signal
 
 
 def speech(seconds: float, level_db: float, seed: int = 1, pause_s: float = 0.0) -> Signal:

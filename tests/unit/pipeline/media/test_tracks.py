@@ -158,6 +158,7 @@ def test_the_tracks_are_listed():
     assert (main.index, main.codec, main.language, main.title, main.channels) == (0, "flac", "eng", "Main", 1)
     assert (main.default, main.auxiliary, main.decodable, main.chosen) == (True, False, True, True)
     assert (other.index, other.language, other.default, other.auxiliary, other.chosen) == (1, "ger", False, True, False)
+    assert (main.silent, other.silent) == (False, None)
 
 
 def unknown_codec(content: bytes) -> bytes:
