@@ -102,7 +102,7 @@ def splitter(settings: Settings) -> Splitter:
         SileroVad,
         settings.vad,
         settings.split,
-        lambda file: SandboxedDecoder(decoders, file, settings.media.max_duration_s),
+        lambda file, sound: SandboxedDecoder(decoders, file, settings.media.max_duration_s, sound),
     )
 
 

@@ -31,6 +31,7 @@
     ├── MediaError                   the recording itself
     │   ├── MediaUndecodable
     │   ├── NoAudioStream
+    │   ├── NoSuchTrack              not the audio track that was asked for (names those there are)
     │   ├── MediaTooLong
     │   ├── NothingSaid              no speech where speech is needed
     │   ├── DecodingTooCostly        decoding takes more time or memory than it may
@@ -276,6 +277,12 @@ class NoAudioStream(MediaError):
     """The file is a sound container or video without sound."""
 
     code = "no_audio_stream"
+
+
+class NoSuchTrack(MediaError):
+    """The recording has no audio track of the index or language that was asked for."""
+
+    code = "no_such_track"
 
 
 class MediaTooLong(MediaError):

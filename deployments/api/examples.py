@@ -25,6 +25,7 @@ from deployments.api.summary import SummaryData, summary_data
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.summary import Summary, Usage
 from pipeline.domain.task import EngineName, Priority, Stage, Status, Task
+from pipeline.domain.tracks import Track
 from pipeline.domain.transcript import Segment, Transcript, TranscriptInfo, Word
 
 BASE = "http://localhost:8000"
@@ -152,7 +153,16 @@ def _processing() -> Task:
 def _completed() -> Task:
     word = Word(start=0.2, end=0.56, word=" Hello", probability=0.9)
     segment = Segment(1, 20, 0.2, 1.6, " Hello world.", (50364, 2425, 1002, 13), 0.0, -0.2, 0.6, 0.01, (word,))
-    info = TranscriptInfo("en", 0.98, 10.0, 8.0, (("en", 0.98), ("de", 0.01)), {"beam_size": 5}, {"threshold": 0.5})
+    info = TranscriptInfo(
+        "en",
+        0.98,
+        10.0,
+        8.0,
+        (("en", 0.98), ("de", 0.01)),
+        {"beam_size": 5},
+        {"threshold": 0.5},
+        (Track(0, "aac", "eng", channels=2, default=True, chosen=True),),
+    )
     return replace(
         _processing(),
         status=Status.COMPLETED,

@@ -39,7 +39,9 @@ class Form:
             definitions |= _definitions(source, checks or {})
         self._texts = {name for name, (hint, _) in definitions.items() if str in leaves(hint)}
         self._model: type[BaseModel] = create_pydantic_model(
-            "Form", __config__=ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True), **definitions
+            "Form",
+            __config__=ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True, coerce_numbers_to_str=True),
+            **definitions,
         )
 
     @property

@@ -56,7 +56,7 @@ def texts(node: Any, *, in_map: bool = False) -> Iterator[tuple[dict[str, Any], 
         for key, value in node.items():
             if key in ("summary", "description") and isinstance(value, str) and not in_map:
                 yield node, key
-            elif key not in ("example", "examples", "default"):
+            elif in_map or key not in ("example", "examples", "default"):
                 yield from texts(value, in_map=key in ("properties", "schemas"))
 
 

@@ -21,6 +21,7 @@ UPDATABLE_FIELDS = frozenset(
         "language_probability",
         "split_done",
         "truncated",
+        "tracks",
     }
 )
 """Fields of a task that its owner sets freely; all others move only with the verbs of the task store."""

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
+from pipeline.domain.sound import SoundOptions
+
 
 class TaskType(StrEnum):
     """``transcribe`` keeps the language of the speech, ``translate`` turns it into English."""
@@ -76,6 +78,15 @@ class TranscriptionOptions:
     """Silence shorter than this does not end a stretch of speech. Empty: as the service is set."""
     vad_speech_pad_ms: Annotated[int, Ge(0), Le(10_000)] | None = None
     """Added on both sides of a stretch of speech. Empty: as the service is set."""
+    audio_track: Annotated[str, MinLen(1), MaxLen(35)] | None = None
+    """Audio track: its index among the audio tracks, from 0, or its language (`eng`, `en`). Empty: the best one."""
+    normalize_level: bool = True
+    """Raise quiet speech to a working level before anything listens to it. Loud speech stays as it is."""
+
+    @property
+    def sound(self) -> SoundOptions:
+        """Return how the sound of the recording is to be taken."""
+        return SoundOptions(audio_track=self.audio_track, normalize_level=self.normalize_level)
 
     @property
     def uses_vad(self) -> bool:

@@ -23,6 +23,9 @@ UNBOUNDED = 1 << 62
 Samples = npt.NDArray[np.int16]
 """16 kHz mono audio, shape ``(samples,)``; as frames, shape ``(frames, FRAME_SAMPLES)``."""
 
+Signal = npt.NDArray[np.float32]
+"""16 kHz mono audio before it is rounded, shape ``(samples,)``; 1 is full scale."""
+
 Scores = npt.NDArray[np.float32]
 """One number per frame, shape ``(frames,)``: the lower, the better a place to cut."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.domain.languages import stated_language
 from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.tracks import Track
 from pipeline.domain.transcript import ChunkResult, LanguageDetection, Segment, Transcript, TranscriptInfo
 
 
@@ -17,6 +18,7 @@ def stitch(
     duration_s: float,
     vad_options: Mapping[str, Any] | None = None,
     language: str | None = None,
+    tracks: tuple[Track, ...] = (),
 ) -> Transcript:
     """The transcript of a recording: segments in order, numbered from 1, none overlapping, none past the end.
 
@@ -26,6 +28,7 @@ def stitch(
         duration_s: length of the recording, in seconds.
         vad_options: the VAD settings that were used, if any.
         language: known from elsewhere (the task's record), for when no result says it.
+        tracks: the recording's audio tracks.
     """
     ordered = sorted(results, key=lambda result: result.index)
     segments = tuple(
@@ -43,6 +46,7 @@ def stitch(
             all_language_probs=detection.all_probabilities or None,
             transcription_options=options.as_dict(),
             vad_options=dict(vad_options or {}),
+            tracks=tracks,
         ),
     )
 

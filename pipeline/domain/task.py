@@ -9,6 +9,7 @@ from enum import StrEnum
 from pipeline.domain.crawl import Link
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.summary import Summary, SummaryOptions, SummaryStatus
+from pipeline.domain.tracks import Track
 from pipeline.domain.transcript import Transcript
 
 
@@ -144,6 +145,7 @@ class Task:
         language: asked for or, later, detected.
         link: what ``file_url`` is, for tasks that have one.
         truncated: the recording broke off; what was there is transcribed.
+        tracks: the recording's audio tracks, known once splitting is done.
         awaited_until: as in ``NewTask``.
         summary_options: set where a summary was asked for with the task.
         client: name of the key it was created with, if any; who else may see it is ``domain.access``'s to say.
@@ -179,6 +181,7 @@ class Task:
     audio_done_s: float = 0.0
     split_done: bool = False
     truncated: bool = False
+    tracks: tuple[Track, ...] = ()
     language: str | None = None
     language_probability: float | None = None
     error: TaskError | None = None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.domain.tracks import Track
+
 
 @dataclass(frozen=True, slots=True)
 class Word:
@@ -90,6 +92,8 @@ class TranscriptInfo:
     all_language_probs: tuple[tuple[str, float], ...] | None = None
     transcription_options: dict[str, Any] = field(default_factory=dict)
     vad_options: dict[str, Any] = field(default_factory=dict)
+    tracks: tuple[Track, ...] = ()
+    """The recording's audio tracks; one of them is the one that was transcribed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import io
+from collections.abc import Callable, Mapping
 from typing import BinaryIO
 
 FORMATS = (
@@ -24,8 +26,24 @@ ESTIMATED_DURATION = frozenset({"aac", "ac3", "eac3", "dts", "dtshd", "mpeg", "m
 
 _IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\1\0", b"8BPS")
 _ARCHIVES = (b"PK\3\4", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"BZh", b"\xfd7zXZ")
+_BYTE_ORDER_MARKS = (
+    (b"\xff\xfe\0\0", "utf-32"),
+    (b"\0\0\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+    (b"\xef\xbb\xbf", "utf-8-sig"),
+)
+_OTHER_CODECS = ("cp1252", "gb18030", "shift_jis", "euc_kr")
+"""Of text without a byte order mark that is not UTF-8; the first for what is mostly ASCII."""
+_WIDE = ("utf-16", "utf-32")
+_MOSTLY_ASCII = 0.75
+_READABLE_SHARE = 0.98
 _OGG_PAGE_MAX_BYTES = 65_307
 _OGG_END_OF_STREAM = 4
+_ASF_HEADER_BYTES = 65_536
+_ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_ASF_FLAGS_OFFSET = 88
+_ASF_BROADCAST = 1
 _MP3_LENGTH_TAGS = (b"Xing", b"Info", b"VBRI")
 
 
@@ -56,14 +74,32 @@ def breaks_off(format_name: str, file: BinaryIO) -> bool:
 
 def states_duration(format_name: str, file: BinaryIO) -> bool:
     """Whether the file says how long it is; otherwise FFmpeg's number is a guess."""
-    if format_name == "mp3":
-        return _mp3_states_length(file)
+    if format_name in _STATEMENTS:
+        return _STATEMENTS[format_name](file)
     return format_name not in ESTIMATED_DURATION
 
 
 def _is_text(head: bytes) -> bool:
-    control = sum(byte < 32 and byte not in b"\t\n\r\f\x1b" for byte in head)
-    return control == 0 or head.startswith((b"\xff\xfe", b"\xfe\xff"))
+    """Whether these bytes can be read; sound without a header may hold no control characters, or begin like UTF-16."""
+    if marked := next((codec for mark, codec in _BYTE_ORDER_MARKS if head.startswith(mark)), None):
+        return _is_readable(head, marked)
+    ascii_share = sum(byte < 128 for byte in head) / len(head)
+    has_blanks = any(byte in b" \t\r\n" for byte in head)
+    return _is_readable(head, "utf-8") or (
+        has_blanks and any(_is_readable(head, codec) for codec in _OTHER_CODECS[ascii_share < _MOSTLY_ASCII :])
+    )
+
+
+def _is_readable(head: bytes, codec: str) -> bool:
+    """Whether bytes, cut off anywhere, are nothing but characters that are printed, in this codec."""
+    try:
+        text = codecs.getincrementaldecoder(codec)().decode(head)
+    except UnicodeDecodeError:
+        return False
+    if not any(character.isascii() or character.isspace() for character in text) and codec.startswith(_WIDE):
+        return False  # nearly every pair of bytes is a character of some script
+    printed = sum(character.isprintable() or character in "\t\n\r\f\x1b\u2028\u3000\xa0" for character in text)
+    return printed >= _READABLE_SHARE * len(text)
 
 
 def _ogg_ends(file: BinaryIO) -> bool:
@@ -84,3 +120,26 @@ def _mp3_states_length(file: BinaryIO) -> bool:
     file.seek(start)
     first_frames = file.read(4096)
     return any(tag in first_frames for tag in _MP3_LENGTH_TAGS)
+
+
+def _avi_states_length(file: BinaryIO) -> bool:
+    """Whether the size in the RIFF header is one, and not the placeholder of a program that wrote into a pipe."""
+    file.seek(4)
+    size = int.from_bytes(file.read(4), "little")
+    return 0 < size < 0xFFFF_0000
+
+
+def _asf_states_length(file: BinaryIO) -> bool:
+    """Whether the file properties are valid: in a broadcast they are not (ASF specification, §3.2)."""
+    file.seek(0)
+    head = file.read(_ASF_HEADER_BYTES)
+    at = head.find(_ASF_FILE_PROPERTIES)
+    flags = head[at + _ASF_FLAGS_OFFSET : at + _ASF_FLAGS_OFFSET + 1]
+    return at < 0 or not flags or not flags[0] & _ASF_BROADCAST
+
+
+_STATEMENTS: Mapping[str, Callable[[BinaryIO], bool]] = {
+    "mp3": _mp3_states_length,
+    "avi": _avi_states_length,
+    "asf": _asf_states_length,
+}

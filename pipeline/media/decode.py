@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from collections.abc import Generator, Iterator
 from typing import Any, BinaryIO
 
 import av
@@ -11,9 +10,15 @@ import av.error
 import numpy as np
 
 from pipeline.domain.audio import SAMPLE_RATE, to_samples, to_seconds
-from pipeline.domain.speech import FRAME_SAMPLES, Samples
-from pipeline.errors import MediaTooLong, MediaUndecodable, NoAudioStream
-from pipeline.media.containers import ESTIMATED_DURATION, INPUT_OPTIONS, breaks_off, is_image, refusal, states_duration
+from pipeline.domain.downmix import Channels, Downmixer
+from pipeline.domain.level import LevelControl
+from pipeline.domain.sound import DEFAULT_SOUND, SoundOptions
+from pipeline.domain.speech import FRAME_SAMPLES, Samples, Signal
+from pipeline.domain.tracks import Track
+from pipeline.errors import MediaTooLong, MediaUndecodable
+from pipeline.media.containers import ESTIMATED_DURATION, breaks_off, states_duration
+from pipeline.media.demux import decodable_frames
+from pipeline.media.tracks import open_track
 
 BLOCK_SAMPLES = 960 * FRAME_SAMPLES
 """30.7 s, 1 MB: what is in memory at a time."""
@@ -25,31 +30,43 @@ REWIND_TOLERANCE_S = 1.0
 """Time stamps that fall back further than this were reset; from there on they are taken to follow on."""
 
 MAX_BLIND_GAP_S = 600.0
-"""Longest gap that is believed of a file that does not say how long it is."""
+"""Longest gap that is believed where nothing else in the file confirms it."""
+
+CLOCK_S = 2**33 / 90_000
+"""How long the clock of MPEG-TS and MPEG-PS runs until it overflows."""
 
 FIFO_SAMPLES = 1 << 15
 """Frames are resampled together: one by one, calls would cost more than the arithmetic."""
 
+_FULL_SCALE = 32_768
+
 
 class AudioDecoder:
-    """The first audio stream of a recording.
+    """One audio track of a recording: the one that is asked for, or the best (``domain.tracks``).
 
     Damaged packets are left out; their time, gaps between time stamps, and a late start of the sound (in a video, say)
     are filled with silence, so that every sample stands where a player would play it.
 
+    Channels are mixed by their energies (``domain.downmix``) and quiet speech is raised (``domain.level``) in floating
+    point; only the outcome is rounded to 16 bits.
+
     Args:
         file: a seekable file object, read from whichever thread iterates.
         max_duration_s: more than this is refused.
+        sound: how the sound is taken.
 
     Attributes:
         truncated: known after the last block: the recording broke off, or is shorter than it says.
+        tracks: known after the first block: the audio tracks, the one that is decoded marked.
     """
 
-    def __init__(self, file: BinaryIO, max_duration_s: float) -> None:
+    def __init__(self, file: BinaryIO, max_duration_s: float, sound: SoundOptions = DEFAULT_SOUND) -> None:
         self._file = file
         self._max_duration_s = max_duration_s
+        self._sound = sound
         self._broken = False
         self.truncated = False
+        self.tracks: tuple[Track, ...] = ()
 
     def blocks(self) -> Generator[Samples]:
         """Blocks of ``BLOCK_SAMPLES``, the last one shorter.
@@ -57,79 +74,69 @@ class AudioDecoder:
         Raises:
             MediaUndecodable: not a recording, or nothing of it could be decoded.
             NoAudioStream: no sound in it.
+            NoSuchTrack: not the track that is wanted.
             MediaTooLong: longer than the limit; raised when the limit is reached.
         """
-        with closing(open_recording(self._file)) as container:
-            yield from self._decode(container)
+        with open_track(self._file, self._sound.audio_track) as track:
+            self.tracks = track.tracks
+            yield from self._decode(track.container, track.stream, track.complete)
 
-    def _decode(self, container: Any) -> Iterator[Samples]:
-        stream = audio_stream(container)
-        timeline = _Timeline(container, stream)
+    def _decode(self, container: Any, stream: Any, complete: bool | None) -> Iterator[Samples]:
+        timeline = _Timeline(container, stream, self._max_duration_s)
         samples = 0
-        for block in _blocks_of(self._pieces(container, stream, timeline), BLOCK_SAMPLES):
+        signal = self._signal(container, stream, timeline)
+        if self._sound.normalize_level:
+            signal = _raised(signal)
+        for block in _blocks_of(map(_rounded, signal), BLOCK_SAMPLES):
             samples += len(block)
             if to_seconds(samples) > self._max_duration_s:
                 raise MediaTooLong(f"The recording is longer than the limit of {self._max_duration_s:.0f} seconds.")
             yield block
         if not samples:
             raise MediaUndecodable("The file has an audio stream, but no sound in it could be decoded.")
-        self.truncated = (
+        self.truncated = not complete and self._breaks_off(container.format.name, timeline)
+
+    def _breaks_off(self, format_name: str, timeline: _Timeline) -> bool:
+        return (
             self._broken
-            or breaks_off(container.format.name, self._file)
-            or (timeline.ends_early and states_duration(container.format.name, self._file))
+            or breaks_off(format_name, self._file)
+            or (timeline.ends_early and states_duration(format_name, self._file))
         )
 
-    def _pieces(self, container: Any, stream: Any, timeline: _Timeline) -> Iterator[Samples]:
-        resampler = _MonoResampler()
+    def _signal(self, container: Any, stream: Any, timeline: _Timeline) -> Iterator[Signal]:
+        converter = _MonoConverter()
         for frame in decodable_frames(container, stream, self._note_broken):
             silence = timeline.place(frame)
             if silence:
-                yield from resampler.flush()
+                yield from converter.flush()
                 yield from _silence(silence)
-            yield from resampler.feed(frame)
-        yield from resampler.flush()
+            yield from converter.feed(frame)
+        yield from converter.flush()
 
     def _note_broken(self, broken: bool) -> None:
         self._broken = broken
 
 
-def decodable_frames(container: Any, stream: Any, note: Callable[[bool], None] = lambda _: None) -> Iterator[Any]:
-    """What of a stream can be decoded, damaged packets left out.
-
-    Args:
-        container: as ``open_recording`` returns it.
-        stream: of the container.
-        note: told, packet by packet, whether it was broken.
-    """
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except av.error.FFmpegError:
-            note(True)
-            return
-        except IndexError:  # PyAV, at the end, on a stream that a damaged file began in its middle
-            return
-        if packet is None:
-            return
-        try:
-            frames = packet.decode()
-            broken = packet.is_corrupt
-        except av.error.FFmpegError:
-            frames, broken = [], True
-        if packet.size:  # the empty packet at the end only empties the decoder
-            note(broken)
-        yield from frames
-
-
 class _Timeline:
-    """Compares where a recording's time stamps put the sound with how much of it has been decoded."""
+    """Compares where a recording's time stamps put the sound with how much of it has been decoded.
 
-    def __init__(self, container: Any, stream: Any) -> None:
+    A jump forward is a hole in the recording, or a clock that was set anew (another recording joined on, an encoder
+    that began again). It is taken for a hole where the sound after it still ends before the recording does. A file
+    without a header has no length, but FFmpeg reads its last time stamps: a clock that ran on through a hole confirms
+    it there, one that was set back later does not. Such a file is believed up to the longest recording that is allowed;
+    a clock set anew falls beyond that as a rule, since that of MPEG-TS runs for 26.5 hours.
+
+    FFmpeg counts on where that clock overflows, but can't tell an overflow from an encoder that begins again at 0. So a
+    long jump over the overflow is not believed: a hole just there is rarer than an encoder that has run for a day.
+    """
+
+    def __init__(self, container: Any, stream: Any, max_duration_s: float) -> None:
         self._origin_s = _origin_s(container)
         self._stated_end_s = _stated_end_s(container, stream, self._origin_s)
+        end_s = container.duration / av.time_base + 1.0 if container.duration else 0.0
         is_stated = container.duration and container.format.name not in ESTIMATED_DURATION
-        self._last_believable_s = container.duration / av.time_base + 1.0 if is_stated else None
+        self._last_believable_s = end_s if is_stated else min(end_s, max_duration_s)
+        self._blind_gap_s = GAP_TOLERANCE_S if is_stated else MAX_BLIND_GAP_S
         self._position_s = 0.0
 
     @property
@@ -145,7 +152,7 @@ class _Timeline:
         gap_s = 0.0
         if frame.time is not None:
             gap_s = frame.time - self._origin_s - self._position_s
-            if gap_s < -REWIND_TOLERANCE_S or not self._believes(gap_s):
+            if gap_s < -REWIND_TOLERANCE_S or not self._believes(gap_s, frame.time):
                 self._origin_s += gap_s
                 gap_s = 0.0
             elif gap_s <= GAP_TOLERANCE_S:
@@ -153,92 +160,78 @@ class _Timeline:
         self._position_s += gap_s + frame.samples / frame.sample_rate
         return to_samples(gap_s)
 
-    def _believes(self, gap_s: float) -> bool:
-        if self._last_believable_s is None:
-            return gap_s <= MAX_BLIND_GAP_S
-        return gap_s <= GAP_TOLERANCE_S or self._position_s + gap_s <= self._last_believable_s
+    def _believes(self, gap_s: float, time_s: float) -> bool:
+        if gap_s <= self._blind_gap_s:
+            return True
+        overflows = (time_s - gap_s) // CLOCK_S != time_s // CLOCK_S
+        return not overflows and self._position_s + gap_s <= self._last_believable_s
 
 
-class _MonoResampler:
-    """Frames of any rate, format and layout → 16 kHz mono; channels are averaged."""
+class _MonoConverter:
+    """Converts frames of any rate, format and layout to 16 kHz mono."""
 
     def __init__(self) -> None:
         self._setup: tuple[Any, ...] | None = None
         self._resampler: Any = None
         self._fifo: Any = None
+        self._heard: list[int] = []  # channels that are mixed
+        self._downmixer: Downmixer | None = None
 
-    def feed(self, frame: Any) -> Iterator[Samples]:
-        """What is ready after one more frame. A change of rate or layout in mid-stream is fine."""
-        setup = (frame.sample_rate, frame.format.name, frame.layout.name)
+    def feed(self, frame: Any) -> Iterator[Signal]:
+        """Yield what is ready after one more frame. A change of rate or layout in mid-stream is fine."""
+        setup = (frame.sample_rate, frame.format.name, frame.layout.name, frame.layout.nb_channels)
         if setup != self._setup:
             yield from self.flush()
-            # Averaging two channels is what FFmpeg does; of more, it would drop some and weight the others.
-            layout = "mono" if frame.layout.nb_channels <= 2 else frame.layout
-            self._resampler = av.AudioResampler(format="s16", layout=layout, rate=SAMPLE_RATE)
+            self._resampler = av.AudioResampler(format="flt", layout=frame.layout, rate=SAMPLE_RATE)
             self._fifo = av.AudioFifo()
+            self._heard = _full_range_channels(frame.layout)
+            self._downmixer = Downmixer(len(self._heard))
             self._setup = setup
         frame.pts = None  # the timeline has dealt with time stamps
         self._fifo.write(frame)
         if self._fifo.samples >= FIFO_SAMPLES:
             yield from self._convert(self._fifo.read())
 
-    def flush(self) -> Iterator[Samples]:
-        """The rest of what was fed."""
-        if self._setup is None:
+    def flush(self) -> Iterator[Signal]:
+        """Yield the rest of what was fed."""
+        if self._setup is None or self._downmixer is None:
             return
         self._setup = None
         if self._fifo.samples:
             yield from self._convert(self._fifo.read())
         yield from self._convert(None)
+        yield self._downmixer.finish()
 
-    def _convert(self, frame: Any) -> Iterator[Samples]:
+    def _convert(self, frame: Any) -> Iterator[Signal]:
         try:
             resampled = self._resampler.resample(frame)
         except av.error.FFmpegError as error:
             raise MediaUndecodable("The sound has a sample rate or channels that can't be converted.") from error
         for converted in resampled:
-            samples = converted.to_ndarray().reshape(-1, converted.layout.nb_channels)
-            yield samples[:, 0] if samples.shape[1] == 1 else np.rint(samples.mean(axis=1)).astype(np.int16)
+            channels: Channels = converted.to_ndarray().reshape(-1, converted.layout.nb_channels)
+            if len(self._heard) < channels.shape[1]:
+                channels = channels[:, self._heard]
+            yield self._downmixer.feed(channels) if self._downmixer else channels[:, 0]
 
 
-def open_recording(file: BinaryIO) -> Any:
-    """The recording as a PyAV container that reads nothing but these bytes.
-
-    Raises:
-        MediaUndecodable: none of the formats that are opened here.
-        NoAudioStream: a picture.
-    """
-    head = file.read(4096)
-    file.seek(0)
-    try:
-        if not head:
-            raise MediaUndecodable(refusal(head))
-        # FFmpeg would also judge a file by its name; ours have none.
-        return av.open(_Nameless(file), mode="r", metadata_errors="ignore", options=INPUT_OPTIONS)
-    except av.error.FFmpegError as error:
-        if is_image(head):
-            raise NoAudioStream("The file is an image; there is no sound in it.") from error
-        raise MediaUndecodable(refusal(head)) from error
+def _full_range_channels(layout: Any) -> list[int]:
+    """Return the channels that may hold speech: all but those of low-frequency effects, unless there are no others."""
+    channels = range(layout.nb_channels)
+    return [index for index in channels if not layout.channels[index].name.startswith("LFE")] or list(channels)
 
 
-class _Nameless:
-    """The part of a file object that a demuxer needs."""
+def _raised(signal: Iterator[Signal]) -> Iterator[Signal]:
+    """Yield the same audio at the working level."""
+    control = LevelControl()
+    for piece in signal:
+        yield control.feed(piece)
+    yield control.finish()
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
 
-
-def audio_stream(container: Any) -> Any:
-    """The first audio stream; the others are switched off. Raises ``NoAudioStream``, ``MediaUndecodable``."""
-    if not container.streams.audio:
-        raise NoAudioStream("The file has no audio stream; there is no sound in it.")
-    stream = container.streams.audio[0]
-    if stream.codec_context is None:
-        raise MediaUndecodable("The sound is in a format that no decoder here knows.")
-    for other in container.streams:
-        if other.index != stream.index:
-            other.discard = av.stream.Discard.all  # pictures are not even read, where the container allows it
-    return stream
+def _rounded(signal: Signal) -> Samples:
+    """Return audio in [-1, 1] as 16-bit samples."""
+    samples: Samples = np.rint(np.clip(signal * _FULL_SCALE, -_FULL_SCALE, _FULL_SCALE - 1)).astype(np.int16)
+    return samples
 
 
 def _origin_s(container: Any) -> float:
@@ -278,9 +271,9 @@ def _clock_s(clock: str) -> float | None:
     return hours * 3600 + minutes * 60 + seconds
 
 
-def _silence(samples: int) -> Iterator[Samples]:
+def _silence(samples: int) -> Iterator[Signal]:
     for start in range(0, samples, BLOCK_SAMPLES):
-        yield np.zeros(min(BLOCK_SAMPLES, samples - start), np.int16)
+        yield np.zeros(min(BLOCK_SAMPLES, samples - start), np.float32)
 
 
 def _blocks_of(pieces: Iterator[Samples], size: int) -> Iterator[Samples]:

@@ -8,7 +8,6 @@ the tests read with it what is written here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain
@@ -19,7 +18,8 @@ import av.error
 
 from pipeline.domain.extraction import Extraction, Format
 from pipeline.errors import MediaTooLong, MediaUndecodable
-from pipeline.media.decode import audio_stream, decodable_frames, open_recording
+from pipeline.media.demux import decodable_frames
+from pipeline.media.tracks import open_track
 
 TICK_FRAMES = 64
 MAX_CHANNELS = 8
@@ -72,7 +72,7 @@ def extract_audio(
     max_duration_s: float,
     tick: Callable[[], None] = lambda: None,
 ) -> None:
-    """Writes the first audio stream of ``source`` to ``target``, which can be sought in.
+    """Writes the best audio track of ``source`` (``domain.tracks``) to ``target``, which can be sought in.
 
     Channels are kept, up to what the format takes: two where it compresses, eight elsewhere. ``tick`` is called every
     few frames.
@@ -83,9 +83,8 @@ def extract_audio(
         MediaTooLong: longer than ``max_duration_s`` seconds.
     """
     codec = codec_for(wanted)
-    with closing(open_recording(source)) as recording:
-        stream = audio_stream(recording)
-        frames = _bounded(decodable_frames(recording, stream), max_duration_s, tick)
+    with open_track(source) as track:
+        frames = _bounded(decodable_frames(track.container, track.stream), max_duration_s, tick)
         first = next(frames, None)
         if first is None:
             raise MediaUndecodable("The file has an audio stream, but no sound in it could be decoded.")

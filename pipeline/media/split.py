@@ -11,7 +11,9 @@ from typing import BinaryIO, Protocol
 from pipeline.domain.audio import BYTES_PER_SAMPLE, Chunk, Span, part_key, to_samples, to_seconds
 from pipeline.domain.chunking import ChunkPlanner, PackedSpans
 from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.sound import SoundOptions
 from pipeline.domain.speech import UNBOUNDED, Framer, Samples, Scores, SpeechRules, requested_spans
+from pipeline.domain.tracks import Track
 from pipeline.errors import MediaUndecodable
 from pipeline.media.blocking import in_worker
 from pipeline.media.speech import DetectedSpeech, RequestedSpeech, SpeechFinder, VoiceActivity
@@ -28,6 +30,7 @@ class Decoder(Protocol):
     """Decodes one recording; see ``decode.AudioDecoder``."""
 
     truncated: bool
+    tracks: tuple[Track, ...]
 
     def blocks(self) -> Generator[Samples]:
         """16 kHz mono, block by block."""
@@ -45,7 +48,7 @@ class StreamingSplitter:
         new_activity: makes a voice activity detector for one recording; called in a worker thread.
         vad: when a frame counts as speech, unless a task says otherwise.
         split: how long parts are.
-        new_decoder: makes a decoder for an open recording; called in a worker thread.
+        new_decoder: makes a decoder for an open recording, as its sound is to be taken; called in a worker thread.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class StreamingSplitter:
         new_activity: Callable[[], VoiceActivity],
         vad: VadSettings,
         split: SplitSettings,
-        new_decoder: Callable[[BinaryIO], Decoder],
+        new_decoder: Callable[[BinaryIO, SoundOptions], Decoder],
     ) -> None:
         self._store = store
         self._new_activity = new_activity
@@ -86,6 +89,7 @@ class StreamingSplitter:
         yield SplitDone(
             duration_s=to_seconds(preparation.total),
             truncated=preparation.truncated,
+            tracks=preparation.tracks,
         )
 
     def _begin(self, preparation: _Preparation, request: SplitRequest) -> None:
@@ -94,7 +98,7 @@ class StreamingSplitter:
             file = self._store.open(request.media_key)
         except FileNotFoundError as error:
             raise MediaUndecodable("The recording is no longer in the media store.") from error
-        preparation.begin(file, self._new_decoder(file), speech)
+        preparation.begin(file, self._new_decoder(file, request.options.sound), speech)
 
     def _speech(self, options: TranscriptionOptions) -> SpeechFinder:
         if options.names_clips:
@@ -119,6 +123,7 @@ class _Preparation:
         self._opened = ExitStack()
         self.total = 0
         self.truncated = False
+        self.tracks: tuple[Track, ...] = ()
         self.done = False
 
     def begin(self, file: BinaryIO, decoder: Decoder, speech: SpeechFinder) -> None:
@@ -132,7 +137,7 @@ class _Preparation:
         """Takes one more block, or the end; returns a part if one has become complete."""
         block = next(self._blocks, None)
         if block is None:
-            self.done, self.truncated = True, self._decoder.truncated
+            self.done, self.truncated, self.tracks = True, self._decoder.truncated, self._decoder.tracks
             self._parts.add_speech(*self._speech.finish(self._framer.finish(), self.total), settled=self.total)
             return self._parts.finish(self.total)
         self.total += len(block)

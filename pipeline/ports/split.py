@@ -8,6 +8,7 @@ from typing import Protocol
 
 from pipeline.domain.audio import Chunk
 from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.tracks import Track
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class SplitRequest:
         task_id: for logs.
         media_key: where the recording lies.
         media_prefix: folder for the prepared audio.
-        options: ``vad_filter`` and ``clip_timestamps`` are what matters here.
+        options: those of the sound, ``vad_filter`` and ``clip_timestamps`` are what matters here.
         max_chunk_s: longest chunk, in seconds.
         first_part: number of the first part to write; parts before it, up to ``resume_at``, are already stored.
         first_chunk: index of the first chunk to give out.
@@ -59,10 +60,12 @@ class SplitDone:
     Attributes:
         duration_s: length of the recording, in seconds.
         truncated: it broke off before its end, or is shorter than its header says.
+        tracks: its audio tracks, the one that was taken marked.
     """
 
     duration_s: float
     truncated: bool
+    tracks: tuple[Track, ...] = ()
 
 
 class Splitter(Protocol):

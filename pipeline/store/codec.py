@@ -25,6 +25,7 @@ from pipeline.domain.task import (
     Task,
     TaskError,
 )
+from pipeline.domain.tracks import Track
 from pipeline.domain.transcript import ChunkResult, LanguageDetection, Segment, Transcript, TranscriptInfo, Word
 
 PRIORITY_OF_RANK = {priority.rank: priority for priority in Priority}
@@ -105,6 +106,7 @@ def task_of_row(row: Mapping[str, Any]) -> Task:
         engine_name=EngineName(row["engine_name"]),
         options=TranscriptionOptions.from_dict(json.loads(row["options"])),
         stage=Stage(row["stage"]) if row["stage"] else None,
+        tracks=_tracks_of(json.loads(row["tracks"] or "[]")),
         link=_link_of_row(row),
         error=_error_of(row["error_code"], row["error_message"]),
         callback=CallbackState(row["callback_status_code"], row["callback_message"], row["callback_time"]),
@@ -141,8 +143,13 @@ def summary_columns(outcome: Summary | TaskError) -> dict[str, Any]:
 
 
 def columns_of(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of ``Task`` as columns: enums as their text."""
-    return {name: value.value if isinstance(value, StrEnum) else value for name, value in changes.items()}
+    """Fields of ``Task`` as columns: enums as their text, tracks as JSON."""
+    columns: dict[str, Any] = {
+        name: value.value if isinstance(value, StrEnum) else value for name, value in changes.items()
+    }
+    if "tracks" in columns:
+        columns["tracks"] = to_json([asdict(track) for track in columns["tracks"]])
+    return columns
 
 
 def key_digest(key: str) -> str:
@@ -195,6 +202,7 @@ def transcript_of_json(text: str) -> Transcript:
     values = json.loads(text)
     info = values["info"]
     info["all_language_probs"] = _pairs(info["all_language_probs"])
+    info["tracks"] = _tracks_of(info.get("tracks", []))
     return Transcript(values["text"], _segments_of(values["segments"]), TranscriptInfo(**info))
 
 
@@ -258,6 +266,10 @@ def _segment_of(values: dict[str, Any]) -> Segment:
 
 def _detection_of(values: dict[str, Any]) -> LanguageDetection:
     return LanguageDetection(values["language"], values["probability"], _pairs(values["all_probabilities"]) or ())
+
+
+def _tracks_of(data: Sequence[Mapping[str, Any]]) -> tuple[Track, ...]:
+    return tuple(Track(**values) for values in data)
 
 
 def _pairs(data: list[list[Any]] | None) -> tuple[tuple[str, float], ...] | None:

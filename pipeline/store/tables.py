@@ -103,6 +103,7 @@ class TaskRow(StoreRow, table=True):
     audio_done_s: float = Field(default=0.0, sa_type=Double)
     split_done: bool = False
     truncated: bool = False
+    tracks: str | None = Field(default=None, sa_type=LongText)
     language: str | None = Field(default=None, max_length=32)
     language_probability: float | None = Field(default=None, sa_type=Double)
     error_code: str | None = Field(default=None, max_length=64)

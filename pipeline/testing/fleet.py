@@ -7,9 +7,13 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 
 from pipeline.domain.audio import SAMPLE_RATE, Chunk, Span
+from pipeline.domain.tracks import Track
 from pipeline.domain.transcript import ChunkResult, LanguageDetection, Segment, Word
 from pipeline.errors import MurmurationError, ReplicaLost
 from pipeline.ports import ChunkFailure, EngineInfo, SplitDone, SplitPart, SplitRequest, Unit
+
+TRACKS = (Track(0, "aac", "eng", channels=2, default=True, chosen=True),)
+"""The audio tracks of every recording of the ``FakeSplitter``'s."""
 
 
 def made_chunks(number: int, *, first: int = 0, seconds: float = 10.0, part: int = 0) -> tuple[Chunk, ...]:
@@ -41,7 +45,7 @@ class FakeSplitter:
                 yield SplitPart(number, start, end, chunks)
         if self.failure is not None:
             raise self.failure
-        yield SplitDone(end / SAMPLE_RATE, truncated=False)
+        yield SplitDone(end / SAMPLE_RATE, truncated=False, tracks=TRACKS)
 
 
 class FakeTranscriber:

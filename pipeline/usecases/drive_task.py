@@ -186,6 +186,7 @@ class Attempt:
             split_done=True,
             file_duration_s=done.duration_s,
             truncated=done.truncated,
+            tracks=done.tracks,
             stage=Stage.TRANSCRIBING,
         )
 
@@ -252,6 +253,7 @@ class Attempt:
             options=self.task.options,
             duration_s=self.task.file_duration_s or 0.0,
             vad_options=self._vad_options(),
+            tracks=self.task.tracks,
         )
 
     def _vad_options(self) -> dict[str, Any]:

@@ -138,7 +138,7 @@ class InProcess:
             SileroVad,
             settings.vad,
             settings.split,
-            lambda file: AudioDecoder(file, settings.media.max_duration_s),
+            lambda file, sound: AudioDecoder(file, settings.media.max_duration_s, sound),
         )
         return Dispatcher(
             owner="benchmark",

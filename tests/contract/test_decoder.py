@@ -8,13 +8,16 @@ from typing import BinaryIO
 
 import numpy as np
 import pytest
+from av.stream import Disposition
 
+from pipeline.domain.sound import DEFAULT_SOUND, SoundOptions
 from pipeline.errors import MediaTooLong, MediaUndecodable, NoAudioStream
 from pipeline.media.decode import AudioDecoder
 from pipeline.media.sandbox.parent import Sandbox, SandboxedDecoder, SandboxLimits
 from pipeline.media.split import Decoder
 from tests.recordings import FORMATS, encode, flac_of_silence, picture_only, tone
 from tests.unit.pipeline.media.test_decode import FailingFile
+from tests.unit.pipeline.media.test_tracks import HIGH, LOW, film, pitch_of
 
 NewDecoder = Callable[..., Decoder]
 
@@ -28,10 +31,10 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture(params=["here", "in a child"])
 def new_decoder(request: pytest.FixtureRequest, sandbox: Sandbox) -> NewDecoder:
-    def make(file: BinaryIO, max_duration_s: float = 3600.0) -> Decoder:
+    def make(file: BinaryIO, max_duration_s: float = 3600.0, sound: SoundOptions = DEFAULT_SOUND) -> Decoder:
         if request.param == "here":
-            return AudioDecoder(file, max_duration_s)
-        return SandboxedDecoder(sandbox, file, max_duration_s)
+            return AudioDecoder(file, max_duration_s, sound)
+        return SandboxedDecoder(sandbox, file, max_duration_s, sound)
 
     return make
 
@@ -50,6 +53,18 @@ def test_samples_come_through_unchanged(new_decoder: NewDecoder) -> None:
     decoder = new_decoder(io.BytesIO(encode(tone(2.0), "flac")))
     np.testing.assert_array_equal(np.concatenate(list(decoder.blocks())), tone(2.0))
     assert not decoder.truncated
+
+
+def test_the_sound_is_taken_as_it_is_asked_for(new_decoder: NewDecoder) -> None:
+    content = film(
+        (tone(1.0, LOW), {"language": "eng"}, Disposition.default), (tone(1.0, HIGH), {}, Disposition.comment)
+    )
+    decoder = new_decoder(io.BytesIO(content), sound=SoundOptions(audio_track="1", normalize_level=False))
+    assert pitch_of(np.concatenate(list(decoder.blocks()))) == pytest.approx(HIGH, abs=5)
+    assert [(track.language, track.auxiliary, track.chosen) for track in decoder.tracks] == [
+        ("eng", False, False),
+        (None, True, True),
+    ]
 
 
 def test_a_recording_that_breaks_off_is_called_truncated(new_decoder: NewDecoder) -> None:

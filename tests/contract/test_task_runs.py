@@ -12,6 +12,7 @@ from pipeline.domain.task import (
     Stage,
     Status,
 )
+from pipeline.domain.tracks import Track
 from pipeline.domain.transcript import Transcript, TranscriptInfo
 from pipeline.errors import TaskNotFound, TaskStateConflict
 from pipeline.ports import Lease, StoredChunks, TaskQuery, TaskStore
@@ -58,6 +59,7 @@ async def test_an_update_sets_fields(store: TaskStore, clock: ManualClock) -> No
         "file_size_bytes": 2**40,
         "split_done": True,
         "truncated": True,
+        "tracks": (Track(0, "aac", "zho", "国语", 2, default=True, chosen=True), Track(1, decodable=False)),
         "language": "yue",
         "language_probability": 1 / 3,
         "platform": "bilibili",

@@ -64,7 +64,7 @@ async def test_a_recording_whose_sound_does_not_fit_fails_alone(small_disk: Path
             SileroVad,
             settings.vad,
             settings.split,
-            lambda file: AudioDecoder(file, settings.media.max_duration_s),
+            lambda file, sound: AudioDecoder(file, settings.media.max_duration_s, sound),
         ),
         transcriber=FakeTranscriber(),
         clock=clock,

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import encodings
+import importlib
 import io
 import json
+import pkgutil
 import traceback
 import wave
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
+import av
 import numpy as np
 
 from pipeline.domain.extraction import Extraction, Format
+from pipeline.domain.sound import SoundOptions
 from pipeline.errors import DecodingTooCostly, MediaError
 from pipeline.media.decode import AudioDecoder
 from pipeline.media.extract import extract_audio
 from pipeline.media.sandbox.wire import READ_AHEAD_BYTES, ChildGone, Kind, RemoteSource, RemoteTarget, Wire
+
+NOT_LOADED = frozenset({"av.__main__", "av.datasets", "encodings.mbcs", "encodings.oem"})
+"""Modules that no recording needs: a program, one that downloads (11 MB with all that it loads), and Windows'."""
 
 OUT_OF_MEMORY = "Decoding the recording takes more memory than it may."
 
@@ -40,12 +49,12 @@ def perform(wire: Wire, job: Mapping[str, Any]) -> None:
     wire.send(kind, json.dumps(said).encode())
 
 
-def _decode(wire: Wire, source: Any, max_duration_s: float) -> dict[str, Any]:
+def _decode(wire: Wire, source: Any, max_duration_s: float, sound: dict[str, Any]) -> dict[str, Any]:
     """Sends the sound as 16 kHz mono, native 16-bit samples, a block a message."""
-    decoder = AudioDecoder(source, max_duration_s)
+    decoder = AudioDecoder(source, max_duration_s, SoundOptions(**sound))
     for block in decoder.blocks():
         wire.send(Kind.DATA, block.tobytes())
-    return {"truncated": decoder.truncated}
+    return {"truncated": decoder.truncated, "tracks": [asdict(track) for track in decoder.tracks]}
 
 
 def _extract(wire: Wire, source: Any, max_duration_s: float, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -61,7 +70,14 @@ _JOBS: Mapping[str, Callable[..., dict[str, Any]]] = {"decode": _decode, "extrac
 
 
 def rehearse() -> None:
-    """Decodes and encodes a moment of silence in every format: a child can't load a module any more."""
+    """Load every module that a child may need, since a child can't open a file to load one any more.
+
+    PyAV imports a module when a stream of its kind is first met, and Python one for each codec of text, so all of them
+    are loaded. What else NumPy and the standard library load late is reached by decoding and encoding a moment of
+    silence in every format, and by failing once.
+    """
+    _load_all_of(av)
+    _load_all_of(encodings)
     silence = io.BytesIO()
     extract_audio(_wav_of_silence(), silence, Extraction(output_format=Format.WAV), 60.0)
     for output_format in Format:
@@ -73,7 +89,22 @@ def rehearse() -> None:
             pass
     with suppress(MediaError):
         next(AudioDecoder(io.BytesIO(b"#"), 1.0).blocks())
-    traceback.format_exc()
+    _format_an_error()
+
+
+def _load_all_of(package: Any) -> None:
+    """Import every module of a package that may be needed."""
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if module.name not in NOT_LOADED:
+            importlib.import_module(module.name)
+
+
+def _format_an_error() -> None:
+    """Format a traceback: how one is printed is loaded with the first."""
+    try:
+        raise ValueError("no error")
+    except ValueError:
+        traceback.format_exc()
 
 
 def _wav_of_silence() -> io.BytesIO:

@@ -21,7 +21,9 @@ import numpy as np
 
 from pipeline.domain.audio import to_samples
 from pipeline.domain.extraction import Extraction
+from pipeline.domain.sound import DEFAULT_SOUND, SoundOptions
 from pipeline.domain.speech import Samples
+from pipeline.domain.tracks import Track
 from pipeline.errors import DecoderCrashed, DecodingTooCostly, MediaError, OutputTooLarge
 from pipeline.media.sandbox.wire import STATUS, ChildGone, Kind, Wire, placed, question
 
@@ -227,11 +229,15 @@ def _refusals() -> dict[str, type[MediaError]]:
 class SandboxedDecoder:
     """``decode.AudioDecoder`` in a child; see there."""
 
-    def __init__(self, sandbox: Sandbox, file: BinaryIO, max_duration_s: float) -> None:
+    def __init__(
+        self, sandbox: Sandbox, file: BinaryIO, max_duration_s: float, sound: SoundOptions = DEFAULT_SOUND
+    ) -> None:
         self._sandbox = sandbox
         self._file = file
         self._max_duration_s = max_duration_s
+        self._sound = sound
         self.truncated = False
+        self.tracks: tuple[Track, ...] = ()
 
     def blocks(self) -> Generator[Samples]:
         """The recording as 16 kHz mono, in blocks.
@@ -241,7 +247,8 @@ class SandboxedDecoder:
             DecoderCrashed: its decoder died.
         """
         left = to_samples(self._max_duration_s)
-        with self._sandbox.child("decode", self._file, max_duration_s=self._max_duration_s) as child:
+        arguments = {"max_duration_s": self._max_duration_s, "sound": asdict(self._sound)}
+        with self._sandbox.child("decode", self._file, **arguments) as child:
             with closing(child.messages()) as messages:
                 for _, payload in messages:
                     block = np.frombuffer(payload, np.int16)
@@ -249,6 +256,7 @@ class SandboxedDecoder:
                     _refuse_beyond(left)
                     yield block
             self.truncated = bool(child.said.get("truncated"))
+            self.tracks = tuple(Track(**track) for track in child.said.get("tracks", ()))
 
 
 def extract_in(

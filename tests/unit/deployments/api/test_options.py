@@ -68,6 +68,17 @@ def test_a_language_by_its_tag_or_name_in_every_option_that_takes_one() -> None:
     )
 
 
+@pytest.mark.parametrize(("given", "track"), [("1", "1"), (1, "1"), (0, "0"), ("eng", "eng"), ("", None), (None, None)])
+def test_an_audio_track_is_an_index_or_a_language(given: object, track: str | None) -> None:
+    options = parse_task_request({"audio_track": given}).submission.options
+    assert options.sound.audio_track == track
+
+
+def test_the_level_is_normalized_unless_it_is_switched_off() -> None:
+    assert parse_task_request({}).submission.options.sound.normalize_level
+    assert not parse_task_request({"normalize_level": "false"}).submission.options.sound.normalize_level
+
+
 def test_every_option_can_be_given_by_name() -> None:
     assert set(TranscriptionOptions.__dataclass_fields__) < set(TASK_FORM.names)
 

@@ -298,6 +298,20 @@ async def test_a_completed_task_has_its_transcript(client: httpx.AsyncClient, wo
         "all_language_probs": [["en", 0.98], ["de", 0.01]],
         "transcription_options": {"beam_size": 5},
         "vad_options": {"threshold": 0.5},
+        "tracks": [
+            {
+                "index": 0,
+                "codec": "aac",
+                "language": "eng",
+                "title": None,
+                "channels": 2,
+                "default": True,
+                "auxiliary": False,
+                "decodable": True,
+                "silent": None,
+                "chosen": True,
+            }
+        ],
     }
 
 
@@ -306,6 +320,7 @@ async def test_a_completed_task_has_its_transcript(client: httpx.AsyncClient, wo
     [
         ("media_undecodable", 422),
         ("no_audio_stream", 422),
+        ("no_such_track", 422),
         ("media_too_long", 422),
         ("source_unreachable", 502),
         ("source_timeout", 504),

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from deployments.api.app import attach, build_api
 from deployments.api.services import Readiness, Services
 from pipeline.domain.task import NewTask, Task, TaskError
+from pipeline.domain.tracks import Track
 from pipeline.domain.transcript import Segment, Transcript, TranscriptInfo, Word
 from pipeline.net import GuardedClient
 from pipeline.ports import EngineInfo, Lease, TaskQuery
@@ -35,7 +36,16 @@ TRANSCRIPT = Transcript(
         Segment(1, 0, 0.0, 1.2, " Hello there.", (50364, 2425), 0.0, -0.2, 1.1, 0.01, (Word(0.0, 0.6, " Hello", 0.9),)),
         Segment(2, 0, 1.5, 3.0, " General Kenobi!", (50364, 10409), 0.2, -0.3, 1.2, 0.02),
     ),
-    info=TranscriptInfo("en", 0.98, 3.0, 2.7, (("en", 0.98), ("de", 0.01)), {"beam_size": 5}, {"threshold": 0.5}),
+    info=TranscriptInfo(
+        "en",
+        0.98,
+        3.0,
+        2.7,
+        (("en", 0.98), ("de", 0.01)),
+        {"beam_size": 5},
+        {"threshold": 0.5},
+        (Track(0, "aac", "eng", channels=2, default=True, chosen=True),),
+    ),
 )
 
 

@@ -6,19 +6,50 @@ import wave
 import zipfile
 from contextlib import suppress
 
+import av
 import numpy as np
 import pytest
 
 from pipeline.domain.audio import SAMPLE_RATE
+from pipeline.domain.sound import SoundOptions
 from pipeline.errors import MediaError, MediaTooLong, MediaUndecodable, NoAudioStream
 from pipeline.media.decode import BLOCK_SAMPLES, AudioDecoder
-from tests import recordings
+from tests import containers, recordings, speech
 from tests.recordings import FORMATS, FRAGMENTED, click_at, encode, heard_at, silence, tone
 
 
 def decode(content: bytes, max_duration_s: float = 3600.0) -> tuple[np.ndarray, bool]:
     decoder = AudioDecoder(io.BytesIO(content), max_duration_s)
     return np.concatenate(list(decoder.blocks())), decoder.truncated
+
+
+def in_layout(audio: np.ndarray, layout: str, rate: int) -> bytes:
+    """16 kHz sound of shape ``(samples, channels)`` as WAV in a layout and at a rate."""
+    target = io.BytesIO()
+    with av.open(target, "w", format="wav") as container:
+        stream = container.add_stream("pcm_s16le", rate=rate, layout=layout)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(audio).reshape(1, -1), "s16", layout)
+        frame.sample_rate = SAMPLE_RATE
+        resampler = av.AudioResampler("s16", layout, rate)
+        for converted in [*resampler.resample(frame), *resampler.resample(None)]:
+            converted.pts = None
+            container.mux(stream.encode(converted))
+        container.mux(stream.encode(None))
+    return target.getvalue()
+
+
+def floating(audio: np.ndarray, codec: str) -> bytes:
+    """16 kHz mono sound in [-1, 1] as WAV."""
+    target = io.BytesIO()
+    with av.open(target, "w", format="wav") as container:
+        stream = container.add_stream(codec, rate=SAMPLE_RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(audio[None], "dbl", "mono")
+        frame.sample_rate = SAMPLE_RATE
+        resampler = av.AudioResampler(stream.codec_context.format, "mono", SAMPLE_RATE)
+        for converted in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(converted))
+        container.mux(stream.encode(None))
+    return target.getvalue()
 
 
 def wav_of(channels: np.ndarray, rate: int = SAMPLE_RATE) -> bytes:
@@ -61,18 +92,80 @@ def test_a_gap_in_the_time_stamps_is_filled_with_silence():
     assert abs(len(audio) / SAMPLE_RATE - 6.0) < 0.1
 
 
-@pytest.mark.parametrize("channels", [2, 3, 6, 16])
-def test_channels_are_averaged(channels):
+@pytest.mark.parametrize("channels", range(2, 17))
+def test_sound_in_one_of_many_channels_keeps_its_level(channels):
     audio = np.zeros((SAMPLE_RATE, channels))
-    audio[:, channels - 1] = 12_000
+    audio[:, channels - 1] = tone(1.0)
     decoded, _ = decode(wav_of(audio))
-    assert abs(int(decoded[SAMPLE_RATE // 2]) - 12_000 / channels) <= 1
+    np.testing.assert_allclose(decoded, tone(1.0), atol=1)
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_channels_that_are_alike_are_decoded_like_one(rate):
+    alone, _ = decode(wav_of(tone(2.0)[:, None], rate))
+    twice, _ = decode(wav_of(np.stack([tone(2.0)] * 2, axis=1), rate))
+    np.testing.assert_array_equal(twice, alone)
+
+
+def test_channels_in_opposite_phase_are_not_silent():
+    decoded, _ = decode(wav_of(np.stack([tone(1.0), -tone(1.0)], axis=1)))
+    np.testing.assert_allclose(np.abs(decoded), np.abs(tone(1.0)), atol=1)
+
+
+@pytest.mark.parametrize("layout", ["2.1", "3.0", "4.0", "quad", "5.0", "5.1", "5.1(side)", "6.1", "7.1", "7.1(wide)"])
+@pytest.mark.parametrize("rate", [8000, 48_000])
+def test_sound_in_any_channel_of_a_layout_keeps_its_level_but_low_frequency_effects(layout, rate):
+    names = [channel.name for channel in av.AudioLayout(layout).channels]
+    sound = tone(0.5)
+    for index, name in enumerate(names):
+        audio = np.zeros((len(sound), len(names)), np.int16)
+        audio[:, index] = sound
+        decoded, _ = decode(in_layout(audio, layout, rate))
+        loudest = np.abs(decoded[1000:-1000].astype(int)).max(initial=0)
+        assert loudest == pytest.approx(0 if name.startswith("LFE") else 8000, abs=300), name
+
+
+@pytest.mark.parametrize("rate", [4000, 6000, 7350, 11_025, 22_050, 37_800, 88_200, 96_000, 176_400, 192_000])
+def test_every_sample_rate_is_converted(rate):
+    decoded, truncated = decode(encode(click_at(1.5, 3.0), "wav", rate=rate))
+    assert abs(len(decoded) / SAMPLE_RATE - 3.0) < 0.01
+    assert abs(heard_at(decoded) - 1.5) < 0.01
+    assert not truncated
+
+
+@pytest.mark.parametrize("codec", ["pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_f64le"])
+def test_quiet_sound_of_more_than_16_bits_keeps_its_bits(codec):
+    loud = speech.load(speech.corpus()[0].path).astype(np.float64)
+    quiet, _ = decode(floating(loud / 100, codec))  # -66 dB of full scale: 16 steps of 16 bits
+    whole, _ = decode(floating(loud, codec))
+    difference = quiet.astype(float) - whole
+    assert 20 * np.log10(np.std(difference) / np.std(whole.astype(float))) < -40
+
+
+def test_the_level_may_be_left_alone():
+    quiet = (speech.load(speech.corpus()[0].path) * 327).astype(np.int16)
+    content = wav_of(quiet[:, None])
+    untouched = AudioDecoder(io.BytesIO(content), 60.0, SoundOptions(normalize_level=False)).blocks()
+    np.testing.assert_array_equal(np.concatenate(list(untouched)), quiet)
+    assert np.abs(decode(content)[0].astype(int)).max() > 20 * np.abs(quiet.astype(int)).max()
 
 
 def test_a_rate_that_changes_in_mid_stream_is_followed():
     chained = encode(tone(1.0), "aac", rate=44_100) + encode(tone(1.0), "aac", rate=16_000)
     audio, _ = decode(chained)
     assert abs(len(audio) / SAMPLE_RATE - 2.0) < 0.2
+
+
+@pytest.mark.parametrize("layouts", [("mono", "stereo"), ("5.1", "mono"), ("stereo", "5.1", "stereo")])
+def test_a_layout_that_changes_in_mid_stream_is_followed(layouts):
+    pieces = [containers.write("adts", "aac", samples=tone(1.0), layout=layout) for layout in layouts]
+    audio, _ = decode(b"".join(pieces))
+    assert abs(len(audio) / SAMPLE_RATE - len(layouts)) < 0.2
+    levels = [
+        np.abs(audio[int((second + 0.5) * SAMPLE_RATE) :][:1600].astype(int)).max() for second in range(len(layouts))
+    ]
+    expected = {"mono": 8000, "stereo": 5657, "5.1": 8000}  # FFmpeg puts mono into both channels 3 dB lower
+    assert levels == pytest.approx([expected[layout] for layout in layouts], rel=0.1)
 
 
 def test_blocks_are_of_one_size_but_the_last():

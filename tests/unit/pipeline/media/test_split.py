@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.domain.audio import SAMPLE_RATE, part_key, to_samples
 from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.tracks import Track
 from pipeline.errors import MediaTooLong, MediaUndecodable, NoAudioStream, StorageFull
 from pipeline.media.decode import AudioDecoder
 from pipeline.media.split import StreamingSplitter
@@ -34,7 +35,11 @@ def no_activity():
 
 def splitter(store, activity=LoudnessActivity, max_duration_s=3600.0, part_s=60.0) -> StreamingSplitter:
     return StreamingSplitter(
-        store, activity, VadSettings(), SplitSettings(part_s=part_s), lambda file: AudioDecoder(file, max_duration_s)
+        store,
+        activity,
+        VadSettings(),
+        SplitSettings(part_s=part_s),
+        lambda file, sound: AudioDecoder(file, max_duration_s, sound),
     )
 
 
@@ -145,7 +150,8 @@ async def test_a_resumed_split_gives_the_parts_that_follow(recorded, vad_filter)
 async def test_a_split_resumed_at_the_end_is_done():
     store = await store_with(encode(tone(5.0), "flac"))
     request = asking(first_part=1, first_chunk=1, resume_at=to_samples(5.0))
-    assert await run(splitter(store), request) == ([], SplitDone(5.0, False))
+    track = Track(0, "flac", channels=1, chosen=True)
+    assert await run(splitter(store), request) == ([], SplitDone(5.0, False, (track,)))
 
 
 @pytest.mark.parametrize("content", [silence(0.05), silence(70.0), tone(0.1, amplitude=100)])

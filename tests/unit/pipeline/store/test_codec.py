@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain.audio import Chunk, Span
+from pipeline.domain.tracks import Track
 from pipeline.domain.transcript import ChunkResult, LanguageDetection, Segment, Transcript, TranscriptInfo, Word
 from pipeline.store import codec
 
@@ -39,6 +40,7 @@ RESULTS = st.builds(
     detection=st.none() | DETECTIONS,
     attempts=st.integers(1, 9),
 )
+TRACKS = st.builds(Track, st.integers(), st.none() | TEXTS, silent=st.none() | st.booleans(), chosen=st.booleans())
 INFOS = st.builds(
     TranscriptInfo,
     TEXTS,
@@ -48,6 +50,7 @@ INFOS = st.builds(
     st.none() | PAIRS,
     st.dictionaries(TEXTS, st.integers() | TEXTS | st.none(), max_size=3),
     st.dictionaries(TEXTS, FLOATS, max_size=3),
+    st.lists(TRACKS, max_size=3).map(tuple),
 )
 TRANSCRIPTS = st.builds(Transcript, TEXTS, SEGMENT_TUPLES, INFOS)
 CHUNKS = st.builds(
@@ -67,6 +70,12 @@ def test_a_result_comes_back_as_it_was(result: ChunkResult) -> None:
 @given(TRANSCRIPTS)
 def test_a_transcript_comes_back_as_it_was(transcript: Transcript) -> None:
     assert codec.transcript_of_json(codec.transcript_to_json(transcript)) == transcript
+
+
+def test_a_transcript_of_before_tracks_were_listed_is_read() -> None:
+    kept = json.loads(codec.transcript_to_json(Transcript("", (), TranscriptInfo("zh", 1.0, 1.0, 1.0))))
+    del kept["info"]["tracks"]
+    assert codec.transcript_of_json(json.dumps(kept)).info.tracks == ()
 
 
 @given(CHUNKS)

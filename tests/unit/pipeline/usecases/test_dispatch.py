@@ -32,7 +32,7 @@ from pipeline.errors import (
 from pipeline.ports import Lease
 from pipeline.settings import CrawlSettings, Settings
 from pipeline.testing.crawl import FakeCrawler
-from pipeline.testing.fleet import FakeSplitter, FakeTranscriber, made_chunks
+from pipeline.testing.fleet import TRACKS, FakeSplitter, FakeTranscriber, made_chunks
 from pipeline.testing.media import MemoryMediaStore
 from pipeline.testing.metrics import RecordingMetrics
 from pipeline.testing.store import MemoryTaskStore
@@ -165,6 +165,7 @@ async def test_a_task_is_taken_from_queued_to_completed() -> None:
     assert ended.result.info.language == "en"
     assert ended.result.info.duration == 50.0
     assert ended.result.info.vad_options["threshold"] == 0.5
+    assert ended.result.info.tracks == TRACKS
     assert (ended.progress, ended.attempts, ended.file_duration_s) == (1.0, 1, 50.0)
 
 

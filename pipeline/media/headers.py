@@ -1,0 +1,325 @@
+"""What a file's header says of the size of its sound, put right where it can't be so.
+
+A program that writes into a pipe can't go back to write sizes into the header, so it leaves placeholders there. Others
+write the size of what they meant to record, or count wrongly. FFmpeg believes the header: it stops early, finds no
+sound, or takes the recording for one that breaks off. So the sizes are read here first, compared with the bytes there
+are, and FFmpeg is shown the right ones.
+
+The formats are those that consist of chunks with one chunk of sound (WAV with RF64 and BW64, Sony Wave64, AIFF, CAF),
+and AU. What follows the sound is told from more sound by its form: chunks that reach to the end of the file, or a tag.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import BinaryIO
+
+TAIL_BYTES = 256 * 1024
+"""So far before the end of the file chunks are looked for behind sound of unknown size."""
+
+HEAD_BYTES = 24
+"""The longest head of a chunk or tag."""
+
+MAX_CHUNKS = 100
+"""Headers of more chunks are left as they are."""
+
+_UNKNOWN_32 = (0x7EFF_0000, 0x8000_1000)
+_UNKNOWN_64 = 1 << 62
+_PLACEHOLDER_FROM = 0xFFFF_0000
+_W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
+_W64_RIFF = b"riff" + bytes.fromhex("2e91cf11a5d628db04c10000")
+_RIFF_CHUNKS = (
+    "LIST id3  ID3  bext cue  smpl iXML axml _PMX fact PEAK PAD  JUNK junk FLLR DISP inst acid cart afsp plst note"
+)
+_MORE_RIFF_CHUNKS = "labl umid minf elm1 regn ovwf strc levl SAUR LGWV"
+_AIFF_CHUNKS = "NAME AUTH (c)  ANNO COMT MARK INST MIDI AESD APPL CHAN"
+_CAF_CHUNKS = "info free pakt mark chan kuki strg uuid"
+_KNOWN_CHUNKS = frozenset(
+    names[at : at + 4].ljust(4).encode()
+    for names in (_RIFF_CHUNKS, _MORE_RIFF_CHUNKS, _AIFF_CHUNKS, _CAF_CHUNKS)
+    for at in range(0, len(names), 5)
+)
+"""Names of chunks, four characters each, that stand behind the sound."""
+
+_TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
+"""How tags begin that are appended to a file of any format."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """How a format writes the chunks it consists of.
+
+    Attributes:
+        head: name and size.
+        align: chunks begin at multiples of it.
+        with_head: whether the size includes the head.
+    """
+
+    head: struct.Struct
+    align: int = 1
+    with_head: bool = False
+
+    def after(self, start: int, size: int) -> int:
+        """Return where the next chunk begins after one that begins at ``start``."""
+        end = start + size + (0 if self.with_head else self.head.size)
+        return end + -end % self.align
+
+
+RIFF = Chunks(struct.Struct("<4sI"), align=2)
+AIFF = Chunks(struct.Struct(">4sI"), align=2)
+CAF = Chunks(struct.Struct(">4sq"))
+W64 = Chunks(struct.Struct("<16sQ"), align=8, with_head=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A number in the header that depends on the size of the sound.
+
+    Attributes:
+        offset: where it stands.
+        form: how it is written.
+        extra: how much it is more than the size of the sound.
+        divisor: bytes of sound that it counts as one.
+    """
+
+    offset: int
+    form: struct.Struct
+    extra: int = 0
+    divisor: int = 1
+
+    def written(self, size: int) -> bytes:
+        """Return the field for a size of the sound; one that is too large for it is said to be unknown."""
+        largest = (1 << 8 * self.form.size - (1 if self.form.format.endswith("q") else 0)) - 1
+        return self.form.pack(min(largest, size // self.divisor + self.extra))
+
+
+U32LE, U32BE, U64LE, S64BE = (struct.Struct(form) for form in ("<I", ">I", "<Q", ">q"))
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a header says of the sound.
+
+    Attributes:
+        start: where the sound begins.
+        stated: its size in bytes; ``None`` where the header holds a placeholder.
+        fields: what must be written for another size.
+        chunks: how chunks behind the sound would look; ``None`` where the format has none.
+    """
+
+    start: int
+    stated: int | None
+    fields: tuple[Field, ...]
+    chunks: Chunks | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sized:
+    """A recording whose header agrees with its bytes.
+
+    Attributes:
+        file: the recording, as FFmpeg should see it.
+        complete: whether all of the sound is there that the header states; ``None`` where it is for FFmpeg to say.
+    """
+
+    file: BinaryIO
+    complete: bool | None
+
+
+def sized(file: BinaryIO) -> Sized:
+    """Return a recording with the sizes in its header put right, at its beginning."""
+    header = _header(file)
+    if header is None:
+        file.seek(0)
+        return Sized(file, None)
+    file_bytes = file.seek(0, io.SEEK_END)
+    stated = header.stated
+    if stated is not None and header.start + stated > file_bytes:
+        file.seek(0)
+        return Sized(file, complete=False)
+    if stated is None or not _ends_at(file, header, header.start + stated, file_bytes):
+        end = _end_of_sound(file, header, file_bytes)
+        patches = {field.offset: field.written(end - header.start) for field in header.fields}
+        file = _Patched(file, patches, end)  # type: ignore[assignment]
+    file.seek(0)
+    return Sized(file, complete=True)
+
+
+def _header(file: BinaryIO) -> Header | None:
+    file.seek(0)
+    head = file.read(40)
+    if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:12] == b"WAVE":
+        return _wav(file)
+    if head[:16] == _W64_RIFF:
+        return _w64(file)
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        return _aiff(file)
+    if head[:4] == b"caff":
+        return _caf(file)
+    if head[:4] == b".snd" and len(head) >= 24:
+        return _au(head)
+    return None
+
+
+def _wav(file: BinaryIO) -> Header | None:
+    long_sizes: int | None = None
+    for name, start, size in _chunks(file, RIFF, 12):
+        if name == b"ds64":
+            long_sizes = start
+        elif name == b"data" and long_sizes is not None and size == 0xFFFF_FFFF:
+            file.seek(long_sizes + 8)
+            fields = (Field(long_sizes, U64LE, extra=start - 8), Field(long_sizes + 8, U64LE))
+            return Header(start, _stated(*U64LE.unpack(file.read(8))), fields, RIFF)
+        elif name == b"data":
+            fields = (Field(4, U32LE, extra=start - 8), Field(start - 4, U32LE))
+            return Header(start, _stated(size), fields, RIFF)
+    return None
+
+
+def _w64(file: BinaryIO) -> Header | None:
+    for name, start, size in _chunks(file, W64, 40):
+        if name == b"data" + _W64_TAIL:
+            head = W64.head.size
+            fields = (Field(16, U64LE, extra=start), Field(start - 8, U64LE, extra=head))
+            return Header(start, _stated(size - head) if size > head else None, fields, W64)
+    return None
+
+
+def _aiff(file: BinaryIO) -> Header | None:
+    frames: tuple[Field, ...] = ()
+    for name, start, size in _chunks(file, AIFF, 12):
+        if name == b"COMM" and size == 18:  # AIFC's is longer: it may be compressed, and FFmpeg does not need it there
+            file.seek(start)
+            channels, _, bits = struct.unpack(">HIH", file.read(8))
+            frames = (Field(start + 2, U32BE, divisor=max(1, channels * ((bits + 7) // 8))),)
+        elif name == b"SSND":
+            fields = (Field(4, U32BE, extra=start), Field(start - 4, U32BE, extra=8), *frames)
+            return Header(start + 8, _stated(size - 8) if size > 8 else None, fields, AIFF)
+    return None
+
+
+def _caf(file: BinaryIO) -> Header | None:
+    for name, start, size in _chunks(file, CAF, 8):
+        if name == b"data":
+            edit_count = 4
+            stated = _stated(size - edit_count) if size > edit_count else None
+            return Header(start + edit_count, stated, (Field(start - 8, S64BE, extra=edit_count),), CAF)
+    return None
+
+
+def _au(head: bytes) -> Header:
+    start, size = struct.unpack_from(">II", head, 4)
+    return Header(start, _stated(size), (Field(8, U32BE),), None)
+
+
+def _stated(size: int) -> int | None:
+    """Return the size in a header, or ``None`` for the placeholders of programs that write into a pipe."""
+    unknown = size == 0 or _UNKNOWN_32[0] <= size < _UNKNOWN_32[1]
+    unknown = unknown or _PLACEHOLDER_FROM <= size <= 0xFFFF_FFFF or size >= _UNKNOWN_64
+    return None if unknown else size
+
+
+def _chunks(file: BinaryIO, chunks: Chunks, at: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield name, start of the content, and size of each chunk from a place on."""
+    file_bytes = file.seek(0, io.SEEK_END)
+    for _ in range(MAX_CHUNKS):
+        if at + chunks.head.size > file_bytes:
+            return
+        file.seek(at)
+        head = file.read(chunks.head.size)
+        name, size = chunks.head.unpack(head)
+        yield name, at + chunks.head.size, size
+        following = chunks.after(at, size)
+        if following <= at:
+            return
+        at = following
+
+
+def _ends_at(file: BinaryIO, header: Header, end: int, file_bytes: int) -> bool:
+    """Return whether the sound ends where the header says: nothing follows, or what follows is something else."""
+    if file_bytes - end < 8:
+        return True
+    starts = {end} if header.chunks is None else {end, end + -end % header.chunks.align}
+    return any(_is_known(file, at) or _reach_end(file, header.chunks, at, file_bytes) for at in sorted(starts))
+
+
+def _end_of_sound(file: BinaryIO, header: Header, file_bytes: int) -> int:
+    """Return where the sound ends for all that can be seen: at the chunks or tags that reach to the end, or there."""
+    begin = max(header.start + (header.stated or 0), file_bytes - TAIL_BYTES)
+    file.seek(begin)
+    tail = file.read(TAIL_BYTES)
+    names = _TAGS if header.chunks is None else (*_TAGS, *_KNOWN_CHUNKS)
+    found = sorted(begin + match.start() for name in names for match in re.finditer(re.escape(name), tail))
+    return next((at for at in found if _reach_end(file, header.chunks, at, file_bytes)), file_bytes)
+
+
+def _is_known(file: BinaryIO, at: int) -> bool:
+    file.seek(at)
+    head = file.read(16)
+    return head.startswith(_TAGS) or head[:4] in _KNOWN_CHUNKS or head[4:] == _W64_TAIL
+
+
+def _reach_end(file: BinaryIO, chunks: Chunks | None, at: int, file_bytes: int) -> bool:
+    """Return whether chunks and tags from here on reach just to the end of the file, but for a filling byte."""
+    for _ in range(MAX_CHUNKS):
+        if at >= file_bytes:
+            return at <= file_bytes + 8
+        file.seek(at)
+        head = file.read(HEAD_BYTES)
+        following = _after(head, chunks, at)
+        if following is None or following <= at:
+            return False
+        at = following
+    return False
+
+
+def _after(head: bytes, chunks: Chunks | None, at: int) -> int | None:
+    """Return where a chunk or tag that begins like this ends; a chunk of AIFF's is called ``ID3`` too."""
+    chunk = _after_chunk(head, chunks, at) if chunks else None
+    return chunk if head[:4] in _KNOWN_CHUNKS else _after_tag(head, at) or chunk
+
+
+def _after_tag(head: bytes, at: int) -> int | None:
+    if head.startswith(b"TAG"):
+        return at + 128
+    if head.startswith(b"ID3") and len(head) >= 10 and max(head[6:10]) < 128:
+        return at + 10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    return None
+
+
+def _after_chunk(head: bytes, chunks: Chunks, at: int) -> int | None:
+    if len(head) < chunks.head.size:
+        return None
+    name, size = chunks.head.unpack(head[: chunks.head.size])
+    is_name = name[4:] in (b"", _W64_TAIL) and all(32 <= byte < 127 for byte in name[:4])
+    return chunks.after(at, size) if is_name and size >= 0 else None
+
+
+class _Patched:
+    """A file some of whose bytes are others, up to an end."""
+
+    def __init__(self, file: BinaryIO, patches: Mapping[int, bytes], end: int) -> None:
+        self._file = file
+        self._patches = patches
+        self._end = end
+        self.tell = file.tell
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a place; return it."""
+        return self._file.seek(*((self._end + offset, io.SEEK_SET) if whence == io.SEEK_END else (offset, whence)))
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes."""
+        start = self._file.tell()
+        left = max(0, self._end - start)
+        content = self._file.read(left if size < 0 else min(size, left))
+        for offset, patch in self._patches.items():
+            first, last = max(start, offset), min(start + len(content), offset + len(patch))
+            if first < last:
+                middle = patch[first - offset : last - offset]
+                content = content[: first - start] + middle + content[last - start :]
+        return content

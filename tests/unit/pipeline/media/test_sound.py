@@ -1,0 +1,87 @@
+"""Real speech, badly recorded, is found where it is when it is recorded well."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.asr.vad import SileroVad
+from pipeline.domain.audio import SAMPLE_RATE
+from pipeline.domain.options import TranscriptionOptions
+from pipeline.media.decode import AudioDecoder
+from pipeline.media.split import StreamingSplitter
+from pipeline.ports import SplitPart
+from pipeline.settings import SplitSettings, VadSettings
+from pipeline.testing.media import MemoryMediaStore
+from tests import speech
+from tests.recordings import stream
+from tests.unit.pipeline.media.test_decode import wav_of
+from tests.unit.pipeline.media.test_split import asking
+
+Spans = list[tuple[float, float]]
+
+
+async def spans_of(*channels: np.ndarray, options: TranscriptionOptions | None = None) -> Spans:
+    """Where speech is found in a WAV of these channels in [-1, 1], in seconds."""
+    samples = np.rint(np.clip(np.stack(channels, axis=1), -1, 32_767 / 32_768) * 32_768).astype(np.int16)
+    store = MemoryMediaStore()
+    await store.write("t1/source", stream(wav_of(samples)))
+    splitter = StreamingSplitter(
+        store, SileroVad, VadSettings(), SplitSettings(), lambda file, sound: AudioDecoder(file, 3600.0, sound)
+    )
+    parts = [event async for event in splitter.split(asking(options)) if isinstance(event, SplitPart)]
+    return [(span.start_s, span.end_s) for part in parts for chunk in part.chunks for span in chunk.spans]
+
+
+def assert_alike(found: Spans, expected: Spans, tolerance_s: float) -> None:
+    assert len(found) == len(expected), (found, expected)
+    np.testing.assert_allclose(found, expected, atol=tolerance_s)
+
+
+@pytest.fixture(scope="module")
+def talk() -> np.ndarray:
+    """Two minutes in nine languages, with pauses and a little noise."""
+    audio = speech.recording(speech.corpus(), 120.0, seed=4).audio
+    return audio + np.random.default_rng(4).normal(0, 0.0003, len(audio))
+
+
+@pytest.mark.parametrize("sample", speech.corpus(), ids=lambda sample: f"{sample.lang} {sample.name}")
+async def test_speech_of_any_level_is_found_in_the_same_place(sample):
+    audio = speech.load(sample.path)
+    expected = await spans_of(audio)
+    assert expected
+    for gain_db in (-40, -30, -18, -6):
+        assert_alike(await spans_of(audio * 10 ** (gain_db / 20)), expected, tolerance_s=0.2)  # one padding
+
+
+@pytest.mark.parametrize("gain_db", [-40, -30, -18, -6])
+async def test_a_long_quiet_recording_is_split_like_a_loud_one(talk, gain_db):
+    assert_alike(await spans_of(talk * 10 ** (gain_db / 20)), await spans_of(talk), tolerance_s=0.25)
+
+
+@pytest.mark.parametrize("shape", ["left", "right", "inverted", "centre of six", "one of sixteen"])
+async def test_speech_is_found_in_whatever_channels_it_is(talk, shape):
+    silence = np.zeros_like(talk)
+    channels = {
+        "left": (talk, silence),
+        "right": (silence, talk),
+        "inverted": (talk, -talk),
+        "centre of six": (silence, silence, talk, silence, silence, silence),
+        "one of sixteen": (*[silence] * 9, talk, *[silence] * 6),
+    }[shape]
+    assert_alike(await spans_of(*channels), await spans_of(talk), tolerance_s=0.05)
+
+
+@pytest.mark.parametrize("level_db", [-80, -60, -50, -40, -30])
+@pytest.mark.parametrize("colour", ["white", "pink", "brown"])
+async def test_no_speech_is_found_in_the_noise_of_a_room(level_db, colour):
+    frequencies = np.fft.rfftfreq(60 * SAMPLE_RATE, 1 / SAMPLE_RATE)
+    slope = {"white": 0.0, "pink": 0.5, "brown": 1.0}[colour]
+    shape = np.where(frequencies > 20, np.maximum(frequencies, 20.0) ** -slope, 0.0)
+    spectrum = np.fft.rfft(np.random.default_rng(6).normal(0, 1, 60 * SAMPLE_RATE)) * shape
+    noise = np.fft.irfft(spectrum)
+    assert await spans_of(noise / noise.std() * 10 ** (level_db / 20)) == []
+
+
+async def test_no_speech_is_found_in_digital_silence():
+    assert await spans_of(np.zeros(60 * SAMPLE_RATE)) == []
