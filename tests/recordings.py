@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import wave
 from collections.abc import AsyncIterator
 from fractions import Fraction
 from functools import cache
@@ -77,6 +78,18 @@ def encode(
             position = _write(container, sound, resampler.resample(frame), position)
         _write(container, sound, resampler.resample(None), position)
         container.mux(sound.encode(None))
+    return target.getvalue()
+
+
+def wav(samples: npt.NDArray[np.float32], rate: int = SAMPLE_RATE) -> bytes:
+    """A WAV file of 16 bits; samples in [-1, 1], shape ``(samples,)`` or ``(channels, samples)``."""
+    channels = np.atleast_2d(samples)
+    target = io.BytesIO()
+    with wave.open(target, "wb") as file:
+        file.setnchannels(len(channels))
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(np.rint(np.clip(channels.T, -1.0, 1.0) * 32_767).astype("<i2").tobytes())
     return target.getvalue()
 
 

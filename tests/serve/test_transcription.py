@@ -70,6 +70,32 @@ def test_times_lie_where_the_speech_is(service: Service, tmp_path: Path) -> None
     assert all(0 <= word["start"] <= word["end"] <= joined.duration_s for word in spoken)
 
 
+def test_segments_and_cues_lie_where_the_speech_is(service: Service, tmp_path: Path) -> None:
+    """Also where the client asks for no words, and on both surfaces."""
+    placed = [sample("en", name) for name in ("hello_world", "counting", "quick_brown_fox")]
+    joined = speech.join(placed, [0.5, 10.0, 8.0])
+    media = encoded(joined, tmp_path, "flac")
+    record = service.transcribe(media, "pauses.flac", language="en")
+    segments = [(segment["start"], segment["end"]) for segment in record["result"]["segments"]]
+    subtitles = [
+        service.client.get("/api/whisper/generate_subtitles", params={"task_id": record["id"], "output_format": name})
+        for name in ("srt", "vtt")
+    ]
+    subtitles.append(
+        service.client.post(
+            "/v1/audio/transcriptions",
+            files={"file": ("pauses.flac", media)},
+            data={"response_format": "srt", "language": "en"},
+        )
+    )
+    cues = [[(cue.start / 1000, cue.end / 1000) for cue in pysubs2.SSAFile.from_string(one.text)] for one in subtitles]
+    for spans in (segments, *cues):
+        assert len(spans) == len(joined.placements)
+        for (start, end), placement in zip(spans, joined.placements, strict=True):
+            assert start == pytest.approx(placement.start_s, abs=0.3)
+            assert end == pytest.approx(placement.end_s, abs=0.5)
+
+
 @pytest.mark.parametrize("output_format", ["srt", "vtt"])
 def test_subtitles_are_read_by_a_player(service: Service, tmp_path: Path, output_format: str) -> None:
     joined = speech.join([sample("en", "counting"), sample(*FOX)], [0.5, 3.0])

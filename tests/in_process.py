@@ -1,4 +1,4 @@
-"""The whole pipeline in this process, without Ray, HTTP and a database: for benchmarks of transcripts.
+"""The whole pipeline in this process, without Ray, HTTP and a database: for tests and benchmarks of transcripts.
 
 Recordings go through the Dispatcher as tasks, so that chunks, languages and batches follow the rules of the service.
 """
