@@ -10,6 +10,9 @@ SAMPLE_RATE = 16_000
 BYTES_PER_SAMPLE = 2
 """Prepared audio is signed 16-bit little-endian."""
 
+FULL_SCALE = 32_768
+"""What amplitude 1.0 is in prepared audio: -1.0 is the lowest 16-bit number, 1.0 is one more than the highest."""
+
 
 def to_samples(seconds: float) -> int:
     """Seconds as a whole number of samples, rounded to the nearest."""

@@ -9,7 +9,7 @@ import av
 import av.error
 import numpy as np
 
-from pipeline.domain.audio import SAMPLE_RATE, to_samples, to_seconds
+from pipeline.domain.audio import FULL_SCALE, SAMPLE_RATE, to_samples, to_seconds
 from pipeline.domain.downmix import Channels, Downmixer
 from pipeline.domain.level import LevelControl
 from pipeline.domain.sound import DEFAULT_SOUND, SoundOptions
@@ -37,8 +37,6 @@ CLOCK_S = 2**33 / 90_000
 
 FIFO_SAMPLES = 1 << 15
 """Frames are resampled together: one by one, calls would cost more than the arithmetic."""
-
-_FULL_SCALE = 32_768
 
 
 class AudioDecoder:
@@ -230,7 +228,7 @@ def _raised(signal: Iterator[Signal]) -> Iterator[Signal]:
 
 def _rounded(signal: Signal) -> Samples:
     """Return audio in [-1, 1] as 16-bit samples."""
-    samples: Samples = np.rint(np.clip(signal * _FULL_SCALE, -_FULL_SCALE, _FULL_SCALE - 1)).astype(np.int16)
+    samples: Samples = np.rint(np.clip(signal * FULL_SCALE, -FULL_SCALE, FULL_SCALE - 1)).astype(np.int16)
     return samples
 
 
