@@ -17,7 +17,7 @@ from pipeline.domain.speech import FRAME_SAMPLES, Samples, Signal
 from pipeline.domain.tracks import Track
 from pipeline.errors import MediaTooLong, MediaUndecodable
 from pipeline.media.containers import ESTIMATED_DURATION, breaks_off, states_duration
-from pipeline.media.demux import decodable_frames
+from pipeline.media.demux import bound, decodable_frames
 from pipeline.media.tracks import open_track
 
 BLOCK_SAMPLES = 960 * FRAME_SAMPLES
@@ -172,7 +172,7 @@ class _MonoConverter:
         self._setup: tuple[Any, ...] | None = None
         self._resampler: Any = None
         self._fifo: Any = None
-        self._heard: list[int] = []  # channels that are mixed
+        self._channels: list[int] = []  # channels that are mixed
         self._downmixer: Downmixer | None = None
 
     def feed(self, frame: Any) -> Iterator[Signal]:
@@ -182,8 +182,8 @@ class _MonoConverter:
             yield from self.flush()
             self._resampler = av.AudioResampler(format="flt", layout=frame.layout, rate=SAMPLE_RATE)
             self._fifo = av.AudioFifo()
-            self._heard = _full_range_channels(frame.layout)
-            self._downmixer = Downmixer(len(self._heard))
+            self._channels = _full_range_channels(frame.layout)
+            self._downmixer = Downmixer(len(self._channels))
             self._setup = setup
         frame.pts = None  # the timeline has dealt with time stamps
         self._fifo.write(frame)
@@ -201,14 +201,16 @@ class _MonoConverter:
         yield self._downmixer.finish()
 
     def _convert(self, frame: Any) -> Iterator[Signal]:
+        if frame is not None:
+            bound(frame)
         try:
             resampled = self._resampler.resample(frame)
         except av.error.FFmpegError as error:
             raise MediaUndecodable("The sound has a sample rate or channels that can't be converted.") from error
         for converted in resampled:
             channels: Channels = converted.to_ndarray().reshape(-1, converted.layout.nb_channels)
-            if len(self._heard) < channels.shape[1]:
-                channels = channels[:, self._heard]
+            if len(self._channels) < channels.shape[1]:
+                channels = channels[:, self._channels]
             yield self._downmixer.feed(channels) if self._downmixer else channels[:, 0]
 
 

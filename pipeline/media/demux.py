@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import av
 import av.error
+import numpy as np
 
 from pipeline.errors import MediaUndecodable, NoAudioStream
 from pipeline.media.containers import INPUT_OPTIONS, is_image, refusal
 
+MAX_AMPLITUDE = 4.0
+"""Floating point samples are clipped here, 12 dB over full scale: no mix is that loud, but a damaged number may be."""
+
+_FLOATS: Mapping[str, type[np.floating[Any]]] = {
+    "flt": np.float32,
+    "fltp": np.float32,
+    "dbl": np.float64,
+    "dblp": np.float64,
+}
+"""FFmpeg's sample formats in floating point."""
+
 
 def open_recording(file: BinaryIO) -> Any:
-    """The recording as a PyAV container that reads nothing but these bytes.
+    """Open a recording as a PyAV container that reads nothing but these bytes.
 
     Raises:
         MediaUndecodable: none of the formats that are opened here.
@@ -76,3 +88,20 @@ def decoded(packet: Any) -> tuple[list[Any], bool]:
         return packet.decode(), packet.is_corrupt
     except av.error.FFmpegError:
         return [], True
+
+
+def bound(frame: Any) -> None:
+    """Make every sample of a frame a number in [-4, 4], in place; what is not a number becomes 0.
+
+    Recordings in floating point may hold NaN, infinities and numbers such as 1e30, and damaged packets may decode to
+    them. One such sample would spread over its neighbours in every filter, and over the rest of the recording in every
+    mean that fades. Encoders refuse them.
+    """
+    kind = _FLOATS.get(frame.format.name)
+    if kind is None:
+        return
+    for plane in frame.planes:
+        samples = np.frombuffer(plane, kind)
+        if not np.abs(samples).max(initial=0.0) <= MAX_AMPLITUDE:  # NaN compares false
+            np.nan_to_num(samples, copy=False, nan=0.0, posinf=MAX_AMPLITUDE, neginf=-MAX_AMPLITUDE)
+            np.clip(samples, -MAX_AMPLITUDE, MAX_AMPLITUDE, out=samples)

@@ -18,7 +18,7 @@ import av.error
 
 from pipeline.domain.extraction import Extraction, Format
 from pipeline.errors import MediaTooLong, MediaUndecodable
-from pipeline.media.demux import decodable_frames
+from pipeline.media.demux import bound, decodable_frames
 from pipeline.media.tracks import open_track
 
 TICK_FRAMES = 64
@@ -144,6 +144,7 @@ class _Writer:
                 self._flush()
                 self._chain = [av.AudioResampler(name, self._layout, self._rate) for name in self._formats]
                 self._setup = setup
+            bound(frame)
             frame.pts = None  # sound follows on sound
             self._encode(self._convert([frame]))
         self._flush()

@@ -13,7 +13,7 @@ from av.stream import Disposition
 
 from pipeline.domain.tracks import Track, candidates, is_auxiliary_title, known_language, mark_chosen
 from pipeline.errors import MediaUndecodable, NoAudioStream
-from pipeline.media.demux import decoded, open_recording, packets
+from pipeline.media.demux import bound, decoded, open_recording, packets
 from pipeline.media.headers import sized
 
 PROBED_S = 30.0
@@ -155,6 +155,7 @@ class _Probe:
 
 def _peak(frame: Any) -> float:
     """Return the highest amplitude of a frame; 1 is full scale."""
+    bound(frame)
     converted = av.AudioResampler(format="flt", layout=frame.layout, rate=frame.sample_rate).resample(frame)
     return max((float(np.abs(part.to_ndarray()).max(initial=0.0)) for part in converted), default=0.0)
 

@@ -303,3 +303,48 @@ class FailingFile(io.BytesIO):
 def test_storage_that_fails_is_not_taken_for_the_end_of_the_recording():
     with pytest.raises(ConnectionResetError):
         list(AudioDecoder(FailingFile(encode(tone(60.0), "wav")), 3600).blocks())
+
+
+def float_wav(channels: np.ndarray, rate: int) -> bytes:
+    """Sound of shape ``(samples, channels)`` as WAV in its own floating point, number for number."""
+    frame_bytes = channels.itemsize * channels.shape[1]
+    form = struct.pack("<HHIIHH", 3, channels.shape[1], rate, rate * frame_bytes, frame_bytes, 8 * channels.itemsize)
+    chunks = b"fmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", channels.nbytes)
+    content = b"WAVE" + chunks + channels.tobytes()
+    return b"RIFF" + struct.pack("<I", len(content)) + content
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30, -1e30, 1e300, 1e-42])
+@pytest.mark.parametrize(("kind", "rate"), [(np.float32, 16_000), (np.float64, 44_100)])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("normalize_level", [False, True])
+def test_a_sample_that_is_no_number_of_sound_changes_only_its_surroundings(bad, kind, channels, rate, normalize_level):
+    def decoded(sound: np.ndarray) -> np.ndarray:
+        decoder = AudioDecoder(io.BytesIO(float_wav(sound, rate)), 60.0, SoundOptions(normalize_level=normalize_level))
+        return np.concatenate(list(decoder.blocks())).astype(int)
+
+    sound = np.zeros((20 * rate, channels), kind)
+    sound[:, 0] = 0.2 * np.sin(2 * np.pi * 440 * np.arange(20 * rate) / rate)  # the left one only
+    expected = decoded(sound)
+    with np.errstate(over="ignore"):
+        sound[4 * rate] = bad
+    audio = decoded(sound)
+    assert len(audio) == len(expected)
+    second = 5 * SAMPLE_RATE + np.arange(SAMPLE_RATE)
+    for start in (-SAMPLE_RATE * 4, SAMPLE_RATE, 10 * SAMPLE_RATE):
+        np.testing.assert_allclose(audio[second + start], expected[second + start], rtol=0.02, atol=40)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_floating_point_over_full_scale_is_kept_until_it_is_mixed(kind):
+    sound = np.stack([1.5 * tone(1.0), np.zeros(SAMPLE_RATE)], axis=1).astype(kind) / 8000
+    half = np.stack([1.5 * tone(1.0), np.zeros(SAMPLE_RATE)], axis=1).astype(kind) / 16_000
+    loud, quiet = decode(float_wav(sound, SAMPLE_RATE))[0], decode(float_wav(half, SAMPLE_RATE))[0]
+    assert np.abs(loud.astype(int)).max() <= 32_768
+    np.testing.assert_allclose(quiet[100:200], tone(1.0)[100:200] * 1.5 * 32_768 / 16_000, atol=2)
+
+
+def test_nothing_but_numbers_that_are_none_is_silence():
+    audio, truncated = decode(float_wav(np.full((SAMPLE_RATE, 2), np.nan, np.float32), SAMPLE_RATE))
+    np.testing.assert_array_equal(audio, np.zeros(SAMPLE_RATE))
+    assert not truncated

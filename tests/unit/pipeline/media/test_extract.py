@@ -12,7 +12,7 @@ from pipeline.errors import MediaTooLong, MediaUndecodable, NoAudioStream
 from pipeline.media.extract import extract_audio
 from tests import recordings
 from tests.recordings import encode, tone
-from tests.unit.pipeline.media.test_decode import wav_of
+from tests.unit.pipeline.media.test_decode import float_wav, wav_of
 
 with warnings.catch_warnings():  # of audioop, and of an ffmpeg that is not there
     warnings.simplefilter("ignore")
@@ -121,3 +121,14 @@ def test_what_has_no_sound_is_refused(content, error):
 def test_more_than_the_limit_is_refused():
     with pytest.raises(MediaTooLong, match="limit of 2 seconds"):
         extract(encode(tone(3.0), "flac"), max_duration_s=2.0)
+
+
+@pytest.mark.parametrize("output_format", list(Format))
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
+def test_samples_that_are_no_numbers_of_sound_are_extracted_as_some(output_format, bad):
+    sound = (np.tile(tone(1.0), 3).astype(np.float32) / 32_768)[:, None]
+    sound[8000:8100] = bad
+    audio, rate = samples_of(extract(float_wav(sound, 48_000), output_format=output_format, sample_rate=48_000))
+    assert audio.shape[1] / rate == pytest.approx(1.0, abs=0.15)
+    assert np.abs(audio).max() > 0.1
+    assert np.isfinite(audio).all()
