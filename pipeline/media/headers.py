@@ -171,9 +171,12 @@ def _wav(file: BinaryIO) -> Header | None:
         if name == b"ds64":
             long_sizes = start
         elif name == b"data" and long_sizes is not None and size == 0xFFFF_FFFF:
-            file.seek(long_sizes + 8)
+            file.seek(long_sizes)
+            sizes = file.read(16)
+            if len(sizes) < 16:
+                return None
             fields = (Field(long_sizes, U64LE, extra=start - 8), Field(long_sizes + 8, U64LE))
-            return Header(start, _stated(*U64LE.unpack(file.read(8))), fields, RIFF)
+            return Header(start, _stated(*U64LE.unpack_from(sizes, 8)), fields, RIFF)
         elif name == b"data":
             fields = (Field(4, U32LE, extra=start - 8), Field(start - 4, U32LE))
             return Header(start, _stated(size), fields, RIFF)
@@ -194,7 +197,10 @@ def _aiff(file: BinaryIO) -> Header | None:
     for name, start, size in _chunks(file, AIFF, 12):
         if name == b"COMM" and size == 18:  # AIFC's is longer: it may be compressed, and FFmpeg does not need it there
             file.seek(start)
-            channels, _, bits = struct.unpack(">HIH", file.read(8))
+            common = file.read(8)
+            if len(common) < 8:
+                return None
+            channels, _, bits = struct.unpack(">HIH", common)
             frames = (Field(start + 2, U32BE, divisor=max(1, channels * ((bits + 7) // 8))),)
         elif name == b"SSND":
             fields = (Field(4, U32BE, extra=start), Field(start - 4, U32BE, extra=8), *frames)

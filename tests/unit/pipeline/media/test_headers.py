@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from contextlib import suppress
 
 import av
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from pipeline.domain.audio import SAMPLE_RATE
 from pipeline.domain.extraction import Extraction
 from pipeline.domain.sound import SoundOptions
+from pipeline.errors import MediaError
 from pipeline.media.decode import AudioDecoder
 from pipeline.media.extract import extract_audio
 from pipeline.media.headers import sized
@@ -235,3 +237,15 @@ def test_a_patched_file_reads_like_a_file():
     file.seek(0)
     with av.open(file) as container:
         assert container.format.name == "wav"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_recording_cut_off_in_its_header_gives_sound_or_is_refused(kind):
+    for length in range(65):
+        with suppress(MediaError):
+            assert len(decode(FORMATS[kind][0][:length])[0])
+
+
+def test_long_sizes_that_are_not_there_are_not_read():
+    content = b"RF64\xff\xff\xff\xffWAVEds64\0\0\0\0data\xff\xff\xff\xff"
+    assert sized(io.BytesIO(content)).complete is None
