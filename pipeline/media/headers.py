@@ -7,6 +7,7 @@ are, and FFmpeg is shown the right ones.
 
 The formats are those that consist of chunks with one chunk of sound (WAV with RF64 and BW64, Sony Wave64, AIFF, CAF),
 and AU. What follows the sound is told from more sound by its form: chunks that reach to the end of the file, or a tag.
+Where the size of the whole file includes more than the sound, that of the sound is believed.
 """
 
 from __future__ import annotations
@@ -26,6 +27,12 @@ HEAD_BYTES = 24
 
 MAX_CHUNKS = 100
 """Headers of more chunks are left as they are."""
+
+MAX_CANDIDATES = 50
+"""Places behind sound of unknown size that are tried: in a tail of random bytes, fewer look like a chunk or tag."""
+
+ID3V1_BYTES = 128
+"""Length of an ID3v1 tag, which ends with the file (https://id3.org/ID3v1)."""
 
 _UNKNOWN_32 = (0x7EFF_0000, 0x8000_1000)
 _UNKNOWN_64 = 1 << 62
@@ -109,12 +116,23 @@ class Header:
         stated: its size in bytes; ``None`` where the header holds a placeholder.
         fields: what must be written for another size.
         chunks: how chunks behind the sound would look; ``None`` where the format has none.
+        file_end: where the file ends by the size of the whole; ``None`` where there is none, or a placeholder.
     """
 
     start: int
     stated: int | None
     fields: tuple[Field, ...]
     chunks: Chunks | None
+    file_end: int | None = None
+
+    def includes_more(self, sound_end: int) -> bool:
+        """Return whether the size of the whole includes a chunk behind the sound.
+
+        Then the writer knew where the sound ends. Less than the head of a chunk is a common mistake in counting.
+        """
+        if self.chunks is None or self.file_end is None:
+            return False
+        return self.file_end > sound_end + -sound_end % self.chunks.align + self.chunks.head.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +163,8 @@ def sized(file: BinaryIO) -> Sized:
         end = _end_of_sound(file, header, file_bytes)
         patches = {field.offset: field.written(end - header.start) for field in header.fields}
         file = _Patched(file, patches, end)  # type: ignore[assignment]
+    elif header.chunks is None:  # without chunks, FFmpeg takes all that follows for sound
+        file = _Patched(file, {}, header.start + stated)  # type: ignore[assignment]
     file.seek(0)
     return Sized(file, complete=True)
 
@@ -176,10 +196,11 @@ def _wav(file: BinaryIO) -> Header | None:
             if len(sizes) < 16:
                 return None
             fields = (Field(long_sizes, U64LE, extra=start - 8), Field(long_sizes + 8, U64LE))
-            return Header(start, _stated(*U64LE.unpack_from(sizes, 8)), fields, RIFF)
+            stated = _stated(*U64LE.unpack_from(sizes, 8))
+            return Header(start, stated, fields, RIFF, _file_end(file, long_sizes, U64LE, extra=8))
         elif name == b"data":
             fields = (Field(4, U32LE, extra=start - 8), Field(start - 4, U32LE))
-            return Header(start, _stated(size), fields, RIFF)
+            return Header(start, _stated(size), fields, RIFF, _file_end(file, 4, U32LE, extra=8))
     return None
 
 
@@ -188,7 +209,8 @@ def _w64(file: BinaryIO) -> Header | None:
         if name == b"data" + _W64_TAIL:
             head = W64.head.size
             fields = (Field(16, U64LE, extra=start), Field(start - 8, U64LE, extra=head))
-            return Header(start, _stated(size - head) if size > head else None, fields, W64)
+            stated = _stated(size - head) if size > head else None
+            return Header(start, stated, fields, W64, _file_end(file, 16, U64LE))
     return None
 
 
@@ -204,7 +226,8 @@ def _aiff(file: BinaryIO) -> Header | None:
             frames = (Field(start + 2, U32BE, divisor=max(1, channels * ((bits + 7) // 8))),)
         elif name == b"SSND":
             fields = (Field(4, U32BE, extra=start), Field(start - 4, U32BE, extra=8), *frames)
-            return Header(start + 8, _stated(size - 8) if size > 8 else None, fields, AIFF)
+            stated = _stated(size - 8) if size > 8 else None
+            return Header(start + 8, stated, fields, AIFF, _file_end(file, 4, U32BE, extra=8))
     return None
 
 
@@ -229,6 +252,13 @@ def _stated(size: int) -> int | None:
     return None if unknown else size
 
 
+def _file_end(file: BinaryIO, at: int, form: struct.Struct, extra: int = 0) -> int | None:
+    """Return where the file ends by its size in the header, which counts all but some ``extra`` bytes."""
+    file.seek(at)
+    size = _stated(*form.unpack(file.read(form.size)))
+    return None if size is None else size + extra
+
+
 def _chunks(file: BinaryIO, chunks: Chunks, at: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield name, start of the content, and size of each chunk from a place on."""
     file_bytes = file.seek(0, io.SEEK_END)
@@ -246,8 +276,8 @@ def _chunks(file: BinaryIO, chunks: Chunks, at: int) -> Iterator[tuple[bytes, in
 
 
 def _ends_at(file: BinaryIO, header: Header, end: int, file_bytes: int) -> bool:
-    """Return whether the sound ends where the header says: nothing follows, or what follows is something else."""
-    if file_bytes - end < 8:
+    """Return whether the sound ends where the header says: nothing follows, or what does is counted or no sound."""
+    if file_bytes - end < 8 or header.includes_more(end):
         return True
     starts = {end} if header.chunks is None else {end, end + -end % header.chunks.align}
     return any(_is_known(file, at) or _reach_end(file, header.chunks, at, file_bytes) for at in sorted(starts))
@@ -260,7 +290,8 @@ def _end_of_sound(file: BinaryIO, header: Header, file_bytes: int) -> int:
     tail = file.read(TAIL_BYTES)
     names = _TAGS if header.chunks is None else (*_TAGS, *_KNOWN_CHUNKS)
     found = sorted(begin + match.start() for name in names for match in re.finditer(re.escape(name), tail))
-    return next((at for at in found if _reach_end(file, header.chunks, at, file_bytes)), file_bytes)
+    candidates = [*found[:MAX_CANDIDATES], *(at for at in found if at == file_bytes - ID3V1_BYTES)]
+    return next((at for at in candidates if _reach_end(file, header.chunks, at, file_bytes)), file_bytes)
 
 
 def _is_known(file: BinaryIO, at: int) -> bool:
@@ -291,7 +322,7 @@ def _after(head: bytes, chunks: Chunks | None, at: int) -> int | None:
 
 def _after_tag(head: bytes, at: int) -> int | None:
     if head.startswith(b"TAG"):
-        return at + 128
+        return at + ID3V1_BYTES
     if head.startswith(b"ID3") and len(head) >= 10 and max(head[6:10]) < 128:
         return at + 10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 from contextlib import suppress
 
 import av
@@ -215,6 +216,43 @@ def test_a_damaged_header_is_read_without_an_error(kind):
         found = sized(io.BytesIO(damaged.tobytes()))
         assert found.file.tell() == 0
         assert len(found.file.read()) <= len(damaged)
+
+
+OUTER = {"wav": (4, "<I", -8), "rf64": (20, "<Q", -8), "w64": (16, "<Q", 0), "aiff": (4, ">I", -8)}
+"""Offset and form of the size of the whole, and what is added to the length of the file."""
+OPAQUE = np.random.default_rng(5).bytes(64_000)
+
+
+@pytest.mark.parametrize("kind", OUTER)
+@pytest.mark.parametrize("tail", [OPAQUE, bytes(64_000), ID3V1 + OPAQUE, OPAQUE + ID3V1])
+def test_what_the_size_of_the_whole_includes_behind_the_sound_is_not_sound(kind, tail):
+    content = bytearray(FORMATS[kind][0] + tail)
+    offset, form, extra = OUTER[kind]
+    struct.pack_into(form, content, offset, len(content) + extra)
+    assert_whole(bytes(content))
+    assert_whole(bytes(content[:-1000]))  # what breaks off is not the sound
+
+
+@pytest.mark.parametrize("kind", OUTER)
+@pytest.mark.parametrize("miscounted", [-8, 1, 8])
+def test_a_size_of_the_whole_that_is_miscounted_proves_nothing(kind, miscounted):
+    content = bytearray(claiming(kind, 4000))
+    offset, form, _ = OUTER[kind]
+    struct.pack_into(form, content, offset, struct.unpack_from(form, content, offset)[0] + miscounted)
+    assert_whole(bytes(content))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_tag_at_the_end_is_not_sound(kind):
+    assert_whole(FORMATS[kind][0] + ID3V1)
+    assert_whole(claiming(kind, 4000) + ID3V1)
+
+
+@pytest.mark.parametrize("pattern", [b"TAG", ID3V1[:127], b"LIST" + bytes(4), b"data" + bytes(4), b"ID3 "])
+def test_a_tail_full_of_what_look_like_chunks_is_read_in_no_time(pattern):
+    begin = time.process_time()
+    sized(io.BytesIO(saying("wav", 0xFFFF_FFFF) + (pattern * 100_000)[:262_149]))
+    assert time.process_time() - begin < 0.5
 
 
 def test_other_files_are_left_alone():
