@@ -181,7 +181,7 @@ class _WatchedBody:
 
     async def receive(self) -> Message:
         if self._ended:
-            return await self._receive()  # what may come now is the news that the client has left
+            return await self._receive()  # only a disconnect may follow
         message = await self._next()
         self._note(message)
         self._limit.check(self._size_bytes)
@@ -278,7 +278,7 @@ class _UnpackedBody:
                 return message
             self._pieces = self._inflater.feed(message.get("body", b""))
             self._received = not message.get("more_body", False)
-        return await self._receive()  # what may come now is the news that the client has left
+        return await self._receive()  # only a disconnect may follow
 
     def _end(self) -> Message:
         self._ended = True

@@ -81,7 +81,7 @@ class TranscriptionOptions:
     audio_track: Annotated[str, MinLen(1), MaxLen(35)] | None = None
     """Audio track: its index among the audio tracks, from 0, or its language (`eng`, `en`). Empty: the best one."""
     normalize_level: bool = True
-    """Raise quiet speech to a working level before anything listens to it. Loud speech stays as it is."""
+    """Raise quiet speech to a working level before speech is detected and transcribed. Loud speech stays as it is."""
 
     @property
     def sound(self) -> SoundOptions:

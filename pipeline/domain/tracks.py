@@ -62,7 +62,7 @@ class Track:
     decodable: bool = True
     """Whether there is a decoder for it."""
     silent: bool | None = None
-    """Whether it begins with digital silence; null where nobody had to look."""
+    """Whether it begins with digital silence; null if the track was not probed."""
     chosen: bool = False
     """Whether it is the one that was transcribed."""
 

@@ -48,12 +48,12 @@ _MP3_LENGTH_TAGS = (b"Xing", b"Info", b"VBRI")
 
 
 def is_image(head: bytes) -> bool:
-    """Whether a file that begins like this is a picture."""
+    """Return whether a file that begins like this is a picture."""
     return head.startswith(_IMAGES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or b"<svg" in head[:1024]
 
 
 def refusal(head: bytes) -> str:
-    """Why a file that begins like this could not be opened, as a sentence for the person who sent it."""
+    """Return why a file that begins like this could not be opened, as a sentence for the person who sent it."""
     if not head:
         return "The file is empty."
     if head[4:8] == b"ftyp":
@@ -68,19 +68,19 @@ def refusal(head: bytes) -> str:
 
 
 def breaks_off(format_name: str, file: BinaryIO) -> bool:
-    """Whether the bytes themselves show that the end is missing, for formats whose demuxers don't tell."""
+    """Return whether the bytes themselves show that the end is missing, for formats whose demuxers don't tell."""
     return format_name == "ogg" and not _ogg_ends(file)
 
 
 def states_duration(format_name: str, file: BinaryIO) -> bool:
-    """Whether the file says how long it is; otherwise FFmpeg's number is a guess."""
+    """Return whether the file says how long it is; otherwise FFmpeg's number is a guess."""
     if format_name in _STATEMENTS:
         return _STATEMENTS[format_name](file)
     return format_name not in ESTIMATED_DURATION
 
 
 def _is_text(head: bytes) -> bool:
-    """Whether these bytes can be read; sound without a header may hold no control characters, or begin like UTF-16."""
+    """Return whether bytes are text; sound without a header may hold no control characters, or begin like UTF-16."""
     if marked := next((codec for mark, codec in _BYTE_ORDER_MARKS if head.startswith(mark)), None):
         return _is_readable(head, marked)
     ascii_share = sum(byte < 128 for byte in head) / len(head)
@@ -91,7 +91,7 @@ def _is_text(head: bytes) -> bool:
 
 
 def _is_readable(head: bytes, codec: str) -> bool:
-    """Whether bytes, cut off anywhere, are nothing but characters that are printed, in this codec."""
+    """Return whether bytes, cut off anywhere, are nothing but characters that are printed, in this codec."""
     try:
         text = codecs.getincrementaldecoder(codec)().decode(head)
     except UnicodeDecodeError:
@@ -103,7 +103,7 @@ def _is_readable(head: bytes, codec: str) -> bool:
 
 
 def _ogg_ends(file: BinaryIO) -> bool:
-    """Whether one of the last pages bears the end-of-stream flag (RFC 3533, §6)."""
+    """Return whether one of the last pages bears the end-of-stream flag (RFC 3533, §6)."""
     size = file.seek(0, io.SEEK_END)
     file.seek(max(0, size - _OGG_PAGE_MAX_BYTES))
     pages = file.read().split(b"OggS")[1:]
@@ -111,7 +111,7 @@ def _ogg_ends(file: BinaryIO) -> bool:
 
 
 def _mp3_states_length(file: BinaryIO) -> bool:
-    """Whether the first frame carries a count of frames (Xing, Info or VBRI), after any ID3v2 tag."""
+    """Return whether the first frame carries a count of frames (Xing, Info or VBRI), after any ID3v2 tag."""
     file.seek(0)
     head = file.read(10)
     start = 0
@@ -123,14 +123,14 @@ def _mp3_states_length(file: BinaryIO) -> bool:
 
 
 def _avi_states_length(file: BinaryIO) -> bool:
-    """Whether the size in the RIFF header is one, and not the placeholder of a program that wrote into a pipe."""
+    """Return whether the RIFF header holds a size, and not the placeholder of a program that wrote into a pipe."""
     file.seek(4)
     size = int.from_bytes(file.read(4), "little")
     return 0 < size < 0xFFFF_0000
 
 
 def _asf_states_length(file: BinaryIO) -> bool:
-    """Whether the file properties are valid: in a broadcast they are not (ASF specification, §3.2)."""
+    """Return whether the file properties are valid: in a broadcast they are not (ASF specification, §3.2)."""
     file.seek(0)
     head = file.read(_ASF_HEADER_BYTES)
     at = head.find(_ASF_FILE_PROPERTIES)

@@ -67,7 +67,7 @@ class AudioDecoder:
         self.tracks: tuple[Track, ...] = ()
 
     def blocks(self) -> Generator[Samples]:
-        """Blocks of ``BLOCK_SAMPLES``, the last one shorter.
+        """Yield blocks of ``BLOCK_SAMPLES``, the last one shorter.
 
         Raises:
             MediaUndecodable: not a recording, or nothing of it could be decoded.
@@ -146,7 +146,7 @@ class _Timeline:
         return missing_s > min(1.0, max(0.15, 0.02 * self._stated_end_s))
 
     def place(self, frame: Any) -> int:
-        """Takes the next frame; returns how many samples (at 16 kHz) of silence belong before it."""
+        """Take the next frame; return how many samples (at 16 kHz) of silence belong before it."""
         gap_s = 0.0
         if frame.time is not None:
             gap_s = frame.time - self._origin_s - self._position_s
@@ -235,7 +235,7 @@ def _rounded(signal: Signal) -> Samples:
 
 
 def _origin_s(container: Any) -> float:
-    """Where a player's clock begins: with the earliest sound or moving picture."""
+    """Return where a player's clock begins: with the earliest sound or moving picture."""
     starts = (
         float(stream.start_time * stream.time_base)
         for stream in container.streams
@@ -249,7 +249,7 @@ def _is_cover(stream: Any) -> bool:
 
 
 def _stated_end_s(container: Any, stream: Any, origin_s: float) -> float | None:
-    """Where the audio ends according to the file, from the origin; ``None`` where it says nothing of the audio."""
+    """Return where the audio ends by the file, from the origin; ``None`` where it says nothing of the audio."""
     if stream.duration:
         return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - origin_s
     tagged = _clock_s(stream.metadata.get("DURATION", ""))  # Matroska's statistics tag
@@ -260,7 +260,7 @@ def _stated_end_s(container: Any, stream: Any, origin_s: float) -> float | None:
 
 
 def _clock_s(clock: str) -> float | None:
-    """``01:02:03.500000000`` in seconds."""
+    """Return ``01:02:03.500000000`` in seconds; ``None`` where it is no such clock."""
     parts = clock.split(":")
     if len(parts) != 3:
         return None
@@ -277,7 +277,7 @@ def _silence(samples: int) -> Iterator[Signal]:
 
 
 def _blocks_of(pieces: Iterator[Samples], size: int) -> Iterator[Samples]:
-    """The same samples in blocks of one size, the last one shorter."""
+    """Yield the same samples in blocks of one size, the last one shorter."""
     pending: list[Samples] = []
     count = 0
     for piece in pieces:

@@ -72,7 +72,7 @@ def extract_audio(
     max_duration_s: float,
     tick: Callable[[], None] = lambda: None,
 ) -> None:
-    """Writes the best audio track of ``source`` (``domain.tracks``) to ``target``, which can be sought in.
+    """Write the best audio track of ``source`` (``domain.tracks``) to ``target``, which can be sought in.
 
     Channels are kept, up to what the format takes: two where it compresses, eight elsewhere. ``tick`` is called every
     few frames.
@@ -93,13 +93,13 @@ def extract_audio(
 
 
 def codec_for(wanted: Extraction) -> Codec:
-    """What writes it. Raises ``KeyError`` where the format does not come in that depth."""
+    """Return what writes it. Raises ``KeyError`` where the format does not come in that depth."""
     lossless = wanted.output_format in (Format.WAV, Format.FLAC)
     return _CODECS[wanted.output_format, wanted.bit_depth if lossless else 0]
 
 
 def _rate(codec: Codec, asked: int) -> int:
-    """The rate that was asked for, or the next higher one that the encoder knows, or its highest."""
+    """Return the rate that was asked for, or the next higher one that the encoder knows, or its highest."""
     return next((rate for rate in codec.rates if rate >= asked), codec.rates[-1]) if codec.rates else asked
 
 
@@ -137,7 +137,7 @@ class _Writer:
         self._position = 0
 
     def write(self, frames: Iterator[Any]) -> None:
-        """All of it, to the end of the file."""
+        """Write all of it, to the end of the file."""
         for frame in frames:
             setup = (frame.sample_rate, frame.format.name, frame.layout.name)
             if setup != self._setup:

@@ -127,14 +127,14 @@ class _Preparation:
         self.done = False
 
     def begin(self, file: BinaryIO, decoder: Decoder, speech: SpeechFinder) -> None:
-        """Takes over the open file."""
+        """Take over the open file."""
         self._opened.callback(file.close)
         self._decoder = decoder
         self._speech = speech
         self._blocks = self._opened.enter_context(closing(decoder.blocks()))
 
     def advance(self) -> _PreparedPart | None:
-        """Takes one more block, or the end; returns a part if one has become complete."""
+        """Take one more block, or the end; return a part if one has become complete."""
         block = next(self._blocks, None)
         if block is None:
             self.done, self.truncated, self.tracks = True, self._decoder.truncated, self._decoder.tracks

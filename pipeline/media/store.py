@@ -214,7 +214,7 @@ async def _in_blocks(data: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def _is_abandoned(path: str) -> bool:
-    """Whether a file is half-written by a process that is dead for certain."""
+    """Return whether a file is half-written by a process that is dead for certain."""
     _, _, writer = path.removesuffix(PARTIAL_SUFFIX).rpartition("~")
     return path.endswith(PARTIAL_SUFFIX) and is_dead(writer)
 

@@ -125,9 +125,9 @@ def _probed(container: Any, tracks: Sequence[Track], possible: Sequence[Track]) 
         probe.take(*decoded(packet))
         if probes[streams[0].index].sounds or probe.seconds >= PROBED_S:
             break
-    is_best_heard = probes[streams[0].index].sounds
+    best_sounds = probes[streams[0].index].sounds
     judged = {
-        track.index: probes[stream.index].judge(track, is_best_heard)
+        track.index: probes[stream.index].judge(track, best_sounds)
         for track, stream in zip(possible, streams, strict=True)
     }
     return tuple(judged.get(track.index, track) for track in tracks)
@@ -147,9 +147,9 @@ class _Probe:
             self.seconds += frame.samples / frame.sample_rate
             self.sounds = self.sounds or _peak(frame) > SILENT_BELOW
 
-    def judge(self, track: Track, is_best_heard: bool) -> Track:
-        """Return the track as it is known now. Once the best one is heard, the others are not looked at any further."""
-        silent = None if is_best_heard and not self.sounds else not self.sounds
+    def judge(self, track: Track, best_sounds: bool) -> Track:
+        """Return the track as it is known now. Once the best one sounds, the others are not looked at any further."""
+        silent = None if best_sounds and not self.sounds else not self.sounds
         return replace(track, silent=silent, decodable=bool(self.seconds) or not self.broken)
 
 
