@@ -11,6 +11,7 @@ from typing import Any
 import av
 import av.error
 import numpy as np
+from av.stream import Disposition
 
 from pipeline.domain.audio import SAMPLE_RATE
 from tests.recordings import Samples, tone
@@ -130,6 +131,27 @@ def write(
             content(container)
         container.mux(packets)
     return target.getvalue()
+
+
+def film(*tracks: tuple[Samples, dict[str, str], Disposition], muxer: str = "matroska", codec: str = "flac") -> bytes:
+    """Return a recording with several audio tracks, each with metadata and flags, interleaved second by second."""
+    target = io.BytesIO()
+    with av.open(target, "w", format=muxer) as container:
+        packets: list[Any] = []
+        for _, metadata, disposition in tracks:
+            stream = container.add_stream(codec, rate=48_000, layout="mono")
+            stream.metadata.update(metadata)
+            stream.disposition = disposition
+        for stream, (sound, _, _) in zip(container.streams.audio, tracks, strict=True):
+            packets += _encoded(stream, sound, 48_000, "mono")
+        container.mux(sorted(packets, key=lambda packet: float(packet.dts * packet.time_base)))
+    return target.getvalue()
+
+
+def pitch_of(audio: Samples) -> float:
+    """Return the frequency in Hz that is strongest."""
+    spectrum = np.abs(np.fft.rfft(audio.astype(float)))
+    return float(np.fft.rfftfreq(len(audio), 1 / SAMPLE_RATE)[int(spectrum.argmax())])
 
 
 def packets_of(codec: str, content: bytes = b"Hello") -> AddStream:

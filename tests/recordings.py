@@ -93,6 +93,15 @@ def wav(samples: npt.NDArray[np.float32], rate: int = SAMPLE_RATE) -> bytes:
     return target.getvalue()
 
 
+class FailingFile(io.BytesIO):
+    """A file on storage that goes away."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() > 100_000:
+            raise ConnectionResetError("storage went away")
+        return super().read(size)
+
+
 def picture_only(suffix: str = "mp4") -> bytes:
     """A video without sound."""
     target = io.BytesIO()

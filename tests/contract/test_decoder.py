@@ -1,4 +1,4 @@
-"""A decoder in this process and one in a child hear the same and refuse the same."""
+"""A decoder in this process and one in a child decode the same and refuse the same."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from pipeline.errors import MediaTooLong, MediaUndecodable, NoAudioStream
 from pipeline.media.decode import AudioDecoder
 from pipeline.media.sandbox.parent import Sandbox, SandboxedDecoder, SandboxLimits
 from pipeline.media.split import Decoder
-from tests.recordings import FORMATS, encode, flac_of_silence, picture_only, tone
-from tests.unit.pipeline.media.test_decode import FailingFile
-from tests.unit.pipeline.media.test_tracks import HIGH, LOW, film, pitch_of
+from tests.containers import film, pitch_of
+from tests.recordings import FORMATS, FailingFile, encode, flac_of_silence, picture_only, tone
+
+LOW, HIGH = 300.0, 1200.0
 
 NewDecoder = Callable[..., Decoder]
 
@@ -40,7 +41,7 @@ def new_decoder(request: pytest.FixtureRequest, sandbox: Sandbox) -> NewDecoder:
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_a_child_hears_every_format_as_we_do(sandbox: Sandbox, suffix: str) -> None:
+def test_a_child_decodes_every_format_as_we_do(sandbox: Sandbox, suffix: str) -> None:
     content = encode(tone(40.0), suffix)
     here = list(AudioDecoder(io.BytesIO(content), 60.0).blocks())
     there = list(SandboxedDecoder(sandbox, io.BytesIO(content), 60.0).blocks())

@@ -18,11 +18,10 @@ from pipeline.media.extract import extract_audio
 from pipeline.media.sandbox.jobs import NOT_LOADED
 from pipeline.media.sandbox.parent import Sandbox, SandboxedDecoder, SandboxLimits, extract_in
 from tests import containers
-from tests.containers import AddStream, attachment, data, packets_of, picture
+from tests.containers import AddStream, attachment, data, film, packets_of, picture
 from tests.recordings import silence, tone
 from tests.unit.pipeline.media.test_containers import CHINESE, PROSE, RAW
 from tests.unit.pipeline.media.test_headers import FORMATS, claiming
-from tests.unit.pipeline.media.test_tracks import film
 
 MAX_DURATION_S = 60.0
 

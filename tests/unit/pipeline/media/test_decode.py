@@ -15,7 +15,7 @@ from pipeline.domain.sound import SoundOptions
 from pipeline.errors import MediaError, MediaTooLong, MediaUndecodable, NoAudioStream
 from pipeline.media.decode import BLOCK_SAMPLES, AudioDecoder
 from tests import containers, recordings, speech
-from tests.recordings import FORMATS, FRAGMENTED, click_at, encode, heard_at, silence, tone
+from tests.recordings import FORMATS, FRAGMENTED, FailingFile, click_at, encode, heard_at, silence, tone
 
 
 def decode(content: bytes, max_duration_s: float = 3600.0) -> tuple[np.ndarray, bool]:
@@ -289,15 +289,6 @@ def test_a_damaged_file_is_decoded_or_refused_and_nothing_else():
             damaged[source.integers(0, len(damaged), 30)] = source.integers(0, 256, 30)
             with suppress(MediaError):
                 assert decode(damaged.tobytes())[0].dtype == np.int16
-
-
-class FailingFile(io.BytesIO):
-    """A file on storage that goes away."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        if self.tell() > 100_000:
-            raise ConnectionResetError("storage went away")
-        return super().read(size)
 
 
 def test_storage_that_fails_is_not_taken_for_the_end_of_the_recording():

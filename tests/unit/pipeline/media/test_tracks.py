@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import io
-from fractions import Fraction
 
-import av
 import numpy as np
 import pytest
 from av.stream import Disposition
@@ -14,46 +12,10 @@ from pipeline.domain.sound import SoundOptions
 from pipeline.errors import MediaUndecodable, NoSuchTrack
 from pipeline.media.decode import AudioDecoder
 from pipeline.media.extract import extract_audio
-from tests.recordings import Samples, silence, tone
+from tests.containers import film, pitch_of
+from tests.recordings import silence, tone
 
 LOW, HIGH = 300.0, 1200.0
-
-
-def film(*tracks: tuple[Samples, dict[str, str], Disposition], muxer: str = "matroska", codec: str = "flac") -> bytes:
-    """A recording with several audio tracks, each with metadata and flags, interleaved second by second."""
-    target = io.BytesIO()
-    with av.open(target, "w", format=muxer) as container:
-        streams = []
-        for _, metadata, disposition in tracks:
-            stream = container.add_stream(codec, rate=48_000, layout="mono")
-            stream.metadata.update(metadata)
-            stream.disposition = disposition
-            streams.append(stream)
-        packets = [
-            packet for stream, (sound, _, _) in zip(streams, tracks, strict=True) for packet in encoded(stream, sound)
-        ]
-        container.mux(sorted(packets, key=lambda packet: float(packet.dts * packet.time_base)))
-    return target.getvalue()
-
-
-def encoded(stream, sound: Samples) -> list:
-    stream.codec_context.open()
-    frame = av.AudioFrame.from_ndarray(sound[None], "s16", "mono")
-    frame.sample_rate = SAMPLE_RATE
-    resampler = av.AudioResampler(
-        stream.codec_context.format, "mono", 48_000, frame_size=stream.codec_context.frame_size
-    )
-    packets, position = [], 0
-    for piece in [*resampler.resample(frame), *resampler.resample(None)]:
-        piece.pts, piece.time_base = position, Fraction(1, 48_000)
-        position += piece.samples
-        packets += stream.encode(piece)
-    return packets + stream.encode(None)
-
-
-def pitch_of(audio: np.ndarray) -> float:
-    spectrum = np.abs(np.fft.rfft(audio.astype(float)))
-    return float(np.fft.rfftfreq(len(audio), 1 / SAMPLE_RATE)[int(spectrum.argmax())])
 
 
 def heard(content: bytes, audio_track: str | None = None) -> tuple[float, AudioDecoder]:
