@@ -44,7 +44,7 @@ class WhisperModelReplica:
         self._metrics = ServeMetrics()
         loaded = engine(settings, device)
         self._batcher = MicroBatcher(loaded, BatchSettings(), metrics=self._metrics).start()
-        self._transcriber = LocalTranscriber(media, loaded, self._batcher)
+        self._transcriber = LocalTranscriber(media, loaded, self._batcher, vad=settings.vad)
         self._transcriber.warm_up()
         self._tracing = tracing(settings, "WhisperReplica")
         self._speed = Speed()

@@ -81,6 +81,7 @@ METRICS: Mapping[str, Metric] = {
         Metric("window_seconds", Kind.HISTOGRAM, "Seconds of the window that a batch was encoded in.", (), WINDOWS),
         Metric("rtfx", Kind.GAUGE, "Seconds of audio a replica finishes per second it works."),
         Metric("batch_seconds", Kind.HISTOGRAM, "Seconds one batch took.", (), SECONDS),
+        Metric("uncovered_stretches", Kind.COUNTER, "Stretches of speech without words, decoded again."),
         Metric("gated_chunks", Kind.COUNTER, "Chunks sent round again by the quality gate.", ("reason",)),
         Metric("summaries_finished", Kind.COUNTER, "Summaries that ended, by how.", ("outcome",)),
         Metric("summary_seconds", Kind.HISTOGRAM, "Seconds one attempt at a summary took.", (), SECONDS),

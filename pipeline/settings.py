@@ -88,8 +88,8 @@ class VadSettings(Section):
     """Shorter speech is thrown away."""
     min_silence_duration_ms: int = Field(default=500, ge=0)
     """Silence shorter than this does not end a speech span."""
-    speech_pad_ms: int = Field(default=200, ge=0)
-    """Added on both sides of a speech span. More, and words beside a pause are placed too far into it."""
+    speech_pad_ms: int = Field(default=400, ge=0)
+    """Added on both sides of a speech span. With less, the beginning of a first word may be cut off."""
 
 
 class SplitSettings(Section):

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pipeline.asr.cost import CostModel
 from pipeline.asr.engine import FRAMES_PER_SECOND, Decoded, DecodeItem, Engine
 from pipeline.asr.forming import form_batch
-from pipeline.asr.ticket import Outcome, Ticket
+from pipeline.asr.ticket import UNCOVERED, Outcome, Ticket
 from pipeline.errors import DecodingFailed, MurmurationError, ReplicaLost, TaskCancelled
 from pipeline.observability import NoMetrics
 from pipeline.ports import Metrics
@@ -52,7 +52,7 @@ class BatchStats:
     Attributes:
         batches: calls of the engine that returned.
         chunks: decodings, retries included; over ``batches`` it is the mean batch fill.
-        retries: decodings the quality gate, or a model that broke off, sent back into the line.
+        retries: decodings that the quality gate, or speech without words, sent back into the line.
         failures: chunks that could not be decoded.
         audio_s: seconds of audio decoded, each decoding counted.
         window_s: seconds of audio encoded, padding included; ``audio_s`` over it is what was not wasted.
@@ -303,7 +303,10 @@ class MicroBatcher:
         ticket.frames = self._engine.window_frames([ticket.item])
         ticket.patient_until = self._number + 1 + (PATIENCE if ticket.wants_company else 0)
         self._stats = replace(self._stats, retries=self._stats.retries + 1)
-        self._metrics.count("gated_chunks", reason=ticket.reason)
+        if ticket.reason == UNCOVERED:
+            self._metrics.count("uncovered_stretches")
+        else:
+            self._metrics.count("gated_chunks", reason=ticket.reason)
         insort(self._waiting, ticket, key=lambda waiting: waiting.order)
 
     def _fail_all(self, error: MurmurationError) -> None:

@@ -20,6 +20,9 @@ Whisper cuts spectrograms off at eight decades of power below their peak and div
 openai/whisper), so that is where audio of zeros ends up.
 """
 
+DIGITAL_SILENCE = -1.5
+"""Where it ends up beside audio so quiet that the cut lies lower: power is taken for at least 1e-10."""
+
 ROWS_PER_CALL = {"cpu": 1}
 """Rows encoded in one call, by device; elsewhere all of them.
 
@@ -65,7 +68,8 @@ def pad(features: Features, frames: int) -> Features:
         features: shape ``(channels, n)``.
         frames: length of the window.
     """
-    window = np.full((features.shape[0], frames), features.max(initial=0.0) - SILENCE_BELOW_PEAK, np.float32)
+    silence = max(features.max() - SILENCE_BELOW_PEAK, DIGITAL_SILENCE)
+    window = np.full((features.shape[0], frames), silence, np.float32)
     used = min(frames, features.shape[1])
     window[:, :used] = features[:, :used]
     return window

@@ -23,7 +23,8 @@ from pipeline.ports import EngineInfo
 FRAMES_PER_SECOND = 100
 """Feature frames a second of audio: one every 10 ms."""
 
-FRAME_SAMPLES = SAMPLE_RATE // FRAMES_PER_SECOND
+FEATURE_SAMPLES = SAMPLE_RATE // FRAMES_PER_SECOND
+"""Samples from one feature frame to the next."""
 
 FULL_WINDOW_FRAMES = 3000
 """The 30 s that Whisper was trained on."""
@@ -80,8 +81,8 @@ class DecodeItem:
 
     def part(self, stretch: Span) -> DecodeItem:
         """Return the part of the item in a stretch, which is given in samples from its start."""
-        first, last = stretch.start // FRAME_SAMPLES, -(-stretch.end // FRAME_SAMPLES)
-        start = first * FRAME_SAMPLES
+        first, last = stretch.start // FEATURE_SAMPLES, -(-stretch.end // FEATURE_SAMPLES)
+        start = first * FEATURE_SAMPLES
         speech = () if self.speech is None else within(self.speech, stretch)
         return replace(
             self,

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from pipeline.asr.engine import Decoded, DecodeItem
+from pipeline.asr.recovery import Missing, found_in, insert, is_silence, left_out, missing_speech
 from pipeline.domain import quality
-from pipeline.domain.coverage import MIN_UNCOVERED, MIN_UNCOVERED_TRANSLATED, has_words, is_stretched, uncovered
-from pipeline.domain.options import TaskType
 from pipeline.domain.quality import Verdict
-from pipeline.domain.segments import without_words
-from pipeline.domain.timeline import shift
-from pipeline.domain.transcript import LanguageDetection, Segment, Word
+from pipeline.domain.transcript import LanguageDetection, Segment
+
+UNCOVERED = "uncovered"
+"""The reason for which speech that no word covers is decoded."""
 
 MAX_RECOVERIES = 16
 """Stretches of one chunk that are decoded on their own because its text says nothing about them."""
@@ -28,28 +29,13 @@ class Outcome:
         segments: in seconds from the chunk's start; empty for silence.
         language: asked for or detected.
         detection: set where the language was detected.
-        attempts: decodings it took.
+        attempts: decodings of the whole chunk.
     """
 
     segments: tuple[Segment, ...]
     language: str
     detection: LanguageDetection | None
     attempts: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Missing:
-    """Speech of a chunk that its text says nothing about.
-
-    Attributes:
-        item: the speech, to be decoded on its own.
-        offset_s: where it begins in the chunk.
-        stretched: words that were aligned to it although it holds more than them.
-    """
-
-    item: DecodeItem
-    offset_s: float
-    stretched: tuple[Word, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -104,16 +90,14 @@ class Ticket:
         Returns:
             What came of the chunk; ``None`` if ``item``, changed, is to be decoded next.
         """
-        self._decodings += 1
         self._attempts.append(replace(decoded, encoding=None) if self._attempts else decoded)
         self._detection = self._detection or decoded.detection
-        verdict = quality.judge(decoded, self.item.options)
-        if gate and verdict is Verdict.RETRY and self._retry(decoded):
+        self._decodings += self._missing_now is None
+        retry = quality.judge(decoded, self.item.options) is Verdict.RETRY
+        if retry and gate and self._retry(decoded):
             return None
-        kept = self._best() if verdict is Verdict.RETRY else decoded
-        if self._missing_now is not None:
-            return self._recover(self._missing_now, kept)
-        return self._keep(kept)
+        kept = self._best() if retry else decoded
+        return self._keep(kept) if self._missing_now is None else self._recover(self._missing_now, kept)
 
     def give_up(self) -> Outcome | None:
         """Finish with what was transcribed before the model failed on ``item``; ``None`` if that is nothing."""
@@ -121,7 +105,7 @@ class Ticket:
             if not self._attempts:
                 return None
             kept = self._best()
-            self._segments += () if self._is_silence(kept) else kept.segments
+            self._segments = [] if is_silence(self.item, kept) else list(kept.segments)
         return self._outcome(self.item.language or "")
 
     def _retry(self, decoded: Decoded) -> bool:
@@ -147,51 +131,26 @@ class Ticket:
 
     def _best(self) -> Decoded:
         """Return the best of the attempts at ``item``, which all failed."""
+        return quality.best(self._attempts, self.item.options, partial(left_out, self.item))
 
-        def missing(attempt: Decoded) -> int:
-            return sum(stretch.samples for stretch in uncovered(self.item.speech or (), attempt.words))
-
-        return quality.best(self._attempts, self.item.options, missing)
-
-    def _keep(self, decoded: Decoded, offset_s: float = 0.0) -> Outcome | None:
-        """Add the decoding's text to the chunk's, and note the speech that it says nothing about."""
-        segments = () if self._is_silence(decoded) else tuple(shift(segment, offset_s) for segment in decoded.segments)
-        self._segments += segments
-        words = [word for segment in segments for word in segment.words or ()]
-        aligned = all(segment.words is not None for segment in segments)
+    def _keep(self, decoded: Decoded) -> Outcome | None:
+        """Take the decoding's text for the chunk's, and note the speech that it says nothing about."""
+        self._segments = [] if is_silence(self.item, decoded) else list(decoded.segments)
+        words = [word for segment in self._segments for word in segment.words or ()]
+        aligned = all(segment.words is not None for segment in self._segments)
         if aligned and (words or not decoded.full_window):  # where the full window gives no text, nothing is said
-            self._missing += self._missing_from(words, offset_s)
+            self._missing.extend(missing_speech(self.item, words))
         return self._next(decoded.language)
 
-    def _is_silence(self, decoded: Decoded) -> bool:
-        """Return whether the decoding's text is made up: of audio without speech, only text that passes is kept."""
-        options = self.item.options
-        unspoken = self.item.speech == () and quality.judge(decoded, options) is Verdict.RETRY
-        return unspoken or quality.is_silence(decoded, options)
-
-    def _missing_from(self, words: Sequence[Word], offset_s: float) -> Iterator[Missing]:
-        translated = self.item.options.task_type is TaskType.TRANSLATE
-        heard = [replace(word, start=word.start - offset_s, end=word.end - offset_s) for word in words]
-        for stretch in uncovered(
-            self.item.speech or (), heard, MIN_UNCOVERED_TRANSLATED if translated else MIN_UNCOVERED
-        ):
-            start_s, end_s = offset_s + stretch.start_s, offset_s + stretch.end_s
-            yield Missing(
-                item=replace(self.item.part(stretch), full_window=not words),
-                offset_s=start_s,
-                stretched=tuple(
-                    word for word in words if is_stretched(word) and start_s < (word.start + word.end) / 2 < end_s
-                ),
-            )
-
     def _recover(self, missing: Missing, decoded: Decoded) -> Outcome | None:
-        """Add the text of missing speech, in place of the words that were stretched over it, if it is good and more."""
-        options = self.item.options
-        good = quality.judge(decoded, options) is Verdict.ACCEPT or quality.is_repeated_speech(decoded, options)
-        if not good or sum(has_words(word.word) for word in decoded.words) <= len(missing.stretched):
-            return self._next(self.item.language or "")
-        self._segments = list(without_words(self._segments, missing.stretched))
-        return self._keep(decoded, missing.offset_s)
+        """Add the text of missing speech, if there is any, and note what it leaves out in its turn."""
+        found = found_in(missing, decoded)
+        if found:
+            words = [word for segment in found for word in segment.words or ()]
+            self._segments = insert(self._segments, missing, found)
+            said = (*missing.found, decoded.text)
+            self._missing.extend(missing_speech(missing.item, words, missing.offset_s, said))
+        return self._next(decoded.language)
 
     def _next(self, language: str) -> Outcome | None:
         """Go on with the next stretch of speech that has no text; return the outcome if there is none."""
@@ -200,11 +159,11 @@ class Ticket:
         self._missing_now = self._missing.popleft()
         self._recoveries += 1
         self._attempts.clear()
-        self.reason, self.wants_company = "uncovered", False
+        self.reason, self.wants_company = UNCOVERED, False
         first_temperature = self.item.options.temperature[0]
         self.item = replace(self._missing_now.item, language=language, temperature=first_temperature)
         return None
 
     def _outcome(self, language: str) -> Outcome:
-        ordered = sorted(self._segments, key=lambda segment: segment.start)
-        return Outcome(tuple(ordered), language, self._detection, self._decodings)
+        self._attempts.clear()  # an encoding keeps those of its whole batch alive
+        return Outcome(tuple(self._segments), language, self._detection, self._decodings)

@@ -16,23 +16,21 @@ from pipeline.asr.batch import MicroBatcher, Submission
 from pipeline.asr.engine import DecodeItem, Engine
 from pipeline.asr.ticket import Outcome, Ticket
 from pipeline.asr.vad import find_speech
-from pipeline.domain.audio import SAMPLE_RATE, Chunk, Span, part_key
+from pipeline.domain.audio import FULL_SCALE, SAMPLE_RATE, Chunk, Span, part_key
 from pipeline.domain.hallucination import drop_hallucinations, drop_unspoken
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.quality import next_prompt
-from pipeline.domain.speech import audible_spans
-from pipeline.domain.timeline import clip_to_speech, place
+from pipeline.domain.speech import SpeechRules, audible_spans
+from pipeline.domain.timeline import SPEECH_PAD_S, place
 from pipeline.domain.transcript import ChunkResult, Segment
 from pipeline.errors import DecodingFailed, ReplicaLost
 from pipeline.ports import ChunkFailure, EngineInfo, MediaStore, Unit
+from pipeline.settings import VadSettings
 
 logger = logging.getLogger(__name__)
 
 PREPARE_THREADS = 2
 """Spectrograms are cheap (thousands of times real time a core); more threads would only fight with inference."""
-
-FULL_SCALE = 32_768
-"""What a sample of 1.0 is in 16 bits."""
 
 SHORTEST_CHUNK_S = 0.05
 """Shorter audio can hold no word."""
@@ -42,6 +40,7 @@ SIGN_OF_LIFE_S = 10.0
 Dispatcher to say when it has waited long enough."""
 
 Answer = ChunkResult | ChunkFailure
+FindSpeech = Callable[[npt.NDArray[np.int16], SpeechRules], tuple[Span, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +49,14 @@ class _Prepared:
 
     Attributes:
         item: what is decoded.
-        audible: where there is any sound, in samples of the chunk; empty where voice activity detection chose it.
+        speech: where somebody speaks, with ``SPEECH_PAD_S`` around it, in samples of the chunk.
+        audible: where there is any sound; ``None`` where voice activity detection chose the chunk.
     """
 
     chunk: Chunk
     item: DecodeItem
-    audible: tuple[Span, ...]
+    speech: tuple[Span, ...]
+    audible: tuple[Span, ...] | None
 
 
 class LocalTranscriber:
@@ -66,8 +67,9 @@ class LocalTranscriber:
         engine: makes features, and tells what it is.
         batcher: decodes; started, and shared by all units.
         prepare_threads: threads that make features.
-        find_speech: finds speech in a chunk that voice activity detection has not seen, since the client named clips
-            or wanted everything; called in those threads.
+        vad: when a frame counts as speech, unless a task says otherwise.
+        find_speech: finds speech in a chunk, for the times of words and for speech that they leave out; called in
+            those threads.
     """
 
     def __init__(
@@ -76,11 +78,13 @@ class LocalTranscriber:
         engine: Engine,
         batcher: MicroBatcher,
         prepare_threads: int = PREPARE_THREADS,
-        find_speech: Callable[[npt.NDArray[np.int16]], tuple[Span, ...]] = find_speech,
+        vad: VadSettings | None = None,
+        find_speech: FindSpeech = find_speech,
     ) -> None:
         self._store = store
         self._engine = engine
         self._batcher = batcher
+        self._vad = vad or VadSettings()
         self._find_speech = find_speech
         self._pool = ThreadPoolExecutor(prepare_threads, thread_name_prefix="features")
 
@@ -105,7 +109,7 @@ class LocalTranscriber:
                     for result in (answer for answer in answers if isinstance(answer, ChunkResult)):
                         tokens = next_prompt(tokens, result, unit.options.temperature)
                         if result.segments and not unit.options.multilingual:
-                            language = language or result.language
+                            language = language or result.language or None
                     yield answers
 
     async def describe(self) -> EngineInfo:
@@ -181,14 +185,18 @@ class LocalTranscriber:
         return replace(prepared, item=item)
 
     def _prepare(self, pcm: bytes, chunk: Chunk, unit: Unit) -> _Prepared:
-        samples = chunk_samples(pcm, chunk)
+        samples, options = chunk_samples(pcm, chunk), unit.options
+        given = options.vad_options | {"speech_pad_ms": round(1000 * SPEECH_PAD_S)}
+        speech = self._find_speech(samples, SpeechRules.from_ms(**self._vad.model_dump() | given))
+        if options.uses_vad and not speech:
+            speech = (Span(0, len(samples)),)  # what comes before and after made it speech
         item = DecodeItem(
             features=self._engine.prepare(samples.astype(np.float32) / np.float32(FULL_SCALE)),
-            options=unit.options,
-            temperature=unit.options.temperature[0],
-            speech=(Span(0, len(samples)),) if unit.options.uses_vad else self._find_speech(samples),
+            options=options,
+            temperature=options.temperature[0],
+            speech=speech,
         )
-        return _Prepared(chunk, item, () if unit.options.uses_vad else audible_spans(samples))
+        return _Prepared(chunk, item, speech, None if options.uses_vad else audible_spans(samples))
 
 
 def chunk_samples(pcm: bytes, chunk: Chunk) -> npt.NDArray[np.int16]:
@@ -222,12 +230,13 @@ def _answer(prepared: _Prepared, future: asyncio.Future[Outcome]) -> Answer:
         outcome = future.result()
     except DecodingFailed as error:
         return _failure(chunk, error)
+    segments = _placed(prepared, outcome.segments)
     # The language of silence is a guess that would hold for the whole recording.
-    is_guess = not item.speech and item.language is None
+    is_guess = item.language is None and not (segments or prepared.speech)
     return ChunkResult(
         index=chunk.index,
         audio_s=chunk.duration_s,
-        segments=_placed(prepared, outcome.segments),
+        segments=segments,
         language="" if is_guess else outcome.language,
         detection=None if is_guess else outcome.detection,
         attempts=outcome.attempts,
@@ -236,10 +245,10 @@ def _answer(prepared: _Prepared, future: asyncio.Future[Outcome]) -> Answer:
 
 def _placed(prepared: _Prepared, segments: Sequence[Segment]) -> tuple[Segment, ...]:
     """Return segments on the original timeline, without what was made up, and with words if they are wanted."""
-    chunk, item, options = prepared.chunk, prepared.item, prepared.item.options
-    if not options.uses_vad and item.speech is not None:
-        segments = clip_to_speech(drop_unspoken(segments, item.speech, prepared.audible), item.speech)
-    placed = place(chunk, segments)
+    chunk, options = prepared.chunk, prepared.item.options
+    if prepared.audible is not None:
+        segments = drop_unspoken(segments, prepared.speech, prepared.audible)
+    placed = place(chunk, segments, prepared.speech)
     if options.word_timestamps and options.hallucination_silence_threshold:
         placed = drop_hallucinations(placed, options.hallucination_silence_threshold, chunk.start_s, chunk.end_s)
     return placed if options.word_timestamps else tuple(replace(one, words=None) for one in placed)

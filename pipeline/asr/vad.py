@@ -8,7 +8,6 @@ from faster_whisper.vad import get_vad_model
 
 from pipeline.domain.audio import Span
 from pipeline.domain.speech import Framer, Samples, Scores, SpeechDetector, SpeechRules, merge_touching
-from pipeline.settings import VadSettings
 
 CONTEXT_SAMPLES = 64
 """Each frame is judged together with the end of the one before (Silero VAD at 16 kHz)."""
@@ -54,15 +53,14 @@ class SileroVad:
         return np.asarray(output, np.float32).reshape(-1)
 
 
-def find_speech(samples: Samples) -> tuple[Span, ...]:
-    """Find where somebody speaks in a short piece of audio, without padding.
+def find_speech(samples: Samples, rules: SpeechRules) -> tuple[Span, ...]:
+    """Find where somebody speaks in a short piece of audio.
 
     Args:
         samples: 16 kHz mono; nothing is known of what comes before and after.
+        rules: when a frame counts as speech.
     """
-    activity, framer = SileroVad(), Framer()
-    rules = SpeechRules.from_ms(**VadSettings(speech_pad_ms=0).model_dump())
-    detector = SpeechDetector(rules)
+    activity, framer, detector = SileroVad(), Framer(), SpeechDetector(rules)
     found = detector.feed(activity.probabilities(framer.feed(samples)).tolist())
     found += detector.finish(activity.probabilities(framer.finish()).tolist(), len(samples))
     return merge_touching(found)

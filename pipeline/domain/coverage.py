@@ -5,26 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from pipeline.domain.audio import Span, to_samples
-from pipeline.domain.loops import is_unspaced
+from pipeline.domain.scripts import count_characters, has_words
 from pipeline.domain.speech import merge_touching, within
 from pipeline.domain.transcript import Word
 
-MIN_UNCOVERED = to_samples(1.0)
-"""Shortest speech, in samples, that must not lie between two words. Voice activity detection pads speech by 0.2 s on
-both sides and lets pauses of half a second pass for speech."""
+MIN_UNCOVERED_S = 1.0
+"""Shortest speech that must not lie between two words. Voice activity detection lets pauses of half a second pass for
+speech, and there is some padding beside it."""
 
-MIN_UNCOVERED_TRANSLATED = to_samples(3.0)
+MIN_UNCOVERED_TRANSLATED_S = 3.0
 """The same of a translation, whose words do not follow the order of what is said."""
 
-
-LETTER_S, SYLLABLE_S, DIGIT_S, SHORTEST_WORD_S = 0.15, 0.4, 0.5, 0.3
+LETTER_S, SYLLABLE_S, DIGIT_S, SLOW_WORD_S = 0.15, 0.4, 0.5, 0.3
 """Seconds that a slow speaker takes for a letter, for a character of a script without blanks, for a digit, which may
 stand for a word, and for the shortest word."""
-
-
-def has_words(text: str) -> bool:
-    """Return whether the text holds anything that can be said: a letter or a digit of any script."""
-    return any(map(str.isalnum, text))
 
 
 def is_stretched(word: Word) -> bool:
@@ -32,16 +26,16 @@ def is_stretched(word: Word) -> bool:
 
     An alignment gives every moment to some word, also those in which something else is said.
     """
-    return to_samples(word.end - word.start - _longest_s(word.word)) >= MIN_UNCOVERED
+    return word.end - word.start - _longest_s(word.word) >= MIN_UNCOVERED_S
 
 
-def uncovered(speech: Sequence[Span], words: Iterable[Word], shortest: int = MIN_UNCOVERED) -> list[Span]:
+def uncovered(speech: Sequence[Span], words: Iterable[Word], shortest_s: float = MIN_UNCOVERED_S) -> list[Span]:
     """Find the speech that no word covers; a stretched word covers none.
 
     Args:
         speech: where somebody speaks, in samples from the start of the audio, in order.
         words: what was transcribed, in seconds from there, in order.
-        shortest: samples of speech that a gap between words must hold to count.
+        shortest_s: seconds of speech that a gap between words must hold to count.
 
     Returns:
         From the first to the last speech in each gap, in order.
@@ -49,14 +43,13 @@ def uncovered(speech: Sequence[Span], words: Iterable[Word], shortest: int = MIN
     spoken = ((word.start, word.end) for word in words if has_words(word.word) and not is_stretched(word))
     covered = merge_touching(sorted(Span(to_samples(start), to_samples(end)) for start, end in spoken))
     gaps = (within(speech, gap) for gap in _between(covered, speech[-1].end if speech else 0))
+    shortest = max(1, to_samples(shortest_s))
     return [Span(gap[0].start, gap[-1].end) for gap in gaps if sum(span.samples for span in gap) >= shortest]
 
 
 def _longest_s(text: str) -> float:
-    syllables = sum(map(is_unspaced, text))
-    digits = sum(map(str.isdigit, text))
-    letters = sum(map(str.isalpha, text)) - syllables
-    return max(SHORTEST_WORD_S, syllables * SYLLABLE_S + digits * DIGIT_S + letters * LETTER_S)
+    said = count_characters(text)
+    return max(SLOW_WORD_S, LETTER_S * said.letters + SYLLABLE_S * said.syllables + DIGIT_S * said.digits)
 
 
 def _between(covered: Iterable[Span], end: int) -> Iterator[Span]:

@@ -14,7 +14,7 @@ from pipeline.domain.speech import within
 from pipeline.domain.transcript import Segment, Word
 
 IMPROBABLE = 0.15
-SHORTEST_WORD_S = 0.133
+SUSPECT_WORD_S = 0.133
 LONGEST_WORD_S = 2.0
 WORDS_SCORED = 8
 ANOMALOUS_SCORE = 3.0
@@ -93,4 +93,4 @@ def _silence_after(segment: Segment, following: Segment | None, threshold_s: flo
 def _anomaly_score(word: Word) -> float:
     duration_s = word.end - word.start
     improbable = 1.0 if word.probability < IMPROBABLE else 0.0
-    return improbable + max(0.0, SHORTEST_WORD_S - duration_s) * 15 + max(0.0, duration_s - LONGEST_WORD_S)
+    return improbable + max(0.0, SUSPECT_WORD_S - duration_s) * 15 + max(0.0, duration_s - LONGEST_WORD_S)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator, Sequence
 
+from pipeline.domain.scripts import is_unspaced
+
 WORD_LIMIT = 6
 """One word this many times in a row is a loop; "no, no, no" (three times) and then three times too often."""
 
@@ -18,16 +20,6 @@ SYLLABLE_LIMIT = 7
 """One to three characters of a script without spaces this many times in a row; laughter is written that way."""
 
 LONGEST_SYLLABLES = 3
-
-_UNSPACED = (
-    (0x0E00, 0x0EFF),  # Thai, Lao
-    (0x0F00, 0x109F),  # Tibetan, Burmese
-    (0x1780, 0x17FF),  # Khmer
-    (0x2E80, 0x30FF),  # CJK radicals, kana
-    (0x3400, 0x9FFF),  # CJK ideographs
-    (0xF900, 0xFAFF),  # CJK compatibility ideographs
-    (0x20000, 0x3FFFF),  # CJK extensions
-)
 
 
 def has_loop(text: str) -> bool:
@@ -67,9 +59,3 @@ def _units(text: str) -> Iterator[str]:
             word += character
     if word:
         yield word
-
-
-def is_unspaced(character: str) -> bool:
-    """Return whether the character is a letter of a script that is written without blanks."""
-    point = ord(character)
-    return unicodedata.category(character)[0] in "LMN" and any(low <= point <= high for low, high in _UNSPACED)

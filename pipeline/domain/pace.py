@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.domain.loops import is_unspaced
+from pipeline.domain.scripts import count_characters
 from pipeline.domain.transcript import Word
 
 WORD_S, LETTER_S, DIGIT_S, SYLLABLE_S = 0.03, 0.015, 0.04, 0.04
 """Seconds that even a hurried speaker takes: for any word, and for each of its letters, its digits, or its characters
 of a script without blanks."""
+
+USUAL = 2.5
+"""How many times as long a word usually takes."""
 
 RUSHED_SHARE = 0.2
 """More words than this share are too short only where the text was not said: an alignment makes a few short words."""
@@ -22,6 +25,10 @@ def is_paced(words: Sequence[Word]) -> bool:
 
 
 def _shortest_s(text: str) -> float:
-    syllables, digits = sum(map(is_unspaced, text)), sum(map(str.isdigit, text))
-    letters = sum(map(str.isalpha, text)) - syllables
-    return WORD_S + LETTER_S * letters + DIGIT_S * digits + SYLLABLE_S * syllables
+    said = count_characters(text)
+    return WORD_S + LETTER_S * said.letters + DIGIT_S * said.digits + SYLLABLE_S * said.syllables
+
+
+def spoken_s(text: str) -> float:
+    """Return the seconds that text usually takes to say, roughly."""
+    return USUAL * _shortest_s(text)

@@ -3,125 +3,155 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import accumulate, islice, pairwise
+from itertools import accumulate, chain, islice, pairwise
 
-from pipeline.domain.audio import Chunk, Span
-from pipeline.domain.coverage import has_words
+from pipeline.domain.audio import Chunk, Span, to_samples
+from pipeline.domain.pace import spoken_s
+from pipeline.domain.scripts import is_punctuation
 from pipeline.domain.segments import divide, ends_sentence
 from pipeline.domain.transcript import Segment, Word
 
 MAX_PAUSE_S = 1.0
 """Longest pause between two words of one segment."""
 
-MAX_CUT_S = 0.6
-"""Longest silence that may have been cut out between them: speech is padded by 0.2 s on either side of it."""
+SPEECH_PAD_S = 0.1
+"""Words may begin and end so much beside the speech that was found."""
 
-NEAR_S = 0.2
-"""That padding, in which nobody speaks."""
+NEAR_S = 0.5
+"""A word so near to speech belongs to it."""
 
-SHORTEST_WORD_S = 0.02
+TIME_STEP_MS = 20
 """One step of the model's time; an alignment may give a word none at all."""
 
 
-def place(chunk: Chunk, segments: Iterable[Segment]) -> tuple[Segment, ...]:
+def place(chunk: Chunk, segments: Iterable[Segment], speech: Sequence[Span] | None = None) -> tuple[Segment, ...]:
     """Place segments on the original timeline.
 
     Args:
         chunk: where the audio comes from.
         segments: with times in seconds from the chunk's first sample, in order; with ``AlignedWord``s, or without any.
+        speech: where somebody speaks, with ``SPEECH_PAD_S`` around it, in samples from the chunk's first one; ``None``:
+            wherever the chunk has audio.
 
     Returns:
         Those that say something within the chunk's audio, in order, none beyond the chunk and none across a long
         pause. Words don't overlap, and each takes some time.
     """
-    joints = tuple(accumulate(span.duration_s for span in chunk.spans[:-1]))
-    said = [one for one in segments if has_words(one.text) and one.start < chunk.duration_s]
-    placed = [_place_segment(chunk, joints, segment) for segment in said]
+    speech = speech or (Span(0, to_samples(chunk.duration_s)),)
+    said = [one for one in segments if not is_punctuation(one.text) and one.start < chunk.duration_s]
+    placed = [_place_segment(chunk, speech, segment) for segment in said]
     words = _with_durations([word for segment in placed for word in segment.words or ()], chunk.end_s)
     timed = _with_words(placed, iter(words))
-    divided = [part for segment in timed for part in divide(segment, partial(_is_pause, chunk))]
-    return tuple(_plain(segment) for segment in divided if segment.start < segment.end)
+    is_pause = partial(_is_pause, _pauses(chunk, speech))
+    return tuple(map(_plain, chain.from_iterable(divide(segment, is_pause) for segment in timed)))
 
 
-def clip_to_speech(segments: Iterable[Segment], speech: Sequence[Span]) -> tuple[Segment, ...]:
-    """Shorten words that begin or end beyond the speech they lie in: an alignment gives silence to the words beside it.
-
-    Args:
-        segments: one chunk's, with words, in seconds from its start.
-        speech: where somebody speaks, in samples from there.
-    """
-    near = [(span.start_s - NEAR_S, span.end_s + NEAR_S) for span in speech]
-    return tuple(
-        replace(segment, words=segment.words and tuple(_clipped(word, near) for word in segment.words))
-        for segment in segments
-    )
-
-
-def _clipped(word: Word, stretches: Iterable[tuple[float, float]]) -> Word:
-    """Return the word within the last stretch that it reaches into, which is where the silence before it ends."""
-    reached = [(start, end) for start, end in stretches if word.start < end and word.end > start]
-    if not reached:
-        return word
-    start, end = reached[-1]
-    return replace(word, start=max(word.start, start), end=min(word.end, end))
-
-
-def _place_segment(chunk: Chunk, joints: Sequence[float], segment: Segment) -> Segment:
-    words = _beside_joints(segment.words or (), joints)
+def _place_segment(chunk: Chunk, speech: Sequence[Span], segment: Segment) -> Segment:
+    settled = _beside_joints(segment.words or (), _joints(chunk, speech))
+    words = [_within_speech(word, speech) for word in settled]
+    start = min(_rounded(chunk, chunk.to_timeline(segment.start)), chunk.end_s - TIME_STEP_MS / 1000)
+    end = _rounded(chunk, chunk.to_timeline(segment.end, is_end=True))
     return replace(
         segment,
         seek=round(chunk.start_s * 100),
-        start=_rounded(chunk, chunk.to_timeline(segment.start)),
-        end=_rounded(chunk, chunk.to_timeline(segment.end, is_end=True)),
+        start=max(start, chunk.start_s),
+        end=min(max(end, start + TIME_STEP_MS / 1000), chunk.end_s),
         words=tuple(_place_word(chunk, word) for word in words) if words else segment.words,
     )
 
 
-def _beside_joints(words: Sequence[Word], joints: Sequence[float]) -> list[Word]:
+@dataclass(frozen=True, slots=True)
+class _Joint:
+    """Where silence was cut out, in seconds of the chunk, and from when to when nobody speaks around it, at least."""
+
+    at: float
+    begin: float
+    end: float
+
+    def is_after(self, word: Word) -> bool:
+        """Return whether more of a word lies in the speech after the joint than in the speech before it."""
+        before_s, after_s = max(0.0, self.begin - word.start), max(0.0, word.end - self.end)
+        return _middle(word) >= self.at if before_s == after_s else after_s > before_s
+
+    def is_near(self, word: Word) -> bool:
+        """Return whether a word lies across the joint or in the silence around it."""
+        return word.start < self.at < word.end or self.begin <= _middle(word) <= self.end
+
+
+def _joints(chunk: Chunk, speech: Sequence[Span]) -> list[_Joint]:
+    found = []
+    for at in accumulate(span.duration_s for span in chunk.spans[:-1]):
+        begin = max((span.end_s for span in speech if span.end_s <= at), default=at)
+        end = min((span.start_s for span in speech if span.start_s >= at), default=at)
+        found.append(_Joint(at, begin - SPEECH_PAD_S, end + SPEECH_PAD_S))
+    return found
+
+
+def _beside_joints(words: Sequence[Word], joints: Iterable[_Joint]) -> list[Word]:
     """Put each word on one side of every joint: an alignment gives the silence around a joint to the words beside it.
 
-    The first word of a sentence comes after the silence, and the last one before it; others go by their middle.
+    The first word of a sentence comes after the silence, and the last one before it; others go where more of them is.
     """
     settled = list(words)
     for joint in joints:
-        for at, word in enumerate(settled):
-            if word.start < joint + NEAR_S and word.end > joint - NEAR_S:
-                settled[at] = _beside(joint, word, _is_after(joint, settled, at))
+        for index, word in enumerate(settled):
+            if word.start < joint.end and word.end > joint.begin:
+                settled[index] = _beside(joint, word, _is_after(joint, settled, index))
     return settled
 
 
-def _is_after(joint: float, words: Sequence[Word], at: int) -> bool:
-    word = words[at]
-    middle = (word.start + word.end) / 2
-    begins = at == 0 or ends_sentence(words[at - 1].word)
-    ends = at == len(words) - 1 or ends_sentence(word.word)
-    goes_across = word.start < joint < word.end
-    if begins == ends or not (goes_across or abs(middle - joint) <= NEAR_S):
-        return middle >= joint
-    neighbour = words[at + 1] if begins else words[at - 1]
-    goes_with_neighbour = ((neighbour.start + neighbour.end) / 2 >= joint) == begins
-    return begins if goes_with_neighbour else middle >= joint
+def _is_after(joint: _Joint, words: Sequence[Word], index: int) -> bool:
+    word = words[index]
+    begins = index == 0 or ends_sentence(words[index - 1].word)
+    ends = index == len(words) - 1 or ends_sentence(word.word)
+    if begins == ends or not joint.is_near(word):
+        return joint.is_after(word)
+    neighbour = words[index + 1] if begins else words[index - 1]
+    goes_with_neighbour = joint.is_after(neighbour) == begins
+    return begins if goes_with_neighbour else joint.is_after(word)
 
 
-def _beside(joint: float, word: Word, is_after: bool) -> Word:
+def _middle(word: Word) -> float:
+    return (word.start + word.end) / 2
+
+
+def _beside(joint: _Joint, word: Word, is_after: bool) -> Word:
+    step_s = TIME_STEP_MS / 1000
     if is_after:
-        return replace(word, start=max(word.start, joint), end=max(word.end, joint + SHORTEST_WORD_S))
-    return replace(word, start=min(word.start, joint - SHORTEST_WORD_S), end=min(word.end, joint))
+        return replace(word, start=max(word.start, joint.at), end=max(word.end, joint.at + step_s))
+    return replace(word, start=min(word.start, joint.at - step_s), end=min(word.end, joint.at))
+
+
+def _within_speech(word: Word, speech: Iterable[Span]) -> Word:
+    """Shorten a word to the last speech that it reaches into: the silence before it ends there.
+
+    It keeps the time it takes to say. A word beside all speech, but near, is moved to it; one that is far stays.
+    """
+    reached = [span for span in speech if word.start < span.end_s and word.end > span.start_s]
+    if not reached:
+        edges = [edge for span in speech for edge in (span.start_s, span.end_s)]
+        nearest = min(edges, key=lambda edge: abs(edge - _middle(word)))
+        return replace(word, start=nearest, end=nearest) if abs(nearest - _middle(word)) <= NEAR_S else word
+    needed_s = min(word.end - word.start, spoken_s(word.word))
+    start = min(max(word.start, reached[-1].start_s), word.end - needed_s)
+    return replace(word, start=start, end=max(min(word.end, reached[-1].end_s), start + needed_s))
 
 
 def _with_durations(words: Sequence[Word], end_s: float) -> list[Word]:
-    """Keep words in order and apart, each at least ``SHORTEST_WORD_S`` long where there is room before ``end_s``."""
+    """Keep words in order and apart, each at least one step long where there is room before ``end_s``."""
     if not words:
         return []
-    shortest_s = min(SHORTEST_WORD_S, max(0.0, end_s - words[0].start) / len(words))
+    last_ms = int(end_s * 1000)
+    shortest_ms = max(0, min(TIME_STEP_MS, (last_ms - round(words[0].start * 1000)) // len(words)))
     timed: list[Word] = []
+    previous_ms = 0
     for index, word in enumerate(words):
-        latest_s = end_s - (len(words) - index) * shortest_s
-        start = min(max(word.start, timed[-1].end if timed else 0.0), latest_s)
-        end = max(min(word.end, latest_s + shortest_s), start + shortest_s)
-        timed.append(replace(word, start=min(round(start, 3), end_s), end=min(round(end, 3), end_s)))
+        latest_ms = last_ms - (len(words) - index) * shortest_ms
+        start_ms = min(max(round(word.start * 1000), previous_ms), latest_ms)
+        previous_ms = max(min(round(word.end * 1000), latest_ms + shortest_ms), start_ms + shortest_ms)
+        timed.append(replace(word, start=start_ms / 1000, end=previous_ms / 1000))
     return timed
 
 
@@ -132,11 +162,18 @@ def _with_words(segments: Iterable[Segment], words: Iterator[Word]) -> Iterator[
         yield replace(segment, start=own[0].start, end=own[-1].end, words=own) if own else segment
 
 
-def _is_pause(chunk: Chunk, before: Word, after: Word) -> bool:
+def _pauses(chunk: Chunk, speech: Sequence[Span]) -> list[tuple[float, float]]:
+    """Return the stretches of the timeline in which nobody speaks for long, between the speech with its padding."""
+    stretches = [(chunk.to_timeline(one.start_s), chunk.to_timeline(one.end_s, is_end=True)) for one in speech]
+    cuts = [(left.end_s, right.start_s) for left, right in pairwise(chunk.spans)]
+    silences = [(end, start) for (_, end), (start, _) in pairwise(stretches)]
+    return [(end, start) for end, start in (*silences, *cuts) if start - end > MAX_PAUSE_S - 2 * SPEECH_PAD_S]
+
+
+def _is_pause(pauses: Iterable[tuple[float, float]], before: Word, after: Word) -> bool:
     if after.start - before.end > MAX_PAUSE_S:
         return True
-    cuts = ((left.end_s, right.start_s) for left, right in pairwise(chunk.spans))
-    return any(before.start < end and after.end > start and start - end > MAX_CUT_S for end, start in cuts)
+    return any(_middle(before) <= (start + end) / 2 <= _middle(after) for start, end in pauses)
 
 
 def _plain(segment: Segment) -> Segment:

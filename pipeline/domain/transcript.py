@@ -65,7 +65,7 @@ class ChunkResult:
         segments: on the original timeline, in order; empty for silence. Ids are given when the transcript is stitched.
         language: what was heard or asked for.
         detection: set where the language was detected on this chunk.
-        attempts: decodings it took (1 unless the quality gate sent it round again).
+        attempts: decodings of the whole chunk (1 unless the quality gate sent it round again).
     """
 
     index: int

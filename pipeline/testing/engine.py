@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from pipeline.asr.engine import (
-    FRAME_SAMPLES,
+    FEATURE_SAMPLES,
     FRAMES_PER_SECOND,
     FULL_WINDOW_FRAMES,
     Decoded,
@@ -85,10 +85,10 @@ class FakeEngine:
 
     def prepare(self, samples: Samples) -> Features:
         """The loudness of every 10 ms."""
-        frames = len(samples) // FRAME_SAMPLES
+        frames = len(samples) // FEATURE_SAMPLES
         if frames == 0 or not np.isfinite(samples).all():
             raise DecodingFailed("This stretch of audio can't be decoded.")
-        loudness = np.abs(samples[: frames * FRAME_SAMPLES]).reshape(frames, FRAME_SAMPLES).mean(axis=1)
+        loudness = np.abs(samples[: frames * FEATURE_SAMPLES]).reshape(frames, FEATURE_SAMPLES).mean(axis=1)
         features: Features = loudness.astype(np.float32)[np.newaxis, :]
         return features
 

@@ -92,7 +92,7 @@ def test_no_word_is_lost_between_channels(transcribe: Transcribe, channels: tupl
         (FOX, 3.0, FOX, 3.0, FOX),
         (HELLO, 0.4, HELLO),
         (HELLO, HELLO, HELLO, HELLO, HELLO, HELLO),
-        (COUNT, 1.0, COUNT),
+        (FOX, 0.8, HELLO, 0.8, FOX),
     ],
     ids=lambda pieces: "+".join(str(getattr(piece, "name", piece)) for piece in pieces),
 )

@@ -45,7 +45,7 @@ def test_a_cpu_encodes_row_by_row_and_a_gpu_all_at_once(features, device, rows_p
     ]  # the second is half silence, 2 below it; the third is cut
 
 
-@pytest.mark.parametrize("gain", [1.0, 0.01])
+@pytest.mark.parametrize("gain", [1.0, 0.01, 1e-3, 1e-4])
 def test_a_window_is_filled_with_what_audio_of_zeros_would_be(gain):
     extract = FeatureExtractor()
     tone = (gain * np.sin(np.arange(16_000) / 5)).astype(np.float32)

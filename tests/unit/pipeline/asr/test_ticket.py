@@ -103,7 +103,7 @@ def test_speech_behind_the_last_word_is_decoded_on_its_own(spoken, decode):
     outcome = spoken.take(said((0.5, 6.0))(decode(spoken)), gate=True)
     assert [(segment.start, segment.end) for segment in outcome.segments] == [(0.0, 4.0), (4.5, 10.0)]
     assert outcome.detection is not None
-    assert outcome.attempts == 2
+    assert outcome.attempts == 1  # at the whole chunk
 
 
 def test_speech_between_words_goes_between_them(spoken, decode):
@@ -111,6 +111,55 @@ def test_speech_between_words_goes_between_them(spoken, decode):
     assert spoken.item.duration_s == 4.0
     outcome = spoken.take(said((0.2, 3.9))(decode(spoken)), gate=True)
     assert [segment.start for segment in outcome.segments] == [0.0, 3.2, 7.0]
+
+
+def test_speech_in_the_middle_of_a_segment_divides_it(spoken, decode):
+    words = [AlignedWord(0.0, 1.0, " one", 0.9, (1,)), AlignedWord(8.8, 10.0, " two", 0.9, (2,))]
+    decoded = decode(spoken)
+    whole = replace(decoded.segments[0], text=" one two", words=tuple(words))
+    assert spoken.take(replace(decoded, segments=(whole,)), gate=True) is None
+    outcome = spoken.take(said((0.2, 4.0), (4.0, 7.5))(decode(spoken)), gate=True)
+    assert [(segment.start, segment.end) for segment in outcome.segments] == [
+        (0.0, 1.0),
+        (1.2, 5.0),
+        (5.0, 8.5),
+        (8.8, 10.0),
+    ]
+
+
+def test_the_same_text_over_and_over_is_made_up(spoken, decode):
+    outcome = spoken.take(said((0.0, 1.0))(decode(spoken)), gate=True)
+    while outcome is None:
+        outcome = spoken.take(said((0.0, 0.6), text=" Thank you.")(decode(spoken, text="Thank you.")), gate=True)
+    assert [segment.text for segment in outcome.segments].count(" Thank you.") == 2
+
+
+def test_a_word_stretched_into_the_speech_from_before_is_replaced(spoken, decode):
+    spoken.item = replace(spoken.item, speech=(Span(to_samples(2.5), to_samples(10.0)),))
+    assert spoken.take(said((0.0, 3.6), text=" Hello")(decode(spoken)), gate=True) is None
+    spoken.take(
+        said((0.2, 1.1), (1.1, 1.9), (1.9, 7.4), text=" antidisestablishmentarianism")(decode(spoken)), gate=True
+    )
+    outcome = spoken.give_up()
+    assert " Hello" not in [segment.text for segment in outcome.segments]
+
+
+def test_silence_does_not_take_the_place_of_a_stretched_word(spoken, decode):
+    options = replace(spoken.item.options, log_prob_threshold=None)
+    spoken.item = replace(spoken.item, options=options)
+    spoken.take(said((0.0, 10.0), text=" hello")(decode(spoken)), gate=True)
+    loop = said(*((at * 0.5, at * 0.5 + 0.5) for at in range(8)), text=" no")
+    outcome = None
+    while outcome is None:
+        outcome = spoken.take(loop(decode(spoken, text="no " * 8, no_speech_prob=0.9)), gate=True)
+    assert [segment.text for segment in outcome.segments] == [" hello"]
+
+
+def test_a_short_clip_without_text_gets_the_full_window_too(item, decode):
+    short = replace(item(7, seconds=0.9), speech=(Span(0, to_samples(0.9)),))
+    ticket = Ticket(task_id=1, rank=1, age=(5.0, 1), item=short, key="", frames=0)
+    assert ticket.take(decode(ticket, segments=()), gate=True) is None
+    assert ticket.item.full_window
 
 
 def test_what_is_missing_is_looked_for_until_nothing_is(spoken, decode):

@@ -12,6 +12,7 @@ from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.transcript import ChunkResult
 from pipeline.errors import DecodingFailed, ReplicaLost
 from pipeline.ports import ChunkFailure, Unit
+from pipeline.settings import VadSettings
 from pipeline.testing.engine import FakeEngine
 from pipeline.testing.media import MemoryMediaStore
 
@@ -96,7 +97,7 @@ async def test_where_nothing_is_decoded_there_is_silence(transcriber, monkeypatc
     await asyncio.sleep(0.1)
     assert not silent.done()
     engine.release()
-    assert [*await silent, *await collect(stream)]  # the first answer may be a mere sign of life
+    assert len([*await silent, *await collect(stream)]) == len(CHUNKS)  # the first may be a mere sign of life
 
 
 async def test_every_chunk_is_answered_on_the_original_timeline(transcriber):
@@ -241,27 +242,47 @@ def test_spans_are_laid_end_to_end():
     assert chunk_samples(pcm, cut).tolist() == [110, 111, 112, 120, 121]
 
 
-async def test_all_of_a_chunk_that_vad_has_cut_is_speech(transcriber):
+async def test_a_chunk_that_vad_has_cut_holds_speech(start, store):
     engine = FakeEngine()
-    await collect(transcriber(engine).transcribe(unit(CHUNKS[0])))
+    replica = LocalTranscriber(store, engine, start(engine), find_speech=lambda *_: ())
+    await collect(replica.transcribe(unit(CHUNKS[0])))
     [[item]] = engine.batches
     assert item.speech == (span(0, 4),)
+    replica.close()
 
 
-async def test_where_vad_was_not_asked_speech_is_looked_for(start, store):
+async def test_speech_is_found_by_the_service_s_rules_and_the_task_s(start, store):
+    rules = []
     engine = FakeEngine()
-    replica = LocalTranscriber(store, engine, start(engine), find_speech=lambda samples: (Span(0, len(samples) // 2),))
+    replica = LocalTranscriber(
+        store,
+        engine,
+        start(engine),
+        vad=VadSettings(threshold=0.3),
+        find_speech=lambda samples, given: rules.append(given) or (Span(0, len(samples)),),
+    )
+    await collect(replica.transcribe(unit(CHUNKS[0], vad_min_silence_duration_ms=700)))
+    assert (rules[0].threshold, rules[0].min_silence, rules[0].speech_pad) == (0.3, 11_200, 1_600)
+    replica.close()
+
+
+async def test_speech_is_looked_for_in_every_chunk(start, store):
+    engine = FakeEngine()
+    replica = LocalTranscriber(
+        store, engine, start(engine), find_speech=lambda samples, _: (Span(0, len(samples) // 2),)
+    )
     await collect(replica.transcribe(unit(CHUNKS[1], vad_filter=False)))
     [[item]] = engine.batches
     assert item.speech == (span(0, 2),)
     replica.close()
 
 
-async def test_silence_does_not_tell_the_language(start, store):
-    engine = FakeEngine()
-    replica = LocalTranscriber(store, engine, start(engine), find_speech=lambda _: ())
-    answers = await collect(replica.transcribe(unit(CHUNKS[1], language=None, vad_filter=False)))
-    assert [answer.detection for answer in answers] == [None]
+@pytest.mark.parametrize(("has_text", "language"), [(False, ""), (True, "en")])
+async def test_silence_does_not_tell_the_language(start, store, has_text, language):
+    engine = FakeEngine(result=lambda _, decoded: decoded if has_text else replace(decoded, segments=()))
+    replica = LocalTranscriber(store, engine, start(engine), find_speech=lambda *_: ())
+    [answer] = await collect(replica.transcribe(unit(CHUNKS[1], language=None, vad_filter=False)))
+    assert (answer.language, answer.detection is not None) == (language, has_text)
     replica.close()
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.asr.vad import SileroVad, find_speech
 from pipeline.domain.audio import SAMPLE_RATE
-from pipeline.domain.speech import Framer
+from pipeline.domain.speech import Framer, SpeechRules
 from tests import speech
 
 
@@ -40,11 +40,14 @@ def test_no_frames_no_probabilities():
     assert SileroVad().probabilities(np.empty((0, 512), np.int16)).shape == (0,)
 
 
+RULES = SpeechRules.from_ms(0.5, min_speech_duration_ms=0, min_silence_duration_ms=500, speech_pad_ms=0)
+
+
 def test_speech_is_found_between_silences():
     [sample] = [one for one in speech.of_language("en") if one.name == "quick_brown_fox"]
     joined = speech.join([sample, sample], [3.0, 4.0])
-    found = find_speech(np.rint(joined.audio * 32_767).astype(np.int16))
+    found = find_speech(np.rint(joined.audio * 32_767).astype(np.int16), RULES)
     assert [(span.start_s, span.end_s) for span in found] == [
         (pytest.approx(one.start_s, abs=0.3), pytest.approx(one.end_s, abs=0.5)) for one in joined.placements
     ]
-    assert find_speech(np.zeros(SAMPLE_RATE, np.int16)) == ()
+    assert find_speech(np.zeros(SAMPLE_RATE, np.int16), RULES) == ()

@@ -1,11 +1,12 @@
 from dataclasses import replace
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain.audio import SAMPLE_RATE, Chunk, Span
-from pipeline.domain.timeline import clip_to_speech, place, shift
+from pipeline.domain.timeline import place, shift
 from pipeline.domain.transcript import Segment, Word
 
 TWO_SPANS = Chunk(3, 0, 0, (Span(10 * SAMPLE_RATE, 12 * SAMPLE_RATE), Span(20 * SAMPLE_RATE, 23 * SAMPLE_RATE)))
@@ -52,17 +53,46 @@ def test_the_last_word_of_a_sentence_comes_before_a_cut():
     assert words_of([first, second]) == [[(" lazy", 11.4, 11.9), (" dog.", 11.9, 12.0)], [(" The", 20.3, 20.6)]]
 
 
+def test_a_word_stretched_over_the_silence_lies_where_it_reaches_into_speech():
+    words = [Word(0.5, 1.2, " hai", 0.9), Word(1.2, 2.7, " unte", 0.9), Word(2.7, 3.0, " ke", 0.9)]
+    speech = [Span(0, round(1.3 * SAMPLE_RATE)), Span(round(2.3 * SAMPLE_RATE), 5 * SAMPLE_RATE)]
+    first, second = place(TWO_SPANS, [segment(0.5, 3.0, *words, text=" hai unte ke")], speech)
+    assert words_of([first, second]) == [[(" hai", 10.5, 11.2)], [(" unte", 20.3, 20.7), (" ke", 20.7, 21.0)]]
+
+
 def test_a_sentence_s_first_word_that_only_touches_a_cut_stays_with_the_next():
     words = [Word(1.0, 1.5, " Stop.", 0.9), Word(1.5, 1.9, " The", 0.9), Word(1.9, 2.0, " fox", 0.9)]
     [placed] = place(TWO_SPANS, [segment(1.0, 2.0, *words, text=" Stop. The fox")])
     assert (placed.start, placed.end) == (11.0, 12.0)
 
 
-def test_words_are_clipped_to_the_speech_they_reach_into():
-    whole = segment(2.0, 9.0, Word(2.0, 6.1, " The", 0.9), Word(6.1, 7.0, " fox", 0.9), Word(7.0, 9.0, " jumps", 0.9))
-    [clipped] = clip_to_speech([whole], [Span(0, 2 * SAMPLE_RATE), Span(6 * SAMPLE_RATE, 8 * SAMPLE_RATE)])
-    assert [(word.start, word.end) for word in clipped.words] == [(5.8, 6.1), (6.1, 7.0), (7.0, 8.2)]
-    assert clip_to_speech([whole], []) == (whole,)
+WHOLE = Chunk(0, 0, 0, (Span(0, 12 * SAMPLE_RATE),))
+
+
+def test_words_are_shortened_to_the_speech_they_reach_into():
+    words = [Word(2.0, 6.3, " The", 0.9), Word(6.3, 7.0, " fox", 0.9), Word(7.0, 9.0, " jumps", 0.9)]
+    speech = [Span(0, 2 * SAMPLE_RATE), Span(6 * SAMPLE_RATE, 8 * SAMPLE_RATE)]
+    [placed] = place(WHOLE, [segment(2.0, 9.0, *words, text=" The fox jumps")], speech)
+    assert words_of([placed]) == [[(" The", 6.0, 6.3), (" fox", 6.3, 7.0), (" jumps", 7.0, 8.0)]]
+
+
+def test_a_word_keeps_the_time_it_takes_to_say():
+    speech = [Span(0, 5 * SAMPLE_RATE)]
+    [placed] = place(WHOLE, [segment(4.9, 5.2, Word(4.9, 5.2, " dog", 0.9))], speech)
+    assert (placed.start, placed.end) == (4.9, pytest.approx(5.09, abs=0.01))
+
+
+def test_a_word_near_speech_is_moved_to_it_and_one_that_is_far_is_not():
+    speech = [Span(2 * SAMPLE_RATE, 5 * SAMPLE_RATE)]
+    said = [segment(1.7, 1.8, Word(1.7, 1.8, " a", 0.9)), segment(9.0, 9.5, Word(9.0, 9.5, " you", 0.9))]
+    assert words_of(place(WHOLE, said, speech)) == [[(" a", 2.0, 2.02)], [(" you", 9.0, 9.5)]]
+
+
+def test_a_long_silence_divides_a_segment_whose_words_are_stretched_over_it():
+    words = [Word(0.0, 3.0, " one", 0.9), Word(3.0, 7.0, " two", 0.9)]
+    speech = [Span(0, 2 * SAMPLE_RATE), Span(6 * SAMPLE_RATE, 8 * SAMPLE_RATE)]
+    placed = place(WHOLE, [segment(0.0, 7.0, *words, text=" one two")], speech)
+    assert words_of(placed) == [[(" one", 0.0, 2.0)], [(" two", 6.0, 7.0)]]
 
 
 SHORT_CUT = Chunk(0, 0, 0, (Span(0, 2 * SAMPLE_RATE), Span(round(2.5 * SAMPLE_RATE), 4 * SAMPLE_RATE)))
@@ -93,6 +123,14 @@ def test_words_at_the_end_make_room_for_each_other():
     said = segment(4.0, 5.0, Word(4.0, 5.0, " one", 0.9), Word(5.0, 5.0, " two", 0.9), Word(5.0, 5.0, " three", 0.9))
     [placed] = place(TWO_SPANS, [said])
     assert [(word.start, word.end) for word in placed.words] == [(22.0, 22.96), (22.96, 22.98), (22.98, 23.0)]
+
+
+def test_symbols_are_kept():
+    assert [one.text for one in place(TWO_SPANS, [segment(0.0, 1.0, text=" ♪♪")])] == [" ♪♪"]
+
+
+def test_a_segment_without_length_gets_some():
+    assert [(one.start, one.end) for one in place(TWO_SPANS, [segment(1.0, 1.0)])] == [(11.0, 11.02)]
 
 
 def test_a_segment_of_punctuation_says_nothing():

@@ -176,7 +176,7 @@ async def test_the_transcript_tells_the_voice_detection_that_was_in_force() -> N
         of_tuned, of_untuned = (await world.end_of(tuned)).result, (await world.end_of(untuned)).result
     assert of_tuned is not None
     assert of_tuned.info.vad_options["threshold"] == 0.7
-    assert of_tuned.info.vad_options["speech_pad_ms"] == 200
+    assert of_tuned.info.vad_options["speech_pad_ms"] == 400
     assert of_untuned is not None
     assert of_untuned.info.vad_options == {}
 
