@@ -105,8 +105,10 @@ def is_repetitive(attempt: Attempt, options: TranscriptionOptions) -> bool:
 
 
 def is_repeated_speech(attempt: Attempt, options: TranscriptionOptions) -> bool:
-    """Return whether an attempt is repetitive most likely because the speaker repeats himself."""
-    return is_repetitive(attempt, options) and attempt.is_paced and not _is_unlikely(attempt, options)
+    """Return whether an attempt is repetitive most likely because the speaker repeats himself; sampled ones are loops."""
+    is_sampled = attempt.temperature > options.temperature[0]
+    likely = attempt.is_paced and not is_sampled and not _is_unlikely(attempt, options)
+    return likely and is_repetitive(attempt, options)
 
 
 def next_rung(attempts: Sequence[Attempt], options: TranscriptionOptions) -> Rung | None:
@@ -136,7 +138,7 @@ def best(
     """Return the best of attempts that all failed.
 
     Of those that are repetitive because the speech is, the one that leaves least of the speech out, and of these the
-    least random and least repetitive; else the likeliest one that is not repetitive, else the likeliest one.
+    least repetitive; else the likeliest one that is not repetitive, else the likeliest one.
 
     Args:
         attempts: at the same audio.
@@ -145,7 +147,7 @@ def best(
     """
     repeated = [attempt for attempt in attempts if is_repeated_speech(attempt, options)]
     if repeated:
-        return min(repeated, key=lambda one: (missing(one), one.temperature, one.compression_ratio))
+        return min(repeated, key=lambda one: (missing(one), one.compression_ratio))
     varied = [attempt for attempt in attempts if not is_repetitive(attempt, options)]
     return max(varied or attempts, key=lambda attempt: attempt.avg_logprob)
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pipeline.domain.transcript import AlignedWord, Segment, Word
 
 SENTENCE_END = tuple(".?!…。｡．？！؟।॥۔។။։።")
+CLAUSE_END = tuple(",;:、，；：､،؛၊፣")
 CLOSING_MARKS = "\"'”’»」』)）"
 
 IsPause = Callable[[Word, Word], bool]
@@ -18,6 +19,11 @@ IsPause = Callable[[Word, Word], bool]
 def ends_sentence(text: str) -> bool:
     """Return whether a sentence ends with this text."""
     return text.rstrip().rstrip(CLOSING_MARKS).endswith(SENTENCE_END)
+
+
+def ends_clause(text: str) -> bool:
+    """Return whether a clause or a sentence ends with this text."""
+    return text.rstrip().rstrip(CLOSING_MARKS).endswith(SENTENCE_END + CLAUSE_END)
 
 
 def divide(segment: Segment, is_pause: IsPause) -> Iterator[Segment]:

@@ -10,7 +10,7 @@ from itertools import accumulate, chain, islice, pairwise
 from pipeline.domain.audio import Chunk, Span, to_samples
 from pipeline.domain.pace import spoken_s
 from pipeline.domain.scripts import is_punctuation
-from pipeline.domain.segments import divide, ends_sentence
+from pipeline.domain.segments import divide, ends_clause
 from pipeline.domain.transcript import Segment, Word
 
 MAX_PAUSE_S = 1.0
@@ -18,6 +18,9 @@ MAX_PAUSE_S = 1.0
 
 SPEECH_PAD_S = 0.1
 """Words may begin and end so much beside the speech that was found."""
+
+MAX_SILENCE_S = 0.6
+"""Longest silence in a segment between speech with its padding: that speech has ended is noticed up to 0.2 s late."""
 
 NEAR_S = 0.5
 """A word so near to speech belongs to it."""
@@ -70,10 +73,15 @@ class _Joint:
     begin: float
     end: float
 
-    def is_after(self, word: Word) -> bool:
-        """Return whether more of a word lies in the speech after the joint than in the speech before it."""
-        before_s, after_s = max(0.0, self.begin - word.start), max(0.0, word.end - self.end)
-        return _middle(word) >= self.at if before_s == after_s else after_s > before_s
+    def is_after(self, word: Word, is_last: bool) -> bool:
+        """Return whether more of a word lies in the speech after the joint than in the speech before it.
+
+        A word that lies in neither comes after the silence, which an alignment gives to the word that follows it.
+        """
+        before_s, after_s = self.begin - word.start, word.end - self.end
+        if max(before_s, after_s) < spoken_s(word.word) / 2:
+            return not is_last and word.end > self.begin
+        return after_s > before_s
 
     def is_near(self, word: Word) -> bool:
         """Return whether a word lies across the joint or in the silence around it."""
@@ -92,7 +100,7 @@ def _joints(chunk: Chunk, speech: Sequence[Span]) -> list[_Joint]:
 def _beside_joints(words: Sequence[Word], joints: Iterable[_Joint]) -> list[Word]:
     """Put each word on one side of every joint: an alignment gives the silence around a joint to the words beside it.
 
-    The first word of a sentence comes after the silence, and the last one before it; others go where more of them is.
+    The first word of a clause comes after the silence, and the last one before it; others go where more of them is.
     """
     settled = list(words)
     for joint in joints:
@@ -103,14 +111,14 @@ def _beside_joints(words: Sequence[Word], joints: Iterable[_Joint]) -> list[Word
 
 
 def _is_after(joint: _Joint, words: Sequence[Word], index: int) -> bool:
-    word = words[index]
-    begins = index == 0 or ends_sentence(words[index - 1].word)
-    ends = index == len(words) - 1 or ends_sentence(word.word)
+    word, is_last = words[index], index == len(words) - 1
+    begins = index == 0 or ends_clause(words[index - 1].word)
+    ends = is_last or ends_clause(word.word)
     if begins == ends or not joint.is_near(word):
-        return joint.is_after(word)
+        return joint.is_after(word, is_last)
     neighbour = words[index + 1] if begins else words[index - 1]
-    goes_with_neighbour = joint.is_after(neighbour) == begins
-    return begins if goes_with_neighbour else joint.is_after(word)
+    goes_with_neighbour = joint.is_after(neighbour, is_last=not begins) == begins
+    return begins if goes_with_neighbour else joint.is_after(word, is_last)
 
 
 def _middle(word: Word) -> float:
@@ -167,7 +175,7 @@ def _pauses(chunk: Chunk, speech: Sequence[Span]) -> list[tuple[float, float]]:
     stretches = [(chunk.to_timeline(one.start_s), chunk.to_timeline(one.end_s, is_end=True)) for one in speech]
     cuts = [(left.end_s, right.start_s) for left, right in pairwise(chunk.spans)]
     silences = [(end, start) for (_, end), (start, _) in pairwise(stretches)]
-    return [(end, start) for end, start in (*silences, *cuts) if start - end > MAX_PAUSE_S - 2 * SPEECH_PAD_S]
+    return [(end, start) for end, start in (*silences, *cuts) if start - end > MAX_SILENCE_S]
 
 
 def _is_pause(pauses: Iterable[tuple[float, float]], before: Word, after: Word) -> bool:

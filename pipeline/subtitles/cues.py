@@ -14,7 +14,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
-from pipeline.domain.segments import CLOSING_MARKS, ends_sentence
+from pipeline.domain.segments import ends_clause, ends_sentence
 from pipeline.domain.timeline import MAX_PAUSE_S
 from pipeline.domain.transcript import Segment, Transcript
 from pipeline.subtitles.text import hard_cut, split_text, width_of
@@ -23,7 +23,6 @@ MIN_CUE_MS = 40
 """Shortest time a cue is shown: one frame of film."""
 PAUSE_S = 0.5
 """Silence between two words from which it is a good place to change the cue."""
-CLAUSE_END = tuple(",;:、，；：､،؛၊፣")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +195,7 @@ def _break_strength(before: Piece, after: Piece) -> int:
         return 3
     if ends_sentence(before.text):
         return 2
-    return 1 if before.text.rstrip(CLOSING_MARKS).endswith(CLAUSE_END) else 0
+    return 1 if ends_clause(before.text) else 0
 
 
 # --- lines ------------------------------------------------------------------------------------------------------------

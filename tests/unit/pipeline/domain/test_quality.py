@@ -176,3 +176,5 @@ def test_of_repeated_speech_the_most_complete_and_least_repetitive_is_best():
 def test_unlikely_text_is_no_repeated_speech():
     assert not is_repeated_speech(replace(REPEATED, avg_logprob=-1.5), OPTIONS)
     assert not is_repeated_speech(Tried(is_paced=True), OPTIONS)
+    assert not is_repeated_speech(replace(REPEATED, temperature=0.2), OPTIONS)
+    assert is_repeated_speech(REPEATED, OPTIONS)

@@ -60,6 +60,18 @@ def test_a_word_stretched_over_the_silence_lies_where_it_reaches_into_speech():
     assert words_of([first, second]) == [[(" hai", 10.5, 11.2)], [(" unte", 20.3, 20.7), (" ke", 20.7, 21.0)]]
 
 
+@pytest.mark.parametrize("before", [" door", " door,"])
+def test_a_word_in_the_silence_comes_after_it(before):
+    words = [Word(0.5, 1.32, before, 0.9), Word(1.32, 1.9, " I", 0.9), Word(1.9, 2.8, " never", 0.9)]
+    speech = [Span(0, round(1.4 * SAMPLE_RATE)), Span(round(2.3 * SAMPLE_RATE), 5 * SAMPLE_RATE)]
+    first, second = place(TWO_SPANS, [segment(0.5, 2.8, *words, text=f"{before} I never")], speech)
+    assert ([one[0] for one in words_of([first])[0]], [one[0] for one in words_of([second])[0]]) == (
+        [before],
+        [" I", " never"],
+    )
+    assert second.start == 20.3
+
+
 def test_a_sentence_s_first_word_that_only_touches_a_cut_stays_with_the_next():
     words = [Word(1.0, 1.5, " Stop.", 0.9), Word(1.5, 1.9, " The", 0.9), Word(1.9, 2.0, " fox", 0.9)]
     [placed] = place(TWO_SPANS, [segment(1.0, 2.0, *words, text=" Stop. The fox")])
