@@ -16,6 +16,9 @@ speech, and there is some padding beside it."""
 MIN_UNCOVERED_TRANSLATED_S = 3.0
 """The same of a translation, whose words do not follow the order of what is said."""
 
+MIN_UTTERANCE_S = 0.5
+"""Shortest speech between two silences, with 0.1 s of each, that must not be without any word."""
+
 LETTER_S, SYLLABLE_S, DIGIT_S, SLOW_WORD_S = 0.15, 0.4, 0.5, 0.3
 """Seconds that a slow speaker takes for a letter, for a character of a script without blanks, for a digit, which may
 stand for a word, and for the shortest word."""
@@ -35,16 +38,21 @@ def uncovered(speech: Sequence[Span], words: Iterable[Word], shortest_s: float =
     Args:
         speech: where somebody speaks, in samples from the start of the audio, in order.
         words: what was transcribed, in seconds from there, in order.
-        shortest_s: seconds of speech that a gap between words must hold to count.
+        shortest_s: seconds of speech that a gap between words must hold to count, unless it holds a whole utterance.
 
     Returns:
         From the first to the last speech in each gap, in order.
     """
     spoken = ((word.start, word.end) for word in words if has_words(word.word) and not is_stretched(word))
     covered = merge_touching(sorted(Span(to_samples(start), to_samples(end)) for start, end in spoken))
-    gaps = (within(speech, gap) for gap in _between(covered, speech[-1].end if speech else 0))
-    shortest = max(1, to_samples(shortest_s))
-    return [Span(gap[0].start, gap[-1].end) for gap in gaps if sum(span.samples for span in gap) >= shortest]
+    utterance = to_samples(MIN_UTTERANCE_S if shortest_s <= MIN_UNCOVERED_S else shortest_s)
+    found = []
+    for gap in _between(covered, speech[-1].end if speech else 0):
+        parts = within(speech, gap)
+        is_long = sum(part.samples for part in parts) >= max(1, to_samples(shortest_s))
+        if is_long or any(part in speech and part.samples >= utterance for part in parts):
+            found.append(Span(parts[0].start, parts[-1].end))
+    return found
 
 
 def _longest_s(text: str) -> float:

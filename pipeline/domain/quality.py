@@ -105,7 +105,7 @@ def is_repetitive(attempt: Attempt, options: TranscriptionOptions) -> bool:
 
 
 def is_repeated_speech(attempt: Attempt, options: TranscriptionOptions) -> bool:
-    """Return whether an attempt is repetitive most likely because the speaker repeats himself; sampled ones are loops."""
+    """Return whether an attempt is most likely repetitive because the speaker is; sampled ones are loops."""
     is_sampled = attempt.temperature > options.temperature[0]
     likely = attempt.is_paced and not is_sampled and not _is_unlikely(attempt, options)
     return likely and is_repetitive(attempt, options)

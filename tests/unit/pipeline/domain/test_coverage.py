@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain.audio import Span, to_samples
-from pipeline.domain.coverage import LETTER_S, MIN_UNCOVERED_S, is_stretched, uncovered
+from pipeline.domain.coverage import LETTER_S, MIN_UTTERANCE_S, is_stretched, uncovered
 from pipeline.domain.speech import merge_touching
 from pipeline.domain.transcript import Word
 
@@ -29,6 +29,13 @@ def test_what_is_not_speech_need_not_be_covered():
     speech = [span(0, 3), span(8, 11)]
     assert uncovered(speech, [word(0, 3), word(8, 11)]) == []
     assert uncovered(speech, [word(0, 2.5)]) == [span(2.5, 11)]
+
+
+def test_a_short_utterance_without_a_word_counts():
+    speech = [span(0, 1.2), span(4, 4.7), span(6, 6.3)]
+    assert uncovered(speech, [word(0, 1)]) == [span(1, 6.3)]
+    assert uncovered(speech, [word(0, 1), word(4.3, 4.6)]) == []
+    assert uncovered(speech, [word(0, 1)], shortest_s=3.0) == []
 
 
 def test_short_pieces_of_speech_count_together():
@@ -67,6 +74,6 @@ def test_what_is_found_is_long_enough_and_holds_no_word(speech, said):
     spans = merge_touching(sorted(span(*pair) for pair in speech))
     words = [word(*pair) for pair in sorted(said)]
     for stretch in uncovered(spans, words):
-        assert stretch.duration_s >= MIN_UNCOVERED_S
+        assert stretch.duration_s >= MIN_UTTERANCE_S
         middles = (to_samples((one.start + one.end) / 2) for one in words if one.end > one.start)
         assert not any(stretch.start < middle < stretch.end for middle in middles)
