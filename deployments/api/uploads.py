@@ -38,6 +38,9 @@ MAX_FORM_BYTES = 1024 * 1024
 
 _EXTENDED_NAME = re.compile(r";\s*filename\*\s*=\s*\"?utf-8'[^']*'([^;\"\s]+)", re.IGNORECASE)
 
+_ESCAPES = {"%22": '"', "%0D": "\r", "%0A": "\n", "%09": "\t"}
+_ESCAPED = re.compile("|".join(_ESCAPES))
+
 FileSink = Callable[[AsyncIterator[bytes], str | None], Awaitable[object]]
 """Takes a recording's bytes as they come, and the name its client gave it."""
 
@@ -204,10 +207,15 @@ def _file_name(disposition: str, plain: bytes | None) -> str | None:
 
     ``filename*`` (RFC 5987) goes before ``filename``: a form may not have it (RFC 7578, §4.2), but .NET's clients send
     it beside a ``filename`` that no one can read.
+
+    Browsers escape quotes and line breaks in ``filename`` and nothing else, not even ``%`` (WHATWG HTML, "Multipart form
+    data"); httpx escapes tabs too. So no other percent sequence is decoded.
     """
     if extended := _EXTENDED_NAME.search(disposition):
         return plain_file_name(unquote_to_bytes(extended[1]).decode(errors="replace"))
-    return None if plain is None else plain_file_name(plain.decode(errors="replace"))
+    if plain is None:
+        return None
+    return plain_file_name(_ESCAPED.sub(lambda escape: _ESCAPES[escape[0]], plain.decode(errors="replace")))
 
 
 async def _events(body: RequestBody, boundary: bytes) -> AsyncIterator[_Event]:
