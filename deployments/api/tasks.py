@@ -24,6 +24,10 @@ from pipeline.usecases.follow import wait_for_end
 from pipeline.usecases.resumable import ResumableUploads
 from pipeline.usecases.submit import Submitter
 
+_SOURCE_WANTED = (
+    "Send the recording as multipart/form-data, in a part named file_upload or file, or give its file_url as a form or "
+    "query field; options may be form or query fields too."
+)
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 router = APIRouter(prefix="/api/whisper/tasks", tags=["tasks"])
@@ -53,7 +57,7 @@ async def create_task(
     query, key = dict(request.query_params), checked_key(idempotency_key)
     async with open_body(request) as body, submitter.intake(key, client) as intake:
         parse_task_request(query)  # what is wrong there need not wait for the upload
-        form = await read_form(request, body, intake.receive, submitter.max_upload_bytes)
+        form = await read_form(request, body, intake.receive, submitter.max_upload_bytes, wanted=_SOURCE_WANTED)
         note_params(request, form)
         refuse_unknown(form, TASK_FORM.names)
         asked = parse_task_request(query | {name: value for name, value in form.items() if value.strip()})

@@ -36,6 +36,10 @@ MAX_FIELD_BYTES = 64 * 1024
 MAX_FORM_BYTES = 1024 * 1024
 """Largest body without a recording in it, and what a multipart body may hold beside the recording."""
 
+RECORDING_WANTED = (
+    "Send the recording as multipart/form-data, in a part named file_upload or file; options may be form fields too."
+)
+
 _EXTENDED_NAME = re.compile(r";\s*filename\*\s*=\s*\"?utf-8'[^']*'([^;\"\s]+)", re.IGNORECASE)
 
 _ESCAPES = {"%22": '"', "%0D": "\r", "%0A": "\n", "%09": "\t"}
@@ -82,7 +86,12 @@ async def open_body(request: Request) -> AsyncIterator[RequestBody]:
 
 
 async def read_form(
-    request: Request, body: RequestBody, sink: FileSink, limit_bytes: int, items: list[tuple[str, str]] | None = None
+    request: Request,
+    body: RequestBody,
+    sink: FileSink,
+    limit_bytes: int,
+    items: list[tuple[str, str]] | None = None,
+    wanted: str = RECORDING_WANTED,
 ) -> dict[str, str]:
     """Reads a form, its file part (if there is one) into ``sink``; an absent body is an empty form.
 
@@ -92,6 +101,7 @@ async def read_form(
         sink: called for each file part.
         limit_bytes: largest recording; a body announced as larger is refused unread.
         items: filled, as they come, with the names and values of the fields that are not files.
+        wanted: the sentence that refuses a body of another type; says what to send.
 
     Returns:
         The fields that are not files. A name that comes twice has its last value.
@@ -108,10 +118,7 @@ async def read_form(
         items += _parse_urlencoded(await body.read(MAX_FORM_BYTES))
     else:
         async for _ in body:
-            raise UnsupportedMediaType(
-                "Send the recording as multipart/form-data, in a part named file_upload or file; "
-                "options may be form fields too."
-            )
+            raise UnsupportedMediaType(wanted)
     return dict(items)
 
 
@@ -208,8 +215,8 @@ def _file_name(disposition: str, plain: bytes | None) -> str | None:
     ``filename*`` (RFC 5987) goes before ``filename``: a form may not have it (RFC 7578, §4.2), but .NET's clients send
     it beside a ``filename`` that no one can read.
 
-    Browsers escape quotes and line breaks in ``filename`` and nothing else, not even ``%`` (WHATWG HTML, "Multipart form
-    data"); httpx escapes tabs too. So no other percent sequence is decoded.
+    Browsers escape quotes and line breaks in ``filename`` and nothing else, not even ``%`` (WHATWG HTML, "Multipart
+    form data"); httpx escapes tabs too. So no other percent sequence is decoded.
     """
     if extended := _EXTENDED_NAME.search(disposition):
         return plain_file_name(unquote_to_bytes(extended[1]).decode(errors="replace"))

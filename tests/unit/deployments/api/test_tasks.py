@@ -205,7 +205,9 @@ async def test_a_model_is_not_promised_before_it_is_loaded(client: httpx.AsyncCl
 @pytest.mark.parametrize("content_type", ["application/json", "audio/mpeg", "text/plain"])
 async def test_other_bodies_are_not_taken(client: httpx.AsyncClient, content_type: str) -> None:
     answer = await client.post(CREATE, content=b'{"a": 1}', headers={"content-type": content_type})
-    assert "multipart/form-data" in detail(answer, 415, "unsupported_media_type")["message"]
+    message = detail(answer, 415, "unsupported_media_type")["message"]
+    assert "multipart/form-data" in message
+    assert "file_url as a form or query field" in message
 
 
 async def test_the_same_key_is_the_same_task(client: httpx.AsyncClient, world: World) -> None:
