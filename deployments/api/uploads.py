@@ -29,6 +29,7 @@ from pipeline.errors import (
     UploadTooLarge,
 )
 
+FORM_TYPE = "application/x-www-form-urlencoded"
 FILE_PARTS = ("file_upload", "file")
 MAX_BOUNDARY = 256
 MAX_FIELDS = 200
@@ -115,7 +116,7 @@ async def read_form(
     if media_type == b"multipart/form-data":
         await _read_multipart(body, parameters.get(b"boundary", b""), sink, items)
     elif media_type == b"application/x-www-form-urlencoded":
-        items += _parse_urlencoded(await body.read(MAX_FORM_BYTES))
+        items += parse_urlencoded(await body.read(MAX_FORM_BYTES))
     else:
         async for _ in body:
             raise UnsupportedMediaType(wanted)
@@ -130,7 +131,8 @@ def _check_announced(request: Request, limit_bytes: int) -> None:
         )
 
 
-def _parse_urlencoded(body: bytes) -> list[tuple[str, str]]:
+def parse_urlencoded(body: bytes) -> list[tuple[str, str]]:
+    """Return the names and values of a form's fields. Raises ``RequestError`` for a form that can't be read."""
     try:
         return parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
     except ValueError as error:
