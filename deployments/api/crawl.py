@@ -35,6 +35,7 @@ class LinkFields:
     """Keep what the site says about the recording, for `/api/crawl/records`."""
 
 
+_LINK_WANTED = "Give the link as url, a form or query field; options may be form or query fields too."
 LINK_FORM = Form(LinkFields, checks={"url": CHECKS["file_url"]})
 
 
@@ -107,7 +108,7 @@ async def _create(
 ) -> Response:
     submitter: Submitter = request.app.state.submitter
     async with open_body(request) as body, submitter.intake(checked_key(idempotency_key), client) as intake:
-        form = await read_form(request, body, _no_file, MAX_FORM_BYTES)
+        form = await read_form(request, body, _no_file, MAX_FORM_BYTES, wanted=_LINK_WANTED)
         note_params(request, form)
         asked = parse_link_request(
             {**request.query_params, **{name: value for name, value in form.items() if value.strip()}}, kind

@@ -20,7 +20,7 @@ from pydantic import create_model as create_pydantic_model
 from pydantic_core import ErrorDetails
 
 from deployments.api.lenient import Choice, Trimmed, is_blank, is_nothing, leaves, listed
-from pipeline.domain.wording import nearest, sentence, with_suggestion
+from pipeline.domain.wording import nearest_name, sentence, with_suggestion
 from pipeline.errors import InvalidValue, UnknownOption
 
 
@@ -53,7 +53,7 @@ class Form:
         """Return the fields that were given, as values of their types. Blank text and ``None`` mean "not given".
 
         Raises:
-            UnknownOption: a name that is not a field's; the message suggests the nearest.
+            UnknownOption: a name that is not a field's; the message suggests the one probably meant.
             InvalidValue: values that can't be; names every such field.
         """
         refuse_unknown(values, self.names)
@@ -82,11 +82,11 @@ class Form:
 
 
 def refuse_unknown(given: Collection[str], known: Collection[str]) -> None:
-    """Raises ``UnknownOption`` for the first name that is not known, with the nearest one that is."""
+    """Raises ``UnknownOption`` for the first name that is not known, and suggests the one that was probably meant."""
     for name in given:
         if name not in known:
             statement = f"There is no option {name[:100]!a}"
-            near = nearest(name, known, cutoff=0.5)
+            near = nearest_name(name, known)
             raise UnknownOption(with_suggestion(statement, near, "see /docs for those there are"), name[:100])
 
 

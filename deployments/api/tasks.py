@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BeforeValidator, ValidationError, WithJsonSchema
+from pydantic_core import from_json
 
 from deployments.api.answers import ClientNeeded, ServicesNeeded, TaskId, answer, base_url, header, problems
 from deployments.api.echo import note_params
@@ -16,14 +19,18 @@ from deployments.api.options import TASK_FORM, TaskRequest, check_engine, parse_
 from deployments.api.problems import problem, status_of_code
 from deployments.api.schemas import DeletedTask, Envelope, TaskFilter, TaskPageData, TaskRecord, record
 from deployments.api.services import Services
-from deployments.api.uploads import MAX_FORM_BYTES, RequestBody, open_body, read_form
+from deployments.api.uploads import FORM_TYPE, MAX_FORM_BYTES, RequestBody, open_body, parse_urlencoded, read_form
 from pipeline.domain.task import Status, TaskError
-from pipeline.errors import InvalidValue, TaskCancelled
+from pipeline.errors import InvalidValue, TaskCancelled, UnsupportedMediaType
 from pipeline.usecases.attend import remove
 from pipeline.usecases.follow import wait_for_end
 from pipeline.usecases.resumable import ResumableUploads
 from pipeline.usecases.submit import Submitter
 
+_SOURCE_WANTED = (
+    "Send the recording as multipart/form-data, in a part named file_upload or file, or give its file_url as a form or "
+    "query field; options may be form or query fields too."
+)
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 router = APIRouter(prefix="/api/whisper/tasks", tags=["tasks"])
@@ -53,7 +60,7 @@ async def create_task(
     query, key = dict(request.query_params), checked_key(idempotency_key)
     async with open_body(request) as body, submitter.intake(key, client) as intake:
         parse_task_request(query)  # what is wrong there need not wait for the upload
-        form = await read_form(request, body, intake.receive, submitter.max_upload_bytes)
+        form = await read_form(request, body, intake.receive, submitter.max_upload_bytes, wanted=_SOURCE_WANTED)
         note_params(request, form)
         refuse_unknown(form, TASK_FORM.names)
         asked = parse_task_request(query | {name: value for name, value in form.items() if value.strip()})
@@ -98,20 +105,33 @@ async def task_result(
     return answer(request, record(task, base_url(request, services)), status)
 
 
+def _filter_document() -> dict[str, Any]:
+    """Return the OpenAPI description of a filter, in the body or the query string."""
+    schema = inlined(TaskFilter.model_json_schema())
+    properties: dict[str, dict[str, Any]] = schema["properties"]
+    texts = {name: {"description": each["description"]} for name, each in properties.items() if "description" in each}
+    parameters = [
+        {"name": name, "in": "query", "required": False, **texts.get(name, {}), "schema": deepcopy(each)}
+        for name, each in properties.items()
+    ]
+    for parameter in parameters:
+        parameter["schema"].pop("description", None)
+    content = {kind: {"schema": deepcopy(schema), "example": {}} for kind in ("application/json", FORM_TYPE)}
+    return {"parameters": parameters, "requestBody": {"required": False, "content": content}}
+
+
 @router.post(
     "/query",
     response_model=Envelope[TaskPageData],
     responses=problems(400, 413, 415, 422),
-    openapi_extra={
-        "requestBody": {
-            "required": False,
-            "content": {"application/json": {"schema": inlined(TaskFilter.model_json_schema()), "example": {}}},
-        }
-    },
+    openapi_extra=_filter_document(),
 )
 async def query_tasks(request: Request, services: ServicesNeeded) -> Response:
-    """List tasks that match a filter, oldest first."""
-    condition = _parse_filter(await RequestBody(request).read(MAX_FORM_BYTES))
+    """List tasks that match a filter, oldest first.
+
+    Conditions may be in a JSON body, in a form, or query parameters; one in the body wins.
+    """
+    condition = await _read_filter(request)
     note_params(request, condition.model_dump(mode="json"))
     page = await services.store.query(condition.as_query())
     following = condition.offset + len(page.tasks)
@@ -156,9 +176,22 @@ async def check_engine_of(asked: TaskRequest, services: Services) -> None:
         check_engine(asked, await services.engine(), services.settings.asr.model)
 
 
-def _parse_filter(body: bytes) -> TaskFilter:
+async def _read_filter(request: Request) -> TaskFilter:
+    """Return the filter of a query string and a body, of which the body's conditions win."""
+    query = dict(request.query_params)
+    body = json_text(await RequestBody(request).read(MAX_FORM_BYTES))
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type == "multipart/form-data":
+        raise UnsupportedMediaType(f"Send the conditions as JSON, as {FORM_TYPE}, or in the query string.")
+    if media_type == FORM_TYPE and not body.startswith((b"{", b"[")):  # curl -d says so of JSON too
+        return _parse_filter(lambda: TaskFilter.model_validate(query | dict(parse_urlencoded(body))))
+    in_body = _parse_filter(lambda: TaskFilter.model_validate_json(body))
+    return _parse_filter(lambda: TaskFilter.model_validate(query | from_json(body))) if query else in_body
+
+
+def _parse_filter(parse: Callable[[], TaskFilter]) -> TaskFilter:
     try:
-        return TaskFilter.model_validate_json(json_text(body))
+        return parse()
     except ValidationError as error:
         refuse_unknown([str(item["loc"][0]) for item in error.errors() if item["loc"]], TaskFilter.model_fields)
         raise invalid_value(error.errors()) from error

@@ -29,6 +29,7 @@ from pipeline.errors import (
     UploadTooLarge,
 )
 
+FORM_TYPE = "application/x-www-form-urlencoded"
 FILE_PARTS = ("file_upload", "file")
 MAX_BOUNDARY = 256
 MAX_FIELDS = 200
@@ -36,7 +37,14 @@ MAX_FIELD_BYTES = 64 * 1024
 MAX_FORM_BYTES = 1024 * 1024
 """Largest body without a recording in it, and what a multipart body may hold beside the recording."""
 
+RECORDING_WANTED = (
+    "Send the recording as multipart/form-data, in a part named file_upload or file; options may be form fields too."
+)
+
 _EXTENDED_NAME = re.compile(r";\s*filename\*\s*=\s*\"?utf-8'[^']*'([^;\"\s]+)", re.IGNORECASE)
+
+_ESCAPES = {"%22": '"', "%0D": "\r", "%0A": "\n", "%09": "\t"}
+_ESCAPED = re.compile("|".join(_ESCAPES))
 
 FileSink = Callable[[AsyncIterator[bytes], str | None], Awaitable[object]]
 """Takes a recording's bytes as they come, and the name its client gave it."""
@@ -79,7 +87,12 @@ async def open_body(request: Request) -> AsyncIterator[RequestBody]:
 
 
 async def read_form(
-    request: Request, body: RequestBody, sink: FileSink, limit_bytes: int, items: list[tuple[str, str]] | None = None
+    request: Request,
+    body: RequestBody,
+    sink: FileSink,
+    limit_bytes: int,
+    items: list[tuple[str, str]] | None = None,
+    wanted: str = RECORDING_WANTED,
 ) -> dict[str, str]:
     """Reads a form, its file part (if there is one) into ``sink``; an absent body is an empty form.
 
@@ -89,6 +102,7 @@ async def read_form(
         sink: called for each file part.
         limit_bytes: largest recording; a body announced as larger is refused unread.
         items: filled, as they come, with the names and values of the fields that are not files.
+        wanted: the sentence that refuses a body of another type; says what to send.
 
     Returns:
         The fields that are not files. A name that comes twice has its last value.
@@ -102,13 +116,10 @@ async def read_form(
     if media_type == b"multipart/form-data":
         await _read_multipart(body, parameters.get(b"boundary", b""), sink, items)
     elif media_type == b"application/x-www-form-urlencoded":
-        items += _parse_urlencoded(await body.read(MAX_FORM_BYTES))
+        items += parse_urlencoded(await body.read(MAX_FORM_BYTES))
     else:
         async for _ in body:
-            raise UnsupportedMediaType(
-                "Send the recording as multipart/form-data, in a part named file_upload or file; "
-                "options may be form fields too."
-            )
+            raise UnsupportedMediaType(wanted)
     return dict(items)
 
 
@@ -120,7 +131,8 @@ def _check_announced(request: Request, limit_bytes: int) -> None:
         )
 
 
-def _parse_urlencoded(body: bytes) -> list[tuple[str, str]]:
+def parse_urlencoded(body: bytes) -> list[tuple[str, str]]:
+    """Return the names and values of a form's fields. Raises ``RequestError`` for a form that can't be read."""
     try:
         return parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
     except ValueError as error:
@@ -204,10 +216,15 @@ def _file_name(disposition: str, plain: bytes | None) -> str | None:
 
     ``filename*`` (RFC 5987) goes before ``filename``: a form may not have it (RFC 7578, §4.2), but .NET's clients send
     it beside a ``filename`` that no one can read.
+
+    Browsers escape quotes and line breaks in ``filename`` and nothing else, not even ``%`` (WHATWG HTML, "Multipart
+    form data"); httpx escapes tabs too. So no other percent sequence is decoded.
     """
     if extended := _EXTENDED_NAME.search(disposition):
         return plain_file_name(unquote_to_bytes(extended[1]).decode(errors="replace"))
-    return None if plain is None else plain_file_name(plain.decode(errors="replace"))
+    if plain is None:
+        return None
+    return plain_file_name(_ESCAPED.sub(lambda escape: _ESCAPES[escape[0]], plain.decode(errors="replace")))
 
 
 async def _events(body: RequestBody, boundary: bytes) -> AsyncIterator[_Event]:

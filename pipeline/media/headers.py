@@ -6,7 +6,8 @@ sound, or takes the recording for one that breaks off. So the sizes are read her
 are, and FFmpeg is shown the right ones.
 
 The formats are those that consist of chunks with one chunk of sound (WAV with RF64 and BW64, Sony Wave64, AIFF, CAF),
-and AU. What follows the sound is told from more sound by its form: chunks that reach to the end of the file, or a tag.
+AU, and Creative Voice files as sox writes them. What follows the sound is told from more sound by its form: chunks that
+reach to the end of the file, or a tag.
 Where the size of the whole file includes more than the sound, that of the sound is believed.
 """
 
@@ -33,6 +34,12 @@ MAX_CANDIDATES = 50
 
 ID3V1_BYTES = 128
 """Length of an ID3v1 tag, which ends with the file (https://id3.org/ID3v1)."""
+
+_VOC_MAGIC = b"Creative Voice File\x1a"
+_VOC_HEAD_BYTES = 26
+_VOC_TERMINATOR = b"\0"
+_VOC_MISCOUNTED = {b"\1": 0, b"\x09": 8}
+"""By type of block, how many bytes sox leaves out of its size (src/voc.c)."""
 
 _UNKNOWN_32 = (0x7EFF_0000, 0x8000_1000)
 _UNKNOWN_64 = 1 << 62
@@ -150,6 +157,8 @@ class Sized:
 
 def sized(file: BinaryIO) -> Sized:
     """Return a recording with the sizes in its header put right, at its beginning."""
+    if voc := _miscounted_voc(file):
+        return Sized(voc, complete=True)
     header = _header(file)
     if header is None:
         file.seek(0)
@@ -183,6 +192,31 @@ def _header(file: BinaryIO) -> Header | None:
     if head[:4] == b".snd" and len(head) >= 24:
         return _au(head)
     return None
+
+
+def _miscounted_voc(file: BinaryIO) -> BinaryIO | None:
+    """Return a complete Creative Voice file of sox's with the right size; ``None`` for any other.
+
+    Sox writes one block of sound and a terminator. Its size for a block of 16 bits is 8 too small, so that a demuxer
+    takes the last samples for another block; and sizes beyond the field's 24 bits wrap around. FFmpeg takes a size of 0
+    for all that is left.
+    """
+    file.seek(0)
+    head = file.read(_VOC_HEAD_BYTES)
+    if not head.startswith(_VOC_MAGIC) or len(head) < _VOC_HEAD_BYTES:
+        return None
+    block = int.from_bytes(head[20:22], "little")
+    file.seek(block)
+    kind, size = file.read(1), int.from_bytes(file.read(3), "little")
+    last = file.seek(-1, io.SEEK_END)
+    sound_bytes = last - (block + 4)
+    if file.read(1) != _VOC_TERMINATOR or kind not in _VOC_MISCOUNTED or sound_bytes <= size:
+        return None
+    if (sound_bytes - size) % (1 << 24) != _VOC_MISCOUNTED[kind]:
+        return None
+    patched = _Patched(file, {block + 1: bytes(3)}, last)
+    patched.seek(0)
+    return patched  # type: ignore[return-value]
 
 
 def _wav(file: BinaryIO) -> Header | None:

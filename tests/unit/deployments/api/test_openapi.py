@@ -89,7 +89,7 @@ async def test_answers_have_the_shape_that_is_written(
     async with client_of(world.api()) as client:
         await world.completed()
         asked = {"task_id": "1"} | ({"output_format": "json"} if "subtitles" in path else {})
-        answer = await client.request(method, path, params=asked if "create" not in path else {})
+        answer = await client.request(method, path, params=asked if not path.endswith(("create", "query")) else {})
     assert answer.status_code == status
     media = document["paths"][path][method]["responses"][str(status)]["content"]["application/json"]
     jsonschema.Draft202012Validator({**media["schema"], "components": document["components"]}).validate(answer.json())

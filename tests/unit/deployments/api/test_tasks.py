@@ -16,6 +16,7 @@ from tests.unit.deployments.api.world import LEASE, TRANSCRIPT, World, client_of
 CREATE = "/api/whisper/tasks/create"
 RESULT = "/api/whisper/tasks/result"
 QUERY = "/api/whisper/tasks/query"
+FORM_TYPE = "application/x-www-form-urlencoded"
 BY_ID = (
     ("GET", RESULT),
     ("DELETE", "/api/whisper/tasks/delete"),
@@ -205,7 +206,9 @@ async def test_a_model_is_not_promised_before_it_is_loaded(client: httpx.AsyncCl
 @pytest.mark.parametrize("content_type", ["application/json", "audio/mpeg", "text/plain"])
 async def test_other_bodies_are_not_taken(client: httpx.AsyncClient, content_type: str) -> None:
     answer = await client.post(CREATE, content=b'{"a": 1}', headers={"content-type": content_type})
-    assert "multipart/form-data" in detail(answer, 415, "unsupported_media_type")["message"]
+    message = detail(answer, 415, "unsupported_media_type")["message"]
+    assert "multipart/form-data" in message
+    assert "file_url as a form or query field" in message
 
 
 async def test_the_same_key_is_the_same_task(client: httpx.AsyncClient, world: World) -> None:
@@ -499,6 +502,56 @@ async def test_what_is_asked_for_rules_out_the_defaults_that_contradict_it(
     answer = (await client.post(QUERY, json=condition)).json()
     assert [record["status"] for record in answer["data"]["tasks"]] == found
     assert answer["params"].items() >= condition.items() or condition == {"status": ""}
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "found"),
+    [
+        ("status=failed", {}, ["failed"]),
+        ("status=FAILED&limit=5&include_result=false", {}, ["failed"]),
+        ("status=", {}, ["completed", "failed", "queued"]),
+        ("has_error=true", {}, ["failed"]),
+        ("has_result=false", {}, ["failed", "queued"]),
+        ("status=failed", {"content": b'{"status": "queued"}'}, ["queued"]),
+        ("status=failed", {"content": b'{"status": null}'}, ["completed", "failed", "queued"]),
+        ("status=failed", {"content": b'{"has_result": true}'}, []),
+        ("status=nonsense", {"content": b'{"status": "queued"}'}, ["queued"]),
+        ("created_after=2099-01-01T00:00:00Z", {}, []),
+        ("", {"data": {"status": "failed"}}, ["failed"]),
+        ("status=queued", {"data": {"status": "failed", "limit": "3"}}, ["failed"]),
+        ("", {"content": b'{"status": "failed"}', "headers": {"content-type": FORM_TYPE}}, ["failed"]),
+        ("status=failed", {"content": b"", "headers": {"content-type": FORM_TYPE}}, ["failed"]),
+    ],
+)
+async def test_conditions_of_the_query_string_and_of_a_form_count(
+    client: httpx.AsyncClient, world: World, query: str, body: dict[str, Any], found: list[str]
+) -> None:
+    await world.completed()
+    await world.failed("media_undecodable")
+    await world.queued()
+    answer = await client.post(f"{QUERY}?{query}", **body)
+    assert [record["status"] for record in answer.json()["data"]["tasks"]] == found
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "status", "error", "field"),
+    [
+        ("statu=failed", {}, 422, "unknown_option", "statu"),
+        ("page=2", {"json": {"status": "failed"}}, 422, "unknown_option", "page"),
+        ("limit=many", {}, 422, "invalid_value", "limit"),
+        ("status=done", {"json": {"limit": 5}}, 422, "invalid_value", "status"),
+        ("status=failed", {"content": b"{"}, 422, "invalid_value", None),
+        ("status=failed", {"content": b"[]"}, 422, "invalid_value", None),
+        ("", {"data": {"statu": "failed"}}, 422, "unknown_option", "statu"),
+        ("", {"files": {"status": (None, "failed")}}, 415, "unsupported_media_type", None),
+    ],
+)
+async def test_conditions_of_the_query_string_and_of_a_form_are_checked(
+    client: httpx.AsyncClient, query: str, body: dict[str, Any], status: int, error: str, field: str | None
+) -> None:
+    answer = await client.post(f"{QUERY}?{query}", **body)
+    found = detail(answer, status, error)
+    assert field is None or found["errors"][0]["field"] == field
 
 
 async def test_a_query_without_results(client: httpx.AsyncClient, world: World) -> None:

@@ -227,6 +227,10 @@ async def test_a_form_of_megabytes(client: httpx.AsyncClient) -> None:
             "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645.mp3",
         ),
         ("👨‍👩‍👧‍👦 🇩🇪.mp4", "👨‍👩‍👧‍👦 🇩🇪.mp4"),
+        ("x%22y;z.wav", 'x"y;z.wav'),
+        ("a%0D%0Ab%09c.wav", "abc.wav"),
+        ("100%25.wav", "100%25.wav"),
+        ("a%2Fb%5Cc%00%252.wav", "a%2Fb%5Cc%00%252.wav"),
     ],
 )
 async def test_a_file_name_is_only_a_name(client: httpx.AsyncClient, sent: str, kept: str) -> None:

@@ -287,3 +287,31 @@ def test_a_recording_cut_off_in_its_header_gives_sound_or_is_refused(kind):
 def test_long_sizes_that_are_not_there_are_not_read():
     content = b"RF64\xff\xff\xff\xffWAVEds64\0\0\0\0data\xff\xff\xff\xff"
     assert sized(io.BytesIO(content)).complete is None
+
+
+def voc(sound: bytes, missing: int = 8) -> bytes:
+    """Return a Creative Voice file of 16 bits whose size leaves out some bytes, as sox writes it."""
+    size = (12 + len(sound) - missing) % (1 << 24)
+    head = b"Creative Voice File\x1a" + struct.pack("<HHH", 26, 0x0114, 0x111F) + b"\x09" + size.to_bytes(3, "little")
+    return head + struct.pack("<IBBH4x", SAMPLE_RATE, 16, 1, 4) + sound + b"\0"
+
+
+@pytest.mark.parametrize("missing", [0, 8])
+@pytest.mark.parametrize("tail", ["0100020003000400", "0200090000000100", "ffff0000ffff0000", "0000000000000000"])
+def test_a_complete_creative_voice_file_is_whole(missing, tail):
+    content = voc(SOUND.tobytes()[:-8] + bytes.fromhex(tail), missing)
+    audio, truncated = decode(content)
+    assert len(audio) == len(SOUND)
+    assert not truncated
+    assert decode(content[: len(content) // 2])[1]
+
+
+def test_a_creative_voice_file_whose_size_wraps_around_is_whole():
+    audio, truncated = decode(voc(bytes((1 << 24) + 1000)))
+    assert (len(audio), truncated) == ((1 << 23) + 500, False)
+
+
+def test_a_creative_voice_file_cut_off_in_its_header_is_refused():
+    for size in (20, 25, 26, 29, 31):
+        with pytest.raises(MediaError):
+            decode(voc(SOUND.tobytes())[:size])
