@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate, chain, islice, pairwise
+from math import ceil
 
 from pipeline.domain.audio import Chunk, Span, to_samples
 from pipeline.domain.pace import spoken_s
@@ -45,7 +46,7 @@ def place(chunk: Chunk, segments: Iterable[Segment], speech: Sequence[Span] | No
     speech = speech or (Span(0, to_samples(chunk.duration_s)),)
     said = [one for one in segments if not is_punctuation(one.text) and one.start < chunk.duration_s]
     placed = [_place_segment(chunk, speech, segment) for segment in said]
-    words = _with_durations([word for segment in placed for word in segment.words or ()], chunk.end_s)
+    words = _with_durations([word for segment in placed for word in segment.words or ()], chunk)
     timed = _with_words(placed, iter(words))
     is_pause = partial(_is_pause, _pauses(chunk, speech))
     return tuple(map(_plain, chain.from_iterable(divide(segment, is_pause) for segment in timed)))
@@ -147,14 +148,12 @@ def _within_speech(word: Word, speech: Iterable[Span]) -> Word:
     return replace(word, start=start, end=max(min(word.end, reached[-1].end_s), start + needed_s))
 
 
-def _with_durations(words: Sequence[Word], end_s: float) -> list[Word]:
-    """Keep words in order and apart, each at least one step long where there is room before ``end_s``."""
-    if not words:
-        return []
-    last_ms = int(end_s * 1000)
-    shortest_ms = max(0, min(TIME_STEP_MS, (last_ms - round(words[0].start * 1000)) // len(words)))
+def _with_durations(words: Sequence[Word], chunk: Chunk) -> list[Word]:
+    """Keep words in order and apart, each at least one step long where the chunk has room for all."""
+    first_ms, last_ms = ceil(chunk.start_s * 1000), int(chunk.end_s * 1000)
+    shortest_ms = max(0, min(TIME_STEP_MS, (last_ms - first_ms) // max(1, len(words))))
     timed: list[Word] = []
-    previous_ms = 0
+    previous_ms = first_ms
     for index, word in enumerate(words):
         latest_ms = last_ms - (len(words) - index) * shortest_ms
         start_ms = min(max(round(word.start * 1000), previous_ms), latest_ms)
