@@ -17,11 +17,15 @@ USUAL = 2.5
 RUSHED_SHARE = 0.2
 """More words than this share are too short only where the text was not said: an alignment makes a few short words."""
 
+LONGEST_WORD = 50
+"""Characters of the longest word that anybody says: a longer one is a loop within a word."""
+
 
 def is_paced(words: Sequence[Word]) -> bool:
     """Return whether the words follow each other no faster than people speak; without words, they don't."""
     rushed = sum(word.end - word.start < _shortest_s(word.word) for word in words)
-    return bool(words) and rushed <= RUSHED_SHARE * len(words)
+    longest = max((len(word.word) for word in words), default=LONGEST_WORD + 1)
+    return longest <= LONGEST_WORD and rushed <= RUSHED_SHARE * len(words)
 
 
 def _shortest_s(text: str) -> float:

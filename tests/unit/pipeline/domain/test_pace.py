@@ -24,5 +24,10 @@ def test_a_few_short_words_are_an_alignment_s_doing():
     assert is_paced([*words("one two three four five six seven eight", 0.3), Word(2.4, 2.42, " nine", 0.9)])
 
 
+def test_a_word_longer_than_any_is_a_loop():
+    assert is_paced([Word(0.0, 4.0, " Donaudampfschifffahrtsgesellschaftskapitän", 0.9)])
+    assert not is_paced([Word(0.0, 4.0, " புரா" + "னின்" * 20, 0.9)])
+
+
 def test_without_words_nothing_is_known():
     assert not is_paced([])
