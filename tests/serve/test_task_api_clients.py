@@ -63,7 +63,7 @@ def test_a_file_with_every_option_in_the_query_is_queued_and_polled(service: Ser
     assert set(done["result"]) == {"text", "segments", "info"}
     assert set(done["result"]["info"]) == {
         "language", "language_probability", "duration", "duration_after_vad", "all_language_probs",
-        "transcription_options", "vad_options",
+        "transcription_options", "vad_options", "tracks",
     }  # fmt: skip
 
 
