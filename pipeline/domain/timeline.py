@@ -23,8 +23,12 @@ SPEECH_PAD_S = 0.1
 MAX_SILENCE_S = 0.6
 """Longest silence in a segment between speech with its padding: that speech has ended is noticed up to 0.2 s late."""
 
-NEAR_S = 0.5
+NEAR_S = 0.4
 """A word so near to speech belongs to it."""
+
+AROUND_S = 0.7
+"""Most silence on either side of a joint: the padding of speech, and what its end is noticed late. Where there seems to
+be more, the speech beside it was not found again."""
 
 TIME_STEP_MS = 20
 """One step of the model's time; an alignment may give a word none at all."""
@@ -90,11 +94,12 @@ class _Joint:
 
 
 def _joints(chunk: Chunk, speech: Sequence[Span]) -> list[_Joint]:
+    """Return the joints between a chunk's spans."""
     found = []
     for at in accumulate(span.duration_s for span in chunk.spans[:-1]):
         begin = max((span.end_s for span in speech if span.end_s <= at), default=at)
         end = min((span.start_s for span in speech if span.start_s >= at), default=at)
-        found.append(_Joint(at, begin - SPEECH_PAD_S, end + SPEECH_PAD_S))
+        found.append(_Joint(at, max(begin - SPEECH_PAD_S, at - AROUND_S), min(end + SPEECH_PAD_S, at + AROUND_S)))
     return found
 
 

@@ -60,6 +60,12 @@ def test_a_word_stretched_over_the_silence_lies_where_it_reaches_into_speech():
     assert words_of([first, second]) == [[(" hai", 10.5, 11.2)], [(" unte", 20.3, 20.7), (" ke", 20.7, 21.0)]]
 
 
+def test_speech_that_was_not_found_again_stays_on_its_side():
+    words = [Word(0.7, 1.1, " Hello", 0.9), Word(1.1, 1.4, " world", 0.9)]
+    [placed] = place(TWO_SPANS, [segment(0.7, 1.4, *words)], [Span(0, 1000), Span(3 * SAMPLE_RATE, 4 * SAMPLE_RATE)])
+    assert (placed.start, placed.end) == (10.7, 11.4)
+
+
 @pytest.mark.parametrize("before", [" door", " door,"])
 def test_a_word_in_the_silence_comes_after_it(before):
     words = [Word(0.5, 1.32, before, 0.9), Word(1.32, 1.9, " I", 0.9), Word(1.9, 2.8, " never", 0.9)]
