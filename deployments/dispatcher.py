@@ -75,7 +75,7 @@ class DispatcherReplica:
         configure_logging(settings.logging)
         preflight.refuse(settings)
         clock, metrics = FollowingClock(), ServeMetrics()
-        store, media = task_store(settings, clock, tracing(settings, "Dispatcher")), media_store(settings)
+        store, media = task_store(settings, clock, tracing(settings, "Dispatcher"), metrics), media_store(settings)
         check_store(media, store_mark)
         owner = self._owner = own_name()
         self._settings = settings

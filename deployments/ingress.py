@@ -29,6 +29,7 @@ from deployments.api.services import Readiness, Services
 from deployments.dispatcher import DispatcherState
 from deployments.exposure import serve_host, warn_if_open
 from deployments.handles import SummarizerHandle
+from deployments.metrics import ServeMetrics
 from deployments.metrics_page import metrics_page
 from deployments.shared import check_store
 from deployments.tracing import tracing
@@ -70,7 +71,7 @@ class IngressReplica:
         self._dispatcher = dispatcher
         self._errands = Errands()
         clock = FollowingClock()
-        store = task_store(settings, clock, tracing(settings, "Ingress"))
+        store = task_store(settings, clock, tracing(settings, "Ingress"), ServeMetrics())
         self._loaded: EngineInfo | None = None
         self._loaded_until = 0.0
         self._services = Services(

@@ -17,7 +17,7 @@ from pipeline.errors import ConfigurationError, DatabaseUnavailable, TaskNotFoun
 from pipeline.media.extractor import SandboxedExtractor
 from pipeline.media.sandbox.parent import Sandbox, SandboxedDecoder, SandboxLimits
 from pipeline.media.store import FsspecMediaStore
-from pipeline.ports import Clock, CrawlRequest, Splitter, TaskStore
+from pipeline.ports import Clock, CrawlRequest, Metrics, Splitter, TaskStore
 from pipeline.settings import Settings
 from pipeline.store.store import SqlTaskStore
 from pipeline.store.uploads import SqlUploadStore
@@ -55,7 +55,9 @@ def engine(settings: Settings, device: str) -> Engine:
     return load_engine(settings.asr, device=device)
 
 
-def task_store(settings: Settings, clock: Clock | None = None, traces: Tracing | None = None) -> SqlTaskStore:
+def task_store(
+    settings: Settings, clock: Clock | None = None, traces: Tracing | None = None, metrics: Metrics | None = None
+) -> SqlTaskStore:
     """The task store the settings name; its times are the clock's, by default those of the database's server.
 
     One that tells ``traces`` of each step where there are any.
@@ -68,6 +70,7 @@ def task_store(settings: Settings, clock: Clock | None = None, traces: Tracing |
         idempotency_ttl_s=settings.database.idempotency_ttl_s,
         ageing_s=settings.dispatch.ageing_s,
         max_losses=settings.dispatch.max_losses,
+        metrics=metrics,
     )
 
 

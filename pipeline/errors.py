@@ -68,6 +68,7 @@
     │       ├── TooManyRequests      more than its rate
     │       └── QuotaExceeded        too many queued tasks, or too much audio
     ├── LeaseLost                    another owner has the task now
+    ├── RecordUnreadable             a row of the database is damaged (names the column)
     ├── TaskCancelled                the task was cancelled while it ran
     ├── ReplicaLost                  a process died or fell silent with work in hand
     ├── DecodingFailed               the model failed on this audio (and only on it)
@@ -523,6 +524,24 @@ class LeaseLost(MurmurationError):
     """The task's lease passed to another owner; nothing more may be written under the old fence."""
 
     code = "lease_lost"
+
+
+class RecordUnreadable(MurmurationError):
+    """A row of the database is damaged, or of a newer version; the message names its column and nothing of its content.
+
+    Args:
+        message: which column.
+        newer: whether a newer version of this software may be able to read it.
+    """
+
+    code = "record_unreadable"
+
+    def __init__(self, message: str, newer: bool = False) -> None:
+        super().__init__(message)
+        self.newer = newer
+
+    def __reduce__(self) -> tuple[type[RecordUnreadable], tuple[str, bool]]:
+        return type(self), (self.message, self.newer)
 
 
 class TaskCancelled(MurmurationError):

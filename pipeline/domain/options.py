@@ -25,6 +25,13 @@ class TaskType(StrEnum):
 DEFAULT_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """The fallback ladder of Whisper's paper (Radford et al., 2022, §4.5): greedy first, then ever more random."""
 
+RETIRED_OPTIONS: frozenset[str] = frozenset()
+"""Names of options that earlier versions had, and rows of theirs still hold: they mean nothing any more.
+
+Any other name that this version does not know is taken for a newer version's, to which the task is left. So an option
+that is removed has to be named here.
+"""
+
 Probability = Annotated[float, Ge(0.0), Le(1.0)]
 Temperature = Annotated[float, Ge(0.0), Le(2.0)]
 Seconds = Annotated[float, Ge(0.0)]
@@ -111,14 +118,3 @@ class TranscriptionOptions:
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON: enums as strings, tuples as lists."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> TranscriptionOptions:
-        """The inverse of ``as_dict``; ignores names it does not know, so that older rows can always be read."""
-        known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in known.items()
-        }
-        if "task_type" in values:
-            values["task_type"] = TaskType(values["task_type"])
-        return cls(**values)

@@ -79,6 +79,8 @@ class QueueStats:
     oldest_s: Mapping[Priority, float] = field(default_factory=dict)
     """Age of the oldest queued task of each priority, in seconds; 0 where none waits."""
     waiting_callbacks: int = 0
+    left_tasks: int = 0
+    """Tasks that only a newer version of this software can read, and that are left to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,8 @@ class SummaryTurn:
 class TaskRecords(Protocol):
     """The record of every task, as clients see and change it: what the HTTP surface has of the task store.
 
-    Every method raises ``DatabaseUnavailable`` while the database does not answer.
+    Every method raises ``DatabaseUnavailable`` while the database does not answer. A record that can't be read never
+    keeps another from being read: it is shown as far as it can be, with the reason (``Task.defect``).
     """
 
     async def ping(self) -> None:
@@ -123,7 +126,7 @@ class TaskRecords(Protocol):
         ...
 
     async def crawl_record(self, task_id: int) -> CrawlRecord | None:
-        """What is kept of the task's link. Raises ``TaskNotFound``."""
+        """What is kept of the task's link. Raises ``TaskNotFound``, ``RecordUnreadable``."""
         ...
 
     async def query(self, query: TaskQuery) -> TaskPage:
@@ -158,7 +161,10 @@ class TaskRecords(Protocol):
         ...
 
     async def chunks(self, task_id: int) -> StoredChunks:
-        """All that is stored of the task's chunks."""
+        """All that is stored of the task's chunks. Raises ``RecordUnreadable`` where a chunk or a part is damaged.
+
+        A result that is damaged is left out: its chunk is decoded again.
+        """
         ...
 
     async def results(self, task_id: int, first: int) -> tuple[ChunkResult, ...]:
@@ -192,6 +198,8 @@ class TaskStore(TaskRecords, Protocol):
         Order: priority (lifted by age), then age, then id. Each claim sets owner, lease, ``fence + 1``,
         ``attempts + 1``, ``started_at``, ``processing``, ``Task.first_stage``; ``losses + 1`` where a lease expired.
         Expired tasks that were lost too often without getting any further are not returned: ``bury`` is for them.
+        A task whose record is damaged is failed (``record_unreadable``) instead, and one that only a newer version can
+        read is left as it is.
         """
         ...
 
@@ -203,6 +211,13 @@ class TaskStore(TaskRecords, Protocol):
         """Fails (``attempts_exhausted``) the tasks whose lease expired so many times in a row without progress between.
 
         Progress is a part or a result that was not stored before. Returns the tasks.
+        """
+        ...
+
+    async def fail_unreachable(self, limit: int) -> list[Task]:
+        """Fails up to ``limit`` tasks whose damaged record keeps every claim from finding them; returns them.
+
+        Damaged records that a claim does find are failed there and then.
         """
         ...
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.domain.lifecycle import message_id
+from pipeline.domain.records import RecordDefect
 from pipeline.domain.task import Task
 from pipeline.ports import DeliveryAttempt, OutboxMessage
-from pipeline.store import queries
+from pipeline.store import codec, queries
 from pipeline.store.tables import OUTBOX
 
 
@@ -34,15 +36,27 @@ async def any_due(connection: AsyncConnection, now: datetime) -> bool:
 
 
 async def take(
-    connection: AsyncConnection, owner: str, now: datetime, lease_expires_at: datetime, limit: int
+    connection: AsyncConnection,
+    owner: str,
+    now: datetime,
+    lease_expires_at: datetime,
+    limit: int,
+    note: Callable[[RecordDefect], None],
 ) -> list[OutboxMessage]:
-    """Takes callbacks that are due; nobody else is given them while the lease lasts."""
+    """Takes callbacks that are due; nobody else is given them while the lease lasts. Damaged ones are given up."""
     ids = (await connection.scalars(queries.callbacks.due_callbacks(now, limit))).all()
     if not ids:
         return []
     await connection.execute(queries.callbacks.take_callbacks(ids, owner, now, lease_expires_at))
-    rows = await connection.execute(queries.callbacks.callbacks(ids))
-    return [OutboxMessage(row.id, row.message_id, row.task_id, row.url, row.attempts) for row in rows]
+    rows = (await connection.execute(queries.callbacks.callbacks(ids))).mappings().all()
+    messages = []
+    for message, defect in map(codec.read_message, rows):
+        if defect is None:
+            messages.append(message)
+        else:
+            note(defect)
+            await connection.execute(queries.callbacks.settle_callback(message.id, None, None))
+    return messages
 
 
 async def record(connection: AsyncConnection, message: OutboxMessage, attempt: DeliveryAttempt, now: datetime) -> None:

@@ -80,6 +80,20 @@ class UtcDateTime(TypeDecorator[datetime]):
         """Back to an aware time."""
         return value if value is None else value.replace(tzinfo=UTC)
 
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        """What is no time comes as it is stored: it must not keep the other rows from being read."""
+        parse = self.impl_instance.result_processor(dialect, coltype)
+
+        def read(value: Any) -> Any:
+            try:
+                moment = parse(value) if parse else value
+            except (ValueError, TypeError):
+                return value
+            is_time = isinstance(moment, datetime) and moment.tzinfo is None
+            return self.process_result_value(moment, dialect) if is_time else value
+
+        return read
+
 
 def parse_url(url: str) -> URL:
     """The URL of a database this store can use, or ``ConfigurationError``."""
@@ -256,6 +270,7 @@ def _sqlite_engine(url: URL, busy_timeout_s: float, begin: str, **pool: Any) -> 
 
     def prepare(connection: Any, _record: object) -> None:
         try:
+            connection.driver_connection.text_factory = _text
             _set_pragmas(connection)
         except BaseException:
             connection.close()  # the pool forgets a connection that was never ready
@@ -267,6 +282,14 @@ def _sqlite_engine(url: URL, busy_timeout_s: float, begin: str, **pool: Any) -> 
     event.listen(engine.sync_engine, "connect", prepare)
     event.listen(engine.sync_engine, "begin", start)
     return engine
+
+
+def _text(stored: bytes) -> str | bytes:
+    """A text of SQLite; what is no UTF-8 comes as bytes, where the driver would fail the whole statement."""
+    try:
+        return stored.decode()
+    except UnicodeDecodeError:
+        return stored
 
 
 def _set_pragmas(connection: Any) -> None:

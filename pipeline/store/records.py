@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any, cast
 
@@ -12,10 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pipeline.domain.access import Client, refuse_over_quota
 from pipeline.domain.crawl import CrawlRecord
 from pipeline.domain.lifecycle import FINISHED_ARE_NOT_CANCELLED, ONLY_ENDED_ARE_RETRIED, refused_move
+from pipeline.domain.records import RecordDefect
 from pipeline.domain.task import IdempotencyClaim, NewTask, Priority, Status, Task
-from pipeline.errors import IdempotencyConflict, TaskNotFound, TaskStateConflict
+from pipeline.errors import IdempotencyConflict, RecordUnreadable, TaskNotFound, TaskStateConflict
 from pipeline.ports import QueueStats, TaskPage, TaskQuery
 from pipeline.store import codec, queries, usage
+from pipeline.store.reading import RowReader, media_prefix
 from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, IDEMPOTENCY_KEYS, LARGEST_ID, PARTS, TASKS
 
 NAMES_A_QUERY = 500
@@ -53,21 +55,29 @@ async def get(connection: AsyncConnection, task_id: int, *, with_result: bool = 
     row = result.mappings().one_or_none()
     if row is None:
         raise _not_found(task_id)
-    return codec.task_of_row(row)
+    return codec.read_task(row)
 
 
-async def crawl_record(connection: AsyncConnection, task_id: int) -> CrawlRecord | None:
-    """What is kept of the task's link."""
+async def crawl_record(
+    connection: AsyncConnection, task_id: int, note: Callable[[RecordDefect], None]
+) -> CrawlRecord | None:
+    """What is kept of the task's link. ``RecordUnreadable``: it is damaged."""
     await get(connection, task_id)
-    text = (await connection.execute(queries.records.crawl_record(task_id))).scalar_one_or_none()
-    return None if text is None else codec.crawl_of_json(text)
+    row = (await connection.execute(queries.records.crawl_record(task_id))).mappings().one_or_none()
+    if row is None:
+        return None
+    record, defect = codec.read_crawl(row)
+    if defect is not None:
+        note(defect)
+        raise RecordUnreadable(defect.sentence, defect.newer)
+    return record
 
 
 async def page(connection: AsyncConnection, query: TaskQuery) -> TaskPage:
     """The tasks that match."""
     total_count = (await connection.execute(queries.records.task_count(query))).scalar_one()
     rows = await connection.execute(queries.records.task_page(query))
-    return TaskPage(tuple(codec.task_of_row(row) for row in rows.mappings()), total_count)
+    return TaskPage(tuple(codec.read_task(row) for row in rows.mappings()), total_count)
 
 
 async def stats(connection: AsyncConnection, now: datetime) -> QueueStats:
@@ -75,18 +85,31 @@ async def stats(connection: AsyncConnection, now: datetime) -> QueueStats:
     density = (await connection.execute(queries.records.recent_density())).one()
     seconds_a_byte = float(density.seconds) / float(density.size_bytes) if density.size_bytes else 0.0
     rows: list[Any] = list(await connection.execute(queries.records.live_totals(seconds_a_byte)))
-    queued = [row for row in rows if row.status == Status.QUEUED]
-    oldest = min((row.oldest for row in queued), default=now)
-    ages = {codec.PRIORITY_OF_RANK[row.priority_rank]: (now - row.oldest).total_seconds() for row in queued}
+    known = [row for row in rows if row.priority_rank in codec.PRIORITY_OF_RANK]
+    queued = [row for row in known if row.status == Status.QUEUED]
+    since = {codec.PRIORITY_OF_RANK[row.priority_rank]: _since(row.oldest, now) for row in queued}
+    oldest = min(since.values(), default=now)
+    ages = {priority: (now - moment).total_seconds() for priority, moment in since.items()}
     return QueueStats(
         queued_tasks=dict.fromkeys(Priority, 0)
         | {codec.PRIORITY_OF_RANK[row.priority_rank]: row.tasks for row in queued},
-        processing_tasks=sum(row.tasks for row in rows if row.status == Status.PROCESSING),
-        pending_audio_s=float(sum(row.pending_audio_s for row in rows)),
+        processing_tasks=sum(row.tasks for row in known if row.status == Status.PROCESSING),
+        pending_audio_s=float(sum(row.pending_audio_s for row in known)),
         oldest_queued_s=max(0.0, (now - oldest).total_seconds()),
         oldest_s={priority: max(0.0, ages.get(priority, 0.0)) for priority in Priority},
         waiting_callbacks=(await connection.execute(queries.callbacks.waiting_callbacks())).scalar_one(),
+        left_tasks=sum(row.tasks for row in rows if row not in known) + await _left(connection),
     )
+
+
+def _since(oldest: object, now: datetime) -> datetime:
+    return oldest if isinstance(oldest, datetime) else now
+
+
+async def _left(connection: AsyncConnection) -> int:
+    """How many tasks are a newer version's, apart from those of a rank that this one does not know."""
+    statements = queries.records.left_tasks(), queries.records.tasks_of_unknown_status()
+    return sum([(await connection.execute(statement)).scalar_one() for statement in statements])
 
 
 async def cancel(connection: AsyncConnection, task_id: int, now: datetime) -> Task:
@@ -130,7 +153,14 @@ async def _forget(connection: AsyncConnection, chosen: Select[Any]) -> list[str]
     rows = (await connection.execute(chosen)).all()
     if rows:
         await connection.execute(queries.records.delete_tasks([row.id for row in rows]))
-    return [row.media_prefix for row in rows]
+    return _prefixes(rows)
+
+
+def _prefixes(rows: Sequence[Any]) -> list[str]:
+    """The folders of tasks, as far as they can be read: what is left out is swept as an orphan's."""
+    readers = [RowReader("tasks", {"id": row.id, "media_prefix": row.media_prefix}) for row in rows]
+    prefixes = [reader.read("media_prefix", media_prefix, "") for reader in readers]
+    return [prefix for prefix in prefixes if prefix]
 
 
 async def expire_media(
@@ -143,7 +173,7 @@ async def expire_media(
     for row in rows:
         for table in (CHUNK_RESULTS, CHUNKS, PARTS):
             await connection.execute(queries.common.delete_of_task(table, row.id))
-    return [row.media_prefix for row in rows]
+    return _prefixes(rows)
 
 
 async def prune_callbacks(connection: AsyncConnection, older_than: datetime, limit: int) -> int:
@@ -178,7 +208,7 @@ async def _original(connection: AsyncConnection, claim: IdempotencyClaim, now: d
         return None
     if known.fingerprint != claim.fingerprint:
         raise IdempotencyConflict("This Idempotency-Key was already used for another request; use a new key.")
-    return int(known.task_id)
+    return known.task_id if isinstance(known.task_id, int) else None
 
 
 async def _move(connection: AsyncConnection, task_id: int, statement: Update, otherwise: str) -> Task:

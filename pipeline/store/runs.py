@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,12 +13,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pipeline.domain.audio import Chunk
 from pipeline.domain.crawl import CrawlRecord
 from pipeline.domain.lifecycle import attempts_exhausted, claim_order
+from pipeline.domain.records import RecordDefect
 from pipeline.domain.task import Status, Task, TaskError
 from pipeline.domain.transcript import ChunkResult, Transcript
-from pipeline.errors import LeaseLost
+from pipeline.errors import LeaseLost, RecordUnreadable
 from pipeline.ports import Lease, StoredChunks
 from pipeline.store import callbacks, codec, queries, usage
 from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, CRAWL_RECORDS, LARGEST_ID, PARTS, TRANSCRIPTS
+
+T = TypeVar("T")
+Note = Callable[[RecordDefect], None]
+"""Told of each row that can't be read."""
 
 PREPARED = (CHUNK_RESULTS, CHUNKS, PARTS)
 """What is kept of a task only until it is completed."""
@@ -25,6 +31,14 @@ LOOKAHEAD = 32
 """Candidates beyond the limit: others may claim the first ones in the same moment."""
 EXPIRED = timedelta(seconds=1)
 """How long ago a lease that is ended has expired."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What came of a claim: the tasks that were taken, and how many were set aside because they can't be read."""
+
+    tasks: tuple[Task, ...]
+    set_aside: int
 
 
 async def candidates(
@@ -35,8 +49,15 @@ async def candidates(
     rows = await connection.execute(queries.runs.claim_candidates(frozenset(ranks)), values)
     return [
         row.id
-        for row in sorted(rows, key=lambda row: claim_order(row.id, row.priority_rank, row.created_at, now, ageing_s))
+        for row in sorted(
+            rows, key=lambda row: claim_order(row.id, row.priority_rank, _since(row.created_at), now, ageing_s)
+        )
     ]
+
+
+def _since(created_at: object) -> datetime:
+    """When a candidate began to wait; what is damaged there comes first, so that it is dealt with at once."""
+    return created_at if isinstance(created_at, datetime) else codec.LONG_AGO
 
 
 async def claim(
@@ -47,19 +68,71 @@ async def claim(
     max_losses: int,
     owner: str,
     lease_expires_at: datetime,
-) -> list[Task]:
-    """Takes the first ``limit`` of the candidates that are still to be had, in their order."""
+    note: Note,
+) -> Claims:
+    """Takes the first ``limit`` of the candidates that are still to be had, in their order.
+
+    Each row is read before it is taken: one that is damaged is failed, one of a newer version is left to that.
+    """
     won: list[int] = []
+    set_aside = 0
     while waiting and len(won) < limit:
         wanted, waiting = waiting[: limit - len(won)], waiting[limit - len(won) :]
         locked = set(await connection.scalars(queries.runs.lock_claimable(wanted, now, max_losses)))
-        won.extend(task_id for task_id in wanted if task_id in locked)
+        readable = await _readable(connection, [task_id for task_id in wanted if task_id in locked], now, note)
+        won += readable
+        set_aside += len(locked) - len(readable)
     if not won:
-        return []
+        return Claims((), set_aside)
     await connection.execute(queries.runs.claim_tasks(won, now, max_losses, owner, lease_expires_at))
-    rows = await connection.execute(queries.records.tasks(won))
-    taken = {row["id"]: codec.task_of_row(row) for row in rows.mappings()}
-    return [taken[task_id] for task_id in won]
+    taken = await _read_all(connection, won)
+    return Claims(tuple(taken[task_id] for task_id in won), set_aside)
+
+
+async def _readable(connection: AsyncConnection, task_ids: Sequence[int], now: datetime, note: Note) -> list[int]:
+    """Those of the tasks whose rows can be read; the others are set aside."""
+    if not task_ids:
+        return []
+    tasks = await _read_all(connection, task_ids)
+    unreadable = [task for task in tasks.values() if task.defect is not None]
+    await _set_aside(connection, unreadable, now, note)
+    return [task_id for task_id in task_ids if task_id in tasks and tasks[task_id].defect is None]
+
+
+async def _set_aside(connection: AsyncConnection, tasks: Sequence[Task], now: datetime, note: Note) -> list[Task]:
+    """Fails tasks whose rows are damaged, and marks those of a newer version as left; returns those that failed."""
+    left = [task.id for task in tasks if task.defect and task.defect.newer]
+    if left:
+        await connection.execute(queries.runs.leave_tasks(left, codec.vocabulary()))
+    failed = []
+    for task in tasks:
+        if task.defect is not None:
+            note(task.defect)
+            if not task.defect.newer:
+                failed.append(await _fail_unreadable(connection, task.id, task.defect, now))
+    return failed
+
+
+async def _fail_unreadable(connection: AsyncConnection, task_id: int, defect: RecordDefect, now: datetime) -> Task:
+    """Ends a task whose row is damaged, and owes its callback where that can still be told."""
+    await connection.execute(queries.runs.fail_unreadable(task_id, defect.code, defect.sentence, now))
+    task = await _read(connection, task_id)
+    await callbacks.owe(connection, task, now)
+    return task
+
+
+async def fail_unreachable(connection: AsyncConnection, limit: int, now: datetime, note: Note) -> list[Task]:
+    """Fails the tasks whose damaged row keeps every claim from finding them."""
+    rows = (await connection.execute(queries.runs.unreachable(limit))).mappings().all()
+    tasks = [codec.read_task(row) for row in rows]
+    stuck = [task for task in tasks if task.defect is None and task.status is Status.PROCESSING]
+    without_lease = [
+        replace(task, defect=RecordDefect("tasks", "lease_expires_at", str(task.id)))
+        for task in stuck
+        if task.lease_expires_at is None and task.summary.due_at is None
+    ]
+    unreadable = [task for task in tasks if task.defect is not None]
+    return await _set_aside(connection, unreadable + without_lease, now, note)
 
 
 async def heartbeat(connection: AsyncConnection, leases: Sequence[Lease], lease_expires_at: datetime) -> frozenset[int]:
@@ -75,16 +148,20 @@ async def any_exhausted(connection: AsyncConnection, now: datetime, max_losses: 
     return (await connection.execute(queries.runs.any_exhausted(now, max_losses))).first() is not None
 
 
-async def bury(connection: AsyncConnection, now: datetime, max_losses: int) -> list[Task]:
+async def bury(connection: AsyncConnection, now: datetime, max_losses: int, note: Note) -> list[Task]:
     """Fails the tasks whose lease expired once too often."""
     rows = (await connection.execute(queries.runs.lock_exhausted(now, max_losses))).mappings().all()
-    lost = [codec.task_of_row(row) for row in rows]
-    return [await _fail(connection, task, attempts_exhausted(task.losses + 1), now) for task in lost]
+    lost = [codec.read_task(row) for row in rows]
+    unreadable = await _set_aside(connection, [task for task in lost if task.defect is not None], now, note)
+    return unreadable + [
+        await _fail(connection, task, attempts_exhausted(task.losses + 1), now) for task in lost if task.defect is None
+    ]
 
 
 async def owners(connection: AsyncConnection, now: datetime) -> frozenset[str]:
     """Who holds a lease."""
-    return frozenset(await connection.scalars(queries.runs.owners(now)))
+    names = await connection.scalars(queries.runs.owners(now))
+    return frozenset(name for name in names if isinstance(name, str))
 
 
 async def disown(connection: AsyncConnection, owner: str, now: datetime) -> None:
@@ -148,27 +225,45 @@ async def save_results(
     await _change(connection, lease, queries.runs.add_audio_done(lease, done_s, now))
 
 
-async def stored_chunks(connection: AsyncConnection, task_id: int) -> StoredChunks:
-    """All that is stored of the task's chunks.
+async def stored_chunks(connection: AsyncConnection, task_id: int, note: Note) -> StoredChunks:
+    """All that is stored of the task's chunks. ``RecordUnreadable``: a chunk or a part of it is damaged.
 
     Where the three reads see different moments, the order keeps the whole consistent: a part without its chunks would
     be skipped by whoever resumes.
     """
     if task_id > LARGEST_ID:
         return StoredChunks()
-    results = await stored_results(connection, task_id, 0)
-    parts = [(row.part, row.part_start, row.part_end) for row in await connection.execute(queries.runs.parts(task_id))]
+    results = await stored_results(connection, task_id, 0, note)
+    parts = _whole(map(codec.read_part, (await connection.execute(queries.runs.parts(task_id))).mappings()), note)
+    chunks = _whole(map(codec.read_chunk, (await connection.execute(queries.runs.chunks(task_id))).mappings()), note)
     committed = {part for part, _start, _end in parts}
-    rows = await connection.execute(queries.runs.chunks(task_id))
-    chunks = [codec.chunk_of_row(row) for row in rows.mappings() if row["part"] in committed]
-    return StoredChunks(tuple(chunks), results, tuple(parts))
+    return StoredChunks(tuple(chunk for chunk in chunks if chunk.part in committed), results, tuple(parts))
 
 
-async def stored_results(connection: AsyncConnection, task_id: int, first: int) -> tuple[ChunkResult, ...]:
-    """The results of the chunk ``first`` and of those after it."""
+async def stored_results(connection: AsyncConnection, task_id: int, first: int, note: Note) -> tuple[ChunkResult, ...]:
+    """The results of the chunk ``first`` and of those after it, without such as are damaged: they are decoded again."""
     if task_id > LARGEST_ID:
         return ()
-    return tuple(codec.result_of_json(text) for text in await connection.scalars(queries.runs.results(task_id, first)))
+    rows = (await connection.execute(queries.runs.results(task_id, first))).mappings()
+    return tuple(result for result in _read_each(map(codec.read_result, rows), note) if result is not None)
+
+
+def _read_each(read: Iterable[tuple[T, RecordDefect | None]], note: Note) -> Iterator[T]:
+    for value, defect in read:
+        if defect is not None:
+            note(defect)
+        yield value
+
+
+def _whole(read: Iterable[tuple[T, RecordDefect | None]], note: Note) -> list[T]:
+    """All the values, or ``RecordUnreadable``."""
+    values = []
+    for value, defect in read:
+        if defect is not None:
+            note(defect)
+            raise RecordUnreadable(defect.sentence, defect.newer)
+        values.append(value)
+    return values
 
 
 async def complete(connection: AsyncConnection, lease: Lease, transcript: Transcript, now: datetime) -> Task:
@@ -261,7 +356,7 @@ async def _leased(connection: AsyncConnection, lease: Lease) -> Task:
     row = (await connection.execute(queries.runs.lock_leased(lease))).mappings().one_or_none()
     if row is None:
         raise _lost(lease)
-    return codec.task_of_row(row)
+    return codec.read_task(row)
 
 
 async def _change(connection: AsyncConnection, lease: Lease, statement: Update) -> None:
@@ -270,7 +365,12 @@ async def _change(connection: AsyncConnection, lease: Lease, statement: Update) 
 
 
 async def _read(connection: AsyncConnection, task_id: int) -> Task:
-    return codec.task_of_row((await connection.execute(queries.records.task(task_id))).mappings().one())
+    return codec.read_task((await connection.execute(queries.records.task(task_id))).mappings().one())
+
+
+async def _read_all(connection: AsyncConnection, task_ids: Collection[int]) -> dict[int, Task]:
+    rows = await connection.execute(queries.records.tasks(task_ids))
+    return {row["id"]: codec.read_task(row) for row in rows.mappings()}
 
 
 def _lost(lease: Lease) -> LeaseLost:

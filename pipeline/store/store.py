@@ -18,10 +18,12 @@ from pipeline.domain.lifecycle import refuse_fixed_fields
 from pipeline.domain.summary import Summary
 from pipeline.domain.task import IdempotencyClaim, NewTask, Status, Task, TaskError
 from pipeline.domain.transcript import ChunkResult, Transcript
+from pipeline.observability import NoMetrics
 from pipeline.ports import (
     Clock,
     DeliveryAttempt,
     Lease,
+    Metrics,
     OutboxMessage,
     QueueStats,
     StoredChunks,
@@ -32,6 +34,7 @@ from pipeline.ports import (
 from pipeline.store import callbacks, records, runs, summaries, usage
 from pipeline.store.engine import MYSQL_DIALECTS, Database, parse_url
 from pipeline.store.migrate import migrate
+from pipeline.store.reporting import DefectReport
 
 CLAIM_ROUNDS = 3
 """How often a claim looks again when others took every task it saw."""
@@ -50,6 +53,7 @@ class SqlTaskStore:
         idempotency_ttl_s: how long an idempotency key counts.
         ageing_s: a waiting task is lifted by one priority each time this much time passes.
         max_losses: a task whose lease expired so many times in a row without progress is left to ``bury``.
+        metrics: counts rows that can't be read.
 
     Raises:
         ConfigurationError: a URL that names no database this store can use.
@@ -64,6 +68,7 @@ class SqlTaskStore:
         idempotency_ttl_s: float,
         ageing_s: float,
         max_losses: int,
+        metrics: Metrics | None = None,
     ) -> None:
         self._url = parse_url(url)
         self._clock = clock
@@ -72,6 +77,7 @@ class SqlTaskStore:
         self._ageing_s = ageing_s
         self._max_losses = max_losses
         self._database = Database(self._url, busy_timeout_s)
+        self._report = DefectReport(metrics or NoMetrics())
         on_server = self._url.get_backend_name() in MYSQL_DIALECTS
         self._following = clock if on_server and isinstance(clock, FollowingClock) else None
 
@@ -101,9 +107,10 @@ class SqlTaskStore:
         now = await self._now()
         arguments = (new, idempotency, client, now, now + self._idempotency_ttl)
         try:
-            return await self._database.write(records.create, *arguments)
+            task, is_new = await self._database.write(records.create, *arguments)
         except IntegrityError:  # another process stored the same key in this moment: now it is there to be read
-            return await self._database.write(records.create, *arguments)
+            task, is_new = await self._database.write(records.create, *arguments)
+        return self._report.seen(task), is_new
 
     async def client_load(self, client: str) -> ClientLoad:
         """See ``ports.TaskStore``."""
@@ -111,11 +118,14 @@ class SqlTaskStore:
 
     async def get(self, task_id: int, *, include_result: bool = False) -> Task:
         """See ``ports.TaskStore``."""
-        return await self._database.read(records.get, task_id, with_result=include_result)
+        return self._report.seen(await self._database.read(records.get, task_id, with_result=include_result))
 
     async def query(self, query: TaskQuery) -> TaskPage:
         """See ``ports.TaskStore``."""
-        return await self._database.read(records.page, query)
+        page = await self._database.read(records.page, query)
+        for task in page.tasks:
+            self._report.seen(task)
+        return page
 
     async def stats(self) -> QueueStats:
         """See ``ports.TaskStore``."""
@@ -123,11 +133,11 @@ class SqlTaskStore:
 
     async def cancel(self, task_id: int) -> Task:
         """See ``ports.TaskStore``."""
-        return await self._database.write(records.cancel, task_id, await self._now())
+        return self._report.seen(await self._database.write(records.cancel, task_id, await self._now()))
 
     async def retry(self, task_id: int) -> Task:
         """See ``ports.TaskStore``. Callbacks of the earlier run that were not delivered yet are withdrawn."""
-        return await self._database.write(records.retry, task_id, await self._now())
+        return self._report.seen(await self._database.write(records.retry, task_id, await self._now()))
 
     async def await_until(self, task_id: int, until: datetime) -> None:
         """See ``ports.TaskStore``."""
@@ -143,14 +153,18 @@ class SqlTaskStore:
         """See ``ports.TaskStore``."""
         if limit < 1 or not ranks:
             return []
-        for _ in range(CLAIM_ROUNDS):
+        rounds = CLAIM_ROUNDS
+        while rounds:
             now = await self._now()
             waiting = await self._database.read(runs.candidates, ranks, now, self._max_losses, limit, self._ageing_s)
             if not waiting:
                 break
-            tasks = await self._database.write(runs.claim, waiting, limit, now, self._max_losses, owner, now + lease)
-            if tasks:
-                return tasks
+            claim = (waiting, limit, now, self._max_losses, owner, now + lease, self._report.note)
+            claims = await self._database.write(runs.claim, *claim)
+            if claims.tasks:
+                return list(claims.tasks)
+            if not claims.set_aside:
+                rounds -= 1
         return []
 
     async def heartbeat(self, leases: Sequence[Lease], lease: timedelta) -> frozenset[int]:
@@ -164,7 +178,11 @@ class SqlTaskStore:
         now = await self._now()
         if not await self._database.read(runs.any_exhausted, now, max_losses):
             return []
-        return await self._database.write(runs.bury, now, max_losses)
+        return await self._database.write(runs.bury, now, max_losses, self._report.note)
+
+    async def fail_unreachable(self, limit: int) -> list[Task]:
+        """See ``ports.TaskStore``."""
+        return await self._database.write(runs.fail_unreachable, limit, await self._now(), self._report.note)
 
     async def owners(self) -> frozenset[str]:
         """See ``ports.TaskStore``."""
@@ -185,7 +203,7 @@ class SqlTaskStore:
 
     async def crawl_record(self, task_id: int) -> CrawlRecord | None:
         """See ``ports.TaskStore``."""
-        return await self._database.read(records.crawl_record, task_id)
+        return await self._database.read(records.crawl_record, task_id, self._report.note)
 
     async def add_part(self, lease: Lease, part: int, start: int, end: int, chunks: Sequence[Chunk]) -> None:
         """See ``ports.TaskStore``. A part of a number that is stored already is left as it is."""
@@ -197,11 +215,11 @@ class SqlTaskStore:
 
     async def chunks(self, task_id: int) -> StoredChunks:
         """See ``ports.TaskStore``. Nothing for a task that does not exist or is completed."""
-        return await self._database.read(runs.stored_chunks, task_id)
+        return await self._database.read(runs.stored_chunks, task_id, self._report.note)
 
     async def results(self, task_id: int, first: int) -> tuple[ChunkResult, ...]:
         """See ``ports.TaskStore``. Nothing for a task that does not exist or is completed."""
-        return await self._database.read(runs.stored_results, task_id, first)
+        return await self._database.read(runs.stored_results, task_id, first, self._report.note)
 
     async def complete(self, lease: Lease, transcript: Transcript) -> Task:
         """See ``ports.TaskStore``. The task is returned without its result, which the caller has."""
@@ -226,7 +244,7 @@ class SqlTaskStore:
         now = await self._now()
         if limit < 1 or not await self._database.read(summaries.any_due, now):
             return []
-        return await self._database.write(summaries.take, owner, now, now + lease, limit)
+        return await self._database.write(summaries.take, owner, now, now + lease, limit, self._report.note)
 
     async def renew_summaries(self, turns: Sequence[SummaryTurn], lease: timedelta) -> frozenset[int]:
         """See ``ports.TaskStore``."""
@@ -255,7 +273,7 @@ class SqlTaskStore:
         now = await self._now()
         if limit < 1 or not await self._database.read(callbacks.any_due, now):
             return []
-        return await self._database.write(callbacks.take, owner, now, now + lease, limit)
+        return await self._database.write(callbacks.take, owner, now, now + lease, limit, self._report.note)
 
     async def record_delivery(self, message: OutboxMessage, attempt: DeliveryAttempt) -> None:
         """See ``ports.TaskStore``."""

@@ -68,6 +68,7 @@ class TaskRow(StoreRow, table=True):
         Index(None, "awaited_until"),  # tasks nobody waits for any more
         Index(None, "summary_due_at", "id"),  # summaries to be written
         Index(None, "client", "status"),  # what a client has in the queue
+        Index(None, "left_by"),  # tasks left to a newer version
         {"sqlite_autoincrement": True, **MYSQL_OPTIONS},  # an id of a deleted task never comes back
     )
 
@@ -121,6 +122,8 @@ class TaskRow(StoreRow, table=True):
     summary_owner: str | None = Field(default=None, max_length=255)
     summary_due_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     client: str | None = Field(default=None, max_length=64)
+    left_by: str | None = Field(default=None, max_length=16)
+    """Which version found that a newer one wrote this row, as ``codec.vocabulary``."""
 
 
 def _task_id(**arguments: Any) -> Any:

@@ -248,6 +248,11 @@ class MemoryTaskStore:
             self._fail(task, attempts_exhausted(task.losses + 1), now) for task in lost if task.losses + 1 >= max_losses
         ]
 
+    async def fail_unreachable(self, limit: int) -> list[Task]:
+        """See ``ports.TaskStore``. Nothing: what is kept in memory is never damaged."""
+        self._answer()
+        return []
+
     async def owners(self) -> frozenset[str]:
         """See ``ports.TaskStore``."""
         now = self._answer()

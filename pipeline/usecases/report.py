@@ -39,3 +39,4 @@ class QueueReporter:
         self._metrics.gauge("processing_tasks", stats.processing_tasks)
         self._metrics.gauge("pending_audio_seconds", stats.pending_audio_s)
         self._metrics.gauge("waiting_callbacks", stats.waiting_callbacks)
+        self._metrics.gauge("left_tasks", stats.left_tasks)

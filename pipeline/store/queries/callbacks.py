@@ -10,16 +10,20 @@ from sqlalchemy import (
     Delete,
     Select,
     Update,
+    case,
     delete,
     func,
     select,
     update,
 )
 
+from pipeline.store.reading import LARGEST_COUNT
 from pipeline.store.tables import (
     OUTBOX,
     TASKS,
 )
+
+_NEXT_ATTEMPT = case((OUTBOX.c.attempts < LARGEST_COUNT, OUTBOX.c.attempts + 1), else_=OUTBOX.c.attempts)
 
 
 def due_callbacks(now: datetime, limit: int) -> Select[int]:
@@ -54,7 +58,7 @@ def settle_callback(outbox_id: int, retry_at: datetime | None, delivered_at: dat
     return (
         update(OUTBOX)
         .where(OUTBOX.c.id == outbox_id, OUTBOX.c.due_at.is_not(None))
-        .values(attempts=OUTBOX.c.attempts + 1, due_at=retry_at, delivered_at=delivered_at, owner=None)
+        .values(attempts=_NEXT_ATTEMPT, due_at=retry_at, delivered_at=delivered_at, owner=None)
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import (
@@ -22,7 +23,18 @@ from sqlalchemy import (
 
 from pipeline.domain.task import Status
 from pipeline.ports import TaskQuery
-from pipeline.store.queries.common import DENSITY_SAMPLE, LIVE, NO_OWNER, NO_SUMMARY_DUE, QUEUED, UNPREPARED
+from pipeline.store.codec import vocabulary
+from pipeline.store.queries.common import (
+    DENSITY_SAMPLE,
+    FINISHED,
+    LIVE,
+    NEXT_FENCE,
+    NO_OWNER,
+    NO_SUMMARY_DUE,
+    QUEUED,
+    UNPREPARED,
+    not_left_by,
+)
 from pipeline.store.tables import (
     CRAWL_RECORDS,
     IDEMPOTENCY_KEYS,
@@ -30,6 +42,10 @@ from pipeline.store.tables import (
     TASKS,
     TRANSCRIPTS,
 )
+
+LONGEST_S = 1e8
+"""Three years of audio: a recording that is longer is a number that was damaged."""
+LARGEST_BYTES = 2**50
 
 
 def task(task_id: int, *, with_result: bool = False) -> Select[Any]:
@@ -58,7 +74,11 @@ def recent_density() -> Select[float, int]:
     """Seconds and bytes of the recordings that were finished last."""
     recent = (
         select(TASKS.c.file_duration_s.label("seconds"), TASKS.c.file_size_bytes.label("size_bytes"))
-        .where(TASKS.c.finished_at.is_not(None), TASKS.c.file_duration_s > 0, TASKS.c.file_size_bytes > 0)
+        .where(
+            TASKS.c.finished_at.is_not(None),
+            TASKS.c.file_duration_s.between(0.001, LONGEST_S),
+            TASKS.c.file_size_bytes.between(1, LARGEST_BYTES),
+        )
         .order_by(TASKS.c.finished_at.desc())
         .limit(DENSITY_SAMPLE)
         .subquery()
@@ -79,22 +99,40 @@ def live_totals(seconds_a_byte: float) -> Select[Any]:
             TASKS.c.status,
             TASKS.c.priority_rank,
             func.count().label("tasks"),
-            func.sum(case((pending_s > 0, pending_s), else_=0.0)).label("pending_audio_s"),
+            func.sum(case((pending_s.between(0.0, LONGEST_S), pending_s), else_=0.0)).label("pending_audio_s"),
             func.min(TASKS.c.created_at).label("oldest"),
         )
-        .where(TASKS.c.status.in_(LIVE))
+        .where(TASKS.c.status.in_(LIVE), not_left_by(vocabulary()))
         .group_by(TASKS.c.status, TASKS.c.priority_rank)
     )
 
 
+def left_tasks() -> Select[int]:
+    """How many tasks that have not finished this version leaves to a newer one."""
+    return (
+        select(func.count()).select_from(TASKS).where(TASKS.c.left_by == vocabulary(), TASKS.c.status.not_in(FINISHED))
+    )
+
+
+def tasks_of_unknown_status() -> Select[int]:
+    """How many tasks are in a status that this version does not know, found between those that it does."""
+    known = sorted(Status)
+    between = [and_(TASKS.c.status > low.value, TASKS.c.status < high.value) for low, high in pairwise(known)]
+    outside = TASKS.c.status < known[0].value, TASKS.c.status > known[-1].value
+    return select(func.count()).select_from(TASKS).where(or_(*between, *outside))
+
+
 def cancel_task(task_id: int, now: datetime) -> Update:
-    """Ends a task that waits or runs; the higher fence takes it from its owner."""
+    """Ends a task that has not finished, also where this version does not know its status.
+
+    The higher fence takes it from its owner.
+    """
     return (
         update(TASKS)
-        .where(TASKS.c.id == task_id, TASKS.c.status.in_(LIVE))
+        .where(TASKS.c.id == task_id, or_(TASKS.c.status.is_(None), TASKS.c.status.not_in(FINISHED)))
         .values(
             status=Status.CANCELLED.value,
-            fence=TASKS.c.fence + 1,
+            fence=NEXT_FENCE,
             finished_at=now,
             updated_at=now,
             available_at=None,
@@ -139,9 +177,9 @@ def requeue_task(task_id: int, now: datetime) -> Update:
     )
 
 
-def crawl_record(task_id: int) -> Select[str]:
+def crawl_record(task_id: int) -> Select[Any]:
     """What is kept of a task's link."""
-    return select(CRAWL_RECORDS.c.record).where(CRAWL_RECORDS.c.task_id == task_id)
+    return select(CRAWL_RECORDS).where(CRAWL_RECORDS.c.task_id == task_id)
 
 
 def delete_tasks(task_ids: Collection[int]) -> Delete:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -18,6 +18,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    cast,
     or_,
     select,
     union,
@@ -25,10 +26,20 @@ from sqlalchemy import (
     update,
 )
 
-from pipeline.domain.task import Stage
+from pipeline.domain.task import Stage, Status
 from pipeline.ports import Lease
+from pipeline.store.codec import vocabulary
 from pipeline.store.engine import UtcDateTime
-from pipeline.store.queries.common import PROCESSING, PROGRESS, QUEUED
+from pipeline.store.queries.common import (
+    LIVE,
+    NEXT_FENCE,
+    NO_OWNER,
+    NO_SUMMARY_DUE,
+    PROCESSING,
+    PROGRESS,
+    QUEUED,
+    not_left_by,
+)
 from pipeline.store.tables import (
     CHUNK_RESULTS,
     CHUNKS,
@@ -36,6 +47,9 @@ from pipeline.store.tables import (
     PARTS,
     TASKS,
 )
+
+LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
+"""A time that is later in SQLite is none."""
 
 
 @cache
@@ -85,7 +99,7 @@ def claim_tasks(
         TASKS.c.status: PROCESSING,
         TASKS.c.owner: owner,
         TASKS.c.lease_expires_at: lease_expires_at,
-        TASKS.c.fence: TASKS.c.fence + 1,
+        TASKS.c.fence: NEXT_FENCE,
         TASKS.c.attempts: TASKS.c.attempts + 1,
         TASKS.c.started_at: now,
         TASKS.c.updated_at: now,
@@ -93,6 +107,46 @@ def claim_tasks(
         TASKS.c.stage: _FIRST_STAGE,
     }
     return update(TASKS).where(TASKS.c.id.in_(task_ids), _claimable(now, max_losses)).ordered_values(*values.items())
+
+
+def fail_unreadable(task_id: int, code: str, message: str, now: datetime) -> Update:
+    """Ends a task whose record is damaged, whoever runs it."""
+    return (
+        update(TASKS)
+        .where(TASKS.c.id == task_id, TASKS.c.status.in_(LIVE))
+        .values(
+            status=Status.FAILED.value,
+            fence=NEXT_FENCE,
+            finished_at=now,
+            updated_at=now,
+            available_at=None,
+            error_code=code,
+            error_message=message,
+            **NO_OWNER,
+            **NO_SUMMARY_DUE,
+        )
+    )
+
+
+def leave_tasks(task_ids: Collection[int], by: str) -> Update:
+    """Marks tasks that the version of a vocabulary leaves to a newer one."""
+    return update(TASKS).where(TASKS.c.id.in_(task_ids)).values(left_by=by)
+
+
+def unreachable(limit: int) -> Select[Any]:
+    """Tasks that no claim ever comes to: a rank that is no rank, a time that never comes, or none where one must be."""
+    rank = TASKS.c.priority_rank
+    no_rank = or_(rank.is_(None), rank < -(2**15), rank >= 2**15, rank != cast(rank, Integer))
+    times = (TASKS.c.available_at, TASKS.c.lease_expires_at, TASKS.c.summary_due_at)
+    never = or_(*(column > LAST_MOMENT for column in times))
+    stuck = and_(TASKS.c.status == PROCESSING, TASKS.c.lease_expires_at.is_(None), TASKS.c.summary_due_at.is_(None))
+    return (
+        select(TASKS)
+        .where(TASKS.c.status.in_(LIVE), or_(no_rank, never, stuck), not_left_by(vocabulary()))
+        .order_by(TASKS.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
 
 
 def renew_leases(leases: Sequence[Lease], lease_expires_at: datetime) -> Update:
@@ -182,22 +236,18 @@ def results_among(task_id: int, indexes: Collection[int]) -> Select[int]:
     )
 
 
-def results(task_id: int, first: int) -> Select[str]:
+def results(task_id: int, first: int) -> Select[Any]:
     """Results of a task from a chunk on, in order."""
     return (
-        select(CHUNK_RESULTS.c.result)
+        select(CHUNK_RESULTS)
         .where(CHUNK_RESULTS.c.task_id == task_id, CHUNK_RESULTS.c.chunk_index >= first)
         .order_by(CHUNK_RESULTS.c.chunk_index)
     )
 
 
-def parts(task_id: int) -> Select[int, int, int]:
+def parts(task_id: int) -> Select[Any]:
     """All parts of a task, in order."""
-    return (
-        select(PARTS.c.part, PARTS.c.part_start, PARTS.c.part_end)
-        .where(PARTS.c.task_id == task_id)
-        .order_by(PARTS.c.part)
-    )
+    return select(PARTS).where(PARTS.c.task_id == task_id).order_by(PARTS.c.part)
 
 
 def chunks(task_id: int) -> Select[Any]:
@@ -206,15 +256,18 @@ def chunks(task_id: int) -> Select[Any]:
 
 
 def _due(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
-    return and_(TASKS.c.status == QUEUED, or_(TASKS.c.available_at.is_(None), TASKS.c.available_at <= now))
+    is_due = or_(TASKS.c.available_at.is_(None), TASKS.c.available_at <= now)
+    return and_(TASKS.c.status == QUEUED, is_due, not_left_by(vocabulary()))
 
 
 def _abandoned(now: datetime | BindParameter[datetime], max_losses: int | BindParameter[int]) -> ColumnElement[bool]:
-    return and_(TASKS.c.status == PROCESSING, TASKS.c.lease_expires_at < now, TASKS.c.losses + 1 < max_losses)
+    expired = and_(TASKS.c.status == PROCESSING, TASKS.c.lease_expires_at < now, not_left_by(vocabulary()))
+    return and_(expired, TASKS.c.losses + 1 < max_losses)
 
 
 def _exhausted(now: datetime, max_losses: int) -> tuple[ColumnElement[bool], ...]:
-    return TASKS.c.status == PROCESSING, TASKS.c.lease_expires_at < now, TASKS.c.losses + 1 >= max_losses
+    expired = TASKS.c.status == PROCESSING, TASKS.c.lease_expires_at < now, not_left_by(vocabulary())
+    return *expired, TASKS.c.losses + 1 >= max_losses
 
 
 def _claimable(now: datetime, max_losses: int) -> ColumnElement[bool]:

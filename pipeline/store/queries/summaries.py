@@ -15,7 +15,8 @@ from sqlalchemy import (
 
 from pipeline.domain.task import Stage
 from pipeline.ports import SummaryTurn
-from pipeline.store.queries.common import NO_OWNER, PROCESSING, QUEUED
+from pipeline.store.codec import vocabulary
+from pipeline.store.queries.common import NEXT_FENCE, NO_OWNER, PROCESSING, QUEUED, not_left_by
 from pipeline.store.tables import (
     TASKS,
     TRANSCRIPTS,
@@ -27,7 +28,7 @@ def summary_is_due(now: datetime) -> dict[str, Any]:
     return NO_OWNER | {
         "status": PROCESSING,
         "stage": Stage.SUMMARIZING.value,
-        "fence": TASKS.c.fence + 1,
+        "fence": NEXT_FENCE,
         "updated_at": now,
         "summary_error_code": None,
         "summary_error_message": None,
@@ -49,7 +50,7 @@ def due_summaries(now: datetime, limit: int) -> Select[int]:
     """Tasks whose summary is to be written now, longest due first."""
     return (
         select(TASKS.c.id)
-        .where(TASKS.c.summary_due_at <= now)
+        .where(TASKS.c.summary_due_at <= now, not_left_by(vocabulary()))
         .order_by(TASKS.c.summary_due_at, TASKS.c.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -65,11 +66,11 @@ def take_summaries(task_ids: Collection[int], owner: str, now: datetime, due_at:
     )
 
 
-def summaries_of(owner: str, task_ids: Collection[int]) -> Select[Any]:
-    """Those of the tasks whose summary this owner has in hand."""
+def summaries_of(task_ids: Collection[int]) -> Select[Any]:
+    """What has to be known of tasks to write their summaries."""
     return (
         select(TASKS.c.id, TASKS.c.media_prefix, TASKS.c.fence, TASKS.c.summary_attempts, TASKS.c.summary_options)
-        .where(TASKS.c.id.in_(task_ids), TASKS.c.summary_owner == owner)
+        .where(TASKS.c.id.in_(task_ids))
         .order_by(TASKS.c.id)
     )
 
