@@ -99,6 +99,9 @@ class SplitSettings(Section):
     """Longest chunk. Whisper hears at most 30 s; shorter chunks waste less and batch better."""
     part_s: float = Field(default=300.0, ge=30)
     """Length of one part of prepared audio. The first parts are shorter, so that decoding starts early."""
+    concurrency: int | None = Field(default=None, ge=1)
+    """Recordings that one Splitter works on at the same moment; the others it has wait for their turn, which comes for
+    every half minute of audio. Empty: one for each two cores."""
 
 
 class AsrSettings(Section):
@@ -134,8 +137,9 @@ class DispatchSettings(Section):
     """Tasks of one priority that run at the same time in one Dispatcher, beside those that are being fetched."""
     max_concurrent_crawls: int = Field(default=64, ge=1)
     """Recordings that are fetched at the same time."""
-    max_concurrent_splits: int = Field(default=2, ge=1)
-    """Recordings that are decoded and cut at the same time."""
+    max_concurrent_splits: int = Field(default=16, ge=1)
+    """Recordings that are decoded and cut at the same time: they take turns at the cores, see `split.concurrency`, and
+    hold some 25 MB each. A client leaves half of the places to others, and less urgent tasks some to more urgent ones. No more than the Splitters of `serve_config.yaml` take: `min_replicas` times `max_ongoing_requests`."""
     max_attempts: int = Field(default=3, ge=1)
     """Processes a task may take down, or attempts of it that may fail, in a row without progress in between."""
     max_losses: int = Field(default=10, ge=1)
