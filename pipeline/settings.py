@@ -136,10 +136,13 @@ class DispatchSettings(Section):
     max_active_tasks: int = Field(default=64, ge=1)
     """Tasks of one priority that run at the same time in one Dispatcher, beside those that are being fetched."""
     max_concurrent_crawls: int = Field(default=64, ge=1)
-    """Recordings that are fetched at the same time."""
+    """Recordings that are fetched at the same time; of one host at most `crawl.max_per_host`. A client leaves half of
+    the places to others. No more than the Crawlers of `serve_config.yaml` take: `min_replicas` times
+    `max_ongoing_requests`."""
     max_concurrent_splits: int = Field(default=16, ge=1)
     """Recordings that are decoded and cut at the same time: they take turns at the cores, see `split.concurrency`, and
-    hold some 25 MB each. A client leaves half of the places to others, and less urgent tasks some to more urgent ones. No more than the Splitters of `serve_config.yaml` take: `min_replicas` times `max_ongoing_requests`."""
+    hold some 25 MB each. A client leaves half of the places to others, and less urgent tasks some to more urgent ones.
+    No more than the Splitters of `serve_config.yaml` take: `min_replicas` times `max_ongoing_requests`."""
     max_attempts: int = Field(default=3, ge=1)
     """Processes a task may take down, or attempts of it that may fail, in a row without progress in between."""
     max_losses: int = Field(default=10, ge=1)
@@ -271,6 +274,13 @@ class CrawlSettings(Section):
     """Whether the Crawler is part of the application; without it only uploads are taken."""
     deadline_s: float = Field(default=3600.0, gt=0)
     """Longest time one recording may take to be fetched."""
+    min_bytes_per_s: int = Field(default=1024, ge=0)
+    """A recording that comes more slowly than this, over `min_rate_window_s`, is given up and tried again later.
+    0: any rate will do."""
+    min_rate_window_s: float = Field(default=30.0, gt=0)
+    """Over how long the rate of a download is taken; until then it may take its time."""
+    max_per_host: int = Field(default=16, ge=1)
+    """Recordings that one Dispatcher has fetched from one host at the same time; those of other hosts go first."""
     extract_timeout_s: float = Field(default=120.0, gt=0)
     """Longest time to find out where a link's recording is."""
     max_page_bytes: int = Field(default=64 * MEBIBYTE, gt=0)

@@ -105,7 +105,7 @@ class Dispatcher:
         self._driver = Driver(
             store=store,
             media=media,
-            fetcher=Fetcher(crawler, media, settings),
+            fetcher=Fetcher(crawler, media, settings, clock),
             splitter=ResumingSplitter(splitter, clock, settings.dispatch.max_attempts),
             scheduler=self._scheduler,
             clock=clock,
