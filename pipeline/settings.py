@@ -65,10 +65,11 @@ class MediaSettings(Section):
     """As many more for each MiB of the recording. An hour of AAC takes 4 s (measured on one core of a server)."""
     decode_memory_bytes: int = Field(default=512 * MEBIBYTE, ge=64 * MEBIBYTE)
     """Memory that decoding may take beyond what the codecs need to be loaded."""
-    max_extractions: int = Field(default=2, ge=1)
-    """`extract_audio` requests that one Ingress replica works on at the same time."""
+    max_extractions: int = Field(default=4, ge=1)
+    """`extract_audio` requests that one Ingress replica works on at the same time: they take turns at half of its
+    cores. A client leaves half of the places to others."""
     max_waiting_extractions: int = Field(default=16, ge=0)
-    """As many more wait for their turn; beyond, they are refused with 503."""
+    """As many more wait for their turn; beyond, they are refused with 503, and so is a client that has half of them."""
     keep_source: bool = False
     """Keep the uploaded file and the prepared audio after the task has finished."""
     retention_s: float | None = Field(default=2_592_000.0, gt=0)
