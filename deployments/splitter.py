@@ -38,7 +38,7 @@ class SplitterReplica:
 
 Splitter = serve.deployment(
     name="Splitter",
-    max_ongoing_requests=2,
+    max_ongoing_requests=16,
     ray_actor_options={"num_cpus": 0.2},
     health_check_period_s=2,
     logging_config=QUIET,

@@ -40,6 +40,7 @@
     ├── SourceError                  a server we fetch from failed us
     │   ├── SourceUnreachable
     │   ├── SourceTimeout
+    │   │   └── SourceTooSlow        it sends, but so slowly that nobody waits for it
     │   ├── SourceTooLarge
     │   ├── RateLimited              it wants to be asked less often
     │   └── LinkError                it won't give us this one, however often it is asked
@@ -332,6 +333,12 @@ class SourceTimeout(SourceError):
     """The source took longer than the limit."""
 
     code = "source_timeout"
+
+
+class SourceTooSlow(SourceTimeout):
+    """The source sends more slowly than the limit."""
+
+    code = "source_too_slow"
 
 
 class SourceTooLarge(SourceError):

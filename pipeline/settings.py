@@ -65,10 +65,11 @@ class MediaSettings(Section):
     """As many more for each MiB of the recording. An hour of AAC takes 4 s (measured on one core of a server)."""
     decode_memory_bytes: int = Field(default=512 * MEBIBYTE, ge=64 * MEBIBYTE)
     """Memory that decoding may take beyond what the codecs need to be loaded."""
-    max_extractions: int = Field(default=2, ge=1)
-    """`extract_audio` requests that one Ingress replica works on at the same time."""
+    max_extractions: int = Field(default=4, ge=1)
+    """`extract_audio` requests that one Ingress replica works on at the same time: they take turns at half of its
+    cores. A client leaves half of the places to others."""
     max_waiting_extractions: int = Field(default=16, ge=0)
-    """As many more wait for their turn; beyond, they are refused with 503."""
+    """As many more wait for their turn; beyond, they are refused with 503, and so is a client that has half of them."""
     keep_source: bool = False
     """Keep the uploaded file and the prepared audio after the task has finished."""
     retention_s: float | None = Field(default=2_592_000.0, gt=0)
@@ -99,6 +100,9 @@ class SplitSettings(Section):
     """Longest chunk. Whisper hears at most 30 s; shorter chunks waste less and batch better."""
     part_s: float = Field(default=300.0, ge=30)
     """Length of one part of prepared audio. The first parts are shorter, so that decoding starts early."""
+    concurrency: int | None = Field(default=None, ge=1)
+    """Recordings that one Splitter works on at the same moment; the others it has wait for their turn, which comes for
+    every half minute of audio. Empty: one for each two cores."""
 
 
 class AsrSettings(Section):
@@ -133,9 +137,13 @@ class DispatchSettings(Section):
     max_active_tasks: int = Field(default=64, ge=1)
     """Tasks of one priority that run at the same time in one Dispatcher, beside those that are being fetched."""
     max_concurrent_crawls: int = Field(default=64, ge=1)
-    """Recordings that are fetched at the same time."""
-    max_concurrent_splits: int = Field(default=2, ge=1)
-    """Recordings that are decoded and cut at the same time."""
+    """Recordings that are fetched at the same time; of one host at most `crawl.max_per_host`. A client leaves half of
+    the places to others. No more than the Crawlers of `serve_config.yaml` take: `min_replicas` times
+    `max_ongoing_requests`."""
+    max_concurrent_splits: int = Field(default=16, ge=1)
+    """Recordings that are decoded and cut at the same time: they take turns at the cores, see `split.concurrency`, and
+    hold some 25 MB each. A client leaves half of the places to others, and less urgent tasks some to more urgent ones.
+    No more than the Splitters of `serve_config.yaml` take: `min_replicas` times `max_ongoing_requests`."""
     max_attempts: int = Field(default=3, ge=1)
     """Processes a task may take down, or attempts of it that may fail, in a row without progress in between."""
     max_losses: int = Field(default=10, ge=1)
@@ -267,6 +275,13 @@ class CrawlSettings(Section):
     """Whether the Crawler is part of the application; without it only uploads are taken."""
     deadline_s: float = Field(default=3600.0, gt=0)
     """Longest time one recording may take to be fetched."""
+    min_bytes_per_s: int = Field(default=1024, ge=0)
+    """A recording that comes more slowly than this, over `min_rate_window_s`, is given up and tried again later.
+    0: any rate will do."""
+    min_rate_window_s: float = Field(default=30.0, gt=0)
+    """Over how long the rate of a download is taken; until then it may take its time."""
+    max_per_host: int = Field(default=16, ge=1)
+    """Recordings that one Dispatcher has fetched from one host at the same time; those of other hosts go first."""
     extract_timeout_s: float = Field(default=120.0, gt=0)
     """Longest time to find out where a link's recording is."""
     max_page_bytes: int = Field(default=64 * MEBIBYTE, gt=0)

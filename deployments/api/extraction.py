@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from deployments.api.access import client_of
 from deployments.api.answers import ServicesNeeded, problems
 from deployments.api.echo import note_params
 from deployments.api.forms import Form, refuse_unknown
@@ -56,13 +57,15 @@ async def extract_audio(request: Request, services: ServicesNeeded) -> Response:
     """
     query = dict(request.query_params)
     _parse(query)  # what is wrong there need not wait for the upload
-    async with services.extractor.place(), open_body(request) as body:
+    client = client_of(request)
+    name = client.name if client else None
+    async with services.extractor.place(name), open_body(request) as body:
         source, form = await _receive(request, services, body)
         with closing(source):
             note_params(request, form)
             refuse_unknown(form, EXTRACTION_FORM.names)
             wanted = _parse(query | {name: value for name, value in form.items() if value.strip()})
-            extracted = await services.extractor.extract(source, wanted)
+            extracted = await services.extractor.extract(source, wanted, name)
     return _FileAnswer(services, extracted, wanted.output_format)
 
 

@@ -48,16 +48,27 @@ class MediaStore(Protocol):
 class AudioExtractor(Protocol):
     """Takes the sound out of recordings for clients who wait for it. Files are temporary: closing one removes it."""
 
-    def place(self) -> AbstractAsyncContextManager[None]:
-        """Room for one more, for as long as the block lasts. Raises ``ExtractionsFull``."""
+    def place(self, client: str | None = None) -> AbstractAsyncContextManager[None]:
+        """Room for one more, for as long as the block lasts.
+
+        Args:
+            client: whose it is; one client can't take all the room. ``None``: nobody's in particular.
+
+        Raises:
+            ExtractionsFull: there is none, or the rest is for others.
+        """
         ...
 
     async def receive(self, data: AsyncIterator[bytes]) -> BinaryIO:
         """A recording as it comes, as a file. If the stream raises, nothing stays behind. Raises ``StorageFull``."""
         ...
 
-    async def extract(self, source: BinaryIO, wanted: Extraction) -> BinaryIO:
-        """The sound of a file, as another. Raises ``MediaError``, ``DecoderCrashed``, ``StorageFull``."""
+    async def extract(self, source: BinaryIO, wanted: Extraction, client: str | None = None) -> BinaryIO:
+        """The sound of a file, as another; clients share the work.
+
+        Raises:
+            MediaError, DecoderCrashed, StorageFull: as they say.
+        """
         ...
 
     def blocks(self, file: BinaryIO) -> AsyncGenerator[bytes, None]:

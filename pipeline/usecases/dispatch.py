@@ -15,6 +15,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from pipeline.domain.fair_line import SlotLimits
 from pipeline.domain.retry import Backoff, Schedule
 from pipeline.domain.task import Priority, Stage, Task, TaskError
 from pipeline.errors import (
@@ -31,6 +32,7 @@ from pipeline.errors import (
     StorageFull,
     TaskNotFound,
 )
+from pipeline.fair_slots import FairSlots
 from pipeline.observability import log_attempt
 from pipeline.ports import Clock, Crawler, EngineInfo, Lease, MediaStore, Metrics, Splitter, TaskStore, Transcriber
 from pipeline.process import is_dead
@@ -103,14 +105,16 @@ class Dispatcher:
         self._driver = Driver(
             store=store,
             media=media,
-            fetcher=Fetcher(crawler, media, settings),
+            fetcher=Fetcher(crawler, media, settings, clock),
             splitter=ResumingSplitter(splitter, clock, settings.dispatch.max_attempts),
             scheduler=self._scheduler,
             clock=clock,
             settings=settings,
             changed=self._news.announce,
             finished=self._news.announce_end,
-            split_slots=asyncio.Semaphore(settings.dispatch.max_concurrent_splits),
+            split_slots=FairSlots(
+                SlotLimits(settings.dispatch.max_concurrent_splits, reserve=True), clock, settings.dispatch.ageing_s
+            ),
         )
         self._work = asyncio.Event()
         self._attempts: dict[int, asyncio.Task[None]] = {}

@@ -13,11 +13,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from pipeline.domain.audio import prepared_prefix
+from pipeline.domain.fair_line import TurnRequest, sharer
 from pipeline.domain.quality import next_prompt
 from pipeline.domain.stitching import stitch
 from pipeline.domain.task import Stage, Status, Task
 from pipeline.domain.transcript import ChunkResult, Transcript
 from pipeline.errors import LeaseLost, MurmurationError
+from pipeline.fair_slots import FairSlots
 from pipeline.ports import (
     Clock,
     Lease,
@@ -57,7 +59,7 @@ class Driver:
     settings: Settings
     changed: Callable[[int], None]
     finished: Callable[[int], None]
-    split_slots: asyncio.Semaphore
+    split_slots: FairSlots
 
 
 @dataclass(slots=True)
@@ -154,7 +156,8 @@ class Attempt:
 
     async def _split(self, decoding: Decoding, stored: StoredChunks) -> None:
         request = self._split_request(stored)
-        async with self.driver.split_slots, aclosing(self.driver.splitter.split(request)) as events:
+        turn = TurnRequest(request.sharer, request.priority_rank, size=self.task.file_size_bytes or 0)
+        async with self.driver.split_slots.turn(turn), aclosing(self.driver.splitter.split(request)) as events:
             async for event in events:
                 if isinstance(event, SplitPart):
                     await self._part(decoding, event)
@@ -173,6 +176,8 @@ class Attempt:
             first_part=len(stored.parts),
             first_chunk=len(stored.chunks),
             resume_at=stored.parts[-1][2] if stored.parts else 0,
+            priority_rank=self.task.priority.rank,
+            sharer=sharer(self.task.id, self.task.client),
         )
 
     async def _part(self, decoding: Decoding, part: SplitPart) -> None:

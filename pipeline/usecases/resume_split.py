@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 
 from pipeline.domain.audio import to_seconds
+from pipeline.domain.fair_line import SlotLimits, TurnRequest
 from pipeline.errors import AttemptsExhausted, ReplicaLost
+from pipeline.fair_slots import FairSlots
 from pipeline.ports import Clock, SplitDone, SplitPart, SplitRequest, Splitter
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class ResumingSplitter:
         self._splitter = splitter
         self._clock = clock
         self._max_losses = max_losses
-        self._suspects = asyncio.Lock()
+        self._suspects = FairSlots(SlotLimits(1), clock)
 
     async def split(self, request: SplitRequest) -> AsyncGenerator[SplitPart | SplitDone, None]:
         """See ``ports.Splitter.split``. Raises ``AttemptsExhausted`` instead of ``ReplicaLost``."""
@@ -44,7 +45,7 @@ class ResumingSplitter:
             try:
                 async with AsyncExitStack() as alone, aclosing(self._splitter.split(request)) as events:
                     if losses:
-                        await alone.enter_async_context(self._suspects)
+                        await alone.enter_async_context(self._suspects.turn(_turn_request(request)))
                     async for event in events:
                         await alone.aclose()  # it got further: no suspect any more
                         yield event
@@ -68,6 +69,11 @@ def _after(request: SplitRequest, part: SplitPart) -> SplitRequest:
         first_chunk=request.first_chunk + len(part.chunks),
         resume_at=part.end,
     )
+
+
+def _turn_request(request: SplitRequest) -> TurnRequest:
+    """What is left of a recording is decoded from its start: one that had got far takes long."""
+    return TurnRequest(request.sharer, request.priority_rank, size=request.resume_at)
 
 
 def _poison_sentence(request: SplitRequest, losses: int) -> str:

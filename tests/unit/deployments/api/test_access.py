@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -17,6 +18,7 @@ from pipeline.domain.access import Scope
 from pipeline.domain.task import NewTask
 from pipeline.errors import ConfigurationError
 from pipeline.settings import AuthSettings
+from tests.recordings import wav
 from tests.unit.deployments.api.world import World, client_of, detail
 
 TASKS = "/api/whisper/tasks"
@@ -328,3 +330,13 @@ async def test_the_document_asks_for_a_key_where_there_are_keys(world: World) ->
 
 def test_new_tasks_without_a_key_belong_to_nobody() -> None:
     assert NewTask(media_prefix="a").client is None
+
+
+async def test_recordings_are_extracted_in_the_name_of_their_client(world: World) -> None:
+    async with guarded(world) as client:
+        content = wav(np.zeros(1600, np.float32))
+        answer = await client.post(
+            "/api/whisper/extract_audio", files={"file": ("a.wav", content)}, headers=bearer("ann")
+        )
+    assert answer.status_code == 200, answer.text
+    assert world.extractor.clients == ["ann"]
