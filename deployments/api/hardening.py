@@ -19,6 +19,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api.inflate import Inflater, inflater_of
+from deployments.api.loop import Turns
 from deployments.api.problems import answer_to
 from deployments.api.services import Services
 from deployments.api.uploads import MAX_FORM_BYTES
@@ -174,6 +175,7 @@ class _WatchedBody:
         self._size_bytes = 0
         self._waited_s = 0.0
         self._ended = False
+        self._turns = Turns()
 
     def check_announced(self) -> None:
         if re.fullmatch(r"[0-9]{1,18}", self._announced):
@@ -186,6 +188,7 @@ class _WatchedBody:
         self._note(message)
         self._limit.check(self._size_bytes)
         self._check_rate()
+        await self._turns.took(len(message.get("body", b"")))
         return message
 
     async def drain(self) -> None:
@@ -198,7 +201,9 @@ class _WatchedBody:
         with suppress(TimeoutError):  # it is too slow to wait for
             async with asyncio.timeout(DRAIN_S):
                 while not self._ended and self._size_bytes <= until_bytes:
-                    self._note(await self._receive())
+                    message = await self._receive()
+                    self._note(message)
+                    await self._turns.took(len(message.get("body", b"")))
 
     async def _next(self) -> Message:
         begun_at = self._clock.monotonic()
@@ -263,6 +268,7 @@ class _UnpackedBody:
         self._pieces: Iterator[bytes] = iter(())
         self._received = False
         self._ended = False
+        self._turns = Turns()
 
     async def receive(self) -> Message:
         while not self._ended:
@@ -270,6 +276,9 @@ class _UnpackedBody:
             if piece is not None:
                 self._size_bytes += len(piece)
                 self._limit.check(self._size_bytes, " unpacked")
+                await self._turns.took(len(piece))
+                if not piece:
+                    continue
                 return {"type": "http.request", "body": piece, "more_body": True}
             if self._received:
                 return self._end()
