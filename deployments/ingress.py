@@ -29,6 +29,7 @@ from deployments.api.services import Readiness, Services
 from deployments.dispatcher import DispatcherState
 from deployments.exposure import serve_host, warn_if_open
 from deployments.handles import SummarizerHandle
+from deployments.metrics import ServeMetrics
 from deployments.metrics_page import metrics_page
 from deployments.shared import check_store
 from deployments.tracing import tracing
@@ -87,6 +88,7 @@ class IngressReplica:
             engine=self._engine,
             summarizer=SummarizerHandle(summarizer),
             metrics=metrics_page,
+            count=ServeMetrics().count,
             check_url=GuardedClient(settings.network).check,
             errands=self._errands,
             fetch_available=settings.crawl.enabled,

@@ -28,7 +28,7 @@ class Inflater(Protocol):
     """The state of an encoding that is being undone."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what the data unpacks to, now and then an empty piece. Raises ``RequestError`` for data that can't be."""
+        """Yield what the data unpacks to, now and then an empty piece. Raises ``RequestError`` where it can't be."""
         ...
 
     def finish(self) -> None:

@@ -7,8 +7,10 @@ call into C (a parser, a serialiser) holds the interpreter until it returns. Wha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import ParamSpec, TypeVar
 
 from pipeline.media.blocking import in_worker
@@ -78,3 +80,49 @@ def slices(data: bytes, size_bytes: int = SLICE_BYTES) -> Iterator[bytes]:
     """Yield the data in slices of at most so many bytes."""
     for start in range(0, len(data), size_bytes):
         yield data[start : start + size_bytes]
+
+
+class FairGate:
+    """Room for a few at a time; who waits is let in client by client, each in turn.
+
+    Args:
+        places: how many are in at the same time.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+
+    @asynccontextmanager
+    async def one(self, client: str) -> AsyncIterator[None]:
+        """Wait for a place, and hold it."""
+        await self._enter(client)
+        try:
+            yield
+        finally:
+            self._leave()
+
+    async def _enter(self, client: str) -> None:
+        if self._free:
+            self._free -= 1
+            return
+        called = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(client, deque()).append(called)
+        try:
+            await called
+        except asyncio.CancelledError:
+            if called.done() and not called.cancelled():  # it was given a place in this very moment
+                self._leave()
+            raise
+
+    def _leave(self) -> None:
+        while self._waiting:
+            client, queue = next(iter(self._waiting.items()))
+            called = queue.popleft()
+            del self._waiting[client]
+            if queue:
+                self._waiting[client] = queue  # behind the others
+            if not called.done():
+                called.set_result(None)
+                return
+        self._free += 1

@@ -142,7 +142,9 @@ def _check_announced(request: Request, limit_bytes: int) -> None:
 async def read_urlencoded(body: RequestBody) -> list[tuple[str, str]]:
     """Return the names and values of a form that is the body. Raises as ``parse_urlencoded``."""
     content = await body.read(MAX_FORM_BYTES)
-    return parse_urlencoded(content) if len(content) < SMALL_BYTES else await body.workers.run(parse_urlencoded, content)
+    if len(content) < SMALL_BYTES:
+        return parse_urlencoded(content)
+    return await body.workers.run(parse_urlencoded, content)
 
 
 def parse_urlencoded(body: bytes) -> list[tuple[str, str]]:
