@@ -27,6 +27,7 @@ from pipeline.domain.task import (
 )
 from pipeline.domain.tracks import Track
 from pipeline.domain.transcript import ChunkResult, LanguageDetection, Segment, Transcript, TranscriptInfo, Word
+from pipeline.store.slices import transcript_values
 
 PRIORITY_OF_RANK = {priority.rank: priority for priority in Priority}
 SAME_IN_ROW = (
@@ -199,7 +200,7 @@ def transcript_to_json(transcript: Transcript) -> str:
 
 def transcript_of_json(text: str) -> Transcript:
     """The inverse of ``transcript_to_json``."""
-    values = json.loads(text)
+    values = transcript_values(text)
     info = values["info"]
     info["all_language_probs"] = _pairs(info["all_language_probs"])
     info["tracks"] = _tracks_of(info.get("tracks", []))

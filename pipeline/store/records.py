@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from datetime import datetime
 from typing import Any, cast
@@ -53,7 +54,8 @@ async def get(connection: AsyncConnection, task_id: int, *, with_result: bool = 
     row = result.mappings().one_or_none()
     if row is None:
         raise _not_found(task_id)
-    return codec.task_of_row(row)
+    # A transcript of hours takes a second to read.
+    return await asyncio.to_thread(codec.task_of_row, row) if with_result else codec.task_of_row(row)
 
 
 async def crawl_record(connection: AsyncConnection, task_id: int) -> CrawlRecord | None:
