@@ -299,7 +299,7 @@ class HttpSettings(Section):
     resumable_ttl_s: float = Field(default=86_400.0, gt=0)
     """A resumable upload to which nothing is added for this long is thrown away."""
     max_json_bytes: int = Field(default=64 * 1024, ge=1024)
-    """Largest body of JSON that is not a task's record; `callback/test` takes records of 32 MiB."""
+    """Largest body of JSON; `callback/test`, which takes whole records, has 1 MiB as forms have."""
     max_concurrent_requests: int = Field(default=900, ge=1)
     """Requests that one Ingress replica has under way; above, new ones are refused with 503. Health and documentation
     don't count. It must be lower than the Ingress's `max_ongoing_requests` in the Serve config (1,000): what Serve
