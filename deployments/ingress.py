@@ -88,6 +88,7 @@ class IngressReplica:
             engine=self._engine,
             summarizer=SummarizerHandle(summarizer),
             metrics=metrics_page,
+            count=ServeMetrics().count,
             check_url=GuardedClient(settings.network).check,
             errands=self._errands,
             fetch_available=settings.crawl.enabled,

@@ -12,6 +12,8 @@
     │   ├── UploadInterrupted        the client went away in mid-upload
     │   ├── UploadStalled            the body comes too slowly to wait for
     │   ├── UploadTooLarge           more bytes than the limit
+    │   ├── AddressTooLong           a path or query string of too many bytes
+    │   ├── HeadersTooLarge          too many headers, or too much in them
     │   ├── UploadNotFound           no such resumable upload
     │   ├── UploadStateConflict      its offset, or its being (in)complete, rules out what was asked for
     │   ├── ChecksumMismatch         bytes that are not those the client meant
@@ -59,6 +61,7 @@
     ├── Unavailable                  try again later
     │   ├── QueueFull
     │   ├── ExtractionsFull
+    │   ├── ServiceBusy              as many requests under way as this process takes
     │   ├── ServiceStarting
     │   ├── DatabaseUnavailable
     │   │   └── CommitUnanswered     it went away in mid-commit: perhaps it happened
@@ -165,6 +168,18 @@ class UploadTooLarge(RequestError):
     """More bytes than the limit allows; the message names both counts."""
 
     code = "upload_too_large"
+
+
+class AddressTooLong(RequestError):
+    """A path or a query string of more bytes than are read."""
+
+    code = "address_too_long"
+
+
+class HeadersTooLarge(RequestError):
+    """More headers, or more in them, than are read."""
+
+    code = "headers_too_large"
 
 
 class UploadNotFound(RequestError):
@@ -471,6 +486,12 @@ class ExtractionsFull(Unavailable):
     """As many recordings are being extracted, or wait for it, as the limits allow."""
 
     code = "extractions_full"
+
+
+class ServiceBusy(Unavailable):
+    """As many requests are under way, or answers wait to be read, as this process takes."""
+
+    code = "busy"
 
 
 class ServiceStarting(Unavailable):

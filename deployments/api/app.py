@@ -26,7 +26,10 @@ from deployments.api import (
     tus,
 )
 from deployments.api.access import Gate, GateKeeper
-from deployments.api.hardening import BodyBounds, SecurityHeaders, UnpackedBodies, cross_origin
+from deployments.api.admission import Admission, Slots
+from deployments.api.flow import AnswerFlow, UnreadBytes
+from deployments.api.hardening import BodyBounds, RequestBounds, SecurityHeaders, UnpackedBodies, cross_origin
+from deployments.api.loop import FairGate
 from deployments.api.openai import audio, models
 from deployments.api.openapi import Api
 from deployments.api.requests import ImpliedMethods, PlainPaths
@@ -92,6 +95,8 @@ def build_api(services: Services) -> FastAPI:
 def _add_middleware(app: FastAPI, services: Services) -> None:
     """The layers a request passes, from the outside in; Starlette wants them in the other order."""
     layers = [
+        Middleware(AnswerFlow),
+        Middleware(RequestBounds),
         *cross_origin(services.settings.http.cors_origins),
         Middleware(SecurityHeaders),
         Middleware(PlainPaths),
@@ -99,6 +104,7 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
         Middleware(BodyBounds),
         Middleware(problems.DefectBoundary),
         Middleware(GateKeeper),
+        Middleware(Admission),
         Middleware(UnpackedBodies),
     ]
     for layer in reversed(layers):
@@ -109,6 +115,10 @@ def attach(app: FastAPI, services: Services) -> None:
     """Gives the application the services that its routes find in ``app.state``."""
     app.state.services = services
     app.state.gate = Gate(services.settings.auth)
+    app.state.slots = Slots(services.settings.http)
+    app.state.unread = UnreadBytes(services.settings.http.max_unread_bytes)
+    app.state.results = FairGate(services.settings.http.max_results_in_hand)
+    app.state.replays = FairGate(services.settings.http.max_replays_in_hand)
     app.state.uploads = ResumableUploads(
         services.uploads,
         services.media,

@@ -32,6 +32,8 @@ STATUSES: Mapping[type[errors.MurmurationError], int] = {
     errors.InvalidValue: 422,
     errors.UploadStalled: 408,
     errors.UploadTooLarge: 413,
+    errors.AddressTooLong: 414,
+    errors.HeadersTooLarge: 431,
     errors.UploadNotFound: 404,
     errors.UploadStateConflict: 409,
     errors.ChecksumMismatch: 460,  # tus's own, https://tus.io/protocols/resumable-upload#checksum

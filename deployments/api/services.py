@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from deployments.api.errands import Errands
+from deployments.api.loop import Workers
 from pipeline.ports import (
     AudioExtractor,
     Clock,
@@ -40,6 +42,18 @@ async def _no_metrics() -> str:
     return ""
 
 
+def _count_nothing(name: str, value: float = 1.0, **labels: str) -> None:
+    """For where nothing is counted."""
+
+
+class Count(Protocol):
+    """Adds to a counter of ``pipeline.observability``; ``ports.Metrics.count``."""
+
+    def __call__(self, name: str, value: float = 1.0, **labels: str) -> None:
+        """Count."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """The HTTP surface's view of the service.
@@ -57,9 +71,11 @@ class Services:
         summarizer: writes summaries while the client waits.
         check_url: raises ``UrlNotAllowed`` for a URL that the outbound guard refuses; takes the field's name too.
         metrics: the cluster's metrics in Prometheus's text format.
+        count: adds to a counter.
         extractor: takes the sound out of recordings.
         fetch_available: whether recordings can be fetched from a ``file_url``.
         errands: what outlives the request that sent it.
+        workers: threads for what would hold up the event loop.
     """
 
     store: TaskRecords
@@ -77,5 +93,7 @@ class Services:
     check_url: Callable[[str, str], Awaitable[None]]
     extractor: AudioExtractor
     metrics: Callable[[], Awaitable[str]] = _no_metrics
+    count: Count = _count_nothing
     fetch_available: bool = False
     errands: Errands = field(default_factory=Errands)
+    workers: Workers = field(default_factory=Workers)

@@ -34,7 +34,12 @@ that is removed has to be named here.
 
 Probability = Annotated[float, Ge(0.0), Le(1.0)]
 Temperature = Annotated[float, Ge(0.0), Le(2.0)]
-Seconds = Annotated[float, Ge(0.0)]
+MAX_TIME_S = 1_000_000.0
+"""Eleven days: no recording is longer, and what is computed from it is a number still."""
+MIN_CLIP_S = 0.1
+"""Nothing that is said is shorter."""
+MAX_CLIPS = 1000
+Seconds = Annotated[float, Ge(0.0), Le(MAX_TIME_S)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +50,7 @@ class TranscriptionOptions:
     """Transcribe in the language spoken, or translate into English."""
     language: str | None = None
     """Language of the speech: a code (`en`), a tag (`pt-BR`) or a name (`German`). Empty or `auto`: it is detected."""
-    languages: tuple[str, ...] = ()
+    languages: Annotated[tuple[str, ...], MaxLen(200)] = ()
     """Languages that detection may choose from. Empty: all that the model knows."""
     multilingual: bool = False
     """Detect the language of every chunk anew, for recordings that switch languages."""
@@ -73,7 +78,7 @@ class TranscriptionOptions:
     """Punctuation that belongs to the word after it."""
     append_punctuations: Annotated[str, MaxLen(100)] = "\"'.。,，!！?？:：”)]}、"
     """Punctuation that belongs to the word before it."""
-    clip_timestamps: tuple[Seconds, ...] = ()
+    clip_timestamps: Annotated[tuple[Seconds, ...], MaxLen(2 * MAX_CLIPS)] = ()
     """`start,end,start,end…` in seconds: only these clips are transcribed and VAD is not asked. `0`: the whole file."""
     hallucination_silence_threshold: Seconds | None = None
     """With word timestamps: text that looks made up beside a silence longer than this is dropped. `0`: off."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -30,7 +30,7 @@ from pipeline.domain.task import (
     TaskError,
 )
 from pipeline.domain.tracks import Track
-from pipeline.domain.transcript import ChunkResult, Segment, Transcript, Word
+from pipeline.domain.transcript import ChunkResult, Segment, Transcript, TranscriptInfo, Word
 from pipeline.ports import OutboxMessage, SummaryTurn
 from pipeline.store.reading import (
     RowReader,
@@ -48,6 +48,7 @@ from pipeline.store.reading import (
     refuse_newer,
     text,
 )
+from pipeline.store.slices import transcript_values
 
 PRIORITY_OF_RANK = {priority.rank: priority for priority in Priority}
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -99,7 +100,9 @@ _SUMMARY = TypeAdapter(Summary)
 _TRACKS = TypeAdapter(tuple[Track, ...])
 _SPANS = TypeAdapter(tuple[tuple[int, int], ...])
 _RESULT = TypeAdapter(ChunkResult)
-_TRANSCRIPT = TypeAdapter(Transcript)
+_SEGMENT = TypeAdapter(Segment)
+_SPOKEN = TypeAdapter(str)
+_INFO = TypeAdapter(TranscriptInfo)
 _CRAWL = TypeAdapter(CrawlRecord)
 _WORDS = TypeAdapter(tuple[tuple[float, float, str, float], ...])
 
@@ -332,7 +335,7 @@ def result_to_json(result: ChunkResult) -> str:
 def result_of_json(value: str) -> ChunkResult:
     """Return the inverse of ``result_to_json``. Raises one of ``reading.UNREADABLE``."""
     values = json_object(value)
-    values["segments"] = _segments_of(values["segments"])
+    values["segments"] = list(_segments_of(values["segments"]))
     return _RESULT.validate_python(values)
 
 
@@ -343,11 +346,13 @@ def transcript_to_json(transcript: Transcript) -> str:
     )
 
 
-def transcript_of_json(value: str) -> Transcript:
-    """Return the inverse of ``transcript_to_json``. Raises one of ``reading.UNREADABLE``."""
-    values = json_object(value)
-    values["segments"] = _segments_of(values["segments"])
-    return _TRANSCRIPT.validate_python(values)
+def transcript_of_json(value: Any) -> Transcript:
+    """Return the inverse of ``transcript_to_json``, read a segment at a time. Raises one of ``reading.UNREADABLE``."""
+    values = transcript_values(text(value))
+    if not isinstance(values, dict):
+        raise TypeError("not an object")
+    segments = tuple(_SEGMENT.validate_python(segment) for segment in _segments_of(values["segments"]))
+    return Transcript(_SPOKEN.validate_python(values["text"]), segments, _INFO.validate_python(values["info"]))
 
 
 def crawl_to_json(record: CrawlRecord) -> str:
@@ -397,8 +402,8 @@ def _segment_data(segment: Segment) -> dict[str, Any]:
     return values
 
 
-def _segments_of(data: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [values | {"words": _words_of(values["words"])} for values in data]
+def _segments_of(data: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    return (values | {"words": _words_of(values["words"])} for values in data)
 
 
 def _words_of(data: Any) -> tuple[Word, ...] | None:

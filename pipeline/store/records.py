@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any, cast
@@ -55,7 +56,8 @@ async def get(connection: AsyncConnection, task_id: int, *, with_result: bool = 
     row = result.mappings().one_or_none()
     if row is None:
         raise _not_found(task_id)
-    return codec.read_task(row)
+    # A transcript of hours takes a second to read.
+    return await asyncio.to_thread(codec.read_task, row) if with_result else codec.read_task(row)
 
 
 async def crawl_record(

@@ -61,6 +61,7 @@ class World:
     wakes: int = 0
     cancelled: list[int] = field(default_factory=list)
     watched: list[tuple[int, float]] = field(default_factory=list)
+    counted: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.store = MemoryTaskStore(self.clock)
@@ -91,6 +92,9 @@ class World:
     async def ask_engine(self) -> EngineInfo | None:
         return (await self.ask_readiness()).engine
 
+    def count(self, name: str, value: float = 1.0, **labels: str) -> None:
+        self.counted[name] = self.counted.get(name, 0.0) + value
+
     def services(self, *, fetch_available: bool = False, **settings: Any) -> Services:
         return Services(
             store=self.store,
@@ -107,6 +111,7 @@ class World:
             summarizer=self.summarizer,
             check_url=GuardedClient(NetworkSettings(), ScriptedResolver({})).check,
             extractor=self.extractor,
+            count=self.count,
             fetch_available=fetch_available,
         )
 
