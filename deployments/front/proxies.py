@@ -28,7 +28,7 @@ from ray.serve._private.utils import format_actor_name
 
 from deployments.cluster import alive_nodes
 from deployments.front.bounds import ConnectionBounds
-from deployments.front.protocol import bounded_protocol
+from deployments.front.protocol import BoundedProtocol, bounded_protocol
 from pipeline.settings import ConnectionSettings
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,16 @@ def _bound_uvicorn(actor: Any, bounds: ConnectionBounds) -> bool:
         return False
     if getattr(server.config.http_protocol_class, "bounds", None) != bounds:
         server.config.http_protocol_class = bounded_protocol(bounds)
+        for connection in list(server.server_state.connections):
+            connection.loop.call_soon_threadsafe(_close_unbounded, connection)
     return True
+
+
+def _close_unbounded(connection: Any) -> None:
+    """Closes a connection from before the bounds, unless it is being answered."""
+    cycle = getattr(connection, "cycle", None)
+    if not isinstance(connection, BoundedProtocol) and (cycle is None or cycle.response_complete):
+        connection.transport.close()
 
 
 def _bound_haproxy(manager: Any, bounds: ConnectionBounds) -> bool:

@@ -26,7 +26,7 @@ import psutil
 MIB = 1024 * 1024
 GROWING = ("ProxyActor", "HAProxyManager", "haproxy", "ServeController", "Ingress")
 """What of a process's name or title makes it one of those that are watched."""
-HEALTH = b"GET /api/health HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n"
+HEALTH = b"GET /api/health/check HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n"
 PROBE_PATIENCE_S = 10.0
 
 
@@ -95,7 +95,7 @@ async def many_headers(target: Target, attackers: Attackers) -> None:
     """A hundred thousand headers, again and again."""
     while True:
         async with attackers.connection(target) as (_, writer):
-            await attackers.send(writer, b"GET /api/health HTTP/1.1\r\nHost: a\r\n")
+            await attackers.send(writer, b"GET /api/health/check HTTP/1.1\r\nHost: a\r\n")
             for first in range(0, 100_000, 1000):
                 lines = b"".join(b"x-%d: a\r\n" % number for number in range(first, first + 1000))
                 await attackers.send(writer, lines)
@@ -108,7 +108,7 @@ async def slow_headers(target: Target, attackers: Attackers) -> None:
     async def one() -> None:
         while True:
             async with attackers.connection(target) as (reader, writer):
-                await attackers.send(writer, b"GET /api/health HTTP/1.1\r\nHost: a\r\nX-Slow: ")
+                await attackers.send(writer, b"GET /api/health/check HTTP/1.1\r\nHost: a\r\nX-Slow: ")
                 while not reader.at_eof():
                     await attackers.send(writer, b"a")
                     await asyncio.sleep(1)
@@ -159,7 +159,7 @@ async def pipelining(target: Target, attackers: Attackers) -> None:
     while True:
         async with attackers.connection(target) as (_, writer):
             while True:
-                await attackers.send(writer, b"GET /api/health HTTP/1.1\r\nHost: a\r\n\r\n" * 1000)
+                await attackers.send(writer, b"GET /api/health/check HTTP/1.1\r\nHost: a\r\n\r\n" * 1000)
 
 
 async def unread_answers(target: Target, attackers: Attackers) -> None:

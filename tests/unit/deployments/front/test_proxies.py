@@ -46,6 +46,23 @@ class FakeProxies:
         return answer
 
 
+class OldConnection:
+    """A connection from before the bounds."""
+
+    def __init__(self, cycle: Any) -> None:
+        self.cycle, self.closed = cycle, False
+        self.loop, self.transport = asyncio.get_running_loop(), self
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def connection_with(response_complete: bool | None) -> OldConnection:
+    """A connection that waits for its first request, or whose request is answered or not."""
+    cycle = None if response_complete is None else SimpleNamespace(response_complete=response_complete)
+    return OldConnection(cycle)
+
+
 def task_error() -> RayTaskError:
     return RayTaskError("bound_proxy", "Traceback", AttributeError("_start_http_server_task"))
 
@@ -120,7 +137,12 @@ def test_serves_callback_bounds_the_process_and_adds_nothing(monkeypatch: pytest
 
 
 async def test_a_python_proxy_gets_the_protocol_once_it_listens() -> None:
-    server = SimpleNamespace(started=False, config=SimpleNamespace(http_protocol_class=object))
+    idle, answered, busy = (connection_with(cycle) for cycle in (None, True, False))
+    server = SimpleNamespace(
+        started=False,
+        config=SimpleNamespace(http_protocol_class=object),
+        server_state=SimpleNamespace(connections={idle, answered, busy}),
+    )
     started: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     actor = SimpleNamespace(_start_http_server_task=started)
     assert not bound_proxy(actor, BOUNDS)
@@ -132,6 +154,8 @@ async def test_a_python_proxy_gets_the_protocol_once_it_listens() -> None:
     assert given.bounds == BOUNDS
     assert bound_proxy(actor, BOUNDS)
     assert server.config.http_protocol_class is given
+    await asyncio.sleep(0)
+    assert [connection.closed for connection in (idle, answered, busy)] == [True, True, False]
 
 
 def test_a_proxy_of_another_ray_is_an_error() -> None:
