@@ -61,6 +61,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Frees the connection's place."""
         self._stop_deadline()
         self.table.leave(self)
+        self._unset_keepalive_if_required()  # uvicorn leaves it after a reset, and with it the connection, in memory
         super().connection_lost(exc)
 
     def evict(self) -> None:

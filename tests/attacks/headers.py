@@ -14,14 +14,19 @@ import argparse
 import asyncio
 import contextlib
 import json
+import socket
 import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
 from urllib.parse import urlsplit
 
 import psutil
+
+from tests.benchmarks.processes import descendants
 
 MIB = 1024 * 1024
 GROWING = ("ProxyActor", "HAProxyManager", "haproxy", "ServeController", "Ingress")
@@ -202,27 +207,23 @@ class Figures:
 
 
 async def run(attack: Attack, target: Target, seconds: float) -> Figures:
-    """One attack for so long, with a probe beside it."""
-    attackers, latencies, failures = Attackers(), list[float](), Counter[str]()
-    before, peak = memory(), dict[str, float]()
-    task = asyncio.ensure_future(attack(target, attackers))
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        await _probe(target, latencies, failures)
-        for name, mib in memory().items():
-            peak[name] = max(peak.get(name, 0.0), mib)
-        await asyncio.sleep(0.1)
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError, OSError):
-        await task
-    grown = {name: round(mib - before.get(name, 0.0), 1) for name, mib in peak.items()}
-    ordered = sorted(latencies)
+    """One attack for so long, watched by another process, whose probe does not wait for the attackers' own work."""
+    attackers, loop = Attackers(), asyncio.get_running_loop()
+    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
+        observed = loop.run_in_executor(pool, observe, target, seconds)
+        task = asyncio.ensure_future(attack(target, attackers))
+        seen = await observed
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, OSError):
+            await task
+    grown = {name: round(mib - seen.before_mib.get(name, 0.0), 1) for name, mib in seen.peak_mib.items()}
+    ordered = sorted(seen.latencies_s)
     return Figures(
         attack=attack.__name__,
         health_p50_s=round(_quantile(ordered, 0.5), 3),
         health_p99_s=round(_quantile(ordered, 0.99), 3),
-        probes=len(latencies),
-        probes_failed=failures.total(),
+        probes=len(ordered),
+        probes_failed=seen.failed,
         grown_mib={name: mib for name, mib in grown.items() if mib >= 1},
         sent_mib=round(attackers.sent_bytes / MIB, 1),
         most_open=attackers.most_open,
@@ -230,30 +231,59 @@ async def run(attack: Attack, target: Target, seconds: float) -> Figures:
     )
 
 
-def memory() -> dict[str, float]:
+@dataclass
+class Observation:
+    """How the service's health answered, and what its HTTP processes took."""
+
+    before_mib: dict[str, float]
+    peak_mib: dict[str, float] = field(default_factory=dict)
+    latencies_s: list[float] = field(default_factory=list)
+    failed: int = 0
+
+
+def observe(target: Target, seconds: float) -> Observation:
+    """Asks for the health ten times a second at most, and looks at the processes' memory."""
+    root = _root(target.port)
+    seen, end = Observation(memory(root)), time.monotonic() + seconds
+    while (began := time.monotonic()) < end:
+        seen.failed += not _is_healthy(target)
+        seen.latencies_s.append(time.monotonic() - began)
+        for name, mib in memory(root).items():
+            seen.peak_mib[name] = max(seen.peak_mib.get(name, 0.0), mib)
+        time.sleep(0.1)
+    return seen
+
+
+def memory(root: psutil.Process) -> dict[str, float]:
     """Resident MiB of the service's HTTP processes, the sum of those of one name."""
     total = Counter[str]()
-    for process in psutil.process_iter(["cmdline", "memory_info"]):
-        title = " ".join(process.info["cmdline"] or [])
-        name = next((name for name in GROWING if name in title), None)
-        if name and process.info["memory_info"]:
-            total[name] += process.info["memory_info"].rss
+    for process in (root, *descendants(root.pid)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            title = " ".join(process.cmdline())
+            name = next((name for name in GROWING if name in title), None)
+            if name:
+                total[name] += process.memory_info().rss
     return {name: resident / MIB for name, resident in total.items()}
 
 
-async def _probe(target: Target, latencies: list[float], failures: Counter[str]) -> None:
-    began = time.monotonic()
+def _root(port: int) -> psutil.Process:
+    """The process below which all of the service runs."""
+    listener = next(
+        connection.pid
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid
+    )
+    lineage = [psutil.Process(listener), *psutil.Process(listener).parents()]
+    return next((process for process in reversed(lineage) if "raylet" in " ".join(process.cmdline())), lineage[0])
+
+
+def _is_healthy(target: Target) -> bool:
     try:
-        async with asyncio.timeout(PROBE_PATIENCE_S):
-            reader, writer = await target.open()
-            writer.write(HEALTH)
-            status = await _answer(reader)
-            writer.close()
-        if status != "200":
-            failures[status] += 1
-    except (OSError, TimeoutError) as error:
-        failures[type(error).__name__] += 1
-    latencies.append(time.monotonic() - began)
+        with socket.create_connection((target.host, target.port), timeout=PROBE_PATIENCE_S) as connection:
+            connection.sendall(HEALTH)
+            return connection.recv(1024).startswith(b"HTTP/1.1 200")
+    except OSError:
+        return False
 
 
 async def _answer(reader: asyncio.StreamReader) -> str:

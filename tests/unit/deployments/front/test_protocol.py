@@ -287,6 +287,14 @@ async def test_a_closed_connection_frees_its_place(server: Server) -> None:
     assert len(server.protocol.table) == 0
 
 
+async def test_a_connection_that_was_reset_leaves_no_timer(server: Server) -> None:
+    connection, _ = server.connect()
+    connection.data_received(POST)
+    await server.answer_all()
+    connection.connection_lost(ConnectionResetError())
+    assert all(timer.cancelled for timer in server.loop.timers)
+
+
 async def test_there_are_no_websockets(server: Server) -> None:
     connection, _ = server.connect()
     connection.data_received(
