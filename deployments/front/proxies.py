@@ -36,8 +36,8 @@ logger = logging.getLogger(__name__)
 LOOK_AGAIN_S = 2.0
 """How soon a proxy that was replaced is bounded again."""
 ANSWER_WITHIN_S = 10.0
-KEEP_ALIVE_S = 20
-"""HAProxy's wait for the next request of a connection; a client that finds it closed opens another."""
+CLIENT_SILENCE_S = 60
+"""How long HAProxy waits for more of a request's body, or for somebody to read an answer; not for the answer itself."""
 
 
 def bounds_of(settings: ConnectionSettings) -> ConnectionBounds:
@@ -113,14 +113,11 @@ async def _reload(manager: Any) -> None:
 
 
 def haproxy_options(bounds: ConnectionBounds) -> Mapping[str, int]:
-    """The bounds as fields of Ray's ``HAProxyConfig``; HAProxy itself takes at most 101 headers (``tune.http.maxhdr``).
-
-    ``timeout_client_s`` is a silence: while a request's body is awaited, or while nobody reads an answer.
-    """
+    """The bounds as fields of Ray's ``HAProxyConfig``; HAProxy's own bound on headers is 101 (``tune.http.maxhdr``)."""
     return {
         "bufsize": bounds.max_head_bytes,
         "timeout_http_request_s": max(1, round(bounds.head_timeout_s)),
-        "timeout_client_s": 60,
+        "timeout_client_s": CLIENT_SILENCE_S,
         "maxconn": bounds.max_connections,
     }
 
