@@ -10,6 +10,29 @@ FRAMING_BYTES_PER_BYTE = 8
 """Bytes of chunk sizes that each byte of a body may cost: a body in chunks of one byte takes five."""
 
 
+HINTS_TO_SERVE = frozenset(
+    {
+        b"serve_multiplexed_model_id",
+        b"x_session_id",
+        b"x_request_timeout_seconds",
+        b"x_request_disconnect_disabled",
+    }
+)
+"""Headers by which whoever sends a request would tell Serve how to run it: where, for how long, and whether to go on
+when the client has gone (Ray 2.60, ``ray/serve/_private/constants.py``). They are for proxies of Serve's own."""
+HINT_PREFIX = b"x_serve_router_"
+REQUEST_ID = b"x_request_id"
+MAX_REQUEST_ID_BYTES = 128
+
+
+def is_passed_on(name: bytes, value: bytes) -> bool:
+    """Whether a header of a client's may reach Serve, which takes some as its own, and decodes a request id as it is."""
+    plain = name.lower().replace(b"-", b"_")
+    if plain == REQUEST_ID:
+        return len(value) <= MAX_REQUEST_ID_BYTES and value.isascii()
+    return plain not in HINTS_TO_SERVE and not plain.startswith(HINT_PREFIX)
+
+
 @dataclass(frozen=True)
 class ConnectionBounds:
     """Bounds on the connections of one HTTP server.

@@ -24,6 +24,7 @@ from deployments.front.bounds import (
     ConnectionTable,
     Refusal,
     RequestMeter,
+    is_passed_on,
 )
 
 RESERVED_FILES = 256
@@ -95,7 +96,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; trailers are counted and left out, since the request has long been handed on."""
         self._insist_on(self._meter.header(len(name) + len(value)))
-        if not self._meter.in_body:
+        if not self._meter.in_body and is_passed_on(name, value):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:

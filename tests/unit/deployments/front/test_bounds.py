@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from ray.serve._private import constants
 
 from deployments.front.bounds import (
     BAD_FRAMING,
@@ -9,6 +10,7 @@ from deployments.front.bounds import (
     ConnectionBounds,
     ConnectionTable,
     RequestMeter,
+    is_passed_on,
 )
 
 BOUNDS = ConnectionBounds(max_head_bytes=1000, max_url_bytes=400, max_headers=10)
@@ -111,6 +113,32 @@ def test_each_request_is_counted_anew(meter: RequestMeter) -> None:
         meter.head_ended()
         meter.request_ended()
         assert meter.parsed() is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        constants.SERVE_MULTIPLEXED_MODEL_ID,
+        constants.SERVE_SESSION_ID,
+        constants.SERVE_HTTP_REQUEST_TIMEOUT_S_HEADER,
+        constants.SERVE_HTTP_REQUEST_DISCONNECT_DISABLED_HEADER,
+        f"{constants.SERVE_INGRESS_ROUTER_HEADER_PREFIX}any",
+    ],
+)
+def test_clients_do_not_tell_serve_how_to_run_a_request(name: str) -> None:
+    for spelt in (name, name.upper(), name.replace("_", "-"), name.replace("-", "_")):
+        assert not is_passed_on(spelt.encode(), b"?1")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(b"7f3a-1", True), (b"a" * 128, True), (b"a" * 129, False), (b"\xff", False)]
+)
+def test_a_request_id_is_short_and_plain(value: bytes, expected: bool) -> None:
+    assert is_passed_on(b"X-Request-ID", value) is expected
+
+
+def test_other_headers_are_passed_on() -> None:
+    assert all(is_passed_on(name, b"\xff") for name in (b"authorization", b"x-forwarded-for", b"idempotency-key"))
 
 
 def test_a_full_table_lets_the_longest_waiting_go() -> None:
