@@ -6,11 +6,11 @@ from collections.abc import AsyncGenerator
 
 from ray import serve
 
+from deployments.replica import begin_replica
 from deployments.shared import check_store
 from deployments.tracing import tracing
 from deployments.wiring import QUIET, crawler, media_store, task_store
 from pipeline.crawl.extractors import ExtractorProcesses
-from pipeline.observability import configure_logging
 from pipeline.ports import CrawledMedia, CrawlProgress, CrawlRequest
 from pipeline.settings import Settings
 
@@ -19,7 +19,7 @@ class CrawlerReplica:
     """One process that fetches recordings; processes of its own read the pages of links."""
 
     def __init__(self, settings: Settings, store_mark: str | None = None) -> None:
-        configure_logging(settings.logging)
+        begin_replica(settings)
         check_store(media_store(settings), store_mark)
         self._store = task_store(settings)
         self._processes = ExtractorProcesses(settings.network.ca_file)

@@ -19,13 +19,13 @@ from deployments.api.schemas import encode_record
 from deployments.cluster import alive_nodes, gpus
 from deployments.handles import CrawlerHandle, SplitterHandle, SummarizerHandle, TranscriberHandle
 from deployments.metrics import ServeMetrics
+from deployments.replica import begin_replica
 from deployments.shared import check_store
 from deployments.tracing import tracing
 from deployments.wiring import QUIET, media_store, task_store, upload_store
 from pipeline.clock import FollowingClock
 from pipeline.errors import DatabaseUnavailable
 from pipeline.net import GuardedClient
-from pipeline.observability import configure_logging
 from pipeline.outbound.callback import WebhookSender
 from pipeline.ports import EngineInfo
 from pipeline.process import own_name
@@ -72,7 +72,7 @@ class DispatcherReplica:
         device: str = "cpu",
         store_mark: str | None = None,
     ) -> None:
-        configure_logging(settings.logging)
+        begin_replica(settings)
         preflight.refuse(settings)
         clock, metrics = FollowingClock(), ServeMetrics()
         store, media = task_store(settings, clock, tracing(settings, "Dispatcher"), metrics), media_store(settings)

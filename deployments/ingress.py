@@ -27,10 +27,11 @@ from deployments.api.errands import Errands
 from deployments.api.options import check_engine, parse_task_request
 from deployments.api.services import Readiness, Services
 from deployments.dispatcher import DispatcherState
-from deployments.exposure import serve_host, warn_if_open
+from deployments.exposure import guard
 from deployments.handles import SummarizerHandle
 from deployments.metrics import ServeMetrics
 from deployments.metrics_page import metrics_page
+from deployments.replica import begin_replica
 from deployments.shared import check_store
 from deployments.tracing import tracing
 from deployments.wiring import extractor, media_store, task_store, upload_store
@@ -39,7 +40,6 @@ from pipeline.domain.crawl import LinkKind
 from pipeline.domain.task import Task
 from pipeline.errors import InvalidValue
 from pipeline.net import GuardedClient
-from pipeline.observability import configure_logging
 from pipeline.ports import EngineInfo
 from pipeline.settings import Settings
 from pipeline.usecases.follow import wait_for_end
@@ -64,7 +64,7 @@ class IngressReplica:
         summarizer: DeploymentHandle,
         store_mark: str | None = None,
     ) -> None:
-        configure_logging(settings.logging)
+        begin_replica(settings)
         preflight.refuse(settings)
         media = media_store(settings)
         check_store(media, store_mark)
@@ -95,7 +95,7 @@ class IngressReplica:
             extractor=extractor(settings),
         )
         self._api = build_api(self._services)
-        warn_if_open(settings.auth, serve_host())
+        self._front = guard(settings)
         self._submitter: Submitter = self._api.state.submitter
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -135,7 +135,8 @@ class IngressReplica:
             *([] if state.database_ready else ["the database"]),
             *([] if state.engine else [_missing(state)]),
         ]
-        return Readiness(not waiting and not state.problems, tuple(waiting), state.engine, state.problems)
+        problems = (*state.problems, *self._front.problems())
+        return Readiness(not waiting and not problems, tuple(waiting), state.engine, problems)
 
     async def _engine(self) -> EngineInfo | None:
         """What is loaded, believed for a while: a hop takes ten milliseconds, and an update some seconds."""

@@ -7,10 +7,10 @@ from collections.abc import AsyncGenerator
 
 from ray import serve
 
+from deployments.replica import begin_replica
 from deployments.shared import check_store
 from deployments.tracing import tracing
 from deployments.wiring import QUIET, media_store, splitter
-from pipeline.observability import configure_logging
 from pipeline.ports import SplitDone, SplitPart, SplitRequest
 from pipeline.settings import Settings
 
@@ -23,7 +23,7 @@ class SplitterReplica:
 
     def __init__(self, settings: Settings, store_mark: str | None = None) -> None:
         """Prepares to cut; ``store_mark`` is what the media store must hold, see ``deployments.shared``."""
-        configure_logging(settings.logging)
+        begin_replica(settings)
         check_store(media_store(settings), store_mark)
         os.nice(NICENESS)
         self._splitter = splitter(settings)

@@ -7,6 +7,7 @@ only. A variable's name is the field's path, joined by two underscores: ``MURMUR
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -30,6 +31,13 @@ from pipeline.domain.access import Client, Scope
 from pipeline.errors import ConfigurationError
 
 MEBIBYTE = 1024 * 1024
+
+
+class FileAccess(StrEnum):
+    """Who may read what the service stores."""
+
+    OWNER = "owner"
+    GROUP = "group"
 
 
 class Section(BaseModel):
@@ -299,6 +307,26 @@ class CrawlSettings(Section):
     """By site: `tiktok`, `douyin`, or the host of a link without `www.`, such as `vimeo.com`."""
 
 
+class ConnectionSettings(Section):
+    """What is taken of a request before anything of it is looked at: bounds on Serve's HTTP servers."""
+
+    max_head_bytes: int = Field(default=32 * 1024, ge=4096, le=1024 * 1024)
+    """Request line and headers of a request together; more is answered 431."""
+    max_url_bytes: int = Field(default=16 * 1024, ge=1024)
+    """The URL of a request; a longer one is answered 414. HAProxy bounds it by `max_head_bytes` alone."""
+    max_headers: int = Field(default=100, ge=16)
+    """Headers of a request; more are answered 431. HAProxy takes 101, whatever is said here."""
+    head_timeout_s: float = Field(default=10.0, gt=0)
+    """How long a new connection may take to send its first request's headers, and each later request its own."""
+    max_connections: int = Field(default=4096, ge=16)
+    """Open connections of one HTTP proxy. Beyond them, the one that has waited longest for a request is closed for
+    a new one. No more than the process may have open files."""
+    max_pipelined: int = Field(default=16, ge=1)
+    """Requests that one connection may send ahead of their answers."""
+    required: bool = True
+    """Not ready where a proxy that a network reaches can't be bounded. `false`: something in front bounds requests."""
+
+
 class HttpSettings(Section):
     """The HTTP surface."""
 
@@ -479,6 +507,9 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(default_factory=lambda: platformdirs.user_data_path("murmuration"))
     """Folder for the database and the media, unless their own settings say otherwise. Must be absolute."""
+    file_access: FileAccess = FileAccess.OWNER
+    """Who may read the database, the media, uploads and the log: the service's user alone, or its group too, where
+    several users share a media folder. Folders get mode 0700 or 0770, files 0600 or 0660."""
     database: DatabaseSettings = DatabaseSettings()
     media: MediaSettings = MediaSettings()
     vad: VadSettings = VadSettings()
@@ -490,6 +521,7 @@ class Settings(BaseSettings):
     network: NetworkSettings = NetworkSettings()
     crawl: CrawlSettings = CrawlSettings()
     http: HttpSettings = HttpSettings()
+    connections: ConnectionSettings = ConnectionSettings()
     auth: AuthSettings = AuthSettings()
     logging: LoggingSettings = LoggingSettings()
     tracing: TracingSettings = TracingSettings()

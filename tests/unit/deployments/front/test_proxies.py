@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import uvicorn.config
+from ray.exceptions import ActorDiedError, RayTaskError
+
+from deployments.front.bounds import ConnectionBounds
+from deployments.front.protocol import BoundedProtocol
+from deployments.front.proxies import (
+    ProxyKeeper,
+    bound_proxy,
+    bounded,
+    bounds_of,
+    haproxy_options,
+    keep_bounded,
+)
+from pipeline.settings import ConnectionSettings
+
+BOUNDS = ConnectionBounds(max_head_bytes=8192)
+
+
+@dataclass
+class FakeProxies:
+    """Proxies whose answers are given: done, only starting, or an error."""
+
+    answers: dict[str, bool | Exception]
+    calls: list[str] = field(default_factory=list)
+    looked: threading.Event = field(default_factory=threading.Event)
+
+    def running(self) -> Mapping[str, Any]:
+        self.looked.set()
+        return {name: name for name in self.answers}
+
+    def bound(self, proxy: Any, bounds: ConnectionBounds) -> bool:
+        self.calls.append(proxy)
+        answer = self.answers[proxy]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class OldConnection:
+    """A connection from before the bounds."""
+
+    def __init__(self, cycle: Any) -> None:
+        self.cycle, self.closed = cycle, False
+        self.loop, self.transport = asyncio.get_running_loop(), self
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def connection_with(response_complete: bool | None) -> OldConnection:
+    """A connection that waits for its first request, or whose request is answered or not."""
+    cycle = None if response_complete is None else SimpleNamespace(response_complete=response_complete)
+    return OldConnection(cycle)
+
+
+def task_error() -> RayTaskError:
+    return RayTaskError("bound_proxy", "Traceback", AttributeError("_start_http_server_task"))
+
+
+def test_the_bounds_are_the_settings() -> None:
+    assert bounds_of(ConnectionSettings()) == ConnectionBounds()
+    assert bounds_of(ConnectionSettings(max_headers=33)).max_headers == 33
+
+
+def test_each_proxy_is_bounded_once() -> None:
+    proxies = FakeProxies({"a": True, "b": True})
+    keeper = ProxyKeeper(proxies, BOUNDS)
+    keeper.look()
+    keeper.look()
+    assert (proxies.calls, keeper.failure) == (["a", "b"], None)
+
+
+def test_a_proxy_that_starts_is_asked_again() -> None:
+    proxies = FakeProxies({"a": False})
+    keeper = ProxyKeeper(proxies, BOUNDS)
+    keeper.look()
+    proxies.answers["a"] = True
+    keeper.look()
+    keeper.look()
+    assert proxies.calls == ["a", "a"]
+
+
+def test_a_proxy_that_was_replaced_is_bounded() -> None:
+    proxies = FakeProxies({"a": True})
+    keeper = ProxyKeeper(proxies, BOUNDS)
+    keeper.look()
+    proxies.answers = {"b": True}
+    keeper.look()
+    assert proxies.calls == ["a", "b"]
+
+
+def test_a_proxy_that_can_not_be_bounded_is_named_until_it_can() -> None:
+    proxies = FakeProxies({"a": task_error()})
+    keeper = ProxyKeeper(proxies, BOUNDS)
+    keeper.look()
+    assert keeper.failure is not None
+    proxies.answers["a"] = True
+    keeper.look()
+    assert keeper.failure is None
+
+
+def test_a_proxy_that_dies_is_no_failure() -> None:
+    keeper = ProxyKeeper(FakeProxies({"a": ActorDiedError()}), BOUNDS)
+    keeper.look()
+    assert keeper.failure is None
+
+
+def test_the_keeper_looks_until_it_is_gone() -> None:
+    proxies = FakeProxies({"a": True})
+    keeper = ProxyKeeper(proxies, BOUNDS)
+    keep_bounded(keeper, every_s=0.001)
+    assert proxies.looked.wait(5)
+    threads = [thread for thread in threading.enumerate() if "_look_again" in thread.name]
+    del keeper
+    for thread in threads:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_serves_callback_bounds_the_process_and_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uvicorn.config, "HTTP_PROTOCOLS", dict(uvicorn.config.HTTP_PROTOCOLS))
+    assert bounded() == []
+    config = uvicorn.config.Config(lambda: None, factory=True, log_config=None)
+    config.load()
+    assert issubclass(config.http_protocol_class, BoundedProtocol)  # type: ignore[arg-type]
+    assert config.http_protocol_class.bounds == ConnectionBounds()  # type: ignore[union-attr]
+
+
+async def test_a_python_proxy_gets_the_protocol_once_it_listens() -> None:
+    idle, answered, busy = (connection_with(cycle) for cycle in (None, True, False))
+    server = SimpleNamespace(
+        started=False,
+        config=SimpleNamespace(http_protocol_class=object),
+        server_state=SimpleNamespace(connections={idle, answered, busy}),
+    )
+    started: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    actor = SimpleNamespace(_start_http_server_task=started)
+    assert not bound_proxy(actor, BOUNDS)
+    started.set_result((None, server))
+    assert not bound_proxy(actor, BOUNDS)
+    server.started = True
+    assert bound_proxy(actor, BOUNDS)
+    given: Any = server.config.http_protocol_class
+    assert given.bounds == BOUNDS
+    assert bound_proxy(actor, BOUNDS)
+    assert server.config.http_protocol_class is given
+    await asyncio.sleep(0)
+    assert [connection.closed for connection in (idle, answered, busy)] == [True, True, False]
+
+
+def test_a_proxy_of_another_ray_is_an_error() -> None:
+    with pytest.raises(AttributeError):
+        bound_proxy(SimpleNamespace(), BOUNDS)
+
+
+async def test_haproxy_is_loaded_anew_with_its_bounds() -> None:
+    loop, loads = asyncio.get_running_loop(), asyncio.Event()
+
+    async def reload() -> None:
+        loads.set()
+
+    started: asyncio.Future[Any] = loop.create_future()
+    config = SimpleNamespace(**dict.fromkeys(haproxy_options(BOUNDS)))
+    manager = SimpleNamespace(
+        _haproxy=SimpleNamespace(cfg=config, reload=reload),
+        _haproxy_start_task=started,
+        _reload_lock=asyncio.Lock(),
+        event_loop=loop,
+    )
+    assert not bound_proxy(manager, BOUNDS)
+    started.set_result(None)
+    assert bound_proxy(manager, BOUNDS)
+    await asyncio.wait_for(loads.wait(), 5)
+    assert (config.bufsize, config.timeout_http_request_s) == (8192, 10)
+    loads.clear()
+    assert bound_proxy(manager, BOUNDS)
+    await asyncio.sleep(0)
+    assert not loads.is_set()
