@@ -26,13 +26,14 @@ from deployments.api.crawl import parse_link_request
 from deployments.api.errands import Errands
 from deployments.api.options import check_engine, parse_task_request
 from deployments.api.services import Readiness, Services
+from deployments.confinement import check_confinement
 from deployments.dispatcher import DispatcherState
 from deployments.exposure import serve_host, warn_if_open
 from deployments.handles import SummarizerHandle
 from deployments.metrics_page import metrics_page
 from deployments.shared import check_store
 from deployments.tracing import tracing
-from deployments.wiring import extractor, media_store, task_store, upload_store
+from deployments.wiring import extractor, media_store, sandbox, task_store, upload_store
 from pipeline.clock import FollowingClock
 from pipeline.domain.crawl import LinkKind
 from pipeline.domain.task import Task
@@ -48,6 +49,9 @@ logger = logging.getLogger(__name__)
 
 ENGINE_TTL_S = 10.0
 """How long it is believed which model is loaded."""
+
+BACKGROUND_NICENESS = 10
+"""Of what takes the sound out of recordings, which yields to everything else."""
 
 UNREACHABLE = (RayError, RayServeException)
 """How a handle says that nobody is there."""
@@ -71,6 +75,9 @@ class IngressReplica:
         self._errands = Errands()
         clock = FollowingClock()
         store = task_store(settings, clock, tracing(settings, "Ingress"))
+        decoders = sandbox(settings, niceness=BACKGROUND_NICENESS)
+        confinement = decoders.confinement()
+        check_confinement("decoder", confinement, settings.confinement.required)
         self._loaded: EngineInfo | None = None
         self._loaded_until = 0.0
         self._services = Services(
@@ -90,7 +97,8 @@ class IngressReplica:
             check_url=GuardedClient(settings.network).check,
             errands=self._errands,
             fetch_available=settings.crawl.enabled,
-            extractor=extractor(settings),
+            extractor=extractor(settings, decoders),
+            confinement=confinement,
         )
         self._api = build_api(self._services)
         warn_if_open(settings.auth, serve_host())

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from deployments.api.errands import Errands
+from pipeline.domain.confinement import Confinement
 from pipeline.ports import (
     AudioExtractor,
     Clock,
@@ -60,6 +61,7 @@ class Services:
         extractor: takes the sound out of recordings.
         fetch_available: whether recordings can be fetched from a ``file_url``.
         errands: what outlives the request that sent it.
+        confinement: what confinement of decoders holds on this node; ``None`` where it was not tried.
     """
 
     store: TaskRecords
@@ -79,3 +81,4 @@ class Services:
     metrics: Callable[[], Awaitable[str]] = _no_metrics
     fetch_available: bool = False
     errands: Errands = field(default_factory=Errands)
+    confinement: Confinement | None = None
