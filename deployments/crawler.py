@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 
 from ray import serve
 
+from deployments.confinement import check_confinement, extractor_confinement
 from deployments.replica import begin_replica
 from deployments.shared import check_store
 from deployments.tracing import tracing
@@ -22,8 +23,9 @@ class CrawlerReplica:
         begin_replica(settings)
         check_store(media_store(settings), store_mark)
         self._store = task_store(settings)
-        self._processes = ExtractorProcesses(settings.network.ca_file)
-        self._processes.start()  # the first link need not wait for the library
+        self._processes = ExtractorProcesses(settings.network.ca_file, settings.crawl.max_processes)
+        confinement = extractor_confinement(self._processes, settings.crawl.js_runtime)  # loads the library, too
+        check_confinement("extractor", confinement, settings.confinement.required)
         self._tracing = tracing(settings, "Crawler")
         self._crawler = crawler(settings, self._store, self._processes)
 

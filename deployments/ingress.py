@@ -26,6 +26,7 @@ from deployments.api.crawl import parse_link_request
 from deployments.api.errands import Errands
 from deployments.api.options import check_engine, parse_task_request
 from deployments.api.services import Readiness, Services
+from deployments.confinement import check_confinement
 from deployments.dispatcher import DispatcherState
 from deployments.exposure import guard
 from deployments.handles import SummarizerHandle
@@ -34,7 +35,7 @@ from deployments.metrics_page import metrics_page
 from deployments.replica import begin_replica
 from deployments.shared import check_store
 from deployments.tracing import tracing
-from deployments.wiring import extractor, media_store, task_store, upload_store
+from deployments.wiring import extractor, media_store, sandbox, task_store, upload_store
 from pipeline.clock import FollowingClock
 from pipeline.domain.crawl import LinkKind
 from pipeline.domain.task import Task
@@ -49,6 +50,9 @@ logger = logging.getLogger(__name__)
 
 ENGINE_TTL_S = 10.0
 """How long it is believed which model is loaded."""
+
+BACKGROUND_NICENESS = 10
+"""Of what takes the sound out of recordings, which yields to everything else."""
 
 UNREACHABLE = (RayError, RayServeException)
 """How a handle says that nobody is there."""
@@ -72,6 +76,9 @@ class IngressReplica:
         self._errands = Errands()
         clock = FollowingClock()
         store = task_store(settings, clock, tracing(settings, "Ingress"), ServeMetrics())
+        decoders = sandbox(settings, niceness=BACKGROUND_NICENESS)
+        confinement = decoders.confinement()
+        check_confinement("decoder", confinement, settings.confinement.required)
         self._loaded: EngineInfo | None = None
         self._loaded_until = 0.0
         self._services = Services(
@@ -92,7 +99,8 @@ class IngressReplica:
             check_url=GuardedClient(settings.network).check,
             errands=self._errands,
             fetch_available=settings.crawl.enabled,
-            extractor=extractor(settings),
+            extractor=extractor(settings, decoders),
+            confinement=confinement,
         )
         self._api = build_api(self._services)
         self._front = guard(settings)

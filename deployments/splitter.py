@@ -7,10 +7,11 @@ from collections.abc import AsyncGenerator
 
 from ray import serve
 
+from deployments.confinement import check_confinement
 from deployments.replica import begin_replica
 from deployments.shared import check_store
 from deployments.tracing import tracing
-from deployments.wiring import QUIET, media_store, splitter
+from deployments.wiring import QUIET, media_store, sandbox, splitter
 from pipeline.ports import SplitDone, SplitPart, SplitRequest
 from pipeline.settings import Settings
 
@@ -26,7 +27,9 @@ class SplitterReplica:
         begin_replica(settings)
         check_store(media_store(settings), store_mark)
         os.nice(NICENESS)
-        self._splitter = splitter(settings)
+        decoders = sandbox(settings)
+        check_confinement("decoder", decoders.confinement(), settings.confinement.required)
+        self._splitter = splitter(settings, decoders)
         self._tracing = tracing(settings, "Splitter")
 
     async def split(self, request: SplitRequest) -> AsyncGenerator[SplitPart | SplitDone, None]:

@@ -93,13 +93,12 @@ def sandbox(settings: Settings, niceness: int = 0) -> Sandbox:
     return sandbox
 
 
-def splitter(settings: Settings) -> Splitter:
+def splitter(settings: Settings, decoders: Sandbox) -> Splitter:
     """A splitter in this process, with its decoders in processes of their own."""
     # Imported by the one process that listens: the others would take longer to come back after a crash.
     from pipeline.asr.vad import SileroVad
     from pipeline.media.split import StreamingSplitter
 
-    decoders = sandbox(settings)
     return StreamingSplitter(
         media_store(settings),
         SileroVad,
@@ -124,6 +123,6 @@ def crawler(settings: Settings, store: TaskStore, processes: ExtractorProcesses)
     return LocalCrawler(media_store(settings), processes, settings, held, SystemClock())
 
 
-def extractor(settings: Settings) -> SandboxedExtractor:
-    """Takes the sound out of recordings, in processes that yield to everything else."""
-    return SandboxedExtractor(sandbox(settings, niceness=10), settings.media)
+def extractor(settings: Settings, decoders: Sandbox) -> SandboxedExtractor:
+    """Takes the sound out of recordings, in processes of their own."""
+    return SandboxedExtractor(decoders, settings.media)

@@ -28,6 +28,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from pipeline.domain.access import Client, Scope
+from pipeline.domain.confinement import ConfinementLevel
 from pipeline.errors import ConfigurationError
 
 MEBIBYTE = 1024 * 1024
@@ -263,6 +264,14 @@ class NetworkSettings(Section):
     """PEM file of the authorities that TLS trusts instead of the usual ones: for a proxy that inspects TLS."""
 
 
+class ConfinementSettings(Section):
+    """How the processes that open recordings and read pages are confined (`docs/media.md`, What holds where)."""
+
+    required: ConfinementLevel = ConfinementLevel.NONE
+    """What must hold for a replica to start: `full`, `partial` (something does) or `none`. Each replica tries at its
+    start what is forbidden; what holds is in its log and in `GET /api/health/ready`."""
+
+
 class PlatformSettings(Section):
     """How one site is asked."""
 
@@ -293,9 +302,13 @@ class CrawlSettings(Section):
     extract_timeout_s: float = Field(default=120.0, gt=0)
     """Longest time to find out where a link's recording is."""
     max_page_bytes: int = Field(default=64 * MEBIBYTE, gt=0)
-    """Most that is read of a site's pages before there is a recording to download."""
-    max_process_bytes: int = Field(default=2048 * MEBIBYTE, ge=256 * MEBIBYTE)
-    """Most memory the process that reads one site's pages may ask for. Not kept with a `js_runtime`."""
+    """Most that is read of a site's pages, as they are sent, before there is a recording to download."""
+    max_process_bytes: int = Field(default=256 * MEBIBYTE, ge=64 * MEBIBYTE)
+    """Most memory that the process which reads one site's pages may take beyond what is loaded, and so what a page may
+    unfold to. Its largest file, a fragment of a recording, is as large. No limit of memory with a `js_runtime`."""
+    max_processes: int = Field(default=16, ge=1)
+    """Such processes at the same time in one Crawler; further links wait. Together they take at most `max_processes`
+    times `max_process_bytes` of memory, and twice as much disk."""
     max_breaks: int = Field(default=5, ge=0)
     """How often in a row a download that broke is taken up again without a byte in between."""
     rate_limit_delays_s: tuple[float, ...] = (60.0, 300.0, 1800.0)
@@ -520,6 +533,7 @@ class Settings(BaseSettings):
     llm: LlmSettings = LlmSettings()
     network: NetworkSettings = NetworkSettings()
     crawl: CrawlSettings = CrawlSettings()
+    confinement: ConfinementSettings = ConfinementSettings()
     http: HttpSettings = HttpSettings()
     connections: ConnectionSettings = ConnectionSettings()
     auth: AuthSettings = AuthSettings()

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from deployments.api.answers import ServicesNeeded, problems
 from deployments.api.options import public_model_name
-from deployments.api.schemas import EngineBody, HealthBody, ReadyBody
+from deployments.api.schemas import ConfinementBody, EngineBody, HealthBody, ReadyBody
 from pipeline.errors import ServiceStarting
 
 router = APIRouter(prefix="/api/health", tags=["health"])
@@ -29,7 +29,12 @@ async def ready(services: ServicesNeeded) -> ReadyBody:
         raise ServiceStarting(" ".join(readiness.problems))
     if not readiness.ready:
         raise ServiceStarting(f"Not ready yet: waiting for {', '.join(readiness.waiting_for) or 'the model'}.")
-    engine = readiness.engine
-    if engine is None:
-        return ReadyBody(engine=None)
-    return ReadyBody(engine=EngineBody.model_validate(asdict(engine) | {"model": public_model_name(engine.model)}))
+    engine, confinement = readiness.engine, services.confinement
+    return ReadyBody(
+        engine=EngineBody.model_validate(asdict(engine) | {"model": public_model_name(engine.model)})
+        if engine
+        else None,
+        confinement=ConfinementBody.model_validate(asdict(confinement) | {"level": confinement.level})
+        if confinement
+        else None,
+    )

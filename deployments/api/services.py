@@ -8,6 +8,7 @@ from typing import Protocol
 
 from deployments.api.errands import Errands
 from deployments.api.loop import Workers
+from pipeline.domain.confinement import Confinement
 from pipeline.ports import (
     AudioExtractor,
     Clock,
@@ -76,6 +77,7 @@ class Services:
         fetch_available: whether recordings can be fetched from a ``file_url``.
         errands: what outlives the request that sent it.
         workers: threads for what would hold up the event loop.
+        confinement: what confinement of decoders holds on this node; ``None`` where it was not tried.
     """
 
     store: TaskRecords
@@ -97,3 +99,4 @@ class Services:
     fetch_available: bool = False
     errands: Errands = field(default_factory=Errands)
     workers: Workers = field(default_factory=Workers)
+    confinement: Confinement | None = None

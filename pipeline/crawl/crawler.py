@@ -137,6 +137,7 @@ class LocalCrawler:
                 download = self._download(crawl, client, location)
                 await self._store(crawl, download.blocks(), download)
             else:
+                extraction.take_up_to(self._settings.media.max_upload_bytes + SLACK_BYTES)
                 await self._store(crawl, extraction.media(self._remaining_s(crawl)))
         record = self._record(crawl.request, found)
         name = file_name(record.title or record.media_id, crawl.head, found.media.extension)
@@ -150,7 +151,7 @@ class LocalCrawler:
         if platform is not None:
             url = await post_address(platform, url, client, limits.extract_timeout_s)
         dialer = Dialer(site.network, self._resolver, self._ssl_context)
-        async with guarding_proxy(dialer, limits.max_page_bytes + self._settings.media.max_upload_bytes) as proxy:
+        async with guarding_proxy(dialer, limits.max_page_bytes) as proxy:
             crawl.proxy = proxy
             asked = ExtractRequest(
                 url=url,

@@ -17,6 +17,7 @@ from typing import Any
 import av
 import numpy as np
 
+from pipeline.confinement.probe import Targets, attempt_all
 from pipeline.domain.extraction import Extraction, Format
 from pipeline.domain.sound import SoundOptions
 from pipeline.errors import DecodingTooCostly, MediaError
@@ -66,7 +67,12 @@ def _extract(wire: Wire, source: Any, max_duration_s: float, wanted: dict[str, A
     return {}
 
 
-_JOBS: Mapping[str, Callable[..., dict[str, Any]]] = {"decode": _decode, "extract": _extract}
+def _probe(wire: Wire, source: Any, targets: dict[str, Any]) -> dict[str, Any]:
+    """Try what is forbidden; the results are by part and name of the act."""
+    return attempt_all(Targets(**targets))
+
+
+_JOBS: Mapping[str, Callable[..., dict[str, Any]]] = {"decode": _decode, "extract": _extract, "probe": _probe}
 
 
 def rehearse() -> None:

@@ -19,13 +19,16 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from pipeline.confinement.fork_server import STATUS
+from pipeline.confinement.probe import targets
 from pipeline.domain.audio import to_samples
+from pipeline.domain.confinement import Confinement, judge
 from pipeline.domain.extraction import Extraction
 from pipeline.domain.sound import DEFAULT_SOUND, SoundOptions
 from pipeline.domain.speech import Samples
 from pipeline.domain.tracks import Track
 from pipeline.errors import DecoderCrashed, DecodingTooCostly, MediaError, OutputTooLarge
-from pipeline.media.sandbox.wire import STATUS, ChildGone, Kind, Wire, placed, question
+from pipeline.media.sandbox.wire import ChildGone, Kind, Wire, placed, question
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +86,20 @@ class Sandbox:
         """Ends it and every child."""
         with self._lock:
             self._stop()
+
+    def confinement(self) -> Confinement:
+        """Have a child try what is forbidden, and return what holds.
+
+        Raises:
+            DecoderCrashed: the child ended before it could answer.
+        """
+        with (
+            targets(self._limits.memory_bytes) as aims,
+            self.child("probe", io.BytesIO(), targets=aims.encode()) as child,
+        ):
+            for _ in child.messages():
+                pass
+            return judge(child.said)
 
     @contextmanager
     def child(self, name: str, file: BinaryIO, **arguments: Any) -> Iterator[Child]:

@@ -19,9 +19,6 @@ MAX_PAYLOAD_BYTES = 4 * 1024 * 1024
 READ_AHEAD_BYTES = 256 * 1024
 """Asked for at a time: FFmpeg itself reads 32 KB, and each question costs two trips."""
 
-STATUS = struct.Struct("!i")
-"""A child's wait status (``os.waitpid``), as it is reported to the parent."""
-
 _HEADER = struct.Struct("!BI")
 _QUESTION = struct.Struct("!QI")
 _LENGTH = struct.Struct("!I")
