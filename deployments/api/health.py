@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from deployments.api.answers import ServicesNeeded, problems
 from deployments.api.options import public_model_name
 from deployments.api.schemas import EngineBody, HealthBody, ReadyBody
+from deployments.api.services import Readiness
 from pipeline.errors import ServiceStarting
 
 router = APIRouter(prefix="/api/health", tags=["health"])
@@ -20,7 +21,7 @@ async def check() -> HealthBody:
     return HealthBody()
 
 
-@router.get("/ready", responses=problems())
+@router.get("/ready", responses=problems(), response_model_exclude_unset=True)
 async def ready(services: ServicesNeeded) -> ReadyBody:
     """Answer 200 once a model has been loaded and the database answers; 503 says what is not ready."""
     await services.store.ping()
@@ -31,5 +32,10 @@ async def ready(services: ServicesNeeded) -> ReadyBody:
         raise ServiceStarting(f"Not ready yet: waiting for {', '.join(readiness.waiting_for) or 'the model'}.")
     engine = readiness.engine
     if engine is None:
-        return ReadyBody(engine=None)
-    return ReadyBody(engine=EngineBody.model_validate(asdict(engine) | {"model": public_model_name(engine.model)}))
+        return _ready(None, readiness)
+    return _ready(EngineBody.model_validate(asdict(engine) | {"model": public_model_name(engine.model)}), readiness)
+
+
+def _ready(engine: EngineBody | None, readiness: Readiness) -> ReadyBody:
+    troubles = {"problems": list(readiness.troubles)} if readiness.troubles else {}
+    return ReadyBody(status="ready", engine=engine, **troubles)

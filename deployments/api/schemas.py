@@ -238,6 +238,8 @@ class ReadyBody(Schema):
     status: Literal["ready"] = "ready"
     engine: EngineBody | None
     """What runs; null where that is not known yet."""
+    problems: list[str] = []
+    """What fails in the background although tasks are worked at, a sentence each; only where something does."""
 
 
 def _blank_is_off(value: object) -> object:
