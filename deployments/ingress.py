@@ -143,8 +143,8 @@ class IngressReplica:
             *([] if state.database_ready else ["the database"]),
             *([] if state.engine else [_missing(state)]),
         ]
-        problems = (*state.problems, *self._front.problems())
-        return Readiness(not waiting and not problems, tuple(waiting), state.engine, problems)
+        problems = (*state.problems, *state.stopped, *self._front.problems())
+        return Readiness(not waiting and not problems, tuple(waiting), state.engine, problems, state.troubles)
 
     async def _engine(self) -> EngineInfo | None:
         """What is loaded, believed for a while: a hop takes ten milliseconds, and an update some seconds."""

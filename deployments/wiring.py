@@ -76,7 +76,7 @@ def task_store(
 
 def upload_store(store: SqlTaskStore) -> SqlUploadStore:
     """The state of resumable uploads, in the task store's database."""
-    return SqlUploadStore(store.database, SystemClock())
+    return SqlUploadStore(store.database, SystemClock(), store.report.note)
 
 
 def media_store(settings: Settings) -> FsspecMediaStore:

@@ -20,7 +20,7 @@ async def check() -> HealthBody:
     return HealthBody()
 
 
-@router.get("/ready", responses=problems())
+@router.get("/ready", responses=problems(), response_model_exclude_unset=True)
 async def ready(services: ServicesNeeded) -> ReadyBody:
     """Answer 200 once a model has been loaded and the database answers; 503 says what is not ready."""
     await services.store.ping()
@@ -34,6 +34,7 @@ async def ready(services: ServicesNeeded) -> ReadyBody:
         engine=EngineBody.model_validate(asdict(engine) | {"model": public_model_name(engine.model)})
         if engine
         else None,
+        problems=list(readiness.troubles),
         confinement=ConfinementBody.model_validate(asdict(confinement) | {"level": confinement.level})
         if confinement
         else None,

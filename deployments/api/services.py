@@ -29,13 +29,15 @@ class Readiness:
         ready: a replica of this version has loaded its model and decoded with it.
         waiting_for: otherwise, what is missing, each as words that follow "waiting for" (``a GPU node``).
         engine: what runs, once that is known.
-        problems: why this configuration can't serve this cluster, a sentence each.
+        problems: why this configuration can't serve this cluster, or no task is worked at, a sentence each.
+        troubles: what fails in the background although tasks are worked at, a sentence each.
     """
 
     ready: bool
     waiting_for: tuple[str, ...] = ()
     engine: EngineInfo | None = None
     problems: tuple[str, ...] = ()
+    troubles: tuple[str, ...] = ()
 
 
 async def _no_metrics() -> str:

@@ -204,13 +204,17 @@ async def live_prefixes(connection: AsyncConnection, prefixes: Collection[str], 
 
 
 async def _original(connection: AsyncConnection, claim: IdempotencyClaim, now: datetime) -> int | None:
-    result = await connection.execute(queries.records.idempotency_key(codec.key_digest(claim.key), now))
+    digest = codec.key_digest(claim.key)
+    result = await connection.execute(queries.records.idempotency_key(digest, now))
     known = result.one_or_none()
     if known is None:
         return None
     if known.fingerprint != claim.fingerprint:
         raise IdempotencyConflict("This Idempotency-Key was already used for another request; use a new key.")
-    return known.task_id if isinstance(known.task_id, int) else None
+    if isinstance(known.task_id, int):
+        return known.task_id
+    await connection.execute(queries.records.forget_key(digest))  # damaged: it leads nowhere
+    return None
 
 
 async def _move(connection: AsyncConnection, task_id: int, statement: Update, otherwise: str) -> Task:

@@ -86,6 +86,11 @@ class SqlTaskStore:
         """The connections, for a store of other rows in the same database."""
         return self._database
 
+    @property
+    def report(self) -> DefectReport:
+        """Told of rows that can't be read, those of a store of other rows too."""
+        return self._report
+
     async def migrate(self) -> None:
         """See ``ports.TaskStore``. Makes the folder of an SQLite file where it is missing."""
         await migrate(self._url, self._busy_timeout_s)

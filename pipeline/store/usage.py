@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.domain.access import DAY, ClientLoad
 from pipeline.store.engine import UtcDateTime
-from pipeline.store.queries.common import QUEUED
+from pipeline.store.queries.common import LONGEST_S, QUEUED
 from pipeline.store.tables import TAKEN_AUDIO, TASKS
 
 
@@ -17,7 +17,8 @@ async def client_load(connection: AsyncConnection, client: str, now: datetime) -
     """See ``ports.TaskRecords``."""
     queued = (await connection.execute(queued_of(client))).scalar_one()
     taken = (await connection.execute(audio_taken_from(client, now - DAY))).one()
-    return ClientLoad(queued, float(taken.audio_s or 0.0), taken.oldest)
+    oldest = taken.oldest if isinstance(taken.oldest, datetime) else None
+    return ClientLoad(queued, float(taken.audio_s or 0.0), oldest)
 
 
 async def take_audio(connection: AsyncConnection, task_id: int, now: datetime) -> None:
@@ -40,7 +41,11 @@ def audio_taken_from(client: str, since: datetime) -> Select[float, datetime]:
     """Seconds of audio counted since then, and when the first of it was."""
     return select(
         func.sum(TAKEN_AUDIO.c.audio_s).label("audio_s"), func.min(TAKEN_AUDIO.c.taken_at).label("oldest")
-    ).where(TAKEN_AUDIO.c.client == client, TAKEN_AUDIO.c.taken_at > since)
+    ).where(
+        TAKEN_AUDIO.c.client == client,
+        TAKEN_AUDIO.c.taken_at > since,
+        TAKEN_AUDIO.c.audio_s.between(0.0, LONGEST_S),  # what was damaged counts for nothing
+    )
 
 
 def taken_for(task_id: int) -> Select[int]:

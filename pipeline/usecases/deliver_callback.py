@@ -30,6 +30,7 @@ from pipeline.ports import (
     Verdict,
 )
 from pipeline.settings import CallbackSettings
+from pipeline.usecases.supervised import Loop, troubles
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,19 @@ class CallbackCourier:
         self._work = asyncio.Event()
         self._stopping = False
         self._in_hand: set[asyncio.Task[None]] = set()
+        self._taking = Loop(
+            "callbacks",
+            "taking callbacks in hand",
+            clock,
+            metrics,
+            outage_s=lambda outages: _database_pause_s(outages, jitter),
+            jitter=jitter,
+        )
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """Why no callback is delivered, a sentence each."""
+        return troubles(self._taking)
 
     def wake(self) -> None:
         """There is a callback to deliver."""
@@ -106,26 +120,16 @@ class CallbackCourier:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Delivers callbacks until ``stop`` is set; what is being posted then is seen through."""
-        outages = 0
         try:
             while not stop.is_set():
-                outages = 0 if await self._take_if_possible() else outages + 1
-                pause_s = _database_pause_s(outages, self._jitter) if outages else self._poll_s
-                await self._pause(stop, pause_s)
+                pause_s = await self._taking.attempt(self._take)
+                await self._pause(stop, self._poll_s if pause_s is None else pause_s)
             self._stopping = True
             if self._in_hand:
                 await asyncio.wait(self._in_hand)
         finally:
             for delivery in self._in_hand:
                 delivery.cancel()
-
-    async def _take_if_possible(self) -> bool:
-        try:
-            await self._take()
-        except DatabaseUnavailable as error:
-            logger.warning("callbacks wait for the database: %s", error)
-            return False
-        return True
 
     async def _take(self) -> set[asyncio.Task[None]]:
         self._work.clear()
@@ -168,13 +172,18 @@ class CallbackCourier:
             except DatabaseUnavailable as error:
                 logger.warning("a callback waits for the database: %s", error, extra=_named(message))
                 return
+            if attempt is None:
+                return  # the lease runs out, and whoever can read the task may take it
             await self._record(message, attempt, taken_at + self._lease_s)
 
-    async def _attempt(self, message: OutboxMessage) -> DeliveryAttempt:
+    async def _attempt(self, message: OutboxMessage) -> DeliveryAttempt | None:
+        """Posts it; ``None`` where only a newer version can say what there is to post."""
         try:
             task = await self._store.get(message.task_id, include_result=True)
         except TaskNotFound:
             return DeliveryAttempt(delivered=False, status_code=None, message="The task was deleted.", retry_at=None)
+        if task.defect is not None and task.defect.newer:
+            return None
         started = self._clock.monotonic()
         answer = await self._sender.send(message, self._encode(task))
         self._note(message, answer, self._clock.monotonic() - started)

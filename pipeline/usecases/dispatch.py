@@ -9,11 +9,10 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from typing import Any
 
 from pipeline.domain.fair_line import SlotLimits
 from pipeline.domain.retry import Backoff, Schedule
@@ -26,6 +25,7 @@ from pipeline.errors import (
     MediaError,
     MurmurationError,
     RateLimited,
+    RecordUnreadable,
     ReplicaLost,
     RequestError,
     SourceTooLarge,
@@ -42,6 +42,7 @@ from pipeline.usecases.fetch import Fetcher
 from pipeline.usecases.insist import insist
 from pipeline.usecases.news import News, wait_briefly
 from pipeline.usecases.resume_split import ResumingSplitter
+from pipeline.usecases.supervised import Loop, Outcome, troubles
 from pipeline.usecases.transcribe import ChunkScheduler
 
 logger = logging.getLogger(__name__)
@@ -121,6 +122,22 @@ class Dispatcher:
         self._claimed: dict[int, Task] = {}
         self._renewed_at = clock.monotonic()
         self.database_ready = False
+        self._preparing = self._loop("prepare", "preparing the database")
+        self._claiming = self._loop("claim", "claiming tasks")
+        self._renewing = self._loop("heartbeat", "renewing the leases of tasks")
+
+    def _loop(self, name: str, work: str) -> Loop:
+        poll_s = self._settings.poll_s
+        return Loop(name, work, self._clock, self._metrics, outage_s=lambda _: poll_s, changed=self._note_round)
+
+    def _note_round(self, outcome: Outcome) -> None:
+        if outcome is not Outcome.FAILED:  # which says nothing about the database
+            self.database_ready = outcome is Outcome.DONE
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """Why no task is worked at, a sentence each."""
+        return (*troubles(self._preparing, self._claiming, self._renewing), *self._scheduler.troubles)
 
     # what others ask of it
 
@@ -166,13 +183,11 @@ class Dispatcher:
         What a dead predecessor on this machine left running is taken from it, or its leases would have to run out.
         """
         while not self.database_ready:
-            try:
-                await self._store.migrate()
-                await self._bury_dead_owners()
-                self.database_ready = True
-            except DatabaseUnavailable as error:
-                logger.warning("waiting for the database: %s", error)
-                await self._clock.sleep(self._settings.poll_s)
+            await self._preparing.round(self._prepare_database)
+
+    async def _prepare_database(self) -> None:
+        await self._store.migrate()
+        await self._bury_dead_owners()
 
     async def _bury_dead_owners(self) -> None:
         for owner in await self._store.owners():
@@ -183,22 +198,13 @@ class Dispatcher:
     async def _claim_loop(self) -> None:
         while True:
             self._work.clear()
-            await self._survive_outage(self._claim_all)
+            await self._claiming.round(self._claim_all)
             await wait_briefly(self._work, self._settings.poll_s)
 
     async def _heartbeat_loop(self) -> None:
         while True:
             await self._clock.sleep(self._settings.heartbeat_s)
-            await self._survive_outage(self._heartbeat)
-
-    async def _survive_outage(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        try:
-            await step()
-            self.database_ready = True
-        except DatabaseUnavailable as error:
-            self.database_ready = False
-            logger.warning("the database is away: %s", error)
-            await self._clock.sleep(self._settings.poll_s)
+            await self._renewing.round(self._heartbeat)
 
     async def _claim_all(self) -> None:
         if not self.database_ready or self._heartbeat_is_late:
@@ -231,6 +237,12 @@ class Dispatcher:
         if self._attempts.get(task_id) is attempt:
             del self._attempts[task_id], self._claimed[task_id]
         self._work.set()
+        if not attempt.cancelled() and (error := attempt.exception()) is not None:
+            logger.error(
+                "an attempt ended by our own defect; the task is claimed again once its lease has expired",
+                exc_info=error,
+                extra={"task_id": task_id},
+            )
 
     @property
     def _heartbeat_is_late(self) -> bool:
@@ -306,7 +318,8 @@ class Dispatcher:
         retry_at = None if delay_s is None else self._clock.now() + timedelta(seconds=delay_s)
         try:
             full = isinstance(error, StorageFull)
-            fail = partial(self._store.fail, attempt.lease, reason, retry_at, keep_prepared=not full)
+            keep_prepared = not isinstance(error, StorageFull | RecordUnreadable)
+            fail = partial(self._store.fail, attempt.lease, reason, retry_at, keep_prepared=keep_prepared)
             ended = await insist(fail, self._clock)
             if full:
                 await attempt.drop_prepared()  # which makes room for others

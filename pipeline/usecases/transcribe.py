@@ -23,6 +23,7 @@ from pipeline.domain.transcript import ChunkResult
 from pipeline.errors import AttemptsExhausted, DecodingFailed, MurmurationError, ReplicaLost
 from pipeline.ports import ChunkFailure, Clock, EngineInfo, Metrics, Transcriber, Unit
 from pipeline.settings import DispatchSettings
+from pipeline.usecases.supervised import Loop, troubles
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +115,13 @@ class ChunkScheduler:
         self._wake = asyncio.Event()
         self._capacity = Capacity(replicas=1, max_batch_size=8)
         self.engine: EngineInfo | None = None
+        self._following = Loop("replicas", "following the replicas", clock, metrics)
+        self._releasing = Loop("chunk_release", "sending chunks to replicas", clock, metrics)
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """Why no chunk gets to a replica, a sentence each."""
+        return troubles(self._following, self._releasing)
 
     @property
     def capacity(self) -> Capacity:
@@ -162,12 +170,15 @@ class ChunkScheduler:
 
     async def _follow_capacity(self) -> None:
         while True:
-            try:
-                await self._look_at_replicas()
-            except MurmurationError as error:
-                logger.warning("the replicas can't be asked: %s", error)
+            await self._following.round(self._ask_replicas)
             self._wake.set()
             await self._clock.sleep(self._refresh_s)
+
+    async def _ask_replicas(self) -> None:
+        try:
+            await self._look_at_replicas()
+        except MurmurationError as error:
+            logger.warning("the replicas can't be asked: %s", error)
 
     @property
     def _refresh_s(self) -> float:
@@ -185,11 +196,14 @@ class ChunkScheduler:
 
     async def _release_units(self) -> None:
         while True:
-            self._wake.clear()
-            while released := self._next():
-                self._start(released)
-            self._metrics.gauge("waiting_chunks", self._queue.waiting_chunks)
-            await self._wake.wait()
+            if await self._releasing.round(self._release_all):
+                await self._wake.wait()
+
+    async def _release_all(self) -> None:
+        self._wake.clear()
+        while released := self._next():
+            self._start(released)
+        self._metrics.gauge("waiting_chunks", self._queue.waiting_chunks)
 
     def _next(self) -> tuple[Released, bool] | None:
         if self._suspects and not self._suspect_in_flight:

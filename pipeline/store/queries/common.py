@@ -24,6 +24,8 @@ LIVE = (QUEUED, PROCESSING)
 FINISHED = tuple(status.value for status in Status if status.finished)
 NEXT_FENCE: ColumnElement[int] = case((TASKS.c.fence < LARGEST_COUNT, TASKS.c.fence + 1), else_=1)
 """The fence raised; one that is damaged must not overflow its column."""
+LONGEST_S = 1e8
+"""Three years of audio: a recording that is longer is a number that was damaged."""
 DENSITY_SAMPLE = 100
 """Recordings from which the length of those that wait is estimated."""
 NO_OWNER: dict[str, Any] = {"owner": None, "lease_expires_at": None, "stage": None}

@@ -28,6 +28,7 @@ from pipeline.store.queries.common import (
     DENSITY_SAMPLE,
     FINISHED,
     LIVE,
+    LONGEST_S,
     NEXT_FENCE,
     NO_OWNER,
     NO_SUMMARY_DUE,
@@ -43,8 +44,6 @@ from pipeline.store.tables import (
     TRANSCRIPTS,
 )
 
-LONGEST_S = 1e8
-"""Three years of audio: a recording that is longer is a number that was damaged."""
 LARGEST_BYTES = 2**50
 
 
@@ -253,6 +252,11 @@ def forget_expired_key(key_sha256: str, now: datetime) -> Delete:
     return delete(IDEMPOTENCY_KEYS).where(
         IDEMPOTENCY_KEYS.c.key_sha256 == key_sha256, IDEMPOTENCY_KEYS.c.expires_at <= now
     )
+
+
+def forget_key(key_sha256: str) -> Delete:
+    """Makes room for a key whatever was kept of it."""
+    return delete(IDEMPOTENCY_KEYS).where(IDEMPOTENCY_KEYS.c.key_sha256 == key_sha256)
 
 
 def expired_keys(now: datetime, limit: int) -> Select[str]:

@@ -30,6 +30,13 @@ async def test_ready_before_anyone_knows_what_runs(client: httpx.AsyncClient, wo
     assert (await client.get("/api/health/ready")).json() == {"status": "ready", "engine": None}
 
 
+async def test_ready_says_what_fails_in_the_background(client: httpx.AsyncClient, world: World) -> None:
+    world.readiness = Readiness(ready=True, troubles=("Showing the queue fails: see the log.",))
+    answer = await client.get("/api/health/ready")
+    assert answer.status_code == 200
+    assert answer.json()["problems"] == ["Showing the queue fails: see the log."]
+
+
 async def test_not_ready_says_what_is_missing(client: httpx.AsyncClient, world: World) -> None:
     world.readiness = Readiness(ready=False, waiting_for=("a GPU node", "the model"))
     answer = await client.get("/api/health/ready")
