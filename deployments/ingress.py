@@ -100,6 +100,7 @@ class IngressReplica:
             errands=self._errands,
             fetch_available=settings.crawl.enabled,
             extractor=extractor(settings, decoders),
+            capacity=_capacity(),
             confinement=confinement,
         )
         self._api = build_api(self._services)
@@ -212,14 +213,22 @@ class IngressReplica:
         return task
 
 
+def _capacity() -> int:
+    """Requests that Serve hands to this replica at the same time: ``max_ongoing_requests`` of the Serve config."""
+    return int(serve.get_replica_context()._deployment_config.max_ongoing_requests)  # noqa: SLF001 (told nowhere else)
+
+
 def _missing(state: DispatcherState) -> str:
     """Why no engine is known yet."""
     return "a GPU node" if state.gpu_node_missing else "a WhisperReplica that has loaded its model"
 
 
+ACKNOWLEDGED = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.api.flow:acknowledging"}
+"""Where this process is Serve's HTTP server too, with HAProxy in front, it says how much of an answer was sent."""
+
 Ingress = serve.deployment(
     name="Ingress",
     max_ongoing_requests=1000,
-    ray_actor_options={"num_cpus": 0.1},
+    ray_actor_options={"num_cpus": 0.1, "runtime_env": {"env_vars": ACKNOWLEDGED}},
     health_check_period_s=2,
 )(serve.ingress()(IngressReplica))

@@ -356,16 +356,17 @@ class HttpSettings(Section):
     """A resumable upload to which nothing is added for this long is thrown away."""
     max_json_bytes: int = Field(default=64 * 1024, ge=1024)
     """Largest body of JSON; `callback/test`, which takes whole records, has 1 MiB as forms have."""
-    max_concurrent_requests: int = Field(default=900, ge=1)
+    max_concurrent_requests: int | None = Field(default=None, ge=1)
     """Requests that one Ingress replica has under way; above, new ones are refused with 503. Health and documentation
-    don't count. It must be lower than the Ingress's `max_ongoing_requests` in the Serve config (1,000): what Serve
-    holds back waits, health checks among it."""
-    max_lasting_requests: int = Field(default=700, ge=1)
-    """Likewise those that may last: uploads, event streams, `/v1/audio`, `wait_s`, `extract_audio`, summaries. What is
-    left of `max_concurrent_requests` is a reserve for short ones."""
-    max_concurrent_requests_per_client: int = Field(default=200, ge=1)
+    don't count. Empty: nine tenths of the Ingress's `max_ongoing_requests` in the Serve config, and never more: what
+    Serve itself holds back waits, health checks among it."""
+    max_lasting_requests: int | None = Field(default=None, ge=1)
+    """Likewise those that may last: uploads, event streams, `/v1/audio`, `wait_s`, `extract_audio`, summaries. The rest
+    is a reserve for short ones. Empty: seven tenths of `max_ongoing_requests`."""
+    max_concurrent_requests_per_client: int | None = Field(default=None, ge=1)
     """Requests of one client that one Ingress replica has under way; above, new ones are refused with 429. A client is
-    a key, and without keys an address (of IPv6, its /64); the loopback address is nobody's."""
+    a key, and without keys an address (of IPv6, its /64); the loopback address is nobody's. Empty: a fifth of
+    `max_ongoing_requests`."""
     max_page_bytes: int = Field(default=8 * MEBIBYTE, ge=64 * 1024)
     """A page of `tasks/query` ends with the first task that makes it larger than this, and says where to go on."""
     max_unread_bytes_per_answer: int = Field(default=512 * 1024, ge=64 * 1024)
@@ -382,12 +383,6 @@ class HttpSettings(Section):
     """Transcripts that one Ingress replica reads and writes out at the same time; others wait, each client in turn."""
     max_replays_in_hand: int = Field(default=16, ge=1)
     """Finished transcripts that are held for event streams at the same time; likewise."""
-
-    @model_validator(mode="after")
-    def _has_reserve(self) -> Self:
-        if self.max_lasting_requests > self.max_concurrent_requests:
-            raise ValueError("max_lasting_requests must not be more than max_concurrent_requests")
-        return self
 
 
 _RATE_EXAMPLE = "such as `10/second` or `10/second; 1000/hour`"

@@ -1,8 +1,8 @@
 """How many requests are under way: for each client, for those that last, and in all.
 
-Serve hands an Ingress replica ``max_ongoing_requests`` (1,000 in ``serve_config.yaml``) and lets the others wait in its
-proxy, health checks among them. So the bounds here are lower, and what is above them is answered at once.
-Each Ingress replica counts for itself.
+Serve hands an Ingress replica ``max_ongoing_requests`` of the Serve config, and lets the others wait in its proxy,
+health checks among them. So the bounds here are lower, and what is above them is answered at once. Each Ingress replica
+counts for itself: n replicas let a client have n times as many, if Serve spreads them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ipaddress
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -36,15 +37,36 @@ IPV6_NETWORK = 64
 """Bits of an IPv6 address that stand for one client: the rest is the client's own to choose."""
 
 
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """Requests that may be under way at the same time."""
+
+    total: int
+    lasting: int
+    per_client: int
+
+    @classmethod
+    def of(cls, settings: HttpSettings, capacity: int) -> RequestLimits:
+        """Return the limits that the settings name, each below what Serve hands over at the same time."""
+        total = min(settings.max_concurrent_requests or capacity, _tenths(9, capacity))
+        lasting = settings.max_lasting_requests or _tenths(7, capacity)
+        per_client = settings.max_concurrent_requests_per_client or _tenths(2, capacity)
+        return cls(total, min(lasting, total), per_client)
+
+
+def _tenths(count: int, capacity: int) -> int:
+    return max(1, capacity * count // 10)
+
+
 class Slots:
     """The requests of one Ingress replica that are under way.
 
     Args:
-        settings: the bounds.
+        limits: how many there may be.
     """
 
-    def __init__(self, settings: HttpSettings) -> None:
-        self._settings = settings
+    def __init__(self, limits: RequestLimits) -> None:
+        self._limits = limits
         self._by_client: Counter[str] = Counter()
         self._total = 0
         self._lasting = 0
@@ -74,14 +96,14 @@ class Slots:
             self._move(client, lasts, -1)
 
     def _check(self, client: str | None, *, lasts: bool) -> None:
-        limits = self._settings
-        if client is not None and self._by_client[client] >= limits.max_concurrent_requests_per_client:
+        limits = self._limits
+        own = 0 if client is None else self._by_client.get(client, 0)
+        if own >= limits.per_client:
             raise TooManyRequests(
-                f"{self._by_client[client]} of your requests are under way, and the limit is "
-                f"{limits.max_concurrent_requests_per_client}: wait until one of them has ended.",
+                f"{own} of your requests are under way, and the limit is {limits.per_client}: wait for one to end.",
                 RETRY_AFTER_S,
             )
-        if self._total >= limits.max_concurrent_requests or (lasts and self._lasting >= limits.max_lasting_requests):
+        if self._total >= limits.total or (lasts and self._lasting >= limits.lasting):
             raise ServiceBusy("As many requests are under way as this server takes: ask again soon.", RETRY_AFTER_S)
 
     def _move(self, client: str | None, lasts: bool, by: int) -> None:

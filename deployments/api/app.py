@@ -26,7 +26,7 @@ from deployments.api import (
     tus,
 )
 from deployments.api.access import Gate, GateKeeper
-from deployments.api.admission import Admission, Slots
+from deployments.api.admission import Admission, RequestLimits, Slots
 from deployments.api.flow import AnswerFlow, UnreadBytes
 from deployments.api.hardening import BodyBounds, RequestBounds, SecurityHeaders, UnpackedBodies, cross_origin
 from deployments.api.loop import FairGate
@@ -115,7 +115,7 @@ def attach(app: FastAPI, services: Services) -> None:
     """Gives the application the services that its routes find in ``app.state``."""
     app.state.services = services
     app.state.gate = Gate(services.settings.auth)
-    app.state.slots = Slots(services.settings.http)
+    app.state.slots = Slots(RequestLimits.of(services.settings.http, services.capacity))
     app.state.unread = UnreadBytes(services.settings.http.max_unread_bytes)
     app.state.results = FairGate(services.settings.http.max_results_in_hand)
     app.state.replays = FairGate(services.settings.http.max_replays_in_hand)

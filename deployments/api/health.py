@@ -20,7 +20,7 @@ async def check() -> HealthBody:
     return HealthBody()
 
 
-@router.get("/ready", responses=problems(), response_model_exclude_unset=True)
+@router.get("/ready", responses=problems())
 async def ready(services: ServicesNeeded) -> ReadyBody:
     """Answer 200 once a model has been loaded and the database answers; 503 says what is not ready."""
     await services.store.ping()

@@ -76,6 +76,7 @@ class Services:
         metrics: the cluster's metrics in Prometheus's text format.
         count: adds to a counter.
         extractor: takes the sound out of recordings.
+        capacity: requests that are handed to this process at the same time.
         fetch_available: whether recordings can be fetched from a ``file_url``.
         errands: what outlives the request that sent it.
         workers: threads for what would hold up the event loop.
@@ -98,6 +99,7 @@ class Services:
     extractor: AudioExtractor
     metrics: Callable[[], Awaitable[str]] = _no_metrics
     count: Count = _count_nothing
+    capacity: int = 1000
     fetch_available: bool = False
     errands: Errands = field(default_factory=Errands)
     workers: Workers = field(default_factory=Workers)

@@ -108,7 +108,7 @@ BODIES = [
 
 
 def fine(answer: httpx.Response) -> None:
-    """A success, or a mistake of the client's that is said in JSON; the language model and the engine may be missing."""
+    """A success, or a mistake of the client said in JSON; the language model and the engine may be missing."""
     assert answer.status_code < 500 or answer.status_code == 503, answer.text[:300]
     if answer.status_code >= 400:
         assert answer.json()
