@@ -68,6 +68,7 @@ def task_store(settings: Settings, clock: Clock | None = None, traces: Tracing |
         idempotency_ttl_s=settings.database.idempotency_ttl_s,
         ageing_s=settings.dispatch.ageing_s,
         max_losses=settings.dispatch.max_losses,
+        durability=settings.database.durability,
     )
 
 

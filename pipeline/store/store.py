@@ -14,6 +14,7 @@ from pipeline.clock import FollowingClock
 from pipeline.domain.access import Client, ClientLoad
 from pipeline.domain.audio import Chunk
 from pipeline.domain.crawl import CrawlRecord
+from pipeline.domain.durability import Durability
 from pipeline.domain.lifecycle import refuse_fixed_fields
 from pipeline.domain.summary import Summary
 from pipeline.domain.task import IdempotencyClaim, NewTask, Status, Task, TaskError
@@ -37,6 +38,27 @@ CLAIM_ROUNDS = 3
 """How often a claim looks again when others took every task it saw."""
 
 
+RECOMPUTABLE = (
+    runs.claim,
+    runs.heartbeat,
+    runs.disown,
+    runs.update,
+    runs.save_crawl,
+    runs.add_part,
+    runs.save_results,
+    records.await_until,
+    records.prune_callbacks,
+    records.prune_keys,
+    summaries.take,
+    summaries.renew,
+    summaries.postpone,
+    callbacks.take,
+    usage.forget,
+)
+"""Transactions that need not wait for the disk: leases end with the processes of the machine that lost its power, parts
+and results are made again, and the same goes for what is due. All others are promises."""
+
+
 class SqlTaskStore:
     """``ports.TaskStore`` on SQLite (``sqlite+aiosqlite:////folder/tasks.db``) or MySQL (``mysql+asyncmy://…``).
 
@@ -50,6 +72,7 @@ class SqlTaskStore:
         idempotency_ttl_s: how long an idempotency key counts.
         ageing_s: a waiting task is lifted by one priority each time this much time passes.
         max_losses: a task whose lease expired so many times in a row without progress is left to ``bury``.
+        durability: whether a commit that a client relies on waits for the disk.
 
     Raises:
         ConfigurationError: a URL that names no database this store can use.
@@ -64,6 +87,7 @@ class SqlTaskStore:
         idempotency_ttl_s: float,
         ageing_s: float,
         max_losses: int,
+        durability: Durability = Durability.FULL,
     ) -> None:
         self._url = parse_url(url)
         self._clock = clock
@@ -71,7 +95,7 @@ class SqlTaskStore:
         self._idempotency_ttl = timedelta(seconds=idempotency_ttl_s)
         self._ageing_s = ageing_s
         self._max_losses = max_losses
-        self._database = Database(self._url, busy_timeout_s)
+        self._database = Database(self._url, busy_timeout_s, durability, RECOMPUTABLE)
         on_server = self._url.get_backend_name() in MYSQL_DIALECTS
         self._following = clock if on_server and isinstance(clock, FollowingClock) else None
 
@@ -83,6 +107,7 @@ class SqlTaskStore:
     async def migrate(self) -> None:
         """See ``ports.TaskStore``. Makes the folder of an SQLite file where it is missing."""
         await migrate(self._url, self._busy_timeout_s)
+        await self._database.warn_of_lossy_server()
 
     async def ping(self) -> None:
         """See ``ports.TaskStore``."""
