@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import BinaryIO, cast
 
 from pipeline.domain.extraction import Extraction
-from pipeline.errors import ExtractionsFull, StorageFull
+from pipeline.errors import ExtractionsFull
 from pipeline.media.blocking import in_worker
 from pipeline.media.sandbox.parent import Sandbox, extract_in
+from pipeline.media.storage_failures import named_storage_failures
 from pipeline.settings import MediaSettings
 
 BLOCK_BYTES = 256 * 1024
 MAX_OUTPUT_BYTES = 2**32 - 1
 """What a WAV file's header can say of its size."""
 RETRY_AFTER_S = 10
+NO_ROOM = "The server has no room left for temporary files; try again later."
 
 
 class SandboxedExtractor:
@@ -97,23 +98,13 @@ def _scratch() -> BinaryIO:
 
 
 def _write(file: BinaryIO, block: bytes) -> None:
-    with _full_storage_named():
+    with named_storage_failures(NO_ROOM):
         file.write(block)
 
 
 def _step(steps: Generator[None]) -> bool:
-    with _full_storage_named():
+    with named_storage_failures(NO_ROOM):
         return next(steps, _END) is not _END
 
 
 _END = object()
-
-
-@contextmanager
-def _full_storage_named() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull("The server has no room left for temporary files; try again later.", 60) from error
-        raise

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -14,8 +14,9 @@ from typing import Any, BinaryIO, cast
 import fsspec
 
 from pipeline.durable_files import make_folders, sync_folder
-from pipeline.errors import ConfigurationError, InvalidValue, StorageFull
+from pipeline.errors import ConfigurationError, InvalidValue
 from pipeline.media.blocking import in_thread
+from pipeline.media.storage_failures import named_storage_failures
 from pipeline.process import is_dead, own_name
 
 WRITE_BLOCK_BYTES = 1024 * 1024
@@ -92,11 +93,13 @@ class FsspecMediaStore:
             return b""  # which HTTP ranges can't ask for
         # Without a range where none is needed: S3 refuses any on an empty object.
         start, end = offset or None, None if length is None else offset + length
-        return cast("bytes", await in_thread(self._fs.cat_file, path, start=start, end=end))
+        with named_storage_failures():
+            return cast("bytes", await in_thread(self._fs.cat_file, path, start=start, end=end))
 
     def open(self, key: str) -> BinaryIO:
         """A seekable file object, to be used off the event loop. ``FileNotFoundError`` for an absent key."""
-        return cast("BinaryIO", self._fs.open(self._path(key), "rb", block_size=BUCKET_BLOCK_BYTES))
+        with named_storage_failures():
+            return cast("BinaryIO", self._fs.open(self._path(key), "rb", block_size=BUCKET_BLOCK_BYTES))
 
     async def delete_prefix(self, prefix: str) -> None:
         """Removes every key under a folder. Absent is fine."""
@@ -120,7 +123,7 @@ class FsspecMediaStore:
         await in_thread(self._touch, self._path(f"{prefix}/{IN_USE}"))
 
     def _touch(self, path: str) -> None:
-        with _full_storage_named():
+        with named_storage_failures():
             if getattr(self._fs, "local_file", False):
                 self._fs.makedirs(posixpath.dirname(path), exist_ok=True)
             self._fs.pipe_file(path, b"")
@@ -167,7 +170,7 @@ class _Upload:
         self._file: Any = None
 
     def begin(self) -> None:
-        with _full_storage_named():
+        with named_storage_failures():
             if self._is_folder:
                 make_folders(posixpath.dirname(self._path))
                 self._file = self._fs.open(self._partial, "wb")
@@ -175,11 +178,11 @@ class _Upload:
                 self._file = self._fs.open(self._path, "wb", block_size=BUCKET_BLOCK_BYTES, autocommit=False)
 
     def write(self, block: bytes) -> None:
-        with _full_storage_named():
+        with named_storage_failures():
             self._file.write(block)
 
     def commit(self) -> None:
-        with _full_storage_named():
+        with named_storage_failures():
             if self._is_folder:
                 self._file.flush()
                 os.fsync(self._file.fileno())
@@ -209,16 +212,6 @@ class _Upload:
         if self._is_folder:
             with suppress(OSError):  # other keys lie in the folder, or it was never made
                 self._fs.rmdir(posixpath.dirname(self._path))
-
-
-@contextmanager
-def _full_storage_named() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull("The media store has no room left; try again later.", 60) from error
-        raise
 
 
 async def _in_blocks(data: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

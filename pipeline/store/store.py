@@ -233,11 +233,17 @@ class SqlTaskStore:
         return await self._database.write(runs.complete, lease, transcript, await self._now())
 
     async def fail(
-        self, lease: Lease, error: TaskError, retry_at: datetime | None = None, *, keep_prepared: bool = True
+        self,
+        lease: Lease,
+        error: TaskError,
+        retry_at: datetime | None = None,
+        *,
+        keep_prepared: bool = True,
+        counted: bool = True,
     ) -> Task:
         """See ``ports.TaskStore``."""
         return await self._database.write(
-            runs.fail, lease, error, retry_at, await self._now(), keep_prepared=keep_prepared
+            runs.fail, lease, error, retry_at, await self._now(), keep_prepared=keep_prepared, counted=counted
         )
 
     async def release(self, lease: Lease) -> None:
@@ -311,6 +317,10 @@ class SqlTaskStore:
     async def live_prefixes(self, prefixes: Collection[str], *, transcribed: bool = True) -> set[str]:
         """See ``ports.TaskStore``."""
         return await self._database.read(records.live_prefixes, prefixes, transcribed=transcribed)
+
+    async def count_waiting(self, code: str) -> int:
+        """See ``ports.TaskStore``."""
+        return await self._database.read(records.count_waiting, code)
 
     async def forget_taken_audio(self) -> None:
         """See ``ports.TaskStore``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from pipeline.errors import DatabaseUnavailable
+from pipeline.errors import DatabaseUnavailable, StorageFull
 from pipeline.ports import Clock, Metrics, TaskStore
 
 logger = logging.getLogger(__name__)
@@ -39,3 +39,4 @@ class QueueReporter:
         self._metrics.gauge("processing_tasks", stats.processing_tasks)
         self._metrics.gauge("pending_audio_seconds", stats.pending_audio_s)
         self._metrics.gauge("waiting_callbacks", stats.waiting_callbacks)
+        self._metrics.gauge("waiting_for_space", await self._store.count_waiting(StorageFull.code))

@@ -87,6 +87,11 @@ def live_totals(seconds_a_byte: float) -> Select[Any]:
     )
 
 
+def waiting_count(code: str) -> Select[int]:
+    """How many queued tasks show an error of this code."""
+    return select(func.count()).select_from(TASKS).where(TASKS.c.status == QUEUED, TASKS.c.error_code == code)
+
+
 def cancel_task(task_id: int, now: datetime) -> Update:
     """Ends a task that waits or runs; the higher fence takes it from its owner."""
     return (

@@ -13,7 +13,9 @@ from pipeline.durable_files import make_folders, sync_folder
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The folders and files that were synced, in order."""
     names: list[str] = []
-    monkeypatch.setattr(os, "fsync", lambda descriptor: names.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: names.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+    )
     return names
 
 

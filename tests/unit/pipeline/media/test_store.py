@@ -99,7 +99,7 @@ async def test_a_key_is_synced_before_it_has_its_name_and_its_folders_after(
     fsync, replace = os.fsync, Path.replace
 
     def noted_fsync(descriptor: int) -> None:
-        steps.append(os.path.relpath(os.readlink(f"/proc/self/fd/{descriptor}"), tmp_path).partition("~")[0])
+        steps.append(os.path.relpath(Path(f"/proc/self/fd/{descriptor}").readlink(), tmp_path).partition("~")[0])
         fsync(descriptor)
 
     def noted_replace(path: Path, target: str) -> Path:
