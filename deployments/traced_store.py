@@ -47,10 +47,16 @@ class TracedTaskStore(SqlTaskStore):
         return task
 
     async def fail(
-        self, lease: Lease, error: TaskError, retry_at: datetime | None = None, *, keep_prepared: bool = True
+        self,
+        lease: Lease,
+        error: TaskError,
+        retry_at: datetime | None = None,
+        *,
+        keep_prepared: bool = True,
+        counted: bool = True,
     ) -> Task:
         """See ``ports.TaskStore``."""
-        task = await super().fail(lease, error, retry_at, keep_prepared=keep_prepared)
+        task = await super().fail(lease, error, retry_at, keep_prepared=keep_prepared, counted=counted)
         self._attempt(task, failure=error.code)
         return task
 

@@ -71,6 +71,7 @@ def task_store(
         ageing_s=settings.dispatch.ageing_s,
         max_losses=settings.dispatch.max_losses,
         metrics=metrics,
+        durability=settings.database.durability,
     )
 
 

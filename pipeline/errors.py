@@ -66,6 +66,7 @@
     │   ├── DatabaseUnavailable
     │   │   └── CommitUnanswered     it went away in mid-commit: perhaps it happened
     │   ├── StorageFull
+    │   ├── StorageUnavailable       the media store does not answer
     │   ├── LlmNotConfigured         no language model (names the setting)
     │   ├── LlmRateLimited           its server asks for patience
     │   └── LimitReached             the caller's own share is used up
@@ -76,6 +77,7 @@
     ├── TaskCancelled                the task was cancelled while it ran
     ├── ReplicaLost                  a process died or fell silent with work in hand
     ├── DecodingFailed               the model failed on this audio (and only on it)
+    ├── PreparedAudioLost            what was prepared of a recording is missing or cut short
     ├── AttemptsExhausted            the task took down its worker too often
     ├── ModelUnavailable             a model that can't be had (says what can)
     └── ConfigurationError           settings that can't work
@@ -518,6 +520,12 @@ class StorageFull(Unavailable):
     code = "storage_full"
 
 
+class StorageUnavailable(Unavailable):
+    """The media store does not answer, or refuses to be written or read."""
+
+    code = "storage_unavailable"
+
+
 class LlmNotConfigured(Unavailable):
     """There is no language model here; the message names the setting that is missing."""
 
@@ -588,6 +596,12 @@ class DecodingFailed(MurmurationError):
     """The model failed on this chunk of audio; its neighbours are unharmed."""
 
     code = "decoding_failed"
+
+
+class PreparedAudioLost(MurmurationError):
+    """Prepared audio is missing or cut short; it is made again from the recording."""
+
+    code = "prepared_audio_lost"
 
 
 class AttemptsExhausted(MurmurationError):

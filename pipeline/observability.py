@@ -70,6 +70,10 @@ METRICS: Mapping[str, Metric] = {
         ),
         Metric("processing_tasks", Kind.GAUGE, "Tasks that run."),
         Metric("pending_audio_seconds", Kind.GAUGE, "Seconds of audio that wait and run and are not decoded yet."),
+        Metric("waiting_for_space", Kind.GAUGE, "Tasks that wait until the media store has room."),
+        Metric(
+            "postponed_attempts", Kind.COUNTER, "Attempts that ended because something has to be waited for.", ("code",)
+        ),
         Metric("waiting_callbacks", Kind.GAUGE, "Callbacks still to be delivered."),
         Metric("waiting_chunks", Kind.GAUGE, "Chunks that wait for a replica."),
         Metric("replicas", Kind.GAUGE, "Replicas that can take work."),

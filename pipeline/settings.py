@@ -29,6 +29,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from pipeline.domain.access import Client, Scope
 from pipeline.domain.confinement import ConfinementLevel
+from pipeline.domain.durability import Durability
 from pipeline.errors import ConfigurationError
 
 MEBIBYTE = 1024 * 1024
@@ -57,6 +58,10 @@ class DatabaseSettings(Section):
     """How long a statement waits for a lock before it fails."""
     idempotency_ttl_s: float = Field(default=86_400.0, gt=0)
     """How long an `Idempotency-Key` is remembered."""
+    durability: Durability = Durability.FULL
+    """What a power cut may cost. `full`: nothing that a client was promised; every such commit waits for the disk.
+    `normal`: on SQLite the last commits before the cut. A MySQL server decides by its own settings: with `full` the log
+    warns where they can lose commits."""
 
 
 class MediaSettings(Section):

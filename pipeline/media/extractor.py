@@ -6,14 +6,13 @@ milliseconds at a time, so that what is short is soon done.
 
 from __future__ import annotations
 
-import errno
 import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import count
 from typing import BinaryIO, cast
@@ -21,10 +20,11 @@ from typing import BinaryIO, cast
 from pipeline.clock import SystemClock
 from pipeline.domain.extraction import Extraction
 from pipeline.domain.fair_line import SlotLimits, TurnRequest
-from pipeline.errors import ExtractionsFull, StorageFull
+from pipeline.errors import ExtractionsFull
 from pipeline.fair_slots import FairSlots, Slices
 from pipeline.media.blocking import in_worker
 from pipeline.media.sandbox.parent import Sandbox, extract_in
+from pipeline.media.storage_failures import named_storage_failures
 from pipeline.ports import Clock
 from pipeline.settings import MediaSettings
 
@@ -32,6 +32,7 @@ BLOCK_BYTES = 256 * 1024
 MAX_OUTPUT_BYTES = 2**32 - 1
 """What a WAV file's header can say of its size."""
 RETRY_AFTER_S = 10
+NO_ROOM = "The server has no room left for temporary files; try again later."
 
 STEP_S = 0.1
 """How long one recording is worked on before the next has its turn; a step of the child's may take longer."""
@@ -143,14 +144,14 @@ def _scratch() -> BinaryIO:
 
 
 def _write(file: BinaryIO, block: bytes) -> None:
-    with _full_storage_named():
+    with named_storage_failures(NO_ROOM):
         file.write(block)
 
 
 def _steps_for(steps: Generator[None], seconds: float) -> bool:
     """Do steps for a while; return whether there are more."""
     until = time.monotonic() + seconds
-    with _full_storage_named():
+    with named_storage_failures(NO_ROOM):
         while next(steps, _END) is not _END:
             if time.monotonic() >= until:
                 return True
@@ -158,13 +159,3 @@ def _steps_for(steps: Generator[None], seconds: float) -> bool:
 
 
 _END = object()
-
-
-@contextmanager
-def _full_storage_named() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull("The server has no room left for temporary files; try again later.", 60) from error
-        raise

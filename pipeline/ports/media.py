@@ -13,7 +13,8 @@ from pipeline.domain.extraction import Extraction
 class MediaStore(Protocol):
     """Bytes under keys (``<task>/source``, ``<task>/pcm/00000.s16le``) in a folder or bucket every node can reach.
 
-    A key appears whole or not at all. Errors: ``FileNotFoundError`` for an absent key, ``StorageFull``.
+    A key appears whole or not at all. Errors: ``FileNotFoundError`` for an absent key, ``StorageFull``,
+    ``StorageUnavailable``.
     """
 
     async def write(self, key: str, data: AsyncIterator[bytes]) -> int:

@@ -260,12 +260,18 @@ class TaskStore(TaskRecords, Protocol):
         ...
 
     async def fail(
-        self, lease: Lease, error: TaskError, retry_at: datetime | None = None, *, keep_prepared: bool = True
+        self,
+        lease: Lease,
+        error: TaskError,
+        retry_at: datetime | None = None,
+        *,
+        keep_prepared: bool = True,
+        counted: bool = True,
     ) -> Task:
         """``failed`` with its outbox row; or back to ``queued`` from ``retry_at`` on, with the error kept for show.
 
-        Either counts as one of ``failures``. Without ``keep_prepared`` its parts, chunks and results are forgotten, so
-        that a retry begins at the recording.
+        Either counts as one of ``failures``, unless it is not ``counted``. Without ``keep_prepared`` its parts, chunks
+        and results are forgotten, so that a retry begins at the recording.
         """
         ...
 
@@ -336,6 +342,10 @@ class TaskStore(TaskRecords, Protocol):
 
         Without ``transcribed``, only to one that has no transcript yet, and so may need them.
         """
+        ...
+
+    async def count_waiting(self, code: str) -> int:
+        """Return how many queued tasks show an error of this code: those that wait for what it names."""
         ...
 
     async def forget_taken_audio(self) -> None:

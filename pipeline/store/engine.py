@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import URL, Connection, DateTime, Dialect, NullPool, event, make_url
+from sqlalchemy import URL, Connection, DateTime, Dialect, NullPool, event, make_url, text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import (
     ArgumentError,
@@ -24,7 +25,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from pipeline.domain.durability import Durability
 from pipeline.errors import CommitUnanswered, ConfigurationError, DatabaseUnavailable
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,6 +49,9 @@ LOGIN_CODES = frozenset({1044, 1045, 1049, 1698})
 
 UNPREPARED_CODES = frozenset({1054, 1146})
 """MySQL: unknown column, unknown table. An Ingress may be up before the Dispatcher has migrated."""
+
+DURABLE = "murmuration_durable"
+"""Execution option of a connection: whether its transactions' commits wait for the disk."""
 
 SENTENCE = "The task database does not answer."
 BUSY = "The task database is busy: another process held its lock for too long."
@@ -125,10 +132,21 @@ class Database:
     Args:
         url: from ``parse_url``.
         busy_timeout_s: how long a statement waits for a lock.
+        durability: whether a commit waits for the disk.
+        recomputable: functions whose commits never wait for the disk, because what they store is made again after a
+            power cut. A later commit that waits makes them durable too.
     """
 
-    def __init__(self, url: URL, busy_timeout_s: float) -> None:
+    def __init__(
+        self,
+        url: URL,
+        busy_timeout_s: float,
+        durability: Durability = Durability.FULL,
+        recomputable: Collection[Callable[..., Awaitable[Any]]] = (),
+    ) -> None:
         self._running: set[asyncio.Task[Any]] = set()
+        self._durability = durability
+        self._recomputable = frozenset(recomputable)
         self._commits_elsewhere = url.get_backend_name() in MYSQL_DIALECTS
         if self._commits_elsewhere:
             self._writer = self._reader = _mysql_engine(url, busy_timeout_s)
@@ -150,9 +168,21 @@ class Database:
     ) -> T:
         """Runs ``work(connection, …)`` and commits; runs it again where the database asks for that.
 
+        With ``Durability.FULL`` it returns once the disk has the commit, unless ``work`` is recomputable.
+
         Raises ``DatabaseUnavailable``; ``CommitUnanswered`` where a connection broke in mid-commit.
         """
         return await self._to_its_end(self._write(work, *args, **kwargs))
+
+    async def warn_of_lossy_server(self) -> None:
+        """Log a warning where a MySQL server may lose commits in a power cut although durability is full.
+
+        The settings belong to the whole server, so that a session can't change them
+        (https://mariadb.com/docs/server/server-usage/storage-engines/innodb/innodb-system-variables).
+        """
+        if self._commits_elsewhere and self._durability is Durability.FULL:
+            for sentence in await self.read(_lossy_settings):
+                logger.warning("%s", sentence)
 
     async def close(self) -> None:
         """Lets go of every connection, once what still runs has ended."""
@@ -194,7 +224,19 @@ class Database:
     async def _transaction(
         self, work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        async with self._writer.connect() as connection, connection.begin() as transaction:
+        async with self._writer.connect() as connection:
+            durable = self._durability is Durability.FULL and work not in self._recomputable
+            await connection.execution_options(**{DURABLE: durable})
+            return await self._committed(connection, work, *args, **kwargs)
+
+    async def _committed(
+        self,
+        connection: AsyncConnection,
+        work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        async with connection.begin() as transaction:
             result = await work(connection, *args, **kwargs)
             try:
                 await transaction.commit()
@@ -277,6 +319,7 @@ def _sqlite_engine(url: URL, busy_timeout_s: float, begin: str, **pool: Any) -> 
             raise
 
     def start(connection: Connection) -> None:
+        _set_synchronous(connection)
         connection.exec_driver_sql(begin)
 
     event.listen(engine.sync_engine, "connect", prepare)
@@ -293,14 +336,42 @@ def _text(stored: bytes) -> str | bytes:
 
 
 def _set_pragmas(connection: Any) -> None:
-    """Sets up a fresh SQLite connection.
-
-    WAL: readers and the writer don't wait for each other. NORMAL: a crash of the process loses nothing, one of the
-    machine at most the last transactions (https://www.sqlite.org/pragma.html#pragma_synchronous).
-    """
+    """Set up a fresh SQLite connection. WAL: readers and the writer don't wait for each other."""
     cursor = connection.cursor()
     try:
-        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             cursor.execute(f"PRAGMA {pragma}")
     finally:
         cursor.close()
+
+
+def _set_synchronous(connection: Connection) -> None:
+    """Say whether the commit of the coming transaction waits for the disk; SQLite refuses that once it has begun.
+
+    With FULL every commit syncs the WAL, and so all commits before it; the first sync of a new WAL also syncs its
+    folder. With NORMAL a crash of the process loses nothing, one of the machine the commits since the last sync. EXTRA
+    adds nothing in WAL mode (https://www.sqlite.org/pragma.html#pragma_synchronous).
+    """
+    level = "FULL" if connection.get_execution_options().get(DURABLE, True) else "NORMAL"
+    if connection.info.get(DURABLE, "FULL") != level:
+        connection.exec_driver_sql(f"PRAGMA synchronous = {level}")
+        connection.info[DURABLE] = level
+
+
+async def _lossy_settings(connection: AsyncConnection) -> list[str]:
+    """Sentences about a server's settings with which it may lose commits in a power cut."""
+    row = (await connection.execute(text("SELECT @@innodb_flush_log_at_trx_commit, @@log_bin, @@sync_binlog"))).one()
+    flush, logs, sync = row
+    sentences = []
+    if flush != 1:
+        sentences.append(_lossy("innodb_flush_log_at_trx_commit", flush))
+    if logs and sync != 1:
+        sentences.append(_lossy("sync_binlog", sync))
+    return sentences
+
+
+def _lossy(name: str, value: int) -> str:
+    return (
+        f"The database server runs with {name}={value}: a power cut may lose tasks that were accepted. Set it to 1, or "
+        "set database.durability to normal if that is meant."
+    )

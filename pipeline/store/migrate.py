@@ -14,6 +14,7 @@ from filelock import AsyncFileLock, Timeout
 from sqlalchemy import URL, Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from pipeline.durable_files import make_folders
 from pipeline.errors import ConfigurationError, DatabaseUnavailable
 from pipeline.store.engine import BUSY, UNWRITABLE, named_failures, single_connection_engine
 
@@ -54,7 +55,7 @@ async def _file_turn(url: URL) -> AsyncIterator[None]:
     """Holds a lock file beside the SQLite database, whose folder is made where it is missing."""
     database = Path(str(url.database))
     try:
-        database.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(database.parent)
         lock = AsyncFileLock(database.with_name(f"{database.name}.migrating"), timeout=TURN_S)
         await lock.acquire()
     except Timeout as error:

@@ -114,6 +114,11 @@ async def _left(connection: AsyncConnection) -> int:
     return sum([(await connection.execute(statement)).scalar_one() for statement in statements])
 
 
+async def count_waiting(connection: AsyncConnection, code: str) -> int:
+    """How many queued tasks show an error of this code."""
+    return int((await connection.execute(queries.records.waiting_count(code))).scalar_one())
+
+
 async def cancel(connection: AsyncConnection, task_id: int, now: datetime) -> Task:
     """Ends a task that waits or runs."""
     return await _move(connection, task_id, queries.records.cancel_task(task_id, now), FINISHED_ARE_NOT_CANCELLED)

@@ -294,6 +294,7 @@ async def fail(
     now: datetime,
     *,
     keep_prepared: bool,
+    counted: bool = True,
 ) -> Task:
     """Ends the task as failed, or queues it again for later."""
     task = await _leased(connection, lease)
@@ -301,7 +302,7 @@ async def fail(
         await _forget_prepared(connection, lease)
     if retry_at is None:
         return await _fail(connection, task, error, now)
-    changes = _error_columns(error) | {"available_at": retry_at, "failures": task.failures + 1}
+    changes = _error_columns(error) | {"available_at": retry_at, "failures": task.failures + counted}
     return await _requeue(connection, lease, task.attempts, changes, now)
 
 

@@ -14,6 +14,7 @@ from pipeline.clock import FollowingClock
 from pipeline.domain.access import Client, ClientLoad
 from pipeline.domain.audio import Chunk
 from pipeline.domain.crawl import CrawlRecord
+from pipeline.domain.durability import Durability
 from pipeline.domain.lifecycle import refuse_fixed_fields
 from pipeline.domain.summary import Summary
 from pipeline.domain.task import IdempotencyClaim, NewTask, Status, Task, TaskError
@@ -40,6 +41,27 @@ CLAIM_ROUNDS = 3
 """How often a claim looks again when others took every task it saw."""
 
 
+RECOMPUTABLE = (
+    runs.claim,
+    runs.heartbeat,
+    runs.disown,
+    runs.update,
+    runs.save_crawl,
+    runs.add_part,
+    runs.save_results,
+    records.await_until,
+    records.prune_callbacks,
+    records.prune_keys,
+    summaries.take,
+    summaries.renew,
+    summaries.postpone,
+    callbacks.take,
+    usage.forget,
+)
+"""Transactions that need not wait for the disk: leases end with the processes of the machine that lost its power, parts
+and results are made again, and the same goes for what is due. All others are promises."""
+
+
 class SqlTaskStore:
     """``ports.TaskStore`` on SQLite (``sqlite+aiosqlite:////folder/tasks.db``) or MySQL (``mysql+asyncmy://…``).
 
@@ -54,6 +76,7 @@ class SqlTaskStore:
         ageing_s: a waiting task is lifted by one priority each time this much time passes.
         max_losses: a task whose lease expired so many times in a row without progress is left to ``bury``.
         metrics: counts rows that can't be read.
+        durability: whether a commit that a client relies on waits for the disk.
 
     Raises:
         ConfigurationError: a URL that names no database this store can use.
@@ -69,6 +92,7 @@ class SqlTaskStore:
         ageing_s: float,
         max_losses: int,
         metrics: Metrics | None = None,
+        durability: Durability = Durability.FULL,
     ) -> None:
         self._url = parse_url(url)
         self._clock = clock
@@ -76,7 +100,7 @@ class SqlTaskStore:
         self._idempotency_ttl = timedelta(seconds=idempotency_ttl_s)
         self._ageing_s = ageing_s
         self._max_losses = max_losses
-        self._database = Database(self._url, busy_timeout_s)
+        self._database = Database(self._url, busy_timeout_s, durability, RECOMPUTABLE)
         self._report = DefectReport(metrics or NoMetrics())
         on_server = self._url.get_backend_name() in MYSQL_DIALECTS
         self._following = clock if on_server and isinstance(clock, FollowingClock) else None
@@ -94,6 +118,7 @@ class SqlTaskStore:
     async def migrate(self) -> None:
         """See ``ports.TaskStore``. Makes the folder of an SQLite file where it is missing."""
         await migrate(self._url, self._busy_timeout_s)
+        await self._database.warn_of_lossy_server()
 
     async def ping(self) -> None:
         """See ``ports.TaskStore``."""
@@ -231,11 +256,17 @@ class SqlTaskStore:
         return await self._database.write(runs.complete, lease, transcript, await self._now())
 
     async def fail(
-        self, lease: Lease, error: TaskError, retry_at: datetime | None = None, *, keep_prepared: bool = True
+        self,
+        lease: Lease,
+        error: TaskError,
+        retry_at: datetime | None = None,
+        *,
+        keep_prepared: bool = True,
+        counted: bool = True,
     ) -> Task:
         """See ``ports.TaskStore``."""
         return await self._database.write(
-            runs.fail, lease, error, retry_at, await self._now(), keep_prepared=keep_prepared
+            runs.fail, lease, error, retry_at, await self._now(), keep_prepared=keep_prepared, counted=counted
         )
 
     async def release(self, lease: Lease) -> None:
@@ -309,6 +340,10 @@ class SqlTaskStore:
     async def live_prefixes(self, prefixes: Collection[str], *, transcribed: bool = True) -> set[str]:
         """See ``ports.TaskStore``."""
         return await self._database.read(records.live_prefixes, prefixes, transcribed=transcribed)
+
+    async def count_waiting(self, code: str) -> int:
+        """See ``ports.TaskStore``."""
+        return await self._database.read(records.count_waiting, code)
 
     async def forget_taken_audio(self) -> None:
         """See ``ports.TaskStore``."""

@@ -353,7 +353,13 @@ class MemoryTaskStore:
         return self._finish(known, Status.COMPLETED, None, now)
 
     async def fail(
-        self, lease: Lease, error: TaskError, retry_at: datetime | None = None, *, keep_prepared: bool = True
+        self,
+        lease: Lease,
+        error: TaskError,
+        retry_at: datetime | None = None,
+        *,
+        keep_prepared: bool = True,
+        counted: bool = True,
     ) -> Task:
         """See ``ports.TaskStore``."""
         now = self._answer()
@@ -362,7 +368,7 @@ class MemoryTaskStore:
             task = _unprepared(self._records[task.id])
         if retry_at is None:
             return self._fail(task, error, now)
-        queued = _without_owner(replace(task, failures=task.failures + 1), Status.QUEUED, now)
+        queued = _without_owner(replace(task, failures=task.failures + counted), Status.QUEUED, now)
         return self._put(replace(queued, error=error, available_at=retry_at))
 
     async def release(self, lease: Lease) -> None:
@@ -497,6 +503,11 @@ class MemoryTaskStore:
         self._answer()
         needing = [record.task for record in self._records.values() if transcribed or record.result is None]
         return {task.media_prefix for task in needing} & set(prefixes)
+
+    async def count_waiting(self, code: str) -> int:
+        """See ``ports.TaskStore``."""
+        self._answer()
+        return sum(task.error is not None and task.error.code == code for task in self._in_status(Status.QUEUED))
 
     async def forget_taken_audio(self) -> None:
         """See ``ports.TaskStore``."""

@@ -9,13 +9,13 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 
 from pipeline.domain.fair_line import SlotLimits
-from pipeline.domain.retry import Backoff, Schedule
+from pipeline.domain.retry import Backoff, Patience, Schedule
 from pipeline.domain.task import Priority, Stage, Task, TaskError
 from pipeline.errors import (
     AttemptsExhausted,
@@ -24,12 +24,15 @@ from pipeline.errors import (
     LinkError,
     MediaError,
     MurmurationError,
+    PreparedAudioLost,
+    QuotaExceeded,
     RateLimited,
     RecordUnreadable,
     ReplicaLost,
     RequestError,
     SourceTooLarge,
     StorageFull,
+    StorageUnavailable,
     TaskNotFound,
 )
 from pipeline.fair_slots import FairSlots
@@ -50,8 +53,22 @@ logger = logging.getLogger(__name__)
 MAX_RETRY_AFTER_S = 6 * 3600.0
 """A site that wants to be left alone for longer is asked again after this long."""
 
-FINAL = (MediaError, RequestError, LinkError, SourceTooLarge, AttemptsExhausted, StorageFull)
+FINAL = (MediaError, RequestError, LinkError, SourceTooLarge, AttemptsExhausted)
 """Errors that another attempt would meet again."""
+
+WAITED_FOR: Mapping[type[MurmurationError], str] = {
+    StorageFull: "Waiting for space",
+    StorageUnavailable: "Waiting for the media store",
+    QuotaExceeded: "Waiting for your quota",
+}
+"""Errors that pass by themselves, and what is said of a task that waits: such an attempt is not held against it."""
+
+PREPARED_IS_DROPPED = (StorageFull, PreparedAudioLost, RecordUnreadable)
+"""Errors after which prepared audio goes: it makes room, part of it is missing, or its rows are damaged. The recording
+stays."""
+
+LONGEST_WAIT_S = 600.0
+"""A task that waits is tried again after this long, whatever it waits for: room may come unannounced."""
 
 
 class Dispatcher:
@@ -96,6 +113,7 @@ class Dispatcher:
         self._backoff = Backoff(
             base_s=settings.dispatch.retry_base_s, cap_s=300.0, max_attempts=settings.dispatch.max_attempts
         )
+        self._patience = Patience(settings.dispatch.retry_base_s, LONGEST_WAIT_S)
         self._rate_limits = Schedule(settings.crawl.rate_limit_delays_s)
         self._metrics = metrics
         self._on_finished = finished
@@ -311,18 +329,23 @@ class Dispatcher:
 
     async def _note_failure(self, attempt: Attempt, error: Exception) -> Task | None:
         task, failures = attempt.task, attempt.failures + 1
-        reason = _task_error(error, failures, self._settings.max_attempts)
+        waits = _waits(task, error)
+        reason = _task_error(error, failures, self._settings.max_attempts, waits=waits)
         if reason.code == MurmurationError.code:
             logger.error("attempt failed by our own defect", exc_info=error, extra={"task_id": task.id})
-        delay_s = self._delay_s(error, failures)
+        delay_s = self._wait_s(error, task.attempts) if waits else self._delay_s(error, failures)
         retry_at = None if delay_s is None else self._clock.now() + timedelta(seconds=delay_s)
+        dropped = isinstance(error, PREPARED_IS_DROPPED)
+        if waits:
+            logger.warning("the task waits: %s", reason.message, extra={"task_id": task.id})
+            self._metrics.count("postponed_attempts", code=reason.code)
         try:
-            full = isinstance(error, StorageFull)
-            keep_prepared = not isinstance(error, StorageFull | RecordUnreadable)
-            fail = partial(self._store.fail, attempt.lease, reason, retry_at, keep_prepared=keep_prepared)
+            fail = partial(
+                self._store.fail, attempt.lease, reason, retry_at, keep_prepared=not dropped, counted=not waits
+            )
             ended = await insist(fail, self._clock)
-            if full:
-                await attempt.drop_prepared()  # which makes room for others
+            if dropped:
+                await attempt.drop_prepared()
         except LeaseLost as lost:
             logger.warning("the failure could not be noted: %s", lost, extra={"task_id": task.id})
             return None
@@ -339,6 +362,13 @@ class Dispatcher:
             return None if delay_s is None else max(delay_s, min(error.retry_after_s or 0.0, MAX_RETRY_AFTER_S))
         return self._backoff.delay_s(attempts, random.random)
 
+    def _wait_s(self, error: Exception, attempts: int) -> float:
+        """How long a task waits for what will come by itself, in seconds."""
+        delay_s = self._patience.delay_s(attempts, random.random)
+        if isinstance(error, QuotaExceeded):  # it says itself when there is some again
+            return max(delay_s, min(error.retry_after_s, LONGEST_WAIT_S))
+        return delay_s
+
     async def _hand_back(self) -> None:
         claimed, attempts = list(self._claimed.values()), list(self._attempts.values())
         for attempt in attempts:
@@ -349,9 +379,19 @@ class Dispatcher:
                 await self._store.release(Lease(task.id, task.fence))
 
 
-def _task_error(error: Exception, failures: int, max_attempts: int) -> TaskError:
+def _waits(task: Task, error: Exception) -> bool:
+    """Whether a task waits for what its attempt lacked; not one whose client waits for it, and can be told."""
+    return isinstance(error, tuple(WAITED_FOR)) and task.awaited_until is None
+
+
+def _waiting_sentence(error: MurmurationError) -> str:
+    prefix = next(words for kind, words in WAITED_FOR.items() if isinstance(error, kind))
+    return f"{prefix}: {error.message[:1].lower()}{error.message[1:]}"
+
+
+def _task_error(error: Exception, failures: int, max_attempts: int, *, waits: bool) -> TaskError:
     if isinstance(error, ReplicaLost) and failures >= max_attempts:
         return TaskError(AttemptsExhausted.code, f"The process that worked on this recording died {failures} times.")
     if isinstance(error, MurmurationError):
-        return TaskError(error.code, error.message)
+        return TaskError(error.code, _waiting_sentence(error) if waits else error.message)
     return TaskError(MurmurationError.code, "The service failed on this task; the reason is in its log.")

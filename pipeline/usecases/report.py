@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.errors import StorageFull
 from pipeline.ports import Clock, Metrics, TaskStore
 from pipeline.usecases.supervised import Loop, troubles
 
@@ -39,3 +40,4 @@ class QueueReporter:
         self._metrics.gauge("pending_audio_seconds", stats.pending_audio_s)
         self._metrics.gauge("waiting_callbacks", stats.waiting_callbacks)
         self._metrics.gauge("left_tasks", stats.left_tasks)
+        self._metrics.gauge("waiting_for_space", await self._store.count_waiting(StorageFull.code))

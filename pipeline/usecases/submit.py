@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -29,6 +30,7 @@ from pipeline.errors import (
     SourceConflict,
     SourceError,
     SourceMissing,
+    Unavailable,
     UploadTooLarge,
 )
 from pipeline.ports import Clock, MediaStore, TaskRecords
@@ -36,6 +38,8 @@ from pipeline.settings import LlmSettings
 from pipeline.usecases.attend import PATIENCE
 from pipeline.usecases.resumable import ResumableUploads
 from pipeline.usecases.summarize import chosen_model
+
+logger = logging.getLogger(__name__)
 
 STATS_TTL_S = 1.0
 """How long a count of the queue is believed before the database is asked again."""
@@ -241,7 +245,10 @@ class Submitter:
         while True:
             await self.clock.sleep(self._touch_every_s)
             if intake.wrote:
-                await self.media.touch(intake.prefix)
+                try:
+                    await self.media.touch(intake.prefix)
+                except Unavailable as error:  # a store that comes back must find the media fresh
+                    logger.warning("media on its way in could not be touched: %s", error)
 
     async def submit(
         self,

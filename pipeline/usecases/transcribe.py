@@ -20,7 +20,7 @@ from pipeline.domain.audio import Chunk
 from pipeline.domain.chunk_queue import Capacity, ChunkQueue, Released
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.transcript import ChunkResult
-from pipeline.errors import AttemptsExhausted, DecodingFailed, MurmurationError, ReplicaLost
+from pipeline.errors import AttemptsExhausted, MurmurationError, ReplicaLost
 from pipeline.ports import ChunkFailure, Clock, EngineInfo, Metrics, Transcriber, Unit
 from pipeline.settings import DispatchSettings
 from pipeline.usecases.supervised import Loop, troubles
@@ -287,7 +287,7 @@ class ChunkScheduler:
         missing: dict[int, Chunk],
     ) -> None:
         for failure in (outcome for outcome in outcomes if isinstance(outcome, ChunkFailure)):
-            raise DecodingFailed(failure.message)
+            raise failure.error
         results = [outcome for outcome in outcomes if isinstance(outcome, ChunkResult) and outcome.index in missing]
         if not results:
             return

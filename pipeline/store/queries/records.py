@@ -121,6 +121,11 @@ def tasks_of_unknown_status() -> Select[int]:
     return select(func.count()).select_from(TASKS).where(or_(*between, *outside))
 
 
+def waiting_count(code: str) -> Select[int]:
+    """How many queued tasks show an error of this code."""
+    return select(func.count()).select_from(TASKS).where(TASKS.c.status == QUEUED, TASKS.c.error_code == code)
+
+
 def cancel_task(task_id: int, now: datetime) -> Update:
     """Ends a task that has not finished, also where this version does not know its status.
 

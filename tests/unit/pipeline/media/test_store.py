@@ -90,3 +90,24 @@ async def test_what_a_dead_process_left_half_written_is_old_at_once(tmp_path: Pa
     changed = await store.prefixes()
     assert changed["dead"] == LONG_AGO
     assert min(changed["alive"], changed["unknown"]) > datetime.now(UTC) - timedelta(minutes=1)
+
+
+async def test_a_key_is_synced_before_it_has_its_name_and_its_folders_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    steps: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def noted_fsync(descriptor: int) -> None:
+        steps.append(os.path.relpath(Path(f"/proc/self/fd/{descriptor}").readlink(), tmp_path).partition("~")[0])
+        fsync(descriptor)
+
+    def noted_replace(path: Path, target: str) -> Path:
+        steps.append("rename")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(Path, "replace", noted_replace)
+    await FsspecMediaStore(tmp_path.as_uri()).write("t1/pcm/00000.s16le", stream(b"x"))
+    after_the_folders_were_made = steps[steps.index("t1/pcm/00000.s16le") :]
+    assert after_the_folders_were_made == ["t1/pcm/00000.s16le", "rename", "t1/pcm", "t1", "."]

@@ -21,11 +21,13 @@ from pipeline.errors import (
     MediaUndecodable,
     MurmurationError,
     PrivateOrRemoved,
+    QuotaExceeded,
     RateLimited,
     ReplicaLost,
     SourceTooLarge,
     SourceUnreachable,
     StorageFull,
+    StorageUnavailable,
     UnsupportedLink,
     UrlNotAllowed,
 )
@@ -275,13 +277,59 @@ async def test_a_recording_that_cannot_be_decoded_fails_at_once_and_for_good() -
     assert world.finished == 1
 
 
-async def test_a_full_disk_fails_the_task_and_not_the_service() -> None:
-    world = World(splitter=FakeSplitter(failure=StorageFull("The media store is full.")))
-    first = await world.add()
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (StorageFull("The media store has no room left."), "Waiting for space: the media store has no room left."),
+        (StorageUnavailable("The store is away."), "Waiting for the media store: the store is away."),
+        (QuotaExceeded("You have used it up.", 0), "Waiting for your quota: you have used it up."),
+    ],
+    ids=lambda value: value.code if isinstance(value, MurmurationError) else "",
+)
+async def test_what_will_come_by_itself_is_waited_for(failure: MurmurationError, message: str) -> None:
+    world = World(splitter=FakeSplitter(failure=failure))
+    task = await world.add()
     async with world.running():
-        assert (await world.end_of(first)).error is not None
+        while (waiting := await world.store.get(task.id)).attempts < 2 * world.settings.dispatch.max_attempts:
+            await asyncio.sleep(0.001)
+            if waiting.status is Status.QUEUED and waiting.error is not None:
+                assert (waiting.error.code, waiting.error.message) == (failure.code, message)
+                assert (waiting.failures, waiting.status.finished) == (0, False)
         world.splitter.failure = None
-        assert (await world.end_of(await world.add())).status is Status.COMPLETED
+        ended = await world.end_of(task)
+    assert (ended.status, ended.error) == (Status.COMPLETED, None)
+    assert sum(world.metrics.values("postponed_attempts", code=failure.code)) >= world.settings.dispatch.max_attempts
+
+
+@pytest.mark.parametrize("failure", [StorageFull("Full."), StorageUnavailable("Away."), QuotaExceeded("Used.", 0)])
+async def test_a_client_that_waits_for_its_task_is_told_instead(failure: MurmurationError) -> None:
+    world = World(splitter=FakeSplitter(failure=failure))
+    task = await world.add()
+    await world.store.await_until(task.id, world.clock.now() + timedelta(minutes=2))
+    async with world.running():
+        ended = await world.end_of(task)
+    assert (ended.status, ended.error) == (Status.FAILED, TaskError(failure.code, failure.message))
+
+
+async def test_prepared_audio_makes_room_while_its_task_waits_for_space() -> None:
+    world = World(splitter=FakeSplitter(made_chunks(2), failure=StorageFull("Full.")))
+    task = await world.add()
+    await world.media.write(f"{task.media_prefix}/pcm/00000.s16le", once(bytes(10)))
+    async with world.running():
+        while not (await world.store.get(task.id)).error:
+            await asyncio.sleep(0.001)
+        while world.media.keys != {f"{task.media_prefix}/source"}:
+            await asyncio.sleep(0.001)
+
+
+async def test_prepared_audio_that_was_lost_is_made_again() -> None:
+    world = World()
+    world.fleet.lost.add((1, 3))
+    task = await world.add(language="en")
+    async with world.running():
+        ended = await world.end_of(task)
+    assert (ended.status, ended.attempts) == (Status.COMPLETED, 2)
+    assert [request.first_part for request in world.splitter.requests] == [0, 0]
 
 
 async def test_a_splitter_that_dies_is_tried_again_and_then_given_up() -> None:

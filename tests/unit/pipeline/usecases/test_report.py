@@ -23,6 +23,7 @@ async def test_the_queue_is_shown_by_priority() -> None:
     assert metrics.values("processing_tasks") == [0]
     assert metrics.values("pending_audio_seconds") == [0.0]
     assert metrics.values("waiting_callbacks") == [0]
+    assert metrics.values("waiting_for_space") == [0]
 
 
 async def test_while_the_database_is_away_it_waits_and_then_goes_on() -> None:
