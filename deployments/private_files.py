@@ -24,11 +24,8 @@ def make_private(settings: Settings) -> None:
     """Narrows what this process makes from now on, and the data folder with what lies at its top."""
     umask = UMASKS[settings.file_access]
     os.umask(umask)
-    folder = settings.data_dir
-    with suppress(OSError):  # the database and the media may lie elsewhere, and this be a path that nobody may make
-        folder.mkdir(parents=True, exist_ok=True)
-    if folder.is_dir():
-        narrow(_of_the_service(folder), umask)
+    if settings.data_dir.is_dir():
+        narrow(_of_the_service(settings.data_dir.resolve()), umask)
 
 
 def narrow(paths: Iterable[Path], umask: int) -> None:

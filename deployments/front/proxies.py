@@ -16,6 +16,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 LOOK_AGAIN_S = 2.0
 """How soon a proxy that was replaced is bounded again."""
 ANSWER_WITHIN_S = 10.0
+LAST_RELOAD = "murmuration_reload"
+"""Attribute of HAProxy's manager: the reload that gave it its bounds."""
 CLIENT_SILENCE_S = 60
 """How long HAProxy waits for more of a request's body, or for somebody to read an answer; not for the answer itself."""
 
@@ -67,10 +70,11 @@ def bound_this_process(bounds: ConnectionBounds) -> None:
 
 
 def bound_proxy(actor: Any, bounds: ConnectionBounds) -> bool:
-    """Runs in a proxy's process: bounds what it listens with; ``False`` while it is only starting.
+    """Runs in a proxy's process: bounds what it listens with; ``False`` while that goes on, or it is only starting.
 
     Raises:
         AttributeError: the proxy is built otherwise than Ray's 2.60.
+        RuntimeError: HAProxy did not take its bounds; it is tried again.
     """
     return _bound_haproxy(actor, bounds) if hasattr(actor, "_haproxy") else _bound_uvicorn(actor, bounds)
 
@@ -96,15 +100,18 @@ def _close_unbounded(connection: Any) -> None:
 
 
 def _bound_haproxy(manager: Any, bounds: ConnectionBounds) -> bool:
-    wanted = haproxy_options(bounds)
-    config = manager._haproxy.cfg  # noqa: SLF001 - no public way to HAProxy's configuration
-    if not manager._haproxy_start_task.done():  # noqa: SLF001
+    if not manager._haproxy_start_task.done():  # noqa: SLF001 - no public way to HAProxy's configuration
         return False
-    if any(getattr(config, name) != value for name, value in wanted.items()):
-        for name, value in wanted.items():
-            setattr(config, name, value)
-        asyncio.run_coroutine_threadsafe(_reload(manager), manager.event_loop)
-    return True
+    wanted, config = haproxy_options(bounds), manager._haproxy.cfg  # noqa: SLF001
+    last: Future[None] | None = vars(manager).get(LAST_RELOAD)
+    failure = last.exception() if last is not None and last.done() else None
+    if last is None or failure or any(getattr(config, name) != value for name, value in wanted.items()):
+        vars(config).update(wanted)
+        vars(manager)[LAST_RELOAD] = asyncio.run_coroutine_threadsafe(_reload(manager), manager.event_loop)
+        if failure:
+            raise failure
+        return False
+    return last.done()
 
 
 async def _reload(manager: Any) -> None:

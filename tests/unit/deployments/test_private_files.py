@@ -28,7 +28,7 @@ def mode(path: Path) -> int:
 def test_what_is_made_is_private(tmp_path: Path, access: FileAccess, folder: int, file: int) -> None:
     data_dir = tmp_path / "share" / "murmuration"
     make_private(Settings().model_copy(update={"data_dir": data_dir, "file_access": access}))
-    (data_dir / "media").mkdir()
+    (data_dir / "media").mkdir(parents=True)
     (data_dir / "tasks.db").write_bytes(b"")
     modes = [mode(path) for path in (data_dir, data_dir / "media", data_dir / "tasks.db")]
     assert modes == [folder, folder, file]
@@ -51,6 +51,13 @@ def test_a_group_keeps_what_it_was_given(tmp_path: Path) -> None:
     assert mode(tmp_path) == 0o2770
 
 
+def test_a_data_folder_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir(mode=0o755)
+    (tmp_path / "data").symlink_to(tmp_path / "disk")
+    make_private(Settings().model_copy(update={"data_dir": tmp_path / "data"}))
+    assert mode(tmp_path / "disk") == 0o700
+
+
 def test_links_are_not_followed(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.write_bytes(b"")
@@ -59,9 +66,9 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     assert mode(target) == 0o644
 
 
-def test_a_data_folder_that_can_not_be_made_is_left_to_who_needs_it(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    make_private(Settings().model_copy(update={"data_dir": tmp_path / "file" / "data"}))
+def test_no_folder_is_made_that_nobody_needs(tmp_path: Path) -> None:
+    make_private(Settings().model_copy(update={"data_dir": tmp_path / "data"}))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_rays_token_is_narrowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
