@@ -42,6 +42,7 @@ from pipeline.observability import configure_logging
 from pipeline.ports import EngineInfo
 from pipeline.settings import Settings
 from pipeline.usecases.follow import wait_for_end
+from pipeline.usecases.share_summaries import SharingSummarizer
 from pipeline.usecases.submit import Submitter
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class IngressReplica:
             cancel=self._stop,
             readiness=self._readiness,
             engine=self._engine,
-            summarizer=SummarizerHandle(summarizer),
+            summarizer=SharingSummarizer(SummarizerHandle(summarizer), settings.llm.max_waited_summaries, clock),
             metrics=metrics_page,
             check_url=GuardedClient(settings.network).check,
             errands=self._errands,

@@ -9,13 +9,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from pipeline.domain.fair_line import FairLine, Place, SlotLimits, TurnRequest
+from pipeline.domain.fair_line import AGEING_S, FairLine, Place, SlotLimits, TurnRequest
 from pipeline.ports import Clock
 
 T = TypeVar("T")
-
-AGEING_S = 600.0
-"""A request that waits this long is lifted by one priority, unless the settings say otherwise."""
 
 SLOW_STEP_S = 0.25
 """A step that takes longer goes on without its slot, so that nobody waits for a slow disk or a slow codec."""

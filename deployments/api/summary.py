@@ -7,6 +7,7 @@ from typing import Annotated, Literal, NoReturn
 from fastapi import APIRouter, Request, Response
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
+from deployments.api.access import client_of
 from deployments.api.answers import ServicesNeeded, answer, problems
 from deployments.api.echo import note_params
 from deployments.api.forms import inlined, invalid_value, refuse_unknown
@@ -143,7 +144,7 @@ async def summarize_task(request: Request, services: ServicesNeeded) -> Response
         raise TaskNotFinished(f"The task is {task.status}: it can be summarised once it is completed.")
     try:
         summary = await services.summarizer.summarize(
-            SummaryOrder(task.id, task.media_prefix, asked.options, asked.api_key)
+            SummaryOrder(task.id, task.media_prefix, asked.options, asked.api_key, _client_name(request))
         )
     except LlmKeyRefused as error:
         _blame_key(asked, error)
@@ -155,6 +156,11 @@ async def summarize_task(request: Request, services: ServicesNeeded) -> Response
 def summary_data(transcript: str, summary: Summary) -> SummaryData:
     """A summary as its client sees it."""
     return SummaryData(task_text=transcript, chat_completion=_completion(summary), summary=summary_body(summary))
+
+
+def _client_name(request: Request) -> str | None:
+    client = client_of(request)
+    return client.name if client else None
 
 
 def _parse(body: bytes) -> SummaryRequest:

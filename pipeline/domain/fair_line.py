@@ -9,11 +9,16 @@ waits long, so that nothing starves. Nothing here waits, locks or knows what tim
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+
+AGEING_S = 600.0
+"""A request that waits this long is lifted by one priority, unless the settings say otherwise."""
 
 OTHERS_SHARE = 2
-"""A client that has a slot leaves one slot in so many to clients that have none."""
+"""Clients leave one slot in so many to those that have none yet, when they take more than one."""
 
 RANK_SHARE = 8
 """Each priority leaves one slot in so many to the more urgent ones, and as much again for each rank below the first."""
@@ -58,26 +63,30 @@ class SlotLimits:
     max_per_host: int | None = None
     reserve: bool = False
 
-    def kept_free(self, priority_rank: int, *, first: bool) -> int:
-        """Slots that a request must leave free.
+    def admit(self, priority_rank: int, *, taken: int, further: int, first: bool) -> bool:
+        """Return whether a request may have a slot.
 
         Args:
             priority_rank: of the request, as ageing has lifted it.
+            taken: slots that are taken.
+            further: those of them that were not their client's first.
             first: whether its client has no slot yet, at this priority or a more urgent one.
         """
         if not self.reserve:
-            return 0
+            return taken < self.slots
         for_urgent = self.slots * min(max(priority_rank, 0), LOWEST_RANK) // RANK_SHARE
-        return for_urgent if first else max(for_urgent, self.slots // OTHERS_SHARE)
+        for_others = self.slots // OTHERS_SHARE
+        return self.slots - taken > for_urgent and (first or further + 1 < self.slots - for_others)
 
 
 @dataclass(slots=True, eq=False)
 class Place:
-    """A request in line, or the turn that it got."""
+    """A request in line, or the turn that it got; ``first`` if its client had none then."""
 
     request: TurnRequest
     since: float
     number: int
+    first: bool = True
 
     def rank_at(self, now: float, ageing_s: float) -> int:
         """Priority lifted by one for each ``ageing_s`` that the request has waited."""
@@ -107,11 +116,14 @@ class _Taken:
     """Slots that are taken, counted in the ways that limits look at."""
 
     total: int = 0
+    further: int = 0
     of_client: Counter[str] = field(default_factory=Counter)
     of_host: Counter[str] = field(default_factory=Counter)
 
-    def count(self, request: TurnRequest, change: int) -> None:
+    def count(self, place: Place, change: int) -> None:
+        request = place.request
         self.total += change
+        self.further += 0 if place.first else change
         _change(self.of_client, request.client, change)
         if request.host is not None:
             _change(self.of_host, request.host, change)
@@ -164,16 +176,17 @@ class FairLine:
         place = min(ready, key=lambda each: self._order(each, now))
         del self._waiting[place]
         self._move_on(place.request.priority_rank)
+        place.first = self._is_first(place.request)
         flow = self._flows[place.flow]
         flow.waiting, flow.taken = flow.waiting - 1, flow.taken + 1
         flow.virtual_time += place.request.cost
-        self._taken.count(place.request, 1)
+        self._taken.count(place, 1)
         return place
 
     def finish(self, place: Place) -> None:
         """End a turn."""
         self._flows[place.flow].taken -= 1
-        self._taken.count(place.request, -1)
+        self._taken.count(place, -1)
         self._forget(place.request.priority_rank)
 
     def charge(self, place: Place, cost: float) -> None:
@@ -195,8 +208,12 @@ class FairLine:
         request, limits = place.request, self._limits
         if request.host is not None and self._taken.of_host[request.host] >= (limits.max_per_host or limits.slots):
             return False
-        rank = place.rank_at(now, self._ageing_s)
-        return limits.slots - self._taken.total > limits.kept_free(rank, first=self._is_first(request))
+        return limits.admit(
+            place.rank_at(now, self._ageing_s),
+            taken=self._taken.total,
+            further=self._taken.further,
+            first=self._is_first(request),
+        )
 
     def _is_first(self, request: TurnRequest) -> bool:
         """Whether the client has no turn of this priority or a more urgent one."""
@@ -241,3 +258,94 @@ def _change(counts: Counter[str], key: str, change: int) -> None:
 def sharer(task_id: int, client: str | None) -> str:
     """Return the name under which a task takes turns: its client's, or its own if it has no client."""
     return f"task {task_id}" if client is None else f"client {client}"
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Work that waits in a database.
+
+    Attributes:
+        id: its row.
+        client: the name under which it shares, see ``sharer``.
+        priority_rank: 0 is served first.
+        since: when it became due, in seconds on the clock of ``choose``.
+    """
+
+    id: int
+    client: str
+    priority_rank: int
+    since: float
+
+
+def choose(due: Sequence[Due], held: Iterable[Due], limit: int, now: float, ageing_s: float) -> list[int]:
+    """Choose what is taken next of the work that is due, all of which counts the same.
+
+    Priority decides, lifted by age; then the client with the fewest slots, then who has waited longest. What a client
+    and a priority leave free is said by ``SlotLimits``. Takes about the time that sorting takes.
+
+    Args:
+        due: what waits.
+        held: what the taker has in hand already.
+        limit: how much more it can take; with what it holds, that is all of its slots.
+        now: the time.
+        ageing_s: what is due for this long is lifted by one priority.
+
+    Returns:
+        The ids of rows, in the order of their turns.
+    """
+    in_hand = Counter((each.client, each.priority_rank) for each in held)
+    choice = _Choice(SlotLimits(in_hand.total() + max(0, limit), reserve=True), in_hand, now, ageing_s)
+    return choice.of(due)
+
+
+class _Choice:
+    """One run of ``choose``. Only the first of each client and priority can be next, so only those are compared."""
+
+    def __init__(self, limits: SlotLimits, in_hand: Counter[tuple[str, int]], now: float, ageing_s: float) -> None:
+        self._limits = limits
+        self._in_hand = in_hand
+        self._now = now
+        self._ageing_s = ageing_s
+        self._of_client = Counter[str]()
+        for (client, _), count in in_hand.items():
+            self._of_client[client] += count
+        self._taken = in_hand.total()
+        self._further = self._taken - len(self._of_client)
+
+    def of(self, due: Sequence[Due]) -> list[int]:
+        """Return the ids of those that are chosen."""
+        waiting: dict[tuple[str, int], deque[Due]] = {}
+        for each in sorted(due, key=lambda one: (one.since, one.id)):
+            waiting.setdefault((each.client, each.priority_rank), deque()).append(each)
+        heads = [self._order(group[0]) for group in waiting.values()]
+        heapify(heads)
+        chosen = []
+        while heads:
+            order = heappop(heads)
+            group = waiting[order[-1]]
+            if order != (current := self._order(group[0])):  # its client got another slot since
+                heappush(heads, current)
+            elif self._admits(group[0]):  # whoever is not admitted now will not be later either
+                chosen.append(self._take(group.popleft()))
+                if group:
+                    heappush(heads, self._order(group[0]))
+        return chosen
+
+    def _order(self, due: Due) -> tuple[int, int, float, int, tuple[str, int]]:
+        return self._rank(due), self._of_client[due.client], due.since, due.id, (due.client, due.priority_rank)
+
+    def _rank(self, due: Due) -> int:
+        return due.priority_rank - int(max(0.0, self._now - due.since) / self._ageing_s)
+
+    def _admits(self, due: Due) -> bool:
+        return self._limits.admit(self._rank(due), taken=self._taken, further=self._further, first=self._is_first(due))
+
+    def _is_first(self, due: Due) -> bool:
+        return not any(self._in_hand[due.client, rank] for rank in range(due.priority_rank + 1))
+
+    def _take(self, due: Due) -> int:
+        self._further += 0 if self._is_first(due) else 1
+        self._in_hand[due.client, due.priority_rank] += 1
+        self._of_client[due.client] += 1
+        self._taken += 1
+        return due.id

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pipeline.domain.fair_line import AGEING_S, Due, choose, sharer
 from pipeline.domain.lifecycle import message_id
 from pipeline.domain.task import Task
 from pipeline.ports import DeliveryAttempt, OutboxMessage
@@ -30,19 +33,31 @@ async def owe(connection: AsyncConnection, task: Task, now: datetime) -> None:
 
 async def any_due(connection: AsyncConnection, now: datetime) -> bool:
     """Whether there is something to take; asked first, because taking locks."""
-    return (await connection.execute(queries.callbacks.due_callbacks(now, 1))).first() is not None
+    return (await connection.execute(queries.callbacks.any_due_callback(now))).first() is not None
 
 
 async def take(
     connection: AsyncConnection, owner: str, now: datetime, lease_expires_at: datetime, limit: int
 ) -> list[OutboxMessage]:
     """Takes callbacks that are due; nobody else is given them while the lease lasts."""
-    ids = (await connection.scalars(queries.callbacks.due_callbacks(now, limit))).all()
+    ids = await _chosen(connection, owner, now, limit)
     if not ids:
         return []
     await connection.execute(queries.callbacks.take_callbacks(ids, owner, now, lease_expires_at))
     rows = await connection.execute(queries.callbacks.callbacks(ids))
-    return [OutboxMessage(row.id, row.message_id, row.task_id, row.url, row.attempts) for row in rows]
+    return [OutboxMessage(row.id, row.message_id, row.task_id, row.url, row.attempts, row.client) for row in rows]
+
+
+async def _chosen(connection: AsyncConnection, owner: str, now: datetime, limit: int) -> Sequence[int]:
+    """The messages whose turn it is, locked: shared between clients."""
+    held = [_due(row) for row in await connection.execute(queries.callbacks.held_callbacks(owner, now))]
+    due = [_due(row) for row in await connection.execute(queries.callbacks.due_callbacks(now, limit))]
+    chosen = choose(due, held, limit, now.timestamp(), AGEING_S)
+    return (await connection.scalars(queries.callbacks.lock_callbacks(chosen, now))).all()
+
+
+def _due(row: Any) -> Due:
+    return Due(row.id, sharer(row.task_id, row.client), 0, row.due_at.timestamp())
 
 
 async def record(connection: AsyncConnection, message: OutboxMessage, attempt: DeliveryAttempt, now: datetime) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pipeline.domain.fair_line import AGEING_S, Due, choose, sharer
 from pipeline.domain.summary import Summary
 from pipeline.domain.task import Status, Task, TaskError
 from pipeline.errors import LeaseLost
@@ -18,14 +19,14 @@ from pipeline.store.callbacks import owe
 
 async def any_due(connection: AsyncConnection, now: datetime) -> bool:
     """Whether there is something to take; asked first, because taking locks."""
-    return (await connection.execute(queries.summaries.due_summaries(now, 1))).first() is not None
+    return (await connection.execute(queries.summaries.any_due_summary(now))).first() is not None
 
 
 async def take(
     connection: AsyncConnection, owner: str, now: datetime, lease_expires_at: datetime, limit: int
 ) -> list[SummaryTurn]:
     """Takes summaries that are due; nobody else is given them while the lease lasts."""
-    ids = (await connection.scalars(queries.summaries.due_summaries(now, limit))).all()
+    ids = await _chosen(connection, owner, now, limit)
     if not ids:
         return []
     await connection.execute(queries.summaries.take_summaries(ids, owner, now, lease_expires_at))
@@ -42,6 +43,19 @@ async def take(
         for row in rows
     }
     return [turns[task_id] for task_id in ids]
+
+
+async def _chosen(connection: AsyncConnection, owner: str, now: datetime, limit: int) -> list[int]:
+    """The tasks whose turn it is, locked: by priority, and shared between clients."""
+    held = [_due(row) for row in await connection.execute(queries.summaries.held_summaries(owner, now))]
+    due = [_due(row) for row in await connection.execute(queries.summaries.due_summaries(now, limit))]
+    chosen = choose(due, held, limit, now.timestamp(), AGEING_S)
+    locked = set((await connection.scalars(queries.summaries.lock_summaries(chosen, now))).all())
+    return [task_id for task_id in chosen if task_id in locked]
+
+
+def _due(row: Any) -> Due:
+    return Due(row.id, sharer(row.id, row.client), row.priority_rank, row.summary_due_at.timestamp())
 
 
 async def renew(
