@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 
 AGEING_S = 600.0
@@ -188,6 +188,25 @@ class FairLine:
         self._flows[place.flow].taken -= 1
         self._taken.count(place, -1)
         self._forget(place.request.priority_rank)
+
+    def is_wanted(self, place: Place, size: float, now: float) -> bool:
+        """Return whether a turn would be somebody else's if it ended now and its holder joined the line again.
+
+        Args:
+            place: the turn.
+            size: of its holder's work, as it is known now.
+            now: the time.
+        """
+        flow = self._flows[place.flow]
+        flow.taken -= 1
+        self._taken.count(place, -1)
+        try:
+            again = Place(replace(place.request, size=size), now, self._number + 1)
+            own = self._order(again, now)
+            return any(self._order(each, now) < own and self._admits(each, now) for each in self._waiting)
+        finally:
+            flow.taken += 1
+            self._taken.count(place, 1)
 
     def charge(self, place: Place, cost: float) -> None:
         """Charge what a turn has cost to its client; to be called before the turn ends, or soon after."""
