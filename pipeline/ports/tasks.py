@@ -264,7 +264,7 @@ class TaskStore(TaskRecords, Protocol):
         """Takes up to ``limit`` summaries that are due, for as long as the lease lasts.
 
         Order: priority (lifted by age), then the client of which the owner has fewest in hand, then longest due first.
-        Slots are kept for others: see ``domain.fair_line.choose``.
+        Slots are kept for others: see ``domain.fair_choice.choose``.
         """
         ...
 

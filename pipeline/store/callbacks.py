@@ -8,7 +8,8 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pipeline.domain.fair_line import AGEING_S, Due, choose, sharer
+from pipeline.domain.fair_choice import Due, choose
+from pipeline.domain.fair_line import AGEING_S, sharer
 from pipeline.domain.lifecycle import message_id
 from pipeline.domain.task import Task
 from pipeline.ports import DeliveryAttempt, OutboxMessage

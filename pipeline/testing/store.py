@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from pipeline.domain.access import DAY, Client, ClientLoad, refuse_over_quota
 from pipeline.domain.audio import Chunk
 from pipeline.domain.crawl import CrawlRecord
-from pipeline.domain.fair_line import AGEING_S, Due, choose, sharer
+from pipeline.domain.fair_choice import Due, choose
+from pipeline.domain.fair_line import AGEING_S, sharer
 from pipeline.domain.lifecycle import (
     FINISHED_ARE_NOT_CANCELLED,
     ONLY_ENDED_ARE_RETRIED,
