@@ -44,6 +44,7 @@ from pipeline.net import GuardedClient
 from pipeline.ports import EngineInfo
 from pipeline.settings import Settings
 from pipeline.usecases.follow import wait_for_end
+from pipeline.usecases.share_summaries import SharingSummarizer
 from pipeline.usecases.submit import Submitter
 
 logger = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class IngressReplica:
             cancel=self._stop,
             readiness=self._readiness,
             engine=self._engine,
-            summarizer=SummarizerHandle(summarizer),
+            summarizer=SharingSummarizer(SummarizerHandle(summarizer), settings.llm.max_waited_summaries, clock),
             metrics=metrics_page,
             count=ServeMetrics().count,
             check_url=GuardedClient(settings.network).check,

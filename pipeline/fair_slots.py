@@ -6,18 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any, TypeVar
 
-from pipeline.domain.fair_line import FairLine, Place, SlotLimits, TurnRequest
+from pipeline.domain.fair_line import AGEING_S, FairLine, Place, SlotLimits, TurnRequest
 from pipeline.ports import Clock
 
 T = TypeVar("T")
 
-AGEING_S = 600.0
-"""A request that waits this long is lifted by one priority, unless the settings say otherwise."""
-
-SLOW_STEP_S = 0.25
+SLOW_STEP_S = 0.5
 """A step that takes longer goes on without its slot, so that nobody waits for a slow disk or a slow codec."""
 
 
@@ -49,8 +45,7 @@ class FairSlots:
         except BaseException:
             self._withdraw(place, granted)
             raise
-        charge = _no_charge if request.cost else partial(self._line.charge, place)
-        turn = Turn(charge, partial(self._end, place), self._clock)
+        turn = Turn(self, place, self._clock)
         try:
             yield turn
         finally:
@@ -80,41 +75,53 @@ class FairSlots:
         if self._granted.pop(place, None) is not None:
             self._line.leave(place)
         elif not granted.cancelled():
-            self._end(place)
+            self.end(place)
 
-    def _end(self, place: Place) -> None:
+    def charge(self, place: Place, seconds: float) -> None:
+        """Charge a turn by its length, unless it was paid for when it began."""
+        if not place.request.cost:
+            self._line.charge(place, seconds)
+
+    def is_wanted(self, place: Place, size: float) -> bool:
+        """Return whether somebody waits who would have the turn in its holder's stead; see ``Turn.is_wanted``."""
+        return self._line.is_wanted(place, size, self._clock.monotonic())
+
+    def end(self, place: Place) -> None:
         """Give a slot to the next, once whoever held it has had the chance to ask for another turn."""
         self._line.finish(place)
         asyncio.get_running_loop().call_soon(self._grant)
 
 
 class Turn:
-    """A slot that is held; made by ``FairSlots.turn``.
+    """A slot that is held; made by ``FairSlots.turn``."""
 
-    Args:
-        charge: takes the seconds that the turn has cost since it was called last.
-        end: gives the slot back.
-        clock: the time.
-    """
-
-    def __init__(self, charge: Callable[[float], None], end: Callable[[], None], clock: Clock) -> None:
-        self._charge = charge
-        self._end = end
+    def __init__(self, slots: FairSlots, place: Place, clock: Clock) -> None:
+        self._slots = slots
+        self._place = place
         self._clock = clock
         self._charged_until = clock.monotonic()
         self._held = True
+
+    def is_wanted(self, size: float) -> bool:
+        """Return whether somebody who waits should have the slot now rather than its holder.
+
+        Args:
+            size: of the holder's work, as it is known now.
+        """
+        self.charge()
+        return self._slots.is_wanted(self._place, size)
 
     def release(self) -> None:
         """Give the slot back before the work has ended. Once is enough, more often is fine."""
         if self._held:
             self._held = False
             self.charge()
-            self._end()
+            self._slots.end(self._place)
 
     def charge(self) -> None:
         """Charge the time since the turn began, or since this was called last."""
         now = self._clock.monotonic()
-        self._charge(now - self._charged_until)
+        self._slots.charge(self._place, now - self._charged_until)
         self._charged_until = now
 
 
@@ -156,7 +163,3 @@ async def _ended(step: asyncio.Future[Any]) -> None:
     if not step.done():
         step.cancel()
         await asyncio.gather(step, return_exceptions=True)
-
-
-def _no_charge(_: float) -> None:
-    """Charge nothing: the turn was paid for when it began."""

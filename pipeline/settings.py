@@ -188,7 +188,7 @@ class CallbackSettings(Section):
     delays_s: tuple[float, ...] = (30.0, 120.0, 600.0, 3600.0)
     """Pauses between attempts; after the last one the callback is given up."""
     concurrency: int = Field(default=16, ge=1)
-    """Callbacks under way at the same time."""
+    """Callbacks under way at the same time, at most four to one host. A client leaves half of them to others."""
     retention_s: float | None = Field(default=2_592_000.0, gt=0)
     """Callbacks that were delivered or given up are forgotten after this long. Empty: with their task."""
     secret: SecretStr | None = None
@@ -235,7 +235,11 @@ class LlmSettings(Section):
     concurrency: int = Field(default=4, ge=1)
     """Calls that one long transcript may have under way."""
     max_active_summaries: int = Field(default=8, ge=1)
-    """Summaries that one Dispatcher has in hand; the others wait in the database."""
+    """Summaries that one Dispatcher has in hand; the others wait in the database. Urgent ones go first, then the client
+    with the fewest in hand; one that has any leaves half of the places to others."""
+    max_waited_summaries: int = Field(default=16, ge=1)
+    """Summaries that one Ingress replica has written while their clients wait; further requests wait for their turn. A
+    client leaves half of the places to others."""
     max_attempts: int = Field(default=5, ge=1)
     """Attempts at a task's summary, before the task is completed without one."""
     retry_base_s: float = Field(default=10.0, gt=0)

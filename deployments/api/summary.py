@@ -147,7 +147,7 @@ async def summarize_task(request: Request, services: ServicesNeeded) -> Response
     text = await _text_of(request, services, task)
     try:
         summary = await services.summarizer.summarize(
-            SummaryOrder(task.id, task.media_prefix, asked.options, asked.api_key)
+            SummaryOrder(task.id, task.media_prefix, asked.options, asked.api_key, client_name(request))
         )
     except LlmKeyRefused as error:
         _blame_key(asked, error)

@@ -10,10 +10,13 @@ waits long, so that nothing starves. Nothing here waits, locks or knows what tim
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+AGEING_S = 600.0
+"""A request that waits this long is lifted by one priority, unless the settings say otherwise."""
 
 OTHERS_SHARE = 2
-"""A client that has a slot leaves one slot in so many to clients that have none."""
+"""Clients leave one slot in so many to those that have none yet, when they take more than one."""
 
 RANK_SHARE = 8
 """Each priority leaves one slot in so many to the more urgent ones, and as much again for each rank below the first."""
@@ -58,26 +61,30 @@ class SlotLimits:
     max_per_host: int | None = None
     reserve: bool = False
 
-    def kept_free(self, priority_rank: int, *, first: bool) -> int:
-        """Slots that a request must leave free.
+    def admit(self, priority_rank: int, *, taken: int, further: int, first: bool) -> bool:
+        """Return whether a request may have a slot.
 
         Args:
             priority_rank: of the request, as ageing has lifted it.
+            taken: slots that are taken.
+            further: those of them that were not their client's first.
             first: whether its client has no slot yet, at this priority or a more urgent one.
         """
         if not self.reserve:
-            return 0
+            return taken < self.slots
         for_urgent = self.slots * min(max(priority_rank, 0), LOWEST_RANK) // RANK_SHARE
-        return for_urgent if first else max(for_urgent, self.slots // OTHERS_SHARE)
+        for_others = self.slots // OTHERS_SHARE
+        return self.slots - taken > for_urgent and (first or further + 1 < self.slots - for_others)
 
 
 @dataclass(slots=True, eq=False)
 class Place:
-    """A request in line, or the turn that it got."""
+    """A request in line, or the turn that it got; ``first`` if its client had none then."""
 
     request: TurnRequest
     since: float
     number: int
+    first: bool = True
 
     def rank_at(self, now: float, ageing_s: float) -> int:
         """Priority lifted by one for each ``ageing_s`` that the request has waited."""
@@ -107,11 +114,14 @@ class _Taken:
     """Slots that are taken, counted in the ways that limits look at."""
 
     total: int = 0
+    further: int = 0
     of_client: Counter[str] = field(default_factory=Counter)
     of_host: Counter[str] = field(default_factory=Counter)
 
-    def count(self, request: TurnRequest, change: int) -> None:
+    def count(self, place: Place, change: int) -> None:
+        request = place.request
         self.total += change
+        self.further += 0 if place.first else change
         _change(self.of_client, request.client, change)
         if request.host is not None:
             _change(self.of_host, request.host, change)
@@ -164,17 +174,37 @@ class FairLine:
         place = min(ready, key=lambda each: self._order(each, now))
         del self._waiting[place]
         self._move_on(place.request.priority_rank)
+        place.first = self._is_first(place.request)
         flow = self._flows[place.flow]
         flow.waiting, flow.taken = flow.waiting - 1, flow.taken + 1
         flow.virtual_time += place.request.cost
-        self._taken.count(place.request, 1)
+        self._taken.count(place, 1)
         return place
 
     def finish(self, place: Place) -> None:
         """End a turn."""
         self._flows[place.flow].taken -= 1
-        self._taken.count(place.request, -1)
+        self._taken.count(place, -1)
         self._forget(place.request.priority_rank)
+
+    def is_wanted(self, place: Place, size: float, now: float) -> bool:
+        """Return whether a turn would be somebody else's if it ended now and its holder joined the line again.
+
+        Args:
+            place: the turn.
+            size: of its holder's work, as it is known now.
+            now: the time.
+        """
+        flow = self._flows[place.flow]
+        flow.taken -= 1
+        self._taken.count(place, -1)
+        try:
+            again = Place(replace(place.request, size=size), now, self._number + 1)
+            own = self._order(again, now)
+            return any(self._order(each, now) < own and self._admits(each, now) for each in self._waiting)
+        finally:
+            flow.taken += 1
+            self._taken.count(place, 1)
 
     def charge(self, place: Place, cost: float) -> None:
         """Charge what a turn has cost to its client; to be called before the turn ends, or soon after."""
@@ -195,8 +225,12 @@ class FairLine:
         request, limits = place.request, self._limits
         if request.host is not None and self._taken.of_host[request.host] >= (limits.max_per_host or limits.slots):
             return False
-        rank = place.rank_at(now, self._ageing_s)
-        return limits.slots - self._taken.total > limits.kept_free(rank, first=self._is_first(request))
+        return limits.admit(
+            place.rank_at(now, self._ageing_s),
+            taken=self._taken.total,
+            further=self._taken.further,
+            first=self._is_first(request),
+        )
 
     def _is_first(self, request: TurnRequest) -> bool:
         """Whether the client has no turn of this priority or a more urgent one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pipeline.domain.audio import Chunk
@@ -38,6 +38,15 @@ class SplitRequest:
     resume_at: int = 0
     priority_rank: int = 1
     sharer: str = ""
+
+    def after(self, part: SplitPart) -> SplitRequest:
+        """Return what is left to do once a part is stored."""
+        return replace(
+            self,
+            first_part=part.part + 1,
+            first_chunk=self.first_chunk + len(part.chunks),
+            resume_at=part.end,
+        )
 
 
 @dataclass(frozen=True, slots=True)

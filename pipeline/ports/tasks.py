@@ -282,7 +282,11 @@ class TaskStore(TaskRecords, Protocol):
     # summaries
 
     async def due_summaries(self, owner: str, lease: timedelta, limit: int) -> list[SummaryTurn]:
-        """Takes up to ``limit`` summaries that are due, for as long as the lease lasts, longest due first."""
+        """Takes up to ``limit`` summaries that are due, for as long as the lease lasts.
+
+        Order: priority (lifted by age), then the client of which the owner has fewest in hand, then longest due first.
+        Slots are kept for others: see ``domain.fair_choice.choose``.
+        """
         ...
 
     async def renew_summaries(self, turns: Sequence[SummaryTurn], lease: timedelta) -> frozenset[int]:
@@ -302,7 +306,11 @@ class TaskStore(TaskRecords, Protocol):
     # callbacks
 
     async def due_callbacks(self, owner: str, lease: timedelta, limit: int) -> list[OutboxMessage]:
-        """Takes up to ``limit`` callbacks that are due, for as long as the lease lasts."""
+        """Takes up to ``limit`` callbacks that are due, for as long as the lease lasts.
+
+        Order: the client of which the owner has fewest in hand, then longest due first; slots are kept for others, as
+        in ``due_summaries``.
+        """
         ...
 
     async def record_delivery(self, message: OutboxMessage, attempt: DeliveryAttempt) -> None:

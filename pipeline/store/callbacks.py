@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pipeline.domain.fair_choice import Due
 from pipeline.domain.lifecycle import message_id
 from pipeline.domain.records import RecordDefect
 from pipeline.domain.task import Task
 from pipeline.ports import DeliveryAttempt, OutboxMessage
 from pipeline.store import codec, queries
 from pipeline.store.tables import OUTBOX
+from pipeline.store.turns import due, whose_turn
 
 
 async def owe(connection: AsyncConnection, task: Task, now: datetime) -> None:
@@ -32,7 +35,7 @@ async def owe(connection: AsyncConnection, task: Task, now: datetime) -> None:
 
 async def any_due(connection: AsyncConnection, now: datetime) -> bool:
     """Whether there is something to take; asked first, because taking locks."""
-    return (await connection.execute(queries.callbacks.due_callbacks(now, 1))).first() is not None
+    return (await connection.execute(queries.callbacks.any_due_callback(now))).first() is not None
 
 
 async def take(
@@ -44,7 +47,7 @@ async def take(
     note: Callable[[RecordDefect], None],
 ) -> list[OutboxMessage]:
     """Takes callbacks that are due; nobody else is given them while the lease lasts. Damaged ones are given up."""
-    ids = (await connection.scalars(queries.callbacks.due_callbacks(now, limit))).all()
+    ids = await _chosen(connection, owner, now, limit)
     if not ids:
         return []
     await connection.execute(queries.callbacks.take_callbacks(ids, owner, now, lease_expires_at))
@@ -57,6 +60,18 @@ async def take(
             note(defect)
             await connection.execute(queries.callbacks.settle_callback(message.id, None, None))
     return messages
+
+
+async def _chosen(connection: AsyncConnection, owner: str, now: datetime, limit: int) -> Sequence[int]:
+    """The messages whose turn it is, locked: shared between clients."""
+    held = [_due(row, now) for row in await connection.execute(queries.callbacks.held_callbacks(owner, now))]
+    waiting = [_due(row, now) for row in await connection.execute(queries.callbacks.due_callbacks(now, limit))]
+    chosen = whose_turn(waiting, held, limit, now)
+    return (await connection.scalars(queries.callbacks.lock_callbacks(chosen, now))).all()
+
+
+def _due(row: Any, now: datetime) -> Due:
+    return due(row.id, row.task_id, row.client, 0, row.due_at, now)
 
 
 async def record(connection: AsyncConnection, message: OutboxMessage, attempt: DeliveryAttempt, now: datetime) -> None:

@@ -250,6 +250,7 @@ def read_message(row: Mapping[str, Any]) -> tuple[OutboxMessage, RecordDefect | 
         task_id=reader.read("task_id", number, 0),
         url=reader.read("url", text, ""),
         attempts=reader.read("attempts", count, 0),
+        client=reader.read("client", optional(text), None),
     )
     return message, reader.defect
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pipeline.domain.fair_choice import Due
 from pipeline.domain.records import RecordDefect
 from pipeline.domain.summary import Summary
 from pipeline.domain.task import Status, Task, TaskError
@@ -15,13 +16,14 @@ from pipeline.errors import LeaseLost
 from pipeline.ports import SummaryTurn
 from pipeline.store import codec, queries, records
 from pipeline.store.callbacks import owe
+from pipeline.store.turns import due, whose_turn
 
 Note = Callable[[RecordDefect], None]
 
 
 async def any_due(connection: AsyncConnection, now: datetime) -> bool:
     """Whether there is something to take; asked first, because taking locks."""
-    return (await connection.execute(queries.summaries.due_summaries(now, 1))).first() is not None
+    return (await connection.execute(queries.summaries.any_due_summary(now))).first() is not None
 
 
 async def take(
@@ -31,7 +33,7 @@ async def take(
 
     A task that does not say any more what its summary is to be like ends without one.
     """
-    ids = (await connection.scalars(queries.summaries.due_summaries(now, limit))).all()
+    ids = await _chosen(connection, owner, now, limit)
     if not ids:
         return []
     read = await _turns(connection, ids, owner)
@@ -62,6 +64,19 @@ async def _set_aside(connection: AsyncConnection, task_id: int, defect: RecordDe
     reason = codec.summary_columns(TaskError(defect.code, defect.sentence))
     await connection.execute(queries.summaries.change_task(task_id, _ended(now) | reason))
     await owe(connection, await records.get(connection, task_id), now)
+
+
+async def _chosen(connection: AsyncConnection, owner: str, now: datetime, limit: int) -> list[int]:
+    """The tasks whose turn it is, locked: by priority, and shared between clients."""
+    held = [_due(row, now) for row in await connection.execute(queries.summaries.held_summaries(owner, now))]
+    waiting = [_due(row, now) for row in await connection.execute(queries.summaries.due_summaries(now, limit))]
+    chosen = whose_turn(waiting, held, limit, now)
+    locked = set((await connection.scalars(queries.summaries.lock_summaries(chosen, now))).all())
+    return [task_id for task_id in chosen if task_id in locked]
+
+
+def _due(row: Any, now: datetime) -> Due:
+    return due(row.id, row.id, row.client, row.priority_rank, row.summary_due_at, now)
 
 
 async def renew(

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 from pipeline.domain.access import DAY, Client, ClientLoad, refuse_over_quota
 from pipeline.domain.audio import Chunk
 from pipeline.domain.crawl import CrawlRecord
+from pipeline.domain.fair_choice import Due, choose
+from pipeline.domain.fair_line import AGEING_S, sharer
 from pipeline.domain.lifecycle import (
     FINISHED_ARE_NOT_CANCELLED,
     ONLY_ENDED_ARE_RETRIED,
@@ -68,6 +70,10 @@ class _Callback:
     due_at: datetime | None
     created_at: datetime
     owner: str | None = None
+
+    def due(self, at: datetime) -> Due:
+        """The message as ``choose`` sees it."""
+        return Due(self.message.id, sharer(self.message.task_id, self.message.client), 0, at.timestamp())
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,12 +388,12 @@ class MemoryTaskStore:
     async def due_summaries(self, owner: str, lease: timedelta, limit: int) -> list[SummaryTurn]:
         """See ``ports.TaskStore``."""
         now = self._answer()
-        due = sorted(
-            (task.summary.due_at, task.id)
-            for task in (record.task for record in self._records.values())
-            if task.summary.due_at and task.summary.due_at <= now
-        )
-        return [self._take_summary(self._record(number).task, owner, now + lease) for _, number in due[: max(0, limit)]]
+        tasks = [record.task for record in self._records.values()]
+        waiting = {task.id: (task, task.summary.due_at) for task in tasks if task.summary.due_at}
+        held = [_due(task, at) for task, at in waiting.values() if task.summary.owner == owner and at > now]
+        due = [_due(task, at) for task, at in waiting.values() if at <= now]
+        chosen = choose(due, held, limit, now.timestamp(), AGEING_S)
+        return [self._take_summary(self._record(number).task, owner, now + lease) for number in chosen]
 
     async def renew_summaries(self, turns: Sequence[SummaryTurn], lease: timedelta) -> frozenset[int]:
         """See ``ports.TaskStore``."""
@@ -425,8 +431,10 @@ class MemoryTaskStore:
     async def due_callbacks(self, owner: str, lease: timedelta, limit: int) -> list[OutboxMessage]:
         """See ``ports.TaskStore``."""
         now = self._answer()
-        due = [(each.due_at, each.message.id) for each in self._outbox.values() if each.due_at and each.due_at <= now]
-        taken = sorted(number for _due_at, number in sorted(due)[: max(0, limit)])
+        waiting = [(each, each.due_at) for each in self._outbox.values() if each.due_at]
+        held = [each.due(at) for each, at in waiting if each.owner == owner and at > now]
+        due = [each.due(at) for each, at in waiting if at <= now]
+        taken = sorted(choose(due, held, limit, now.timestamp(), AGEING_S))
         for number in taken:
             self._outbox[number].due_at, self._outbox[number].owner = now + lease, owner
         return [self._outbox[number].message for number in taken]
@@ -570,7 +578,7 @@ class MemoryTaskStore:
         if task.callback_url:
             self._last_message_id += 1
             name = message_id(task.id, task.fence, task.media_prefix)
-            message = OutboxMessage(self._last_message_id, name, task.id, task.callback_url, 0)
+            message = OutboxMessage(self._last_message_id, name, task.id, task.callback_url, 0, task.client)
             self._outbox[message.id] = _Callback(message, now, now)
         return self._put(replace(_without_owner(task, status, now), finished_at=now, error=error))
 
@@ -605,6 +613,11 @@ class MemoryTaskStore:
             for number, callback in self._outbox.items()
             if callback.message.task_id != task_id or not (settled_too or callback.due_at)
         }
+
+
+def _due(task: Task, at: datetime) -> Due:
+    """A task's summary as ``choose`` sees it."""
+    return Due(task.id, sharer(task.id, task.client), task.priority.rank, at.timestamp())
 
 
 def _new_task(task_id: int, new: NewTask, now: datetime) -> Task:

@@ -14,10 +14,11 @@ from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
-from weakref import WeakValueDictionary
 
+from pipeline.domain.fair_line import SlotLimits, TurnRequest, sharer
 from pipeline.domain.retry import Backoff, Schedule
 from pipeline.errors import DatabaseUnavailable, TaskNotFound
+from pipeline.fair_slots import FairSlots
 from pipeline.ports import (
     CallbackAnswer,
     CallbackSender,
@@ -35,10 +36,14 @@ from pipeline.usecases.supervised import Loop, troubles
 logger = logging.getLogger(__name__)
 
 PER_HOST = 4
-"""Callbacks under way to one host; a slow receiver occupies no more of the courier than that."""
+"""Callbacks under way to one host: a slow receiver occupies no more of the courier than that, and one client's
+receivers together no more than half of it."""
 
 IN_HAND = 500
 """Callbacks taken at a time, most of which wait for their host's turn; the rest stay in the outbox."""
+
+REFILL_AT = (IN_HAND // 2, IN_HAND // 4)
+"""With so many left, more are taken at once; one client has no more than half of those in hand."""
 
 RECORDING_S = 10.0
 """Part of the lease that is kept for recording the attempt, through a short absence of the database."""
@@ -85,8 +90,7 @@ class CallbackCourier:
         self._schedule = Schedule(settings.delays_s)
         self._patience_s = 2 * settings.timeout_s
         self._lease_s = self._patience_s + settings.timeout_s + RECORDING_S
-        self._slots = asyncio.Semaphore(settings.concurrency)
-        self._lanes: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._slots = FairSlots(SlotLimits(settings.concurrency, PER_HOST, reserve=True), clock)
         self._owner = owner
         self._poll_s = poll_s
         self._jitter = jitter
@@ -148,7 +152,7 @@ class CallbackCourier:
 
     def _forget(self, delivery: asyncio.Task[None]) -> None:
         self._in_hand.discard(delivery)
-        if len(self._in_hand) == IN_HAND // 2:
+        if len(self._in_hand) in REFILL_AT:
             self._work.set()
         if not delivery.cancelled() and (error := delivery.exception()) is not None:
             logger.error("a callback failed by our own defect; it will be taken again", exc_info=error)
@@ -162,8 +166,7 @@ class CallbackCourier:
                 wait.cancel()
 
     async def _deliver(self, message: OutboxMessage, taken_at: float) -> None:
-        lane = self._lanes.setdefault(_host(message), asyncio.Semaphore(PER_HOST))
-        async with lane, self._slots:
+        async with self._slots.turn(_turn_request(message)):
             # Too late to finish within the lease, or being shut down: it stays in the outbox for the next to take it.
             if self._stopping or self._clock.monotonic() - taken_at > self._patience_s:
                 return
@@ -253,6 +256,10 @@ def _named(message: OutboxMessage) -> dict[str, Any]:
         "host": _host(message),
         "attempt": message.attempts + 1,
     }
+
+
+def _turn_request(message: OutboxMessage) -> TurnRequest:
+    return TurnRequest(sharer(message.task_id, message.client), 0, host=_host(message), cost=1.0)
 
 
 def _host(message: OutboxMessage) -> str:

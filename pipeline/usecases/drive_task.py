@@ -18,7 +18,7 @@ from pipeline.domain.quality import next_prompt
 from pipeline.domain.stitching import stitch
 from pipeline.domain.task import Stage, Status, Task
 from pipeline.domain.transcript import ChunkResult, Transcript
-from pipeline.errors import LeaseLost, MurmurationError
+from pipeline.errors import LeaseLost, MurmurationError, ReplicaLost
 from pipeline.fair_slots import FairSlots
 from pipeline.ports import (
     Clock,
@@ -34,6 +34,7 @@ from pipeline.ports import (
 from pipeline.settings import Settings
 from pipeline.usecases.fetch import Fetcher
 from pipeline.usecases.insist import insist
+from pipeline.usecases.resume_split import is_worth_pausing
 from pipeline.usecases.transcribe import ChunkScheduler, Decoding
 
 logger = logging.getLogger(__name__)
@@ -155,14 +156,33 @@ class Attempt:
         )
 
     async def _split(self, decoding: Decoding, stored: StoredChunks) -> None:
-        request = self._split_request(stored)
-        turn = TurnRequest(request.sharer, request.priority_rank, size=self.task.file_size_bytes or 0)
-        async with self.driver.split_slots.turn(turn), aclosing(self.driver.splitter.split(request)) as events:
+        """Have the recording split, in several goes where others need the place more."""
+        left: SplitRequest | None = self._split_request(stored)
+        while left is not None:
+            left = await self._split_until_wanted(decoding, left)
+
+    async def _split_until_wanted(self, decoding: Decoding, request: SplitRequest) -> SplitRequest | None:
+        """Split until the end, or until somebody should have the place; return what is left then."""
+        began_at, left = request.resume_at, request
+        turn = TurnRequest(request.sharer, request.priority_rank, size=self._split_size(request))
+        async with (
+            self.driver.split_slots.turn(turn) as place,
+            aclosing(self.driver.splitter.split(request)) as events,
+        ):
             async for event in events:
-                if isinstance(event, SplitPart):
-                    await self._part(decoding, event)
-                else:
+                if isinstance(event, SplitDone):
                     await self._split_done(event)
+                    return None
+                await self._part(decoding, event)
+                left = left.after(event)
+                if is_worth_pausing(began_at, left.resume_at) and place.is_wanted(left.resume_at):
+                    logger.info("a split makes room for another", extra={"task_id": self.task.id})
+                    return left
+        raise ReplicaLost("A Splitter ended its answer in the middle.")
+
+    def _split_size(self, request: SplitRequest) -> int:
+        """Return the samples to be decoded, as far as they can be guessed: one for each byte is 128 kbit/s."""
+        return max(request.resume_at, self.task.file_size_bytes or 0)
 
     def _split_request(self, stored: StoredChunks) -> SplitRequest:
         if self.task.media_key is None:

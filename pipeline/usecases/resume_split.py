@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import replace
 
-from pipeline.domain.audio import to_seconds
+from pipeline.domain.audio import to_samples, to_seconds
 from pipeline.domain.fair_line import SlotLimits, TurnRequest
 from pipeline.errors import AttemptsExhausted, ReplicaLost
 from pipeline.fair_slots import FairSlots
@@ -17,6 +16,26 @@ logger = logging.getLogger(__name__)
 
 LOSS_PAUSE_S = 0.5
 """Pause before another Splitter is asked: until then the dead one may still be taken for alive."""
+
+
+PAUSE_AFTER_S = 600.0
+"""Shorter recordings are never paused."""
+
+PAUSE_GROWTH = 3
+"""How many times as far a split must get before it is paused once more."""
+
+
+def is_worth_pausing(began_at: int, reached: int) -> bool:
+    """Return whether a split may make room for another at the end of a part.
+
+    When it is resumed, it is decoded again up to there. As each pause comes ``PAUSE_GROWTH`` times as far into the
+    recording as the one before, all that is decoded again is less than half as much again as the recording.
+
+    Args:
+        began_at: where its parts began this time, in samples.
+        reached: where they end now.
+    """
+    return reached >= max(PAUSE_GROWTH * began_at, to_samples(PAUSE_AFTER_S))
 
 
 class ResumingSplitter:
@@ -51,7 +70,7 @@ class ResumingSplitter:
                         yield event
                         if isinstance(event, SplitDone):
                             return
-                        request, losses = _after(request, event), 0
+                        request, losses = request.after(event), 0
                 raise ReplicaLost("A Splitter ended its answer in the middle.")
             except ReplicaLost as error:
                 losses += 1
@@ -59,16 +78,6 @@ class ResumingSplitter:
                 if losses >= self._max_losses:
                     raise AttemptsExhausted(_poison_sentence(request, losses)) from error
             await self._clock.sleep(LOSS_PAUSE_S)
-
-
-def _after(request: SplitRequest, part: SplitPart) -> SplitRequest:
-    """What is left to do once a part is stored."""
-    return replace(
-        request,
-        first_part=part.part + 1,
-        first_chunk=request.first_chunk + len(part.chunks),
-        resume_at=part.end,
-    )
 
 
 def _turn_request(request: SplitRequest) -> TurnRequest:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Delete,
     Select,
     Update,
@@ -26,15 +27,31 @@ from pipeline.store.tables import (
 _NEXT_ATTEMPT = case((OUTBOX.c.attempts < LARGEST_COUNT, OUTBOX.c.attempts + 1), else_=OUTBOX.c.attempts)
 
 
-def due_callbacks(now: datetime, limit: int) -> Select[int]:
-    """Callbacks to be delivered now, longest due first."""
-    return (
-        select(OUTBOX.c.id)
-        .where(OUTBOX.c.due_at <= now)
-        .order_by(OUTBOX.c.due_at, OUTBOX.c.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
+def any_due_callback(now: datetime) -> Select[int]:
+    """One of the callbacks to be delivered now."""
+    return select(OUTBOX.c.id).where(OUTBOX.c.due_at <= now).limit(1)
+
+
+def due_callbacks(now: datetime, depth: int) -> Select[Any]:
+    """Callbacks to be delivered now, longest due first: so many of each client, nothing locked yet."""
+    place = func.row_number().over(partition_by=TASKS.c.client, order_by=(OUTBOX.c.due_at, OUTBOX.c.id))
+    due = _with_client(place.label("place")).where(OUTBOX.c.due_at <= now).subquery()
+    return select(due).where(due.c.place <= depth).order_by(due.c.due_at, due.c.id)
+
+
+def held_callbacks(owner: str, now: datetime) -> Select[Any]:
+    """Callbacks that this owner has in hand."""
+    return _with_client().where(OUTBOX.c.due_at > now, OUTBOX.c.owner == owner)
+
+
+def _with_client(*more: ColumnElement[Any]) -> Select[Any]:
+    columns = OUTBOX.c.id, OUTBOX.c.task_id, OUTBOX.c.due_at, TASKS.c.client, *more
+    return select(*columns).select_from(OUTBOX.outerjoin(TASKS, TASKS.c.id == OUTBOX.c.task_id))
+
+
+def lock_callbacks(ids: Collection[int], now: datetime) -> Select[int]:
+    """Those of the callbacks that are still to be delivered, for us alone."""
+    return select(OUTBOX.c.id).where(OUTBOX.c.id.in_(ids), OUTBOX.c.due_at <= now).with_for_update(skip_locked=True)
 
 
 def take_callbacks(ids: Collection[int], owner: str, now: datetime, due_at: datetime) -> Update:
@@ -43,8 +60,9 @@ def take_callbacks(ids: Collection[int], owner: str, now: datetime, due_at: date
 
 
 def callbacks(ids: Collection[int]) -> Select[Any]:
-    """Messages, longest waiting first."""
-    return select(OUTBOX).where(OUTBOX.c.id.in_(ids)).order_by(OUTBOX.c.id)
+    """Messages, longest waiting first, each with its task's client."""
+    tasks = OUTBOX.outerjoin(TASKS, TASKS.c.id == OUTBOX.c.task_id)
+    return select(OUTBOX, TASKS.c.client).select_from(tasks).where(OUTBOX.c.id.in_(ids)).order_by(OUTBOX.c.id)
 
 
 def note_callback(outbox_id: int, task_id: int, values: dict[str, Any]) -> Update:

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import (
     Select,
     Update,
+    func,
     select,
     update,
 )
@@ -46,13 +47,33 @@ def resume_summary(task_id: int, now: datetime) -> Update:
     )
 
 
-def due_summaries(now: datetime, limit: int) -> Select[int]:
-    """Tasks whose summary is to be written now, longest due first."""
+def any_due_summary(now: datetime) -> Select[int]:
+    """One of the tasks whose summary is to be written now."""
+    return select(TASKS.c.id).where(TASKS.c.summary_due_at <= now, not_left_by(vocabulary())).limit(1)
+
+
+def due_summaries(now: datetime, depth: int) -> Select[Any]:
+    """Tasks whose summary is to be written now, longest due first: so many of each client, nothing locked yet."""
+    columns = TASKS.c.id, TASKS.c.client, TASKS.c.priority_rank, TASKS.c.summary_due_at
+    place = func.row_number().over(
+        partition_by=(TASKS.c.client, TASKS.c.priority_rank), order_by=(TASKS.c.summary_due_at, TASKS.c.id)
+    )
+    waiting = TASKS.c.summary_due_at <= now, not_left_by(vocabulary())
+    due = select(*columns, place.label("place")).where(*waiting).subquery()
+    return select(due).where(due.c.place <= depth).order_by(due.c.summary_due_at, due.c.id)
+
+
+def held_summaries(owner: str, now: datetime) -> Select[Any]:
+    """Tasks whose summary this owner has in hand."""
+    columns = TASKS.c.id, TASKS.c.client, TASKS.c.priority_rank, TASKS.c.summary_due_at
+    return select(*columns).where(TASKS.c.summary_due_at > now, TASKS.c.summary_owner == owner)
+
+
+def lock_summaries(task_ids: Collection[int], now: datetime) -> Select[int]:
+    """Those of the tasks whose summary is still to be written, for us alone."""
     return (
         select(TASKS.c.id)
-        .where(TASKS.c.summary_due_at <= now, not_left_by(vocabulary()))
-        .order_by(TASKS.c.summary_due_at, TASKS.c.id)
-        .limit(limit)
+        .where(TASKS.c.id.in_(task_ids), TASKS.c.summary_due_at <= now)
         .with_for_update(skip_locked=True)
     )
 

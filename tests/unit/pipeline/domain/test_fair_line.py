@@ -199,3 +199,29 @@ def test_a_task_of_nobody_in_particular_shares_under_its_own_name() -> None:
     assert sharer(7, None) != sharer(8, None)
     assert sharer(7, "team") == sharer(8, "team")
     assert sharer(7, "task 7") != sharer(7, None)
+
+
+def test_slots_that_no_newcomer_needs_are_not_kept_from_those_that_are_there() -> None:
+    fair = line(8, reserve=True)
+    for _ in range(4):
+        for client in "abcde":
+            fair.join(TurnRequest(client, priority_rank=0), 0.0)
+    assert Counter(place.request.client for place in begun(fair)) == {"a": 2, "b": 2, "c": 2, "d": 1, "e": 1}
+
+
+def test_a_turn_is_wanted_by_whoever_would_have_it_next() -> None:
+    fair = line()
+    fair.join(TurnRequest("a", size=10.0), 0.0)
+    place = fair.next(0.0)
+    assert place is not None
+    assert not fair.is_wanted(place, 10.0, 0.0)
+    fair.join(TurnRequest("a", size=20.0), 0.0)
+    assert not fair.is_wanted(place, 10.0, 0.0)
+    assert fair.is_wanted(place, 30.0, 0.0)
+    fair.join(TurnRequest("b", priority_rank=2), 0.0)
+    assert not fair.is_wanted(place, 10.0, 0.0)
+    fair.join(TurnRequest("b", priority_rank=0), 0.0)
+    assert fair.is_wanted(place, 10.0, 0.0)
+    assert fair.taken == 1
+    fair.finish(place)
+    assert fair.taken == 0

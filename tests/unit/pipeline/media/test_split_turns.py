@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -26,6 +28,26 @@ from tests.unit.pipeline.media.test_split import no_activity
 BLOCK = np.zeros(16_000, np.int16)
 
 
+class Meter:
+    """Counts what is being worked on at the same moment."""
+
+    def __init__(self) -> None:
+        self.most = 0
+        self._now = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._now -= 1
+
+
 @dataclass
 class CountingDecoder:
     """As many blocks as the recording's bytes say, each noted under the recording's name when it is taken."""
@@ -33,6 +55,7 @@ class CountingDecoder:
     name: str
     blocks_left: int
     log: list[str]
+    meter: Meter
     truncated: bool = False
     tracks: tuple[Track, ...] = ()
     open_gate: threading.Event | None = None
@@ -41,7 +64,9 @@ class CountingDecoder:
         for _ in range(self.blocks_left):
             if self.open_gate is not None:
                 self.open_gate.wait(5.0)
-            self.log.append(self.name)
+            with self.meter.working():
+                time.sleep(0.0001)
+                self.log.append(self.name)
             yield BLOCK
 
 
@@ -54,6 +79,7 @@ class Splits:
     log: list[str] = field(default_factory=list)
     store: MemoryMediaStore = field(default_factory=MemoryMediaStore)
     gate: threading.Event = field(default_factory=threading.Event)
+    meter: Meter = field(default_factory=Meter)
 
     def __post_init__(self) -> None:
         settings = SplitSettings(concurrency=self.concurrency)
@@ -61,7 +87,9 @@ class Splits:
 
     def _decoder(self, file: BinaryIO, _: SoundOptions) -> CountingDecoder:
         name, blocks = file.read().decode().split()
-        return CountingDecoder(name, int(blocks), self.log, open_gate=self.gate if name in self.hangs else None)
+        return CountingDecoder(
+            name, int(blocks), self.log, self.meter, open_gate=self.gate if name in self.hangs else None
+        )
 
     async def split(self, name: str, blocks: int, *, client: str, rank: int = 1) -> SplitDone:
         await self.store.write(f"{name}/source", stream(f"{name} {blocks}".encode()))
@@ -131,20 +159,6 @@ async def test_a_recording_whose_storage_hangs_does_not_keep_the_turn() -> None:
 
 async def test_as_many_are_worked_on_at_once_as_the_settings_say() -> None:
     splits = Splits(concurrency=2)
-    working = threading.Lock()
-    now, most = 0, 0
-    begin = splits.splitter._begin
-
-    def counted(*arguments: object) -> None:
-        nonlocal now, most
-        with working:
-            now += 1
-            most = max(most, now)
-        begin(*arguments)  # type: ignore[arg-type]
-        with working:
-            now -= 1
-
-    splits.splitter._begin = counted  # type: ignore[method-assign]
     async with asyncio.timeout(10):
-        await asyncio.gather(*(splits.split(f"r{number}", 2, client=f"c{number}") for number in range(12)))
-    assert 1 <= most <= 2
+        await asyncio.gather(*(splits.split(f"r{number}", 5, client=f"c{number}") for number in range(12)))
+    assert splits.meter.most == 2

@@ -55,8 +55,8 @@ class World:
             jitter=lambda: 1.0,  # the whole of each delay
         )
 
-    async def finished_task(self, url: str) -> int:
-        task, _ = await self.store.create(NewTask(media_prefix="m", callback_url=url))
+    async def finished_task(self, url: str, client: str | None = None) -> int:
+        task, _ = await self.store.create(NewTask(media_prefix="m", callback_url=url, client=client))
         (claimed,) = await self.store.claim("test", timedelta(minutes=1), 1, RANKS)
         await self.store.fail(Lease(task.id, claimed.fence), TaskError("media_undecodable", "It is a picture."))
         return task.id
@@ -198,6 +198,22 @@ async def test_a_slow_receiver_delays_no_other() -> None:
     world.sender.held[SLOW].set()
     assert await round_ == 120
     assert {(await world.store.get(task_id)).callback.status_code for task_id in slow} == {200}
+
+
+@pytest.mark.parametrize("client", ["modest", None])
+async def test_one_clients_slow_receivers_delay_nobody_elses(client: str | None) -> None:
+    world = World()
+    for number in range(IN_HAND + 200):
+        url = f"http://slow{number}.example/"
+        world.sender.held.setdefault(url, asyncio.Event())
+        await world.finished_task(url, "greedy")
+    other = await world.finished_task(UP, client)
+    async with Running(world):
+        await settle()
+        assert (await world.store.get(other)).callback.status_code == 200
+        assert len(world.sender.sent) == world.settings.concurrency // 2 + 1
+        for held in world.sender.held.values():
+            held.set()
 
 
 async def test_no_more_are_under_way_than_the_setting_says() -> None:

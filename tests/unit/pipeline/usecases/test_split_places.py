@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator
 
 import pytest
 
-from pipeline.domain.task import NewTask, Priority, Status, Task
+from pipeline.domain.task import NewTask, Priority, Stage, Status, Task
 from pipeline.ports import SplitDone, SplitPart, SplitRequest
 from pipeline.testing.fleet import FakeSplitter, made_chunks
+from pipeline.usecases.resume_split import PAUSE_GROWTH
 from tests.unit.pipeline.usecases.test_dispatch import World, once, quick_settings
+
+
+class LongRecordings(FakeSplitter):
+    """Splits recordings of nobody's into a part a time, each when it is told; those of clients at once."""
+
+    def __init__(self, parts: int, part_s: float) -> None:
+        chunks = (made_chunks(1, first=number, seconds=part_s, part=number) for number in range(parts))
+        super().__init__(*chunks)
+        self.go_on = asyncio.Event()
+        self.parts = 0
+
+    async def split(self, request: SplitRequest) -> AsyncGenerator[SplitPart | SplitDone, None]:
+        async for event in super().split(request):
+            if request.sharer.startswith("task"):
+                self.parts += 1
+                await self.go_on.wait()
+                for _ in range(50):  # so that others get to the line
+                    await asyncio.sleep(0)
+            yield event
 
 
 class HoldingSplitter(FakeSplitter):
@@ -75,3 +96,46 @@ async def test_the_splitter_is_told_who_shares_and_how_urgent_it_is() -> None:
         await world.end_of(nameless)
     shares = {request.task_id: (request.sharer, request.priority_rank) for request in splitter.requests}
     assert shares == {named.id: ("client modest", 0), nameless.id: (f"task {nameless.id}", 2)}
+
+
+async def test_a_long_recording_makes_room_at_the_end_of_a_part_and_goes_on_from_there() -> None:
+    splitter = LongRecordings(parts=8, part_s=300.0)
+    world = World(splitter=splitter, settings=quick_settings(max_concurrent_splits=1))
+    long = await add(world, None)
+    async with world.running():
+        await world.until(long, lambda _: splitter.parts == 1)
+        clip = await add(world, "modest")
+        await world.until(clip, lambda found: found.stage is Stage.SPLITTING)
+        splitter.go_on.set()
+        assert (await world.end_of(clip)).status is Status.COMPLETED
+        assert (await world.end_of(long)).status is Status.COMPLETED
+    assert [(request.task_id, request.first_part) for request in splitter.requests] == [
+        (long.id, 0),
+        (clip.id, 0),
+        (long.id, 2),  # ten minutes of it were done
+    ]
+    assert len((await world.store.get(long.id, include_result=True)).result.segments) == 8  # type: ignore[union-attr]
+
+
+async def test_a_recording_that_nobody_waits_behind_is_split_in_one_go() -> None:
+    splitter = LongRecordings(parts=8, part_s=300.0)
+    splitter.go_on.set()
+    world = World(splitter=splitter, settings=quick_settings(max_concurrent_splits=1))
+    task = await add(world, None)
+    async with world.running():
+        await world.end_of(task)
+    assert len(splitter.requests) == 1
+
+
+async def test_recordings_that_have_got_as_far_do_not_take_turns_at_one_place() -> None:
+    splitter = LongRecordings(parts=16, part_s=300.0)
+    splitter.go_on.set()
+    world = World(splitter=splitter, settings=quick_settings(max_concurrent_splits=1))
+    tasks = [await add(world, None) for _ in range(4)]
+    async with world.running():
+        for task in tasks:
+            assert (await world.end_of(task)).status is Status.COMPLETED
+    for task in tasks:
+        begun = [request.first_part for request in splitter.requests if request.task_id == task.id]
+        assert all(later >= PAUSE_GROWTH * earlier for earlier, later in itertools.pairwise(begun))
+        assert sum(begun) < 1.5 * 16
