@@ -96,9 +96,9 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
     """The layers a request passes, from the outside in; Starlette wants them in the other order."""
     layers = [
         Middleware(AnswerFlow),
-        Middleware(RequestBounds),
         *cross_origin(services.settings.http.cors_origins),
         Middleware(SecurityHeaders),
+        Middleware(RequestBounds),
         Middleware(PlainPaths),
         Middleware(ImpliedMethods),
         Middleware(BodyBounds),

@@ -18,7 +18,8 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
+from typing import Any
 
 from fastapi import Request
 from starlette.datastructures import Headers
@@ -37,6 +38,10 @@ ACKNOWLEDGED_BYTES = 64 * 1024
 """How often it is said; also what an answer may have without anybody waiting for its client."""
 SERVER_STALL_S = 120.0
 """A client that takes nothing for so long is cut off by the server, should the application not have done so."""
+
+
+HELD = "murmuration.held"
+"""Key of a scope that holds what is let go when the answer has been read."""
 
 
 class AnswerUnread(ConnectionError):
@@ -104,8 +109,9 @@ class _Server:
         """Return when the next message is there, or there is something to tell."""
         self._next = self._next or asyncio.ensure_future(self._receive())
         due = asyncio.ensure_future(self._due.wait())
+        either: set[asyncio.Future[Any]] = {self._next, due}
         try:
-            await asyncio.wait({self._next, due}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
             due.cancel()
 
@@ -192,8 +198,9 @@ class AnswerFlow:
         services = state.services
         answer = _Answer(scope, receive, send, services.settings.http, services.clock, state.unread)
         try:
-            await self._app(scope, answer.receive, answer.send)
-            await answer.read()
+            async with AsyncExitStack() as held:
+                await self._app({**scope, HELD: held}, answer.receive, answer.send)
+                await answer.read()
         except AnswerUnread as error:
             services.count("answers_given_up")
             logger.warning("an answer was given up: %s", error, extra={"path": scope["path"][:200]})
@@ -205,6 +212,13 @@ class AnswerFlow:
             await answer_to(Request(scope), busy)(scope, receive, send)
         finally:
             await asyncio.shield(answer.close())
+
+
+def until_read(request: Request) -> AsyncExitStack:
+    """Return what is closed when the request's answer has been read, or its client is given up or gone."""
+    held = request.scope[HELD]
+    assert isinstance(held, AsyncExitStack)  # noqa: S101 (set by AnswerFlow)
+    return held
 
 
 class _Answer:

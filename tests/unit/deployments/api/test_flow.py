@@ -12,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from deployments.api.app import build_api
 from deployments.api.flow import ACKNOWLEDGED_BYTES, Acknowledgements, UnreadBytes
+from tests.recordings import encode, silence
 from tests.unit.deployments.api.serving import KeepsAll, Reader, settle
 from tests.unit.deployments.api.world import World
 
@@ -190,3 +191,24 @@ async def test_a_wait_that_is_cancelled_takes_nothing() -> None:
     await asyncio.gather(waiting, return_exceptions=True)
     await unread.give_back("a", 50)
     assert unread.total_bytes == 0
+
+
+@pytest.mark.parametrize("around", [Acknowledgements, lambda app: app], ids=["acknowledged", "not"])
+async def test_an_extraction_keeps_its_place_until_it_is_read(world: World, around: Any) -> None:
+    app = build_api(world.services(http={"max_unread_bytes_per_answer": 64 * 1024}))
+    recording = encode(silence(20.0), "wav")  # 0.9 MB at 22,050 Hz
+    form = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + recording + b"\r\n--x--\r\n"
+    reader = Reader(
+        "/api/whisper/extract_audio",
+        method="POST",
+        headers={"Content-Type": "multipart/form-data; boundary=x"},
+        sent=[{"type": "http.request", "body": form, "more_body": False}],
+    )
+    reader.may_read.clear()
+    request = asyncio.create_task(around(KeepsAll(app))(reader.scope(None), reader.receive, reader.send))
+    await settle(2000)
+    assert (reader.status, world.extractor.places) == (200, 0)
+    reader.may_read.set()
+    await request
+    assert world.extractor.places == 1
+    assert all(file.closed for file in world.extractor.files)
