@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any, cast
 
 from fastapi import FastAPI
@@ -93,6 +94,7 @@ class IngressReplica:
             errands=self._errands,
             fetch_available=settings.crawl.enabled,
             extractor=extractor(settings),
+            knows_addresses=os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "1",  # Serve's HAProxy does not pass them on
             capacity=_capacity(),
         )
         self._api = build_api(self._services)

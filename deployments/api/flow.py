@@ -59,6 +59,14 @@ def acknowledging() -> list[Middleware]:
     return [Middleware(Acknowledgements)]
 
 
+def acknowledged(app: ASGIApp) -> ASGIApp:
+    """Return an application of Serve's with ``Acknowledgements`` around it, once: for a server that runs already.
+
+    A server of uvicorn's takes it as its ``config.loaded_app``, for connections that come from then on.
+    """
+    return app if isinstance(app, Acknowledgements) else Acknowledgements(app)
+
+
 class Acknowledgements:
     """The middleware that tells the application how much of its answer has gone."""
 

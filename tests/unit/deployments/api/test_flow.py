@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.responses import Response, StreamingResponse
 
 from deployments.api.app import build_api
-from deployments.api.flow import PIECE_BYTES, TOLD_BYTES, Acknowledgements, UnreadBytes
+from deployments.api.flow import PIECE_BYTES, TOLD_BYTES, Acknowledgements, UnreadBytes, acknowledged, acknowledging
 from tests.recordings import encode, silence
 from tests.unit.deployments.api.serving import KeepsAll, Reader, settle
 from tests.unit.deployments.api.world import TRANSCRIPT, World
@@ -255,3 +255,13 @@ async def test_a_client_that_reads_is_never_waited_for_in_vain(world: World, siz
     await Acknowledgements(serve)(reader.scope(None), reader.receive, reader.send)
     assert len(reader.content) == count * size_bytes
     assert serve.most_bytes <= SMALLEST_WINDOW
+
+
+async def test_a_server_that_runs_is_told_once(world: World) -> None:
+    serve = KeepsAll(large(world))
+    around = acknowledged(acknowledged(serve))
+    reader = Reader("/api/streamed")
+    await around(reader.scope(None), reader.receive, reader.send)
+    assert len(reader.content) == SIZE
+    assert acknowledged(around) is around
+    assert [layer.cls for layer in acknowledging()] == [Acknowledgements]
