@@ -25,6 +25,7 @@ from deployments import preflight
 from deployments.api.app import build_api
 from deployments.api.crawl import parse_link_request
 from deployments.api.errands import Errands
+from deployments.api.loop import shared
 from deployments.api.options import check_engine, parse_task_request
 from deployments.api.services import Readiness, Services
 from deployments.dispatcher import DispatcherState
@@ -85,10 +86,10 @@ class IngressReplica:
             watch=self._watch,
             watch_end=self._watch_end,
             cancel=self._stop,
-            readiness=self._readiness,
+            readiness=shared(self._readiness),
             engine=self._engine,
             summarizer=SummarizerHandle(summarizer),
-            metrics=metrics_page,
+            metrics=shared(metrics_page),
             count=ServeMetrics().count,
             check_url=GuardedClient(settings.network).check,
             errands=self._errands,

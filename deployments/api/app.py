@@ -147,6 +147,15 @@ async def root(request: Request) -> Response:
     return RedirectResponse(f"{request.scope.get('root_path', '')}/docs")
 
 
+@DOCS.get("/openapi.json")
+async def openapi_document(request: Request) -> Response:
+    """Describes the interface, in OpenAPI."""
+    app: Api = request.app
+    prefix = str(request.scope.get("root_path", ""))
+    content = await app.state.services.workers.run(app.written_document, prefix)
+    return Response(content, media_type="application/json")
+
+
 @DOCS.get("/docs")
 async def swagger(request: Request) -> Response:
     """Swagger UI; all it loads comes from here."""

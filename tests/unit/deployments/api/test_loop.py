@@ -12,7 +12,7 @@ import httpx
 import pytest
 from starlette.types import Message
 
-from deployments.api.loop import FairGate, Turns, Workers, slices
+from deployments.api.loop import FairGate, Turns, Workers, shared, slices
 from deployments.api.uploads import MAX_PARTS
 from tests.unit.deployments.api.world import World, blocks, client_of
 
@@ -234,6 +234,28 @@ async def test_work_is_done_in_a_thread_and_what_it_raises_comes_back() -> None:
         await workers.run(lambda: 1 // 0)
     made = [piece async for piece in workers.pieces((b"abc" for _ in range(5)), 6)]
     assert made == [b"abcabc", b"abcabc", b"abc"]
+
+
+async def test_work_that_is_under_way_is_shared() -> None:
+    begun, gate = 0, asyncio.Event()
+
+    async def work() -> int:
+        nonlocal begun
+        begun += 1
+        await gate.wait()
+        if begun == 2:
+            raise ValueError
+        return begun
+
+    joined = shared(work)
+    waiting = [asyncio.create_task(joined()) for _ in range(5)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()  # the others get what they wait for
+    gate.set()
+    assert await asyncio.gather(*waiting[1:]) == [1] * 4
+    with pytest.raises(ValueError):  # noqa: PT011
+        await joined()
+    assert await joined() == 3
 
 
 async def enter(gate: FairGate, client: str, order: list[str], leave: asyncio.Event) -> None:
