@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any, cast
 
 from fastapi import FastAPI
@@ -24,6 +25,7 @@ from deployments import preflight
 from deployments.api.app import build_api
 from deployments.api.crawl import parse_link_request
 from deployments.api.errands import Errands
+from deployments.api.loop import shared
 from deployments.api.options import check_engine, parse_task_request
 from deployments.api.services import Readiness, Services
 from deployments.confinement import check_confinement
@@ -92,15 +94,16 @@ class IngressReplica:
             watch=self._watch,
             watch_end=self._watch_end,
             cancel=self._stop,
-            readiness=self._readiness,
+            readiness=shared(self._readiness),
             engine=self._engine,
             summarizer=SharingSummarizer(SummarizerHandle(summarizer), settings.llm.max_waited_summaries, clock),
-            metrics=metrics_page,
+            metrics=shared(metrics_page),
             count=ServeMetrics().count,
             check_url=GuardedClient(settings.network).check,
             errands=self._errands,
             fetch_available=settings.crawl.enabled,
             extractor=extractor(settings, decoders),
+            knows_addresses=os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "1",  # Serve's HAProxy does not pass them on
             capacity=_capacity(),
             confinement=confinement,
         )

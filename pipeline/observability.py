@@ -96,6 +96,8 @@ METRICS: Mapping[str, Metric] = {
         Metric("llm_cost", Kind.COUNTER, "Cost of the language model by the configured prices."),
         Metric("callback_attempts", Kind.COUNTER, "Attempts to deliver a callback, by outcome.", ("outcome",)),
         Metric("callback_seconds", Kind.HISTOGRAM, "Seconds until a receiver answered.", (), SECONDS),
+        Metric("requests_refused", Kind.COUNTER, "Requests refused for those under way, by error.", ("reason",)),
+        Metric("answers_given_up", Kind.COUNTER, "Answers whose client did not read them."),
     )
 }
 """Every metric there is."""

@@ -378,7 +378,7 @@ class HttpSettings(Section):
     `max_ongoing_requests`."""
     max_page_bytes: int = Field(default=8 * MEBIBYTE, ge=64 * 1024)
     """A page of `tasks/query` ends with the first task that makes it larger than this, and says where to go on."""
-    max_unread_bytes_per_answer: int = Field(default=512 * 1024, ge=64 * 1024)
+    max_unread_bytes_per_answer: int = Field(default=512 * 1024, ge=128 * 1024)
     """What is sent ahead of a client that reads slowly, where the server says how much it has sent (see
     `docs/operations.md`, Limits of a request)."""
     max_unread_bytes: int = Field(default=512 * MEBIBYTE, ge=MEBIBYTE)

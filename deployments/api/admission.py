@@ -148,10 +148,12 @@ def client_name(request: Request) -> str | None:
     """Return whose share a request is taken from: that of its key, else of its address.
 
     The loopback address is nobody's: on one machine there is one user, and in front of many a proxy on the same host,
-    which should tell addresses apart (``X-Forwarded-For``).
+    which should tell addresses apart (``X-Forwarded-For``). Nor are addresses anybody's behind Serve's HAProxy.
     """
     if client := client_of(request):
         return client.name
+    if not request.app.state.services.knows_addresses:
+        return None
     try:
         address = ipaddress.ip_address(request.client.host if request.client else "")
     except ValueError:

@@ -96,9 +96,9 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
     """The layers a request passes, from the outside in; Starlette wants them in the other order."""
     layers = [
         Middleware(AnswerFlow),
-        Middleware(RequestBounds),
         *cross_origin(services.settings.http.cors_origins),
         Middleware(SecurityHeaders),
+        Middleware(RequestBounds),
         Middleware(PlainPaths),
         Middleware(ImpliedMethods),
         Middleware(BodyBounds),
@@ -145,6 +145,15 @@ def attach(app: FastAPI, services: Services) -> None:
 async def root(request: Request) -> Response:
     """Leads to the documentation."""
     return RedirectResponse(f"{request.scope.get('root_path', '')}/docs")
+
+
+@DOCS.get("/openapi.json")
+async def openapi_document(request: Request) -> Response:
+    """Describes the interface, in OpenAPI."""
+    app: Api = request.app
+    prefix = str(request.scope.get("root_path", ""))
+    content = await app.state.services.workers.run(app.written_document, prefix)
+    return Response(content, media_type="application/json")
 
 
 @DOCS.get("/docs")

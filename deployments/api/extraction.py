@@ -11,9 +11,10 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from deployments.api.access import client_of
+from deployments.api.admission import client_name
 from deployments.api.answers import ServicesNeeded, problems
 from deployments.api.echo import note_params
+from deployments.api.flow import until_read
 from deployments.api.forms import Form, refuse_unknown
 from deployments.api.services import Services
 from deployments.api.uploads import RequestBody, open_body, read_form
@@ -55,11 +56,12 @@ async def extract_audio(request: Request, services: ServicesNeeded) -> Response:
 
     Channels are kept. The answer comes when all of it is there, so that it is either the whole sound or an error.
     """
+    # The place is kept until the answer has been read: until then it lies on our disk, or on its way.
     query = dict(request.query_params)
     _parse(query)  # what is wrong there need not wait for the upload
-    client = client_of(request)
-    name = client.name if client else None
-    async with services.extractor.place(name), open_body(request) as body:
+    name = client_name(request)
+    await until_read(request).enter_async_context(services.extractor.place(name))
+    async with open_body(request) as body:
         source, form = await _receive(request, services, body)
         with closing(source):
             note_params(request, form)

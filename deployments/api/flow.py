@@ -17,8 +17,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from fastapi import Request
 from starlette.datastructures import Headers
@@ -33,10 +34,17 @@ logger = logging.getLogger(__name__)
 
 EXTENSION = "murmuration.sent"
 """Name of the ASGI extension, and type of its messages: ``bytes`` of the answer's body were taken by the network."""
-ACKNOWLEDGED_BYTES = 64 * 1024
-"""How often it is said; also what an answer may have without anybody waiting for its client."""
+PIECE_BYTES = 64 * 1024
+"""The most that is sent in one message; also what an answer may have without anybody waiting for its client."""
+TOLD_BYTES = 32 * 1024
+"""How often the server says how far it has come, besides at the end. What is untold and one more piece must fit into
+``max_unread_bytes_per_answer``, or both sides would wait for each other."""
 SERVER_STALL_S = 120.0
 """A client that takes nothing for so long is cut off by the server, should the application not have done so."""
+
+
+HELD = "murmuration.held"
+"""Key of a scope that holds what is let go when the answer has been read."""
 
 
 class AnswerUnread(ConnectionError):
@@ -49,6 +57,14 @@ class AnswerUnread(ConnectionError):
 def acknowledging() -> list[Middleware]:
     """Return what Serve puts around its HTTP server."""
     return [Middleware(Acknowledgements)]
+
+
+def acknowledged(app: ASGIApp) -> ASGIApp:
+    """Return an application of Serve's with ``Acknowledgements`` around it, once: for a server that runs already.
+
+    A server of uvicorn's takes it as its ``config.loaded_app``, for connections that come from then on.
+    """
+    return app if isinstance(app, Acknowledgements) else Acknowledgements(app)
 
 
 class Acknowledgements:
@@ -104,8 +120,9 @@ class _Server:
         """Return when the next message is there, or there is something to tell."""
         self._next = self._next or asyncio.ensure_future(self._receive())
         due = asyncio.ensure_future(self._due.wait())
+        either: set[asyncio.Future[Any]] = {self._next, due}
         try:
-            await asyncio.wait({self._next, due}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
             due.cancel()
 
@@ -119,7 +136,7 @@ class _Server:
         if message["type"] == "http.response.body":
             self._sent_bytes += len(message.get("body", b""))
             ended = not message.get("more_body", False)
-            if ended or self._sent_bytes - self._told_bytes >= ACKNOWLEDGED_BYTES:
+            if ended or self._sent_bytes - self._told_bytes >= TOLD_BYTES:
                 self._due.set()
 
     def close(self) -> None:
@@ -192,13 +209,16 @@ class AnswerFlow:
         services = state.services
         answer = _Answer(scope, receive, send, services.settings.http, services.clock, state.unread)
         try:
-            await self._app(scope, answer.receive, answer.send)
-            await answer.read()
-        except AnswerUnread as error:
-            services.count("answers_given_up")
-            logger.warning("an answer was given up: %s", error, extra={"path": scope["path"][:200]})
-            if answer.started:
+            async with AsyncExitStack() as held:
+                await self._app({**scope, HELD: held}, answer.receive, answer.send)
+                await answer.read()
+        except Exception:
+            if answer.given_up is None:
                 raise
+            services.count("answers_given_up")
+            logger.warning("an answer was given up: %s", answer.given_up, extra={"path": scope["path"][:200]})
+            if answer.started:
+                raise answer.given_up from None
             from deployments.api.problems import answer_to  # which imports half the application, not for the proxy
 
             busy = ServiceBusy("Too many answers wait to be read: read those first, or ask again later.", 5)
@@ -207,17 +227,26 @@ class AnswerFlow:
             await asyncio.shield(answer.close())
 
 
+def until_read(request: Request) -> AsyncExitStack:
+    """Return what is closed when the request's answer has been read, or its client is given up or gone."""
+    held = request.scope[HELD]
+    assert isinstance(held, AsyncExitStack)  # noqa: S101 (set by AnswerFlow)
+    return held
+
+
 class _Answer:
     """One request's messages in both directions.
 
     Attributes:
         started: something of the answer was sent.
+        given_up: why the client is not waited for any longer.
     """
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, settings: HttpSettings, clock: Clock, unread: UnreadBytes
     ) -> None:
         self.started = False
+        self.given_up: AnswerUnread | None = None
         self._receive = receive
         self._send = send
         self._settings = settings
@@ -251,7 +280,7 @@ class _Answer:
         """
         if message["type"] == "http.response.start":
             self._announced_bytes = int(Headers(raw=message["headers"]).get("content-length", "0"))
-            if self._announced_bytes <= ACKNOWLEDGED_BYTES:
+            if self._announced_bytes <= PIECE_BYTES:
                 self.started = True
                 await self._send(message)
             else:
@@ -276,24 +305,22 @@ class _Answer:
 
     async def read(self) -> None:
         """Return when the client has read its answer, or is gone. Raises ``AnswerUnread``."""
-        if self._sent_bytes <= ACKNOWLEDGED_BYTES:
+        if self._sent_bytes <= PIECE_BYTES:
             return
         if self._acknowledged:
             await self._wait_for_reader(0)
             return
         slowest_s = self._sent_bytes / self._settings.answer_min_bytes_per_s
-        with _given_up_after(self._settings.answer_idle_timeout_s + slowest_s):
-            async with asyncio.timeout(self._settings.answer_idle_timeout_s + slowest_s):
-                while not self._gone:
-                    await self._pull_one()
+        async with self._patience(self._settings.answer_idle_timeout_s + slowest_s):
+            while not self._gone:
+                await self._pull_one()
 
     async def _wait_for_reader(self, unread_bytes: int) -> None:
         """Return when at most so many bytes are unread."""
         while self._sent_bytes - self._read_bytes > max(0, unread_bytes) and not self._gone:
             begun_at = self._clock.monotonic()
-            with _given_up_after(self._settings.answer_idle_timeout_s):
-                async with asyncio.timeout(self._settings.answer_idle_timeout_s):
-                    await self._pull_one()
+            async with self._patience(self._settings.answer_idle_timeout_s):
+                await self._pull_one()
             self._waited_s += self._clock.monotonic() - begun_at
             self._check_rate()
 
@@ -301,7 +328,7 @@ class _Answer:
         waited_s = self._waited_s - self._settings.answer_idle_timeout_s
         slowest = self._settings.answer_min_bytes_per_s
         if waited_s > 0 and self._read_bytes < waited_s * slowest:
-            raise AnswerUnread(f"it is read at less than {slowest:,} bytes a second")
+            raise self._give_up(f"it is read at less than {slowest:,} bytes a second")
 
     async def _pull_one(self) -> None:
         """Take one message, or what another has taken meanwhile."""
@@ -322,12 +349,24 @@ class _Answer:
     async def _count(self, size_bytes: int) -> None:
         """Count an answer of so many bytes, as far as it isn't."""
         more = self._unread.share_of(size_bytes) - self._counted_bytes
-        if size_bytes <= ACKNOWLEDGED_BYTES or more <= 0:
+        if size_bytes <= PIECE_BYTES or more <= 0:
             return
-        with _given_up_after(self._settings.answer_idle_timeout_s):
-            async with asyncio.timeout(self._settings.answer_idle_timeout_s):
-                await self._unread.take(self._client, more)
+        async with self._patience(self._settings.answer_idle_timeout_s):
+            await self._unread.take(self._client, more)
         self._counted_bytes += more
+
+    @asynccontextmanager
+    async def _patience(self, seconds: float) -> AsyncIterator[None]:
+        """Give the client up if what is done within takes longer."""
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError as error:
+            raise self._give_up(f"nothing of it was read for {seconds:g} s") from error
+
+    def _give_up(self, why: str) -> AnswerUnread:
+        self.given_up = AnswerUnread(why)
+        return self.given_up
 
     async def close(self) -> None:
         """The request is over: nothing of it counts any more."""
@@ -336,23 +375,15 @@ class _Answer:
             await self._unread.give_back(self._client, counted)
 
 
-@contextmanager
-def _given_up_after(seconds: float) -> Iterator[None]:
-    try:
-        yield
-    except TimeoutError as error:
-        raise AnswerUnread(f"nothing of it was read for {seconds:g} s") from error
-
-
 def _cut(message: Message) -> Iterator[Message]:
-    """Yield a message in pieces of at most ``ACKNOWLEDGED_BYTES``."""
+    """Yield a message in pieces of at most ``PIECE_BYTES``."""
     body = message.get("body", b"")
-    if len(body) <= ACKNOWLEDGED_BYTES:
+    if len(body) <= PIECE_BYTES:
         yield message
         return
     more_body = message.get("more_body", False)
-    for start in range(0, len(body), ACKNOWLEDGED_BYTES):
-        end = start + ACKNOWLEDGED_BYTES
+    for start in range(0, len(body), PIECE_BYTES):
+        end = start + PIECE_BYTES
         yield {**message, "body": bytes(body[start:end]), "more_body": more_body or end < len(body)}
 
 

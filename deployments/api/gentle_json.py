@@ -33,9 +33,13 @@ async def read_object(body: bytes, workers: Workers, what: str) -> dict[str, Any
     """
     if len(body) < SMALL_BYTES:
         return _object(body, json.JSONDecoder(parse_constant=_no_number), what)
-    decoder = json.JSONDecoder(parse_constant=_no_number)
+    return await workers.run(_object, body, _decoder_in_python(), what)
+
+
+def _decoder_in_python() -> json.JSONDecoder:
+    decoder: Any = json.JSONDecoder(parse_constant=_no_number)
     decoder.scan_once = cast("Any", scanner).py_make_scanner(decoder)
-    return await workers.run(_object, body, decoder, what)
+    return cast("json.JSONDecoder", decoder)
 
 
 def written(value: object) -> Iterator[bytes]:

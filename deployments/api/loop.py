@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from contextvars import Context
 from typing import ParamSpec, TypeVar
 
 from pipeline.media.blocking import in_worker
@@ -80,6 +81,25 @@ def slices(data: bytes, size_bytes: int = SLICE_BYTES) -> Iterator[bytes]:
     """Yield the data in slices of at most so many bytes."""
     for start in range(0, len(data), size_bytes):
         yield data[start : start + size_bytes]
+
+
+def shared(work: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
+    """Return the work so that those who ask for it while it is under way get its result: it runs once at a time.
+
+    Who stops waiting does not stop the work.
+    """
+    under_way: asyncio.Task[T] | None = None
+
+    async def run() -> T:
+        return await work()
+
+    async def joined() -> T:
+        nonlocal under_way
+        if under_way is None or under_way.done():
+            under_way = asyncio.create_task(run(), context=Context())
+        return await asyncio.shield(under_way)
+
+    return joined
 
 
 class FairGate:

@@ -76,6 +76,7 @@ class Services:
         metrics: the cluster's metrics in Prometheus's text format.
         count: adds to a counter.
         extractor: takes the sound out of recordings.
+        knows_addresses: whether the address of a request is its client's, not that of a proxy in between.
         capacity: requests that are handed to this process at the same time.
         fetch_available: whether recordings can be fetched from a ``file_url``.
         errands: what outlives the request that sent it.
@@ -99,6 +100,7 @@ class Services:
     extractor: AudioExtractor
     metrics: Callable[[], Awaitable[str]] = _no_metrics
     count: Count = _count_nothing
+    knows_addresses: bool = True
     capacity: int = 1000
     fetch_available: bool = False
     errands: Errands = field(default_factory=Errands)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -145,6 +146,16 @@ async def test_without_keys_an_address_is_a_client(world: World) -> None:
         assert [reader.status for reader in readers] == statuses
         await stop(requests, *readers)
     assert app.state.slots.taken == 0
+
+
+async def test_behind_haproxy_an_address_is_nobodys(world: World) -> None:
+    hold(world)
+    await world.queued()
+    app = build_api(replace(world.services(http=LIMITS), knows_addresses=False))
+    readers = [follower("") for _ in range(4)]
+    requests = await start(app, *readers)
+    assert [reader.status for reader in readers] == [200] * 4
+    await stop(requests, *readers)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,12 +12,14 @@ from fastapi import FastAPI
 from starlette.responses import Response, StreamingResponse
 
 from deployments.api.app import build_api
-from deployments.api.flow import ACKNOWLEDGED_BYTES, Acknowledgements, UnreadBytes
+from deployments.api.flow import PIECE_BYTES, TOLD_BYTES, Acknowledgements, UnreadBytes, acknowledged, acknowledging
+from tests.recordings import encode, silence
 from tests.unit.deployments.api.serving import KeepsAll, Reader, settle
-from tests.unit.deployments.api.world import World
+from tests.unit.deployments.api.world import TRANSCRIPT, World
 
 WINDOW = 256 * 1024
-SIZE = 40 * ACKNOWLEDGED_BYTES + 7
+SMALLEST_WINDOW = 128 * 1024
+SIZE = 40 * PIECE_BYTES + 7
 
 
 def large(world: World, **http: Any) -> FastAPI:
@@ -190,3 +193,75 @@ async def test_a_wait_that_is_cancelled_takes_nothing() -> None:
     await asyncio.gather(waiting, return_exceptions=True)
     await unread.give_back("a", 50)
     assert unread.total_bytes == 0
+
+
+@pytest.mark.parametrize("around", [Acknowledgements, lambda app: app], ids=["acknowledged", "not"])
+async def test_an_extraction_keeps_its_place_until_it_is_read(world: World, around: Any) -> None:
+    app = build_api(world.services(http={"max_unread_bytes_per_answer": 128 * 1024}))
+    recording = encode(silence(20.0), "wav")  # 0.9 MB at 22,050 Hz
+    form = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + recording + b"\r\n--x--\r\n"
+    reader = Reader(
+        "/api/whisper/extract_audio",
+        method="POST",
+        headers={"Content-Type": "multipart/form-data; boundary=x"},
+        sent=[{"type": "http.request", "body": form, "more_body": False}],
+    )
+    reader.may_read.clear()
+    request = asyncio.create_task(around(KeepsAll(app))(reader.scope(None), reader.receive, reader.send))
+    await settle(2000)
+    assert (reader.status, world.extractor.places) == (200, 0)
+    reader.may_read.set()
+    await request
+    assert world.extractor.places == 1
+    assert all(file.closed for file in world.extractor.files)
+
+
+async def test_events_that_nobody_reads_are_given_up_and_let_go_of_their_transcript(world: World) -> None:
+    segments = tuple(replace(TRANSCRIPT.segments[0], id=number, text="x" * 2000) for number in range(1, 400))
+    task = await world.completed(replace(TRANSCRIPT, segments=segments))
+    app = build_api(
+        world.services(
+            http={
+                "max_unread_bytes_per_answer": 128 * 1024,
+                "answer_idle_timeout_s": 0.05,
+                "max_replays_in_hand": 1,
+            }
+        )
+    )
+    for _ in range(2):  # the second finds the place that the first has left
+        reader = Reader("/api/whisper/tasks/events", f"task_id={task.id}")
+        reader.may_read.clear()
+        with pytest.raises(ConnectionError):
+            await Acknowledgements(KeepsAll(app), stall_s=0.5)(reader.scope(None), reader.receive, reader.send)
+    assert world.counted == {"answers_given_up": 2.0}
+    assert app.state.slots.taken == 0
+
+
+@pytest.mark.parametrize("size_bytes", [1, 1000, TOLD_BYTES - 1, TOLD_BYTES + 1, PIECE_BYTES, PIECE_BYTES + 1])
+async def test_a_client_that_reads_is_never_waited_for_in_vain(world: World, size_bytes: int) -> None:
+    app = large(world, max_unread_bytes_per_answer=SMALLEST_WINDOW)
+    count = max(3, min(20_000, 300_000 // size_bytes))
+
+    @app.get("/api/small")
+    async def small() -> Response:
+        async def events() -> AsyncIterator[bytes]:
+            for _ in range(count):
+                yield b"x" * size_bytes
+
+        return StreamingResponse(events())
+
+    reader = Reader("/api/small")
+    serve = KeepsAll(app)
+    await Acknowledgements(serve)(reader.scope(None), reader.receive, reader.send)
+    assert len(reader.content) == count * size_bytes
+    assert serve.most_bytes <= SMALLEST_WINDOW
+
+
+async def test_a_server_that_runs_is_told_once(world: World) -> None:
+    serve = KeepsAll(large(world))
+    around = acknowledged(acknowledged(serve))
+    reader = Reader("/api/streamed")
+    await around(reader.scope(None), reader.receive, reader.send)
+    assert len(reader.content) == SIZE
+    assert acknowledged(around) is around
+    assert [layer.cls for layer in acknowledging()] == [Acknowledgements]
