@@ -20,7 +20,7 @@ async def check() -> HealthBody:
     return HealthBody()
 
 
-@router.get("/ready", responses=problems())
+@router.get("/ready", responses=problems(), response_model_exclude_unset=True)
 async def ready(services: ServicesNeeded) -> ReadyBody:
     """Answer 200 once a model has been loaded and the database answers; 503 says what is not ready."""
     await services.store.ping()
@@ -29,12 +29,14 @@ async def ready(services: ServicesNeeded) -> ReadyBody:
         raise ServiceStarting(" ".join(readiness.problems))
     if not readiness.ready:
         raise ServiceStarting(f"Not ready yet: waiting for {', '.join(readiness.waiting_for) or 'the model'}.")
-    engine, confinement = readiness.engine, services.confinement
-    return ReadyBody(
+    engine = readiness.engine
+    body = ReadyBody(
+        status="ready",
         engine=EngineBody.model_validate(asdict(engine) | {"model": public_model_name(engine.model)})
         if engine
         else None,
-        confinement=ConfinementBody.model_validate(asdict(confinement) | {"level": confinement.level})
-        if confinement
-        else None,
     )
+    if services.confinement is None:
+        return body
+    confinement = asdict(services.confinement) | {"level": services.confinement.level}
+    return body.model_copy(update={"confinement": ConfinementBody.model_validate(confinement)})

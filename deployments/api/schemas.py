@@ -256,7 +256,7 @@ class ReadyBody(Schema):
     status: Literal["ready"] = "ready"
     engine: EngineBody | None
     """What runs; null where that is not known yet."""
-    confinement: ConfinementBody | None = Field(default=None, exclude_if=lambda value: value is None)
+    confinement: ConfinementBody | None = None
     """Left out where it was not tried. Every replica logs its own at its start."""
 
 
