@@ -37,7 +37,7 @@ def check_confinement(process: str, confinement: Confinement, required: Confinem
         ConfigurationError: less holds than is required.
     """
     level = confinement.level
-    report = {"process": process, "level": level.value, "missing": confinement.missing}
+    report = {"confined": process, "confinement": level.value, "missing": confinement.missing}
     if level is ConfinementLevel.FULL:
         logger.info("confinement of the %s: full", process, extra=report)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from fastapi import APIRouter
 
@@ -20,7 +21,7 @@ async def check() -> HealthBody:
     return HealthBody()
 
 
-@router.get("/ready", responses=problems())
+@router.get("/ready", responses=problems(), response_model_exclude_unset=True)
 async def ready(services: ServicesNeeded) -> ReadyBody:
     """Answer 200 once a model has been loaded and the database answers; 503 says what is not ready."""
     await services.store.ping()
@@ -29,13 +30,19 @@ async def ready(services: ServicesNeeded) -> ReadyBody:
         raise ServiceStarting(" ".join(readiness.problems))
     if not readiness.ready:
         raise ServiceStarting(f"Not ready yet: waiting for {', '.join(readiness.waiting_for) or 'the model'}.")
-    engine, confinement = readiness.engine, services.confinement
-    return ReadyBody(
-        engine=EngineBody.model_validate(asdict(engine) | {"model": public_model_name(engine.model)})
-        if engine
-        else None,
-        problems=list(readiness.troubles),
-        confinement=ConfinementBody.model_validate(asdict(confinement) | {"level": confinement.level})
-        if confinement
-        else None,
-    )
+    return ReadyBody(status="ready", engine=_engine(readiness), **_remarks(services, readiness))
+
+
+def _engine(readiness: Readiness) -> EngineBody | None:
+    engine = readiness.engine
+    return engine and EngineBody.model_validate(asdict(engine) | {"model": public_model_name(engine.model)})
+
+
+def _remarks(services: Services, readiness: Readiness) -> dict[str, Any]:
+    """Return the fields that are only there where there is something to say."""
+    remarks: dict[str, Any] = {}
+    if readiness.troubles:
+        remarks["problems"] = list(readiness.troubles)
+    if confinement := services.confinement:
+        remarks["confinement"] = ConfinementBody.model_validate(asdict(confinement) | {"level": confinement.level})
+    return remarks

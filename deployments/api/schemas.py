@@ -256,9 +256,9 @@ class ReadyBody(Schema):
     status: Literal["ready"] = "ready"
     engine: EngineBody | None
     """What runs; null where that is not known yet."""
-    problems: list[str] = Field(default=[], exclude_if=lambda value: not value)
+    problems: list[str] = []
     """What fails in the background although tasks are worked at, a sentence each; only where something does."""
-    confinement: ConfinementBody | None = Field(default=None, exclude_if=lambda value: value is None)
+    confinement: ConfinementBody | None = None
     """Left out where it was not tried. Every replica logs its own at its start."""
 
 

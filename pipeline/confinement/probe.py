@@ -56,16 +56,16 @@ def targets(memory_bytes: int) -> Iterator[Targets]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="murmuration-probe-")))
         folder.chmod(0o777)
-        file = folder / "file"
-        file.write_bytes(b"content")
-        file.chmod(0o666)
+        for name in ("file", "to-rename", "to-rename-too", "to-remove", "to-unlink"):
+            (folder / name).write_bytes(b"content")
+            (folder / name).chmod(0o666)
         (folder / "empty").mkdir(mode=0o777)
         tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         name = f"murmuration-probe-{os.getpid()}-{tcp.getsockname()[1]}"
         abstract = stack.enter_context(socket.socket(socket.AF_UNIX))
         abstract.bind(f"\0{name}")
         abstract.listen()
-        yield Targets(str(folder), str(file), os.getpid(), tcp.getsockname()[1], name, 2 * memory_bytes)
+        yield Targets(str(folder), str(folder / "file"), os.getpid(), tcp.getsockname()[1], name, 2 * memory_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +155,9 @@ def _listen(at: Targets) -> object:
     return at
 
 
-def _sockets_of(family: int, kind: int) -> Callable[[Targets], object]:
+def _sockets_of(family: int, kind: int, protocol: int = 0) -> Callable[[Targets], object]:
     def do(at: Targets) -> object:
-        socket.socket(family, kind).close()
+        socket.socket(family, kind, protocol).close()
         return at
 
     return do
@@ -265,16 +265,15 @@ def _files() -> Iterator[Act]:
         "change an owner": _of("fchownat", _AT_FDCWD, "{file}", -1, -1, 0),
         "change times": _of("utimensat", _AT_FDCWD, "{file}", 0, 0),
         "set an attribute": _of("setxattr", "{file}", "user.probe", b"1", 1, 0),
-        "change the root": _of("chroot", "{folder}"),
-        "rename": _of("renameat2", _AT_FDCWD, "{file}", _AT_FDCWD, "{folder}/renamed", 0),
-        "remove a file": _of("unlinkat", _AT_FDCWD, "{file}", 0),
+        "rename": _of("renameat2", _AT_FDCWD, "{folder}/to-rename", _AT_FDCWD, "{folder}/renamed", 0),
+        "remove a file": _of("unlinkat", _AT_FDCWD, "{folder}/to-remove", 0),
         "remove a folder": _of("unlinkat", _AT_FDCWD, "{folder}/empty", 0x200),
     }
     if "open" in numbers():
         acts |= {
             "chmod": _of("chmod", "{file}", 0o666),
-            "rename by the old call": _of("rename", "{folder}/renamed", "{file}"),
-            "unlink": _of("unlink", "{file}"),
+            "rename by the old call": _of("rename", "{folder}/to-rename-too", "{folder}/renamed-too"),
+            "unlink": _of("unlink", "{folder}/to-unlink"),
             "creat": _of("creat", "{folder}/created", 0o600),
         }
     return (Act("filesystem", name, do) for name, do in acts.items())
@@ -286,7 +285,7 @@ def _network() -> Iterator[Act]:
         "connect to an abstract socket": _connect(socket.AF_UNIX, socket.SOCK_STREAM, lambda at: f"\0{at.name}"),
         "send a datagram": _send,
         "listen": _listen,
-        "open a raw socket": _sockets_of(socket.AF_INET, socket.SOCK_RAW),
+        "open a raw socket": _sockets_of(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP),
         "open a socket of IPv6": _sockets_of(socket.AF_INET6, socket.SOCK_STREAM),
         "talk to the kernel's network": _sockets_of(socket.AF_NETLINK, socket.SOCK_RAW),
         "open a packet socket": _sockets_of(socket.AF_PACKET, socket.SOCK_RAW),
@@ -300,7 +299,9 @@ def _processes() -> Iterator[Act]:
     yield Act("processes", "clone3", _of("clone3", 0, 0), _INVALID)
     yield Act("processes", "start a thread", _thread, _INVALID)
     yield Act("processes", "start a program", _execute, _FAULT)
-    yield Act("processes", "start a program by descriptor", _of("execveat", 0, "", 1, 1, 0x1000), _FAULT)
+    yield Act(
+        "processes", "start a program by descriptor", _of("execveat", _AT_FDCWD, "/proc/self/exe", 1, 1, 0), _FAULT
+    )
 
 
 def _signals() -> Iterator[Act]:
@@ -327,7 +328,6 @@ def _privileges() -> Iterator[Act]:
         "raise a limit": _raise_limit,
         "raise a limit by the old call": _raise_limit_by_the_old_call,
         "become root": _of("setresuid", 0, 0, 0),
-        "make a namespace": _of("unshare", 0x1000_0000),
         "read a key": _of("keyctl", 0, -3, 0),
         "add a key": _of("add_key", "user", "probe", b"1", 1, -1),
         "make a shared segment": _shared_segment,
@@ -335,13 +335,15 @@ def _privileges() -> Iterator[Act]:
     for name, do in acts.items():
         yield Act("privileges", name, do)
     yield Act("privileges", "enter a namespace", _of("setns", -1, 0), frozenset({"EBADF"}))
-    yield Act("privileges", "mount", _of("mount", "none", "{folder}", "tmpfs", 0, 0))
+    yield Act("privileges", "mount", _of("mount", "none", "{folder}", "no-such-type", 0, 0), frozenset({"ENODEV"}))
     yield Act("privileges", "open a mount", _of("fsopen", "tmpfs", 0))
     yield Act("privileges", "load a program into the kernel", _of("bpf", 0, 0, 0), _INVALID | _FAULT)
     yield Act("privileges", "make a ring", _of("io_uring_setup", 0, 0), _INVALID | _FAULT)
     yield Act("privileges", "catch page faults", _of("userfaultfd", 1))
     yield Act("privileges", "count events", _of("perf_event_open", 0, 0, -1, -1, 0), _INVALID | _FAULT)
     yield Act("privileges", "open a file by handle", _of("open_by_handle_at", -1, 0, 0), frozenset({"EBADF"}) | _FAULT)
+    yield Act("privileges", "make a namespace", _of("unshare", 0x1000_0000))
+    yield Act("privileges", "change the root", _of("chroot", "{folder}"))
 
 
 def _memory() -> Iterator[Act]:
@@ -350,4 +352,4 @@ def _memory() -> Iterator[Act]:
     yield Act("memory", "make a file of memory", _of("memfd_create", "probe", 0))
 
 
-ACTS: tuple[Act, ...] = (*_files(), *_network(), *_processes(), *_signals(), *_privileges(), *_memory())
+ACTS: tuple[Act, ...] = (*_files(), *_network(), *_processes(), *_signals(), *_memory(), *_privileges())

@@ -135,13 +135,17 @@ class ExtractorRights:
         paths: dict[str, FileAccess] = dict.fromkeys((*library_folders(), *_SYSTEM, *self.readable), READ)
         paths |= {"/dev/null": READ | FileAccess.WRITE_FILE, "/dev/urandom": READ, self.scratch: KEEP_FILES}
         if self.runtime is not None:
-            folder = str(Path(self.runtime).resolve().parent)
-            paths |= dict.fromkeys((*_LIBRARIES, folder, self.runtime), RUN) | {"/proc/self": READ}
+            paths |= dict.fromkeys((str(Path(self.runtime).resolve()), *_loaders()), RUN) | {"/proc/self": READ}
         return Ruleset(paths, (self.proxy_port,))
 
 
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
 _SYSTEM = (*_LIBRARIES, "/usr/share/zoneinfo", "/etc/localtime", "/etc/ssl", "/etc/pki", "/usr/share/ca-certificates")
+
+
+def _loaders() -> tuple[str, ...]:
+    """Return the programs that start dynamically linked ones."""
+    return tuple(str(path.resolve()) for folder in ("/lib", "/lib64") for path in Path(folder).glob("ld-*.so.*"))
 
 
 def library_folders() -> tuple[str, ...]:

@@ -5,7 +5,8 @@ from dataclasses import replace
 import httpx
 
 from deployments.api.services import Readiness
-from tests.unit.deployments.api.world import ENGINE, World, detail
+from pipeline.domain.confinement import Confinement
+from tests.unit.deployments.api.world import ENGINE, World, client_of, detail
 
 
 async def test_check(client: httpx.AsyncClient) -> None:
@@ -35,6 +36,17 @@ async def test_ready_says_what_fails_in_the_background(client: httpx.AsyncClient
     answer = await client.get("/api/health/ready")
     assert answer.status_code == 200
     assert answer.json()["problems"] == ["Showing the queue fails: see the log."]
+
+
+async def test_ready_says_what_confinement_holds(world: World) -> None:
+    world.confinement = Confinement(True, True, True, True, True, False)
+    async with client_of(world.api()) as client:
+        answer = await client.get("/api/health/ready")
+    assert answer.json()["confinement"] == {
+        "level": "partial",
+        **dict.fromkeys(("filesystem", "network", "processes", "signals", "privileges"), True),
+        "memory": False,
+    }
 
 
 async def test_not_ready_says_what_is_missing(client: httpx.AsyncClient, world: World) -> None:

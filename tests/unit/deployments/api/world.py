@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from deployments.api.app import attach, build_api
 from deployments.api.services import Readiness, Services
+from pipeline.domain.confinement import Confinement
 from pipeline.domain.task import NewTask, Task, TaskError
 from pipeline.domain.tracks import Track
 from pipeline.domain.transcript import Segment, Transcript, TranscriptInfo, Word
@@ -58,6 +59,7 @@ class World:
     extractor: LocalExtractor = field(default_factory=LocalExtractor)
     readiness: Readiness = field(default_factory=lambda: Readiness(ready=True, engine=ENGINE))
     summarizer: FakeSummarizer = field(default_factory=FakeSummarizer)
+    confinement: Confinement | None = None
     wakes: int = 0
     cancelled: list[int] = field(default_factory=list)
     watched: list[tuple[int, float]] = field(default_factory=list)
@@ -112,6 +114,7 @@ class World:
             check_url=GuardedClient(NetworkSettings(), ScriptedResolver({})).check,
             extractor=self.extractor,
             count=self.count,
+            confinement=self.confinement,
             fetch_available=fetch_available,
         )
 
