@@ -265,6 +265,15 @@ class UploadPartRow(StoreRow, table=True):
     media_key: str = Field(max_length=255)
 
 
+class StoreIdentityRow(StoreRow, table=True):
+    """The one row that says which store this is, in every backup of it too."""
+
+    __tablename__ = "store_identity"
+    __table_args__ = (MYSQL_OPTIONS,)
+
+    identity: str = Field(max_length=32, primary_key=True)
+
+
 TASKS = METADATA.tables["tasks"]
 PARTS = METADATA.tables["parts"]
 CHUNKS = METADATA.tables["chunks"]
