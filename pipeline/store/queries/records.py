@@ -18,6 +18,7 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    true,
     update,
 )
 
@@ -60,8 +61,10 @@ def tasks(task_ids: Collection[int]) -> Select[Any]:
 def task_page(query: TaskQuery) -> Select[Any]:
     """One page of the tasks that match."""
     order = [column.desc() if query.descending else column for column in (TASKS.c.created_at, TASKS.c.id)]
-    statement = _tasks(with_result=query.include_result).where(*_filters(query))
-    return statement.order_by(*order).limit(query.limit).offset(query.offset)
+    # The ids of the page come from an index alone, however deep it lies; only its own rows are read.
+    ids = select(TASKS.c.id).where(*_filters(query)).order_by(*order).limit(query.limit).offset(query.offset)
+    page = ids.subquery("page")
+    return _tasks(with_result=query.include_result).join(page, page.c.id == TASKS.c.id).order_by(*order)
 
 
 def task_count(query: TaskQuery) -> Select[int]:
@@ -295,10 +298,18 @@ def _filters(query: TaskQuery) -> list[ColumnElement[bool]]:
     if query.created_before is not None:
         conditions.append(TASKS.c.created_at <= query.created_before)
     if query.has_result is not None:
-        conditions.append(_has_result() if query.has_result else ~_has_result())
+        conditions.append(_transcribed(query.status) if query.has_result else ~_transcribed(query.status))
     if query.has_error is not None:
         conditions.append(TASKS.c.error_code.is_not(None) if query.has_error else TASKS.c.error_code.is_(None))
     return conditions
+
+
+def _transcribed(status: Status | None) -> ColumnElement[bool]:
+    """Whether there is a transcript, which every completed task has: only others need to be looked up."""
+    if status is Status.COMPLETED:
+        return true()
+    completed = TASKS.c.status == Status.COMPLETED.value
+    return _has_result() if status is not None else or_(completed, _has_result())
 
 
 def _has_result() -> ColumnElement[bool]:

@@ -1,4 +1,4 @@
-"""Which version has left a task to a newer one, and which store this is."""
+"""Which version has left a task to a newer one, which store this is, and indexes that answer queries alone."""
 
 import uuid
 from typing import Any
@@ -17,9 +17,27 @@ OPTIONS: dict[str, Any] = {
     for name, value in {"engine": "InnoDB", "charset": "utf8mb4", "collate": "utf8mb4_bin"}.items()
 }
 
+FILTERED = ["engine_name", "task_type", "language", "client", "error_code"]
+INDEXES = {
+    "ix_tasks_filters_of_status": ["status", "priority_rank", "created_at", "id", *FILTERED],
+    "ix_tasks_filters": ["created_at", "id", "status", "priority_rank", *FILTERED],
+    "ix_tasks_load": [
+        "status",
+        "priority_rank",
+        "created_at",
+        "left_by",
+        "split_done",
+        "file_size_bytes",
+        "audio_total_s",
+        "audio_done_s",
+    ],
+}
+
 
 def upgrade() -> None:
     op.add_column("tasks", sa.Column("left_by", sa.String(16)))
     op.create_index("ix_tasks_left_by", "tasks", ["left_by"])
+    for name, columns in INDEXES.items():
+        op.create_index(name, "tasks", columns)
     identity = op.create_table("store_identity", sa.Column("identity", sa.String(32), primary_key=True), **OPTIONS)
     op.bulk_insert(identity, [{"identity": uuid.uuid4().hex}])
