@@ -80,7 +80,7 @@ class IdentityFile:
         """Return the identity of the store that is to be found here; ``None`` for a new one."""
         try:
             return self._path.read_text().strip() or None
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def write(self, identity: str) -> None:

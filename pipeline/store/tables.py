@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Dialect, Double, Index, Integer, MetaData, SmallInteger, Text
+from sqlalchemy import BigInteger, Dialect, Double, Index, Integer, MetaData, SmallInteger, String, Text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import registry
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -40,6 +40,17 @@ class LongText(TypeDecorator[str]):
         return dialect.type_descriptor(mysql.LONGTEXT() if dialect.name in MYSQL_DIALECTS else Text())
 
 
+class IndexedText(TypeDecorator[str]):
+    """Text of up to 255 characters; MySQL has no index over all of a ``TEXT``."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """``VARCHAR(255)`` on MySQL."""
+        return dialect.type_descriptor(String(255) if dialect.name in MYSQL_DIALECTS else Text())
+
+
 class RowId(TypeDecorator[int]):
     """A 64-bit id; SQLite counts up only in a column called ``INTEGER``, which has 64 bits there."""
 
@@ -55,9 +66,9 @@ class StoreRow(SQLModel, registry=registry(metadata=METADATA)):
     """A row of this store; its metadata is apart from that of any other SQLModel in the process."""
 
 
-FILTERED = ("engine_name", "task_type", "language", "client", "error_code")
+FILTERED = ("engine_name", "task_type", "language", "client", "error_code", "platform")
 """Columns that a query may ask for: together in an index, it is answered from that alone."""
-LOAD = ("left_by", "split_done", "file_size_bytes", "audio_total_s", "audio_done_s")
+LOAD = ("left_by", "available_at", "split_done", "file_size_bytes", "audio_total_s", "audio_done_s")
 """What the statistics add up."""
 
 
@@ -100,7 +111,7 @@ class TaskRow(StoreRow, table=True):
     fence: int = 0
     lease_expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     available_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    platform: str | None = Field(default=None, sa_type=LongText)
+    platform: str | None = Field(default=None, sa_type=IndexedText)
     media_key: str | None = Field(default=None, sa_type=LongText)
     file_url: str | None = Field(default=None, sa_type=LongText)
     file_name: str | None = Field(default=None, sa_type=LongText)

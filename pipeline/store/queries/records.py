@@ -53,18 +53,15 @@ def task(task_id: int, *, with_result: bool = False) -> Select[Any]:
     return _tasks(with_result=with_result).where(TASKS.c.id == task_id)
 
 
-def tasks(task_ids: Collection[int]) -> Select[Any]:
-    """Several tasks, without transcripts."""
-    return select(TASKS).where(TASKS.c.id.in_(task_ids))
+def tasks(task_ids: Collection[int], *, with_result: bool = False) -> Select[Any]:
+    """Several tasks, with their transcripts where asked."""
+    return _tasks(with_result=with_result).where(TASKS.c.id.in_(task_ids))
 
 
-def task_page(query: TaskQuery) -> Select[Any]:
-    """One page of the tasks that match."""
+def task_page(query: TaskQuery) -> Select[int]:
+    """Ids of one page of the tasks that match: from an index alone, however deep the page lies."""
     order = [column.desc() if query.descending else column for column in (TASKS.c.created_at, TASKS.c.id)]
-    # The ids of the page come from an index alone, however deep it lies; only its own rows are read.
-    ids = select(TASKS.c.id).where(*_filters(query)).order_by(*order).limit(query.limit).offset(query.offset)
-    page = ids.subquery("page")
-    return _tasks(with_result=query.include_result).join(page, page.c.id == TASKS.c.id).order_by(*order)
+    return select(TASKS.c.id).where(*_filters(query)).order_by(*order).limit(query.limit).offset(query.offset)
 
 
 def task_count(query: TaskQuery) -> Select[int]:
