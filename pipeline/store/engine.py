@@ -17,8 +17,10 @@ from sqlalchemy.exc import (
     ArgumentError,
     DataError,
     DBAPIError,
+    DisconnectionError,
     IntegrityError,
     NotSupportedError,
+    PendingRollbackError,
     ProgrammingError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -27,6 +29,19 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from pipeline.domain.durability import Durability
 from pipeline.errors import CommitUnanswered, ConfigurationError, DatabaseUnavailable
+from pipeline.store.presence import (
+    DAMAGED,
+    LOST,
+    OTHER,
+    REMOVED,
+    DatabaseFile,
+    IdentityFile,
+    Sight,
+    check_whole,
+    identity_of,
+)
+
+logger = logging.getLogger(__name__)
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +75,14 @@ UNANSWERED = (
     "The task database went away while it stored this, so that nobody knows whether it did: ask again. With the same "
     "Idempotency-Key nothing is done twice."
 )
-UNPREPARED = "The task database is still being prepared: its tables are made when the Dispatcher starts."
+UNPREPARED = (
+    "The task database is not prepared: its tables are missing, or of another version. They are made when the "
+    "Dispatcher starts."
+)
+GONE = (
+    "The file of the task database was removed or replaced while this was stored, so that it may be lost: ask again. "
+    "With the same Idempotency-Key nothing is done twice."
+)
 LOGIN = "The task database refuses the login or does not exist: look at the user, password and name in its URL."
 
 
@@ -148,6 +170,11 @@ class Database:
         self._durability = durability
         self._recomputable = frozenset(recomputable)
         self._commits_elsewhere = url.get_backend_name() in MYSQL_DIALECTS
+        self._file = None if self._commits_elsewhere else DatabaseFile(Path(str(url.database)))
+        self._trusted: Sight | None = None
+        self._identity: str | None = None
+        self._doubted = False
+        self._verifying = asyncio.Lock()
         if self._commits_elsewhere:
             self._writer = self._reader = _mysql_engine(url, busy_timeout_s)
             return
@@ -187,8 +214,7 @@ class Database:
     async def close(self) -> None:
         """Lets go of every connection, once what still runs has ended."""
         await asyncio.gather(*self._running, return_exceptions=True)
-        await self._writer.dispose()
-        await self._reader.dispose()
+        await self._let_go()
 
     async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs a transaction to its end even where its caller is cancelled.
@@ -205,6 +231,7 @@ class Database:
         self, work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         with named_failures():
+            await self._verify_file()
             async with self._reader.connect() as connection:
                 return await work(connection, *args, **kwargs)
 
@@ -212,6 +239,7 @@ class Database:
         self, work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         with named_failures():
+            await self._verify_file()
             for attempt in range(1, TRANSACTION_ATTEMPTS):
                 try:
                     return await self._transaction(work, *args, **kwargs)
@@ -244,7 +272,62 @@ class Database:
                 if self._commits_elsewhere and not (isinstance(error, DBAPIError) and _code(error) in RETRIED_CODES):
                     raise CommitUnanswered(UNANSWERED) from error
                 raise
+            if self._file is not None and not self._is_trusted(self._file.look()):
+                raise CommitUnanswered(GONE)
             return result
+
+    # the file of SQLite
+
+    async def _verify_file(self) -> None:
+        """Opens the database anew where its file is another than before.
+
+        Raises:
+            DatabaseUnavailable: there is none, or it is damaged, or another store's.
+        """
+        if self._file is None or (self._identity and self._is_trusted(self._file.look())):
+            return
+        async with self._verifying:
+            if self._identity and self._is_trusted(self._file.look()):
+                return
+            try:
+                await (self._meet_again(self._file) if self._identity else self._meet(self._file))
+            except BaseException:  # what was opened belongs to a file that may be another one next time
+                await self._let_go()
+                raise
+
+    async def _meet(self, file: DatabaseFile) -> None:
+        """Notes which database this is, once its migrations have said so."""
+        kept = IdentityFile(file.path)
+        kept.refuse_absence()
+        async with self._reader.connect() as connection:
+            identity = await connection.run_sync(identity_of)
+        expected = kept.read()
+        if expected is not None and identity != expected:
+            raise DatabaseUnavailable(OTHER if identity else LOST)
+        self._identity, self._trusted = identity, file.look()
+
+    async def _meet_again(self, file: DatabaseFile) -> None:
+        """Takes the file for the database that it was, if it is; connections to an earlier one are given up."""
+        if not self._doubted:
+            logger.error("the file of the task database, or its log, was removed or replaced: it is opened anew")
+        self._doubted = True
+        if file.look() is None:
+            raise DatabaseUnavailable(REMOVED)
+        await self._let_go()
+        async with self._reader.connect() as connection:
+            await connection.run_sync(check_whole, self._identity)
+        logger.warning("the task database is there again")
+        self._trusted, self._doubted = file.look(), False
+
+    async def _let_go(self) -> None:
+        await self._writer.dispose()
+        await self._reader.dispose()
+
+    def _is_trusted(self, sight: Sight | None) -> bool:
+        if self._doubted or sight is None or self._trusted is None or not sight.follows(self._trusted):
+            return False
+        self._trusted = sight
+        return True
 
 
 @contextmanager
@@ -252,17 +335,16 @@ def named_failures() -> Iterator[None]:
     """Turns the failures of a database that is away into ``DatabaseUnavailable``; defects of ours pass as they are."""
     try:
         yield
-    except ProgrammingError as error:
-        if _code(error) in UNPREPARED_CODES:
-            raise DatabaseUnavailable(UNPREPARED) from error
-        raise
     except (IntegrityError, DataError, NotSupportedError):
         raise
     except DBAPIError as error:
-        raise DatabaseUnavailable(_sentence(error)) from error
+        sentence = _sentence(error)
+        if isinstance(error, ProgrammingError) and sentence == SENTENCE and "closed" not in str(error.orig):
+            raise
+        raise DatabaseUnavailable(sentence) from error
     except PoolTimeoutError as error:
         raise DatabaseUnavailable(BUSY) from error
-    except OSError as error:  # refused, reset or timed out beneath the driver
+    except (DisconnectionError, PendingRollbackError, OSError) as error:  # refused, reset, timed out, broken off
         raise DatabaseUnavailable(SENTENCE) from error
 
 
@@ -270,7 +352,9 @@ def _sentence(error: DBAPIError) -> str:
     if _code(error) in LOGIN_CODES:
         return LOGIN
     text = str(error.orig)
-    if "no such table" in text or "no such column" in text:
+    if "malformed" in text or "not a database" in text:
+        return DAMAGED
+    if "no such table" in text or "no such column" in text or _code(error) in UNPREPARED_CODES:
         return UNPREPARED
     if "locked" in text or _code(error) in RETRIED_CODES:
         return BUSY

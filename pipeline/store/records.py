@@ -78,8 +78,10 @@ async def crawl_record(
 async def page(connection: AsyncConnection, query: TaskQuery) -> TaskPage:
     """The tasks that match."""
     total_count = (await connection.execute(queries.records.task_count(query))).scalar_one()
-    rows = await connection.execute(queries.records.task_page(query))
-    return TaskPage(tuple(codec.read_task(row) for row in rows.mappings()), total_count)
+    ids = (await connection.scalars(queries.records.task_page(query))).all()
+    rows = await connection.execute(queries.records.tasks(ids, with_result=query.include_result)) if ids else None
+    tasks = {row["id"]: codec.read_task(row) for row in rows.mappings()} if rows else {}
+    return TaskPage(tuple(tasks[task_id] for task_id in ids if task_id in tasks), total_count)
 
 
 async def stats(connection: AsyncConnection, now: datetime) -> QueueStats:

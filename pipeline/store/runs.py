@@ -121,10 +121,18 @@ async def _fail_unreadable(connection: AsyncConnection, task_id: int, defect: Re
     return task
 
 
-async def fail_unreachable(connection: AsyncConnection, limit: int, now: datetime, note: Note) -> list[Task]:
-    """Fails the tasks whose damaged row keeps every claim from finding them."""
-    rows = (await connection.execute(queries.runs.unreachable(limit))).mappings().all()
+async def unreachable(connection: AsyncConnection, limit: int) -> list[int]:
+    """Ids of tasks that no claim ever comes to; asked first, because failing them locks."""
+    return list(await connection.scalars(queries.runs.unreachable(limit)))
+
+
+async def fail_unreachable(
+    connection: AsyncConnection, task_ids: Sequence[int], now: datetime, note: Note
+) -> list[Task]:
+    """Fails those of the tasks whose damaged row keeps every claim from finding them."""
+    rows = (await connection.execute(queries.runs.lock_tasks(task_ids))).mappings().all()
     tasks = [codec.read_task(row) for row in rows]
+    tasks = [task for task in tasks if task.finished_at is None]
     stuck = [task for task in tasks if task.defect is None and task.status is Status.PROCESSING]
     without_lease = [
         replace(task, defect=RecordDefect("tasks", "lease_expires_at", str(task.id)))

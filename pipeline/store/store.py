@@ -212,7 +212,10 @@ class SqlTaskStore:
 
     async def fail_unreachable(self, limit: int) -> list[Task]:
         """See ``ports.TaskStore``."""
-        return await self._database.write(runs.fail_unreachable, limit, await self._now(), self._report.note)
+        ids = await self._database.read(runs.unreachable, limit)
+        if not ids:
+            return []
+        return await self._database.write(runs.fail_unreachable, ids, await self._now(), self._report.note)
 
     async def owners(self) -> frozenset[str]:
         """See ``ports.TaskStore``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Dialect, Double, Index, Integer, MetaData, SmallInteger, Text
+from sqlalchemy import BigInteger, Dialect, Double, Index, Integer, MetaData, SmallInteger, String, Text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import registry
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -40,6 +40,17 @@ class LongText(TypeDecorator[str]):
         return dialect.type_descriptor(mysql.LONGTEXT() if dialect.name in MYSQL_DIALECTS else Text())
 
 
+class IndexedText(TypeDecorator[str]):
+    """Text of up to 255 characters; MySQL has no index over all of a ``TEXT``."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """``VARCHAR(255)`` on MySQL."""
+        return dialect.type_descriptor(String(255) if dialect.name in MYSQL_DIALECTS else Text())
+
+
 class RowId(TypeDecorator[int]):
     """A 64-bit id; SQLite counts up only in a column called ``INTEGER``, which has 64 bits there."""
 
@@ -55,6 +66,12 @@ class StoreRow(SQLModel, registry=registry(metadata=METADATA)):
     """A row of this store; its metadata is apart from that of any other SQLModel in the process."""
 
 
+FILTERED = ("engine_name", "task_type", "language", "client", "error_code", "platform")
+"""Columns that a query may ask for: together in an index, it is answered from that alone."""
+LOAD = ("left_by", "available_at", "split_done", "file_size_bytes", "audio_total_s", "audio_done_s")
+"""What the statistics add up."""
+
+
 class TaskRow(StoreRow, table=True):
     """One task. ``priority_rank`` is that of ``Priority``; ``task_type`` repeats the option for filters."""
 
@@ -63,6 +80,9 @@ class TaskRow(StoreRow, table=True):
         Index(None, "status", "priority_rank", "created_at", "id"),  # what a claim walks, and most queries
         Index(None, "status", "lease_expires_at"),  # expired leases
         Index(None, "created_at", "id"),  # pages of a query
+        Index("ix_tasks_filters_of_status", "status", "priority_rank", "created_at", "id", *FILTERED),  # and its count
+        Index("ix_tasks_filters", "created_at", "id", "status", "priority_rank", *FILTERED),  # of any status
+        Index("ix_tasks_load", "status", "priority_rank", "created_at", *LOAD),  # how much waits
         Index(None, "finished_at"),  # retention
         Index(None, "media_prefix"),  # sweeping orphans
         Index(None, "awaited_until"),  # tasks nobody waits for any more
@@ -91,7 +111,7 @@ class TaskRow(StoreRow, table=True):
     fence: int = 0
     lease_expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     available_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    platform: str | None = Field(default=None, sa_type=LongText)
+    platform: str | None = Field(default=None, sa_type=IndexedText)
     media_key: str | None = Field(default=None, sa_type=LongText)
     file_url: str | None = Field(default=None, sa_type=LongText)
     file_name: str | None = Field(default=None, sa_type=LongText)
@@ -263,6 +283,15 @@ class UploadPartRow(StoreRow, table=True):
     part_start: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
     size_bytes: int = Field(sa_type=BigInteger)
     media_key: str = Field(max_length=255)
+
+
+class StoreIdentityRow(StoreRow, table=True):
+    """The one row that says which store this is, in every backup of it too."""
+
+    __tablename__ = "store_identity"
+    __table_args__ = (MYSQL_OPTIONS,)
+
+    identity: str = Field(max_length=32, primary_key=True)
 
 
 TASKS = METADATA.tables["tasks"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any
 
@@ -11,17 +12,24 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from deployments.api.schemas import encode_record
+from pipeline.clock import SystemClock
 from pipeline.domain.access import Client, Scope
+from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.summary import SummaryOptions
-from pipeline.domain.task import IdempotencyClaim, Status, Task
+from pipeline.domain.task import IdempotencyClaim, Priority, Status, Task
 from pipeline.domain.upload import Upload, UploadPart
 from pipeline.errors import IdempotencyConflict, RecordUnreadable, TaskStateConflict, UploadNotFound
 from pipeline.ports import Lease, TaskQuery
+from pipeline.settings import Settings
+from pipeline.store import codec
 from pipeline.store.store import SqlTaskStore
 from pipeline.store.tables import METADATA
 from pipeline.store.uploads import SqlUploadStore
 from pipeline.testing.clock import ManualClock
+from pipeline.testing.fleet import FakeSplitter, FakeTranscriber, made_chunks
+from pipeline.testing.media import MemoryMediaStore
 from pipeline.testing.metrics import RecordingMetrics
+from pipeline.usecases.dispatch import Dispatcher
 from tests.contract.conftest import AGEING_S, IDEMPOTENCY_TTL_S, MAX_LOSSES
 from tests.contract.tasks import ALL_RANKS, CRAWLED, ERROR, LEASE, TRANSCRIPT, URL, chunk, new_task, result
 
@@ -49,7 +57,7 @@ COLUMNS = [
     pytest.param(table, column, id=f"{table.name}.{column.name}")
     for table in METADATA.tables.values()
     for column in table.columns
-    if column.name != "id"
+    if column.name != "id" and table.name != "store_identity"
 ]
 CLIENT = Client("amsel", frozenset({Scope.WRITE}), max_queued_tasks=1000, max_audio_s=1e6)
 KEY = IdempotencyClaim("key", "0" * 64)
@@ -87,18 +95,25 @@ class Desk:
                 return False
         return True
 
+    async def clear(self) -> None:
+        """Forgets everything, also what hangs on nothing."""
+        for table in METADATA.sorted_tables:
+            if table.name != "store_identity":
+                await self.write(f"DELETE FROM {table.name}")
+
     async def rows(self) -> Rows:
         """All that is stored, by table."""
         async with self._engine.connect() as connection:
             return {
                 table.name: [dict(row) for row in (await connection.execute(select(table))).mappings()]
                 for table in METADATA.sorted_tables
+                if table.name != "store_identity"
             }
 
     async def add(self, rows: Rows) -> None:
         async with self._engine.begin() as connection:
             for table in METADATA.sorted_tables:
-                if rows[table.name]:
+                if rows.get(table.name):
                     await connection.execute(insert(table), rows[table.name])
 
     async def close(self) -> None:
@@ -124,7 +139,9 @@ def _careless_engine(url: str) -> AsyncEngine:
 @pytest.fixture
 async def desk(sql_url: str, clock: ManualClock) -> AsyncIterator[Desk]:
     opened = Desk(sql_url, clock)
+    await opened.clear()
     yield opened
+    await opened.clear()
     await opened.close()
 
 
@@ -277,3 +294,222 @@ async def test_rubbish_in_a_column_harms_nothing_else(desk: Desk, table: Table, 
     await each_can_be_had_and_dropped(desk, [number for number in numbers if number in remaining])
 
     assert taken or column.primary_key or column.foreign_keys
+
+
+# --- a dead letter ----------------------------------------------------------------------------------------------------
+
+DAMAGE = {
+    "options": "{",
+    "created_at": "rubbish!",
+    "media_prefix": "../../etc",
+    "losses": 2_100_000_000,
+    "summary_options": '{"summary_format": 5}',
+    "tracks": "{}",
+}
+
+
+async def damaged(desk: Desk, column: str, value: object, **wanted: Any) -> Task:
+    """A task that waits, one of whose columns was overwritten; skips where the database does not take that."""
+    task, _ = await desk.store.create(new_task("victim", **wanted))
+    if not await desk.write(f"UPDATE tasks SET {column} = :value WHERE id = {task.id}", value=value):
+        await desk.store.delete(task.id)
+        pytest.skip("This database does not keep such a value.")
+    return task
+
+
+@pytest.mark.parametrize("column", DAMAGE)
+async def test_a_damaged_task_is_failed_with_the_reason(
+    desk: Desk, column: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if column in ("created_at",) and "mysql" in str(desk.store._url):
+        pytest.skip("MySQL keeps nothing but times there.")
+    task = await damaged(desk, column, DAMAGE[column], callback_url=URL)
+    other, _ = await desk.store.create(new_task("other"))
+
+    assert [claimed.id for claimed in await desk.store.claim("me", LEASE, 1, ALL_RANKS)] == [other.id]
+
+    shown = await desk.store.get(task.id)
+    assert (shown.status, shown.owner, shown.lease_expires_at) == (Status.FAILED, None, None)
+    assert shown.error is not None
+    assert shown.error.code == "record_unreadable"
+    assert f"tasks.{column} is damaged" in shown.error.message
+    [message] = await desk.store.due_callbacks("me", LEASE, 10)
+    assert (message.task_id, message.url) == (task.id, URL)
+    for _ in range(3):
+        await desk.store.query(TaskQuery())
+        await desk.store.get(task.id)
+    assert desk.metrics.total("unreadable_records", table="tasks", column=column) == 1
+    [line] = [record for record in caplog.records if record.message == "a record can't be read"]
+    assert vars(line)["task_id"] == str(task.id)
+    assert str(DAMAGE[column]) not in shown.error.message
+
+
+async def test_a_damaged_task_that_is_retried_fails_again_and_one_that_was_mended_runs(desk: Desk) -> None:
+    task = await damaged(desk, "options", "{", callback_url=URL)
+    for _ in range(3):
+        assert await desk.store.claim("me", LEASE, 1, ALL_RANKS) == []
+        assert (await desk.store.get(task.id)).status is Status.FAILED
+        await desk.store.retry(task.id)
+    await desk.write("UPDATE tasks SET options = '{}'")
+    [claimed] = await desk.store.claim("me", LEASE, 1, ALL_RANKS)
+    assert (claimed.id, claimed.options) == (task.id, TranscriptionOptions())
+
+
+async def test_any_number_of_damaged_tasks_keeps_none_behind_them_waiting(desk: Desk) -> None:
+    for number in range(150):
+        await desk.store.create(new_task(f"t{number}", priority=Priority.HIGH))
+    await desk.write("UPDATE tasks SET options = 'rubbish!'")
+    good, _ = await desk.store.create(new_task("good", priority=Priority.LOW))
+    assert [task.id for task in await desk.store.claim("me", LEASE, 1, ALL_RANKS)] == [good.id]
+
+
+async def test_a_run_whose_row_is_damaged_meanwhile_comes_to_its_end(desk: Desk) -> None:
+    task, _ = await desk.store.create(new_task("a"))
+    [claimed] = await desk.store.claim("me", LEASE, 1, ALL_RANKS)
+    await desk.write("UPDATE tasks SET options = '{', tracks = '{'")
+    lease = Lease(task.id, claimed.fence)
+    assert await desk.store.heartbeat([lease], LEASE) == frozenset()
+    ended = await desk.store.complete(lease, TRANSCRIPT)
+    assert ended.status is Status.COMPLETED
+    assert (await desk.store.get(task.id, include_result=True)).result == TRANSCRIPT
+
+
+@pytest.mark.parametrize("what", ["rank", "available_at", "lease", "summary"])
+async def test_a_damaged_task_that_no_claim_finds_is_failed_by_housekeeping(desk: Desk, what: str) -> None:
+    await desk.store.create(new_task("a", summary_options=SummaryOptions()))
+    [claimed] = await desk.store.claim("me", LEASE, 1, ALL_RANKS)
+    damage = {
+        "rank": "status = 'queued', priority_rank = 'rubbish!'",
+        "available_at": "status = 'queued', available_at = 'soon!'",
+        "lease": "lease_expires_at = NULL",
+        "summary": "summary_due_at = 'soon!', lease_expires_at = NULL, stage = 'summarizing'",
+    }
+    if "mysql" in str(desk.store._url) and what != "lease":
+        pytest.skip("MySQL keeps nothing but numbers and times there.")
+    assert await desk.write(f"UPDATE tasks SET {damage[what]}")
+    desk.clock.advance(1000)
+
+    assert await desk.store.claim("me", LEASE, 1, ALL_RANKS) == []
+    [failed] = await desk.store.fail_unreachable(10)
+    assert (failed.id, failed.status) == (claimed.id, Status.FAILED)
+    assert await desk.store.fail_unreachable(10) == []
+
+
+# --- a newer version --------------------------------------------------------------------------------------------------
+
+NEWER = {
+    "status": "paused",
+    "priority_rank": 7,
+    "stage": "diarizing",
+    "engine_name": "parakeet",
+    "task_type": "diarize",
+    "link_kind": "podcast",
+    "options": '{"beam_size": 3, "diarize": true}',
+    "summary_options": '{"summary_format": "haiku"}',
+    "tracks": '[{"index": 0, "loudness": -23.0}]',
+}
+"""What a version that knows more may have written."""
+
+
+@pytest.mark.parametrize("column", NEWER)
+async def test_what_a_newer_version_wrote_is_left_to_it(desk: Desk, column: str) -> None:
+    task = await damaged(desk, column, NEWER[column], callback_url=URL)
+    before = (await desk.rows())["tasks"][0]
+    other, _ = await desk.store.create(new_task("other"))
+
+    assert [claimed.id for claimed in await claim_twice(desk)] == [other.id]
+
+    assert await desk.store.bury(MAX_LOSSES) == await desk.store.fail_unreachable(10) == []
+    assert await desk.store.due_callbacks("me", LEASE, 10) == []
+    after = (await desk.rows())["tasks"][0]
+    assert after | {"left_by": None} == before
+    shown = {each.id: each for each in (await desk.store.query(TaskQuery())).tasks}[task.id]
+    assert shown.error is not None
+    assert (shown.error.code, shown.status.finished) == ("record_of_newer_version", False)
+    assert (await desk.store.stats()).left_tasks == 1
+    assert desk.metrics.total("unreadable_records", table="tasks", column=column) == 0
+    assert (await desk.store.cancel(task.id)).status is Status.CANCELLED
+    assert (await desk.store.stats()).left_tasks == 0
+    assert await desk.store.delete(task.id) == "victim"
+
+
+async def claim_twice(desk: Desk) -> list[Task]:
+    return [task for _ in range(2) for task in await desk.store.claim("me", LEASE, 10, ALL_RANKS)]
+
+
+async def test_what_another_version_has_left_is_looked_at(desk: Desk) -> None:
+    task = await damaged(desk, "left_by", "0123456789abcdef")
+    assert [claimed.id for claimed in await desk.store.claim("me", LEASE, 10, ALL_RANKS)] == [task.id]
+
+
+async def test_a_newer_summary_is_left_to_it(desk: Desk) -> None:
+    task, _ = await desk.store.create(new_task("a", summary_options=SummaryOptions()))
+    [claimed] = await desk.store.claim("me", LEASE, 1, ALL_RANKS)
+    await desk.store.complete(Lease(task.id, claimed.fence), TRANSCRIPT)
+    await desk.write("UPDATE tasks SET summary_options = :value", value=NEWER["summary_options"])
+
+    assert await desk.store.due_summaries("me", LEASE, 10) == []
+    assert (await desk.store.get(task.id)).status is Status.PROCESSING
+
+    await desk.write("UPDATE tasks SET summary_options = '{', left_by = NULL")
+    assert await desk.store.due_summaries("me", LEASE, 10) == []
+    ended = await desk.store.get(task.id, include_result=True)
+    assert (ended.status, ended.result) == (Status.COMPLETED, TRANSCRIPT)
+    assert ended.summary.error is not None
+    assert ended.summary.error.code == "record_unreadable"
+
+
+def test_the_vocabulary_is_that_of_the_code() -> None:
+    assert codec.vocabulary() == codec.vocabulary()
+    assert len(codec.vocabulary()) == 16
+
+
+# --- what hangs on a task ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("table", ["chunks", "parts", "chunk_results"])
+async def test_a_task_whose_chunks_are_damaged_begins_again_at_its_recording(desk: Desk, table: str) -> None:
+    column = {"chunks": "spans", "parts": "part_end", "chunk_results": "result"}[table]
+    media = MemoryMediaStore()
+    await media.write("t/source", _once(b"sound"))
+    task, _ = await desk.store.create(new_task("t", options=TranscriptionOptions(language="en")))
+    other, _ = await desk.store.create(new_task("broken"))
+    [claimed, _other] = await desk.store.claim("dead", LEASE, 10, ALL_RANKS)
+    lease = Lease(task.id, claimed.fence)
+    chunks = made_chunks(5)
+    await desk.store.add_part(lease, 0, 0, 16_000, chunks)
+    await desk.store.save_results(lease, [result(chunks[0].index)])
+    await desk.store.disown("dead")
+    await desk.write(f"UPDATE tasks SET options = '[' WHERE id = {other.id}")
+    if not await desk.write(f"UPDATE {table} SET {column} = :value", value="rubbish!"):
+        pytest.skip("This database does not keep such a value.")
+
+    clock = SystemClock()
+    desk.store._clock = clock  # from here on time passes
+    dispatcher = Dispatcher(
+        owner="next",
+        store=desk.store,
+        media=media,
+        splitter=FakeSplitter(chunks),
+        transcriber=FakeTranscriber(),
+        clock=clock,
+        settings=Settings(dispatch={"poll_s": 0.01, "heartbeat_s": 0.05, "retry_base_s": 0.001}),
+        metrics=desk.metrics,
+    )
+    await dispatcher.prepare()
+    running = asyncio.create_task(dispatcher.run())
+    async with asyncio.timeout(30):
+        while not (ended := await desk.store.get(task.id, include_result=True)).status.finished:
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    assert (ended.status, ended.error) == (Status.COMPLETED, None)
+    assert ended.result is not None
+    assert len(ended.result.segments) == len(chunks)
+    assert (await desk.store.get(other.id)).status is Status.FAILED
+    assert dispatcher.troubles == ()
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data

@@ -18,6 +18,7 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    true,
     update,
 )
 
@@ -52,16 +53,15 @@ def task(task_id: int, *, with_result: bool = False) -> Select[Any]:
     return _tasks(with_result=with_result).where(TASKS.c.id == task_id)
 
 
-def tasks(task_ids: Collection[int]) -> Select[Any]:
-    """Several tasks, without transcripts."""
-    return select(TASKS).where(TASKS.c.id.in_(task_ids))
+def tasks(task_ids: Collection[int], *, with_result: bool = False) -> Select[Any]:
+    """Several tasks, with their transcripts where asked."""
+    return _tasks(with_result=with_result).where(TASKS.c.id.in_(task_ids))
 
 
-def task_page(query: TaskQuery) -> Select[Any]:
-    """One page of the tasks that match."""
+def task_page(query: TaskQuery) -> Select[int]:
+    """Ids of one page of the tasks that match: from an index alone, however deep the page lies."""
     order = [column.desc() if query.descending else column for column in (TASKS.c.created_at, TASKS.c.id)]
-    statement = _tasks(with_result=query.include_result).where(*_filters(query))
-    return statement.order_by(*order).limit(query.limit).offset(query.offset)
+    return select(TASKS.c.id).where(*_filters(query)).order_by(*order).limit(query.limit).offset(query.offset)
 
 
 def task_count(query: TaskQuery) -> Select[int]:
@@ -300,10 +300,18 @@ def _filters(query: TaskQuery) -> list[ColumnElement[bool]]:
     if query.created_before is not None:
         conditions.append(TASKS.c.created_at <= query.created_before)
     if query.has_result is not None:
-        conditions.append(_has_result() if query.has_result else ~_has_result())
+        conditions.append(_transcribed(query.status) if query.has_result else ~_transcribed(query.status))
     if query.has_error is not None:
         conditions.append(TASKS.c.error_code.is_not(None) if query.has_error else TASKS.c.error_code.is_(None))
     return conditions
+
+
+def _transcribed(status: Status | None) -> ColumnElement[bool]:
+    """Whether there is a transcript, which every completed task has: only others need to be looked up."""
+    if status is Status.COMPLETED:
+        return true()
+    completed = TASKS.c.status == Status.COMPLETED.value
+    return _has_result() if status is not None else or_(completed, _has_result())
 
 
 def _has_result() -> ColumnElement[bool]:

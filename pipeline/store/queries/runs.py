@@ -133,20 +133,24 @@ def leave_tasks(task_ids: Collection[int], by: str) -> Update:
     return update(TASKS).where(TASKS.c.id.in_(task_ids)).values(left_by=by)
 
 
-def unreachable(limit: int) -> Select[Any]:
+def unreachable(limit: int) -> CompoundSelect[int]:
     """Tasks that no claim ever comes to: a rank that is no rank, a time that never comes, or none where one must be."""
     rank = TASKS.c.priority_rank
     no_rank = or_(rank.is_(None), rank < -(2**15), rank >= 2**15, rank != cast(rank, Integer))
-    times = (TASKS.c.available_at, TASKS.c.lease_expires_at, TASKS.c.summary_due_at)
-    never = or_(*(column > LAST_MOMENT for column in times))
-    stuck = and_(TASKS.c.status == PROCESSING, TASKS.c.lease_expires_at.is_(None), TASKS.c.summary_due_at.is_(None))
-    return (
-        select(TASKS)
-        .where(TASKS.c.status.in_(LIVE), or_(no_rank, never, stuck), not_left_by(vocabulary()))
-        .order_by(TASKS.c.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
+    queued = TASKS.c.status == QUEUED, or_(no_rank, TASKS.c.available_at > LAST_MOMENT)
+    no_lease = and_(TASKS.c.lease_expires_at.is_(None), TASKS.c.summary_due_at.is_(None))
+    never = or_(TASKS.c.lease_expires_at > LAST_MOMENT, TASKS.c.summary_due_at > LAST_MOMENT)
+    processing = TASKS.c.status == PROCESSING, or_(no_rank, never, no_lease)
+    found = [
+        select(TASKS.c.id).where(*conditions, not_left_by(vocabulary())).limit(limit).subquery()
+        for conditions in (queued, processing)
+    ]
+    return union_all(*(select(each) for each in found))
+
+
+def lock_tasks(task_ids: Collection[int]) -> Select[Any]:
+    """These of the tasks that nobody else has locked."""
+    return select(TASKS).where(TASKS.c.id.in_(task_ids)).order_by(TASKS.c.id).with_for_update(skip_locked=True)
 
 
 def renew_leases(leases: Sequence[Lease], lease_expires_at: datetime) -> Update:

@@ -1,13 +1,14 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.domain.records import RecordDefect
 from pipeline.domain.retry import Schedule
 from pipeline.domain.task import NewTask, Priority, Task, TaskError
 from pipeline.errors import DatabaseUnavailable, TaskNotFound
@@ -154,6 +155,59 @@ class Away(MemoryTaskStore):
 
     async def get(self, task_id: int, *, include_result: bool = False) -> Task:
         raise DatabaseUnavailable("The database is away.")
+
+
+class Outdated(MemoryTaskStore):
+    """The store of a version that can't read what a newer one wrote."""
+
+    newer = True
+
+    async def get(self, task_id: int, *, include_result: bool = False) -> Task:
+        task = await super().get(task_id, include_result=include_result)
+        return replace(
+            task, defect=RecordDefect("tasks", "engine_name", str(task_id), newer=True) if self.newer else None
+        )
+
+
+class Broken(MemoryTaskStore):
+    """The store in which taking callbacks meets a defect of ours."""
+
+    broken = True
+
+    async def due_callbacks(self, owner: str, lease: timedelta, limit: int) -> list[OutboxMessage]:
+        if self.broken:
+            raise KeyError(7)
+        return await super().due_callbacks(owner, lease, limit)
+
+
+async def test_what_only_a_newer_version_can_say_is_left_to_it() -> None:
+    world = World(store_type=Outdated)
+    await world.finished_task(UP)
+
+    assert await world.courier.run_once() == 1
+    assert world.sender.sent == []
+
+    world.store.newer = False  # type: ignore[attr-defined]
+    world.clock.advance(3600)
+    assert await world.courier.run_once() == 1
+    assert len(world.sender.sent) == 1
+
+
+async def test_the_courier_outlives_a_defect_and_says_so() -> None:
+    world = World(store_type=Broken)
+    await world.finished_task(UP)
+    stop = asyncio.Event()
+    running = asyncio.create_task(world.courier.run(stop))
+    await settle()
+    assert world.courier.troubles == ("Taking callbacks in hand fails: see the log.",)
+
+    world.store.broken = False  # type: ignore[attr-defined]
+    world.clock.advance(30)
+    await settle()
+    assert len(world.sender.sent) == 1
+    assert world.courier.troubles == ()
+    stop.set()
+    await running
 
 
 async def test_a_deleted_task_ends_its_callback() -> None:

@@ -769,3 +769,67 @@ async def test_slow_sites_do_not_keep_uploads_waiting() -> None:
         await world.until(links[0], lambda found: len(crawler.requests) == most < len(links))
         upload = await world.add()
         assert (await world.end_of(upload)).status is Status.COMPLETED
+
+
+class BrokenStore(MoodyStore):
+    """Raises what nobody expects, from the methods named, until it is mended."""
+
+    broken: frozenset[str] = frozenset()
+
+    def __getattribute__(self, name: str) -> object:
+        if name != "broken" and name in self.broken:
+            raise KeyError(7)
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("method", ["claim", "bury", "heartbeat"])
+async def test_loops_outlive_defects_and_say_so(method: str) -> None:
+    world = World()
+    world.store = BrokenStore(world.clock)
+    async with world.running() as dispatcher:
+        world.store.broken = frozenset({method})
+        task = await world.add(language="en")
+        dispatcher.wake()
+        async with asyncio.timeout(5):
+            while not dispatcher.troubles:
+                await asyncio.sleep(0.001)
+        assert all(sentence.endswith("fails: see the log.") for sentence in dispatcher.troubles)
+        assert dispatcher.database_ready
+        world.store.broken = frozenset()
+        assert (await world.end_of(task)).status is Status.COMPLETED
+        async with asyncio.timeout(5):
+            while dispatcher.troubles:
+                await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("method", ["migrate", "owners"])
+async def test_preparing_outlives_defects_and_says_so(method: str) -> None:
+    world = World()
+    world.store = BrokenStore(world.clock)
+    world.store.broken = frozenset({method})
+    dispatcher = world.dispatcher()
+    preparing = asyncio.create_task(dispatcher.prepare())
+    async with asyncio.timeout(5):
+        while not dispatcher.troubles:
+            await asyncio.sleep(0.001)
+    assert not dispatcher.database_ready
+    world.store.broken = frozenset()
+    await asyncio.wait_for(preparing, 5)
+    assert dispatcher.database_ready
+    assert dispatcher.troubles == ()
+
+
+async def test_sending_chunks_outlives_defects_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    async with world.running() as dispatcher:
+        release = dispatcher._scheduler._queue.release
+        monkeypatch.setattr(dispatcher._scheduler._queue, "release", lambda *_: {}[7])
+        task = await world.add(language="en")
+        dispatcher.wake()
+        async with asyncio.timeout(5):
+            while not dispatcher.troubles:
+                await asyncio.sleep(0.001)
+        assert dispatcher.troubles == ("Sending chunks to replicas fails: see the log.",)
+        monkeypatch.setattr(dispatcher._scheduler._queue, "release", release)
+        assert (await world.end_of(task)).status is Status.COMPLETED
+        assert dispatcher.troubles == ()
