@@ -11,6 +11,7 @@ from functools import partial
 from pipeline.asr.engine import Decoded, DecodeItem
 from pipeline.asr.recovery import Missing, found_in, insert, is_silence, left_out, missing_speech
 from pipeline.domain import quality
+from pipeline.domain.decoding_cost import search_width, step_cost
 from pipeline.domain.quality import Verdict
 from pipeline.domain.transcript import LanguageDetection, Segment
 
@@ -19,6 +20,9 @@ UNCOVERED = "uncovered"
 
 MAX_RECOVERIES = 16
 """Stretches of one chunk that are decoded on their own because its text says nothing about them."""
+
+FREE_WORK = 14.0
+"""Decodings with default options for which a chunk keeps its place in line: more than their whole ladder costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,8 @@ class Ticket:
     Attributes:
         task_id: whose it is.
         rank: its priority; 0 is served first.
-        age: orders chunks of one rank; kept when the chunk is decoded again.
+        age: orders chunks of one rank; kept when the chunk is decoded again, but for work beyond ``FREE_WORK``, which
+            counts like audio that came so much later: one chunk with dear options does not keep a replica to itself.
         item: what is to be decoded next.
         key: ``Engine.batch_key`` of the item.
         frames: window the item needs.
@@ -74,11 +79,29 @@ class Ticket:
     _recoveries: int = 0
     _detection: LanguageDetection | None = None
     _decodings: int = 0
+    _work_s: float = 0.0
+    _free_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Set how much work the chunk may take before it loses its place."""
+        self._free_s = FREE_WORK * self.item.duration_s
 
     @property
     def order(self) -> tuple[int, float, int]:
         """Sorts tickets: rank, then age."""
-        return self.rank, *self.age
+        tag, number = self.age
+        return self.rank, tag + max(0.0, self._work_s - self._free_s), number
+
+    @property
+    def dearness(self) -> float:
+        """See ``forming.Candidate``."""
+        item = self.item
+        return step_cost(item.options, item.temperature, encoded=item.encoding is not None)
+
+    @property
+    def width(self) -> int:
+        """See ``forming.Candidate``."""
+        return search_width(self.item.options, self.item.temperature)
 
     def take(self, decoded: Decoded, *, gate: bool) -> Outcome | None:
         """Record one more decoding of ``item``.
@@ -90,6 +113,7 @@ class Ticket:
         Returns:
             What came of the chunk; ``None`` if ``item``, changed, is to be decoded next.
         """
+        self._work_s += self.dearness * self.item.duration_s
         self._attempts.append(replace(decoded, encoding=None) if self._attempts else decoded)
         self._detection = self._detection or decoded.detection
         self._decodings += self._missing_now is None

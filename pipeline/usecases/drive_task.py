@@ -118,6 +118,7 @@ class Attempt:
             media_prefix=self.task.media_prefix,
             options=self.task.options,
             priority_rank=self.task.priority.rank,
+            client=self.task.client,
             language=None if self.task.options.multilingual else self.task.language,
             deliver=lambda results: self._deliver(decoding, results),
         )
