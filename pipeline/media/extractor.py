@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import BinaryIO, cast
@@ -59,18 +59,22 @@ class SandboxedExtractor:
             raise
         return file
 
-    async def extract(self, source: BinaryIO, wanted: Extraction) -> BinaryIO:
+    async def extract(
+        self, source: BinaryIO, wanted: Extraction, progress: Callable[[float], None] = lambda _decoded_s: None
+    ) -> BinaryIO:
         """See ``ports.AudioExtractor.extract``."""
         target = _scratch()
         try:
             async with self._running:
-                await self._run(source, target, wanted)
+                await self._run(source, target, wanted, progress)
         except BaseException:
             target.close()
             raise
         return target
 
-    async def _run(self, source: BinaryIO, target: BinaryIO, wanted: Extraction) -> None:
+    async def _run(
+        self, source: BinaryIO, target: BinaryIO, wanted: Extraction, progress: Callable[[float], None]
+    ) -> None:
         steps = extract_in(
             self._sandbox,
             source,
@@ -80,8 +84,8 @@ class SandboxedExtractor:
             max_bytes=min(self._settings.max_upload_bytes, MAX_OUTPUT_BYTES),
         )
         try:
-            while await in_worker(self._workers, _step, steps):
-                pass
+            while (decoded_s := await in_worker(self._workers, _step, steps)) is not None:
+                progress(decoded_s)
         finally:  # a client that has gone away takes the child with it
             await in_worker(self._workers, steps.close)
 
@@ -102,9 +106,6 @@ def _write(file: BinaryIO, block: bytes) -> None:
         file.write(block)
 
 
-def _step(steps: Generator[None]) -> bool:
+def _step(steps: Generator[float]) -> float | None:
     with named_storage_failures(NO_ROOM):
-        return next(steps, _END) is not _END
-
-
-_END = object()
+        return next(steps, None)

@@ -117,12 +117,14 @@ class LocalExtractor:
             file.write(block)
         return file
 
-    async def extract(self, source: BinaryIO, wanted: Extraction) -> BinaryIO:
+    async def extract(
+        self, source: BinaryIO, wanted: Extraction, progress: Callable[[float], None] = lambda _decoded_s: None
+    ) -> BinaryIO:
         """See ``ports.AudioExtractor.extract``."""
         source.seek(0)
         target = self._file()
         try:
-            extract_audio(source, target, wanted, self.max_duration_s)
+            extract_audio(source, target, wanted, self.max_duration_s, progress)
         except BaseException:
             target.close()
             raise

@@ -125,6 +125,7 @@ class Dispatcher:
             scheduler=self._scheduler,
             clock=clock,
             settings=settings,
+            audio_limits=settings.auth.audio_limits,
             changed=self._news.announce,
             finished=self._news.announce_end,
             split_slots=asyncio.Semaphore(settings.dispatch.max_concurrent_splits),

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from pipeline.domain.audio import prepared_prefix
+from pipeline.domain.access import AudioCharge, charged_s, refuse_more_audio
+from pipeline.domain.audio import prepared_prefix, to_seconds
 from pipeline.domain.quality import next_prompt
 from pipeline.domain.stitching import stitch
 from pipeline.domain.task import Stage, Status, Task
@@ -44,6 +45,7 @@ class Driver:
     """What every attempt needs.
 
     Attributes:
+        audio_limits: seconds of audio that may be taken from a client in 24 hours, by its name, where it has a limit.
         changed: told the task's id whenever its record changes, for whoever watches it.
         finished: told it as soon as the transcript is stored, before what is left is tidied up.
     """
@@ -55,6 +57,7 @@ class Driver:
     scheduler: ChunkScheduler
     clock: Clock
     settings: Settings
+    audio_limits: Mapping[str, float]
     changed: Callable[[int], None]
     finished: Callable[[int], None]
     split_slots: asyncio.Semaphore
@@ -154,12 +157,25 @@ class Attempt:
 
     async def _split(self, decoding: Decoding, stored: StoredChunks) -> None:
         request = self._split_request(stored)
+        await self._check_quota()
         async with self.driver.split_slots, aclosing(self.driver.splitter.split(request)) as events:
             async for event in events:
                 if isinstance(event, SplitPart):
                     await self._part(decoding, event)
                 else:
                     await self._split_done(event)
+
+    @property
+    def _max_audio_s(self) -> float | None:
+        """The limit of the task's client; ``None``: it has none."""
+        return self.driver.audio_limits.get(self.task.client or "")
+
+    async def _check_quota(self) -> None:
+        """Raise ``QuotaExceeded`` before the recording is decoded; what is decoded is taken part by part."""
+        if self.task.client is not None and self._max_audio_s is not None:
+            client = self.task.client
+            load = await self._insist(lambda: self.driver.store.client_load(client))
+            refuse_more_audio(self._max_audio_s, load, self.driver.clock.now())
 
     def _split_request(self, stored: StoredChunks) -> SplitRequest:
         if self.task.media_key is None:
@@ -176,7 +192,9 @@ class Attempt:
         )
 
     async def _part(self, decoding: Decoding, part: SplitPart) -> None:
-        await self._insist(lambda: self.driver.store.add_part(self.lease, part.part, part.start, part.end, part.chunks))
+        charge = AudioCharge(charged_s(to_seconds(part.end - part.start), self.task.options), self._max_audio_s)
+        position = (part.part, part.start, part.end)
+        await self._insist(lambda: self.driver.store.add_part(self.lease, *position, part.chunks, charge))
         self.progressed = True
         self.driver.scheduler.add(decoding, part.chunks)
         self.driver.changed(self.task.id)
