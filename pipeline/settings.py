@@ -453,6 +453,12 @@ class AuthSettings(Section):
     that n replicas let up to n times as many through; `async+redis://host:6379` counts once and needs the package
     `limits[async-redis]`. A URL with a password belongs in the environment."""
 
+    @property
+    def audio_limits(self) -> dict[str, float]:
+        """Seconds of audio in 24 hours, by the name of a client that has such a limit."""
+        clients = [key.client for key in self.keys]
+        return {client.name: client.max_audio_s for client in clients if client.max_audio_s is not None}
+
     @model_validator(mode="after")
     def _told_apart(self) -> Self:
         names = [key.name for key in self.keys]

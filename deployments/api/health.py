@@ -10,6 +10,7 @@ from fastapi import APIRouter
 from deployments.api.answers import ServicesNeeded, problems
 from deployments.api.options import public_model_name
 from deployments.api.schemas import ConfinementBody, EngineBody, HealthBody, ReadyBody
+from deployments.api.services import Readiness, Services
 from pipeline.errors import ServiceStarting
 
 router = APIRouter(prefix="/api/health", tags=["health"])

@@ -165,9 +165,9 @@ async def cancel_task(request: Request, services: ServicesNeeded, task_id: TaskI
 
 
 @router.post("/retry", response_model=Envelope[TaskRecord], responses=problems(404, 409, 422))
-async def retry_task(request: Request, services: ServicesNeeded, task_id: TaskId) -> Response:
+async def retry_task(request: Request, services: ServicesNeeded, client: ClientNeeded, task_id: TaskId) -> Response:
     """Queue a failed or cancelled task again; what was decoded is kept."""
-    task = await services.store.retry(task_id)
+    task = await services.store.retry(task_id, client)
     await services.wake()
     return answer(request, record(task, base_url(request, services)))
 

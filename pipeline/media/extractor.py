@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -104,19 +104,32 @@ class SandboxedExtractor:
             raise
         return file
 
-    async def extract(self, source: BinaryIO, wanted: Extraction, client: str | None = None) -> BinaryIO:
+    async def extract(
+        self,
+        source: BinaryIO,
+        wanted: Extraction,
+        client: str | None = None,
+        progress: Callable[[float], None] = lambda _decoded_s: None,
+    ) -> BinaryIO:
         """See ``ports.AudioExtractor.extract``."""
         request = TurnRequest(self._name(client))
         target = _scratch()
         try:
             async with self._open.turn(replace(request, size=os.fstat(source.fileno()).st_size)):
-                await self._run(source, target, wanted, Slices(self._turns, request, self._clock))
+                await self._run(source, target, wanted, Slices(self._turns, request, self._clock), progress)
         except BaseException:
             target.close()
             raise
         return target
 
-    async def _run(self, source: BinaryIO, target: BinaryIO, wanted: Extraction, slices: Slices) -> None:
+    async def _run(
+        self,
+        source: BinaryIO,
+        target: BinaryIO,
+        wanted: Extraction,
+        slices: Slices,
+        progress: Callable[[float], None],
+    ) -> None:
         steps = extract_in(
             self._sandbox,
             source,
@@ -126,8 +139,10 @@ class SandboxedExtractor:
             max_bytes=min(self._settings.max_upload_bytes, MAX_OUTPUT_BYTES),
         )
         try:
-            while await slices.run(lambda: in_worker(self._workers, _steps_for, steps, STEP_S)):
-                pass
+            more = True
+            while more:
+                decoded_s, more = await slices.run(lambda: in_worker(self._workers, _steps_for, steps, STEP_S))
+                progress(decoded_s)
         finally:  # a client that has gone away takes the child with it
             await in_worker(self._workers, steps.close)
 
@@ -148,14 +163,12 @@ def _write(file: BinaryIO, block: bytes) -> None:
         file.write(block)
 
 
-def _steps_for(steps: Generator[None], seconds: float) -> bool:
-    """Do steps for a while; return whether there are more."""
+def _steps_for(steps: Generator[float], seconds: float) -> tuple[float, bool]:
+    """Do steps for a while; return the seconds of sound decoded by the last of them, and whether there are more."""
     until = time.monotonic() + seconds
+    decoded_s = 0.0
     with named_storage_failures(NO_ROOM):
-        while next(steps, _END) is not _END:
+        for decoded_s in steps:
             if time.monotonic() >= until:
-                return True
-    return False
-
-
-_END = object()
+                return decoded_s, True
+    return decoded_s, False

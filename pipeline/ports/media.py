@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import BinaryIO, Protocol
@@ -64,8 +64,14 @@ class AudioExtractor(Protocol):
         """A recording as it comes, as a file. If the stream raises, nothing stays behind. Raises ``StorageFull``."""
         ...
 
-    async def extract(self, source: BinaryIO, wanted: Extraction, client: str | None = None) -> BinaryIO:
-        """The sound of a file, as another; clients share the work.
+    async def extract(
+        self,
+        source: BinaryIO,
+        wanted: Extraction,
+        client: str | None = None,
+        progress: Callable[[float], None] = lambda _decoded_s: None,
+    ) -> BinaryIO:
+        """The sound of a file, as another; clients share the work, and ``progress`` is told the seconds decoded so far.
 
         Raises:
             MediaError, DecoderCrashed, StorageFull: as they say.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from pipeline.domain.access import Client, ClientLoad
+from pipeline.domain.access import AudioCharge, Client, ClientLoad
 from pipeline.domain.audio import Chunk
 from pipeline.domain.crawl import CrawlRecord
 from pipeline.domain.summary import Summary, SummaryOptions
@@ -118,7 +118,7 @@ class TaskRecords(Protocol):
         ...
 
     async def client_load(self, client: str) -> ClientLoad:
-        """What a client has in the queue, and what was taken from it in the last 24 hours."""
+        """What a client has in the queue, and the audio it has used in the last 24 hours."""
         ...
 
     async def get(self, task_id: int, *, include_result: bool = False) -> Task:
@@ -144,12 +144,25 @@ class TaskRecords(Protocol):
         """
         ...
 
-    async def retry(self, task_id: int) -> Task:
+    async def retry(self, task_id: int, client: Client | None = None) -> Task:
         """Failed or cancelled → ``queued`` with attempts 0; stored chunks are kept. Else ``TaskStateConflict``.
+
+        ``QuotaExceeded``: the client may not have another task in the queue now, and the task is its own.
 
         A task that was cancelled while only its summary was missing goes back to that stage instead. One whose
         recording has gone (``expire_media``), and can't be fetched again, is a conflict too.
         """
+        ...
+
+    async def begin_extraction(self, client: Client, extraction_id: str, size_bytes: int) -> float:
+        """Take the audio of a recording whose sound is to be extracted, as estimated from its size.
+
+        Returns the estimate in seconds. Raises ``QuotaExceeded`` where the client's audio is used up.
+        """
+        ...
+
+    async def charge_extraction(self, extraction_id: str, audio_s: float) -> None:
+        """Put the seconds that were decoded, so far or in the end, in the place of the estimate."""
         ...
 
     async def await_until(self, task_id: int, until: datetime) -> None:
@@ -232,7 +245,7 @@ class TaskStore(TaskRecords, Protocol):
     async def update(self, lease: Lease, **changes: Any) -> None:
         """Sets fields of the record (names of ``Task``): stage, media_key, file_duration_s and so on.
 
-        With ``split_done`` the recording's ``file_duration_s`` counts as taken from the task's client, once a task.
+        With ``split_done`` the recording's ``file_duration_s`` counts as taken from the task's client, if no part does.
         """
         ...
 
@@ -240,8 +253,19 @@ class TaskStore(TaskRecords, Protocol):
         """Keeps what a site says about the task's recording; a later record takes the place of an earlier one."""
         ...
 
-    async def add_part(self, lease: Lease, part: int, start: int, end: int, chunks: Sequence[Chunk]) -> None:
+    async def add_part(
+        self,
+        lease: Lease,
+        part: int,
+        start: int,
+        end: int,
+        chunks: Sequence[Chunk],
+        charge: AudioCharge | None = None,
+    ) -> None:
         """Commits a part of prepared audio with its chunks, and raises ``audio_total_s`` by theirs.
+
+        The same transaction takes the part from the task's client, once: ``charge``, or its length without a limit.
+        ``QuotaExceeded``: the client's audio is used up; nothing is committed.
 
         That is progress: ``failures`` and ``losses`` count from 0 again, as they do with ``save_results``.
         """

@@ -62,6 +62,9 @@ RETRIED_CODES = frozenset({1020, 1205, 1213})
 LOGIN_CODES = frozenset({1044, 1045, 1049, 1698})
 """MySQL: no access to the database, wrong user or password, unknown database, no access without a password."""
 
+FULL_CODES = frozenset({1021, 1114})
+"""MySQL: disk full, table full."""
+
 UNPREPARED_CODES = frozenset({1054, 1146})
 """MySQL: unknown column, unknown table. An Ingress may be up before the Dispatcher has migrated."""
 
@@ -71,6 +74,7 @@ DURABLE = "murmuration_durable"
 SENTENCE = "The task database does not answer."
 BUSY = "The task database is busy: another process held its lock for too long."
 UNWRITABLE = "The task database can't be opened or written: look at its folder, its permissions and the free space."
+UNWRITABLE_WORDS = ("unable to open", "readonly", "disk is full", "disk I/O", "No space left", "Errcode: 28")
 UNANSWERED = (
     "The task database went away while it stored this, so that nobody knows whether it did: ask again. With the same "
     "Idempotency-Key nothing is done twice."
@@ -358,7 +362,7 @@ def _sentence(error: DBAPIError) -> str:
         return UNPREPARED
     if "locked" in text or _code(error) in RETRIED_CODES:
         return BUSY
-    if any(words in text for words in ("unable to open", "readonly", "disk is full", "disk I/O")):
+    if _code(error) in FULL_CODES or any(words in text for words in UNWRITABLE_WORDS):
         return UNWRITABLE
     return SENTENCE
 

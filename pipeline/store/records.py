@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast
 
 from sqlalchemy import Select, Update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pipeline.domain.access import Client, refuse_over_quota
+from pipeline.domain.access import Client
 from pipeline.domain.crawl import CrawlRecord
 from pipeline.domain.lifecycle import FINISHED_ARE_NOT_CANCELLED, ONLY_ENDED_ARE_RETRIED, refused_move
 from pipeline.domain.records import RecordDefect
 from pipeline.domain.task import IdempotencyClaim, NewTask, Priority, Status, Task
-from pipeline.errors import IdempotencyConflict, RecordUnreadable, TaskNotFound, TaskStateConflict
+from pipeline.errors import IdempotencyConflict, QuotaExceeded, RecordUnreadable, TaskNotFound, TaskStateConflict
 from pipeline.ports import QueueStats, TaskPage, TaskQuery
 from pipeline.store import codec, queries, usage
 from pipeline.store.reading import RowReader, media_prefix
@@ -36,8 +37,8 @@ async def create(
     """A new task, or the one its key stands for. ``IntegrityError``: another process was faster with the same key."""
     if claim and (task_id := await _original(connection, claim, now)):
         return await get(connection, task_id), False
-    if client and client.limited:
-        refuse_over_quota(client, await usage.client_load(connection, client.name, now), now)
+    if client:
+        await usage.refuse_beyond_limits(connection, client, now)
     result = await connection.execute(queries.common.insert_rows(TASKS), codec.new_task_row(new, now))
     task_id = cast("tuple[int]", result.inserted_primary_key)[0]
     if claim:
@@ -126,13 +127,34 @@ async def cancel(connection: AsyncConnection, task_id: int, now: datetime) -> Ta
     return await _move(connection, task_id, queries.records.cancel_task(task_id, now), FINISHED_ARE_NOT_CANCELLED)
 
 
-async def retry(connection: AsyncConnection, task_id: int, now: datetime) -> Task:
+async def retry(connection: AsyncConnection, task_id: int, now: datetime, client: Client | None = None) -> Task:
     """Queues a failed or cancelled task again, for its summary if that is all that is missing."""
+    refusal = await _refusal_of_retry(connection, task_id, now, client)
     task = await _move(connection, task_id, queries.records.requeue_task(task_id, now), ONLY_ENDED_ARE_RETRIED)
+    if refusal:  # a conflict goes first; the transaction takes the move back
+        raise refusal
     await connection.execute(queries.callbacks.withdraw_callbacks(task_id))
     if (await connection.execute(queries.summaries.resume_summary(task_id, now))).rowcount:
         return await get(connection, task_id)
     return task
+
+
+async def _refusal_of_retry(
+    connection: AsyncConnection, task_id: int, now: datetime, client: Client | None
+) -> QuotaExceeded | None:
+    """Why the client may not have the task in the queue again; audio that was taken already is no reason."""
+    if client is None or not client.limited:
+        return None
+    task = await get(connection, task_id)
+    if task.client != client.name:  # an administrator's word for somebody else
+        return None
+    try:
+        await usage.refuse_beyond_limits(
+            connection, replace(client, max_audio_s=None) if task.split_done else client, now
+        )
+    except QuotaExceeded as refusal:
+        return refusal
+    return None
 
 
 async def await_until(connection: AsyncConnection, task_id: int, until: datetime) -> None:

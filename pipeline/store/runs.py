@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from sqlalchemy import Update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pipeline.domain.audio import Chunk
+from pipeline.domain.access import AudioCharge
+from pipeline.domain.audio import Chunk, to_seconds
 from pipeline.domain.crawl import CrawlRecord
 from pipeline.domain.lifecycle import attempts_exhausted, claim_order
 from pipeline.domain.records import RecordDefect
@@ -183,7 +184,7 @@ async def update(connection: AsyncConnection, lease: Lease, changes: Mapping[str
     """Sets columns of the task."""
     await _change(connection, lease, queries.runs.change_leased(lease, codec.columns_of(changes) | {"updated_at": now}))
     if changes.get("split_done"):
-        await usage.take_audio(connection, lease.task_id, now)
+        await usage.take_whole(connection, lease.task_id, now)
 
 
 async def save_crawl(connection: AsyncConnection, lease: Lease, record: CrawlRecord, now: datetime) -> None:
@@ -196,13 +197,21 @@ async def save_crawl(connection: AsyncConnection, lease: Lease, record: CrawlRec
 
 
 async def add_part(
-    connection: AsyncConnection, lease: Lease, part: tuple[int, int, int], chunks: Sequence[Chunk], now: datetime
+    connection: AsyncConnection,
+    lease: Lease,
+    part: tuple[int, int, int],
+    chunks: Sequence[Chunk],
+    now: datetime,
+    charge: AudioCharge | None = None,
 ) -> None:
-    """Commits a part (number, start, end) with its chunks, once."""
-    await _leased(connection, lease)
+    """Commits a part (number, start, end) with its chunks, once, and takes its audio from the task's client."""
+    task = await _leased(connection, lease)
     number, start, end = part
     if (await connection.execute(queries.runs.part_exists(lease.task_id, number))).first():
         return
+    if task.client is not None:
+        taken = charge or AudioCharge(to_seconds(end - start))
+        await usage.take_part(connection, task.client, task.id, number, taken, now)
     row = {"task_id": lease.task_id, "part": number, "part_start": start, "part_end": end}
     await connection.execute(queries.common.insert_rows(PARTS), row)
     if chunks:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.clock import FollowingClock
-from pipeline.domain.access import Client, ClientLoad
+from pipeline.domain.access import AudioCharge, Client, ClientLoad
 from pipeline.domain.audio import Chunk
 from pipeline.domain.crawl import CrawlRecord
 from pipeline.domain.durability import Durability
@@ -56,6 +56,8 @@ RECOMPUTABLE = (
     summaries.renew,
     summaries.postpone,
     callbacks.take,
+    usage.begin_extraction,
+    usage.charge_extraction,
     usage.forget,
 )
 """Transactions that need not wait for the disk: leases end with the processes of the machine that lost its power, parts
@@ -133,7 +135,7 @@ class SqlTaskStore:
     async def create(
         self, new: NewTask, idempotency: IdempotencyClaim | None = None, client: Client | None = None
     ) -> tuple[Task, bool]:
-        """See ``ports.TaskStore``. On MySQL, tasks committed in the same moment don't see each other in the count."""
+        """See ``ports.TaskStore``."""
         now = await self._now()
         arguments = (new, idempotency, client, now, now + self._idempotency_ttl)
         try:
@@ -165,9 +167,17 @@ class SqlTaskStore:
         """See ``ports.TaskStore``."""
         return self._report.seen(await self._database.write(records.cancel, task_id, await self._now()))
 
-    async def retry(self, task_id: int) -> Task:
+    async def retry(self, task_id: int, client: Client | None = None) -> Task:
         """See ``ports.TaskStore``. Callbacks of the earlier run that were not delivered yet are withdrawn."""
-        return self._report.seen(await self._database.write(records.retry, task_id, await self._now()))
+        return self._report.seen(await self._database.write(records.retry, task_id, await self._now(), client))
+
+    async def begin_extraction(self, client: Client, extraction_id: str, size_bytes: int) -> float:
+        """See ``ports.TaskStore``."""
+        return await self._database.write(usage.begin_extraction, client, extraction_id, size_bytes, await self._now())
+
+    async def charge_extraction(self, extraction_id: str, audio_s: float) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.write(usage.charge_extraction, extraction_id, audio_s)
 
     async def await_until(self, task_id: int, until: datetime) -> None:
         """See ``ports.TaskStore``."""
@@ -238,9 +248,17 @@ class SqlTaskStore:
         """See ``ports.TaskStore``."""
         return await self._database.read(records.crawl_record, task_id, self._report.note)
 
-    async def add_part(self, lease: Lease, part: int, start: int, end: int, chunks: Sequence[Chunk]) -> None:
+    async def add_part(
+        self,
+        lease: Lease,
+        part: int,
+        start: int,
+        end: int,
+        chunks: Sequence[Chunk],
+        charge: AudioCharge | None = None,
+    ) -> None:
         """See ``ports.TaskStore``. A part of a number that is stored already is left as it is."""
-        await self._database.write(runs.add_part, lease, (part, start, end), chunks, await self._now())
+        await self._database.write(runs.add_part, lease, (part, start, end), chunks, await self._now(), charge)
 
     async def save_results(self, lease: Lease, results: Sequence[ChunkResult]) -> None:
         """See ``ports.TaskStore``."""

@@ -246,13 +246,35 @@ class OutboxRow(StoreRow, table=True):
     delivered_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
+class ClientRow(StoreRow, table=True):
+    """A client that has limits. Whoever counts what it has holds the row's lock, so that no two count at once."""
+
+    __tablename__ = "clients"
+    __table_args__ = (MYSQL_OPTIONS,)
+
+    name: str = Field(max_length=64, primary_key=True)
+
+
 class TakenAudioRow(StoreRow, table=True):
-    """Audio taken from a client. It outlives its task, or deleting tasks would give the audio back."""
+    """A part of a recording, taken from a client. It outlives its task, or deleting tasks would give the audio back."""
 
     __tablename__ = "taken_audio"
     __table_args__ = (Index(None, "client", "taken_at"), Index(None, "taken_at"), MYSQL_OPTIONS)
 
     task_id: int = Field(sa_type=RowId, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    part: int = _number_in_task()
+    client: str = Field(max_length=64)
+    audio_s: float = Field(sa_type=Double)
+    taken_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class ExtractedAudioRow(StoreRow, table=True):
+    """Audio of a recording whose sound was extracted for a client; there is no task to it."""
+
+    __tablename__ = "extracted_audio"
+    __table_args__ = (Index(None, "client", "taken_at"), Index(None, "taken_at"), MYSQL_OPTIONS)
+
+    id: str = Field(max_length=32, primary_key=True)
     client: str = Field(max_length=64)
     audio_s: float = Field(sa_type=Double)
     taken_at: datetime = Field(sa_type=UtcDateTime)
@@ -302,6 +324,8 @@ TRANSCRIPTS = METADATA.tables["transcripts"]
 CRAWL_RECORDS = METADATA.tables["crawl_records"]
 IDEMPOTENCY_KEYS = METADATA.tables["idempotency_keys"]
 OUTBOX = METADATA.tables["outbox"]
+CLIENTS = METADATA.tables["clients"]
+EXTRACTED_AUDIO = METADATA.tables["extracted_audio"]
 TAKEN_AUDIO = METADATA.tables["taken_audio"]
 UPLOADS = METADATA.tables["uploads"]
 UPLOAD_PARTS = METADATA.tables["upload_parts"]

@@ -9,10 +9,12 @@ from typing import Any
 from sqlalchemy import Delete, Select, Update, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pipeline.domain.access import Client, refuse_another_upload
 from pipeline.domain.records import RecordDefect
 from pipeline.domain.upload import Upload, UploadPart
 from pipeline.errors import UploadNotFound, UploadStateConflict
 from pipeline.ports import Clock
+from pipeline.store import usage
 from pipeline.store.codec import LONG_AGO, to_json
 from pipeline.store.engine import Database
 from pipeline.store.reading import RowReader, json_object, media_prefix, moment, number, optional, text
@@ -37,9 +39,9 @@ class SqlUploadStore:
         self._database = database
         self._clock = clock
 
-    async def create(self, upload: Upload) -> None:
+    async def create(self, upload: Upload, client: Client | None = None) -> None:
         """See ``ports.UploadStore``."""
-        await self._database.write(_insert, upload)
+        await self._database.write(_insert, upload, client, self._clock.now())
 
     async def get(self, upload_id: str) -> Upload:
         """See ``ports.UploadStore``."""
@@ -77,7 +79,10 @@ class SqlUploadStore:
 # --- transactions -----------------------------------------------------------------------------------------------------
 
 
-async def _insert(connection: AsyncConnection, upload: Upload) -> None:
+async def _insert(connection: AsyncConnection, upload: Upload, client: Client | None, now: datetime) -> None:
+    if client and client.limited:
+        await usage.lock(connection, client.name)
+        refuse_another_upload(client, await _open_uploads(connection, client.name, now))
     row = {
         "id": upload.id,
         "client": upload.client,

@@ -122,13 +122,19 @@ class LocalExtractor:
             file.write(block)
         return file
 
-    async def extract(self, source: BinaryIO, wanted: Extraction, client: str | None = None) -> BinaryIO:
+    async def extract(
+        self,
+        source: BinaryIO,
+        wanted: Extraction,
+        client: str | None = None,
+        progress: Callable[[float], None] = lambda _decoded_s: None,
+    ) -> BinaryIO:
         """See ``ports.AudioExtractor.extract``."""
         self.clients.append(client)
         source.seek(0)
         target = self._file()
         try:
-            extract_audio(source, target, wanted, self.max_duration_s)
+            extract_audio(source, target, wanted, self.max_duration_s, progress)
         except BaseException:
             target.close()
             raise

@@ -7,8 +7,17 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from pipeline.domain.access import DAY, Client, ClientLoad, refuse_over_quota
-from pipeline.domain.audio import Chunk
+from pipeline.domain.access import (
+    DAY,
+    KEPT_FOR,
+    SECONDS_A_BYTE,
+    AudioCharge,
+    Client,
+    ClientLoad,
+    refuse_more_audio,
+    refuse_over_quota,
+)
+from pipeline.domain.audio import Chunk, to_seconds
 from pipeline.domain.crawl import CrawlRecord
 from pipeline.domain.fair_choice import Due, choose
 from pipeline.domain.fair_line import AGEING_S, sharer
@@ -106,7 +115,8 @@ class MemoryTaskStore:
         self._records: dict[int, _Record] = {}
         self._keys: dict[str, _Key] = {}
         self._outbox: dict[int, _Callback] = {}
-        self._taken: dict[int, tuple[str, float, datetime]] = {}
+        self._taken: dict[tuple[int, int], tuple[str, float, datetime]] = {}
+        self._extracted: dict[str, tuple[str, float, datetime]] = {}
         self._last_task_id = 0
         self._last_message_id = 0
 
@@ -144,11 +154,13 @@ class MemoryTaskStore:
     async def client_load(self, client: str) -> ClientLoad:
         """See ``ports.TaskStore``."""
         since = self._answer() - DAY
-        taken = [(at, audio_s) for name, audio_s, at in self._taken.values() if name == client and at > since]
+        counted = (*self._taken.values(), *self._extracted.values())
+        taken = [(at, audio_s) for name, audio_s, at in counted if name == client and at > since]
         return ClientLoad(
             queued_tasks=sum(task.client == client for task in self._in_status(Status.QUEUED)),
             audio_s=sum(audio_s for _at, audio_s in taken),
             oldest_at=min((at for at, _audio_s in taken), default=None),
+            pending_s=self._unsplit_s(client),
         )
 
     async def get(self, task_id: int, *, include_result: bool = False) -> Task:
@@ -189,7 +201,21 @@ class MemoryTaskStore:
         ended = replace(_without_owner(task, Status.CANCELLED, now), summary=_not_due(task.summary))
         return self._put(replace(ended, fence=task.fence + 1, finished_at=now, available_at=None, error=None))
 
-    async def retry(self, task_id: int) -> Task:
+    async def begin_extraction(self, client: Client, extraction_id: str, size_bytes: int) -> float:
+        """See ``ports.TaskStore``."""
+        now = self._answer()
+        refuse_more_audio(client.max_audio_s, await self.client_load(client.name), now)
+        estimate_s = size_bytes * (self._seconds_a_byte or SECONDS_A_BYTE)
+        self._extracted[extraction_id] = (client.name, estimate_s, now)
+        return estimate_s
+
+    async def charge_extraction(self, extraction_id: str, audio_s: float) -> None:
+        """See ``ports.TaskStore``."""
+        self._answer()
+        client, _, taken_at = self._extracted[extraction_id]
+        self._extracted[extraction_id] = (client, audio_s, taken_at)
+
+    async def retry(self, task_id: int, client: Client | None = None) -> Task:
         """See ``ports.TaskStore``. Callbacks of the earlier run that were not delivered yet are withdrawn."""
         now = self._answer()
         record = self._record(task_id)
@@ -197,6 +223,9 @@ class MemoryTaskStore:
         possible = task.media_key or task.file_url or record.result is not None
         if task.status not in (Status.FAILED, Status.CANCELLED) or not possible:
             raise TaskStateConflict(refused_move(task, ONLY_ENDED_ARE_RETRIED))
+        if client and client.name == task.client:
+            limited = replace(client, max_audio_s=None) if task.split_done else client
+            refuse_over_quota(limited, await self.client_load(client.name), now)
         self._drop_callbacks(task_id, settled_too=False)
         fresh = replace(
             task,
@@ -291,8 +320,9 @@ class MemoryTaskStore:
         refuse_fixed_fields(changes)
         now = self._answer()
         task = self._put(replace(self._leased(lease).task, updated_at=now, **changes))
-        if changes.get("split_done") and task.client and task.file_duration_s is not None:
-            self._taken.setdefault(task.id, (task.client, task.file_duration_s, now))
+        is_taken = any(task_id == task.id for task_id, _ in self._taken)
+        if changes.get("split_done") and task.client and task.file_duration_s is not None and not is_taken:
+            self._taken[task.id, 0] = (task.client, task.file_duration_s, now)
 
     async def save_crawl(self, lease: Lease, record: CrawlRecord) -> None:
         """See ``ports.TaskStore``."""
@@ -306,12 +336,22 @@ class MemoryTaskStore:
         self._answer()
         return self._record(task_id).crawl
 
-    async def add_part(self, lease: Lease, part: int, start: int, end: int, chunks: Sequence[Chunk]) -> None:
+    async def add_part(
+        self,
+        lease: Lease,
+        part: int,
+        start: int,
+        end: int,
+        chunks: Sequence[Chunk],
+        charge: AudioCharge | None = None,
+    ) -> None:
         """See ``ports.TaskStore``. A part of a number that is stored already is left as it is."""
         now = self._answer()
         record = self._leased(lease)
         if part in record.parts:
             return
+        if record.task.client is not None and (record.task.id, part) not in self._taken:
+            await self._take(record.task.client, (record.task.id, part), charge or AudioCharge(to_seconds(end - start)))
         record.parts[part] = (part, start, end)
         record.chunks.update((chunk.index, chunk) for chunk in chunks)
         total_s = record.task.audio_total_s + sum(chunk.duration_s for chunk in chunks)
@@ -519,8 +559,9 @@ class MemoryTaskStore:
 
     async def forget_taken_audio(self) -> None:
         """See ``ports.TaskStore``."""
-        since = self._answer() - DAY
-        self._taken = {task_id: taken for task_id, taken in self._taken.items() if taken[2] > since}
+        since = self._answer() - KEPT_FOR
+        self._taken = {part: taken for part, taken in self._taken.items() if taken[2] > since}
+        self._extracted = {name: taken for name, taken in self._extracted.items() if taken[2] > since}
 
     # how it is kept
 
@@ -555,6 +596,20 @@ class MemoryTaskStore:
         if not self._held(lease):
             raise LeaseLost(f"Task {lease.task_id} passed to another owner, or ended, after fence {lease.fence}.")
         return self._records[lease.task_id]
+
+    async def _take(self, client: str, part: tuple[int, int], charge: AudioCharge) -> None:
+        now = self._answer()
+        refuse_more_audio(charge.max_audio_s, await self.client_load(client), now)
+        self._taken[part] = (client, charge.audio_s, now)
+
+    def _unsplit_s(self, client: str) -> float:
+        """Estimated seconds of the client's recordings that are still to be decoded."""
+        live = self._in_status(Status.QUEUED) + self._in_status(Status.PROCESSING)
+        unsplit = [task for task in live if task.client == client and not task.split_done]
+        ids = {task.id for task in unsplit}
+        taken_s = sum(audio_s for (task_id, _), (_, audio_s, _) in self._taken.items() if task_id in ids)
+        size_bytes = sum(task.file_size_bytes or 0 for task in unsplit)
+        return max(0.0, size_bytes * (self._seconds_a_byte or SECONDS_A_BYTE) - taken_s)
 
     def _pending_s(self, task: Task) -> float:
         total_s = task.audio_total_s

@@ -129,6 +129,7 @@ class Dispatcher:
             scheduler=self._scheduler,
             clock=clock,
             settings=settings,
+            audio_limits=settings.auth.audio_limits,
             changed=self._news.announce,
             finished=self._news.announce_end,
             split_slots=FairSlots(

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from pipeline.domain.audio import prepared_prefix
+from pipeline.domain.access import AudioCharge, refuse_more_audio
+from pipeline.domain.audio import prepared_prefix, to_seconds
+from pipeline.domain.decoding_cost import charged_audio_s
 from pipeline.domain.fair_line import TurnRequest, sharer
 from pipeline.domain.quality import next_prompt
 from pipeline.domain.stitching import stitch
@@ -47,6 +49,7 @@ class Driver:
     """What every attempt needs.
 
     Attributes:
+        audio_limits: seconds of audio that may be taken from a client in 24 hours, by its name, where it has a limit.
         changed: told the task's id whenever its record changes, for whoever watches it.
         finished: told it as soon as the transcript is stored, before what is left is tidied up.
     """
@@ -58,6 +61,7 @@ class Driver:
     scheduler: ChunkScheduler
     clock: Clock
     settings: Settings
+    audio_limits: Mapping[str, float]
     changed: Callable[[int], None]
     finished: Callable[[int], None]
     split_slots: FairSlots
@@ -159,6 +163,7 @@ class Attempt:
     async def _split(self, decoding: Decoding, stored: StoredChunks) -> None:
         """Have the recording split, in several goes where others need the place more."""
         left: SplitRequest | None = self._split_request(stored)
+        await self._check_quota()
         while left is not None:
             left = await self._split_until_wanted(decoding, left)
 
@@ -185,6 +190,18 @@ class Attempt:
         """Return the samples to be decoded, as far as they can be guessed: one for each byte is 128 kbit/s."""
         return max(request.resume_at, self.task.file_size_bytes or 0)
 
+    @property
+    def _max_audio_s(self) -> float | None:
+        """The limit of the task's client; ``None``: it has none."""
+        return self.driver.audio_limits.get(self.task.client or "")
+
+    async def _check_quota(self) -> None:
+        """Raise ``QuotaExceeded`` before the recording is decoded; what is decoded is taken part by part."""
+        if self.task.client is not None and self._max_audio_s is not None:
+            client = self.task.client
+            load = await self._insist(lambda: self.driver.store.client_load(client))
+            refuse_more_audio(self._max_audio_s, load, self.driver.clock.now())
+
     def _split_request(self, stored: StoredChunks) -> SplitRequest:
         if self.task.media_key is None:
             raise MurmurationError("The task has no recording.")
@@ -202,7 +219,9 @@ class Attempt:
         )
 
     async def _part(self, decoding: Decoding, part: SplitPart) -> None:
-        await self._insist(lambda: self.driver.store.add_part(self.lease, part.part, part.start, part.end, part.chunks))
+        charge = AudioCharge(charged_audio_s(to_seconds(part.end - part.start), self.task.options), self._max_audio_s)
+        position = (part.part, part.start, part.end)
+        await self._insist(lambda: self.driver.store.add_part(self.lease, *position, part.chunks, charge))
         self.progressed = True
         self.driver.scheduler.add(decoding, part.chunks)
         self.driver.changed(self.task.id)

@@ -21,7 +21,8 @@ from pipeline.observability import NoMetrics
 from pipeline.ports import TaskStore
 from pipeline.settings import Settings
 from pipeline.store.engine import UNWRITABLE
-from pipeline.testing.fleet import FakeTranscriber
+from pipeline.testing.fleet import FakeSplitter, FakeTranscriber, made_chunks
+from pipeline.testing.media import MemoryMediaStore
 from pipeline.testing.store import MemoryTaskStore
 from pipeline.testing.uploads import MemoryUploadStore
 from pipeline.usecases.dispatch import Dispatcher
@@ -175,3 +176,41 @@ async def test_a_database_that_finds_no_room_says_so_and_comes_back(small_disk: 
     task, _ = await store.create(NewTask(media_prefix="again"))
     assert await store.get(task.id) == task
     await store.close()
+
+
+async def test_an_accepted_task_outlives_a_database_without_room(small_disk: Path) -> None:
+    clock, fleet, media = SystemClock(), FakeTranscriber(), MemoryMediaStore()
+    store = sql_store(f"sqlite+aiosqlite:///{small_disk / 'tasks.db'}", clock)
+    await store.migrate()
+    fleet.open_gate.clear()
+    dispatcher = Dispatcher(
+        owner="me",
+        store=store,
+        media=media,
+        splitter=FakeSplitter(made_chunks(3)),
+        transcriber=fleet,
+        clock=clock,
+        settings=Settings(dispatch={"poll_s": 0.05, "heartbeat_s": 0.2}),
+        metrics=NoMetrics(),
+    )
+    await media.write("t1/source", stream(b"sound"))
+    task, _ = await store.create(NewTask(media_prefix="t1", media_key="t1/source", options=PLAIN))
+    running = asyncio.create_task(dispatcher.run())
+    async with asyncio.timeout(30):
+        while not fleet.units:
+            await asyncio.sleep(0.01)
+    filler = small_disk / "filler"
+    _fill_up(filler)
+    with pytest.raises(DatabaseUnavailable):
+        await _fill(store)
+    fleet.open_gate.set()  # results that can't be stored
+    while dispatcher.database_ready:
+        await asyncio.sleep(0.01)
+    filler.unlink()
+    async with asyncio.timeout(60):
+        while not (found := await store.get(task.id)).status.finished:
+            await asyncio.sleep(0.05)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await store.close()
+    assert (found.status, found.attempts) == (Status.COMPLETED, 1)

@@ -28,7 +28,7 @@ from pipeline.domain.sound import DEFAULT_SOUND, SoundOptions
 from pipeline.domain.speech import Samples
 from pipeline.domain.tracks import Track
 from pipeline.errors import DecoderCrashed, DecodingTooCostly, MediaError, OutputTooLarge
-from pipeline.media.sandbox.wire import ChildGone, Kind, Wire, placed, question
+from pipeline.media.sandbox.wire import SECONDS, ChildGone, Kind, Wire, placed, question
 
 logger = logging.getLogger(__name__)
 
@@ -278,8 +278,8 @@ class SandboxedDecoder:
 
 def extract_in(
     sandbox: Sandbox, source: BinaryIO, target: BinaryIO, wanted: Extraction, *, max_duration_s: float, max_bytes: int
-) -> Generator[None]:
-    """``extract.extract_audio`` in a child; see there. Yields when it has written some more.
+) -> Generator[float]:
+    """``extract.extract_audio`` in a child; see there. Yields the seconds decoded, as it gets on.
 
     Raises:
         MediaError: there is no sound to be taken out, or more of it than ``max_duration_s`` or ``max_bytes``.
@@ -287,13 +287,16 @@ def extract_in(
     """
     arguments = {"max_duration_s": max_duration_s, "wanted": asdict(wanted)}
     with sandbox.child("extract", source, **arguments) as child, closing(child.messages()) as messages:
+        decoded_s = 0.0
         for kind, payload in messages:
+            if kind is Kind.DATA and len(payload) == SECONDS.size:
+                decoded_s = min(max(decoded_s, SECONDS.unpack(payload)[0]), max_duration_s)
             offset, content = placed(payload) if kind is Kind.WRITE else (0, memoryview(b""))
             if offset + len(content) > max_bytes:
                 raise OutputTooLarge(f"The extracted sound would be larger than the limit of {max_bytes:,} bytes.")
             target.seek(offset)
             target.write(content)
-            yield
+            yield decoded_s
 
 
 def _refuse_beyond(left: int) -> None:

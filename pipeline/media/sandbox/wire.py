@@ -25,6 +25,10 @@ _LENGTH = struct.Struct("!I")
 _OFFSET = struct.Struct("!Q")
 
 
+SECONDS = struct.Struct("<d")
+"""How far an extraction is, in seconds of the recording: the ``DATA`` of that job."""
+
+
 class Kind(IntEnum):
     """What a message means."""
 

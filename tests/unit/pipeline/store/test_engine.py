@@ -13,7 +13,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.domain.durability import Durability
 from pipeline.errors import ConfigurationError, DatabaseUnavailable
-from pipeline.store.engine import BUSY, SENTENCE, TRANSACTION_ATTEMPTS, Database, UtcDateTime, named_failures, parse_url
+from pipeline.store.engine import (
+    BUSY,
+    SENTENCE,
+    TRANSACTION_ATTEMPTS,
+    UNWRITABLE,
+    Database,
+    UtcDateTime,
+    named_failures,
+    parse_url,
+)
 
 
 @pytest.mark.parametrize(
@@ -194,3 +203,21 @@ def test_failures_beneath_the_driver_have_names_too(cause: Exception, sentence: 
 
     assert refusal.value.message == sentence
     assert refusal.value.__cause__ is cause
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        Exception("database or disk is full"),
+        Exception("disk I/O error"),
+        Exception(1021, "Disk full (/data); waiting for someone to free some space"),
+        Exception(1114, "The table 'tasks' is full"),
+        Exception(1030, 'Got error 28 "No space left on device" from storage engine InnoDB'),
+        Exception(1026, "Error writing file '/data/tasks.ibd' (Errcode: 28)"),
+    ],
+    ids=str,
+)
+def test_a_database_without_room_says_where_to_look(cause: Exception) -> None:
+    with pytest.raises(DatabaseUnavailable) as refusal, named_failures():
+        raise OperationalError("INSERT", {}, cause)
+    assert refusal.value.message == UNWRITABLE

@@ -2,7 +2,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -309,6 +309,35 @@ async def test_a_client_that_waits_for_its_task_is_told_instead(failure: Murmura
     async with world.running():
         ended = await world.end_of(task)
     assert (ended.status, ended.error) == (Status.FAILED, TaskError(failure.code, failure.message))
+
+
+def limited_to(minutes: float) -> Settings:
+    key = {"name": "ann", "sha256": "0" * 64, "max_audio_minutes_per_day": minutes}
+    return Settings(
+        dispatch={"poll_s": 0.01, "heartbeat_s": 0.01, "retry_base_s": 0.001},
+        auth={"keys": [key]},
+    )
+
+
+async def test_a_recording_pauses_when_its_clients_audio_is_used_up_and_goes_on_later() -> None:
+    parts = (made_chunks(2), made_chunks(2, first=2, part=1), made_chunks(2, first=4, part=2))  # 20 s each
+    world = World(splitter=FakeSplitter(*parts), settings=limited_to(30 / 60))
+    task = await world.add(language="en")
+    other = await world.add(language="en")
+    world.store._records[task.id].task = replace(task, client="ann")
+    async with world.running():
+        while (waiting := await world.store.get(task.id)).error is None:
+            await asyncio.sleep(0.001)
+        assert (waiting.error.code, waiting.failures, waiting.status) == ("quota_exceeded", 0, Status.QUEUED)
+        assert waiting.error.message.startswith("Waiting for your quota: you have used 0.7 of 0.5 minutes of audio")
+        assert (await world.store.client_load("ann")).audio_s == 40.0, "what was begun is finished, and no more"
+        splits = len(world.splitter.requests)
+        assert (await world.end_of(other)).status is Status.COMPLETED
+        assert len(world.splitter.requests) == splits, "what waits is not decoded again and again"
+        world.clock.ahead_s = 24 * 3600.0 + 1
+        ended = await world.end_of(task)
+    assert (ended.status, ended.error) == (Status.COMPLETED, None)
+    assert (await world.store.client_load("ann")).audio_s == 20.0, "each part counts when it is decoded"
 
 
 async def test_prepared_audio_makes_room_while_its_task_waits_for_space() -> None:
