@@ -29,7 +29,7 @@ from pipeline.ports import (
     TaskPage,
     TaskQuery,
 )
-from pipeline.store import callbacks, records, runs, summaries, usage
+from pipeline.store import callbacks, clock_changes, records, runs, summaries, usage
 from pipeline.store.engine import MYSQL_DIALECTS, Database, parse_url
 from pipeline.store.migrate import migrate
 
@@ -286,6 +286,10 @@ class SqlTaskStore:
     async def live_prefixes(self, prefixes: Collection[str], *, transcribed: bool = True) -> set[str]:
         """See ``ports.TaskStore``."""
         return await self._database.read(records.live_prefixes, prefixes, transcribed=transcribed)
+
+    async def release_postponed(self) -> int:
+        """See ``ports.TaskStore``."""
+        return await self._database.write(clock_changes.release_postponed, await self._now())
 
     async def forget_taken_audio(self) -> None:
         """See ``ports.TaskStore``."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
+from pipeline.domain.lifecycle import CLOCK_TOLERANCE
 from pipeline.domain.task import Status
 from pipeline.errors import DatabaseUnavailable
 from pipeline.ports import Clock, MediaStore, TaskStore, UploadStore
@@ -30,11 +31,12 @@ class Reaper:
         self._media = media
         self._clock = clock
         self._settings = settings
+        self._seen_at = (clock.now(), clock.monotonic())
 
     async def run(self) -> None:
         """Reaps at intervals until cancelled. What fails is logged and tried again; nothing else waits for it."""
         while True:
-            for step in self._steps:
+            for step in self._due_steps():
                 await self._attempt(step)
             await self._clock.sleep(self._settings.dispatch.housekeeping_s)
 
@@ -48,12 +50,20 @@ class Reaper:
 
     async def reap(self) -> None:
         """Does all of it once: tasks and uploads first, then media of which nobody knows any more."""
-        for step in self._steps:
+        for step in self._due_steps():
             await step()
 
-    @property
-    def _steps(self) -> tuple[Callable[[], Awaitable[None]], ...]:
+    def _due_steps(self) -> tuple[Callable[[], Awaitable[None]], ...]:
+        """What is to be done this time.
+
+        Nothing is deleted for its age in the round after the time of day was changed: what is in use gets its new time
+        within one round, and would look old until then.
+        """
+        if self._clock_was_changed():
+            logger.warning("the time of day was changed: nothing expires in this round")
+            return (self._release_postponed,)
         return (
+            self._release_postponed,
             self._expire_unawaited,
             self._expire_tasks,
             self._expire_uploads,
@@ -61,6 +71,16 @@ class Reaper:
             self._prune,
             self._sweep,
         )
+
+    def _clock_was_changed(self) -> bool:
+        """Whether the time of day has moved otherwise than time itself since the last round."""
+        (day, at), self._seen_at = self._seen_at, (self._clock.now(), self._clock.monotonic())
+        passed = timedelta(seconds=self._seen_at[1] - at)
+        return abs(self._seen_at[0] - day - passed) > CLOCK_TOLERANCE
+
+    async def _release_postponed(self) -> None:
+        if released := await self._store.release_postponed():
+            logger.warning("%d rows waited for a time of the future, and are due now", released)
 
     async def _expire_unawaited(self) -> None:
         await self._drop(lambda: self._store.expire_unawaited(BATCH))

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests import attacks
+from tests import hostile_media
 from tests.recordings import encode, tone
 from tests.serve.conftest import Service
 
@@ -25,8 +25,8 @@ def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "kind", ["hls of a path", "hls of a subfile", "ffconcat", "dash", "svg", "sdp", "a zip in an mp4"]
 )
 def test_nothing_is_read_through_an_upload(service: Service, secret: Path, kind: str) -> None:
-    playlists = attacks.playlists(secret)
-    content = {**playlists, **attacks.disguises(playlists["hls of a path"])}[kind]
+    playlists = hostile_media.playlists(secret)
+    content = {**playlists, **hostile_media.disguises(playlists["hls of a path"])}[kind]
     task = service.end_of(service.create(content, "talk.mp3")["id"])
     extracted = service.client.post(EXTRACT, files={"file": ("talk.mp3", content)})
     for answer in (task, extracted):
@@ -36,13 +36,13 @@ def test_nothing_is_read_through_an_upload(service: Service, secret: Path, kind:
 
 
 def test_a_bomb_is_refused_in_words(service: Service) -> None:
-    answer = service.end_of(service.create(attacks.BOMB, "talk.flac")["id"])
+    answer = service.end_of(service.create(hostile_media.BOMB, "talk.flac")["id"])
     assert (answer.status_code, answer.json()["detail"]["error"]) == (422, "media_too_long")
     assert "900 seconds" in answer.json()["detail"]["message"]
 
 
 def test_a_bomb_is_not_extracted(service: Service) -> None:
-    answer = service.client.post(EXTRACT, files={"file": ("talk.flac", attacks.BOMB)})
+    answer = service.client.post(EXTRACT, files={"file": ("talk.flac", hostile_media.BOMB)})
     assert (answer.status_code, answer.json()["detail"]["error"]) == (422, "output_too_large")
 
 
@@ -66,6 +66,6 @@ def test_a_client_that_goes_away_is_forgotten(service: Service) -> None:
     for _ in range(3):
         with pytest.raises(httpx.ReadTimeout):
             service.client.post(
-                EXTRACT, files={"file": ("talk.flac", attacks.BOMB)}, data={"output_format": "flac"}, timeout=0.2
+                EXTRACT, files={"file": ("talk.flac", hostile_media.BOMB)}, data={"output_format": "flac"}, timeout=0.2
             )
     test_sound_is_extracted(service)

@@ -13,11 +13,11 @@ from pipeline.domain.extraction import Extraction
 from pipeline.errors import MediaError
 from pipeline.media.decode import AudioDecoder
 from pipeline.media.extract import extract_audio
-from tests import attacks
+from tests import hostile_media
 from tests.recordings import encode, tone
 
 SECRET = Path("/tmp/secret.wav")
-KINDS = [*attacks.playlists(SECRET), *attacks.disguises(b"")]
+KINDS = [*hostile_media.playlists(SECRET), *hostile_media.disguises(b"")]
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def secret(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_names_another_file_is_refused_in_words(secret: Path, kind: str) -> None:
-    playlists = attacks.playlists(secret)
-    content = {**playlists, **attacks.disguises(playlists["hls of a file"])}[kind]
+    playlists = hostile_media.playlists(secret)
+    content = {**playlists, **hostile_media.disguises(playlists["hls of a file"])}[kind]
     for refused in (
         lambda: list(AudioDecoder(io.BytesIO(content), 60.0).blocks()),
         lambda: extract_audio(io.BytesIO(content), io.BytesIO(), Extraction(), 60.0),
@@ -43,7 +43,7 @@ def test_what_names_another_file_is_refused_in_words(secret: Path, kind: str) ->
 
 
 def test_a_track_in_another_file_is_not_read(secret: Path) -> None:
-    content = attacks.external_track(secret)
+    content = hostile_media.external_track(secret)
     try:
         audio = np.concatenate(list(AudioDecoder(io.BytesIO(content), 60.0).blocks()))
     except MediaError:
@@ -61,5 +61,5 @@ def test_such_a_track_would_be_read_if_it_were_allowed(secret: Path) -> None:
 
     options = {"enable_drefs": "1", "use_absolute_path": "1"}
     with pytest.raises(PermissionError):
-        av.open(io.BytesIO(attacks.external_track(secret)), options=options, io_open=watched)
+        av.open(io.BytesIO(hostile_media.external_track(secret)), options=options, io_open=watched)
     assert opened == [str(secret)]
