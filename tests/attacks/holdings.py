@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import psutil
@@ -28,7 +28,7 @@ class Memory:
 
     def sample(self) -> float:
         """Looks once; returns by how many MiB the service has grown."""
-        sizes: Counter[str] = Counter()
+        sizes: defaultdict[str, float] = defaultdict(float)
         staying: dict[int, str] = {}
         for process in descendants(self._pid):
             size_mib = _pss_mib(process.pid)

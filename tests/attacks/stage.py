@@ -65,7 +65,8 @@ class Stage:
         root: the checkout that is attacked.
         model: its Whisper model.
         front: ``python`` for Serve's own proxy, ``haproxy`` for HAProxy mode.
-        small: whether attacks are only as large as a test can bear.
+        small: whether attacks are only as large as a test can bear. The service is then not started again after an
+            attack that may spoil it: the next one shows whether it did.
     """
 
     def __init__(self, root: Path, *, model: str = "base", front: str = "python", small: bool = False) -> None:
@@ -91,6 +92,7 @@ class Stage:
 
     def play(self, case: Case) -> Outcome:
         """Attacks the service and returns what was seen meanwhile."""
+        case = case.made_small() if self._small else case
         target = self._ready(case.settings)
         scene = Scene(target, self._site, self._small)
         self._site.requests.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,7 @@ CREATE = "/api/whisper/tasks/create"
 SILENCE_RATE = 48_000
 SILENCE_BLOCK = 4096
 SILENCE_S = 9.9 * 3600
+RECEIVERS = 10
 LADDER = ",".join(f"{number / 10:.1f}" for number in range(11))
 
 
@@ -38,14 +40,21 @@ async def create(client: httpx.AsyncClient, media: bytes | None = None, **option
 
 
 async def create_many(scene: Scene, count: int, media: bytes, **options: str) -> list[int]:
+    """Queues a recording as often as the service takes it; the ids of the tasks. Refusals are noted."""
     slots = asyncio.Semaphore(8)
+    statuses: Counter[str] = Counter()
 
-    async def one(client: httpx.AsyncClient) -> int:
+    async def one(client: httpx.AsyncClient) -> list[int]:
         async with slots:
-            return await create(client, media, **options)
+            answer = await client.post(CREATE, params=options, files={"file_upload": ("a.bin", media)})
+        statuses[str(answer.status_code)] += 1
+        return [int(answer.json()["data"]["id"])] if answer.is_success else []
 
     async with scene.target.async_client(ATTACKER, 120.0) as client:
-        return list(await asyncio.gather(*(one(client) for _ in range(count))))
+        created = await asyncio.gather(*(one(client) for _ in range(count)))
+    if statuses["200"] < count:
+        scene.note_statuses("creates", statuses)
+    return [task_id for ids in created for task_id in ids]
 
 
 def long_files(count: int, priority: str) -> Attack:
@@ -60,8 +69,11 @@ def long_files(count: int, priority: str) -> Attack:
 
 async def dripping_urls(scene: Scene) -> None:
     async with scene.target.async_client(ATTACKER) as client:
+        statuses: Counter[str] = Counter()
         for number in range(64):
-            await create(client, file_url=scene.site.url(f"/drip/{number}.mp3", "127.0.0.3"), priority="high")
+            options = {"file_url": scene.site.url(f"/drip/{number}.mp3", "127.0.0.3"), "priority": "high"}
+            statuses[str((await client.post(CREATE, params=options)).status_code)] += 1
+        scene.note_statuses("creates", statuses)
         await asyncio.sleep(3.0)
         await scene.hold()
     scene.notes.append(f"{sum(path.startswith('/drip') for path in scene.site.requests)} of 64 were begun")
@@ -106,8 +118,10 @@ async def silent_model(scene: Scene) -> None:
 
 
 async def dripping_receivers(scene: Scene) -> None:
-    """Callbacks to a receiver that takes as long as it may."""
-    await create_many(scene, scene.size(150, 10), scene.site.clip, callback_url=scene.site.url("/mute", "127.0.0.3"))
+    """Callbacks to receivers that take as long as they may, each a host of its own."""
+    for host in range(RECEIVERS):
+        url = scene.site.url("/mute", f"127.0.1.{host + 1}")
+        await create_many(scene, scene.size(15, 1), scene.site.clip, callback_url=url)
     await asyncio.sleep(10.0)
     await scene.hold()
 
@@ -148,6 +162,12 @@ CASES = (
     Case("costly-options", "60 clips with the dearest options, `high`", costly_options, spoils=True),
     Case("thousand-tasks", "1,000 clips queued, `high`", thousand_tasks, spoils=True),
     Case("silent-model", "500 summaries by a model that is silent", silent_model, way="summary", spoils=True),
-    Case("dripping-receivers", "150 callbacks to a silent receiver", dripping_receivers, way="callback", spoils=True),
+    Case(
+        "dripping-receivers",
+        "150 callbacks to silent receivers on 10 hosts",
+        dripping_receivers,
+        way="callback",
+        spoils=True,
+    ),
     Case("openai-calls", "300 synchronous calls at once", openai_calls, way="openai", spoils=True),
 )

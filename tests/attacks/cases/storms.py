@@ -40,6 +40,20 @@ def requests(path: str, method: str = "GET", *, key: bool = True, count: int = 4
     return attack
 
 
+async def long_urls(scene: Scene) -> None:
+    """Addresses of 60 KB, which whoever keeps a log of requests has to keep."""
+    statuses: Counter[str] = Counter()
+    scene.begin()
+
+    async def one(number: int) -> str:
+        path = f"/api/whisper/tasks/result?task_id={number}&x={'a' * 60_000}"
+        return await exchange(scene.target, [head("GET", path, {"Connection": "close"})])
+
+    statuses += await many(scene.size(3000, 20), one, AT_ONCE)
+    scene.note_statuses("answers", statuses)
+    await scene.hold()
+
+
 async def wrong_keys(scene: Scene) -> None:
     """Requests with keys that are none, each of 8 KB."""
     statuses: Counter[str] = Counter()
@@ -179,6 +193,7 @@ CASES = (
     Case("head-storm", "64 at once: HEAD of a result", requests("/api/whisper/tasks/result?task_id=1", "HEAD")),
     Case("unknown-storm", "64 at once: unknown routes, no key", requests("/nothing", key=False)),
     Case("wrong-keys", "64 at once: wrong keys of 8 KB", wrong_keys),
+    Case("long-urls", "3,000 addresses of 60 KB", long_urls, max_disk_mib=64.0),
     Case("open-uploads", "5,000 tus uploads without a byte", open_uploads, spoils=True),
     Case("idempotency-keys", "200 creates: one key, and keys of 8 KB", idempotency_keys, spoils=True, quick=True),
     Case("cancel-and-retry", "one task cancelled and retried by 16", cancel_and_retry, spoils=True, quick=True),
