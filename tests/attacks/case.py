@@ -101,8 +101,8 @@ class Case:
     title: str
     attack: Attack
     way: str = "upload"
-    clips: int = 3
-    clip_limit_s: float = 45.0
+    clips: int = 2
+    clip_limit_s: float = 30.0
     settings: Mapping[str, str] = field(default_factory=dict)
     max_growth_mib: float = MAX_GROWTH_MIB
     max_disk_mib: float = MAX_DISK_MIB

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import httpx
 
 from tests.attacks.case import Case, Scene
-from tests.attacks.service import LIMITED, QUEUED_LIMIT
+from tests.attacks.service import ATTACKER, LIMITED, QUEUED_LIMIT
 from tests.recordings import flac_of_silence
 
 CREATE = "/api/whisper/tasks/create"
@@ -18,6 +18,7 @@ QUERY = "/api/whisper/tasks/query"
 UPLOADS = "/api/whisper/uploads"
 TUS = {"Tus-Resumable": "1.0.0"}
 ONE_AT_A_TIME = {"MURMURATION_DISPATCH__MAX_ACTIVE_TASKS": "1", "MURMURATION_DISPATCH__MAX_CONCURRENT_CRAWLS": "1"}
+SMALL_QUEUE = ONE_AT_A_TIME | {"MURMURATION_DISPATCH__MAX_QUEUED_TASKS": "30"}
 AT_ONCE = 50
 EIGHT_HOURS = flac_of_silence(3600, 8000)
 
@@ -87,6 +88,17 @@ async def _occupy(scene: Scene, client: httpx.AsyncClient) -> None:
     await asyncio.sleep(4.0)
 
 
+async def full_queue(scene: Scene) -> None:
+    """A client without limits queues whatever the queue takes."""
+    async with scene.target.async_client(ATTACKER) as client:
+        options = {"file_url": scene.site.url("/drip", "127.0.0.3")}
+        statuses: Counter[str] = Counter()
+        for _ in range(2 * int(SMALL_QUEUE["MURMURATION_DISPATCH__MAX_QUEUED_TASKS"])):
+            statuses[str((await client.post(CREATE, params=options)).status_code)] += 1
+        scene.note_statuses("creates", statuses)
+        await scene.hold()
+
+
 async def free_audio(scene: Scene) -> None:
     """Eight hours of audio a request, where ten minutes a day are allowed: extracted, and split all at once."""
     async with scene.target.async_client(LIMITED, 120.0) as client:
@@ -110,5 +122,6 @@ CASES = (
     Case("parallel-creates", "50 creates at once, 5 allowed", parallel_creates, clips=0, settings=ONE_AT_A_TIME),
     Case("parallel-uploads", "50 tus uploads begun at once, 5 allowed", parallel_uploads, clips=0, quick=True),
     Case("retries", "20 cancelled tasks retried, 5 allowed", retries, clips=0, settings=ONE_AT_A_TIME),
+    Case("full-queue", "60 tasks where 30 may wait, of all clients", full_queue, settings=SMALL_QUEUE, spoils=True),
     Case("free-audio", "8 h extracted, 10 min allowed", free_audio, clips=0, spoils=True),
 )

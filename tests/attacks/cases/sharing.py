@@ -147,10 +147,17 @@ async def nothing(scene: Scene) -> None:
 
 
 def _of_long_files(name: str, count: int, priority: str) -> Case:
-    """Files whose prepared audio has 1.2 GB each, which is what the disk is for."""
+    """Files whose prepared audio has 1.2 GB each: that is what the disk is for."""
     title = f"{count} FLACs of 9.9 h, `{priority}`"
     return Case(
-        name, title, long_files(count, priority), spoils=True, max_growth_mib=1024.0, max_disk_mib=1200.0 * count
+        name,
+        title,
+        long_files(count, priority),
+        clips=3,
+        clip_limit_s=45.0,
+        spoils=True,
+        max_growth_mib=1024.0,
+        max_disk_mib=1200.0 * count,
     )
 
 
