@@ -39,6 +39,7 @@ class Scene:
     notes: list[str] = field(default_factory=list)
     flaws: list[str] = field(default_factory=list)
     _begun: threading.Event = field(default_factory=threading.Event)
+    _held: threading.Event = field(default_factory=threading.Event)
     _over: threading.Event = field(default_factory=threading.Event)
 
     def begin(self) -> None:
@@ -48,6 +49,11 @@ class Scene:
     @property
     def is_in(self) -> bool:
         return self._begun.is_set()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the attacker has done all it does."""
+        return self._held.is_set()
 
     def end(self) -> None:
         """Says that the victim has had its answers."""
@@ -60,6 +66,7 @@ class Scene:
     async def hold(self) -> None:
         """Keeps up what was begun until the victim has had its answers."""
         self.begin()
+        self._held.set()
         while not self.is_over:
             await asyncio.sleep(0.1)
 
@@ -91,6 +98,7 @@ class Case:
         clip_limit_s: after which one counts as lost.
         settings: variables of the service that this case needs.
         max_growth_mib: of the whole service.
+        max_process_growth_mib: of each deployment, counted from when the attack is in; ``None``: any.
         max_disk_mib: of all its files.
         spoils: whether the service is of no use afterwards, and is started again.
         seconds: how long the attack is watched at least.
@@ -105,6 +113,7 @@ class Case:
     clip_limit_s: float = 30.0
     settings: Mapping[str, str] = field(default_factory=dict)
     max_growth_mib: float = MAX_GROWTH_MIB
+    max_process_growth_mib: float | None = None
     max_disk_mib: float = MAX_DISK_MIB
     spoils: bool = False
     seconds: float = 5.0

@@ -47,6 +47,10 @@ class Memory:
         self._peak_total = max(self._peak_total, sum(sizes.values()))
         return sum(sizes.values()) - sum(self._base.values())
 
+    def forget(self) -> None:
+        """Counts growth from the next look on."""
+        self._base, self._peak, self._peak_total = {}, {}, 0.0
+
     def growth(self) -> tuple[dict[str, float], float]:
         grown = {name: peak - self._base.get(name, 0.0) for name, peak in self._peak.items()}
         return grown, self._peak_total - sum(self._base.values())

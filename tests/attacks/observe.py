@@ -31,12 +31,21 @@ CLIP_PAUSE_S = 0.5
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be observed: the service at ``port``, whose first process is ``pid``, and its files in ``home``."""
+    """What is to be observed.
+
+    Attributes:
+        port: where the service takes requests.
+        pid: its first process.
+        home: the folder of its files.
+        clips: what the victim sends.
+        memory_from_begin: whether growth is counted from when the attack is in, and not from before it.
+    """
 
     port: int
     pid: int
     home: Path
     clips: Clips
+    memory_from_begin: bool = False
 
 
 Numbers = MutableSequence[float]
@@ -154,7 +163,11 @@ class _Eyes:
         return self._seen
 
     async def _watch_memory(self) -> None:
+        rebased = not self._plan.memory_from_begin
         while not self._over.is_set():
+            if not rebased and self._begun.is_set():
+                self._memory.forget()
+                rebased = True
             self._now[0] = await asyncio.to_thread(self._memory.sample)
             await asyncio.sleep(MEMORY_PERIOD_S)
         await asyncio.to_thread(self._memory.sample)

@@ -55,6 +55,9 @@ def lasting_findings(case: Case, observed: Observed, flaws: Sequence[str]) -> li
     found = list(flaws)
     if observed.total_growth_mib > case.max_growth_mib:
         found.append("memory")
+    if case.max_process_growth_mib is not None:
+        grown = {name: mib for name, mib in observed.growth_mib.items() if mib > case.max_process_growth_mib}
+        found += [f"{name} grew by {mib:.0f} MiB" for name, mib in grown.items()]
     if observed.disk_mib > case.max_disk_mib:
         found.append("disk")
     if observed.lost:

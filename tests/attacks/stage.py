@@ -97,7 +97,8 @@ class Stage:
         scene = Scene(target, self._site, self._small)
         self._site.requests.clear()
         clips = Clips(self._clip, case.clips, case.clip_limit_s, case.way, self._site.url("/clip.wav", "127.0.0.2"))
-        with observing(Plan(target.port, target.process.pid, target.home, clips)) as observer:
+        from_begin = case.max_process_growth_mib is not None
+        with observing(Plan(target.port, target.process.pid, target.home, clips, from_begin)) as observer:
             self._attack(case, scene, observer)
             observed = observer.finish()
         if case.name == "idle":
@@ -128,8 +129,9 @@ class Stage:
                 f"and {observer.disk_mib:.0f} MiB of files"
             )
             return True
-        served = observer.clips_done if case.clips else scene.is_in
-        return seconds > case.seconds and served and (scene.is_in or not attacker.is_alive())
+        done = scene.is_held or not attacker.is_alive()
+        served = observer.clips_done if case.clips else done
+        return seconds > case.seconds and served and (scene.is_in or done)
 
     def _ready(self, settings: Mapping[str, str]) -> Target:
         """The service with these settings, started if it does not run so already."""
