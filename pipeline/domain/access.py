@@ -15,11 +15,6 @@ DAY = timedelta(days=1)
 QUEUE_RETRY_S = 30
 """When to ask again, in seconds, where a client's own tasks have to make room."""
 
-ROOM_FACTOR = 8
-"""A client's tasks may wait as long as they are fewer than this many times the room that is left in the queue: alone
-it fills eight ninths of it, and others still find a place (dynamic thresholds, Choudhury and Hahne, IEEE/ACM
-Transactions on Networking 6(2), 1998)."""
-
 
 class Scope(StrEnum):
     """What a key opens."""
@@ -99,20 +94,6 @@ def refuse_over_quota(client: Client, load: ClientLoad, now: datetime) -> None:
             f"{load.audio_s / 60:,.1f} minutes of audio were taken from you in 24 hours, and your limit is "
             f"{client.max_audio_s / 60:,.1f}.",
             _seconds_until_less(load, now),
-        )
-
-
-def is_crowded(queued_tasks: int, max_queued_tasks: int) -> bool:
-    """Whether so many tasks wait that one client may have more than its share of them."""
-    return queued_tasks >= ROOM_FACTOR * (max_queued_tasks - queued_tasks)
-
-
-def refuse_over_share(load: ClientLoad, queued_tasks: int, max_queued_tasks: int) -> None:
-    """Raises ``QuotaExceeded`` if the client's next task would take what is left for others of a crowded queue."""
-    if load.queued_tasks >= ROOM_FACTOR * (max_queued_tasks - queued_tasks):
-        raise QuotaExceeded(
-            f"{load.queued_tasks:,} of your tasks wait already, and what is left of the queue is for others.",
-            QUEUE_RETRY_S,
         )
 
 

@@ -308,6 +308,14 @@ class TaskStore(TaskRecords, Protocol):
         """
         ...
 
+    async def release_postponed(self) -> int:
+        """Makes due now what was postponed by a clock that has been set back since; returns how many.
+
+        Those are retries, summaries and callbacks that nobody has in hand, of tasks whose last change lies in the
+        future. Without this they would wait for as long as the clock was ahead.
+        """
+        ...
+
     async def prune_callbacks(self, older_than: datetime, limit: int) -> int:
         """Deletes up to ``limit`` callbacks created before then that are delivered or given up; returns how many."""
         ...
@@ -320,14 +328,6 @@ class TaskStore(TaskRecords, Protocol):
         """Which of these media prefixes belong to a task that exists.
 
         Without ``transcribed``, only to one that has no transcript yet, and so may need them.
-        """
-        ...
-
-    async def release_postponed(self) -> int:
-        """Makes due now what was postponed by a clock that has been set back since; returns how many.
-
-        Those are retries, summaries and callbacks that nobody has in hand, of tasks whose last change lies in the
-        future. Without this they would wait for as long as the clock was ahead.
         """
         ...
 

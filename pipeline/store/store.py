@@ -275,6 +275,10 @@ class SqlTaskStore:
         """See ``ports.TaskStore``."""
         return await self._database.write(records.expire_media, older_than, limit, statuses)
 
+    async def release_postponed(self) -> int:
+        """See ``ports.TaskStore``."""
+        return await self._database.write(clock_changes.release_postponed, await self._now())
+
     async def prune_callbacks(self, older_than: datetime, limit: int) -> int:
         """See ``ports.TaskStore``."""
         return await self._database.write(records.prune_callbacks, older_than, limit)
@@ -286,10 +290,6 @@ class SqlTaskStore:
     async def live_prefixes(self, prefixes: Collection[str], *, transcribed: bool = True) -> set[str]:
         """See ``ports.TaskStore``."""
         return await self._database.read(records.live_prefixes, prefixes, transcribed=transcribed)
-
-    async def release_postponed(self) -> int:
-        """See ``ports.TaskStore``."""
-        return await self._database.write(clock_changes.release_postponed, await self._now())
 
     async def forget_taken_audio(self) -> None:
         """See ``ports.TaskStore``."""

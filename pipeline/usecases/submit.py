@@ -14,10 +14,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 
-from pipeline.domain.access import Client, is_crowded, refuse_over_quota, refuse_over_share
+from pipeline.domain.access import Client, refuse_over_quota
 from pipeline.domain.crawl import Link
 from pipeline.domain.file_names import plain_file_name
 from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.queue_share import refuse_over_share, share_of
 from pipeline.domain.summary import SummaryOptions
 from pipeline.domain.task import EngineName, IdempotencyClaim, NewTask, Priority, Task
 from pipeline.domain.upload import Upload
@@ -313,7 +314,7 @@ class Submitter:
     async def check_room(self, client: Client | None = None) -> None:
         """Whether there may be another task. Raises ``QueueFull``, ``QuotaExceeded``."""
         await self._check_queue()
-        crowded = is_crowded(self._queued_tasks, self._max_queued_tasks)
+        crowded = self._queued_tasks >= share_of(self._queued_tasks, self._max_queued_tasks)
         if client and (client.limited or crowded):
             load = await self._store.client_load(client.name)
             refuse_over_quota(client, load, self.clock.now())

@@ -2,16 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipeline.domain.access import (
-    DAY,
-    QUEUE_RETRY_S,
-    Client,
-    ClientLoad,
-    Scope,
-    is_crowded,
-    refuse_over_quota,
-    refuse_over_share,
-)
+from pipeline.domain.access import DAY, QUEUE_RETRY_S, Client, ClientLoad, Scope, refuse_over_quota
 from pipeline.errors import QuotaExceeded
 
 NOW = datetime(2025, 1, 2, tzinfo=UTC)
@@ -69,17 +60,3 @@ def test_who_asks_again_waits_at_least_a_second() -> None:
     with pytest.raises(QuotaExceeded) as caught:
         refuse_over_quota(client(audio_s=1.0), ClientLoad(0, 1.0, NOW - DAY), NOW)
     assert caught.value.retry_after_s == 1
-
-
-@pytest.mark.parametrize(
-    ("own", "all_queued", "refused"),
-    [(0, 0, False), (888, 888, False), (889, 889, True), (900, 900, True), (10, 990, False), (0, 999, False)],
-)
-def test_a_client_leaves_room_for_others(own: int, all_queued: int, refused: bool) -> None:
-    if not refused:
-        refuse_over_share(ClientLoad(own), all_queued, 1000)
-        return
-    assert is_crowded(all_queued, 1000), "or nobody would look"
-    with pytest.raises(QuotaExceeded, match="what is left of the queue is for others") as caught:
-        refuse_over_share(ClientLoad(own), all_queued, 1000)
-    assert caught.value.retry_after_s == QUEUE_RETRY_S
