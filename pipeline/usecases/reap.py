@@ -31,12 +31,13 @@ class Reaper:
         self._media = media
         self._clock = clock
         self._settings = settings
-        self._seen_at = (clock.now(), clock.monotonic())
+        self._looked_at = (clock.now(), clock.monotonic())
+        self._clock_changed = False
 
     async def run(self) -> None:
         """Reaps at intervals until cancelled. What fails is logged and tried again; nothing else waits for it."""
         while True:
-            for step in self._due_steps():
+            for step in self._steps:
                 await self._attempt(step)
             await self._clock.sleep(self._settings.dispatch.housekeeping_s)
 
@@ -50,20 +51,13 @@ class Reaper:
 
     async def reap(self) -> None:
         """Does all of it once: tasks and uploads first, then media of which nobody knows any more."""
-        for step in self._due_steps():
+        for step in self._steps:
             await step()
 
-    def _due_steps(self) -> tuple[Callable[[], Awaitable[None]], ...]:
-        """What is to be done this time.
-
-        Nothing is deleted for its age in the round after the time of day was changed: what is in use gets its new time
-        within one round, and would look old until then.
-        """
-        if self._clock_was_changed():
-            logger.warning("the time of day was changed: nothing expires in this round")
-            return (self._release_postponed,)
+    @property
+    def _steps(self) -> tuple[Callable[[], Awaitable[None]], ...]:
         return (
-            self._release_postponed,
+            self._heed_clock,
             self._expire_unawaited,
             self._expire_tasks,
             self._expire_uploads,
@@ -72,13 +66,17 @@ class Reaper:
             self._sweep,
         )
 
-    def _clock_was_changed(self) -> bool:
-        """Whether the time of day has moved otherwise than time itself since the last round."""
-        (day, at), self._seen_at = self._seen_at, (self._clock.now(), self._clock.monotonic())
-        passed = timedelta(seconds=self._seen_at[1] - at)
-        return abs(self._seen_at[0] - day - passed) > CLOCK_TOLERANCE
+    async def _heed_clock(self) -> None:
+        """Looks whether the time of day has moved otherwise than time itself since the last round.
 
-    async def _release_postponed(self) -> None:
+        If so, nothing is deleted for its age in this round: what is in use gets its new time within one round, and would
+        look old until then. What a clock has postponed that was set back is due now.
+        """
+        (day, at), self._looked_at = self._looked_at, (self._clock.now(), self._clock.monotonic())
+        passed = timedelta(seconds=self._looked_at[1] - at)
+        self._clock_changed = abs(self._looked_at[0] - day - passed) > CLOCK_TOLERANCE
+        if self._clock_changed:
+            logger.warning("the time of day was changed: nothing expires in this round")
         if released := await self._store.release_postponed():
             logger.warning("%d rows waited for a time of the future, and are due now", released)
 
@@ -100,11 +98,13 @@ class Reaper:
             await self._drop(lambda: self._store.expire_media(before, BATCH, statuses))
 
     async def _drop(self, expire: Callable[[], Awaitable[list[str]]]) -> None:
-        while prefixes := await expire():
+        while not self._clock_changed and (prefixes := await expire()):
             for prefix in prefixes:
                 await self._media.delete_prefix(prefix)
 
     async def _prune(self) -> None:
+        if self._clock_changed:
+            return
         await self._store.forget_taken_audio()
         while await self._store.prune_keys(BATCH):
             continue
@@ -118,6 +118,8 @@ class Reaper:
 
         What is on its way in is touched far more often than this age, so that an old folder has no one behind it.
         """
+        if self._clock_changed:
+            return
         old = self._clock.now() - timedelta(seconds=self._settings.media.orphan_age_s)
         found = await self._media.prefixes()
         if not found:
