@@ -69,7 +69,7 @@ class Reaper:
     async def _heed_clock(self) -> None:
         """Looks whether the time of day has moved otherwise than time itself since the last round.
 
-        If so, nothing is deleted for its age in this round: what is in use gets its new time within one round, and would
+        If so, nothing is deleted for its age in this round: what is in use gets its new time within one, and would
         look old until then. What a clock has postponed that was set back is due now.
         """
         (day, at), self._looked_at = self._looked_at, (self._clock.now(), self._clock.monotonic())
