@@ -118,13 +118,13 @@ def image(muxer: str, codec: str, pixels: str) -> bytes:
     return target.getvalue()
 
 
-def flac_of_silence(frames: int, rate: int) -> bytes:
-    """A FLAC file of 14 bytes for each 65,535 samples: a constant subframe a frame (RFC 9639)."""
+def flac_of_silence(frames: int, rate: int, block: int = 65_535) -> bytes:
+    """A FLAC file of 14 bytes for each ``block`` samples: a constant subframe a frame (RFC 9639)."""
     sample_info = (rate << 12 | (16 - 1) << 4).to_bytes(4, "big")  # mono; the number of samples is not said
-    streaminfo = b"\xff\xff" * 2 + bytes(6) + sample_info + bytes(4) + bytes(16)
+    streaminfo = block.to_bytes(2, "big") * 2 + bytes(6) + sample_info + bytes(4) + bytes(16)
     content = [b"fLaC\x80\x00\x00\x22", streaminfo]
     for number in range(frames):
-        head = b"\xff\xf8\x70\x08" + chr(number).encode("utf-8", "surrogatepass") + b"\xff\xfe"
+        head = b"\xff\xf8\x70\x08" + chr(number).encode("utf-8", "surrogatepass") + (block - 1).to_bytes(2, "big")
         frame = head + _crc(head, 8, 0x07) + bytes(3)
         content.append(frame + _crc(frame, 16, 0x8005))
     return b"".join(content)

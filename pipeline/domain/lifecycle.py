@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pipeline.domain.task import Status, Task, TaskError
 
@@ -25,6 +25,9 @@ UPDATABLE_FIELDS = frozenset(
     }
 )
 """Fields of a task that its owner sets freely; all others move only with the verbs of the task store."""
+
+CLOCK_TOLERANCE = timedelta(minutes=1)
+"""Times of day that are no further apart count as one: beyond, a clock has been changed."""
 
 
 def claim_order(

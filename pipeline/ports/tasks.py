@@ -361,6 +361,14 @@ class TaskStore(TaskRecords, Protocol):
         """
         ...
 
+    async def release_postponed(self) -> int:
+        """Makes due now what was postponed by a clock that has been set back since; returns how many.
+
+        Those are retries, summaries and callbacks that nobody has in hand, of tasks whose last change lies in the
+        future. Without this they would wait for as long as the clock was ahead.
+        """
+        ...
+
     async def prune_callbacks(self, older_than: datetime, limit: int) -> int:
         """Deletes up to ``limit`` callbacks created before then that are delivered or given up; returns how many."""
         ...

@@ -32,7 +32,7 @@ from pipeline.ports import (
     TaskPage,
     TaskQuery,
 )
-from pipeline.store import callbacks, records, runs, summaries, usage
+from pipeline.store import callbacks, clock_changes, records, runs, summaries, usage
 from pipeline.store.engine import MYSQL_DIALECTS, Database, parse_url
 from pipeline.store.migrate import migrate
 from pipeline.store.reporting import DefectReport
@@ -349,6 +349,10 @@ class SqlTaskStore:
     async def expire_media(self, older_than: datetime, limit: int, statuses: Collection[Status]) -> list[str]:
         """See ``ports.TaskStore``."""
         return await self._database.write(records.expire_media, older_than, limit, statuses)
+
+    async def release_postponed(self) -> int:
+        """See ``ports.TaskStore``."""
+        return await self._database.write(clock_changes.release_postponed, await self._now())
 
     async def prune_callbacks(self, older_than: datetime, limit: int) -> int:
         """See ``ports.TaskStore``."""

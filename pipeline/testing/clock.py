@@ -27,6 +27,10 @@ class ManualClock:
         """See ``ports.Clock``."""
         return self._start + self._elapsed
 
+    def jump(self, seconds: float) -> None:
+        """Sets the time of day, and nothing else, forth or back by so much."""
+        self._start += timedelta(seconds=seconds)
+
     def monotonic(self) -> float:
         """See ``ports.Clock``; begins at 0."""
         return self._elapsed.total_seconds()

@@ -22,6 +22,7 @@ from pipeline.domain.crawl import CrawlRecord
 from pipeline.domain.fair_choice import Due, choose
 from pipeline.domain.fair_line import AGEING_S, sharer
 from pipeline.domain.lifecycle import (
+    CLOCK_TOLERANCE,
     FINISHED_ARE_NOT_CANCELLED,
     ONLY_ENDED_ARE_RETRIED,
     attempts_exhausted,
@@ -525,6 +526,25 @@ class MemoryTaskStore:
         for record in expired:
             self._put(replace(_unprepared(record), media_key=None))
         return [record.task.media_prefix for record in expired]
+
+    async def release_postponed(self) -> int:
+        """See ``ports.TaskStore``."""
+        now = self._answer()
+        future, released = now + CLOCK_TOLERANCE, 0
+        for task in [record.task for record in self._records.values() if record.task.updated_at > future]:
+            if task.status is Status.QUEUED and task.available_at and task.available_at > future:
+                self._put(replace(task, available_at=None))
+                released += 1
+            elif task.summary.due_at and task.summary.due_at > future and task.summary.owner is None:
+                self._put(replace(task, summary=replace(task.summary, due_at=now)))
+                released += 1
+        for callback in self._outbox.values():
+            tried_at = self._record(callback.message.task_id).task.callback.time
+            stamped_at = max(callback.created_at, tried_at or callback.created_at)
+            if callback.due_at and callback.due_at > future and callback.owner is None and stamped_at > future:
+                callback.due_at = now
+                released += 1
+        return released
 
     async def prune_callbacks(self, older_than: datetime, limit: int) -> int:
         """See ``ports.TaskStore``."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
+from pipeline.domain.lifecycle import CLOCK_TOLERANCE
 from pipeline.domain.task import Status
 from pipeline.observability import NoMetrics
 from pipeline.ports import Clock, MediaStore, Metrics, TaskStore, UploadStore
@@ -37,6 +38,8 @@ class Reaper:
         self._media = media
         self._clock = clock
         self._settings = settings
+        self._looked_at = (clock.now(), clock.monotonic())
+        self._clock_changed = False
         self._loops = {
             step: Loop("housekeeping", work, clock, metrics or NoMetrics()) for step, work in self._steps.items()
         }
@@ -61,6 +64,7 @@ class Reaper:
     @property
     def _steps(self) -> dict[Callable[[], Awaitable[None]], str]:
         return {
+            self._heed_clock: "looking for changes of the clock",
             self._fail_unreachable: "failing damaged tasks",
             self._expire_unawaited: "deleting tasks nobody waits for",
             self._expire_tasks: "deleting tasks past their retention",
@@ -73,6 +77,20 @@ class Reaper:
     async def _fail_unreachable(self) -> None:
         while await self._store.fail_unreachable(BATCH):
             continue
+
+    async def _heed_clock(self) -> None:
+        """Looks whether the time of day has moved otherwise than time itself since the last round.
+
+        If so, nothing is deleted for its age in this round: what is in use gets its new time within one, and would
+        look old until then. What a clock has postponed that was set back is due now.
+        """
+        (day, at), self._looked_at = self._looked_at, (self._clock.now(), self._clock.monotonic())
+        passed = timedelta(seconds=self._looked_at[1] - at)
+        self._clock_changed = abs(self._looked_at[0] - day - passed) > CLOCK_TOLERANCE
+        if self._clock_changed:
+            logger.warning("the time of day was changed: nothing expires in this round")
+        if released := await self._store.release_postponed():
+            logger.warning("%d rows waited for a time of the future, and are due now", released)
 
     async def _expire_unawaited(self) -> None:
         await self._drop(lambda: self._store.expire_unawaited(BATCH))
@@ -92,11 +110,13 @@ class Reaper:
             await self._drop(lambda: self._store.expire_media(before, BATCH, statuses))
 
     async def _drop(self, expire: Callable[[], Awaitable[list[str]]]) -> None:
-        while prefixes := await expire():
+        while not self._clock_changed and (prefixes := await expire()):
             for prefix in prefixes:
                 await self._media.delete_prefix(prefix)
 
     async def _prune(self) -> None:
+        if self._clock_changed:
+            return
         await self._store.forget_taken_audio()
         while await self._store.prune_keys(BATCH):
             continue
@@ -110,6 +130,8 @@ class Reaper:
 
         What is on its way in is touched far more often than this age, so that an old folder has no one behind it.
         """
+        if self._clock_changed:
+            return
         old = self._clock.now() - timedelta(seconds=self._settings.media.orphan_age_s)
         found = await self._media.prefixes()
         if not found:

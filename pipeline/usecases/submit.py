@@ -19,6 +19,7 @@ from pipeline.domain.access import Client, refuse_over_quota
 from pipeline.domain.crawl import Link
 from pipeline.domain.file_names import plain_file_name
 from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.queue_share import refuse_over_share, share_of
 from pipeline.domain.summary import SummaryOptions
 from pipeline.domain.task import EngineName, IdempotencyClaim, NewTask, Priority, Task
 from pipeline.domain.upload import Upload
@@ -320,8 +321,11 @@ class Submitter:
     async def check_room(self, client: Client | None = None) -> None:
         """Whether there may be another task. Raises ``QueueFull``, ``QuotaExceeded``."""
         await self._check_queue()
-        if client and client.limited:
-            refuse_over_quota(client, await self._store.client_load(client.name), self.clock.now())
+        crowded = self._queued_tasks >= share_of(self._queued_tasks, self._max_queued_tasks)
+        if client and (client.limited or crowded):
+            load = await self._store.client_load(client.name)
+            refuse_over_quota(client, load, self.clock.now())
+            refuse_over_share(load, self._queued_tasks, self._max_queued_tasks)
 
     async def _check_queue(self) -> None:
         if self.clock.monotonic() - self._counted_at >= STATS_TTL_S:

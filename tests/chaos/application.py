@@ -1,14 +1,18 @@
 """One application without Ray, HTTP and a model: a Dispatcher, a splitter and an engine that knows no speech.
 
 ``python -m tests.chaos.application``, with the settings in the environment. It says ``ready``, works until SIGTERM, and
-then says how many chunks it decoded. Several of them on one database are what several clusters are.
+then says how many chunks it decoded. Several of them on one database are what several clusters are. Its time of day is
+off by the seconds that the file named in ``CLOCK_OFFSET_FILE`` holds, and jumps when they change.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
+from datetime import datetime, timedelta
+from pathlib import Path
 
 from deployments.api.schemas import encode_record
 from deployments.wiring import media_store, splitter, task_store, upload_store
@@ -21,13 +25,44 @@ from pipeline.outbound.callback import WebhookSender
 from pipeline.process import own_name
 from pipeline.settings import BatchSettings, Settings
 from pipeline.testing.engine import FakeEngine
+from pipeline.testing.waiting import WaitingEngine
 from pipeline.usecases.deliver_callback import CallbackCourier
 from pipeline.usecases.dispatch import Dispatcher
 from pipeline.usecases.reap import Reaper
 
+CLOCK_OFFSET_FILE = "TEST_CLOCK_OFFSET_FILE"
 
-async def main(settings: Settings) -> None:
-    clock, owner, engine = FollowingClock(), own_name(), FakeEngine()
+
+class JumpingClock(FollowingClock):
+    """The clock, off by as many seconds as a file says at the moment.
+
+    Args:
+        file: holds a number; empty or absent: 0.
+    """
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self._file = file
+
+    def now(self) -> datetime:
+        """The time of day, aware UTC."""
+        text = self._file.read_text() if self._file.exists() else ""
+        return super().now() + timedelta(seconds=float(text or 0))
+
+
+def own_clock() -> FollowingClock:
+    """The clock that the environment asks for."""
+    file = os.environ.get(CLOCK_OFFSET_FILE)
+    return FollowingClock() if file is None else JumpingClock(Path(file))
+
+
+def own_engine(settings: Settings) -> FakeEngine:
+    """The engine that the settings ask for: one that takes no time, or one that does."""
+    return WaitingEngine(settings.asr.model) if settings.asr.engine == "waiting" else FakeEngine()
+
+
+async def main(settings: Settings, clock: FollowingClock) -> None:
+    owner, engine = own_name(), own_engine(settings)
     store, media, stop = task_store(settings, clock), media_store(settings), asyncio.Event()
     sender = WebhookSender(GuardedClient(settings.network), settings.callback, clock)
     courier = CallbackCourier(
@@ -60,4 +95,4 @@ async def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Settings()))
+    asyncio.run(main(Settings(), own_clock()))

@@ -10,6 +10,7 @@ import pytest
 
 from tests.chaos.batch import Batch
 from tests.chaos.service import Receiver, Service, on_one_node, on_two_nodes, receiving
+from tests.mariadb import MariaDbServer
 from tests.standins.llm import LlmServer, running_llm_server
 
 
@@ -41,6 +42,19 @@ def cluster() -> Iterator[Service]:
         yield running
     finally:
         starting.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDbServer]:
+    """A server of the module's own; without MariaDB the tests are skipped, unless they are asked for."""
+    try:
+        server = MariaDbServer(tmp_path_factory.mktemp("mariadb"))
+    except FileNotFoundError as error:
+        if os.environ.get("MURMURATION_REQUIRE_MARIADB") == "1":
+            pytest.fail(f"{error} MURMURATION_REQUIRE_MARIADB=1 asks for it.")
+        pytest.skip(str(error))
+    with server:
+        yield server
 
 
 @pytest.fixture

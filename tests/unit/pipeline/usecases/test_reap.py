@@ -168,3 +168,37 @@ async def test_it_goes_on_after_an_outage_of_the_database() -> None:
     while await world.left():
         await asyncio.sleep(0)
     running.cancel()
+
+
+async def test_nothing_is_old_only_because_the_clock_was_changed() -> None:
+    world = World(media={"orphan_age_s": 600})
+    await world.media.write("upload-under-way/source", stream(b"sound"))
+    await world.reaper.reap()
+    world.clock.jump(3600)
+    await world.reaper.reap()
+    assert await world.left() == {"upload-under-way"}
+    world.clock.advance(60)
+    await world.media.write("upload-under-way/source", stream(b"more"))
+    await world.reaper.reap()
+    assert await world.left() == {"upload-under-way"}
+    world.clock.advance(601)
+    await world.reaper.reap()
+    assert await world.left() == set(), "what is really old goes"
+
+
+async def test_a_clock_that_drifts_is_not_changed() -> None:
+    world = World(media={"orphan_age_s": 600})
+    await world.media.write("orphan/source", stream(b"sound"))
+    world.clock.advance(601)
+    world.clock.jump(-0.5)
+    await world.reaper.reap()
+    assert await world.left() == set()
+
+
+async def test_callbacks_that_a_changed_clock_postponed_are_due() -> None:
+    world = World()
+    world.clock.jump(3600)
+    await world.run_to(Status.COMPLETED, "task", "https://example.com/hook")
+    world.clock.jump(-3600)
+    await world.reaper.reap()
+    assert len(await world.store.due_callbacks("me", timedelta(seconds=30), 10)) == 1

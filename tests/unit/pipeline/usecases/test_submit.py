@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from pipeline.domain.access import Client
+from pipeline.domain.access import Client, Scope
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.task import IdempotencyClaim, NewTask, Priority, Task
 from pipeline.domain.transcript import ChunkResult
@@ -16,6 +16,7 @@ from pipeline.errors import (
     IdempotencyConflict,
     InvalidValue,
     QueueFull,
+    QuotaExceeded,
     SourceConflict,
     SourceMissing,
     UploadTooLarge,
@@ -286,6 +287,19 @@ async def test_a_full_queue_takes_nothing_in_until_there_is_room() -> None:
     world.clock.advance(1.0)
     await world.submitter.submit(Submission(), b"abc")
     assert await world.tasks() == 2
+
+
+async def test_one_client_does_not_fill_the_queue() -> None:
+    world, other = World(queue=18), Client("bob", frozenset({Scope.WRITE}))
+    greedy = Client("ann", frozenset({Scope.WRITE}))
+    for _ in range(16):
+        await world.submitter.submit(Submission(), b"abc", client=greedy)
+    with pytest.raises(QuotaExceeded, match=r"16 of your tasks wait already, .* is for others"):
+        await world.submitter.submit(Submission(), b"abc", client=greedy)
+    await world.submitter.submit(Submission(), b"abc", client=other)
+    await world.submitter.submit(Submission(), b"abc", client=other)
+    with pytest.raises(QueueFull):
+        await world.submitter.submit(Submission(), b"abc", client=other)
 
 
 async def test_too_much_audio_takes_nothing_in_until_there_is_less() -> None:
