@@ -35,8 +35,10 @@ async def ready(services: ServicesNeeded) -> ReadyBody:
 
 
 def _engine(readiness: Readiness) -> EngineBody | None:
-    engine = readiness.engine
-    return engine and EngineBody.model_validate(asdict(engine) | {"model": public_model_name(engine.model)})
+    if readiness.engine is None:
+        return None
+    shown = asdict(readiness.engine) | {"model": public_model_name(readiness.engine.model)}
+    return EngineBody.model_validate(shown)
 
 
 def _remarks(services: Services, readiness: Readiness) -> dict[str, Any]:

@@ -58,7 +58,7 @@ async def get(connection: AsyncConnection, task_id: int, *, with_result: bool = 
     if row is None:
         raise _not_found(task_id)
     # A transcript of hours takes a second to read.
-    return await asyncio.to_thread(codec.read_task, row) if with_result else codec.read_task(row)
+    return await asyncio.to_thread(codec.read_task, dict(row)) if with_result else codec.read_task(row)
 
 
 async def crawl_record(
