@@ -90,10 +90,10 @@ def test_nothing_listens_beyond_this_machine(alone: Alone, request: pytest.Fixtu
     if "haproxy" in request.node.callspec.id:
         pytest.skip("HAProxy's own statistics listen on every interface: docs/security.md")
     open_to_all = [
-        (process.name(), connection.laddr)
+        (process.pid, address)
         for process in alone.processes()
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN and not _is_loopback(connection.laddr.ip)
+        for address in _listening(process)
+        if not _is_loopback(address.ip)
     ]
     assert open_to_all == []
 
@@ -172,8 +172,15 @@ def _asks_for_a_token(port: int) -> bool:
 
 
 def _ports(process: psutil.Process) -> list[int]:
-    connections = process.net_connections("inet")
-    return [connection.laddr.port for connection in connections if connection.status == psutil.CONN_LISTEN]
+    return [address.port for address in _listening(process)]
+
+
+def _listening(process: psutil.Process) -> list[Any]:
+    try:
+        connections = process.net_connections("inet")
+    except psutil.NoSuchProcess:
+        return []
+    return [connection.laddr for connection in connections if connection.status == psutil.CONN_LISTEN]
 
 
 def _is_loopback(address: str) -> bool:
