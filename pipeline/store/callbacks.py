@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,6 +15,7 @@ from pipeline.domain.lifecycle import message_id
 from pipeline.domain.task import Task
 from pipeline.ports import DeliveryAttempt, OutboxMessage
 from pipeline.store import queries
+from pipeline.store.due import of_every_client
 from pipeline.store.tables import OUTBOX
 
 
@@ -32,29 +34,24 @@ async def owe(connection: AsyncConnection, task: Task, now: datetime) -> None:
     await connection.execute(queries.common.insert_rows(OUTBOX), row)
 
 
-async def any_due(connection: AsyncConnection, now: datetime) -> bool:
-    """Whether there is something to take; asked first, because taking locks."""
-    return (await connection.execute(queries.callbacks.any_due_callback(now))).first() is not None
+async def choose_due(connection: AsyncConnection, owner: str, now: datetime, limit: int) -> list[int]:
+    """The messages whose turn it is, shared between clients. Nothing is locked yet."""
+    held = [_due(row) for row in await connection.execute(queries.callbacks.held_callbacks(owner, now))]
+    rows = await of_every_client(connection, partial(queries.callbacks.due_callbacks, now), limit)
+    due = [_due(row) for row in rows]
+    return choose(due, held, limit, now.timestamp(), AGEING_S)
 
 
 async def take(
-    connection: AsyncConnection, owner: str, now: datetime, lease_expires_at: datetime, limit: int
+    connection: AsyncConnection, owner: str, now: datetime, lease_expires_at: datetime, chosen: Sequence[int]
 ) -> list[OutboxMessage]:
-    """Takes callbacks that are due; nobody else is given them while the lease lasts."""
-    ids = await _chosen(connection, owner, now, limit)
+    """Takes callbacks that were chosen and are still due; nobody else is given them while the lease lasts."""
+    ids = (await connection.scalars(queries.callbacks.lock_callbacks(chosen, now))).all()
     if not ids:
         return []
     await connection.execute(queries.callbacks.take_callbacks(ids, owner, now, lease_expires_at))
     rows = await connection.execute(queries.callbacks.callbacks(ids))
     return [OutboxMessage(row.id, row.message_id, row.task_id, row.url, row.attempts, row.client) for row in rows]
-
-
-async def _chosen(connection: AsyncConnection, owner: str, now: datetime, limit: int) -> Sequence[int]:
-    """The messages whose turn it is, locked: shared between clients."""
-    held = [_due(row) for row in await connection.execute(queries.callbacks.held_callbacks(owner, now))]
-    due = [_due(row) for row in await connection.execute(queries.callbacks.due_callbacks(now, limit))]
-    chosen = choose(due, held, limit, now.timestamp(), AGEING_S)
-    return (await connection.scalars(queries.callbacks.lock_callbacks(chosen, now))).all()
 
 
 def _due(row: Any) -> Due:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,18 +17,23 @@ from pipeline.errors import LeaseLost
 from pipeline.ports import SummaryTurn
 from pipeline.store import codec, queries, records
 from pipeline.store.callbacks import owe
+from pipeline.store.due import of_every_client
 
 
-async def any_due(connection: AsyncConnection, now: datetime) -> bool:
-    """Whether there is something to take; asked first, because taking locks."""
-    return (await connection.execute(queries.summaries.any_due_summary(now))).first() is not None
+async def choose_due(connection: AsyncConnection, owner: str, now: datetime, limit: int) -> list[int]:
+    """The tasks whose summary is next: by priority, and shared between clients. Nothing is locked yet."""
+    held = [_due(row) for row in await connection.execute(queries.summaries.held_summaries(owner, now))]
+    rows = await of_every_client(connection, partial(queries.summaries.due_summaries, now), limit)
+    due = [_due(row) for row in rows]
+    return choose(due, held, limit, now.timestamp(), AGEING_S)
 
 
 async def take(
-    connection: AsyncConnection, owner: str, now: datetime, lease_expires_at: datetime, limit: int
+    connection: AsyncConnection, owner: str, now: datetime, lease_expires_at: datetime, chosen: Sequence[int]
 ) -> list[SummaryTurn]:
-    """Takes summaries that are due; nobody else is given them while the lease lasts."""
-    ids = await _chosen(connection, owner, now, limit)
+    """Takes summaries that were chosen and are still due; nobody else is given them while the lease lasts."""
+    locked = set((await connection.scalars(queries.summaries.lock_summaries(chosen, now))).all())
+    ids = [task_id for task_id in chosen if task_id in locked]
     if not ids:
         return []
     await connection.execute(queries.summaries.take_summaries(ids, owner, now, lease_expires_at))
@@ -44,15 +50,6 @@ async def take(
         for row in rows
     }
     return [turns[task_id] for task_id in ids]
-
-
-async def _chosen(connection: AsyncConnection, owner: str, now: datetime, limit: int) -> list[int]:
-    """The tasks whose turn it is, locked: by priority, and shared between clients."""
-    held = [_due(row) for row in await connection.execute(queries.summaries.held_summaries(owner, now))]
-    due = [_due(row) for row in await connection.execute(queries.summaries.due_summaries(now, limit))]
-    chosen = choose(due, held, limit, now.timestamp(), AGEING_S)
-    locked = set((await connection.scalars(queries.summaries.lock_summaries(chosen, now))).all())
-    return [task_id for task_id in chosen if task_id in locked]
 
 
 def _due(row: Any) -> Due:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Delete,
     Insert,
     Table,
+    and_,
     delete,
     insert,
+    or_,
+    true,
 )
 
 from pipeline.domain.task import Status
+from pipeline.store.tables import TASKS
+
+Flow = tuple[str | None, int]
+"""A client, and the rank of a priority."""
 
 QUEUED, PROCESSING = Status.QUEUED.value, Status.PROCESSING.value
 LIVE = (QUEUED, PROCESSING)
@@ -26,6 +35,12 @@ PROGRESS: dict[str, Any] = {"failures": 0, "losses": 0}
 """Columns of a task that got further."""
 NO_SUMMARY_DUE: dict[str, Any] = {"summary_owner": None, "summary_due_at": None}
 """Columns of a task whose summary nobody is to write."""
+
+
+def not_of(flows: Collection[Flow]) -> ColumnElement[bool]:
+    """Tasks but for those of some clients and priorities."""
+    others = (or_(TASKS.c.client.is_distinct_from(client), TASKS.c.priority_rank != rank) for client, rank in flows)
+    return and_(true(), *others)
 
 
 def insert_rows(table: Table) -> Insert:

@@ -9,14 +9,13 @@ from typing import Any
 from sqlalchemy import (
     Select,
     Update,
-    func,
     select,
     update,
 )
 
 from pipeline.domain.task import Stage
 from pipeline.ports import SummaryTurn
-from pipeline.store.queries.common import NO_OWNER, PROCESSING, QUEUED
+from pipeline.store.queries.common import NO_OWNER, PROCESSING, QUEUED, Flow, not_of
 from pipeline.store.tables import (
     TASKS,
     TRANSCRIPTS,
@@ -46,19 +45,11 @@ def resume_summary(task_id: int, now: datetime) -> Update:
     )
 
 
-def any_due_summary(now: datetime) -> Select[int]:
-    """One of the tasks whose summary is to be written now."""
-    return select(TASKS.c.id).where(TASKS.c.summary_due_at <= now).limit(1)
-
-
-def due_summaries(now: datetime, depth: int) -> Select[Any]:
-    """Tasks whose summary is to be written now, longest due first: so many of each client, nothing locked yet."""
+def due_summaries(now: datetime, limit: int, full: Collection[Flow] = ()) -> Select[Any]:
+    """Tasks whose summary is to be written now, longest due first, but for some clients'; nothing is locked."""
     columns = TASKS.c.id, TASKS.c.client, TASKS.c.priority_rank, TASKS.c.summary_due_at
-    place = func.row_number().over(
-        partition_by=(TASKS.c.client, TASKS.c.priority_rank), order_by=(TASKS.c.summary_due_at, TASKS.c.id)
-    )
-    due = select(*columns, place.label("place")).where(TASKS.c.summary_due_at <= now).subquery()
-    return select(due).where(due.c.place <= depth).order_by(due.c.summary_due_at, due.c.id)
+    due = select(*columns).where(TASKS.c.summary_due_at <= now, not_of(full))
+    return due.order_by(TASKS.c.summary_due_at, TASKS.c.id).limit(limit)
 
 
 def held_summaries(owner: str, now: datetime) -> Select[Any]:
