@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,8 +15,9 @@ from pipeline.domain.records import RecordDefect
 from pipeline.domain.task import Task
 from pipeline.ports import DeliveryAttempt, OutboxMessage
 from pipeline.store import codec, queries
+from pipeline.store.due import due, next_of, of_every_client
 from pipeline.store.tables import OUTBOX
-from pipeline.store.turns import due, whose_turn
+from pipeline.store.turns import due
 
 
 async def owe(connection: AsyncConnection, task: Task, now: datetime) -> None:
@@ -33,9 +35,11 @@ async def owe(connection: AsyncConnection, task: Task, now: datetime) -> None:
     await connection.execute(queries.common.insert_rows(OUTBOX), row)
 
 
-async def any_due(connection: AsyncConnection, now: datetime) -> bool:
-    """Whether there is something to take; asked first, because taking locks."""
-    return (await connection.execute(queries.callbacks.any_due_callback(now))).first() is not None
+async def choose_due(connection: AsyncConnection, owner: str, now: datetime, limit: int) -> list[int]:
+    """The messages whose turn it is, shared between clients. Nothing is locked yet."""
+    held = [_due(row, now) for row in await connection.execute(queries.callbacks.held_callbacks(owner, now))]
+    rows = await of_every_client(connection, partial(queries.callbacks.due_callbacks, now), limit)
+    return next_of([_due(row, now) for row in rows], held, limit, now)
 
 
 async def take(
@@ -43,11 +47,14 @@ async def take(
     owner: str,
     now: datetime,
     lease_expires_at: datetime,
-    limit: int,
+    chosen: Sequence[int],
     note: Callable[[RecordDefect], None],
 ) -> list[OutboxMessage]:
-    """Takes callbacks that are due; nobody else is given them while the lease lasts. Damaged ones are given up."""
-    ids = await _chosen(connection, owner, now, limit)
+    """Takes callbacks that were chosen and are still due; nobody else is given them while the lease lasts.
+
+    Damaged ones are given up.
+    """
+    ids = (await connection.scalars(queries.callbacks.lock_callbacks(chosen, now))).all()
     if not ids:
         return []
     await connection.execute(queries.callbacks.take_callbacks(ids, owner, now, lease_expires_at))
@@ -60,14 +67,6 @@ async def take(
             note(defect)
             await connection.execute(queries.callbacks.settle_callback(message.id, None, None))
     return messages
-
-
-async def _chosen(connection: AsyncConnection, owner: str, now: datetime, limit: int) -> Sequence[int]:
-    """The messages whose turn it is, locked: shared between clients."""
-    held = [_due(row, now) for row in await connection.execute(queries.callbacks.held_callbacks(owner, now))]
-    waiting = [_due(row, now) for row in await connection.execute(queries.callbacks.due_callbacks(now, limit))]
-    chosen = whose_turn(waiting, held, limit, now)
-    return (await connection.scalars(queries.callbacks.lock_callbacks(chosen, now))).all()
 
 
 def _due(row: Any, now: datetime) -> Due:

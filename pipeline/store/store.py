@@ -299,9 +299,10 @@ class SqlTaskStore:
     async def due_summaries(self, owner: str, lease: timedelta, limit: int) -> list[SummaryTurn]:
         """See ``ports.TaskStore``."""
         now = await self._now()
-        if limit < 1 or not await self._database.read(summaries.any_due, now):
+        chosen = await self._database.read(summaries.choose_due, owner, now, limit) if limit > 0 else []
+        if not chosen:
             return []
-        return await self._database.write(summaries.take, owner, now, now + lease, limit, self._report.note)
+        return await self._database.write(summaries.take, owner, now, now + lease, chosen, self._report.note)
 
     async def renew_summaries(self, turns: Sequence[SummaryTurn], lease: timedelta) -> frozenset[int]:
         """See ``ports.TaskStore``."""
@@ -328,9 +329,10 @@ class SqlTaskStore:
     async def due_callbacks(self, owner: str, lease: timedelta, limit: int) -> list[OutboxMessage]:
         """See ``ports.TaskStore``."""
         now = await self._now()
-        if limit < 1 or not await self._database.read(callbacks.any_due, now):
+        chosen = await self._database.read(callbacks.choose_due, owner, now, limit) if limit > 0 else []
+        if not chosen:
             return []
-        return await self._database.write(callbacks.take, owner, now, now + lease, limit, self._report.note)
+        return await self._database.write(callbacks.take, owner, now, now + lease, chosen, self._report.note)
 
     async def record_delivery(self, message: OutboxMessage, attempt: DeliveryAttempt) -> None:
         """See ``ports.TaskStore``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,24 +17,32 @@ from pipeline.errors import LeaseLost
 from pipeline.ports import SummaryTurn
 from pipeline.store import codec, queries, records
 from pipeline.store.callbacks import owe
-from pipeline.store.turns import due, whose_turn
+from pipeline.store.due import due, next_of, of_every_client
 
 Note = Callable[[RecordDefect], None]
 
 
-async def any_due(connection: AsyncConnection, now: datetime) -> bool:
-    """Whether there is something to take; asked first, because taking locks."""
-    return (await connection.execute(queries.summaries.any_due_summary(now))).first() is not None
+async def choose_due(connection: AsyncConnection, owner: str, now: datetime, limit: int) -> list[int]:
+    """The tasks whose summary is next: by priority, and shared between clients. Nothing is locked yet."""
+    held = [_due(row, now) for row in await connection.execute(queries.summaries.held_summaries(owner, now))]
+    rows = await of_every_client(connection, partial(queries.summaries.due_summaries, now), limit)
+    return next_of([_due(row, now) for row in rows], held, limit, now)
 
 
 async def take(
-    connection: AsyncConnection, owner: str, now: datetime, lease_expires_at: datetime, limit: int, note: Note
+    connection: AsyncConnection,
+    owner: str,
+    now: datetime,
+    lease_expires_at: datetime,
+    chosen: Sequence[int],
+    note: Note,
 ) -> list[SummaryTurn]:
-    """Takes summaries that are due; nobody else is given them while the lease lasts.
+    """Takes summaries that were chosen and are still due; nobody else is given them while the lease lasts.
 
     A task that does not say any more what its summary is to be like ends without one.
     """
-    ids = await _chosen(connection, owner, now, limit)
+    locked = set((await connection.scalars(queries.summaries.lock_summaries(chosen, now))).all())
+    ids = [task_id for task_id in chosen if task_id in locked]
     if not ids:
         return []
     read = await _turns(connection, ids, owner)
@@ -64,15 +73,6 @@ async def _set_aside(connection: AsyncConnection, task_id: int, defect: RecordDe
     reason = codec.summary_columns(TaskError(defect.code, defect.sentence))
     await connection.execute(queries.summaries.change_task(task_id, _ended(now) | reason))
     await owe(connection, await records.get(connection, task_id), now)
-
-
-async def _chosen(connection: AsyncConnection, owner: str, now: datetime, limit: int) -> list[int]:
-    """The tasks whose turn it is, locked: by priority, and shared between clients."""
-    held = [_due(row, now) for row in await connection.execute(queries.summaries.held_summaries(owner, now))]
-    waiting = [_due(row, now) for row in await connection.execute(queries.summaries.due_summaries(now, limit))]
-    chosen = whose_turn(waiting, held, limit, now)
-    locked = set((await connection.scalars(queries.summaries.lock_summaries(chosen, now))).all())
-    return [task_id for task_id in chosen if task_id in locked]
 
 
 def _due(row: Any, now: datetime) -> Due:

@@ -28,7 +28,6 @@ class Fetcher:
         media: what an earlier attempt left there is removed.
         settings: how many, and how long one may take.
         clock: for the ageing of those that wait.
-
     """
 
     def __init__(self, crawler: Crawler | None, media: MediaStore, settings: Settings, clock: Clock) -> None:

@@ -272,3 +272,16 @@ async def test_an_urgent_summary_is_taken_first(store: TaskStore) -> None:
     urgent = await transcribed(store, "b", client="b", priority=Priority.HIGH)
 
     assert (await store.due_summaries("writer", LEASE, 4))[0].task_id == urgent.id
+
+
+async def test_a_backlog_hides_neither_another_client_nor_a_clients_own_urgent_wish(store: TaskStore) -> None:
+    for number in range(12):
+        await transcribed(store, f"a{number}", client="a")
+    for number in range(12):
+        await transcribed(store, f"b{number}", client="b")
+    urgent = await transcribed(store, "u", client="a", priority=Priority.HIGH)
+    modest = await transcribed(store, "m", client="modest")
+
+    turns = await store.due_summaries("writer", LEASE, 4)
+
+    assert {urgent.id, modest.id} <= {turn.task_id for turn in turns}

@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
-    ColumnElement,
     Delete,
     Select,
     Update,
@@ -18,6 +17,7 @@ from sqlalchemy import (
     update,
 )
 
+from pipeline.store.queries.common import Flow, not_of
 from pipeline.store.reading import LARGEST_COUNT
 from pipeline.store.tables import (
     OUTBOX,
@@ -27,16 +27,10 @@ from pipeline.store.tables import (
 _NEXT_ATTEMPT = case((OUTBOX.c.attempts < LARGEST_COUNT, OUTBOX.c.attempts + 1), else_=OUTBOX.c.attempts)
 
 
-def any_due_callback(now: datetime) -> Select[int]:
-    """One of the callbacks to be delivered now."""
-    return select(OUTBOX.c.id).where(OUTBOX.c.due_at <= now).limit(1)
-
-
-def due_callbacks(now: datetime, depth: int) -> Select[Any]:
-    """Callbacks to be delivered now, longest due first: so many of each client, nothing locked yet."""
-    place = func.row_number().over(partition_by=TASKS.c.client, order_by=(OUTBOX.c.due_at, OUTBOX.c.id))
-    due = _with_client(place.label("place")).where(OUTBOX.c.due_at <= now).subquery()
-    return select(due).where(due.c.place <= depth).order_by(due.c.due_at, due.c.id)
+def due_callbacks(now: datetime, limit: int, full: Collection[Flow] = ()) -> Select[Any]:
+    """Callbacks to be delivered now, longest due first, but for some clients'; nothing is locked."""
+    due = _with_client().where(OUTBOX.c.due_at <= now, not_of(full))
+    return due.order_by(OUTBOX.c.due_at, OUTBOX.c.id).limit(limit)
 
 
 def held_callbacks(owner: str, now: datetime) -> Select[Any]:
@@ -44,8 +38,8 @@ def held_callbacks(owner: str, now: datetime) -> Select[Any]:
     return _with_client().where(OUTBOX.c.due_at > now, OUTBOX.c.owner == owner)
 
 
-def _with_client(*more: ColumnElement[Any]) -> Select[Any]:
-    columns = OUTBOX.c.id, OUTBOX.c.task_id, OUTBOX.c.due_at, TASKS.c.client, *more
+def _with_client() -> Select[Any]:
+    columns = OUTBOX.c.id, OUTBOX.c.task_id, OUTBOX.c.due_at, TASKS.c.client, TASKS.c.priority_rank
     return select(*columns).select_from(OUTBOX.outerjoin(TASKS, TASKS.c.id == OUTBOX.c.task_id))
 
 

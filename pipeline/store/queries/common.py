@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import (
@@ -9,15 +10,20 @@ from sqlalchemy import (
     Delete,
     Insert,
     Table,
+    and_,
     case,
     delete,
     insert,
     or_,
+    true,
 )
 
 from pipeline.domain.task import Status
 from pipeline.store.reading import LARGEST_COUNT
 from pipeline.store.tables import TASKS
+
+Flow = tuple[str | None, int]
+"""A client, and the rank of a priority."""
 
 QUEUED, PROCESSING = Status.QUEUED.value, Status.PROCESSING.value
 LIVE = (QUEUED, PROCESSING)
@@ -41,6 +47,12 @@ NO_SUMMARY_DUE: dict[str, Any] = {"summary_owner": None, "summary_due_at": None}
 def not_left_by(vocabulary: str) -> ColumnElement[bool]:
     """Tasks that the version of this vocabulary has not left to a newer one."""
     return or_(TASKS.c.left_by.is_(None), TASKS.c.left_by != vocabulary)
+
+
+def not_of(flows: Collection[Flow]) -> ColumnElement[bool]:
+    """Tasks but for those of some clients and priorities."""
+    others = (or_(TASKS.c.client.is_distinct_from(client), TASKS.c.priority_rank != rank) for client, rank in flows)
+    return and_(true(), *others)
 
 
 def insert_rows(table: Table) -> Insert:

@@ -9,7 +9,6 @@ from typing import Any
 from sqlalchemy import (
     Select,
     Update,
-    func,
     select,
     update,
 )
@@ -17,7 +16,7 @@ from sqlalchemy import (
 from pipeline.domain.task import Stage
 from pipeline.ports import SummaryTurn
 from pipeline.store.codec import vocabulary
-from pipeline.store.queries.common import NEXT_FENCE, NO_OWNER, PROCESSING, QUEUED, not_left_by
+from pipeline.store.queries.common import NEXT_FENCE, NO_OWNER, PROCESSING, QUEUED, Flow, not_left_by, not_of
 from pipeline.store.tables import (
     TASKS,
     TRANSCRIPTS,
@@ -47,20 +46,11 @@ def resume_summary(task_id: int, now: datetime) -> Update:
     )
 
 
-def any_due_summary(now: datetime) -> Select[int]:
-    """One of the tasks whose summary is to be written now."""
-    return select(TASKS.c.id).where(TASKS.c.summary_due_at <= now, not_left_by(vocabulary())).limit(1)
-
-
-def due_summaries(now: datetime, depth: int) -> Select[Any]:
-    """Tasks whose summary is to be written now, longest due first: so many of each client, nothing locked yet."""
+def due_summaries(now: datetime, limit: int, full: Collection[Flow] = ()) -> Select[Any]:
+    """Tasks whose summary is to be written now, longest due first, but for some clients'; nothing is locked."""
     columns = TASKS.c.id, TASKS.c.client, TASKS.c.priority_rank, TASKS.c.summary_due_at
-    place = func.row_number().over(
-        partition_by=(TASKS.c.client, TASKS.c.priority_rank), order_by=(TASKS.c.summary_due_at, TASKS.c.id)
-    )
-    waiting = TASKS.c.summary_due_at <= now, not_left_by(vocabulary())
-    due = select(*columns, place.label("place")).where(*waiting).subquery()
-    return select(due).where(due.c.place <= depth).order_by(due.c.summary_due_at, due.c.id)
+    due = select(*columns).where(TASKS.c.summary_due_at <= now, not_left_by(vocabulary()), not_of(full))
+    return due.order_by(TASKS.c.summary_due_at, TASKS.c.id).limit(limit)
 
 
 def held_summaries(owner: str, now: datetime) -> Select[Any]:
