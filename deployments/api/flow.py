@@ -152,8 +152,8 @@ class UnreadBytes:
     """What is on the way to clients whose server does not say how far it has come.
 
     Args:
-        limit_bytes: for all together; a client has half of it, an answer a quarter. An answer that is longer than that
-            counts as a quarter.
+        limit_bytes: for all together; a client has half of it. An answer that is longer than that counts as so much,
+            and is the only one of its client's.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -168,7 +168,7 @@ class UnreadBytes:
 
     def share_of(self, size_bytes: int) -> int:
         """Return what an answer of a size counts as."""
-        return min(size_bytes, self._limit_bytes // 4)
+        return min(size_bytes, self._limit_bytes // 2)
 
     async def take(self, client: str, size_bytes: int) -> None:
         """Count so many bytes more, once there is room for them."""
