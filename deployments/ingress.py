@@ -23,10 +23,10 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments import preflight
+from deployments.api.acknowledge import acknowledging
 from deployments.api.app import build_api
 from deployments.api.crawl import parse_link_request
 from deployments.api.errands import Errands
-from deployments.api.flow import acknowledging
 from deployments.api.loop import shared
 from deployments.api.options import check_engine, parse_task_request
 from deployments.api.services import Readiness, Services
@@ -216,7 +216,7 @@ def _capacity() -> int:
 
 
 def acknowledge_answers() -> None:
-    """Has the HTTP server that Serve starts in this process say how much of an answer is sent: see ``api.flow``.
+    """Has the HTTP server that Serve starts in this process say how much of an answer is sent: see ``api.acknowledge``.
 
     With HAProxy in front, Serve starts one in each Ingress replica, when that is made. It asks the environment then, as
     it was when Ray was imported; a variable in the deployment's ``runtime_env`` would cost a process of its own, which

@@ -11,8 +11,9 @@ import pytest
 from fastapi import FastAPI
 from starlette.responses import Response, StreamingResponse
 
+from deployments.api.acknowledge import TOLD_BYTES, Acknowledgements, acknowledged, acknowledging
 from deployments.api.app import build_api
-from deployments.api.flow import PIECE_BYTES, TOLD_BYTES, Acknowledgements, UnreadBytes, acknowledged, acknowledging
+from deployments.api.flow import PIECE_BYTES, UnreadBytes
 from tests.recordings import encode, silence
 from tests.unit.deployments.api.serving import KeepsAll, Reader, settle
 from tests.unit.deployments.api.world import TRANSCRIPT, World
