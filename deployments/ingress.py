@@ -18,10 +18,12 @@ from typing import Any, cast
 from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError
+from ray.serve._private import http_util
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments import preflight
+from deployments.api.acknowledge import acknowledging
 from deployments.api.app import build_api
 from deployments.api.crawl import parse_link_request
 from deployments.api.errands import Errands
@@ -72,6 +74,7 @@ class IngressReplica:
         store_mark: str | None = None,
     ) -> None:
         begin_replica(settings)
+        acknowledge_answers()
         preflight.refuse(settings)
         media = media_store(settings)
         check_store(media, store_mark)
@@ -222,17 +225,25 @@ def _capacity() -> int:
     return int(serve.get_replica_context()._deployment_config.max_ongoing_requests)  # noqa: SLF001 (told nowhere else)
 
 
+def acknowledge_answers() -> None:
+    """Has the HTTP server that Serve starts in this process say how much of an answer is sent: see ``api.acknowledge``.
+
+    With HAProxy in front, Serve starts one in each Ingress replica, when that is made. It asks the environment then, as
+    it was when Ray was imported; a variable in the deployment's ``runtime_env`` would cost a process of its own, which
+    takes seconds to start.
+    """
+    if not http_util.RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH:
+        http_util.RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH = f"{acknowledging.__module__}:{acknowledging.__name__}"
+
+
 def _missing(state: DispatcherState) -> str:
     """Why no engine is known yet."""
     return "a GPU node" if state.gpu_node_missing else "a WhisperReplica that has loaded its model"
 
 
-ACKNOWLEDGED = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.api.flow:acknowledging"}
-"""Where this process is Serve's HTTP server too, with HAProxy in front, it says how much of an answer was sent."""
-
 Ingress = serve.deployment(
     name="Ingress",
     max_ongoing_requests=1000,
-    ray_actor_options={"num_cpus": 0.1, "runtime_env": {"env_vars": ACKNOWLEDGED}},
+    ray_actor_options={"num_cpus": 0.1},
     health_check_period_s=2,
 )(serve.ingress()(IngressReplica))

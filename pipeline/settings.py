@@ -383,7 +383,7 @@ class HttpSettings(Section):
     `docs/operations.md`, Limits of a request)."""
     max_unread_bytes: int = Field(default=512 * MEBIBYTE, ge=MEBIBYTE)
     """Where the server does not say: what is on the way to all clients of one Ingress replica together, in answers that
-    are not read to their end. A client has half of it; an answer counts at most as a quarter."""
+    are not read to their end. A client has half of it, and an answer that is larger is the only one of its client's."""
     answer_idle_timeout_s: float = Field(default=60.0, gt=0)
     """An answer of which nothing is read for this long is given up, with its connection."""
     answer_min_bytes_per_s: int = Field(default=16 * 1024, ge=1)

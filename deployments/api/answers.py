@@ -50,7 +50,7 @@ async def record_answer(request: Request, services: Services, task: Task, status
     prefix = base_url(request, services)
     if not may_have_result(task):
         return answer(request, record(task, prefix), status)
-    async with results_gate(request).one(client_name(request) or ""):
+    async with results_gate(request).one(client_name(request)):
         task = await services.store.get(task.id, include_result=True)
         pieces = record_pieces(record(replace(task, result=None), prefix), task.result)
         spool = await spooled(services.workers, envelope_around(request, pieces, status))
@@ -116,12 +116,12 @@ _MEANINGS = {
     413: "Too large; the message names both sizes",
     415: "Not a content type or content encoding that this route takes; see `Accept-Encoding`",
     422: "A value that can't be; the message and `errors` name the fields",
-    429: "The key's rate, queued tasks or audio minutes are used up; see `Retry-After`",
+    429: "The client's rate, requests under way, queued tasks or audio minutes are used up; see `Retry-After`",
     460: "The bytes don't have the checksum that came with them",
     500: "A defect of the service",
     502: "The server the recording comes from, or that of the language model, failed",
-    503: "Not now: the queue is full, the service is starting, the database is away, or no language model takes "
-    "requests; see `Retry-After`",
+    503: "Not now: the queue or the server is full, the service is starting, the database is away, or no language "
+    "model takes requests; see `Retry-After`",
     504: "The server the recording comes from, or that of the language model, took too long",
 }
 

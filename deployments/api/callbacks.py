@@ -46,7 +46,7 @@ async def receive_callback(request: Request, services: ServicesNeeded) -> Respon
     """Take a callback and send it back, for trying out `callback_url`."""
     async with open_body(request) as body:
         sent = await body.read(MAX_CALLBACK_BYTES)
-    async with results_gate(request).one(client_name(request) or ""):
+    async with results_gate(request).one(client_name(request)):
         record = await read_object(sent, services.workers, _WANTED)
         data = object_pieces((("message", text_json("The callback has arrived.")), ("callback_data", written(record))))
         return SpoolAnswer(await spooled(services.workers, envelope_around(request, data)), "application/json")

@@ -2,14 +2,11 @@
 
 Serve takes whatever an application sends and keeps it until the client has read it (``MessageQueue`` in
 ``ray/serve/_private/http_util.py``, Ray 2.60; with HAProxy too, since the application runs in a thread of its own). So
-the server says how far it has come: ``Acknowledgements`` is a middleware around Serve's own HTTP server, in the proxy
-or, with HAProxy, in the replica. It slips messages between those of the request, and ``AnswerFlow``, the outermost
-layer of our application, sends no more than ``http.max_unread_bytes_per_answer`` beyond them.
+the server says how far it has come (``api.acknowledge``), and ``AnswerFlow``, the outermost layer of our application,
+sends no more than ``http.max_unread_bytes_per_answer`` beyond that.
 
-Serve is told of the middleware by ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=deployments.api.flow:acknowledging``.
-The Ingress sets that for its own process, which is all HAProxy mode needs; where Serve's proxy in Python is used, the
-nodes' environment must have it. Without acknowledgements an answer is only known to be read when all of it is, and
-``http.max_unread_bytes`` bounds what is on the way for all clients, half of it for each.
+Where the server says nothing, an answer is only known to be read when all of it is: then ``http.max_unread_bytes``
+bounds what is on the way to all clients, half of it for each.
 """
 
 from __future__ import annotations
@@ -19,141 +16,31 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
 
 from fastapi import Request
 from starlette.datastructures import Headers
-from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deployments.api.acknowledge import EXTENSION, AnswerUnread
+from deployments.api.problems import answer_to
 from pipeline.errors import ServiceBusy
 from pipeline.ports import Clock
 from pipeline.settings import HttpSettings
 
 logger = logging.getLogger(__name__)
 
-EXTENSION = "murmuration.sent"
-"""Name of the ASGI extension, and type of its messages: ``bytes`` of the answer's body were taken by the network."""
 PIECE_BYTES = 64 * 1024
 """The most that is sent in one message; also what an answer may have without anybody waiting for its client."""
-TOLD_BYTES = 32 * 1024
-"""How often the server says how far it has come, besides at the end. What is untold and one more piece must fit into
-``max_unread_bytes_per_answer``, or both sides would wait for each other."""
-SERVER_STALL_S = 120.0
-"""A client that takes nothing for so long is cut off by the server, should the application not have done so."""
-
-
 HELD = "murmuration.held"
 """Key of a scope that holds what is let go when the answer has been read."""
-
-
-class AnswerUnread(ConnectionError):
-    """A client does not read its answer: the connection is given up."""
-
-
-# --- around the server ------------------------------------------------------------------------------------------------
-
-
-def acknowledging() -> list[Middleware]:
-    """Return what Serve puts around its HTTP server."""
-    return [Middleware(Acknowledgements)]
-
-
-def acknowledged(app: ASGIApp) -> ASGIApp:
-    """Return an application of Serve's with ``Acknowledgements`` around it, once: for a server that runs already.
-
-    A server of uvicorn's takes it as its ``config.loaded_app``, for connections that come from then on.
-    """
-    return app if isinstance(app, Acknowledgements) else Acknowledgements(app)
-
-
-class Acknowledgements:
-    """The middleware that tells the application how much of its answer has gone."""
-
-    def __init__(self, app: ASGIApp, stall_s: float = SERVER_STALL_S) -> None:
-        self._app = app
-        self._stall_s = stall_s
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        server = _Server(receive, send, self._stall_s)
-        extensions = {**(scope.get("extensions") or {}), EXTENSION: {}}
-        try:
-            await self._app({**scope, "extensions": extensions}, server.receive, server.send)
-        finally:
-            server.close()
-
-
-class _Server:
-    """The two directions of one request, beside the server."""
-
-    def __init__(self, receive: Receive, send: Send, stall_s: float) -> None:
-        self._receive = receive
-        self._send = send
-        self._stall_s = stall_s
-        self._body_ended = False
-        self._sent_bytes = 0
-        self._told_bytes = 0
-        self._due = asyncio.Event()
-        self._next: asyncio.Future[Message] | None = None
-
-    async def receive(self) -> Message:
-        """Return the next message of the request, or how much of its answer has gone."""
-        if not self._body_ended:
-            message = await self._receive()
-            self._body_ended = not message.get("more_body", False)
-            return message
-        if not self._due.is_set():
-            await self._wait()
-        if self._due.is_set():
-            self._due.clear()
-            self._told_bytes = self._sent_bytes
-            return {"type": EXTENSION, "bytes": self._sent_bytes}
-        assert self._next is not None  # noqa: S101 (see _wait)
-        following, self._next = self._next, None
-        return following.result()
-
-    async def _wait(self) -> None:
-        """Return when the next message is there, or there is something to tell."""
-        self._next = self._next or asyncio.ensure_future(self._receive())
-        due = asyncio.ensure_future(self._due.wait())
-        either: set[asyncio.Future[Any]] = {self._next, due}
-        try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            due.cancel()
-
-    async def send(self, message: Message) -> None:
-        """Send a part of the answer; returns when the network has taken what came before it."""
-        try:
-            async with asyncio.timeout(self._stall_s):
-                await self._send(message)
-        except TimeoutError as error:
-            raise AnswerUnread("The client does not read its answer.") from error
-        if message["type"] == "http.response.body":
-            self._sent_bytes += len(message.get("body", b""))
-            ended = not message.get("more_body", False)
-            if ended or self._sent_bytes - self._told_bytes >= TOLD_BYTES:
-                self._due.set()
-
-    def close(self) -> None:
-        """The request is over."""
-        if self._next is not None:
-            self._next.cancel()
-
-
-# --- around the application -------------------------------------------------------------------------------------------
 
 
 class UnreadBytes:
     """What is on the way to clients whose server does not say how far it has come.
 
     Args:
-        limit_bytes: for all together; a client has half of it, an answer a quarter. An answer that is longer than that
-            counts as a quarter.
+        limit_bytes: for all together; a client has half of it. An answer that is longer than that counts as so much,
+            and is the only one of its client's.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -168,7 +55,7 @@ class UnreadBytes:
 
     def share_of(self, size_bytes: int) -> int:
         """Return what an answer of a size counts as."""
-        return min(size_bytes, self._limit_bytes // 4)
+        return min(size_bytes, self._limit_bytes // 2)
 
     async def take(self, client: str, size_bytes: int) -> None:
         """Count so many bytes more, once there is room for them."""
@@ -219,8 +106,6 @@ class AnswerFlow:
             logger.warning("an answer was given up: %s", answer.given_up, extra={"path": scope["path"][:200]})
             if answer.started:
                 raise answer.given_up from None
-            from deployments.api.problems import answer_to  # which imports half the application, not for the proxy
-
             busy = ServiceBusy("Too many answers wait to be read: read those first, or ask again later.", 5)
             await answer_to(Request(scope), busy)(scope, receive, send)
         finally:

@@ -7,7 +7,7 @@ call into C (a parser, a serialiser) holds the interpreter until it returns. Wha
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -106,25 +106,28 @@ class FairGate:
     """Room for a few at a time; who waits is let in client by client, each in turn.
 
     Args:
-        places: how many are in at the same time.
+        places: how many are in at the same time; a client has at most half of them.
     """
 
     def __init__(self, places: int) -> None:
         self._free = places
+        self._share = max(1, places // 2)
+        self._inside: Counter[str] = Counter()
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
     @asynccontextmanager
-    async def one(self, client: str) -> AsyncIterator[None]:
-        """Wait for a place, and hold it."""
-        await self._enter(client)
+    async def one(self, client: str | None) -> AsyncIterator[None]:
+        """Wait for a place, and hold it; for ``None``, who is nobody in particular, without a share."""
+        name = client or ""
+        await self._enter(name)
         try:
             yield
         finally:
-            self._leave()
+            self._leave(name)
 
     async def _enter(self, client: str) -> None:
-        if self._free:
-            self._free -= 1
+        if client not in self._waiting and self._has_room(client):
+            self._take(client)
             return
         called = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(client, deque()).append(called)
@@ -132,17 +135,32 @@ class FairGate:
             await called
         except asyncio.CancelledError:
             if called.done() and not called.cancelled():  # it was given a place in this very moment
-                self._leave()
+                self._leave(client)
             raise
 
-    def _leave(self) -> None:
-        while self._waiting:
-            client, queue = next(iter(self._waiting.items()))
-            called = queue.popleft()
-            del self._waiting[client]
-            if queue:
-                self._waiting[client] = queue  # behind the others
-            if not called.done():
-                called.set_result(None)
-                return
+    def _has_room(self, client: str) -> bool:
+        return self._free > 0 and (not client or self._inside[client] < self._share)
+
+    def _take(self, client: str) -> None:
+        self._free -= 1
+        self._inside[client] += 1
+
+    def _leave(self, client: str) -> None:
         self._free += 1
+        self._inside[client] -= 1
+        if not self._inside[client]:
+            del self._inside[client]
+        self._call_next()
+
+    def _call_next(self) -> None:
+        """Give the free place to the first client in the line that may have it, which then stands behind the others."""
+        for client in [*self._waiting]:
+            while self._has_room(client) and (queue := self._waiting.get(client)):
+                called = queue.popleft()
+                del self._waiting[client]
+                if queue:
+                    self._waiting[client] = queue
+                if not called.done():  # else it has gone away
+                    self._take(client)
+                    called.set_result(None)
+                    return

@@ -95,7 +95,7 @@ class Page:
         return None
 
     async def _with_result(self, task: Task) -> Spool:
-        async with results_gate(self._request).one(client_name(self._request) or ""):
+        async with results_gate(self._request).one(client_name(self._request)):
             task = await self._services.store.get(task.id, include_result=True)
             return await spooled(self._services.workers, record_pieces(self._shown_record(task), task.result))
 

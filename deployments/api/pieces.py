@@ -134,9 +134,13 @@ class Spool:
 
     async def blocks(self) -> AsyncGenerator[bytes, None]:
         """Yield all of it."""
-        await self._workers.run(self._file.seek, 0)
-        while block := await self._workers.run(self._file.read, PIECE_BYTES):
-            yield block
+        self._file.seek(0)
+        if self.size_bytes <= IN_MEMORY_BYTES:
+            while block := self._file.read(PIECE_BYTES):
+                yield block
+        else:
+            while block := await self._workers.run(self._file.read, PIECE_BYTES):
+                yield block
 
     def close(self) -> None:
         """It is needed no longer."""

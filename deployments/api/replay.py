@@ -26,7 +26,7 @@ class HeldTranscripts:
     def __init__(self, store: TaskRecords, request: Request, held: AsyncExitStack) -> None:
         self._store = store
         self._held = held
-        self._client = client_name(request) or ""
+        self._client = client_name(request)
         gate = request.app.state.replays
         assert isinstance(gate, FairGate)  # noqa: S101 (set by attach)
         self._gate = gate

@@ -68,7 +68,7 @@ async def generate_subtitles(request: Request, services: ServicesNeeded, task_id
     task = await services.store.get(task_id)
     if task.status is not Status.COMPLETED:
         raise TaskNotFinished(f"The task is {task.status}: there are subtitles once it is completed.")
-    async with results_gate(request).one(client_name(request) or ""):
+    async with results_gate(request).one(client_name(request)):
         task = await services.store.get(task_id, include_result=True)
         if task.result is None:
             raise TaskNotFinished(f"The task is {task.status}: there are subtitles once it is completed.")

@@ -157,7 +157,7 @@ async def summarize_task(request: Request, services: ServicesNeeded) -> Response
 
 
 async def _text_of(request: Request, services: Services, task: Task) -> str:
-    async with results_gate(request).one(client_name(request) or ""):
+    async with results_gate(request).one(client_name(request)):
         task = await services.store.get(task.id, include_result=True)
     if task.result is None:
         raise TaskNotFinished(f"The task is {task.status}: it can be summarised once it is completed.")

@@ -17,7 +17,6 @@ from pipeline.ports import DeliveryAttempt, OutboxMessage
 from pipeline.store import codec, queries
 from pipeline.store.due import due, next_of, of_every_client
 from pipeline.store.tables import OUTBOX
-from pipeline.store.turns import due
 
 
 async def owe(connection: AsyncConnection, task: Task, now: datetime) -> None:

@@ -92,7 +92,7 @@ async def _answer(request: Request, services: Services, task_type: TaskType) -> 
 
 
 async def _transcript(request: Request, services: Services, call: Call, ended: Task, asked: AudioRequest) -> Response:
-    async with results_gate(request).one(client_name(request) or ""):
+    async with results_gate(request).one(client_name(request)):
         task = await call.result(ended)
         if (cause := cause_of(task)) is not None:
             return _failure(request, cause)

@@ -11,8 +11,9 @@ import pytest
 from fastapi import FastAPI
 from starlette.responses import Response, StreamingResponse
 
+from deployments.api.acknowledge import TOLD_BYTES, Acknowledgements, acknowledged, acknowledging
 from deployments.api.app import build_api
-from deployments.api.flow import PIECE_BYTES, TOLD_BYTES, Acknowledgements, UnreadBytes, acknowledged, acknowledging
+from deployments.api.flow import PIECE_BYTES, UnreadBytes
 from tests.recordings import encode, silence
 from tests.unit.deployments.api.serving import KeepsAll, Reader, settle
 from tests.unit.deployments.api.world import TRANSCRIPT, World
@@ -129,7 +130,7 @@ async def test_a_client_that_leaves_ends_its_request(world: World) -> None:
 
 
 async def test_what_is_on_the_way_is_shared(world: World) -> None:
-    app = large(world, max_unread_bytes=4 * 1024 * 1024)  # a client has 2 MiB of it: two answers of this size
+    app = large(world, max_unread_bytes=12 * 1024 * 1024)  # a client has 6 MiB of it: two answers of this size
     readers = [Reader("/api/at_once", address="192.0.2.1") for _ in range(3)]
     other = Reader("/api/at_once", address="192.0.2.2")
     for reader in (*readers, other):
@@ -152,17 +153,16 @@ async def test_what_is_on_the_way_is_shared(world: World) -> None:
 
 
 async def test_an_answer_that_finds_no_room_is_refused(world: World) -> None:
-    app = large(world, max_unread_bytes=4 * 1024 * 1024, answer_idle_timeout_s=0.05)
-    readers = [Reader("/api/at_once") for _ in range(3)]
-    for reader in readers[:2]:
-        reader.may_read.clear()
+    app = large(world, max_unread_bytes=1024 * 1024, answer_idle_timeout_s=0.05)  # each is larger than a client's half
+    readers = [Reader("/api/at_once") for _ in range(2)]
+    readers[0].may_read.clear()
     requests = [
         asyncio.create_task(KeepsAll(app)(reader.scope(None), reader.receive, reader.send)) for reader in readers
     ]
-    await requests[2]
-    assert readers[2].status == 503
-    assert readers[2].answer_headers["retry-after"] == "5"
-    assert b'"busy"' in readers[2].content
+    await requests[1]
+    assert readers[1].status == 503
+    assert readers[1].answer_headers["retry-after"] == "5"
+    assert b'"busy"' in readers[1].content
     for reader in readers:
         reader.may_read.set()
     await asyncio.gather(*requests)
@@ -181,7 +181,7 @@ async def test_bytes_are_given_back() -> None:
     for client in "aab":
         await unread.give_back(client, 25)
     assert unread.total_bytes == 0
-    assert unread.share_of(1000) == 25
+    assert unread.share_of(1000) == 50
 
 
 async def test_a_wait_that_is_cancelled_takes_nothing() -> None:

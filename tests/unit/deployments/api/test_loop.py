@@ -276,6 +276,27 @@ async def test_clients_take_turns() -> None:
     assert order == ["a", "a", "b", "c", "a", "b", "a"]
 
 
+async def test_a_client_has_half_of_the_places() -> None:
+    gate, order, leave = FairGate(4), list[str](), asyncio.Event()
+    tasks = []
+    for client in ["a", "a", "a", "a", "b", "b", "b", "c"]:
+        tasks.append(asyncio.create_task(enter(gate, client, order, leave)))
+        await asyncio.sleep(0)
+    assert order == ["a", "a", "b", "b"]
+    leave.set()
+    await asyncio.gather(*tasks)
+    assert sorted(order) == ["a"] * 4 + ["b"] * 3 + ["c"]
+    nobody = [asyncio.create_task(enter(gate, "", order, asyncio.Event())) for _ in range(5)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert order[8:] == [""] * 4
+    for task in nobody:
+        task.cancel()
+    await asyncio.gather(*nobody, return_exceptions=True)
+    async with gate.one("a"), gate.one("a"), gate.one("b"), gate.one(None):
+        pass
+
+
 async def test_who_goes_away_while_waiting_takes_no_place() -> None:
     gate, order, leave = FairGate(1), list[str](), asyncio.Event()
     tasks = []
