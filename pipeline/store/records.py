@@ -80,8 +80,8 @@ async def page(connection: AsyncConnection, query: TaskQuery) -> TaskPage:
     """The tasks that match."""
     total_count = (await connection.execute(queries.records.task_count(query))).scalar_one()
     ids = (await connection.scalars(queries.records.task_page(query))).all()
-    rows = await connection.execute(queries.records.tasks(ids, with_result=query.include_result)) if ids else None
-    tasks = {row["id"]: codec.read_task(row) for row in rows.mappings()} if rows else {}
+    rows = await connection.execute(queries.records.tasks(ids, with_result=query.include_result))
+    tasks = {row["id"]: codec.read_task(row) for row in rows.mappings()}
     return TaskPage(tuple(tasks[task_id] for task_id in ids if task_id in tasks), total_count)
 
 

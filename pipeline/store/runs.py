@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pipeline.domain.access import AudioCharge
 from pipeline.domain.audio import Chunk, to_seconds
 from pipeline.domain.crawl import CrawlRecord
-from pipeline.domain.lifecycle import attempts_exhausted, claim_order
+from pipeline.domain.lifecycle import attempts_exhausted, claim_order, claimed
 from pipeline.domain.records import RecordDefect
 from pipeline.domain.task import Status, Task, TaskError
 from pipeline.domain.transcript import ChunkResult, Transcript
@@ -75,29 +75,20 @@ async def claim(
 
     Each row is read before it is taken: one that is damaged is failed, one of a newer version is left to that.
     """
-    won: list[int] = []
+    won: list[Task] = []
     set_aside = 0
     while waiting and len(won) < limit:
         wanted, waiting = waiting[: limit - len(won)], waiting[limit - len(won) :]
-        locked = set(await connection.scalars(queries.runs.lock_claimable(wanted, now, max_losses)))
-        readable = await _readable(connection, [task_id for task_id in wanted if task_id in locked], now, note)
-        won += readable
-        set_aside += len(locked) - len(readable)
-    if not won:
-        return Claims((), set_aside)
-    await connection.execute(queries.runs.claim_tasks(won, now, max_losses, owner, lease_expires_at))
-    taken = await _read_all(connection, won)
-    return Claims(tuple(taken[task_id] for task_id in won), set_aside)
-
-
-async def _readable(connection: AsyncConnection, task_ids: Sequence[int], now: datetime, note: Note) -> list[int]:
-    """Those of the tasks whose rows can be read; the others are set aside."""
-    if not task_ids:
-        return []
-    tasks = await _read_all(connection, task_ids)
-    unreadable = [task for task in tasks.values() if task.defect is not None]
-    await _set_aside(connection, unreadable, now, note)
-    return [task_id for task_id in task_ids if task_id in tasks and tasks[task_id].defect is None]
+        rows = (await connection.execute(queries.runs.lock_claimable(wanted, now, max_losses))).mappings()
+        locked = {row["id"]: codec.read_task(row) for row in rows}
+        unreadable = [task for task in locked.values() if task.defect is not None]
+        await _set_aside(connection, unreadable, now, note)
+        won += [locked[task_id] for task_id in wanted if task_id in locked and locked[task_id].defect is None]
+        set_aside += len(unreadable)
+    if won:
+        ids = [task.id for task in won]
+        await connection.execute(queries.runs.claim_tasks(ids, now, max_losses, owner, lease_expires_at))
+    return Claims(tuple(claimed(task, owner, now, lease_expires_at) for task in won), set_aside)
 
 
 async def _set_aside(connection: AsyncConnection, tasks: Sequence[Task], now: datetime, note: Note) -> list[Task]:
@@ -384,11 +375,6 @@ async def _change(connection: AsyncConnection, lease: Lease, statement: Update) 
 
 async def _read(connection: AsyncConnection, task_id: int) -> Task:
     return codec.read_task((await connection.execute(queries.records.task(task_id))).mappings().one())
-
-
-async def _read_all(connection: AsyncConnection, task_ids: Collection[int]) -> dict[int, Task]:
-    rows = await connection.execute(queries.records.tasks(task_ids))
-    return {row["id"]: codec.read_task(row) for row in rows.mappings()}
 
 
 def _lost(lease: Lease) -> LeaseLost:

@@ -66,7 +66,7 @@ class StoreRow(SQLModel, registry=registry(metadata=METADATA)):
     """A row of this store; its metadata is apart from that of any other SQLModel in the process."""
 
 
-FILTERED = ("engine_name", "task_type", "language", "client", "error_code", "platform")
+FILTERED = ("engine_name", "task_type", "language", "error_code", "platform")
 """Columns that a query may ask for: together in an index, it is answered from that alone."""
 LOAD = ("left_by", "available_at", "split_done", "file_size_bytes", "audio_total_s", "audio_done_s")
 """What the statistics add up."""
@@ -80,8 +80,9 @@ class TaskRow(StoreRow, table=True):
         Index(None, "status", "priority_rank", "created_at", "id"),  # what a claim walks, and most queries
         Index(None, "status", "lease_expires_at"),  # expired leases
         Index(None, "created_at", "id"),  # pages of a query
-        Index("ix_tasks_filters_of_status", "status", "priority_rank", "created_at", "id", *FILTERED),  # and its count
-        Index("ix_tasks_filters", "created_at", "id", "status", "priority_rank", *FILTERED),  # of any status
+        Index("ix_tasks_filters_of_status", "status", "priority_rank", "created_at", "id", "client", *FILTERED),
+        Index("ix_tasks_filters_of_client", "client", "created_at", "id", "status", "priority_rank", *FILTERED),
+        Index("ix_tasks_filters", "created_at", "id", "status", "priority_rank", "client", *FILTERED),
         Index("ix_tasks_load", "status", "priority_rank", "created_at", *LOAD),  # how much waits
         Index(None, "finished_at"),  # retention
         Index(None, "media_prefix"),  # sweeping orphans

@@ -27,6 +27,7 @@ from pipeline.domain.lifecycle import (
     ONLY_ENDED_ARE_RETRIED,
     attempts_exhausted,
     claim_order,
+    claimed,
     message_id,
     refuse_fixed_fields,
     refused_move,
@@ -266,7 +267,7 @@ class MemoryTaskStore:
             if record.task.priority.rank in ranks and self._claimable(record.task, now)
         ]
         waiting.sort(key=lambda task: claim_order(task.id, task.priority.rank, task.created_at, now, self._ageing_s))
-        return [self._put(_claimed(task, owner, now, now + lease)) for task in waiting[: max(0, limit)]]
+        return [self._put(claimed(task, owner, now, now + lease)) for task in waiting[: max(0, limit)]]
 
     async def heartbeat(self, leases: Sequence[Lease], lease: timedelta) -> frozenset[int]:
         """See ``ports.TaskStore``."""
@@ -699,22 +700,6 @@ def _new_task(task_id: int, new: NewTask, now: datetime) -> Task:
     given = {name: getattr(new, name) for name in NewTask.__dataclass_fields__}
     status, language = Status.QUEUED, new.options.language
     return Task(id=task_id, status=status, language=language, created_at=now, updated_at=now, **given)
-
-
-def _claimed(task: Task, owner: str, now: datetime, lease_expires_at: datetime) -> Task:
-    return replace(
-        task,
-        status=Status.PROCESSING,
-        owner=owner,
-        lease_expires_at=lease_expires_at,
-        fence=task.fence + 1,
-        attempts=task.attempts + 1,
-        losses=task.losses + (task.status is Status.PROCESSING),
-        started_at=now,
-        updated_at=now,
-        available_at=None,
-        stage=task.first_stage,
-    )
 
 
 def _unprepared(record: _Record) -> Task:

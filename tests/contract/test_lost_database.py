@@ -247,7 +247,8 @@ async def test_a_backup_of_before_stores_had_an_identity_is_taken(
     with closing(sqlite3.connect(file)) as connection:
         connection.executescript(
             "DROP TABLE store_identity; DROP INDEX ix_tasks_left_by; DROP INDEX ix_tasks_load;"
-            "DROP INDEX ix_tasks_filters; DROP INDEX ix_tasks_filters_of_status; ALTER TABLE tasks DROP COLUMN left_by;"
+            "DROP INDEX ix_tasks_filters; DROP INDEX ix_tasks_filters_of_status;"
+            "DROP INDEX ix_tasks_filters_of_client; ALTER TABLE tasks DROP COLUMN left_by;"
             "UPDATE alembic_version SET version_num = '0007_tracks';"
         )
     older = sql_store(sqlite_url, clock)

@@ -80,19 +80,15 @@ _FIRST_STAGE = case(
 """``Task.first_stage`` in SQL."""
 
 
-def lock_claimable(task_ids: Collection[int], now: datetime, max_losses: int) -> Select[int]:
+def lock_claimable(task_ids: Collection[int], now: datetime, max_losses: int) -> Select[Any]:
     """Those of the candidates that are still to be had; rows another process is about to take are passed over."""
-    return (
-        select(TASKS.c.id)
-        .where(TASKS.c.id.in_(task_ids), _claimable(now, max_losses))
-        .with_for_update(skip_locked=True)
-    )
+    return select(TASKS).where(TASKS.c.id.in_(task_ids), _claimable(now, max_losses)).with_for_update(skip_locked=True)
 
 
 def claim_tasks(
     task_ids: Collection[int], now: datetime, max_losses: int, owner: str, lease_expires_at: datetime
 ) -> Update:
-    """Takes tasks: the condition decides, whatever was chosen before."""
+    """Takes tasks, as ``domain.lifecycle.claimed`` says: the condition decides, whatever was chosen before."""
     values: dict[Column[Any], Any] = {
         # First, because MySQL goes from left to right: further on, the status would be the new one.
         TASKS.c.losses: case((TASKS.c.status == PROCESSING, TASKS.c.losses + 1), else_=TASKS.c.losses),

@@ -18,10 +18,11 @@ OPTIONS: dict[str, Any] = {
     for name, value in {"engine": "InnoDB", "charset": "utf8mb4", "collate": "utf8mb4_bin"}.items()
 }
 
-FILTERED = ["engine_name", "task_type", "language", "client", "error_code", "platform"]
+FILTERED = ["engine_name", "task_type", "language", "error_code", "platform"]
 INDEXES = {
-    "ix_tasks_filters_of_status": ["status", "priority_rank", "created_at", "id", *FILTERED],
-    "ix_tasks_filters": ["created_at", "id", "status", "priority_rank", *FILTERED],
+    "ix_tasks_filters_of_status": ["status", "priority_rank", "created_at", "id", "client", *FILTERED],
+    "ix_tasks_filters_of_client": ["client", "created_at", "id", "status", "priority_rank", *FILTERED],
+    "ix_tasks_filters": ["created_at", "id", "status", "priority_rank", "client", *FILTERED],
     "ix_tasks_load": [
         "status",
         "priority_rank",
