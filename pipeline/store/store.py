@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pipeline.clock import FollowingClock
 from pipeline.domain.access import Client, ClientLoad
 from pipeline.domain.audio import Chunk
+from pipeline.domain.claims import NOTHING, Holdings
 from pipeline.domain.crawl import CrawlRecord
 from pipeline.domain.lifecycle import refuse_fixed_fields
 from pipeline.domain.summary import Summary
@@ -139,13 +140,17 @@ class SqlTaskStore:
 
     # the run of a task
 
-    async def claim(self, owner: str, lease: timedelta, limit: int, ranks: Collection[int]) -> list[Task]:
+    async def claim(
+        self, owner: str, lease: timedelta, limit: int, ranks: Collection[int], holdings: Holdings = NOTHING
+    ) -> list[Task]:
         """See ``ports.TaskStore``."""
         if limit < 1 or not ranks:
             return []
         for _ in range(CLAIM_ROUNDS):
             now = await self._now()
-            waiting = await self._database.read(runs.candidates, ranks, now, self._max_losses, limit, self._ageing_s)
+            waiting = await self._database.read(
+                runs.candidates, ranks, now, self._max_losses, limit, self._ageing_s, holdings
+            )
             if not waiting:
                 break
             tasks = await self._database.write(runs.claim, waiting, limit, now, self._max_losses, owner, now + lease)

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 from pipeline.domain.access import DAY, Client, ClientLoad, refuse_over_quota
 from pipeline.domain.audio import Chunk
+from pipeline.domain.claims import NOTHING, Candidate, ClaimRule, Holdings
 from pipeline.domain.crawl import CrawlRecord
 from pipeline.domain.lifecycle import (
     FINISHED_ARE_NOT_CANCELLED,
     ONLY_ENDED_ARE_RETRIED,
     attempts_exhausted,
-    claim_order,
     message_id,
     refuse_fixed_fields,
     refused_move,
@@ -221,7 +221,9 @@ class MemoryTaskStore:
 
     # the run of a task
 
-    async def claim(self, owner: str, lease: timedelta, limit: int, ranks: Collection[int]) -> list[Task]:
+    async def claim(
+        self, owner: str, lease: timedelta, limit: int, ranks: Collection[int], holdings: Holdings = NOTHING
+    ) -> list[Task]:
         """See ``ports.TaskStore``."""
         now = self._answer()
         waiting = [
@@ -229,8 +231,9 @@ class MemoryTaskStore:
             for record in self._records.values()
             if record.task.priority.rank in ranks and self._claimable(record.task, now)
         ]
-        waiting.sort(key=lambda task: claim_order(task.id, task.priority.rank, task.created_at, now, self._ageing_s))
-        return [self._put(_claimed(task, owner, now, now + lease)) for task in waiting[: max(0, limit)]]
+        candidates = [Candidate(task.id, task.priority.rank, task.client, task.created_at) for task in waiting]
+        places = ClaimRule(holdings, now, self._ageing_s).places(candidates)[: max(0, limit)]
+        return [self._put(_claimed(self._records[one.id].task, owner, now, now + lease)) for _, one in places]
 
     async def heartbeat(self, leases: Sequence[Lease], lease: timedelta) -> frozenset[int]:
         """See ``ports.TaskStore``."""
