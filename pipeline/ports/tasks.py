@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from pipeline.domain.access import AudioCharge, Client, ClientLoad
 from pipeline.domain.audio import Chunk
+from pipeline.domain.claims import NOTHING, Holdings
 from pipeline.domain.crawl import CrawlRecord
 from pipeline.domain.summary import Summary, SummaryOptions
 from pipeline.domain.task import IdempotencyClaim, NewTask, Priority, Status, Task, TaskError
@@ -205,10 +206,14 @@ class TaskStore(TaskRecords, Protocol):
 
     # the run of a task
 
-    async def claim(self, owner: str, lease: timedelta, limit: int, ranks: Collection[int]) -> list[Task]:
+    async def claim(
+        self, owner: str, lease: timedelta, limit: int, ranks: Collection[int], holdings: Holdings = NOTHING
+    ) -> list[Task]:
         """Takes up to ``limit`` tasks of the given priority ranks that are queued and due, or whose lease expired.
 
-        Order: priority (lifted by age), then age, then id. Each claim sets owner, lease, ``fence + 1``,
+        Order: priority (lifted by age), then turns between clients, given what the caller holds, then age, then id:
+        see ``domain.claims``. There may be more to claim where fewer than ``limit`` are returned; there is nothing
+        where none is. Each claim sets owner, lease, ``fence + 1``,
         ``attempts + 1``, ``started_at``, ``processing``, ``Task.first_stage``; ``losses + 1`` where a lease expired.
         Expired tasks that were lost too often without getting any further are not returned: ``bury`` is for them.
         A task whose record is damaged is failed (``record_unreadable``) instead, and one that only a newer version can

@@ -7,19 +7,21 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import Update
+from sqlalchemy import Row, Update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.domain.access import AudioCharge
 from pipeline.domain.audio import Chunk, to_seconds
+from pipeline.domain.claims import Candidate, ClaimRule, Holdings, known_order
 from pipeline.domain.crawl import CrawlRecord
-from pipeline.domain.lifecycle import attempts_exhausted, claim_order, claimed
+from pipeline.domain.lifecycle import attempts_exhausted, claimed
 from pipeline.domain.records import RecordDefect
-from pipeline.domain.task import Status, Task, TaskError
+from pipeline.domain.task import Priority, Status, Task, TaskError
 from pipeline.domain.transcript import ChunkResult, Transcript
 from pipeline.errors import LeaseLost, RecordUnreadable
 from pipeline.ports import Lease, StoredChunks
 from pipeline.store import callbacks, codec, queries, usage
+from pipeline.store.engine import MYSQL_DIALECTS
 from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, CRAWL_RECORDS, LARGEST_ID, PARTS, TRANSCRIPTS
 
 T = TypeVar("T")
@@ -30,6 +32,12 @@ PREPARED = (CHUNK_RESULTS, CHUNKS, PARTS)
 """What is kept of a task only until it is completed."""
 LOOKAHEAD = 32
 """Candidates beyond the limit: others may claim the first ones in the same moment."""
+MAX_GROUPS = 12
+"""Clients and ranks of which one claim looks at more than the first task."""
+FULL_GROUPS = len(Priority)
+"""As many of them are looked at as deep as a claim may reach; where there are more, each less deep."""
+LEAST_DEPTH = 8
+"""Tasks that are looked at of any of them."""
 EXPIRED = timedelta(seconds=1)
 """How long ago a lease that is ended has expired."""
 
@@ -43,17 +51,36 @@ class Claims:
 
 
 async def candidates(
-    connection: AsyncConnection, ranks: Collection[int], now: datetime, max_losses: int, limit: int, ageing_s: float
+    connection: AsyncConnection,
+    ranks: Collection[int],
+    now: datetime,
+    max_losses: int,
+    limit: int,
+    ageing_s: float,
+    holdings: Holdings,
 ) -> list[int]:
-    """Ids of tasks that may be claimed, in the order of the claim; more than ``limit``, so that losing some is fine."""
-    values = {"now": now, "max_losses": max_losses, "depth": limit + LOOKAHEAD}
-    rows = await connection.execute(queries.runs.claim_candidates(frozenset(ranks)), values)
-    return [
-        row.id
-        for row in sorted(
-            rows, key=lambda row: claim_order(row.id, row.priority_rank, _since(row.created_at), now, ageing_s)
-        )
-    ]
+    """Ids of tasks that may be claimed, in the order of the claim; more than ``limit``, so that losing some is fine.
+
+    Of few clients at a time: those whose turn it is. Where more have their turn, there may be fewer ids than that.
+    """
+    rule = ClaimRule(holdings, now, ageing_s)
+    loose_scans = connection.dialect.name in MYSQL_DIALECTS
+    rows = await connection.execute(queries.runs.claim_heads(frozenset(ranks), loose_scans=loose_scans), {"now": now})
+    heads = [_candidate(row) for row in rows if row.id is not None]
+    chosen = [(one.rank, one.client) for _, one in rule.places(heads)[:MAX_GROUPS]]
+    depth = max(LEAST_DEPTH, (limit + LOOKAHEAD) * FULL_GROUPS // max(FULL_GROUPS, len(chosen)))
+    values = {"now": now, "max_losses": max_losses, "depth": depth}
+    values |= {f"client_{number}": client for number, (_, client) in enumerate(chosen) if client is not None}
+    pattern = tuple((rank, client is not None) for rank, client in chosen)
+    groups: dict[tuple[int, str | None], list[Candidate]] = {group: [] for group in chosen}
+    lost: list[Candidate] = []
+    for row in await connection.execute(queries.runs.claim_candidates(pattern, frozenset(ranks)), values):
+        (lost if row.group == queries.runs.LOST else groups[chosen[row.group]]).append(_candidate(row))
+    return known_order(rule, heads, groups, depth, lost)
+
+
+def _candidate(row: Row[Any]) -> Candidate:
+    return Candidate(row.id, row.priority_rank, row.client, _since(row.created_at))
 
 
 def _since(created_at: object) -> datetime:

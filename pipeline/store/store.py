@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pipeline.clock import FollowingClock
 from pipeline.domain.access import AudioCharge, Client, ClientLoad
 from pipeline.domain.audio import Chunk
+from pipeline.domain.claims import NOTHING, Holdings
 from pipeline.domain.crawl import CrawlRecord
 from pipeline.domain.durability import Durability
 from pipeline.domain.lifecycle import refuse_fixed_fields
@@ -189,14 +190,18 @@ class SqlTaskStore:
 
     # the run of a task
 
-    async def claim(self, owner: str, lease: timedelta, limit: int, ranks: Collection[int]) -> list[Task]:
+    async def claim(
+        self, owner: str, lease: timedelta, limit: int, ranks: Collection[int], holdings: Holdings = NOTHING
+    ) -> list[Task]:
         """See ``ports.TaskStore``."""
         if limit < 1 or not ranks:
             return []
         rounds = CLAIM_ROUNDS
         while rounds:
             now = await self._now()
-            waiting = await self._database.read(runs.candidates, ranks, now, self._max_losses, limit, self._ageing_s)
+            waiting = await self._database.read(
+                runs.candidates, ranks, now, self._max_losses, limit, self._ageing_s, holdings
+            )
             if not waiting:
                 break
             claim = (waiting, limit, now, self._max_losses, owner, now + lease, self._report.note)

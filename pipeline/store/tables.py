@@ -77,7 +77,8 @@ class TaskRow(StoreRow, table=True):
 
     __tablename__ = "tasks"
     __table_args__ = (
-        Index(None, "status", "priority_rank", "created_at", "id"),  # what a claim walks, and most queries
+        Index(None, "status", "priority_rank", "created_at", "id"),  # most queries
+        Index(None, "status", "priority_rank", "client", "created_at", "id", "available_at"),  # what a claim walks
         Index(None, "status", "lease_expires_at"),  # expired leases
         Index(None, "created_at", "id"),  # pages of a query
         Index("ix_tasks_filters_of_status", "status", "priority_rank", "created_at", "id", "client", *FILTERED),

@@ -18,6 +18,7 @@ from pipeline.domain.access import (
     refuse_over_quota,
 )
 from pipeline.domain.audio import Chunk, to_seconds
+from pipeline.domain.claims import NOTHING, Candidate, ClaimRule, Holdings
 from pipeline.domain.crawl import CrawlRecord
 from pipeline.domain.fair_choice import Due, choose
 from pipeline.domain.fair_line import AGEING_S, sharer
@@ -26,7 +27,6 @@ from pipeline.domain.lifecycle import (
     FINISHED_ARE_NOT_CANCELLED,
     ONLY_ENDED_ARE_RETRIED,
     attempts_exhausted,
-    claim_order,
     claimed,
     message_id,
     refuse_fixed_fields,
@@ -258,7 +258,9 @@ class MemoryTaskStore:
 
     # the run of a task
 
-    async def claim(self, owner: str, lease: timedelta, limit: int, ranks: Collection[int]) -> list[Task]:
+    async def claim(
+        self, owner: str, lease: timedelta, limit: int, ranks: Collection[int], holdings: Holdings = NOTHING
+    ) -> list[Task]:
         """See ``ports.TaskStore``."""
         now = self._answer()
         waiting = [
@@ -266,8 +268,9 @@ class MemoryTaskStore:
             for record in self._records.values()
             if record.task.priority.rank in ranks and self._claimable(record.task, now)
         ]
-        waiting.sort(key=lambda task: claim_order(task.id, task.priority.rank, task.created_at, now, self._ageing_s))
-        return [self._put(claimed(task, owner, now, now + lease)) for task in waiting[: max(0, limit)]]
+        candidates = [Candidate(task.id, task.priority.rank, task.client, task.created_at) for task in waiting]
+        places = ClaimRule(holdings, now, self._ageing_s).places(candidates)[: max(0, limit)]
+        return [self._put(claimed(self._records[one.id].task, owner, now, now + lease)) for _, one in places]
 
     async def heartbeat(self, leases: Sequence[Lease], lease: timedelta) -> frozenset[int]:
         """See ``ports.TaskStore``."""

@@ -14,6 +14,7 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 
+from pipeline.domain.claims import Holdings
 from pipeline.domain.fair_line import SlotLimits
 from pipeline.domain.retry import Backoff, Patience, Schedule
 from pipeline.domain.task import Priority, Stage, Task, TaskError
@@ -235,14 +236,25 @@ class Dispatcher:
                 self._start(task)
 
     async def _claim_some(self) -> list[Task]:
+        """Claims what there is room for; where there is none, what clients lack that run less than their share.
+
+        So a client whose tasks fill all room keeps nobody else waiting until they are done. Together, those beside the
+        room are no more than it holds.
+        """
         limit = max(self._settings.max_active_tasks, self._scheduler.capacity.chunks)
         fetching = self._driver.fetcher.at_work
         active = Counter(task.priority.rank for task in self._claimed.values() if task.id not in fetching)
+        held = Counter((task.priority.rank, task.client) for task in self._claimed.values())
         room = {priority.rank: limit - active[priority.rank] for priority in Priority}
-        ranks = [rank for rank, free in room.items() if free > 0]
-        if not ranks:
+        beside = {rank: limit + free for rank, free in room.items() if free <= 0}
+        return await self._claim_into(room, Holdings(held)) or await self._claim_into(beside, Holdings(held, limit))
+
+    async def _claim_into(self, room: Mapping[int, int], holdings: Holdings) -> list[Task]:
+        """Claims tasks of the ranks that have room."""
+        free = {rank: count for rank, count in room.items() if count > 0}
+        if not free:
             return []
-        return await self._store.claim(self._owner, self._lease, min(room[rank] for rank in ranks), ranks)
+        return await self._store.claim(self._owner, self._lease, min(free.values()), list(free), holdings)
 
     def _start(self, task: Task) -> None:
         outlived = self._attempts.get(task.id)  # its lease was lost, and it has not noticed yet

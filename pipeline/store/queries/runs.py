@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -12,6 +12,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     CompoundSelect,
+    FromClause,
     Integer,
     Select,
     Update,
@@ -19,6 +20,9 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
+    func,
+    literal,
+    null,
     or_,
     select,
     union,
@@ -51,25 +55,112 @@ from pipeline.store.tables import (
 LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 """A time that is later in SQLite is none."""
 
+LOST = -1
+"""Group of the candidates whose owner was lost."""
+
+CLAIM_INDEX = "ix_tasks_status_priority_rank_client_created_at_id_available_at"
+"""Index in which the tasks of a client and rank lie in the order they are claimed."""
+
 
 @cache
-def claim_candidates(ranks: frozenset[int]) -> CompoundSelect[Any]:
-    """The first tasks of each rank that may be claimed; parameters ``now``, ``max_losses``, ``depth`` of each kind.
+def claim_heads(ranks: frozenset[int], *, loose_scans: bool) -> CompoundSelect[Any]:
+    """The first task of each client and rank that is due; parameter ``now``. Nothing is locked yet.
 
-    Within a rank ageing changes nothing, so each branch walks an index in its order and stops; how the branches
-    interleave is ``claim_order``'s to say. Nothing is locked yet. Built once: it is the longest and the most frequent.
+    Each is found in its place in an index, whatever waits behind it.
+
+    Args:
+        ranks: which ones.
+        loose_scans: whether the database skips from one distinct value to the next by itself.
+    """
+    now = bindparam("now", type_=UtcDateTime())
+    clients = _distinct_clients if loose_scans else _next_clients
+    heads = []
+    for rank in sorted(ranks):
+        named = clients(rank)
+        heads += [_head(rank, TASKS.c.client == named.c.client, now, named), _head(rank, TASKS.c.client.is_(None), now)]
+    return union_all(*heads)
+
+
+def _head(
+    rank: int, of_client: ColumnElement[bool], now: BindParameter[datetime], clients: FromClause | None = None
+) -> Select[Any]:
+    first = _walk(select(TASKS.c.id, TASKS.c.created_at).where(TASKS.c.priority_rank == rank, of_client, _due(now)))
+    client = null() if clients is None else clients.c.client
+    columns = [
+        first.with_only_columns(column).limit(1).scalar_subquery().label(column.name)
+        for column in (TASKS.c.id, TASKS.c.created_at)
+    ]
+    head = select(literal(rank).label("priority_rank"), client.label("client"), *columns)
+    return head if clients is None else head.where(clients.c.client.is_not(None))
+
+
+def _distinct_clients(rank: int) -> FromClause:
+    """The clients that have tasks of a rank in the queue; all three columns, or MySQL reads every row."""
+    columns = TASKS.c.status, TASKS.c.priority_rank, TASKS.c.client
+    return _in_claim_index(select(*columns).where(*_queued_after(TASKS, rank)).distinct()).subquery(f"clients_{rank}")
+
+
+def _next_clients(rank: int) -> FromClause:
+    """The same, one after another, for databases that would read every row to find what differs; ends with ``NULL``."""
+    first, following = TASKS.alias(), TASKS.alias()
+    clients = select(func.min(first.c.client).label("client")).where(*_queued_after(first, rank))
+    walked = clients.cte(f"clients_{rank}", recursive=True)
+    after = select(func.min(following.c.client)).where(*_queued_after(following, rank, walked.c.client))
+    return walked.union_all(select(after.scalar_subquery()).where(walked.c.client.is_not(None)))
+
+
+def _queued_after(
+    tasks: FromClause, rank: int, client: ColumnElement[str] | None = None
+) -> tuple[ColumnElement[bool], ...]:
+    """One bound only: of two, SQLite may walk from the lower one."""
+    lowest: ColumnElement[str] = literal("") if client is None else client
+    return tasks.c.status == QUEUED, tasks.c.priority_rank == rank, tasks.c.client > lowest
+
+
+@lru_cache(maxsize=256)
+def claim_candidates(
+    groups: tuple[tuple[int, bool], ...], abandoned_ranks: frozenset[int]
+) -> CompoundSelect[Any] | Select[Any]:
+    """The first tasks of groups that may be claimed, and of those whose owner was lost.
+
+    Within a group ageing changes nothing, so each branch walks an index in its order and stops; how the branches
+    interleave is ``ClaimRule``'s to say. Nothing is locked yet. Built once: it is the longest and the most frequent.
+
+    Args:
+        groups: rank of each, and whether it is a client's; the parameters are ``now``, ``max_losses``, ``depth`` and,
+            for the group of number 3 that is a client's, ``client_3``.
+        abandoned_ranks: ranks of tasks whose owner was lost.
     """
     now, max_losses = bindparam("now", type_=UtcDateTime()), bindparam("max_losses", type_=Integer())
-    branches = [
-        select(TASKS.c.id, TASKS.c.priority_rank, TASKS.c.created_at)
-        .where(TASKS.c.priority_rank == rank, condition)
-        .order_by(TASKS.c.created_at, TASKS.c.id)
-        .limit(bindparam("depth", type_=Integer()))
-        .subquery()
-        for rank in sorted(ranks)
-        for condition in (_due(now), _abandoned(now, max_losses))
+    columns = TASKS.c.id, TASKS.c.priority_rank, TASKS.c.client, TASKS.c.created_at
+    due = [
+        _walk(select(*columns, literal(number).label("group")).where(TASKS.c.priority_rank == rank, of, _due(now)))
+        for number, (rank, named) in enumerate(groups)
+        for of in [_of_client(number) if named else TASKS.c.client.is_(None)]
     ]
+    lost = [
+        select(*columns, literal(LOST).label("group"))
+        .where(TASKS.c.priority_rank == rank, _abandoned(now, max_losses))
+        .order_by(TASKS.c.created_at, TASKS.c.id)
+        for rank in sorted(abandoned_ranks)
+    ]
+    branches = [branch.limit(bindparam("depth", type_=Integer())).subquery() for branch in (*due, *lost)]
     return union_all(*(select(branch) for branch in branches))
+
+
+def _walk(tasks: Select[Any]) -> Select[Any]:
+    """The tasks of one client and rank in the order of the index."""
+    return _in_claim_index(tasks).order_by(TASKS.c.created_at, TASKS.c.id)
+
+
+def _in_claim_index(tasks: Select[Any]) -> Select[Any]:
+    """The same by the index of claims: MySQL may prefer another one that reads every task of the other clients."""
+    hint = f"FORCE INDEX ({CLAIM_INDEX})"
+    return tasks.with_hint(TASKS, hint, "mysql").with_hint(TASKS, hint, "mariadb")
+
+
+def _of_client(number: int) -> ColumnElement[bool]:
+    return TASKS.c.client == bindparam(f"client_{number}", type_=TASKS.c.client.type)
 
 
 _FIRST_STAGE = case(
@@ -271,7 +362,11 @@ def _exhausted(now: datetime, max_losses: int) -> tuple[ColumnElement[bool], ...
 
 
 def _claimable(now: datetime, max_losses: int) -> ColumnElement[bool]:
-    return or_(_due(now), _abandoned(now, max_losses))
+    """Whether a task whose id is given may be claimed.
+
+    No database looks that up in an index, as it may do for a plain ``or``: every row that waits would be read.
+    """
+    return case((TASKS.c.status == QUEUED, _due(now)), else_=_abandoned(now, max_losses))
 
 
 def _under(lease: Lease) -> tuple[ColumnElement[bool], ...]:

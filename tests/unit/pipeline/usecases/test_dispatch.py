@@ -1,5 +1,6 @@
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -31,7 +32,7 @@ from pipeline.errors import (
     UnsupportedLink,
     UrlNotAllowed,
 )
-from pipeline.ports import Lease
+from pipeline.ports import Lease, TaskQuery
 from pipeline.settings import CrawlSettings, Settings
 from pipeline.testing.crawl import FakeCrawler
 from pipeline.testing.fleet import TRACKS, FakeSplitter, FakeTranscriber, made_chunks
@@ -131,7 +132,11 @@ class World:
             await asyncio.gather(loop, return_exceptions=True)
 
     async def add(
-        self, priority: Priority = Priority.NORMAL, summary: SummaryOptions | None = None, **options: object
+        self,
+        priority: Priority = Priority.NORMAL,
+        summary: SummaryOptions | None = None,
+        client: str | None = None,
+        **options: object,
     ) -> Task:
         number = len(await self.media.prefixes())
         prefix = f"t{number}"
@@ -142,6 +147,7 @@ class World:
             priority=priority,
             options=TranscriptionOptions(**options),  # type: ignore[arg-type]
             summary_options=summary,
+            client=client,
         )
         task, _ = await self.store.create(new)
         return task
@@ -520,6 +526,41 @@ async def test_urgent_tasks_are_claimed_although_lesser_ones_fill_the_dispatcher
         async with asyncio.timeout(5):
             while urgent.id not in {unit.task_id for unit in world.fleet.units}:
                 await asyncio.sleep(0.001)
+
+
+async def test_a_client_s_task_is_claimed_at_once_although_another_s_fill_the_dispatcher() -> None:
+    world = World(settings=quick_settings(max_active_tasks=24))
+    world.fleet.open_gate.clear()
+    for _ in range(60):
+        await world.add(client="many", language="en")
+    dispatcher = world.dispatcher()
+    await dispatcher.prepare()
+    await dispatcher._claim_all()
+    ones = [await world.add(client="one", language="en") for _ in range(20)]
+    another = await world.add(client="another", language="en")
+    await dispatcher._claim_all()
+    running = Counter(
+        task.client
+        for task in (await world.store.query(TaskQuery(limit=100))).tasks
+        if task.status is Status.PROCESSING
+    )
+    await dispatcher._hand_back()
+    assert running == {"many": 24, "one": 12, "another": 1}
+    assert (len(ones), another.status) == (20, Status.QUEUED)
+
+
+async def test_without_clients_no_more_is_claimed_than_there_is_room_for() -> None:
+    world = World(settings=quick_settings(max_active_tasks=24))
+    world.fleet.open_gate.clear()
+    for _ in range(60):
+        await world.add(language="en")
+    dispatcher = world.dispatcher()
+    await dispatcher.prepare()
+    await dispatcher._claim_all()
+    await dispatcher._claim_all()
+    running = [task for task in (await world.store.query(TaskQuery(limit=100))).tasks if task.owner]
+    await dispatcher._hand_back()
+    assert len(running) == 24
 
 
 # --- what a lost owner leaves, and what an outage of the database does ------------------------------------------------
