@@ -18,12 +18,10 @@ from typing import Any, cast
 from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError
-from ray.serve._private import http_util
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments import preflight
-from deployments.api.acknowledge import acknowledging
 from deployments.api.app import build_api
 from deployments.api.crawl import parse_link_request
 from deployments.api.errands import Errands
@@ -74,7 +72,6 @@ class IngressReplica:
         store_mark: str | None = None,
     ) -> None:
         begin_replica(settings)
-        acknowledge_answers()
         preflight.refuse(settings)
         media = media_store(settings)
         check_store(media, store_mark)
@@ -223,17 +220,6 @@ class IngressReplica:
 def _capacity() -> int:
     """Requests that Serve hands to this replica at the same time: ``max_ongoing_requests`` of the Serve config."""
     return int(serve.get_replica_context()._deployment_config.max_ongoing_requests)  # noqa: SLF001 (told nowhere else)
-
-
-def acknowledge_answers() -> None:
-    """Has the HTTP server that Serve starts in this process say how much of an answer is sent: see ``api.acknowledge``.
-
-    With HAProxy in front, Serve starts one in each Ingress replica, when that is made. It asks the environment then, as
-    it was when Ray was imported; a variable in the deployment's ``runtime_env`` would cost a process of its own, which
-    takes seconds to start.
-    """
-    if not http_util.RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH:
-        http_util.RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH = f"{acknowledging.__module__}:{acknowledging.__name__}"
 
 
 def _missing(state: DispatcherState) -> str:

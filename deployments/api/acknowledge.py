@@ -1,8 +1,8 @@
 """What Serve's HTTP server says of an answer: how much of it the network has taken. The other side is ``api.flow``.
 
 A middleware around the server slips messages between those of the request, which Serve hands on to the application as
-it does all others. Serve is told of it by ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH``, or it is put around a server that
-runs. It is part of Serve's own processes, and so imports little.
+it does all others. ``deployments.front.proxies`` puts it there. It is part of Serve's own processes, and so imports
+little.
 """
 
 from __future__ import annotations
@@ -47,12 +47,13 @@ class Acknowledgements:
         self._stall_s = stall_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
-        if scope["type"] != "http":
+        """Pass the request on; as it is, where it has passed through this middleware before."""
+        known = scope.get("extensions") or {}
+        if scope["type"] != "http" or EXTENSION in known:
             await self._app(scope, receive, send)
             return
         server = _Server(receive, send, self._stall_s)
-        extensions = {**(scope.get("extensions") or {}), EXTENSION: {}}
+        extensions = {**known, EXTENSION: {}}
         try:
             await self._app({**scope, "extensions": extensions}, server.receive, server.send)
         finally:

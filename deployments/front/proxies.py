@@ -1,12 +1,13 @@
 """Puts the bounds into Serve's HTTP servers: its Python proxies, HAProxy, and the replicas behind HAProxy.
 
-Serve has no option that bounds request heads (Ray 2.60). Three ways lead into the processes that listen:
+Serve has no option that bounds request heads (Ray 2.60), nor one that says how much of an answer has gone, which
+``api.acknowledge`` does. Three ways lead into the processes that listen:
 
 - ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=deployments.front.proxies:bounded`` in a node's environment: Serve calls
   ``bounded`` in each of these processes before it listens. The container images and ``configs/production.env`` set it.
 - ``ProxyKeeper`` reaches the proxies that run, by Ray's ``__ray_call__``, with the bounds of the settings; so they are
   bounded where nobody set the variable (``serve run serve_config.yaml``), and again after a proxy was replaced.
-- ``bound_this_process``: in HAProxy mode each Ingress replica listens on a port of its own.
+- ``bound_this_process``: in HAProxy mode each Ingress replica listens on a port of its own, as soon as it is made.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ from typing import Any, Protocol
 import ray
 import uvicorn.config
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.serve._private import http_util
 from ray.serve._private.constants import SERVE_NAMESPACE, SERVE_PROXY_NAME
 from ray.serve._private.utils import format_actor_name
 
+from deployments.api.acknowledge import acknowledged, acknowledging
 from deployments.cluster import alive_nodes
 from deployments.front.bounds import ConnectionBounds
 from deployments.front.protocol import BoundedProtocol, bounded_protocol
@@ -59,14 +62,23 @@ def bounds_of(settings: ConnectionSettings) -> ConnectionBounds:
 
 
 def bounded() -> list[Any]:
-    """Serve's proxy callback: bounds the HTTP server that this process is about to start; adds no middleware."""
-    bound_this_process(ConnectionBounds())
-    return []
+    """Serve's proxy callback: bounds the HTTP server that this process is about to start; returns its middleware.
+
+    Bounds that the process was given before, those of the settings, stay.
+    """
+    if not hasattr(uvicorn.config.HTTP_PROTOCOLS["auto"], "bounds"):
+        bound_this_process(ConnectionBounds())
+    return acknowledging()
 
 
 def bound_this_process(bounds: ConnectionBounds) -> None:
-    """Gives the HTTP servers that this process starts from now on the bounded protocol."""
+    """Gives the HTTP servers that this process starts from now on the bounded protocol and what ``bounded`` returns.
+
+    Serve asks its own copy of the variable, as it was when Ray was imported.
+    """
     uvicorn.config.HTTP_PROTOCOLS["auto"] = bounded_protocol(bounds)  # type: ignore[assignment]
+    if not http_util.RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH:
+        http_util.RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH = f"{bounded.__module__}:{bounded.__name__}"
 
 
 def bound_proxy(actor: Any, bounds: ConnectionBounds) -> bool:
@@ -87,6 +99,7 @@ def _bound_uvicorn(actor: Any, bounds: ConnectionBounds) -> bool:
         return False
     if getattr(server.config.http_protocol_class, "bounds", None) != bounds:
         server.config.http_protocol_class = bounded_protocol(bounds)
+        server.config.loaded_app = acknowledged(server.config.loaded_app)
         for connection in list(server.server_state.connections):
             connection.loop.call_soon_threadsafe(_close_unbounded, connection)
     return True

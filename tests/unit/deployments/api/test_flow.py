@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from starlette.responses import Response, StreamingResponse
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from deployments.api.acknowledge import TOLD_BYTES, Acknowledgements, acknowledged, acknowledging
 from deployments.api.app import build_api
@@ -259,7 +260,7 @@ async def test_a_client_that_reads_is_never_waited_for_in_vain(world: World, siz
 
 async def test_a_server_that_runs_is_told_once(world: World) -> None:
     serve = KeepsAll(large(world))
-    around = acknowledged(acknowledged(serve))
+    around = acknowledged(ProxyHeadersMiddleware(acknowledged(serve)))  # as uvicorn wraps what it is given
     reader = Reader("/api/streamed")
     await around(reader.scope(None), reader.receive, reader.send)
     assert len(reader.content) == SIZE

@@ -9,13 +9,17 @@ from typing import Any
 
 import pytest
 import uvicorn.config
+from ray._common.utils import import_attr
 from ray.exceptions import ActorDiedError, RayTaskError
+from ray.serve._private import http_util
 
+from deployments.api.acknowledge import Acknowledgements
 from deployments.front.bounds import ConnectionBounds
 from deployments.front.protocol import BoundedProtocol
 from deployments.front.proxies import (
     ProxyKeeper,
     bound_proxy,
+    bound_this_process,
     bounded,
     bounds_of,
     haproxy_options,
@@ -127,20 +131,35 @@ def test_the_keeper_looks_until_it_is_gone() -> None:
     assert not any(thread.is_alive() for thread in threads)
 
 
-def test_serves_callback_bounds_the_process_and_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def _own_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What bounding changes in a process is as it was after the test."""
     monkeypatch.setattr(uvicorn.config, "HTTP_PROTOCOLS", dict(uvicorn.config.HTTP_PROTOCOLS))
-    assert bounded() == []
+    monkeypatch.setattr(http_util, "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "")
+
+
+@pytest.mark.usefixtures("_own_process")
+def test_serves_callback_bounds_the_process_and_has_answers_acknowledged() -> None:
+    assert [middleware.cls for middleware in bounded()] == [Acknowledgements]
     config = uvicorn.config.Config(lambda: None, factory=True, log_config=None)
     config.load()
     assert issubclass(config.http_protocol_class, BoundedProtocol)  # type: ignore[arg-type]
     assert config.http_protocol_class.bounds == ConnectionBounds()  # type: ignore[union-attr]
 
 
+@pytest.mark.usefixtures("_own_process")
+def test_a_process_that_was_given_bounds_keeps_them_and_calls_back() -> None:
+    bound_this_process(BOUNDS)
+    assert import_attr(http_util.RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH) is bounded
+    bounded()
+    assert uvicorn.config.HTTP_PROTOCOLS["auto"].bounds == BOUNDS  # type: ignore[union-attr]
+
+
 async def test_a_python_proxy_gets_the_protocol_once_it_listens() -> None:
     idle, answered, busy = (connection_with(cycle) for cycle in (None, True, False))
     server = SimpleNamespace(
         started=False,
-        config=SimpleNamespace(http_protocol_class=object),
+        config=SimpleNamespace(http_protocol_class=object, loaded_app=object()),
         server_state=SimpleNamespace(connections={idle, answered, busy}),
     )
     started: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -152,6 +171,7 @@ async def test_a_python_proxy_gets_the_protocol_once_it_listens() -> None:
     assert bound_proxy(actor, BOUNDS)
     given: Any = server.config.http_protocol_class
     assert given.bounds == BOUNDS
+    assert isinstance(server.config.loaded_app, Acknowledgements)
     assert bound_proxy(actor, BOUNDS)
     assert server.config.http_protocol_class is given
     await asyncio.sleep(0)

@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0008_claims"
-down_revision = "0007_tracks"
+revision = "0010_claims"
+down_revision = "0009_quotas"
 branch_labels = None
 depends_on = None
 
