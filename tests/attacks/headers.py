@@ -76,7 +76,9 @@ class Attackers:
             raise
         finally:
             self.open -= 1
-            writer.close()
+            writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     async def send(self, writer: asyncio.StreamWriter, content: bytes) -> None:
         """Sends, as fast as the other side takes it."""
