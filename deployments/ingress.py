@@ -25,7 +25,7 @@ from deployments import preflight
 from deployments.api.app import build_api
 from deployments.api.crawl import parse_link_request
 from deployments.api.errands import Errands
-from deployments.api.loop import shared
+from deployments.api.loop import keep_others_waiting_less, shared
 from deployments.api.options import check_engine, parse_task_request
 from deployments.api.services import Readiness, Services
 from deployments.confinement import check_confinement
@@ -110,6 +110,7 @@ class IngressReplica:
         self._api = build_api(self._services)
         self._front = guard(settings)
         self._submitter: Submitter = self._api.state.submitter
+        keep_others_waiting_less()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Serve asks for the application once the replica exists."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
+import sys
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -12,7 +14,7 @@ import httpx
 import pytest
 from starlette.types import Message
 
-from deployments.api.loop import FairGate, Turns, Workers, shared, slices
+from deployments.api.loop import FairGate, Turns, Workers, keep_others_waiting_less, shared, slices
 from deployments.api.uploads import MAX_PARTS
 from tests.unit.deployments.api.world import World, blocks, client_of
 
@@ -210,6 +212,17 @@ async def test_a_long_replay_lets_others_run(world: World, client: httpx.AsyncCl
         lines = [line async for line in answer.aiter_lines()]
     assert lines.count("event: segment") == 999
     assert ticker.ticks >= 999 // 32
+
+
+def test_the_interpreter_is_shared_sooner_and_what_is_loaded_is_no_garbage() -> None:
+    before = sys.getswitchinterval()
+    try:
+        keep_others_waiting_less()
+        assert sys.getswitchinterval() < before
+        assert gc.get_freeze_count() > 10_000
+    finally:
+        sys.setswitchinterval(before)
+        gc.unfreeze()
 
 
 # --- turns, workers, gate ---------------------------------------------------------------------------------------------
