@@ -186,12 +186,13 @@ def answer(refusal: Refusal) -> bytes:
 
 def bounded_protocol(bounds: ConnectionBounds) -> type[BoundedProtocol]:
     """The protocol with these bounds, and a table of its connections; no more than the process may have files."""
-    places = min(bounds.max_connections, _file_limit() - RESERVED_FILES)
+    places = min(bounds.max_connections, file_limit() - RESERVED_FILES)
     table: ConnectionTable[BoundedProtocol] = ConnectionTable(max(1, places))
     return type("Bounded", (BoundedProtocol,), {"bounds": replace(bounds), "table": table})
 
 
-def _file_limit() -> int:
+def file_limit() -> int:
+    """How many files this process may have open, once it has asked for all it may ask for."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

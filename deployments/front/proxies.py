@@ -32,7 +32,7 @@ from ray.serve._private.utils import format_actor_name
 from deployments.api.acknowledge import acknowledged, acknowledging
 from deployments.cluster import alive_nodes
 from deployments.front.bounds import ConnectionBounds
-from deployments.front.protocol import BoundedProtocol, bounded_protocol
+from deployments.front.protocol import RESERVED_FILES, BoundedProtocol, bounded_protocol, file_limit
 from pipeline.settings import ConnectionSettings
 
 logger = logging.getLogger(__name__)
@@ -42,6 +42,13 @@ LOOK_AGAIN_S = 2.0
 ANSWER_WITHIN_S = 10.0
 LAST_RELOAD = "murmuration_reload"
 """Attribute of HAProxy's manager: the reload that gave it its bounds."""
+FALLBACK = "fallback-"
+"""In the name of the Python proxy behind HAProxy, on the head node."""
+HAPROXY_CONNECTIONS = 4
+"""HAProxy's connections, as a multiple of a Python proxy's: it closes none that waits to make room for another, so that
+whoever would fill it has to hold many more."""
+HAPROXY_FILES = 3
+"""Files that a connection may take in HAProxy: both of its ends, and a share of the pipes that splice them."""
 CLIENT_SILENCE_S = 60
 """How long HAProxy waits for more of a request's body, or for somebody to read an answer; not for the answer itself."""
 
@@ -115,7 +122,7 @@ def _close_unbounded(connection: Any) -> None:
 def _bound_haproxy(manager: Any, bounds: ConnectionBounds) -> bool:
     if not manager._haproxy_start_task.done():  # noqa: SLF001 - no public way to HAProxy's configuration
         return False
-    wanted, config = haproxy_options(bounds), manager._haproxy.cfg  # noqa: SLF001
+    wanted, config = haproxy_options(bounds, file_limit()), manager._haproxy.cfg  # noqa: SLF001
     last: Future[None] | None = vars(manager).get(LAST_RELOAD)
     failure = last.exception() if last is not None and last.done() else None
     if last is None or failure or any(getattr(config, name) != value for name, value in wanted.items()):
@@ -132,13 +139,13 @@ async def _reload(manager: Any) -> None:
         await manager._haproxy.reload()  # noqa: SLF001
 
 
-def haproxy_options(bounds: ConnectionBounds) -> Mapping[str, int]:
+def haproxy_options(bounds: ConnectionBounds, files: int) -> Mapping[str, int]:
     """The bounds as fields of Ray's ``HAProxyConfig``; HAProxy's own bound on headers is 101 (``tune.http.maxhdr``)."""
     return {
         "bufsize": bounds.max_head_bytes,
         "timeout_http_request_s": max(1, round(bounds.head_timeout_s)),
         "timeout_client_s": CLIENT_SILENCE_S,
-        "maxconn": bounds.max_connections,
+        "maxconn": max(1, min(HAPROXY_CONNECTIONS * bounds.max_connections, (files - RESERVED_FILES) // HAPROXY_FILES)),
     }
 
 
@@ -163,7 +170,7 @@ class ServeProxies:
     """Serve's proxies, by the names it gives their actors."""
 
     def running(self) -> Mapping[str, Any]:
-        """One a node at most, by the actor's id."""
+        """One a node at most, and one behind HAProxy, by the actor's id."""
         return {actor._actor_id.hex(): actor for actor in self._actors()}  # noqa: SLF001 - a restarted one has another
 
     def bound(self, proxy: Any, bounds: ConnectionBounds) -> bool:
@@ -172,9 +179,10 @@ class ServeProxies:
         return done
 
     def _actors(self) -> Iterator[Any]:
-        for node in alive_nodes():
-            with suppress(ValueError):  # no proxy on this node
-                yield ray.get_actor(format_actor_name(SERVE_PROXY_NAME, node["NodeID"]), SERVE_NAMESPACE)
+        names = [f"{kind}{node['NodeID']}" for node in alive_nodes() for kind in ("", FALLBACK)]
+        for name in names:
+            with suppress(ValueError):  # no such proxy on this node
+                yield ray.get_actor(format_actor_name(SERVE_PROXY_NAME, name), SERVE_NAMESPACE)
 
 
 @dataclass

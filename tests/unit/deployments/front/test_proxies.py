@@ -192,7 +192,7 @@ class FakeHaproxy:
     loaded: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.cfg = SimpleNamespace(**dict.fromkeys(haproxy_options(BOUNDS)))
+        self.cfg = SimpleNamespace(**dict.fromkeys(haproxy_options(BOUNDS, 1000)))
         self._haproxy, self._reload_lock = self, asyncio.Lock()
         self._haproxy_start_task: asyncio.Future[Any] = self.event_loop.create_future()
 
@@ -201,6 +201,11 @@ class FakeHaproxy:
             self.failures -= 1
             raise RuntimeError("Failed to update and reload HAProxy")
         self.loaded.append(dict(vars(self.cfg)))
+
+
+@pytest.mark.parametrize(("files", "connections"), [(1_000_000, 16_384), (20_000, 6581), (100, 1)])
+def test_haproxy_has_many_connections_but_no_more_than_files(files: int, connections: int) -> None:
+    assert haproxy_options(ConnectionBounds(), files)["maxconn"] == connections
 
 
 async def test_haproxy_is_loaded_anew_with_its_bounds() -> None:
