@@ -46,7 +46,7 @@ def check_confinement(process: str, confinement: Confinement, required: Confinem
         raise ConfigurationError(
             f"confinement.required is {required}, and on this node the confinement of the {process} is {level}: "
             f"{_consequence(confinement)}. Use Linux 6.12 or later with seccomp and Landlock, in a container that lets "
-            "their calls through, or lower confinement.required."
+            "their calls through, and no crawl.js_runtime; or lower confinement.required."
         )
 
 

@@ -42,6 +42,22 @@ def separate() -> bool:
     return True
 
 
+def has_loopback() -> bool:
+    """Return whether a process could use a new network's loopback device; tries it in a process of its own.
+
+    A kernel may allow a new network and refuse rights in it (Ubuntu's ``apparmor_restrict_unprivileged_userns``), and
+    whoever has moved into one can't go back.
+    """
+    pid = os.fork()
+    if pid == 0:
+        works = False
+        try:
+            works = separate() and loopback_listener(0) is not None
+        finally:
+            os._exit(0 if works else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
 def loopback_listener(port: int) -> socket.socket:
     """Bring the new network's loopback device up and return a socket that listens on it.
 

@@ -121,6 +121,7 @@ class ExtractorRights:
         memory_bytes: beyond what is loaded; not kept with a runtime.
         file_bytes: size of its largest file.
         runtime: program that it may start.
+        own_network: move into new namespaces; see ``namespaces.has_loopback``.
     """
 
     scratch: str
@@ -129,6 +130,7 @@ class ExtractorRights:
     memory_bytes: int
     file_bytes: int
     runtime: str | None = None
+    own_network: bool = True
 
     def ruleset(self) -> Ruleset:
         """Return the files and the port as rules for Landlock."""
@@ -187,8 +189,8 @@ def confine_extractor(rights: ExtractorRights) -> socket.socket | None:
     if _nobody_reads((*library_folders(), *rights.readable)):
         os.chown(rights.scratch, namespaces.NOBODY, namespaces.NOBODY)
         namespaces.become_nobody()
-    separated = namespaces.separate()
-    listener = _listener(rights.proxy_port) if separated else None
+    separated = rights.own_network and namespaces.separate()
+    listener = namespaces.loopback_listener(rights.proxy_port) if separated else None
     _bind_to_parent()
     if rights.runtime is None:
         limits.limit_memory(rights.memory_bytes)
@@ -207,13 +209,6 @@ def filter_extractor(rights: ExtractorRights) -> None:
     """Apply the last layer, once the socket of ``confine_extractor`` is handed over."""
     with suppress(OSError):
         seccomp.install(EXTRACTOR if rights.runtime is None else RUNTIME)
-
-
-def _listener(port: int) -> socket.socket | None:
-    try:
-        return namespaces.loopback_listener(port)
-    except OSError:
-        return None
 
 
 def _bind_to_parent() -> None:

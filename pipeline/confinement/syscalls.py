@@ -128,7 +128,14 @@ def call(name: str, *arguments: object) -> int:
     return result
 
 
-def prctl(option: int, *arguments: object) -> int:
-    """Make a ``prctl`` call; see ``call``."""
-    padded = [*arguments, *([0] * (4 - len(arguments)))]
-    return call("prctl", option, *padded)
+def prctl(option: int, *arguments: object) -> None:
+    """Make a ``prctl`` call by the library's function, which any architecture has.
+
+    Raises:
+        OSError: the kernel refused it.
+    """
+    passed = [ctypes.c_ulong(value) if isinstance(value, int) else value for value in arguments]
+    padded = [*passed, *[ctypes.c_ulong(0)] * (4 - len(passed))]
+    ctypes.set_errno(0)
+    if _libc.prctl(ctypes.c_int(option), *padded) < 0:
+        raise OSError(ctypes.get_errno(), f"prctl: {os.strerror(ctypes.get_errno())}")

@@ -81,14 +81,14 @@ def warm_up() -> None:
     gc.freeze()  # what is shared with the forks is not touched by the collector
 
 
-def run(conversation_fd: int, data_fd: int) -> None:
+def run(conversation_fd: int, data_fd: int, *, own_network: bool) -> None:
     """Read a request, answer it, and, when told how many seconds it may take, write the recording to ``data_fd``."""
     conversation = socket.socket(fileno=conversation_fd)
     lines = conversation.makefile("rb")
     request = ExtractRequest.decode(lines.readline())
     os.dup2(data_fd, 1)
     os.close(data_fd)
-    _confine(request, conversation)
+    _confine(request, conversation, own_network)
     answers = iter([_probe(request)]) if request.targets else _answers(request, lines)
     for message in answers:
         conversation.sendall(encode(message))
@@ -247,7 +247,7 @@ class _Silent:
 # --- confinement ------------------------------------------------------------------------------------------------------
 
 
-def _confine(request: ExtractRequest, conversation: socket.socket) -> None:
+def _confine(request: ExtractRequest, conversation: socket.socket, own_network: bool) -> None:
     """Limit what the process may do from here on, and send the socket that the proxy is to accept connections from.
 
     The kernel keeps the time, even while a pattern runs wild.
@@ -264,6 +264,7 @@ def _confine(request: ExtractRequest, conversation: socket.socket) -> None:
         memory_bytes=request.max_process_bytes,
         file_bytes=request.max_process_bytes,
         runtime=request.js_runtime,
+        own_network=own_network,
     )
     listener = confine_extractor(rights)
     socket.send_fds(conversation, [HELLO], [listener.fileno()] if listener else [])

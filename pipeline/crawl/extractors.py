@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -145,7 +146,7 @@ class ExtractorProcesses:
                 await process.end()
                 transport.close()
         finally:
-            await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+            await asyncio.to_thread(_remove, Path(scratch))
 
     def _fork(self, scratch: str) -> tuple[socket.socket, int, int]:
         """Our ends of a new process's conversation, data and status."""
@@ -263,13 +264,13 @@ class _Process:
 
     async def end(self) -> None:
         """Kill the process, and wait until it is gone."""
-        if self._watching:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
-        self._kill()
+        self._kill()  # before anything is awaited, which may be cancelled
         (self._writer or self._socket).close()
         if self.listener is not None:
             self.listener.close()
+        if self._watching:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FAREWELL_S):
                 while await self.data.read(BLOCK_BYTES):  # its end of the pipe is closed with it
@@ -297,6 +298,15 @@ async def _until_readable(sock: socket.socket) -> None:
         await readable.wait()
     finally:
         loop.remove_reader(sock)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a scratch folder, which the process's parent may be removing, too."""
+    for _ in range(100):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.01)
 
 
 def _exceeds(folder: str, max_bytes: int) -> bool:

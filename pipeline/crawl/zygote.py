@@ -13,15 +13,11 @@ import socket
 import sys
 
 from pipeline.confinement.fork_server import FIRST_DESCRIPTOR, ForkServer
+from pipeline.confinement.namespaces import has_loopback
 from pipeline.crawl import child
 
 DESCRIPTORS = 3
 """Of each job: the conversation, the data, and the pipe for its status."""
-
-
-def run(_: bytes) -> None:
-    """Read a page in this process."""
-    child.run(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + 1)
 
 
 def remove_scratch(message: bytes) -> None:
@@ -34,6 +30,11 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C at the terminal is for the service, which then closes us
     child.warm_up()
+    own_network = has_loopback()
+
+    def run(_: bytes) -> None:
+        child.run(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + 1, own_network=own_network)
+
     ForkServer(control, DESCRIPTORS, run, remove_scratch).serve()
 
 

@@ -150,10 +150,10 @@ class GuardingProxy:
         try:
             await asyncio.wait([there, back], return_when=asyncio.FIRST_COMPLETED)
         finally:
+            connection.abort()  # before anything is awaited, which may be cancelled
             for task in (there, back):
                 task.cancel()
             await asyncio.gather(there, back, return_exceptions=True)
-            connection.abort()
 
     async def _copy_back(self, source: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while block := await _next(source):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.confinement.namespaces import has_loopback
 from pipeline.confinement.probe import ACTS, Act, Targets, targets
 from pipeline.confinement.syscalls import numbers
 from pipeline.domain.confinement import DONE, Confinement, judge
@@ -28,6 +29,7 @@ PROCESSES = ("decoder", "extractor")
 PROGRAM = """
 import json, os, sys
 from pipeline.confinement import landlock, namespaces, profiles, seccomp
+from pipeline.confinement.namespaces import has_loopback
 from pipeline.confinement.probe import attempt_all, targets
 
 process, user, scratch, *missing = sys.argv[1:]
@@ -138,6 +140,10 @@ def test_a_process_that_is_not_confined_is_found_out() -> None:
 @pytest.mark.parametrize("act", ACTS, ids=lambda act: act.name)
 def test_an_act_can_succeed_or_its_refusal_would_show_nothing(act: Act) -> None:
     assert results("nothing", 0)[act.part][act.name] == DONE
+
+
+def test_a_new_network_can_be_used_here() -> None:
+    assert has_loopback()
 
 
 def test_targets_are_gone_afterwards() -> None:

@@ -408,6 +408,9 @@ async def stand_in(
     connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not server.is_serving():  # it came in the moment of the end
+            writer.transport.abort()
+            return
         connection = asyncio.create_task(site.serve(reader, writer))
         connections[connection] = writer
         connection.add_done_callback(connections.pop)
