@@ -48,6 +48,8 @@ from pipeline.store.tables import (
     TASKS,
 )
 
+WAITING_INDEX, LEASE_INDEX = "ix_tasks_status_priority_rank_created_at_id", "ix_tasks_status_lease_expires_at"
+"""What a claim walks. MySQL is told so: it would rather walk all tasks by age, and the finished ones first."""
 LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 """A time that is later in SQLite is none."""
 
@@ -62,12 +64,13 @@ def claim_candidates(ranks: frozenset[int]) -> CompoundSelect[Any]:
     now, max_losses = bindparam("now", type_=UtcDateTime()), bindparam("max_losses", type_=Integer())
     branches = [
         select(TASKS.c.id, TASKS.c.priority_rank, TASKS.c.created_at)
+        .with_hint(TASKS, f"FORCE INDEX ({index})", "mysql")
         .where(TASKS.c.priority_rank == rank, condition)
         .order_by(TASKS.c.created_at, TASKS.c.id)
         .limit(bindparam("depth", type_=Integer()))
         .subquery()
         for rank in sorted(ranks)
-        for condition in (_due(now), _abandoned(now, max_losses))
+        for condition, index in ((_due(now), WAITING_INDEX), (_abandoned(now, max_losses), LEASE_INDEX))
     ]
     return union_all(*(select(branch) for branch in branches))
 
