@@ -53,6 +53,11 @@ def task(task_id: int, *, with_result: bool = False) -> Select[Any]:
     return _tasks(with_result=with_result).where(TASKS.c.id == task_id)
 
 
+def exists(task_id: int) -> Select[int]:
+    """Whether there is such a task."""
+    return select(TASKS.c.id).where(TASKS.c.id == task_id)
+
+
 def tasks(task_ids: Collection[int], *, with_result: bool = False) -> Select[Any]:
     """Several tasks, with their transcripts where asked."""
     return _tasks(with_result=with_result).where(TASKS.c.id.in_(task_ids))
