@@ -130,12 +130,7 @@ class IngressReplica:
             state: DispatcherState = await self._dispatcher.state.remote()
         except UNREACHABLE:
             return Readiness(ready=False, waiting_for=("the Dispatcher",))
-        waiting = [
-            *([] if state.database_ready else ["the database"]),
-            *([] if state.engine else [_missing(state)]),
-        ]
-        problems = (*state.problems, *state.stopped)
-        return Readiness(not waiting and not problems, tuple(waiting), state.engine, problems, state.troubles)
+        return readiness_of(state)
 
     async def _engine(self) -> EngineInfo | None:
         """What is loaded, believed for a while: a hop takes ten milliseconds, and an update some seconds."""
@@ -201,6 +196,16 @@ class IngressReplica:
         task = await self._services.store.cancel(task_id)
         await self._stop(task_id)
         return task
+
+
+def readiness_of(state: DispatcherState) -> Readiness:
+    """Return what clients are told of the Dispatcher's state: not ready where no task can be worked at."""
+    waiting = [
+        *([] if state.database_ready else ["the database"]),
+        *([] if state.engine else [_missing(state)]),
+    ]
+    problems = (*state.problems, *state.stopped)
+    return Readiness(not waiting and not problems, tuple(waiting), state.engine, problems, state.troubles)
 
 
 def _missing(state: DispatcherState) -> str:
