@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Delete,
+    ScalarSelect,
     Select,
     Update,
     and_,
@@ -300,24 +301,32 @@ def _filters(query: TaskQuery) -> list[ColumnElement[bool]]:
     if query.created_before is not None:
         conditions.append(TASKS.c.created_at <= query.created_before)
     if query.has_result is not None:
-        conditions.append(_transcribed(query.status) if query.has_result else ~_transcribed(query.status))
+        conditions.append(_transcribed(query.status) if query.has_result else _untranscribed())
     if query.has_error is not None:
         conditions.append(TASKS.c.error_code.is_not(None) if query.has_error else TASKS.c.error_code.is_(None))
     return conditions
 
 
 def _transcribed(status: Status | None) -> ColumnElement[bool]:
-    """Whether there is a transcript, which every completed task has: only others need to be looked up."""
+    """Whether there is a transcript, which every completed task has: only others are looked up."""
     if status is Status.COMPLETED:
         return true()
-    completed = TASKS.c.status == Status.COMPLETED.value
-    return _has_result() if status is not None else or_(completed, _has_result())
+    return case((TASKS.c.status == Status.COMPLETED.value, 1), else_=_transcripts()) > 0
+
+
+def _untranscribed() -> ColumnElement[bool]:
+    return and_(TASKS.c.status != Status.COMPLETED.value, ~_has_result())
 
 
 def _has_result() -> ColumnElement[bool]:
-    """Whether a task has a transcript.
+    """Whether a task has a transcript."""
+    return _transcripts() > 0
+
+
+def _transcripts() -> ScalarSelect[int]:
+    """How many transcripts a task has: one or none.
 
     Counted, not ``EXISTS``: of that MariaDB makes a list of all transcripts first, and reads every one for it.
     """
     of_task = select(func.count()).select_from(TRANSCRIPTS).where(TRANSCRIPTS.c.task_id == TASKS.c.id)
-    return of_task.correlate(TASKS).scalar_subquery() > 0
+    return of_task.correlate(TASKS).scalar_subquery()
