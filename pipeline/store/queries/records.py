@@ -78,8 +78,9 @@ def task_count(query: TaskQuery) -> Select[int]:
     # Apart, because MariaDB looks up the transcript of every completed task too where both are asked for at once.
     others = _filters(replace(query, has_result=None))
     completed = TASKS.c.status == Status.COMPLETED.value, *others
-    unfinished = TASKS.c.status != Status.COMPLETED.value, *others, _has_result()
-    return select(_count(*completed).scalar_subquery() + _count(*unfinished).scalar_subquery())
+    transcribed = TASKS.join(TRANSCRIPTS, TRANSCRIPTS.c.task_id == TASKS.c.id)
+    unfinished = select(func.count()).select_from(transcribed).where(TASKS.c.status != Status.COMPLETED.value, *others)
+    return select(_count(*completed).scalar_subquery() + unfinished.scalar_subquery())
 
 
 def _count(*conditions: ColumnElement[bool]) -> Select[int]:
