@@ -145,12 +145,7 @@ class IngressReplica:
             state: DispatcherState = await self._dispatcher.state.remote()
         except UNREACHABLE:
             return Readiness(ready=False, waiting_for=("the Dispatcher",))
-        waiting = [
-            *([] if state.database_ready else ["the database"]),
-            *([] if state.engine else [_missing(state)]),
-        ]
-        problems = (*state.problems, *state.stopped, *self._front.problems())
-        return Readiness(not waiting and not problems, tuple(waiting), state.engine, problems, state.troubles)
+        return readiness_of(state, self._front.problems())
 
     async def _engine(self) -> EngineInfo | None:
         """What is loaded, believed for a while: a hop takes ten milliseconds, and an update some seconds."""
@@ -221,6 +216,19 @@ class IngressReplica:
 def _capacity() -> int:
     """Requests that Serve hands to this replica at the same time: ``max_ongoing_requests`` of the Serve config."""
     return int(serve.get_replica_context()._deployment_config.max_ongoing_requests)  # noqa: SLF001 (told nowhere else)
+
+
+def readiness_of(state: DispatcherState, open_to_attack: tuple[str, ...] = ()) -> Readiness:
+    """Return what clients are told of the Dispatcher's state: not ready where no task can be worked at.
+
+    Nor where the service should not be used as it is reached: ``open_to_attack`` says why.
+    """
+    waiting = [
+        *([] if state.database_ready else ["the database"]),
+        *([] if state.engine else [_missing(state)]),
+    ]
+    problems = (*state.problems, *state.stopped, *open_to_attack)
+    return Readiness(not waiting and not problems, tuple(waiting), state.engine, problems, state.troubles)
 
 
 def _missing(state: DispatcherState) -> str:

@@ -85,6 +85,7 @@ class IdentityFile:
 
     def write(self, identity: str) -> None:
         """Keep the identity of a new store."""
+        self._path.touch(mode=0o600)
         self._path.write_text(f"{identity}\n")
 
     def refuse_absence(self) -> None:

@@ -240,7 +240,7 @@ async def _original(connection: AsyncConnection, claim: IdempotencyClaim, now: d
         return None
     if known.fingerprint != claim.fingerprint:
         raise IdempotencyConflict("This Idempotency-Key was already used for another request; use a new key.")
-    if isinstance(known.task_id, int):
+    if isinstance(known.task_id, int) and (await connection.execute(queries.records.exists(known.task_id))).first():
         return known.task_id
     await connection.execute(queries.records.forget_key(digest))  # damaged: it leads nowhere
     return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -31,16 +30,15 @@ from pipeline.errors import (
     SourceConflict,
     SourceError,
     SourceMissing,
-    Unavailable,
     UploadTooLarge,
 )
+from pipeline.observability import NoMetrics
 from pipeline.ports import Clock, MediaStore, TaskRecords
 from pipeline.settings import LlmSettings
 from pipeline.usecases.attend import PATIENCE
 from pipeline.usecases.resumable import ResumableUploads
 from pipeline.usecases.summarize import chosen_model
-
-logger = logging.getLogger(__name__)
+from pipeline.usecases.supervised import Loop
 
 STATS_TTL_S = 1.0
 """How long a count of the queue is believed before the database is asked again."""
@@ -243,13 +241,11 @@ class Submitter:
 
     async def _keep_fresh(self, intake: Intake) -> None:
         """Keeps what has arrived from the sweep of orphans, however long the client takes for the rest."""
+        loop = Loop("upload_keepalive", "keeping an upload from the sweep", self.clock, NoMetrics())
         while True:
             await self.clock.sleep(self._touch_every_s)
             if intake.wrote:
-                try:
-                    await self.media.touch(intake.prefix)
-                except Unavailable as error:  # a store that comes back must find the media fresh
-                    logger.warning("media on its way in could not be touched: %s", error)
+                await loop.attempt(lambda: self.media.touch(intake.prefix))
 
     async def submit(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Delete,
+    ScalarSelect,
     Select,
     Update,
     and_,
@@ -53,6 +55,11 @@ def task(task_id: int, *, with_result: bool = False) -> Select[Any]:
     return _tasks(with_result=with_result).where(TASKS.c.id == task_id)
 
 
+def exists(task_id: int) -> Select[int]:
+    """Whether there is such a task."""
+    return select(TASKS.c.id).where(TASKS.c.id == task_id)
+
+
 def tasks(task_ids: Collection[int], *, with_result: bool = False) -> Select[Any]:
     """Several tasks, with their transcripts where asked."""
     return _tasks(with_result=with_result).where(TASKS.c.id.in_(task_ids))
@@ -66,7 +73,18 @@ def task_page(query: TaskQuery) -> Select[int]:
 
 def task_count(query: TaskQuery) -> Select[int]:
     """How many tasks match in all."""
-    return select(func.count()).select_from(TASKS).where(*_filters(query))
+    if query.status is not None or not query.has_result:
+        return _count(*_filters(query))
+    # Apart, because MariaDB looks up the transcript of every completed task too where both are asked for at once.
+    others = _filters(replace(query, has_result=None))
+    completed = TASKS.c.status == Status.COMPLETED.value, *others
+    transcribed = TASKS.join(TRANSCRIPTS, TRANSCRIPTS.c.task_id == TASKS.c.id)
+    unfinished = select(func.count()).select_from(transcribed).where(TASKS.c.status != Status.COMPLETED.value, *others)
+    return select(_count(*completed).scalar_subquery() + unfinished.scalar_subquery())
+
+
+def _count(*conditions: ColumnElement[bool]) -> Select[int]:
+    return select(func.count()).select_from(TASKS).where(*conditions)
 
 
 def recent_density() -> Select[float, int]:
@@ -300,24 +318,32 @@ def _filters(query: TaskQuery) -> list[ColumnElement[bool]]:
     if query.created_before is not None:
         conditions.append(TASKS.c.created_at <= query.created_before)
     if query.has_result is not None:
-        conditions.append(_transcribed(query.status) if query.has_result else ~_transcribed(query.status))
+        conditions.append(_transcribed(query.status) if query.has_result else _untranscribed())
     if query.has_error is not None:
         conditions.append(TASKS.c.error_code.is_not(None) if query.has_error else TASKS.c.error_code.is_(None))
     return conditions
 
 
 def _transcribed(status: Status | None) -> ColumnElement[bool]:
-    """Whether there is a transcript, which every completed task has: only others need to be looked up."""
+    """Whether there is a transcript, which every completed task has: only others are looked up."""
     if status is Status.COMPLETED:
         return true()
-    completed = TASKS.c.status == Status.COMPLETED.value
-    return _has_result() if status is not None else or_(completed, _has_result())
+    return case((TASKS.c.status == Status.COMPLETED.value, 1), else_=_transcripts()) > 0
+
+
+def _untranscribed() -> ColumnElement[bool]:
+    return and_(TASKS.c.status != Status.COMPLETED.value, ~_has_result())
 
 
 def _has_result() -> ColumnElement[bool]:
-    """Whether a task has a transcript.
+    """Whether a task has a transcript."""
+    return _transcripts() > 0
+
+
+def _transcripts() -> ScalarSelect[int]:
+    """How many transcripts a task has: one or none.
 
     Counted, not ``EXISTS``: of that MariaDB makes a list of all transcripts first, and reads every one for it.
     """
     of_task = select(func.count()).select_from(TRANSCRIPTS).where(TRANSCRIPTS.c.task_id == TASKS.c.id)
-    return of_task.correlate(TASKS).scalar_subquery() > 0
+    return of_task.correlate(TASKS).scalar_subquery()

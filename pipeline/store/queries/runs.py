@@ -52,6 +52,8 @@ from pipeline.store.tables import (
     TASKS,
 )
 
+LEASE_INDEX = "ix_tasks_status_lease_expires_at"
+"""What a claim walks. MySQL is told so: it would rather walk all tasks by age, and the finished ones first."""
 LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 """A time that is later in SQLite is none."""
 
@@ -140,6 +142,7 @@ def claim_candidates(
     ]
     lost = [
         select(*columns, literal(LOST).label("group"))
+        .with_hint(TASKS, f"FORCE INDEX ({LEASE_INDEX})", "mysql")
         .where(TASKS.c.priority_rank == rank, _abandoned(now, max_losses))
         .order_by(TASKS.c.created_at, TASKS.c.id)
         for rank in sorted(abandoned_ranks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from datetime import UTC, datetime
 from typing import Any
@@ -93,6 +94,14 @@ def test_waiting_tasks_are_found_in_order_without_sorting(connection: sqlite3.Co
 def test_pages_come_in_order_without_sorting(connection: sqlite3.Connection) -> None:
     for name in ("task_page", "any page", "due_callbacks"):
         assert not any("TEMP B-TREE" in step for step in plan(connection, WALKED[name]))
+
+
+def test_mysql_is_told_which_index_a_claim_walks() -> None:
+    indexes = {index.name for index in METADATA.tables["tasks"].indexes}
+    sql = str(queries.runs.claim_candidates(frozenset({0})).compile(dialect=mysql.dialect()))
+    forced = re.findall(r"FORCE INDEX \((\w+)\)", sql)
+    assert len(forced) == 2
+    assert set(forced) <= indexes
 
 
 def test_candidates_are_locked_where_the_database_can() -> None:
