@@ -149,7 +149,8 @@ class DispatchSettings(Section):
     poll_s: float = Field(default=3.0, gt=0)
     """How often the table is asked for work nobody announced."""
     max_active_tasks: int = Field(default=64, ge=1)
-    """Tasks of one priority that run at the same time in one Dispatcher, beside those that are being fetched."""
+    """Tasks of one priority that run at the same time in one Dispatcher, beside those that are being fetched. Where
+    few clients have all of them, as many again may run of those that have less than their share."""
     max_concurrent_crawls: int = Field(default=64, ge=1)
     """Recordings that are fetched at the same time; of one host at most `crawl.max_per_host`. A client leaves half of
     the places to others. No more than the Crawlers of `serve_config.yaml` take: `min_replicas` times
@@ -166,9 +167,10 @@ class DispatchSettings(Section):
     retry_base_s: float = Field(default=2.0, gt=0)
     """Upper bound of the first pause before another attempt; it doubles from there."""
     unit_deadline_s: float = Field(default=60.0, gt=0)
-    """A unit that yields nothing for this long, on top of three times the time expected of it, is lost."""
+    """A unit that yields nothing for this long, on top of three times its audio, is lost. Dear options lengthen it."""
     ageing_s: float = Field(default=600.0, gt=0)
-    """A waiting task is lifted by one priority each time this much time passes."""
+    """A waiting task is lifted by one priority each time this much time passes; of a client's chunks that wait, one
+    unit is."""
     housekeeping_s: float = Field(default=60.0, gt=0)
     """How often expired tasks and media that belongs to no task are looked for."""
     max_queued_tasks: int = Field(default=10_000, ge=1)

@@ -5,11 +5,12 @@ Shares are counted in what chunks cost (``domain.decoding_cost``), by start-time
 client is a client of its own. Each priority has flows of its own, since a share of what is urgent says nothing about
 what is not.
 
-A replica orders what it holds by rank and tag. A tag is the virtual time at which its client was released something;
-but the first chunks of a client, and of a task, take the smallest tag in flight, of all or of the client: so a
-10-second clip overtakes even the chunks of a 10-hour file that wait at the replica, whoever's the file is. That takes
-nothing from others for long, since what is in flight is bounded, and what is released is governed by virtual time.
-Where few hold all room, a client that has nothing in flight gets a unit out beside it, and need not wait for theirs.
+A replica orders what it holds by rank and tag. Tags are a virtual time of their own: a client that has nothing in
+flight starts it at the smallest tag in flight, so what it sends goes first there until it has had as much as others,
+and the first chunks of a task take the smallest that its client has there. So a 10-second clip overtakes even the
+chunks of a 10-hour file that wait at the replica, whoever's the file is. That takes nothing from others for long, since
+what is in flight is bounded, by cost, and what is released is governed by virtual time. Where others hold all room, a
+client that has less than its share of it gets that out beside it, and need not wait until theirs is done.
 
 Ageing keeps an endless stream of arrivals from starving anyone. It is counted for a client, not for each of its tasks,
 and lifts at most every second unit: thousands of old tasks of one client take no more than one unit in each period.
@@ -21,13 +22,19 @@ are hundreds of replicas.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, count
-from math import ceil
+from itertools import accumulate, count, islice
+from math import ceil, inf, nextafter
 
 from pipeline.domain.audio import Chunk
 from pipeline.domain.fair_share import Backlog, Flow, Sent, Sharing
+
+CHUNK_COST_S = 35.0
+"""What the longest chunk costs with default options. One that costs more counts for several in flight."""
+
+MOST_EARLY_S = 8 * CHUNK_COST_S
+"""Cost of what a client may have in flight with the smallest tag of its own: what others may have to wait for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,7 @@ class Capacity:
 
     @property
     def reserve(self) -> int:
-        """Chunks that may be in flight beyond that, of those who have none in flight."""
+        """Chunks that may be in flight beyond that, of clients that have less than their share there."""
         return self._batch_for_each
 
     @property
@@ -84,6 +91,11 @@ class Capacity:
 
 def _duration_s(chunk: Chunk) -> float:
     return chunk.duration_s
+
+
+def _load(cost: float) -> int:
+    """How many default chunks one of that cost counts for."""
+    return max(1, ceil(cost / CHUNK_COST_S))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +122,12 @@ class _Rank(Sharing[Flow]):
     def __init__(self) -> None:
         super().__init__(lambda flow: flow.share, lambda flow: flow.tasks.next is not None, lambda flow: flow.first_tag)
         self.clients_in_flight = 0
+        self.last_tag = 0.0
+
+    @property
+    def tag_present(self) -> float:
+        """The smallest tag in flight, else the last one."""
+        return self.last_tag if self.first_tag is None else self.first_tag
 
 
 class ChunkQueue:
@@ -223,7 +241,7 @@ class ChunkQueue:
             choice.flow.tasks.note_turn(backlog.share.virtual_time)
         if not choice.aged:
             self._ranks[choice.rank].note_turn(choice.flow.share.virtual_time)
-        return self._take(backlog, choice, min(choice.room, self._unit_size(backlog, capacity)), now)
+        return self._take(backlog, choice, self._unit(backlog, choice, capacity), now)
 
     @property
     def waiting_chunks(self) -> int:
@@ -234,9 +252,9 @@ class ChunkQueue:
         """The flow of a client, which outlives its tasks, or a new one."""
         self._ranks.setdefault(rank, _Rank())
         if client is None:
-            return Flow(next(self._numbers), rank)
+            return Flow(next(self._numbers), rank, is_named=False)
         if (rank, client) not in self._flows:
-            self._flows[rank, client] = Flow(next(self._numbers), rank)
+            self._flows[rank, client] = Flow(next(self._numbers), rank, is_named=True)
         return self._flows[rank, client]
 
     def _join(self, backlog: Backlog) -> None:
@@ -244,17 +262,21 @@ class ChunkQueue:
         self._ranks[backlog.flow.rank].join(backlog.flow)
 
     def _charge(self, backlog: Backlog, cost: float) -> None:
+        backlog.flow.tag_time += cost
         backlog.flow.tasks.charge(backlog, cost)
         self._ranks[backlog.flow.rank].charge(backlog.flow, cost)
 
     def _come_back(self, backlog: Backlog, count: int) -> None:
         """Chunks came back, the earliest sent for all we know."""
         for _ in range(count):
-            self._in_flight[backlog.sent.popleft().rank] -= 1
-        self._note_in_flight(backlog.flow, -count)
+            sent = backlog.sent.popleft()
+            backlog.flow.early_s -= sent.early_s
+            self._note_in_flight(backlog.flow, sent.rank, -sent.load)
 
-    def _note_in_flight(self, flow: Flow, count: int) -> None:
-        before, flow.in_flight = flow.in_flight, flow.in_flight + count
+    def _note_in_flight(self, flow: Flow, rank: int, load: int) -> None:
+        before, flow.in_flight = flow.in_flight, flow.in_flight + load
+        flow.early_s = flow.early_s if flow.in_flight else 0.0
+        self._in_flight[rank] += load
         self._ranks[flow.rank].clients_in_flight += (flow.in_flight > 0) - (before > 0)
 
     def _turn(self, capacity: Capacity) -> _Choice | None:
@@ -271,13 +293,12 @@ class ChunkQueue:
         return None
 
     def _beside(self, number: int, in_flight: int, most: int) -> Flow | None:
-        """The client whose turn it is, if it has nothing in flight, and few clients of its rank take all room."""
-        rank = self._ranks[number]
-        urgent = in_flight - self._in_flight[number]
-        newcomer, following = rank.newcomer, rank.next
-        if newcomer is None or following is None or urgent >= most or rank.clients_in_flight >= most:
+        """The client whose turn it is, if it has less than its share in flight because others of its rank have more."""
+        flow, urgent = self._ranks[number].next, in_flight - self._in_flight[number]
+        if flow is None or urgent >= most:
             return None
-        return newcomer if newcomer.share.virtual_time <= following.share.virtual_time else None
+        clients = self._ranks[number].clients_in_flight + (flow.in_flight == 0)
+        return flow if flow.in_flight < most // clients else None
 
     def _aged(self, turn: _Choice, now: float) -> _Choice | None:
         """A client that goes first because it has been passed over for long: the one that is lifted highest."""
@@ -294,28 +315,46 @@ class ChunkQueue:
         return max(0, flow.rank - int((now - flow.share.waiting_since) / self._ageing_s))
 
     @staticmethod
-    def _unit_size(backlog: Backlog, capacity: Capacity) -> int:
-        """A batch; less where the rest of the file would otherwise leave replicas idle."""
+    def _unit(backlog: Backlog, choice: _Choice, capacity: Capacity) -> list[Chunk]:
+        """A batch; less where the rest of the file would otherwise leave replicas idle, or where chunks are dear."""
         size = min(capacity.max_batch_size, ceil(len(backlog.waiting) / max(1, capacity.replicas)))
-        return min(size, backlog.room)
+        unit = list(islice(backlog.waiting, min(size, backlog.room)))
+        most = min(choice.room, capacity.max_batch_size)
+        loads = accumulate(_load(backlog.cost(chunk)) for chunk in unit)
+        return unit[: max(1, sum(load <= most for load in loads))]
 
-    def _take(self, backlog: Backlog, choice: _Choice, count: int, now: float) -> Released:
-        flow = choice.flow
-        tag = self._tag(backlog, choice)
-        chunks = tuple(backlog.waiting.popleft() for _ in range(count))
-        backlog.sent.extend([Sent(flow.share.virtual_time, backlog.share.virtual_time, choice.rank)] * count)
+    def _take(self, backlog: Backlog, choice: _Choice, chunks: Sequence[Chunk], now: float) -> Released:
+        flow, costs = choice.flow, [backlog.cost(chunk) for chunk in chunks]
+        tag = self._tag(backlog, choice, sum(costs))
+        is_early = not choice.aged and tag < flow.tag_time
+        room = choice.room
+        for cost in costs:
+            early_s, load = cost if is_early else 0.0, min(room, _load(cost))
+            room -= load
+            sent = Sent(flow.tag_time, backlog.share.virtual_time, choice.rank, load, early_s)
+            backlog.waiting.popleft()
+            backlog.sent.append(sent)
+            flow.early_s += early_s
+            self._note_in_flight(flow, choice.rank, sent.load)
+        backlog.fresh = False
         backlog.share.waiting_since = flow.share.waiting_since = now
-        self._waiting_chunks -= count
-        self._in_flight[choice.rank] += count
-        self._note_in_flight(flow, count)
-        self._charge(backlog, sum(map(backlog.cost, chunks)))
+        self._waiting_chunks -= len(chunks)
+        self._charge(backlog, sum(costs))
         self._join(backlog)
-        return Released(backlog.number, choice.rank, chunks, tag)
+        return Released(backlog.number, choice.rank, tuple(chunks), tag)
 
-    def _tag(self, backlog: Backlog, choice: _Choice) -> float:
-        """The start tag; the smallest in flight for what has aged, and where client or task have nothing in flight."""
-        flow, rank = choice.flow, self._ranks[choice.rank]
-        if choice.aged or not flow.in_flight:
-            first = rank.first_tag
-            return rank.present if first is None else first
-        return flow.first_tag if not backlog.sent and flow.first_tag is not None else flow.share.virtual_time
+    def _tag(self, backlog: Backlog, choice: _Choice, cost: float) -> float:
+        """The time of the client's tags; the smallest in flight for what has aged, and for the first of a task.
+
+        A client that has nothing in flight goes on from the smallest of all; where it is a named one, from just before,
+        for whatever another one has at the replica may take long.
+        """
+        flow, rank = choice.flow, self._ranks[choice.flow.rank]
+        if not flow.in_flight:
+            start = rank.tag_present
+            flow.tag_time = max(flow.tag_time, nextafter(start, -inf) if flow.is_named else start)
+        if choice.aged:
+            return self._ranks[choice.rank].tag_present
+        rank.last_tag = max(rank.last_tag, flow.tag_time)
+        is_early = backlog.fresh and flow.early_s + cost <= MOST_EARLY_S
+        return flow.tag_time if flow.first_tag is None or not is_early else flow.first_tag

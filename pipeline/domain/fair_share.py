@@ -75,11 +75,21 @@ class Line(Generic[Entry]):
 
 
 class Sent(NamedTuple):
-    """A chunk in flight: the virtual times of its client and of its task at its release, and the rank it went under."""
+    """A chunk in flight.
+
+    Attributes:
+        tag: the time of its client's tags at its release.
+        task_tag: the virtual time of its task then.
+        rank: that it went under.
+        load: default chunks that it counts for.
+        early_s: its cost, where it went with a smaller tag than that.
+    """
 
     tag: float
     task_tag: float
     rank: int
+    load: int
+    early_s: float
 
 
 @dataclass(slots=True)
@@ -114,6 +124,7 @@ class Backlog:
     Attributes:
         number: the task's id.
         cost: of a chunk: seconds of audio, each as dear as the task's options make it.
+        fresh: whether nothing of the task was released yet.
     """
 
     number: int
@@ -124,6 +135,7 @@ class Backlog:
     waiting: deque[Chunk] = field(default_factory=deque)
     sent: deque[Sent] = field(default_factory=deque)
     paused: bool = False
+    fresh: bool = True
 
     @property
     def room(self) -> int:
@@ -155,7 +167,6 @@ class Sharing(Generic[Flows]):
         self._first_tag = first_tag
         self._fair = Line[Flows](lambda one: share(one).virtual_time if is_ready(one) else None)
         self._oldest = Line[Flows](lambda one: share(one).waiting_since if is_ready(one) else None)
-        self._newcomers = Line[Flows](lambda one: share(one).virtual_time if self._is_newcomer(one) else None)
         self._in_flight = Line[Flows](first_tag)
         self._virtual_time = 0.0
         self._finish = 0.0
@@ -163,7 +174,7 @@ class Sharing(Generic[Flows]):
     def join(self, flow: Flows) -> None:
         """Put a flow where it belongs now; to be called whenever something about it has changed."""
         self._share(flow).note_ready(self._is_ready(flow), self.present)
-        for line in (self._fair, self._oldest, self._newcomers, self._in_flight):
+        for line in (self._fair, self._oldest, self._in_flight):
             line.join(flow)
 
     @property
@@ -175,11 +186,6 @@ class Sharing(Generic[Flows]):
     def oldest(self) -> Flows | None:
         """The flow that was passed over for the longest time."""
         return self._oldest.first()
-
-    @property
-    def newcomer(self) -> Flows | None:
-        """The flow whose turn it is among those that have nothing in flight."""
-        return self._newcomers.first()
 
     @property
     def present(self) -> float:
@@ -204,9 +210,6 @@ class Sharing(Generic[Flows]):
         """Move the present to the tag of a release that was its flow's turn."""
         self._virtual_time = max(self._virtual_time, tag)
 
-    def _is_newcomer(self, flow: Flows) -> bool:
-        return self._is_ready(flow) and self._first_tag(flow) is None
-
 
 class Flow:
     """The tasks of one client and priority.
@@ -214,13 +217,23 @@ class Flow:
     Args:
         number: new among the flows.
         rank: of the priority.
+        is_named: whether it is that of a client; else it is one task's.
+
+    Attributes:
+        in_flight: default chunks that what it has in flight counts for.
+        early_s: cost of what it has in flight with smaller tags than its own.
+        tag_time: cost of what was released, as ``Share.virtual_time``, but from the smallest tag in flight on: what a
+            replica orders by. So a client that arrives goes before what others have there, until it has had as much.
     """
 
-    def __init__(self, number: int, rank: int) -> None:
+    def __init__(self, number: int, rank: int, *, is_named: bool) -> None:
         self.number = number
         self.rank = rank
+        self.is_named = is_named
+        self.tag_time = 0.0
         self.share = Share()
         self.in_flight = 0
+        self.early_s = 0.0
         self.tasks = Sharing[Backlog](
             lambda task: task.share,
             lambda task: task.room > 0,

@@ -185,7 +185,7 @@ def test_a_clip_goes_out_next_whatever_another_client_has_queued_and_in_flight(r
     for _ in range(1_000):
         queue.put("a", 240, seconds=15, options=DEAR)
     out = released(queue, capacity, now=10_000)
-    assert sum(len(unit.chunks) for unit in out) == capacity.chunks
+    assert replicas < sum(len(unit.chunks) for unit in out) < capacity.chunks
 
     clip = queue.put("b", 1, seconds=3, options=TranscriptionOptions(), now=10_000)
     unit = queue.release(capacity, now=10_000)
@@ -225,12 +225,33 @@ def test_a_clip_overtakes_its_own_client_s_long_file_at_the_replica() -> None:
     queue.put("b", 1_000)
     queue.put("a", 1_000)
     out = released(queue)
-    queue.finish(out[0].task_id, len(out[0].chunks))
+    for unit in out[:2]:
+        queue.finish(unit.task_id, len(unit.chunks))
     clip = queue.put("a", 1)
-    unit = queue.release(ONE, now=0)
-    assert unit
-    assert unit.task_id == clip
-    assert unit.tag == min(other.tag for other in out if queue.client(other) == "a")
+    following = [unit for unit in released(queue) if queue.client(unit) == "a"]
+    assert following[0].task_id == clip
+    assert following[0].tag == min(other.tag for other in out[2:] if queue.client(other) == "a")
+
+
+def test_only_so_much_of_a_client_goes_with_the_smallest_of_its_tags() -> None:
+    """Else a client with many new tasks would go before all that others have at the replica."""
+    queue, capacity = Queue(), Capacity(4, 8)
+    for _ in range(90):
+        queue.put("a", 1, seconds=10)
+    tags = [unit.tag for unit in released(queue, capacity)]
+    assert 20 <= tags.count(min(tags)) <= 30
+    assert tags[-1] > 500
+
+
+def test_what_a_client_sends_goes_first_until_it_has_had_as_much_as_others_have_there() -> None:
+    queue = Queue()
+    queue.put("a", 1_000)
+    out = released(queue)
+    for _ in range(3):
+        queue.put("b", 1)
+    clips = released(queue)
+    assert [queue.client(unit) for unit in clips] == ["b"] * 3
+    assert all(unit.tag < out[1].tag for unit in clips)
 
 
 def test_its_clips_do_not_push_a_client_before_others_for_ever() -> None:

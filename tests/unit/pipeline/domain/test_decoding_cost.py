@@ -1,6 +1,8 @@
 from dataclasses import replace
+from typing import get_type_hints
 
 import pytest
+from annotated_types import Le, MaxLen
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,6 +70,17 @@ def test_a_quota_is_charged_by_cost_and_never_less_than_the_audio() -> None:
     assert charged_audio_s(60.0, DEFAULTS) == 60.0
     assert charged_audio_s(60.0, replace(DEFAULTS, beam_size=1)) == 60.0
     assert charged_audio_s(60.0, DEAREST) > 30 * 60.0
+
+
+def test_no_options_that_are_accepted_cost_more_than_fifty_times_the_defaults() -> None:
+    """A chunk of 30 s is then worth some 25 minutes of audio at the most, prompts aside."""
+    limits = {
+        name: hint.__metadata__
+        for name, hint in get_type_hints(TranscriptionOptions, include_extras=True).items()
+        if name in ("beam_size", "best_of", "temperature")
+    }
+    assert [limits["beam_size"][-1], limits["best_of"][-1], limits["temperature"][-1]] == [Le(20), Le(20), MaxLen(10)]
+    assert relative_cost(DEAREST) < 50
 
 
 def test_a_search_is_as_wide_as_what_it_decodes_side_by_side() -> None:
