@@ -172,7 +172,8 @@ class _Upload:
     def begin(self) -> None:
         with named_storage_failures():
             if self._is_folder:
-                make_folders(posixpath.dirname(self._path))
+                make_folders(self._root)  # with the first key; the folders below are synced with each
+                self._fs.makedirs(posixpath.dirname(self._path), exist_ok=True)
                 self._file = self._fs.open(self._partial, "wb")
             else:
                 self._file = self._fs.open(self._path, "wb", block_size=BUCKET_BLOCK_BYTES, autocommit=False)

@@ -20,7 +20,7 @@ from pipeline.domain.quality import next_prompt
 from pipeline.domain.stitching import stitch
 from pipeline.domain.task import Stage, Status, Task
 from pipeline.domain.transcript import ChunkResult, Transcript
-from pipeline.errors import LeaseLost, MurmurationError, ReplicaLost
+from pipeline.errors import LeaseLost, MurmurationError, QuotaExceeded, ReplicaLost
 from pipeline.fair_slots import FairSlots
 from pipeline.ports import (
     Clock,
@@ -137,12 +137,24 @@ class Attempt:
         return 1 if decoding.language is None and not self.task.options.multilingual else None
 
     async def _prepare_and_wait(self, decoding: Decoding, stored: StoredChunks) -> None:
-        if not self.task.split_done:
-            if self.task.media_key is None:
-                with self._timed(Stage.FETCHING):
-                    await self._fetch()
-            with self._timed(Stage.SPLITTING):
-                await self._split(decoding, stored)
+        try:
+            if not self.task.split_done:
+                await self._prepare(decoding, stored)
+        except QuotaExceeded:
+            await self._transcribe(decoding)  # what is taken from the client already is finished
+            raise
+        await self._transcribe(decoding)
+
+    async def _prepare(self, decoding: Decoding, stored: StoredChunks) -> None:
+        await self._check_quota()
+        if self.task.media_key is None:
+            with self._timed(Stage.FETCHING):
+                await self._fetch()
+        with self._timed(Stage.SPLITTING):
+            await self._split(decoding, stored)
+
+    async def _transcribe(self, decoding: Decoding) -> None:
+        """Wait until every chunk that there is is decoded and stored."""
         decoding.seal()
         with self._timed(Stage.TRANSCRIBING):
             await asyncio.shield(decoding.done)
@@ -163,7 +175,6 @@ class Attempt:
     async def _split(self, decoding: Decoding, stored: StoredChunks) -> None:
         """Have the recording split, in several goes where others need the place more."""
         left: SplitRequest | None = self._split_request(stored)
-        await self._check_quota()
         while left is not None:
             left = await self._split_until_wanted(decoding, left)
 
@@ -196,7 +207,7 @@ class Attempt:
         return self.driver.audio_limits.get(self.task.client or "")
 
     async def _check_quota(self) -> None:
-        """Raise ``QuotaExceeded`` before the recording is decoded; what is decoded is taken part by part."""
+        """Raise ``QuotaExceeded`` before the recording is fetched and decoded; what is, is taken part by part."""
         if self.task.client is not None and self._max_audio_s is not None:
             client = self.task.client
             load = await self._insist(lambda: self.driver.store.client_load(client))

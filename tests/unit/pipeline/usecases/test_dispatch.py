@@ -337,6 +337,7 @@ async def test_a_recording_pauses_when_its_clients_audio_is_used_up_and_goes_on_
         assert (waiting.error.code, waiting.failures, waiting.status) == ("quota_exceeded", 0, Status.QUEUED)
         assert waiting.error.message.startswith("Waiting for your quota: you have used 0.7 of 0.5 minutes of audio")
         assert (await world.store.client_load("ann")).audio_s == 40.0, "what was begun is finished, and no more"
+        assert waiting.audio_done_s == 40.0, "what was taken is decoded"
         splits = len(world.splitter.requests)
         assert (await world.end_of(other)).status is Status.COMPLETED
         assert len(world.splitter.requests) == splits, "what waits is not decoded again and again"
