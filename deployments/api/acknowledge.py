@@ -1,8 +1,8 @@
 """What Serve's HTTP server says of an answer: how much of it the network has taken. The other side is ``api.flow``.
 
-A middleware around the server slips messages between those of the request, which Serve hands on to the application
-as it does all others. Serve is told of it by ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH``, or it is put around a server
-that runs. It is part of Serve's own processes, and so imports little.
+A middleware around the server slips messages between those of the request, and Serve hands them on to the application
+as it does all others. Serve is told of it by ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH``, or it is put around a
+server that runs. It is part of Serve's own processes, and so imports little.
 """
 
 from __future__ import annotations
