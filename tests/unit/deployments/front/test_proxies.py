@@ -12,6 +12,7 @@ import uvicorn.config
 from ray._common.utils import import_attr
 from ray.exceptions import ActorDiedError, RayTaskError
 from ray.serve._private import http_util
+from ray.serve.config import HTTPOptions
 
 from deployments.api.acknowledge import Acknowledgements
 from deployments.front.bounds import ConnectionBounds
@@ -151,8 +152,16 @@ def test_serves_callback_bounds_the_process_and_has_answers_acknowledged() -> No
 def test_a_process_that_was_given_bounds_keeps_them_and_calls_back() -> None:
     bound_this_process(BOUNDS)
     assert import_attr(http_util.RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH) is bounded
-    bounded()
+    options = http_util.configure_http_middlewares(HTTPOptions(middlewares=[]))
+    assert [layer.cls for layer in options.middlewares] == [Acknowledgements]
     assert uvicorn.config.HTTP_PROTOCOLS["auto"].bounds == BOUNDS  # type: ignore[union-attr]
+
+
+@pytest.mark.usefixtures("_own_process")
+def test_a_callback_that_the_operator_names_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_util, "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "operators.own:callback")
+    bound_this_process(BOUNDS)
+    assert http_util.RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH == "operators.own:callback"
 
 
 async def test_a_python_proxy_gets_the_protocol_once_it_listens() -> None:
