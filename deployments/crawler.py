@@ -6,11 +6,12 @@ from collections.abc import AsyncGenerator
 
 from ray import serve
 
+from deployments.confinement import check_confinement, extractor_confinement
+from deployments.replica import begin_replica
 from deployments.shared import check_store
 from deployments.tracing import tracing
 from deployments.wiring import QUIET, crawler, media_store, task_store
 from pipeline.crawl.extractors import ExtractorProcesses
-from pipeline.observability import configure_logging
 from pipeline.ports import CrawledMedia, CrawlProgress, CrawlRequest
 from pipeline.settings import Settings
 
@@ -19,11 +20,12 @@ class CrawlerReplica:
     """One process that fetches recordings; processes of its own read the pages of links."""
 
     def __init__(self, settings: Settings, store_mark: str | None = None) -> None:
-        configure_logging(settings.logging)
+        begin_replica(settings)
         check_store(media_store(settings), store_mark)
         self._store = task_store(settings)
-        self._processes = ExtractorProcesses(settings.network.ca_file)
-        self._processes.start()  # the first link need not wait for the library
+        self._processes = ExtractorProcesses(settings.network.ca_file, settings.crawl.max_processes)
+        confinement = extractor_confinement(self._processes, settings.crawl.js_runtime)  # loads the library, too
+        check_confinement("extractor", confinement, settings.confinement.required)
         self._tracing = tracing(settings, "Crawler")
         self._crawler = crawler(settings, self._store, self._processes)
 

@@ -19,13 +19,13 @@ from deployments.api.schemas import encode_record
 from deployments.cluster import alive_nodes, gpus
 from deployments.handles import CrawlerHandle, SplitterHandle, SummarizerHandle, TranscriberHandle
 from deployments.metrics import ServeMetrics
+from deployments.replica import begin_replica
 from deployments.shared import check_store
 from deployments.tracing import tracing
 from deployments.wiring import QUIET, media_store, task_store, upload_store
 from pipeline.clock import FollowingClock
 from pipeline.errors import DatabaseUnavailable
 from pipeline.net import GuardedClient
-from pipeline.observability import configure_logging
 from pipeline.outbound.callback import WebhookSender
 from pipeline.ports import EngineInfo
 from pipeline.process import own_name
@@ -35,6 +35,7 @@ from pipeline.usecases.dispatch import Dispatcher as TaskDispatcher
 from pipeline.usecases.reap import Reaper
 from pipeline.usecases.report import QueueReporter
 from pipeline.usecases.run_summaries import SummaryRunner
+from pipeline.usecases.supervised import Loop, troubles
 
 logger = logging.getLogger(__name__)
 
@@ -51,12 +52,16 @@ class DispatcherState:
         engine: what the replicas run, once one has loaded its model.
         problems: why this configuration can't serve this cluster as it is now, a sentence each.
         gpu_node_missing: no engine is known yet because no node has a GPU.
+        stopped: why no task is worked at, a sentence each.
+        troubles: what else fails in the background, a sentence each.
     """
 
     database_ready: bool
     engine: EngineInfo | None
     problems: tuple[str, ...] = ()
     gpu_node_missing: bool = False
+    stopped: tuple[str, ...] = ()
+    troubles: tuple[str, ...] = ()
 
 
 class DispatcherReplica:
@@ -72,10 +77,10 @@ class DispatcherReplica:
         device: str = "cpu",
         store_mark: str | None = None,
     ) -> None:
-        configure_logging(settings.logging)
+        begin_replica(settings)
         preflight.refuse(settings)
         clock, metrics = FollowingClock(), ServeMetrics()
-        store, media = task_store(settings, clock, tracing(settings, "Dispatcher")), media_store(settings)
+        store, media = task_store(settings, clock, tracing(settings, "Dispatcher"), metrics), media_store(settings)
         check_store(media, store_mark)
         owner = self._owner = own_name()
         self._settings = settings
@@ -116,8 +121,9 @@ class DispatcherReplica:
             finished=self._dispatcher.ended,
         )
         self._stopping = asyncio.Event()
-        self._reaper = Reaper(store, upload_store(store), media, clock, settings)
+        self._reaper = Reaper(store, upload_store(store), media, clock, settings, metrics)
         self._reporter = QueueReporter(store, clock, metrics)
+        self._watching = Loop("cluster_watch", "looking at the cluster", clock, metrics)
         self._running = asyncio.create_task(self._run())
         self._waking = asyncio.create_task(transcriber.wake())
 
@@ -133,10 +139,7 @@ class DispatcherReplica:
 
     async def _watch_the_cluster(self) -> None:
         while True:
-            try:
-                await self._look_at_the_cluster()
-            except Exception:  # Ray's control plane is away: no reason to stop working
-                logger.exception("the cluster can't be looked at")
+            await self._watching.attempt(self._look_at_the_cluster)  # Ray may be away: no reason to stop working
             await asyncio.sleep(CLUSTER_LOOK_S)
 
     async def _look_at_the_cluster(self) -> None:
@@ -167,7 +170,19 @@ class DispatcherReplica:
         """What is ready and what is not."""
         engine = self._dispatcher.engine
         missing = self._needs_gpu and engine is None and not await asyncio.to_thread(gpus)
-        return DispatcherState(self._dispatcher.database_ready, engine, self._problems, missing)
+        return DispatcherState(
+            self._dispatcher.database_ready,
+            engine,
+            self._problems,
+            missing,
+            stopped=self._dispatcher.troubles,
+            troubles=self._troubles,
+        )
+
+    @property
+    def _troubles(self) -> tuple[str, ...]:
+        others = self._summaries, self._courier, self._reaper, self._reporter
+        return (*(sentence for each in others for sentence in each.troubles), *troubles(self._watching))
 
     def check_health(self) -> None:
         """Raises what ended the loop, so that Serve replaces this replica."""

@@ -73,8 +73,9 @@ class SplitterHandle:
 
     async def split(self, request: SplitRequest) -> AsyncGenerator[SplitPart | SplitDone, None]:
         """See ``ports.Splitter.split``."""
-        async for event in _stream(self._handle, "split", request):
-            yield event
+        async with aclosing(_stream(self._handle, "split", request)) as events:
+            async for event in events:
+                yield event
 
 
 class CrawlerHandle:

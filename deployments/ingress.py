@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any, cast
 
 from fastapi import FastAPI
@@ -24,30 +25,37 @@ from deployments import preflight
 from deployments.api.app import build_api
 from deployments.api.crawl import parse_link_request
 from deployments.api.errands import Errands
+from deployments.api.loop import keep_others_waiting_less, shared
 from deployments.api.options import check_engine, parse_task_request
 from deployments.api.services import Readiness, Services
+from deployments.confinement import check_confinement
 from deployments.dispatcher import DispatcherState
-from deployments.exposure import serve_host, warn_if_open
+from deployments.exposure import guard
 from deployments.handles import SummarizerHandle
+from deployments.metrics import ServeMetrics
 from deployments.metrics_page import metrics_page
+from deployments.replica import begin_replica
 from deployments.shared import check_store
 from deployments.tracing import tracing
-from deployments.wiring import extractor, media_store, task_store, upload_store
+from deployments.wiring import extractor, media_store, sandbox, task_store, upload_store
 from pipeline.clock import FollowingClock
 from pipeline.domain.crawl import LinkKind
 from pipeline.domain.task import Task
 from pipeline.errors import InvalidValue
 from pipeline.net import GuardedClient
-from pipeline.observability import configure_logging
 from pipeline.ports import EngineInfo
 from pipeline.settings import Settings
 from pipeline.usecases.follow import wait_for_end
+from pipeline.usecases.share_summaries import SharingSummarizer
 from pipeline.usecases.submit import Submitter
 
 logger = logging.getLogger(__name__)
 
 ENGINE_TTL_S = 10.0
 """How long it is believed which model is loaded."""
+
+BACKGROUND_NICENESS = 10
+"""Of what takes the sound out of recordings, which yields to everything else."""
 
 UNREACHABLE = (RayError, RayServeException)
 """How a handle says that nobody is there."""
@@ -63,14 +71,17 @@ class IngressReplica:
         summarizer: DeploymentHandle,
         store_mark: str | None = None,
     ) -> None:
-        configure_logging(settings.logging)
+        begin_replica(settings)
         preflight.refuse(settings)
         media = media_store(settings)
         check_store(media, store_mark)
         self._dispatcher = dispatcher
         self._errands = Errands()
         clock = FollowingClock()
-        store = task_store(settings, clock, tracing(settings, "Ingress"))
+        store = task_store(settings, clock, tracing(settings, "Ingress"), ServeMetrics())
+        decoders = sandbox(settings, niceness=BACKGROUND_NICENESS)
+        confinement = decoders.confinement()
+        check_confinement("decoder", confinement, settings.confinement.required)
         self._loaded: EngineInfo | None = None
         self._loaded_until = 0.0
         self._services = Services(
@@ -83,18 +94,23 @@ class IngressReplica:
             watch=self._watch,
             watch_end=self._watch_end,
             cancel=self._stop,
-            readiness=self._readiness,
+            readiness=shared(self._readiness),
             engine=self._engine,
-            summarizer=SummarizerHandle(summarizer),
-            metrics=metrics_page,
+            summarizer=SharingSummarizer(SummarizerHandle(summarizer), settings.llm.max_waited_summaries, clock),
+            metrics=shared(metrics_page),
+            count=ServeMetrics().count,
             check_url=GuardedClient(settings.network).check,
             errands=self._errands,
             fetch_available=settings.crawl.enabled,
-            extractor=extractor(settings),
+            extractor=extractor(settings, decoders),
+            knows_addresses=os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "1",  # Serve's HAProxy does not pass them on
+            capacity=_capacity(),
+            confinement=confinement,
         )
         self._api = build_api(self._services)
-        warn_if_open(settings.auth, serve_host())
+        self._front = guard(settings)
         self._submitter: Submitter = self._api.state.submitter
+        keep_others_waiting_less()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Serve asks for the application once the replica exists."""
@@ -129,11 +145,7 @@ class IngressReplica:
             state: DispatcherState = await self._dispatcher.state.remote()
         except UNREACHABLE:
             return Readiness(ready=False, waiting_for=("the Dispatcher",))
-        waiting = [
-            *([] if state.database_ready else ["the database"]),
-            *([] if state.engine else [_missing(state)]),
-        ]
-        return Readiness(not waiting and not state.problems, tuple(waiting), state.engine, state.problems)
+        return readiness_of(state, self._front.problems())
 
     async def _engine(self) -> EngineInfo | None:
         """What is loaded, believed for a while: a hop takes ten milliseconds, and an update some seconds."""
@@ -199,6 +211,24 @@ class IngressReplica:
         task = await self._services.store.cancel(task_id)
         await self._stop(task_id)
         return task
+
+
+def _capacity() -> int:
+    """Requests that Serve hands to this replica at the same time: ``max_ongoing_requests`` of the Serve config."""
+    return int(serve.get_replica_context()._deployment_config.max_ongoing_requests)  # noqa: SLF001 (told nowhere else)
+
+
+def readiness_of(state: DispatcherState, open_to_attack: tuple[str, ...] = ()) -> Readiness:
+    """Return what clients are told of the Dispatcher's state: not ready where no task can be worked at.
+
+    Nor where the service should not be used as it is reached: ``open_to_attack`` says why.
+    """
+    waiting = [
+        *([] if state.database_ready else ["the database"]),
+        *([] if state.engine else [_missing(state)]),
+    ]
+    problems = (*state.problems, *state.stopped, *open_to_attack)
+    return Readiness(not waiting and not problems, tuple(waiting), state.engine, problems, state.troubles)
 
 
 def _missing(state: DispatcherState) -> str:

@@ -28,7 +28,7 @@ async def metrics_page() -> str:
     addresses = [f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics" for node in nodes]
     async with httpx.AsyncClient(timeout=ANSWER_WITHIN_S, trust_env=False) as client:
         pages = await asyncio.gather(*(_page(client, address) for address in addresses))
-    return joined(pages)
+    return await asyncio.to_thread(joined, pages)
 
 
 async def _page(client: httpx.AsyncClient, address: str) -> str:

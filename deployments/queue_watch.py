@@ -53,8 +53,8 @@ def _follow(cell: _Cell, open_store: Callable[[], TaskStore], period_s: float) -
     while not cell.stop.is_set():
         try:
             _ask_until_it_fails(cell, open_store, period_s)
-        except Exception as error:  # noqa: BLE001 - a thread that dies of an outage would freeze the fleet for ever
-            logger.warning("the queue can't be watched: %s", type(error).__name__)
+        except Exception as error:
+            logger.warning("the queue can't be watched", exc_info=error)
             cell.stop.wait(max(period_s, 1.0))
 
 

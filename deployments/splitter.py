@@ -7,10 +7,11 @@ from collections.abc import AsyncGenerator
 
 from ray import serve
 
+from deployments.confinement import check_confinement
+from deployments.replica import begin_replica
 from deployments.shared import check_store
 from deployments.tracing import tracing
-from deployments.wiring import QUIET, media_store, splitter
-from pipeline.observability import configure_logging
+from deployments.wiring import QUIET, media_store, sandbox, splitter
 from pipeline.ports import SplitDone, SplitPart, SplitRequest
 from pipeline.settings import Settings
 
@@ -23,10 +24,12 @@ class SplitterReplica:
 
     def __init__(self, settings: Settings, store_mark: str | None = None) -> None:
         """Prepares to cut; ``store_mark`` is what the media store must hold, see ``deployments.shared``."""
-        configure_logging(settings.logging)
+        begin_replica(settings)
         check_store(media_store(settings), store_mark)
         os.nice(NICENESS)
-        self._splitter = splitter(settings)
+        decoders = sandbox(settings)
+        check_confinement("decoder", decoders.confinement(), settings.confinement.required)
+        self._splitter = splitter(settings, decoders)
         self._tracing = tracing(settings, "Splitter")
 
     async def split(self, request: SplitRequest) -> AsyncGenerator[SplitPart | SplitDone, None]:
@@ -38,7 +41,7 @@ class SplitterReplica:
 
 Splitter = serve.deployment(
     name="Splitter",
-    max_ongoing_requests=2,
+    max_ongoing_requests=16,
     ray_actor_options={"num_cpus": 0.2},
     health_check_period_s=2,
     logging_config=QUIET,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from ray import serve
 
 from deployments.metrics import ServeMetrics
+from deployments.replica import begin_replica
 from deployments.tracing import tracing
 from deployments.wiring import QUIET, task_store
 from pipeline.clock import SystemClock
 from pipeline.domain.summary import Summary
 from pipeline.errors import MurmurationError
-from pipeline.observability import configure_logging
 from pipeline.outbound.llm import OpenAiModels
 from pipeline.ports import SummaryOrder
 from pipeline.settings import Settings
@@ -21,7 +21,7 @@ class SummarizerReplica:
     """One process that talks to the language model; the transcript is read here, so that it crosses no handle."""
 
     def __init__(self, settings: Settings) -> None:
-        configure_logging(settings.logging)
+        begin_replica(settings)
         clock = SystemClock()
         self._store = task_store(settings)
         self._models = OpenAiModels(settings.llm, clock, ServeMetrics())

@@ -8,6 +8,7 @@ from typing import Any
 
 from deployments.tracing import Tracing
 from pipeline.domain.access import Client
+from pipeline.domain.claims import NOTHING, Holdings
 from pipeline.domain.task import IdempotencyClaim, NewTask, Task, TaskError
 from pipeline.domain.transcript import Transcript
 from pipeline.ports import Clock, DeliveryAttempt, Lease, OutboxMessage
@@ -32,9 +33,11 @@ class TracedTaskStore(SqlTaskStore):
             self._tracing.root("create", task.media_prefix, began, self._time.now(), **_about(task))
         return task, is_new
 
-    async def claim(self, owner: str, lease: timedelta, limit: int, ranks: Collection[int]) -> list[Task]:
+    async def claim(
+        self, owner: str, lease: timedelta, limit: int, ranks: Collection[int], holdings: Holdings = NOTHING
+    ) -> list[Task]:
         """See ``ports.TaskStore``."""
-        tasks = await super().claim(owner, lease, limit, ranks)
+        tasks = await super().claim(owner, lease, limit, ranks, holdings)
         for task in tasks:
             since = task.created_at if task.attempts == 1 else task.updated_at
             self._tracing.note("queued", task.media_prefix, since, self._time.now(), **_about(task))
@@ -47,10 +50,16 @@ class TracedTaskStore(SqlTaskStore):
         return task
 
     async def fail(
-        self, lease: Lease, error: TaskError, retry_at: datetime | None = None, *, keep_prepared: bool = True
+        self,
+        lease: Lease,
+        error: TaskError,
+        retry_at: datetime | None = None,
+        *,
+        keep_prepared: bool = True,
+        counted: bool = True,
     ) -> Task:
         """See ``ports.TaskStore``."""
-        task = await super().fail(lease, error, retry_at, keep_prepared=keep_prepared)
+        task = await super().fail(lease, error, retry_at, keep_prepared=keep_prepared, counted=counted)
         self._attempt(task, failure=error.code)
         return task
 

@@ -9,6 +9,7 @@ from ray import serve
 
 from deployments.autoscaling import RTFX
 from deployments.metrics import ServeMetrics
+from deployments.replica import begin_replica
 from deployments.shared import check_store
 from deployments.tracing import tracing
 from deployments.wiring import QUIET, engine, media_store
@@ -17,7 +18,6 @@ from pipeline.asr.transcriber import LocalTranscriber
 from pipeline.domain.scaling import Speed
 from pipeline.domain.transcript import ChunkResult
 from pipeline.errors import ReplicaLost
-from pipeline.observability import configure_logging
 from pipeline.ports import ChunkFailure, EngineInfo, Unit
 from pipeline.settings import BatchSettings, Settings
 
@@ -37,7 +37,7 @@ class WhisperModelReplica:
             ConfigurationError: this node sees another media store than the rest of the cluster.
             ModelUnavailable: the model can't be had; the message lists what can.
         """
-        configure_logging(settings.logging)
+        begin_replica(settings)
         self._stall_s = settings.asr.stall_s
         media = media_store(settings)
         check_store(media, store_mark)

@@ -17,7 +17,7 @@ from pipeline.errors import ConfigurationError, DatabaseUnavailable, TaskNotFoun
 from pipeline.media.extractor import SandboxedExtractor
 from pipeline.media.sandbox.parent import Sandbox, SandboxedDecoder, SandboxLimits
 from pipeline.media.store import FsspecMediaStore
-from pipeline.ports import Clock, CrawlRequest, Splitter, TaskStore
+from pipeline.ports import Clock, CrawlRequest, Metrics, Splitter, TaskStore
 from pipeline.settings import Settings
 from pipeline.store.store import SqlTaskStore
 from pipeline.store.uploads import SqlUploadStore
@@ -55,7 +55,9 @@ def engine(settings: Settings, device: str) -> Engine:
     return load_engine(settings.asr, device=device)
 
 
-def task_store(settings: Settings, clock: Clock | None = None, traces: Tracing | None = None) -> SqlTaskStore:
+def task_store(
+    settings: Settings, clock: Clock | None = None, traces: Tracing | None = None, metrics: Metrics | None = None
+) -> SqlTaskStore:
     """The task store the settings name; its times are the clock's, by default those of the database's server.
 
     One that tells ``traces`` of each step where there are any.
@@ -68,12 +70,14 @@ def task_store(settings: Settings, clock: Clock | None = None, traces: Tracing |
         idempotency_ttl_s=settings.database.idempotency_ttl_s,
         ageing_s=settings.dispatch.ageing_s,
         max_losses=settings.dispatch.max_losses,
+        metrics=metrics,
+        durability=settings.database.durability,
     )
 
 
 def upload_store(store: SqlTaskStore) -> SqlUploadStore:
     """The state of resumable uploads, in the task store's database."""
-    return SqlUploadStore(store.database, SystemClock())
+    return SqlUploadStore(store.database, SystemClock(), store.report.note)
 
 
 def media_store(settings: Settings) -> FsspecMediaStore:
@@ -90,13 +94,12 @@ def sandbox(settings: Settings, niceness: int = 0) -> Sandbox:
     return sandbox
 
 
-def splitter(settings: Settings) -> Splitter:
+def splitter(settings: Settings, decoders: Sandbox) -> Splitter:
     """A splitter in this process, with its decoders in processes of their own."""
     # Imported by the one process that listens: the others would take longer to come back after a crash.
     from pipeline.asr.vad import SileroVad
     from pipeline.media.split import StreamingSplitter
 
-    decoders = sandbox(settings)
     return StreamingSplitter(
         media_store(settings),
         SileroVad,
@@ -121,6 +124,6 @@ def crawler(settings: Settings, store: TaskStore, processes: ExtractorProcesses)
     return LocalCrawler(media_store(settings), processes, settings, held, SystemClock())
 
 
-def extractor(settings: Settings) -> SandboxedExtractor:
-    """Takes the sound out of recordings, in processes that yield to everything else."""
-    return SandboxedExtractor(sandbox(settings, niceness=10), settings.media)
+def extractor(settings: Settings, decoders: Sandbox) -> SandboxedExtractor:
+    """Takes the sound out of recordings, in processes of their own."""
+    return SandboxedExtractor(decoders, settings.media)

@@ -12,6 +12,8 @@
     │   ├── UploadInterrupted        the client went away in mid-upload
     │   ├── UploadStalled            the body comes too slowly to wait for
     │   ├── UploadTooLarge           more bytes than the limit
+    │   ├── AddressTooLong           a path or query string of too many bytes
+    │   ├── HeadersTooLarge          too many headers, or too much in them
     │   ├── UploadNotFound           no such resumable upload
     │   ├── UploadStateConflict      its offset, or its being (in)complete, rules out what was asked for
     │   ├── ChecksumMismatch         bytes that are not those the client meant
@@ -40,6 +42,7 @@
     ├── SourceError                  a server we fetch from failed us
     │   ├── SourceUnreachable
     │   ├── SourceTimeout
+    │   │   └── SourceTooSlow        it sends, but so slowly that nobody waits for it
     │   ├── SourceTooLarge
     │   ├── RateLimited              it wants to be asked less often
     │   └── LinkError                it won't give us this one, however often it is asked
@@ -58,19 +61,23 @@
     ├── Unavailable                  try again later
     │   ├── QueueFull
     │   ├── ExtractionsFull
+    │   ├── ServiceBusy              as many requests under way as this process takes
     │   ├── ServiceStarting
     │   ├── DatabaseUnavailable
     │   │   └── CommitUnanswered     it went away in mid-commit: perhaps it happened
     │   ├── StorageFull
+    │   ├── StorageUnavailable       the media store does not answer
     │   ├── LlmNotConfigured         no language model (names the setting)
     │   ├── LlmRateLimited           its server asks for patience
     │   └── LimitReached             the caller's own share is used up
     │       ├── TooManyRequests      more than its rate
     │       └── QuotaExceeded        too many queued tasks, or too much audio
     ├── LeaseLost                    another owner has the task now
+    ├── RecordUnreadable             a row of the database is damaged (names the column)
     ├── TaskCancelled                the task was cancelled while it ran
     ├── ReplicaLost                  a process died or fell silent with work in hand
     ├── DecodingFailed               the model failed on this audio (and only on it)
+    ├── PreparedAudioLost            what was prepared of a recording is missing or cut short
     ├── AttemptsExhausted            the task took down its worker too often
     ├── ModelUnavailable             a model that can't be had (says what can)
     └── ConfigurationError           settings that can't work
@@ -163,6 +170,18 @@ class UploadTooLarge(RequestError):
     """More bytes than the limit allows; the message names both counts."""
 
     code = "upload_too_large"
+
+
+class AddressTooLong(RequestError):
+    """A path or a query string of more bytes than are read."""
+
+    code = "address_too_long"
+
+
+class HeadersTooLarge(RequestError):
+    """More headers, or more in them, than are read."""
+
+    code = "headers_too_large"
 
 
 class UploadNotFound(RequestError):
@@ -333,6 +352,12 @@ class SourceTimeout(SourceError):
     code = "source_timeout"
 
 
+class SourceTooSlow(SourceTimeout):
+    """The source sends more slowly than the limit."""
+
+    code = "source_too_slow"
+
+
 class SourceTooLarge(SourceError):
     """The source sends more bytes than the limit."""
 
@@ -465,6 +490,12 @@ class ExtractionsFull(Unavailable):
     code = "extractions_full"
 
 
+class ServiceBusy(Unavailable):
+    """As many requests are under way, or answers wait to be read, as this process takes."""
+
+    code = "busy"
+
+
 class ServiceStarting(Unavailable):
     """No replica has loaded its model yet."""
 
@@ -487,6 +518,12 @@ class StorageFull(Unavailable):
     """The media store has no room left."""
 
     code = "storage_full"
+
+
+class StorageUnavailable(Unavailable):
+    """The media store does not answer, or refuses to be written or read."""
+
+    code = "storage_unavailable"
 
 
 class LlmNotConfigured(Unavailable):
@@ -525,6 +562,24 @@ class LeaseLost(MurmurationError):
     code = "lease_lost"
 
 
+class RecordUnreadable(MurmurationError):
+    """A row of the database is damaged, or of a newer version; the message names its column and nothing of its content.
+
+    Args:
+        message: which column.
+        newer: whether a newer version of this software may be able to read it.
+    """
+
+    code = "record_unreadable"
+
+    def __init__(self, message: str, newer: bool = False) -> None:
+        super().__init__(message)
+        self.newer = newer
+
+    def __reduce__(self) -> tuple[type[RecordUnreadable], tuple[str, bool]]:
+        return type(self), (self.message, self.newer)
+
+
 class TaskCancelled(MurmurationError):
     """The task was cancelled or deleted while it ran."""
 
@@ -541,6 +596,12 @@ class DecodingFailed(MurmurationError):
     """The model failed on this chunk of audio; its neighbours are unharmed."""
 
     code = "decoding_failed"
+
+
+class PreparedAudioLost(MurmurationError):
+    """Prepared audio is missing or cut short; it is made again from the recording."""
+
+    code = "prepared_audio_lost"
 
 
 class AttemptsExhausted(MurmurationError):

@@ -70,9 +70,16 @@ METRICS: Mapping[str, Metric] = {
         ),
         Metric("processing_tasks", Kind.GAUGE, "Tasks that run."),
         Metric("pending_audio_seconds", Kind.GAUGE, "Seconds of audio that wait and run and are not decoded yet."),
+        Metric("waiting_for_space", Kind.GAUGE, "Tasks that wait until the media store has room."),
+        Metric(
+            "postponed_attempts", Kind.COUNTER, "Attempts that ended because something has to be waited for.", ("code",)
+        ),
         Metric("waiting_callbacks", Kind.GAUGE, "Callbacks still to be delivered."),
         Metric("waiting_chunks", Kind.GAUGE, "Chunks that wait for a replica."),
         Metric("replicas", Kind.GAUGE, "Replicas that can take work."),
+        Metric("left_tasks", Kind.GAUGE, "Tasks whose record only a newer version of this software can read."),
+        Metric("unreadable_records", Kind.COUNTER, "Damaged rows of the database that were met.", ("table", "column")),
+        Metric("loop_errors", Kind.COUNTER, "Rounds of a background loop that failed by a defect.", ("loop",)),
         Metric("lost_units", Kind.COUNTER, "Units whose replica died or fell silent."),
         Metric("lost_leases", Kind.COUNTER, "Tasks that passed to another owner while they ran."),
         Metric("audio_seconds", Kind.COUNTER, "Seconds of audio decoded."),
@@ -89,6 +96,8 @@ METRICS: Mapping[str, Metric] = {
         Metric("llm_cost", Kind.COUNTER, "Cost of the language model by the configured prices."),
         Metric("callback_attempts", Kind.COUNTER, "Attempts to deliver a callback, by outcome.", ("outcome",)),
         Metric("callback_seconds", Kind.HISTOGRAM, "Seconds until a receiver answered.", (), SECONDS),
+        Metric("requests_refused", Kind.COUNTER, "Requests refused for those under way, by error.", ("reason",)),
+        Metric("answers_given_up", Kind.COUNTER, "Answers whose client did not read them."),
     )
 }
 """Every metric there is."""

@@ -7,6 +7,7 @@ only. A variable's name is the field's path, joined by two underscores: ``MURMUR
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -27,9 +28,18 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from pipeline.domain.access import Client, Scope
+from pipeline.domain.confinement import ConfinementLevel
+from pipeline.domain.durability import Durability
 from pipeline.errors import ConfigurationError
 
 MEBIBYTE = 1024 * 1024
+
+
+class FileAccess(StrEnum):
+    """Who may read what the service stores."""
+
+    OWNER = "owner"
+    GROUP = "group"
 
 
 class Section(BaseModel):
@@ -48,6 +58,10 @@ class DatabaseSettings(Section):
     """How long a statement waits for a lock before it fails."""
     idempotency_ttl_s: float = Field(default=86_400.0, gt=0)
     """How long an `Idempotency-Key` is remembered."""
+    durability: Durability = Durability.FULL
+    """What a power cut may cost. `full`: nothing that a client was promised; every such commit waits for the disk.
+    `normal`: on SQLite the last commits before the cut. A MySQL server decides by its own settings: with `full` the log
+    warns where they can lose commits."""
 
 
 class MediaSettings(Section):
@@ -65,10 +79,11 @@ class MediaSettings(Section):
     """As many more for each MiB of the recording. An hour of AAC takes 4 s (measured on one core of a server)."""
     decode_memory_bytes: int = Field(default=512 * MEBIBYTE, ge=64 * MEBIBYTE)
     """Memory that decoding may take beyond what the codecs need to be loaded."""
-    max_extractions: int = Field(default=2, ge=1)
-    """`extract_audio` requests that one Ingress replica works on at the same time."""
+    max_extractions: int = Field(default=4, ge=1)
+    """`extract_audio` requests that one Ingress replica works on at the same time: they take turns at half of its
+    cores. A client leaves half of the places to others."""
     max_waiting_extractions: int = Field(default=16, ge=0)
-    """As many more wait for their turn; beyond, they are refused with 503."""
+    """As many more wait for their turn; beyond, they are refused with 503, and so is a client that has half of them."""
     keep_source: bool = False
     """Keep the uploaded file and the prepared audio after the task has finished."""
     retention_s: float | None = Field(default=2_592_000.0, gt=0)
@@ -99,6 +114,9 @@ class SplitSettings(Section):
     """Longest chunk. Whisper hears at most 30 s; shorter chunks waste less and batch better."""
     part_s: float = Field(default=300.0, ge=30)
     """Length of one part of prepared audio. The first parts are shorter, so that decoding starts early."""
+    concurrency: int | None = Field(default=None, ge=1)
+    """Recordings that one Splitter works on at the same moment; the others it has wait for their turn, which comes for
+    every half minute of audio. Empty: one for each two cores."""
 
 
 class AsrSettings(Section):
@@ -131,11 +149,16 @@ class DispatchSettings(Section):
     poll_s: float = Field(default=3.0, gt=0)
     """How often the table is asked for work nobody announced."""
     max_active_tasks: int = Field(default=64, ge=1)
-    """Tasks of one priority that run at the same time in one Dispatcher, beside those that are being fetched."""
+    """Tasks of one priority that run at the same time in one Dispatcher, beside those that are being fetched. Where
+    few clients have all of them, as many again may run of those that have less than their share."""
     max_concurrent_crawls: int = Field(default=64, ge=1)
-    """Recordings that are fetched at the same time."""
-    max_concurrent_splits: int = Field(default=2, ge=1)
-    """Recordings that are decoded and cut at the same time."""
+    """Recordings that are fetched at the same time; of one host at most `crawl.max_per_host`. A client leaves half of
+    the places to others. No more than the Crawlers of `serve_config.yaml` take: `min_replicas` times
+    `max_ongoing_requests`."""
+    max_concurrent_splits: int = Field(default=16, ge=1)
+    """Recordings that are decoded and cut at the same time: they take turns at the cores, see `split.concurrency`, and
+    hold some 25 MB each. A client leaves half of the places to others, and less urgent tasks some to more urgent ones.
+    No more than the Splitters of `serve_config.yaml` take: `min_replicas` times `max_ongoing_requests`."""
     max_attempts: int = Field(default=3, ge=1)
     """Processes a task may take down, or attempts of it that may fail, in a row without progress in between."""
     max_losses: int = Field(default=10, ge=1)
@@ -144,9 +167,10 @@ class DispatchSettings(Section):
     retry_base_s: float = Field(default=2.0, gt=0)
     """Upper bound of the first pause before another attempt; it doubles from there."""
     unit_deadline_s: float = Field(default=60.0, gt=0)
-    """A unit that yields nothing for this long, on top of three times the time expected of it, is lost."""
+    """A unit that yields nothing for this long, on top of three times its audio, is lost. Dear options lengthen it."""
     ageing_s: float = Field(default=600.0, gt=0)
-    """A waiting task is lifted by one priority each time this much time passes."""
+    """A waiting task is lifted by one priority each time this much time passes; of a client's chunks that wait, one
+    unit is."""
     housekeeping_s: float = Field(default=60.0, gt=0)
     """How often expired tasks and media that belongs to no task are looked for."""
     max_queued_tasks: int = Field(default=10_000, ge=1)
@@ -166,7 +190,7 @@ class CallbackSettings(Section):
     delays_s: tuple[float, ...] = (30.0, 120.0, 600.0, 3600.0)
     """Pauses between attempts; after the last one the callback is given up."""
     concurrency: int = Field(default=16, ge=1)
-    """Callbacks under way at the same time."""
+    """Callbacks under way at the same time, at most four to one host. A client leaves half of them to others."""
     retention_s: float | None = Field(default=2_592_000.0, gt=0)
     """Callbacks that were delivered or given up are forgotten after this long. Empty: with their task."""
     secret: SecretStr | None = None
@@ -213,7 +237,11 @@ class LlmSettings(Section):
     concurrency: int = Field(default=4, ge=1)
     """Calls that one long transcript may have under way."""
     max_active_summaries: int = Field(default=8, ge=1)
-    """Summaries that one Dispatcher has in hand; the others wait in the database."""
+    """Summaries that one Dispatcher has in hand; the others wait in the database. Urgent ones go first, then the client
+    with the fewest in hand; one that has any leaves half of the places to others."""
+    max_waited_summaries: int = Field(default=16, ge=1)
+    """Summaries that one Ingress replica has written while their clients wait; further requests wait for their turn. A
+    client leaves half of the places to others."""
     max_attempts: int = Field(default=5, ge=1)
     """Attempts at a task's summary, before the task is completed without one."""
     retry_base_s: float = Field(default=10.0, gt=0)
@@ -247,6 +275,14 @@ class NetworkSettings(Section):
     """PEM file of the authorities that TLS trusts instead of the usual ones: for a proxy that inspects TLS."""
 
 
+class ConfinementSettings(Section):
+    """How the processes that open recordings and read pages are confined (`docs/media.md`, What holds where)."""
+
+    required: ConfinementLevel = ConfinementLevel.NONE
+    """What must hold for a replica to start: `full`, `partial` (something does) or `none`. Each replica tries at its
+    start what is forbidden; what holds is in its log and in `GET /api/health/ready`."""
+
+
 class PlatformSettings(Section):
     """How one site is asked."""
 
@@ -267,12 +303,23 @@ class CrawlSettings(Section):
     """Whether the Crawler is part of the application; without it only uploads are taken."""
     deadline_s: float = Field(default=3600.0, gt=0)
     """Longest time one recording may take to be fetched."""
+    min_bytes_per_s: int = Field(default=1024, ge=0)
+    """A recording that comes more slowly than this, over `min_rate_window_s`, is given up and tried again later.
+    0: any rate will do."""
+    min_rate_window_s: float = Field(default=30.0, gt=0)
+    """Over how long the rate of a download is taken; until then it may take its time."""
+    max_per_host: int = Field(default=16, ge=1)
+    """Recordings that one Dispatcher has fetched from one host at the same time; those of other hosts go first."""
     extract_timeout_s: float = Field(default=120.0, gt=0)
     """Longest time to find out where a link's recording is."""
     max_page_bytes: int = Field(default=64 * MEBIBYTE, gt=0)
-    """Most that is read of a site's pages before there is a recording to download."""
-    max_process_bytes: int = Field(default=2048 * MEBIBYTE, ge=256 * MEBIBYTE)
-    """Most memory the process that reads one site's pages may ask for. Not kept with a `js_runtime`."""
+    """Most that is read of a site's pages, as they are sent, before there is a recording to download."""
+    max_process_bytes: int = Field(default=256 * MEBIBYTE, ge=64 * MEBIBYTE)
+    """Most memory that the process which reads one site's pages may take beyond what is loaded, and so what a page may
+    unfold to. Its largest file, a fragment of a recording, is as large. No limit of memory with a `js_runtime`."""
+    max_processes: int = Field(default=16, ge=1)
+    """Such processes at the same time in one Crawler; further links wait. Together they take at most `max_processes`
+    times `max_process_bytes` of memory, and twice as much disk."""
     max_breaks: int = Field(default=5, ge=0)
     """How often in a row a download that broke is taken up again without a byte in between."""
     rate_limit_delays_s: tuple[float, ...] = (60.0, 300.0, 1800.0)
@@ -282,6 +329,27 @@ class CrawlSettings(Section):
     takes, `deno` and `qjs` give a page's script no network; `node` and `bun` may let it around the guard."""
     platforms: dict[str, PlatformSettings] = {}
     """By site: `tiktok`, `douyin`, or the host of a link without `www.`, such as `vimeo.com`."""
+
+
+class ConnectionSettings(Section):
+    """What is taken of a request before anything of it is looked at: bounds on Serve's HTTP servers."""
+
+    max_head_bytes: int = Field(default=32 * 1024, ge=4096, le=1024 * 1024)
+    """Request line and headers of a request together; more is answered 431."""
+    max_url_bytes: int = Field(default=16 * 1024, ge=1024)
+    """The URL of a request; a longer one is answered 414. HAProxy bounds it by `max_head_bytes` alone."""
+    max_headers: int = Field(default=100, ge=16)
+    """Headers of a request; more are answered 431. HAProxy takes 101, whatever is said here."""
+    head_timeout_s: float = Field(default=10.0, gt=0)
+    """How long a new connection may take to send its first request's headers, and each later request its own."""
+    max_connections: int = Field(default=4096, ge=16)
+    """Open connections of one HTTP proxy. Beyond them, the one that has waited longest for a request is closed for
+    a new one. No more than the process may have open files. HAProxy, which closes none for another, takes four times
+    as many."""
+    max_pipelined: int = Field(default=16, ge=1)
+    """Requests that one connection may send ahead of their answers."""
+    required: bool = True
+    """Not ready where a proxy that a network reaches can't be bounded. `false`: something in front bounds requests."""
 
 
 class HttpSettings(Section):
@@ -298,6 +366,35 @@ class HttpSettings(Section):
     0: any rate will do."""
     resumable_ttl_s: float = Field(default=86_400.0, gt=0)
     """A resumable upload to which nothing is added for this long is thrown away."""
+    max_json_bytes: int = Field(default=64 * 1024, ge=1024)
+    """Largest body of JSON; `callback/test`, which takes whole records, has 1 MiB as forms have."""
+    max_concurrent_requests: int | None = Field(default=None, ge=1)
+    """Requests that one Ingress replica has under way; above, new ones are refused with 503. Health and documentation
+    don't count. Empty: nine tenths of the Ingress's `max_ongoing_requests` in the Serve config, and never more: what
+    Serve itself holds back waits, health checks among it."""
+    max_lasting_requests: int | None = Field(default=None, ge=1)
+    """Likewise those that may last: uploads, event streams, `/v1/audio`, `wait_s`, `extract_audio`, summaries. The rest
+    is a reserve for short ones. Empty: seven tenths of `max_ongoing_requests`."""
+    max_concurrent_requests_per_client: int | None = Field(default=None, ge=1)
+    """Requests of one client that one Ingress replica has under way; above, new ones are refused with 429. A client is
+    a key, and without keys an address (of IPv6, its /64); the loopback address is nobody's. Empty: a fifth of
+    `max_ongoing_requests`."""
+    max_page_bytes: int = Field(default=8 * MEBIBYTE, ge=64 * 1024)
+    """A page of `tasks/query` ends with the first task that makes it larger than this, and says where to go on."""
+    max_unread_bytes_per_answer: int = Field(default=512 * 1024, ge=128 * 1024)
+    """What is sent ahead of a client that reads slowly, where the server says how much it has sent (see
+    `docs/operations.md`, Limits of a request)."""
+    max_unread_bytes: int = Field(default=512 * MEBIBYTE, ge=MEBIBYTE)
+    """Where the server does not say: what is on the way to all clients of one Ingress replica together, in answers that
+    are not read to their end. A client has half of it, and an answer that is larger is the only one of its client's."""
+    answer_idle_timeout_s: float = Field(default=60.0, gt=0)
+    """An answer of which nothing is read for this long is given up, with its connection."""
+    answer_min_bytes_per_s: int = Field(default=16 * 1024, ge=1)
+    """An answer that is read more slowly than this on average, after `answer_idle_timeout_s` of waiting, likewise."""
+    max_results_in_hand: int = Field(default=4, ge=1)
+    """Transcripts that one Ingress replica reads and writes out at the same time; others wait, each client in turn."""
+    max_replays_in_hand: int = Field(default=16, ge=1)
+    """Finished transcripts that are held for event streams at the same time; likewise."""
 
 
 _RATE_EXAMPLE = "such as `10/second` or `10/second; 1000/hour`"
@@ -358,6 +455,12 @@ class AuthSettings(Section):
     """Where requests are counted, as a URL of the library `limits`. In memory, each Ingress replica counts alone, so
     that n replicas let up to n times as many through; `async+redis://host:6379` counts once and needs the package
     `limits[async-redis]`. A URL with a password belongs in the environment."""
+
+    @property
+    def audio_limits(self) -> dict[str, float]:
+        """Seconds of audio in 24 hours, by the name of a client that has such a limit."""
+        clients = [key.client for key in self.keys]
+        return {client.name: client.max_audio_s for client in clients if client.max_audio_s is not None}
 
     @model_validator(mode="after")
     def _told_apart(self) -> Self:
@@ -430,6 +533,9 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(default_factory=lambda: platformdirs.user_data_path("murmuration"))
     """Folder for the database and the media, unless their own settings say otherwise. Must be absolute."""
+    file_access: FileAccess = FileAccess.OWNER
+    """Who may read the database, the media, uploads and the log: the service's user alone, or its group too, where
+    several users share a media folder. Folders get mode 0700 or 0770, files 0600 or 0660."""
     database: DatabaseSettings = DatabaseSettings()
     media: MediaSettings = MediaSettings()
     vad: VadSettings = VadSettings()
@@ -440,7 +546,9 @@ class Settings(BaseSettings):
     llm: LlmSettings = LlmSettings()
     network: NetworkSettings = NetworkSettings()
     crawl: CrawlSettings = CrawlSettings()
+    confinement: ConfinementSettings = ConfinementSettings()
     http: HttpSettings = HttpSettings()
+    connections: ConnectionSettings = ConnectionSettings()
     auth: AuthSettings = AuthSettings()
     logging: LoggingSettings = LoggingSettings()
     tracing: TracingSettings = TracingSettings()

@@ -112,6 +112,7 @@ class MariaDbServer:
             f"--socket={self._socket}",
             f"--port={self._port}",
             f"--pid-file={self._data}/mariadbd.pid",
+            f"--tmpdir={self._data}",  # a server that starts removes the temporary tables it finds, whoever's they are
             f"--bind-address={self._host}",
             "--skip-name-resolve",
             "--innodb-buffer-pool-size=64M",

@@ -162,7 +162,7 @@ class GateKeeper:
         gate: Gate = scope["app"].state.gate
         authorization = Headers(scope=scope).get("authorization")
         try:
-            client = await gate.admit(scope["method"], _route_path(scope), authorization)
+            client = await gate.admit(scope["method"], route_path(scope), authorization)
         except MurmurationError as error:
             await answer_to(Request(scope), error)(scope, receive, send)
             return
@@ -170,8 +170,8 @@ class GateKeeper:
         await self._app({**scope, "state": state}, receive, send)
 
 
-def _route_path(scope: Mapping[str, Any]) -> str:
-    """The path below the prefix we are mounted at."""
+def route_path(scope: Mapping[str, Any]) -> str:
+    """Return the path below the prefix we are mounted at."""
     path, prefix = str(scope["path"]), str(scope.get("root_path", ""))
     inside = prefix and (path == prefix or path.startswith(f"{prefix}/"))
     return (path[len(prefix) :] or "/") if inside else path

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request, Response
 from pydantic import WithJsonSchema
 
 from deployments.api.access import client_of, services_for
+from deployments.api.admission import client_name
 from deployments.api.echo import request_params, request_url
-from deployments.api.schemas import Envelope, ErrorBody, Schema
+from deployments.api.loop import FairGate
+from deployments.api.pieces import SpoolAnswer, record_pieces, spooled
+from deployments.api.schemas import Envelope, ErrorBody, Schema, record
 from deployments.api.services import Services
 from pipeline.domain.access import Client
+from pipeline.domain.task import Stage, Task
 from pipeline.errors import InvalidValue, TaskNotFound
 
 LARGEST_ID = 2**63 - 1
@@ -26,6 +31,42 @@ def answer(request: Request, data: Schema, status: int = 200, headers: Mapping[s
     """The envelope around ``data``, rendered without a detour through Python's JSON."""
     envelope = Envelope[Any](code=status, router=request_url(request), params=request_params(request), data=data)
     return Response(envelope.model_dump_json(), status, headers=dict(headers or {}), media_type="application/json")
+
+
+def envelope_around(request: Request, data: Iterator[bytes], status: int = 200) -> Iterator[bytes]:
+    """Yield the envelope around data that comes in pieces, as JSON."""
+    envelope = Envelope[None](code=status, router=request_url(request), params=request_params(request), data=None)
+    head, tail = envelope.model_dump_json().encode().rsplit(b"null", 1)  # data comes last
+    yield head
+    yield from data
+    yield tail
+
+
+async def record_answer(request: Request, services: Services, task: Task, status: int = 200) -> Response:
+    """Return a task's record as an answer; with its transcript, if it has one, which is read here.
+
+    A transcript may be of hours: few are read and written out at the same time, each client in turn.
+    """
+    prefix = base_url(request, services)
+    if not may_have_result(task):
+        return answer(request, record(task, prefix), status)
+    async with results_gate(request).one(client_name(request)):
+        task = await services.store.get(task.id, include_result=True)
+        pieces = record_pieces(record(replace(task, result=None), prefix), task.result)
+        spool = await spooled(services.workers, envelope_around(request, pieces, status))
+    return SpoolAnswer(spool, "application/json", status)
+
+
+def may_have_result(task: Task) -> bool:
+    """Return whether there may be a transcript of the task: it is written before the summary, and outlives a cancel."""
+    return task.status.finished or task.stage is Stage.SUMMARIZING
+
+
+def results_gate(request: Request) -> FairGate:
+    """Return what lets few transcripts be read and written out at the same time."""
+    gate = request.app.state.results
+    assert isinstance(gate, FairGate)  # noqa: S101 (set by attach)
+    return gate
 
 
 def base_url(request: Request, services: Services) -> str:
@@ -75,12 +116,12 @@ _MEANINGS = {
     413: "Too large; the message names both sizes",
     415: "Not a content type or content encoding that this route takes; see `Accept-Encoding`",
     422: "A value that can't be; the message and `errors` name the fields",
-    429: "The key's rate, queued tasks or audio minutes are used up; see `Retry-After`",
+    429: "The client's rate, requests under way, queued tasks or audio minutes are used up; see `Retry-After`",
     460: "The bytes don't have the checksum that came with them",
     500: "A defect of the service",
     502: "The server the recording comes from, or that of the language model, failed",
-    503: "Not now: the queue is full, the service is starting, the database is away, or no language model takes "
-    "requests; see `Retry-After`",
+    503: "Not now: the queue or the server is full, the service is starting, the database is away, or no language "
+    "model takes requests; see `Retry-After`",
     504: "The server the recording comes from, or that of the language model, took too long",
 }
 

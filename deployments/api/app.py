@@ -26,7 +26,10 @@ from deployments.api import (
     tus,
 )
 from deployments.api.access import Gate, GateKeeper
-from deployments.api.hardening import BodyBounds, SecurityHeaders, UnpackedBodies, cross_origin
+from deployments.api.admission import Admission, RequestLimits, Slots
+from deployments.api.flow import AnswerFlow, UnreadBytes
+from deployments.api.hardening import BodyBounds, RequestBounds, SecurityHeaders, UnpackedBodies, cross_origin
+from deployments.api.loop import FairGate
 from deployments.api.openai import audio, models
 from deployments.api.openapi import Api
 from deployments.api.requests import ImpliedMethods, PlainPaths
@@ -92,13 +95,16 @@ def build_api(services: Services) -> FastAPI:
 def _add_middleware(app: FastAPI, services: Services) -> None:
     """The layers a request passes, from the outside in; Starlette wants them in the other order."""
     layers = [
+        Middleware(AnswerFlow),
         *cross_origin(services.settings.http.cors_origins),
         Middleware(SecurityHeaders),
+        Middleware(RequestBounds),
         Middleware(PlainPaths),
         Middleware(ImpliedMethods),
         Middleware(BodyBounds),
         Middleware(problems.DefectBoundary),
         Middleware(GateKeeper),
+        Middleware(Admission),
         Middleware(UnpackedBodies),
     ]
     for layer in reversed(layers):
@@ -109,6 +115,10 @@ def attach(app: FastAPI, services: Services) -> None:
     """Gives the application the services that its routes find in ``app.state``."""
     app.state.services = services
     app.state.gate = Gate(services.settings.auth)
+    app.state.slots = Slots(RequestLimits.of(services.settings.http, services.capacity))
+    app.state.unread = UnreadBytes(services.settings.http.max_unread_bytes)
+    app.state.results = FairGate(services.settings.http.max_results_in_hand)
+    app.state.replays = FairGate(services.settings.http.max_replays_in_hand)
     app.state.uploads = ResumableUploads(
         services.uploads,
         services.media,
@@ -135,6 +145,15 @@ def attach(app: FastAPI, services: Services) -> None:
 async def root(request: Request) -> Response:
     """Leads to the documentation."""
     return RedirectResponse(f"{request.scope.get('root_path', '')}/docs")
+
+
+@DOCS.get("/openapi.json")
+async def openapi_document(request: Request) -> Response:
+    """Describes the interface, in OpenAPI."""
+    app: Api = request.app
+    prefix = str(request.scope.get("root_path", ""))
+    content = await app.state.services.workers.run(app.written_document, prefix)
+    return Response(content, media_type="application/json")
 
 
 @DOCS.get("/docs")

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from codecs import BOM_UTF8
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from deployments.api.answers import answer, problems
+from deployments.api.admission import client_name
+from deployments.api.answers import ServicesNeeded, envelope_around, problems, results_gate
+from deployments.api.gentle_json import read_object, written
+from deployments.api.pieces import SpoolAnswer, object_pieces, spooled, text_json
 from deployments.api.schemas import Envelope, Schema
 from deployments.api.uploads import open_body
-from pipeline.errors import InvalidValue
 
 MAX_CALLBACK_BYTES = 32 * 1024 * 1024
 """The record of a day of speech has 10 MB."""
+
+_WANTED = "The body must be a JSON object in UTF-8, such as a task's record."
 
 router = APIRouter(prefix="/api/whisper/callback", tags=["callback"])
 
@@ -40,28 +42,11 @@ class CallbackEcho(Schema):
         }
     },
 )
-async def receive_callback(request: Request) -> Response:
+async def receive_callback(request: Request, services: ServicesNeeded) -> Response:
     """Take a callback and send it back, for trying out `callback_url`."""
     async with open_body(request) as body:
-        record = _object(await body.read(MAX_CALLBACK_BYTES))
-    return answer(request, CallbackEcho(message="The callback has arrived.", callback_data=record))
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(_without_surrogates(json.loads(body.removeprefix(BOM_UTF8), parse_constant=_no_number)))
-    except (ValueError, RecursionError) as error:
-        raise InvalidValue("The body must be a JSON object, such as a task's record.") from error
-    if not isinstance(value, dict):
-        raise InvalidValue("The body must be a JSON object, such as a task's record.")
-    return value
-
-
-def _without_surrogates(value: object) -> str:
-    """Return the value as JSON, with U+FFFD for halves of surrogate pairs: JSON may escape them, UTF-8 has none."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
+        sent = await body.read(MAX_CALLBACK_BYTES)
+    async with results_gate(request).one(client_name(request)):
+        record = await read_object(sent, services.workers, _WANTED)
+        data = object_pieces((("message", text_json("The callback has arrived.")), ("callback_data", written(record))))
+        return SpoolAnswer(await spooled(services.workers, envelope_around(request, data)), "application/json")

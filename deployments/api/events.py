@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -13,7 +13,10 @@ from pydantic import BaseModel, Field, TypeAdapter
 from sse_starlette import ServerSentEvent
 
 from deployments.api.answers import ServicesNeeded, TaskId, base_url, problems
+from deployments.api.loop import Turns
+from deployments.api.replay import HeldTranscripts
 from deployments.api.schemas import Schema, record
+from deployments.api.services import Services
 from deployments.api.sse import EventStream
 from pipeline.domain.task import Stage, Status, Task
 from pipeline.domain.transcript import Segment
@@ -94,18 +97,24 @@ async def task_events(
 
     A task that has finished tells its segments and its end. Comments are sent as heartbeats.
     """
-    task = await services.store.get(task_id, include_result=True)
+    task = await services.store.get(task_id)
     if last_event_id == END_ID and task.status.finished:
         return Response(status_code=204)
     after = _chunk_number(last_event_id)
-    following = follow(services.store, services.watch, services.clock, task, after)
-    return EventStream(_encoded(following, base_url(request, services)))
+    return EventStream(_events(request, services, task, after))
 
 
-async def _encoded(following: AsyncGenerator[TaskEvent, None], prefix: str) -> AsyncIterator[ServerSentEvent]:
-    async with aclosing(following) as events:
-        async for happened in events:
-            yield _encode(happened, prefix)
+async def _events(request: Request, services: Services, task: Task, after: int) -> AsyncIterator[ServerSentEvent]:
+    """Yield the events of a task."""
+    prefix, turns = base_url(request, services), Turns()
+    async with AsyncExitStack() as held:
+        tasks = HeldTranscripts(services.store, request, held)
+        task = await tasks.get(task.id, include_result=True)
+        following = follow(tasks, services.watch, services.clock, task, after)
+        async for happened in await held.enter_async_context(aclosing(following)):
+            event = _encode(happened, prefix)
+            await turns.took(len(event.data or ""))
+            yield event
 
 
 def _encode(happened: TaskEvent, prefix: str) -> ServerSentEvent:

@@ -9,6 +9,7 @@ from typing import Any
 
 from deployments.api.callbacks import CallbackEcho
 from deployments.api.schemas import (
+    ConfinementBody,
     DeletedTask,
     EngineBody,
     Envelope,
@@ -92,7 +93,16 @@ def examples() -> Mapping[tuple[str, str, int], dict[str, Any]]:
         ("get", "/api/health/ready", 200): ReadyBody(
             engine=EngineBody(
                 engine="faster_whisper", model="base", device="cpu", compute_type="int8", languages=["en", "zh"]
-            )
+            ),
+            confinement=ConfinementBody(
+                level="full",
+                filesystem=True,
+                network=True,
+                processes=True,
+                signals=True,
+                privileges=True,
+                memory=True,
+            ),
         ).model_dump(mode="json"),
     }
 

@@ -11,13 +11,16 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from deployments.api.answers import ServicesNeeded, problems
+from deployments.api.admission import client_name
+from deployments.api.answers import ClientNeeded, ServicesNeeded, problems
 from deployments.api.echo import note_params
+from deployments.api.flow import until_read
 from deployments.api.forms import Form, refuse_unknown
 from deployments.api.services import Services
 from deployments.api.uploads import RequestBody, open_body, read_form
 from pipeline.domain.extraction import MEDIA_TYPES, Extraction, Format
 from pipeline.errors import InvalidValue, SourceConflict, SourceMissing, UploadTooLarge
+from pipeline.usecases.charge_extraction import charged_extraction, refuse_extraction
 
 router = APIRouter(prefix="/api/whisper", tags=["audio"])
 
@@ -49,20 +52,26 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
         },
     },
 )
-async def extract_audio(request: Request, services: ServicesNeeded) -> Response:
+async def extract_audio(request: Request, services: ServicesNeeded, client: ClientNeeded) -> Response:
     """Take the sound out of a recording, in a format, rate and depth of your choice.
 
     Channels are kept. The answer comes when all of it is there, so that it is either the whole sound or an error.
     """
+    # The place is kept until the answer has been read: until then it lies on our disk, or on its way.
     query = dict(request.query_params)
     _parse(query)  # what is wrong there need not wait for the upload
-    async with services.extractor.place(), open_body(request) as body:
+    name = client_name(request)
+    await refuse_extraction(services.store, client, services.clock)
+    await until_read(request).enter_async_context(services.extractor.place(name))
+    async with open_body(request) as body:
         source, form = await _receive(request, services, body)
         with closing(source):
             note_params(request, form)
             refuse_unknown(form, EXTRACTION_FORM.names)
             wanted = _parse(query | {name: value for name, value in form.items() if value.strip()})
-            extracted = await services.extractor.extract(source, wanted)
+            size_bytes = source.seek(0, io.SEEK_END)
+            async with charged_extraction(services.store, client, services.clock, size_bytes) as progress:
+                extracted = await services.extractor.extract(source, wanted, name, progress)
     return _FileAnswer(services, extracted, wanted.output_format)
 
 

@@ -10,18 +10,21 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, fields
 from enum import StrEnum
 from itertools import pairwise
-from typing import Annotated, Any, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic import create_model as create_pydantic_model
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, from_json
 
 from deployments.api.lenient import Choice, Trimmed, is_blank, is_nothing, leaves, listed
 from pipeline.domain.wording import nearest_name, sentence, with_suggestion
 from pipeline.errors import InvalidValue, UnknownOption
+
+Shape = TypeVar("Shape", bound=BaseModel)
 
 
 class Form:
@@ -79,6 +82,22 @@ class Form:
             {"name": name, "in": "query", "required": False, "description": field.pop("description"), "schema": field}
             for name, field in self.properties().items()
         ]
+
+
+def parse_json(body: bytes, shape: type[Shape]) -> Shape:
+    """Return a body of JSON as a value of a shape. An unknown name is refused before the others are looked at.
+
+    Raises:
+        UnknownOption: a name that the shape has not; the message suggests the one probably meant.
+        InvalidValue: it is not JSON, or has values that can't be; names every such field.
+    """
+    with suppress(ValueError):  # it is no JSON, which is said below
+        if isinstance(given := from_json(body), dict):
+            refuse_unknown(given, shape.model_fields)
+    try:
+        return shape.model_validate_json(body)
+    except ValidationError as error:
+        raise invalid_value(error.errors(include_url=False)) from None  # its text repeats the body, and keys with it
 
 
 def refuse_unknown(given: Collection[str], known: Collection[str]) -> None:

@@ -19,10 +19,18 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api.inflate import Inflater, inflater_of
+from deployments.api.loop import Turns
 from deployments.api.problems import answer_to
 from deployments.api.services import Services
 from deployments.api.uploads import MAX_FORM_BYTES
-from pipeline.errors import UnsupportedContentEncoding, UploadStalled, UploadTooLarge
+from pipeline.errors import (
+    AddressTooLong,
+    HeadersTooLarge,
+    RequestError,
+    UnsupportedContentEncoding,
+    UploadStalled,
+    UploadTooLarge,
+)
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -56,8 +64,19 @@ CROSS_ORIGIN_EXPOSED = (
 )
 """What a page may read of an answer, besides the few headers every page may."""
 
+MAX_PATH_BYTES = 4096
+MAX_QUERY_BYTES = 64 * 1024
+"""Two prompts of 4,000 Chinese characters, escaped, have 72,000; servers take no more than this in one line."""
+MAX_QUERY_FIELDS = 200
+MAX_HEADERS = 100
+MAX_HEADERS_BYTES = 64 * 1024
+MAX_SHOWN = 200
+"""Characters of a path that is too long which its answer repeats."""
+
 DRAIN_BYTES = 4 * 1024 * 1024
 DRAIN_S = 2.0
+MAX_DRAINS = 64
+"""Bodies of refused requests that are read on at the same time; the others see a connection that breaks."""
 
 UPLOAD_TYPES = ("multipart/form-data", "application/offset+octet-stream")
 """Bodies that carry recordings."""
@@ -78,6 +97,48 @@ def cross_origin(origins: Sequence[str]) -> list[Middleware]:
             expose_headers=CROSS_ORIGIN_EXPOSED,
         )
     ]
+
+
+class RequestBounds:
+    """Refuses addresses and headers that are too large to be looked at, and takes cookies away, which nothing reads.
+
+    What is refused is not repeated in the answer. Servers in front of the application have bounds of their own.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            _check_address(scope)
+            _check_headers(scope["headers"])
+        except RequestError as error:
+            shown = {**scope, "path": scope["path"][:MAX_SHOWN], "raw_path": b"", "query_string": b"", "headers": []}
+            await answer_to(Request(shown), error)(scope, receive, send)
+            return
+        headers = [(name, value) for name, value in scope["headers"] if name.lower() != b"cookie"]
+        await self._app({**scope, "headers": headers}, receive, send)
+
+
+def _check_address(scope: Scope) -> None:
+    path_bytes, query = len(scope.get("raw_path") or scope["path"]), scope["query_string"]
+    if path_bytes > MAX_PATH_BYTES or len(query) > MAX_QUERY_BYTES:
+        raise AddressTooLong(
+            f"The address is too long: a path has at most {MAX_PATH_BYTES:,} bytes, a query string {MAX_QUERY_BYTES:,}."
+        )
+    if query.count(b"&") >= MAX_QUERY_FIELDS:
+        raise RequestError(f"The query string has more than {MAX_QUERY_FIELDS} parameters.")
+
+
+def _check_headers(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    if len(headers) > MAX_HEADERS or sum(len(name) + len(value) for name, value in headers) > MAX_HEADERS_BYTES:
+        raise HeadersTooLarge(
+            f"The headers are too large: {MAX_HEADERS} of them are read, and {MAX_HEADERS_BYTES:,} bytes in all."
+        )
 
 
 class SecurityHeaders:
@@ -138,6 +199,7 @@ class BodyBounds:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._drains = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on, its body watched."""
@@ -148,7 +210,7 @@ class BodyBounds:
 
         async def after_the_body(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] >= HTTPStatus.BAD_REQUEST:
-                await body.drain()
+                await self._drain(body)
             await send(message)
 
         try:
@@ -157,6 +219,14 @@ class BodyBounds:
             await answer_to(Request(scope), error)(scope, receive, after_the_body)
         else:
             await self._app(scope, body.receive, after_the_body)
+
+    async def _drain(self, body: _WatchedBody) -> None:
+        if self._drains < MAX_DRAINS:
+            self._drains += 1
+            try:
+                await body.drain()
+            finally:
+                self._drains -= 1
 
 
 class _WatchedBody:
@@ -174,6 +244,7 @@ class _WatchedBody:
         self._size_bytes = 0
         self._waited_s = 0.0
         self._ended = False
+        self._turns = Turns()
 
     def check_announced(self) -> None:
         if re.fullmatch(r"[0-9]{1,18}", self._announced):
@@ -186,6 +257,7 @@ class _WatchedBody:
         self._note(message)
         self._limit.check(self._size_bytes)
         self._check_rate()
+        await self._turns.took(len(message.get("body", b"")))
         return message
 
     async def drain(self) -> None:
@@ -198,7 +270,9 @@ class _WatchedBody:
         with suppress(TimeoutError):  # it is too slow to wait for
             async with asyncio.timeout(DRAIN_S):
                 while not self._ended and self._size_bytes <= until_bytes:
-                    self._note(await self._receive())
+                    message = await self._receive()
+                    self._note(message)
+                    await self._turns.took(len(message.get("body", b"")))
 
     async def _next(self) -> Message:
         begun_at = self._clock.monotonic()
@@ -263,6 +337,7 @@ class _UnpackedBody:
         self._pieces: Iterator[bytes] = iter(())
         self._received = False
         self._ended = False
+        self._turns = Turns()
 
     async def receive(self) -> Message:
         while not self._ended:
@@ -270,6 +345,9 @@ class _UnpackedBody:
             if piece is not None:
                 self._size_bytes += len(piece)
                 self._limit.check(self._size_bytes, " unpacked")
+                await self._turns.took(len(piece))
+                if not piece:
+                    continue
                 return {"type": "http.request", "body": piece, "more_body": True}
             if self._received:
                 return self._end()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from fastapi import APIRouter
 
 from deployments.api.answers import ServicesNeeded, problems
 from deployments.api.options import public_model_name
-from deployments.api.schemas import EngineBody, HealthBody, ReadyBody
+from deployments.api.schemas import ConfinementBody, EngineBody, HealthBody, ReadyBody
+from deployments.api.services import Readiness, Services
 from pipeline.errors import ServiceStarting
 
 router = APIRouter(prefix="/api/health", tags=["health"])
@@ -20,7 +22,7 @@ async def check() -> HealthBody:
     return HealthBody()
 
 
-@router.get("/ready", responses=problems())
+@router.get("/ready", responses=problems(), response_model_exclude_unset=True)
 async def ready(services: ServicesNeeded) -> ReadyBody:
     """Answer 200 once a model has been loaded and the database answers; 503 says what is not ready."""
     await services.store.ping()
@@ -29,7 +31,21 @@ async def ready(services: ServicesNeeded) -> ReadyBody:
         raise ServiceStarting(" ".join(readiness.problems))
     if not readiness.ready:
         raise ServiceStarting(f"Not ready yet: waiting for {', '.join(readiness.waiting_for) or 'the model'}.")
-    engine = readiness.engine
-    if engine is None:
-        return ReadyBody(engine=None)
-    return ReadyBody(engine=EngineBody.model_validate(asdict(engine) | {"model": public_model_name(engine.model)}))
+    return ReadyBody(status="ready", engine=_engine(readiness), **_remarks(services, readiness))
+
+
+def _engine(readiness: Readiness) -> EngineBody | None:
+    if readiness.engine is None:
+        return None
+    shown = asdict(readiness.engine) | {"model": public_model_name(readiness.engine.model)}
+    return EngineBody.model_validate(shown)
+
+
+def _remarks(services: Services, readiness: Readiness) -> dict[str, Any]:
+    """Return the fields that are only there where there is something to say."""
+    remarks: dict[str, Any] = {}
+    if readiness.troubles:
+        remarks["problems"] = list(readiness.troubles)
+    if confinement := services.confinement:
+        remarks["confinement"] = ConfinementBody.model_validate(asdict(confinement) | {"level": confinement.level})
+    return remarks

@@ -6,12 +6,18 @@ import zlib
 from collections.abc import Iterator
 from typing import Protocol
 
+from deployments.api.loop import slices
 from pipeline.errors import RequestError, UnsupportedContentEncoding
 
 ENCODINGS = ("gzip", "deflate")
 """Names of the encodings that are taken. Brotli and Zstandard need libraries that nothing else here does."""
 BLOCK_BYTES = 64 * 1024
 """Largest piece that comes out at once, however small what went in."""
+
+FED_BYTES = 4 * 1024
+"""What a gzip stream takes at once: what follows a member is copied once for each member in it."""
+MAX_EMPTY_MEMBERS = 1000
+"""Members of a gzip body with nothing in them; twenty bytes of body cost as much as a block of sound."""
 
 _GZIP = 16 + zlib.MAX_WBITS
 _ZLIB = zlib.MAX_WBITS
@@ -22,7 +28,7 @@ class Inflater(Protocol):
     """The state of an encoding that is being undone."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what the data unpacks to. Raises ``RequestError`` for data that can't be."""
+        """Yield what the data unpacks to, now and then an empty piece. Raises ``RequestError`` where it can't be."""
         ...
 
     def finish(self) -> None:
@@ -55,17 +61,32 @@ class _Gzip:
     def __init__(self) -> None:
         self._member = zlib.decompressobj(_GZIP)
         self._begun = False
+        self._empty_members = 0
+        self._member_is_empty = True
 
     def feed(self, data: bytes) -> Iterator[bytes]:
+        for piece in slices(data, FED_BYTES):
+            yield from self._feed(piece)
+
+    def _feed(self, data: bytes) -> Iterator[bytes]:
         while data:
             if self._member.eof:
                 data = data.lstrip(b"\0")
                 if not data:
                     return
-                self._member = zlib.decompressobj(_GZIP)
+                self._next_member()
+                yield b""  # so that members without anything in them count as steps
             self._begun = True
-            yield from _unpacked(self._member, data, "gzip")
+            for piece in _unpacked(self._member, data, "gzip"):
+                self._member_is_empty = False
+                yield piece
             data = self._member.unused_data
+
+    def _next_member(self) -> None:
+        self._empty_members += self._member_is_empty
+        if self._empty_members > MAX_EMPTY_MEMBERS:
+            raise _broken("gzip")
+        self._member, self._member_is_empty = zlib.decompressobj(_GZIP), True
 
     def finish(self) -> None:
         if self._begun and not self._member.eof:

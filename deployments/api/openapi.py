@@ -6,6 +6,7 @@ English, so a text that has changed shows as one without a translation (a test l
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from importlib import resources
@@ -25,6 +26,22 @@ _TASK_ERRORS = "#/components/schemas/ErrorBody"
 
 class Api(FastAPI):
     """A FastAPI application whose document is complete."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, openapi_url=None)  # it is served by a route of ours, which writes it once
+        self._written: dict[str, bytes] = {}
+
+    def written_document(self, prefix: str) -> bytes:
+        """Return the document as JSON. The first time takes a second.
+
+        Args:
+            prefix: the path that the application is mounted at.
+        """
+        if prefix not in self._written:
+            servers = {"servers": [{"url": prefix}]} if prefix else {}
+            document = json.dumps(self.openapi() | servers, ensure_ascii=False, separators=(",", ":"))
+            self._written[prefix] = document.encode()
+        return self._written[prefix]
 
     def openapi(self) -> dict[str, Any]:
         """See ``FastAPI.openapi``."""

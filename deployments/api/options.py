@@ -12,7 +12,7 @@ from pydantic import HttpUrl, TypeAdapter, ValidationError
 
 from deployments.api.forms import Form
 from pipeline.domain.languages import LANGUAGES, parse_language
-from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.options import MIN_CLIP_S, TranscriptionOptions
 from pipeline.domain.summary import SummaryOptions
 from pipeline.domain.task import EngineName, Priority
 from pipeline.errors import EngineUnavailable, InvalidValue, ServiceStarting
@@ -143,6 +143,8 @@ def _clips(times: tuple[float, ...]) -> tuple[float, ...]:
         return ()
     if any(start >= end for start, end in zip(times[::2], times[1::2], strict=False)):
         raise ValueError("Each clip must end after it starts: start,end,start,end … in seconds")
+    if any(end - start < MIN_CLIP_S for start, end in zip(times[::2], times[1::2], strict=False)):
+        raise ValueError(f"Each clip must last {MIN_CLIP_S:g} s at least: start,end,start,end … in seconds")
     return times
 
 

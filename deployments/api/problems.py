@@ -32,6 +32,8 @@ STATUSES: Mapping[type[errors.MurmurationError], int] = {
     errors.InvalidValue: 422,
     errors.UploadStalled: 408,
     errors.UploadTooLarge: 413,
+    errors.AddressTooLong: 414,
+    errors.HeadersTooLarge: 431,
     errors.UploadNotFound: 404,
     errors.UploadStateConflict: 409,
     errors.ChecksumMismatch: 460,  # tus's own, https://tus.io/protocols/resumable-upload#checksum
@@ -120,7 +122,7 @@ def install(app: FastAPI) -> None:
 def answer_to(request: Request, error: errors.MurmurationError) -> Response:
     """One of our errors as an answer, in the shape of the surface that was asked; middleware has no other way."""
     status = status_of(type(error))
-    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, errors.RecordUnreadable):
         return _defect(request, error)
     problems = error.problems if isinstance(error, errors.InvalidValue) else ()
     fields = [FieldProblem(field=field, message=message) for field, message in problems]

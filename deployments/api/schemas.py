@@ -232,12 +232,34 @@ class HealthBody(Schema):
     status: Literal["ok"] = "ok"
 
 
+class ConfinementBody(Schema):
+    """What the processes that open recordings can't do on the answering node, should one be taken over."""
+
+    level: Literal["none", "partial", "full"]
+    filesystem: bool
+    """Read, create, change or remove files."""
+    network: bool
+    """Make or accept connections."""
+    processes: bool
+    """Start processes or programs."""
+    signals: bool
+    """Signal, trace or look into other processes."""
+    privileges: bool
+    """Gain rights, raise limits, or reach rarely used parts of the kernel."""
+    memory: bool
+    """Take more memory than its limit."""
+
+
 class ReadyBody(Schema):
     """The service transcribes."""
 
     status: Literal["ready"] = "ready"
     engine: EngineBody | None
     """What runs; null where that is not known yet."""
+    problems: list[str] = []
+    """What fails in the background although tasks are worked at, a sentence each; only where something does."""
+    confinement: ConfinementBody | None = None
+    """Left out where it was not tried. Every replica logs its own at its start."""
 
 
 def _blank_is_off(value: object) -> object:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from deployments.api.errands import Errands
+from deployments.api.loop import Workers
+from pipeline.domain.confinement import Confinement
 from pipeline.ports import (
     AudioExtractor,
     Clock,
@@ -26,18 +29,32 @@ class Readiness:
         ready: a replica of this version has loaded its model and decoded with it.
         waiting_for: otherwise, what is missing, each as words that follow "waiting for" (``a GPU node``).
         engine: what runs, once that is known.
-        problems: why this configuration can't serve this cluster, a sentence each.
+        problems: why this configuration can't serve this cluster, or no task is worked at, a sentence each.
+        troubles: what fails in the background although tasks are worked at, a sentence each.
     """
 
     ready: bool
     waiting_for: tuple[str, ...] = ()
     engine: EngineInfo | None = None
     problems: tuple[str, ...] = ()
+    troubles: tuple[str, ...] = ()
 
 
 async def _no_metrics() -> str:
     """For where nothing is exported."""
     return ""
+
+
+def _count_nothing(name: str, value: float = 1.0, **labels: str) -> None:
+    """For where nothing is counted."""
+
+
+class Count(Protocol):
+    """Adds to a counter of ``pipeline.observability``; ``ports.Metrics.count``."""
+
+    def __call__(self, name: str, value: float = 1.0, **labels: str) -> None:
+        """Count."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +74,14 @@ class Services:
         summarizer: writes summaries while the client waits.
         check_url: raises ``UrlNotAllowed`` for a URL that the outbound guard refuses; takes the field's name too.
         metrics: the cluster's metrics in Prometheus's text format.
+        count: adds to a counter.
         extractor: takes the sound out of recordings.
+        knows_addresses: whether the address of a request is its client's, not that of a proxy in between.
+        capacity: requests that are handed to this process at the same time.
         fetch_available: whether recordings can be fetched from a ``file_url``.
         errands: what outlives the request that sent it.
+        workers: threads for what would hold up the event loop.
+        confinement: what confinement of decoders holds on this node; ``None`` where it was not tried.
     """
 
     store: TaskRecords
@@ -77,5 +99,10 @@ class Services:
     check_url: Callable[[str, str], Awaitable[None]]
     extractor: AudioExtractor
     metrics: Callable[[], Awaitable[str]] = _no_metrics
+    count: Count = _count_nothing
+    knows_addresses: bool = True
+    capacity: int = 1000
     fetch_available: bool = False
     errands: Errands = field(default_factory=Errands)
+    workers: Workers = field(default_factory=Workers)
+    confinement: Confinement | None = None

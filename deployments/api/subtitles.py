@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -10,11 +9,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from pydantic import WithJsonSchema
 
-from deployments.api.answers import FILE_NAME, ServicesNeeded, TaskId, problems
+from deployments.api.admission import client_name
+from deployments.api.answers import FILE_NAME, ServicesNeeded, TaskId, problems, results_gate
 from deployments.api.forms import Form, inlined
+from deployments.api.loop import PIECE_BYTES, slices
+from deployments.api.pieces import SpoolAnswer, spooled
 from deployments.api.schemas import Schema
 from pipeline.domain.task import Status
-from pipeline.domain.transcript import Segment
+from pipeline.domain.transcript import Segment, Transcript
 from pipeline.errors import TaskNotFinished
 from pipeline.subtitles.cues import CueStyle
 from pipeline.subtitles.writers import FORMATS, write_subtitles
@@ -63,13 +65,22 @@ async def generate_subtitles(request: Request, services: ServicesNeeded, task_id
     asked = {name: value for name, value in request.query_params.items() if name != "task_id"}
     style = SUBTITLE_FORM.parse(asked)
     output_format = style.pop("output_format", FormatField().output_format)
-    task = await services.store.get(task_id, include_result=True)
-    if task.status is not Status.COMPLETED or task.result is None:
+    task = await services.store.get(task_id)
+    if task.status is not Status.COMPLETED:
         raise TaskNotFinished(f"The task is {task.status}: there are subtitles once it is completed.")
-    # Hours of speech take a second to lay out, and other requests would wait for it.
-    content = await asyncio.to_thread(write_subtitles, task.result, output_format, CueStyle(**style))
-    return Response(
-        content.encode(),
-        media_type=FORMATS[output_format].media_type,
+    async with results_gate(request).one(client_name(request)):
+        task = await services.store.get(task_id, include_result=True)
+        if task.result is None:
+            raise TaskNotFinished(f"The task is {task.status}: there are subtitles once it is completed.")
+        # Hours of speech take a second to lay out, and other requests would wait for it.
+        content = await services.workers.run(_written, task.result, output_format, CueStyle(**style))
+        spool = await spooled(services.workers, slices(content, PIECE_BYTES))
+    return SpoolAnswer(
+        spool,
+        FORMATS[output_format].media_type,
         headers={"Content-Disposition": f'attachment; filename="Task_{task.id}_Subtitle.{output_format}"'},
     )
+
+
+def _written(transcript: Transcript, output_format: str, style: CueStyle) -> bytes:
+    return write_subtitles(transcript, output_format, style).encode()

@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import Annotated, Literal, NoReturn
 
 from fastapi import APIRouter, Request, Response
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
-from deployments.api.answers import ServicesNeeded, answer, problems
+from deployments.api.admission import client_name
+from deployments.api.answers import ServicesNeeded, answer, problems, results_gate
 from deployments.api.echo import note_params
-from deployments.api.forms import inlined, invalid_value, refuse_unknown
+from deployments.api.forms import inlined, parse_json
 from deployments.api.lenient import Choice, Trimmed, is_blank, json_text
 from deployments.api.schemas import Envelope, Schema, SummaryBody, summary_body
-from deployments.api.uploads import MAX_FORM_BYTES, RequestBody
+from deployments.api.services import Services
+from deployments.api.uploads import RequestBody
 from pipeline.domain.languages import parse_language
 from pipeline.domain.summary import Summary, SummaryFormat, SummaryOptions
-from pipeline.domain.task import Status
+from pipeline.domain.task import Status, Task
 from pipeline.errors import InvalidValue, LlmKeyRefused, TaskNotFinished
 from pipeline.ports import SummaryOrder
 from pipeline.settings import LlmSettings
@@ -135,34 +137,36 @@ class SummaryData(Schema):
 )
 async def summarize_task(request: Request, services: ServicesNeeded) -> Response:
     """Summarise a completed task, long ones part by part, citing times as `[HH:MM:SS]`."""
-    asked = _parse(await RequestBody(request).read(MAX_FORM_BYTES))
+    body = await RequestBody(request).read(services.settings.http.max_json_bytes)
+    asked = parse_json(json_text(body), SummaryRequest)
     note_params(request, asked.model_dump(mode="json"))
     _check_model(asked, services.settings.llm)
-    task = await services.store.get(asked.task_id, include_result=True)
-    if task.status is not Status.COMPLETED or task.result is None:
+    task = await services.store.get(asked.task_id)
+    if task.status is not Status.COMPLETED:
         raise TaskNotFinished(f"The task is {task.status}: it can be summarised once it is completed.")
+    text = await _text_of(request, services, task)
     try:
         summary = await services.summarizer.summarize(
-            SummaryOrder(task.id, task.media_prefix, asked.options, asked.api_key)
+            SummaryOrder(task.id, task.media_prefix, asked.options, asked.api_key, client_name(request))
         )
     except LlmKeyRefused as error:
         _blame_key(asked, error)
     if asked.save_to_database:
         await services.store.save_summary(task.id, summary)
-    return answer(request, summary_data(task.result.text, summary))
+    return answer(request, summary_data(text, summary))
+
+
+async def _text_of(request: Request, services: Services, task: Task) -> str:
+    async with results_gate(request).one(client_name(request)):
+        task = await services.store.get(task.id, include_result=True)
+    if task.result is None:
+        raise TaskNotFinished(f"The task is {task.status}: it can be summarised once it is completed.")
+    return task.result.text
 
 
 def summary_data(transcript: str, summary: Summary) -> SummaryData:
     """A summary as its client sees it."""
     return SummaryData(task_text=transcript, chat_completion=_completion(summary), summary=summary_body(summary))
-
-
-def _parse(body: bytes) -> SummaryRequest:
-    try:
-        return SummaryRequest.model_validate_json(json_text(body))
-    except ValidationError as error:
-        refuse_unknown([str(item["loc"][0]) for item in error.errors() if item["loc"]], SummaryRequest.model_fields)
-        raise invalid_value(error.errors()) from None  # its text repeats the body, and a key with it
 
 
 def _check_model(asked: SummaryRequest, settings: LlmSettings) -> None:

@@ -10,16 +10,27 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BeforeValidator, ValidationError, WithJsonSchema
 from pydantic_core import from_json
+from starlette.responses import StreamingResponse
 
-from deployments.api.answers import ClientNeeded, ServicesNeeded, TaskId, answer, base_url, header, problems
+from deployments.api.answers import (
+    ClientNeeded,
+    ServicesNeeded,
+    TaskId,
+    answer,
+    base_url,
+    header,
+    problems,
+    record_answer,
+)
 from deployments.api.echo import note_params
-from deployments.api.forms import inlined, invalid_value, refuse_unknown
+from deployments.api.forms import inlined, invalid_value, parse_json, refuse_unknown
 from deployments.api.lenient import is_blank, json_text
 from deployments.api.options import TASK_FORM, TaskRequest, check_engine, parse_task_request, request_body
+from deployments.api.page import Page
 from deployments.api.problems import problem, status_of_code
 from deployments.api.schemas import DeletedTask, Envelope, TaskFilter, TaskPageData, TaskRecord, record
 from deployments.api.services import Services
-from deployments.api.uploads import FORM_TYPE, MAX_FORM_BYTES, RequestBody, open_body, parse_urlencoded, read_form
+from deployments.api.uploads import FORM_TYPE, RequestBody, open_body, parse_urlencoded, read_form
 from pipeline.domain.task import Status, TaskError
 from pipeline.errors import InvalidValue, TaskCancelled, UnsupportedMediaType
 from pipeline.usecases.attend import remove
@@ -95,14 +106,14 @@ async def task_result(
     ] = 0.0,
 ) -> Response:
     """Read a task: its transcript once it is completed, the cause once it has failed."""
-    task = await wait_for_end(services.store, services.watch_end, services.clock, task_id, wait_s)
+    store, watch_end, clock = services.store, services.watch_end, services.clock
+    task = await wait_for_end(store, watch_end, clock, task_id, wait_s, include_result=False)
     if task.status is Status.FAILED:
         cause = task.error or TaskError("internal_error", "The task failed.")
         return problem(request, status_of_code(cause.code), cause.code, cause.message)
     if task.status is Status.CANCELLED:
         raise TaskCancelled("The task was cancelled; retry brings it back.")
-    status = 200 if task.status is Status.COMPLETED else 202
-    return answer(request, record(task, base_url(request, services)), status)
+    return await record_answer(request, services, task, 200 if task.status is Status.COMPLETED else 202)
 
 
 def _filter_document() -> dict[str, Any]:
@@ -129,21 +140,13 @@ def _filter_document() -> dict[str, Any]:
 async def query_tasks(request: Request, services: ServicesNeeded) -> Response:
     """List tasks that match a filter, oldest first.
 
-    Conditions may be in a JSON body, in a form, or query parameters; one in the body wins.
+    Conditions may be in a JSON body, in a form, or query parameters; one in the body wins. A page with transcripts may
+    end before `limit`: go on at `next_offset` for as long as there is one.
     """
     condition = await _read_filter(request)
     note_params(request, condition.model_dump(mode="json"))
-    page = await services.store.query(condition.as_query())
-    following = condition.offset + len(page.tasks)
-    has_more = following < page.total_count and bool(page.tasks)
-    prefix = base_url(request, services)
-    data = TaskPageData(
-        tasks=[record(task, prefix) for task in page.tasks],
-        total_count=page.total_count,
-        has_more=has_more,
-        next_offset=following if has_more else None,
-    )
-    return answer(request, data)
+    page = await Page.read(request, services, condition)
+    return StreamingResponse(page.pieces(), media_type="application/json")
 
 
 @router.delete("/delete", response_model=Envelope[DeletedTask], responses=problems(404, 422))
@@ -162,9 +165,9 @@ async def cancel_task(request: Request, services: ServicesNeeded, task_id: TaskI
 
 
 @router.post("/retry", response_model=Envelope[TaskRecord], responses=problems(404, 409, 422))
-async def retry_task(request: Request, services: ServicesNeeded, task_id: TaskId) -> Response:
+async def retry_task(request: Request, services: ServicesNeeded, client: ClientNeeded, task_id: TaskId) -> Response:
     """Queue a failed or cancelled task again; what was decoded is kept."""
-    task = await services.store.retry(task_id)
+    task = await services.store.retry(task_id, client)
     await services.wake()
     return answer(request, record(task, base_url(request, services)))
 
@@ -179,13 +182,13 @@ async def check_engine_of(asked: TaskRequest, services: Services) -> None:
 async def _read_filter(request: Request) -> TaskFilter:
     """Return the filter of a query string and a body, of which the body's conditions win."""
     query = dict(request.query_params)
-    body = json_text(await RequestBody(request).read(MAX_FORM_BYTES))
+    body = json_text(await RequestBody(request).read(request.app.state.services.settings.http.max_json_bytes))
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == "multipart/form-data":
         raise UnsupportedMediaType(f"Send the conditions as JSON, as {FORM_TYPE}, or in the query string.")
     if media_type == FORM_TYPE and not body.startswith((b"{", b"[")):  # curl -d says so of JSON too
         return _parse_filter(lambda: TaskFilter.model_validate(query | dict(parse_urlencoded(body))))
-    in_body = _parse_filter(lambda: TaskFilter.model_validate_json(body))
+    in_body = parse_json(body, TaskFilter)
     return _parse_filter(lambda: TaskFilter.model_validate(query | from_json(body))) if query else in_body
 
 

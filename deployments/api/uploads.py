@@ -19,6 +19,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
+from deployments.api.loop import SLICE_BYTES, SMALL_BYTES, Turns, Workers, slices
 from pipeline.domain.file_names import plain_file_name
 from pipeline.errors import (
     InvalidValue,
@@ -33,9 +34,15 @@ FORM_TYPE = "application/x-www-form-urlencoded"
 FILE_PARTS = ("file_upload", "file")
 MAX_BOUNDARY = 256
 MAX_FIELDS = 200
+MAX_PARTS = MAX_FIELDS + 20
+"""Parts of a multipart body, those that a browser sends for file fields left empty included."""
+MAX_NAME_BYTES = 200
+"""Of a field's name. The headers of a part are bounded by the parser: eight, of 4 KiB each."""
 MAX_FIELD_BYTES = 64 * 1024
 MAX_FORM_BYTES = 1024 * 1024
 """Largest body without a recording in it, and what a multipart body may hold beside the recording."""
+MAX_AROUND_BYTES = 64 * 1024
+"""What may stand before the first part of a multipart body, or after the last: nobody reads it."""
 
 RECORDING_WANTED = (
     "Send the recording as multipart/form-data, in a part named file_upload or file; options may be form fields too."
@@ -59,6 +66,7 @@ class RequestBody:
 
     def __init__(self, request: Request) -> None:
         self._blocks = request.stream()
+        self.workers: Workers = request.app.state.services.workers
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
@@ -116,7 +124,7 @@ async def read_form(
     if media_type == b"multipart/form-data":
         await _read_multipart(body, parameters.get(b"boundary", b""), sink, items)
     elif media_type == b"application/x-www-form-urlencoded":
-        items += parse_urlencoded(await body.read(MAX_FORM_BYTES))
+        items += await read_urlencoded(body)
     else:
         async for _ in body:
             raise UnsupportedMediaType(wanted)
@@ -129,6 +137,14 @@ def _check_announced(request: Request, limit_bytes: int) -> None:
         raise UploadTooLarge(
             f"The file is too large: the upload has {int(announced):,} bytes and the limit is {limit_bytes:,}."
         )
+
+
+async def read_urlencoded(body: RequestBody) -> list[tuple[str, str]]:
+    """Return the names and values of a form that is the body. Raises as ``parse_urlencoded``."""
+    content = await body.read(MAX_FORM_BYTES)
+    if len(content) < SMALL_BYTES:
+        return parse_urlencoded(content)
+    return await body.workers.run(parse_urlencoded, content)
 
 
 def parse_urlencoded(body: bytes) -> list[tuple[str, str]]:
@@ -165,6 +181,8 @@ class _Events:
     def __init__(self, boundary: bytes) -> None:
         self.found: deque[_Event] = deque()
         self.ended = False
+        self._parts = 0
+        self._around_bytes = 0
         self._header = bytearray(), bytearray()
         self._disposition = ""
         if not 0 < len(boundary) <= MAX_BOUNDARY:
@@ -186,6 +204,13 @@ class _Events:
         )
 
     def feed(self, block: bytes) -> None:
+        """Parse a slice. Raises ``RequestError`` at the byte that goes too far."""
+        if self.ended or not self._parts:
+            self._around_bytes += len(block)
+        if self._around_bytes > MAX_AROUND_BYTES:
+            raise RequestError("The multipart body has more than its parts: text before the first, or after the last.")
+        if self.ended:
+            return
         try:
             self._parser.write(block)
         except FormParserError as error:
@@ -193,6 +218,9 @@ class _Events:
 
     def _part_begin(self) -> None:
         self._disposition = ""
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise RequestError(f"The form has more than {MAX_PARTS} parts.")
 
     def _header_end(self) -> None:
         name, value = self._header
@@ -204,6 +232,8 @@ class _Events:
         _, parameters = parse_options_header(self._disposition)
         if b"name" not in parameters:
             raise RequestError("A part of the multipart body has no name.")
+        if len(parameters[b"name"]) > MAX_NAME_BYTES:
+            raise RequestError(f"A part of the multipart body has a name of more than {MAX_NAME_BYTES} bytes.")
         name = parameters[b"name"].decode(errors="replace")
         self.found.append(_PartBegin(name, _file_name(self._disposition, parameters.get(b"filename"))))
 
@@ -230,23 +260,29 @@ def _file_name(disposition: str, plain: bytes | None) -> str | None:
 async def _events(body: RequestBody, boundary: bytes) -> AsyncIterator[_Event]:
     """Begin, data and end of each part. Raises ``UploadInterrupted`` where the body stops before its last boundary."""
     events: _Events | None = None
+    turns = Turns(SLICE_BYTES)
     async for block in body:
         events = events or _Events(boundary)
-        events.feed(block)
-        while events.found:
-            yield events.found.popleft()
+        for piece in slices(block):
+            events.feed(piece)
+            while events.found:
+                yield events.found.popleft()
+            await turns.took(len(piece))
     if events is not None and not events.ended:
         raise UploadInterrupted("The body ends before its last part does: send it again.")
 
 
 async def _read_multipart(body: RequestBody, boundary: bytes, sink: FileSink, items: list[tuple[str, str]]) -> None:
+    fields_bytes = 0
     async with aclosing(_events(body, boundary)) as events:  # type: ignore[type-var]
         async for part in events:
             assert isinstance(part, _PartBegin)  # noqa: S101 (the others are consumed below)
             if part.is_file:
                 await _take_file(part, events, sink)
             elif len(items) < MAX_FIELDS:
-                items.append((part.name, await _take_field(part, events)))
+                value = await _take_field(part, events, MAX_FORM_BYTES - fields_bytes)
+                fields_bytes += len(value)
+                items.append((part.name, _text_of(part, value)))
             else:
                 raise RequestError(f"The form has more than {MAX_FIELDS} fields.")
 
@@ -271,12 +307,18 @@ async def _part_data(first: Any, events: AsyncIterator[_Event]) -> AsyncIterator
         yield event
 
 
-async def _take_field(part: _PartBegin, events: AsyncIterator[_Event]) -> str:
+async def _take_field(part: _PartBegin, events: AsyncIterator[_Event], left_bytes: int) -> bytes:
     value = bytearray()
     while isinstance(event := await anext(events), bytes):
         value += event
         if len(value) > MAX_FIELD_BYTES:
             raise InvalidValue(f"The field is longer than {MAX_FIELD_BYTES:,} bytes.", part.name[:100])
+        if len(value) > left_bytes:
+            raise UploadTooLarge(f"The fields beside the recording have more than {MAX_FORM_BYTES:,} bytes together.")
+    return bytes(value)
+
+
+def _text_of(part: _PartBegin, value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError as error:

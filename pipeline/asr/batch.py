@@ -237,6 +237,7 @@ class MicroBatcher:
     def _decode(self, batch: Sequence[Ticket]) -> list[Decoded | DecodingFailed]:
         """Decodes a batch; in halves if it doesn't fit, one by one if it fails, so that one chunk fails alone."""
         items = [ticket.item for ticket in batch]
+        dearness = batch[0].dearness
         frames = self._engine.window_frames(items)
         started = self._decoding_since = self._clock()
         try:
@@ -252,7 +253,9 @@ class MicroBatcher:
             return [answer for ticket in batch for answer in self._decode([ticket])]
         finally:
             self._decoding_since = None
-        self._measure(items, frames, self._clock() - started)
+        seconds = self._clock() - started
+        self._cost.observe(len(items), frames, seconds, dearness)
+        self._measure(items, frames, seconds)
         return decoded
 
     def _decode_halves(self, batch: Sequence[Ticket]) -> list[Decoded | DecodingFailed]:
@@ -265,7 +268,6 @@ class MicroBatcher:
 
     def _measure(self, items: Sequence[DecodeItem], frames: int, seconds: float) -> None:
         audio_s = sum(item.duration_s for item in items)
-        self._cost.observe(len(items), frames, seconds)
         self._metrics.observe("batch_size", len(items))
         self._metrics.observe("batch_fill", min(1.0, len(items) / self._settings.max_batch_size))
         self._metrics.observe("window_seconds", frames / FRAMES_PER_SECOND)

@@ -10,7 +10,7 @@ LEARNING_RATE = 0.3
 
 
 class CostModel:
-    """Predicts ``overhead + rate × rows × frames`` seconds for a batch.
+    """Predicts ``dearness × (overhead + rate × rows × frames)`` seconds for a batch.
 
     Both rates follow what is measured by normalised least mean squares (Widrow & Hoff, 1960): an exponentially weighted
     average that tells the two apart as soon as batches differ in size. The first guess is that of a CPU, where a lone
@@ -26,12 +26,21 @@ class CostModel:
         self._per_frame_s = per_frame_s
         self._measured = False
 
-    def predict(self, rows: int, frames: int) -> float:
-        """Seconds that ``rows`` chunks in a window of ``frames`` will take."""
-        return self._overhead_s + self._per_frame_s * rows * frames
+    def predict(self, rows: int, frames: int, dearness: float = 1.0) -> float:
+        """Seconds that ``rows`` chunks in a window of ``frames`` will take.
 
-    def observe(self, rows: int, frames: int, seconds: float) -> None:
+        Args:
+            rows: chunks.
+            frames: of each.
+            dearness: how many times as much as with default options one of them costs.
+        """
+        return dearness * (self._overhead_s + self._per_frame_s * rows * frames)
+
+    def observe(self, rows: int, frames: int, seconds: float, dearness: float = 1.0) -> None:
         """Learns from a batch that took ``seconds``."""
+        self._learn(rows, frames, seconds / dearness)
+
+    def _learn(self, rows: int, frames: int, seconds: float) -> None:
         if not self._measured:
             scale = seconds / self.predict(rows, frames)
             self._overhead_s, self._per_frame_s = self._overhead_s * scale, self._per_frame_s * scale

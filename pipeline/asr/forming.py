@@ -12,6 +12,9 @@ COMPANY_SLACK = 0.25
 """Less urgent chunks may ride along while they lengthen an urgent batch by no more than this share."""
 
 
+WIDTH = 5
+"""Texts side by side of a chunk, with default options: wider searches get fewer rows, or memory would not suffice."""
+
 TOLERATED_WASTE = 0.05
 """Share by which a batch may be dearer than its parts apart; the predictions are no better than that."""
 
@@ -35,6 +38,16 @@ class Candidate(Protocol):
         ...
 
     @property
+    def dearness(self) -> float:
+        """How many times as much as with default options it costs; equal for equal keys."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Texts of it that are decoded side by side; equal for equal keys."""
+        ...
+
+    @property
     def patient_until(self) -> int:
         """Number of the batch before which it lets others of its rank go first, for company of its key to gather."""
         ...
@@ -55,25 +68,26 @@ def form_batch(
 
     Args:
         waiting: in the order they are due, at least one.
-        max_rows: chunks at most.
+        max_rows: chunks at most, of those that are decoded with default options.
         max_batch_s: predicted seconds at most, unless the first chunk alone takes longer.
         cost: predicts them.
         number: of this batch.
     """
     seed = _whose_turn(waiting, max_rows, number)
+    rows = max(1, max_rows * WIDTH // max(WIDTH, seed.width))
     batch, frames, limit_s = [seed], seed.frames, max_batch_s
     company = [candidate for candidate in waiting if candidate is not seed and candidate.key == seed.key]
     company.sort(key=lambda candidate: (candidate.rank, abs(candidate.frames - seed.frames)))
     rank = seed.rank
     for candidate in company:
-        if len(batch) >= max_rows:
+        if len(batch) >= rows:
             break
-        now_s = cost.predict(len(batch), frames)
+        now_s = cost.predict(len(batch), frames, seed.dearness)
         if candidate.rank > rank:
             rank, limit_s = candidate.rank, min(limit_s, (1 + COMPANY_SLACK) * now_s)
         widened = max(frames, candidate.frames)
-        together_s = cost.predict(len(batch) + 1, widened)
-        apart_s = now_s + cost.predict(1, candidate.frames)
+        together_s = cost.predict(len(batch) + 1, widened, seed.dearness)
+        apart_s = now_s + cost.predict(1, candidate.frames, seed.dearness)
         if together_s <= min(limit_s, (1 + TOLERATED_WASTE) * apart_s):
             batch.append(candidate)
             frames = widened

@@ -11,6 +11,8 @@ from functools import partial
 from pipeline.asr.engine import Decoded, DecodeItem
 from pipeline.asr.recovery import Missing, found_in, insert, is_silence, left_out, missing_speech
 from pipeline.domain import quality
+from pipeline.domain.decoding_cost import search_width, step_cost
+from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.quality import Verdict
 from pipeline.domain.transcript import LanguageDetection, Segment
 
@@ -19,6 +21,11 @@ UNCOVERED = "uncovered"
 
 MAX_RECOVERIES = 16
 """Stretches of one chunk that are decoded on their own because its text says nothing about them."""
+
+DEFAULTS = TranscriptionOptions()
+
+FREE_WORK = 14.0
+"""Decodings with default options for which a chunk keeps its place in line: more than their whole ladder costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,9 @@ class Ticket:
     Attributes:
         task_id: whose it is.
         rank: its priority; 0 is served first.
-        age: orders chunks of one rank; kept when the chunk is decoded again.
+        age: orders chunks of one rank; kept when the chunk is decoded again, but for what it cost more than with the
+            defaults, or beyond ``FREE_WORK``. That counts like audio that came so much later: one chunk with dear
+            options does not keep a replica to itself.
         item: what is to be decoded next.
         key: ``Engine.batch_key`` of the item.
         frames: window the item needs.
@@ -74,11 +83,30 @@ class Ticket:
     _recoveries: int = 0
     _detection: LanguageDetection | None = None
     _decodings: int = 0
+    _work_s: float = 0.0
+    _excess_s: float = 0.0
+    _free_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Set how much work the chunk may take before it loses its place."""
+        self._free_s = FREE_WORK * self.item.duration_s
 
     @property
     def order(self) -> tuple[int, float, int]:
         """Sorts tickets: rank, then age."""
-        return self.rank, *self.age
+        tag, number = self.age
+        return self.rank, tag + max(self._excess_s, self._work_s - self._free_s), number
+
+    @property
+    def dearness(self) -> float:
+        """See ``forming.Candidate``."""
+        item = self.item
+        return step_cost(item.options, item.temperature, encoded=item.encoding is not None)
+
+    @property
+    def width(self) -> int:
+        """See ``forming.Candidate``."""
+        return search_width(self.item.options, self.item.temperature)
 
     def take(self, decoded: Decoded, *, gate: bool) -> Outcome | None:
         """Record one more decoding of ``item``.
@@ -90,6 +118,7 @@ class Ticket:
         Returns:
             What came of the chunk; ``None`` if ``item``, changed, is to be decoded next.
         """
+        self._note_work()
         self._attempts.append(replace(decoded, encoding=None) if self._attempts else decoded)
         self._detection = self._detection or decoded.detection
         self._decodings += self._missing_now is None
@@ -98,6 +127,12 @@ class Ticket:
             return None
         kept = self._best() if retry else decoded
         return self._keep(kept) if self._missing_now is None else self._recover(self._missing_now, kept)
+
+    def _note_work(self) -> None:
+        item = self.item
+        usual = step_cost(DEFAULTS, item.temperature, encoded=item.encoding is not None)
+        self._work_s += self.dearness * item.duration_s
+        self._excess_s += max(0.0, self.dearness - usual) * item.duration_s
 
     def give_up(self) -> Outcome | None:
         """Finish with what was transcribed before the model failed on ``item``; ``None`` if that is nothing."""

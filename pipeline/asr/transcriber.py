@@ -23,7 +23,7 @@ from pipeline.domain.quality import next_prompt
 from pipeline.domain.speech import SpeechRules, audible_spans
 from pipeline.domain.timeline import SPEECH_PAD_S, place
 from pipeline.domain.transcript import ChunkResult, Segment
-from pipeline.errors import DecodingFailed, ReplicaLost
+from pipeline.errors import DecodingFailed, MurmurationError, PreparedAudioLost, ReplicaLost, StorageUnavailable
 from pipeline.ports import ChunkFailure, EngineInfo, MediaStore, Unit
 from pipeline.settings import VadSettings
 
@@ -175,10 +175,12 @@ class LocalTranscriber:
         try:
             pcm = await self._store.read(part_key(unit.media_prefix, chunk.part), *chunk.byte_range)
             prepared = await asyncio.get_running_loop().run_in_executor(self._pool, self._prepare, pcm, chunk, unit)
+        except FileNotFoundError:
+            return _failure(chunk, PreparedAudioLost("The prepared audio of this stretch is missing."))
         except OSError:
             logger.exception("prepared audio of task %d, chunk %d, can't be read", unit.task_id, chunk.index)
-            return _failure(chunk, DecodingFailed("The prepared audio of this stretch could not be read."))
-        except DecodingFailed as error:
+            return _failure(chunk, StorageUnavailable("The prepared audio of this stretch could not be read."))
+        except (DecodingFailed, PreparedAudioLost, StorageUnavailable) as error:
             return _failure(chunk, error)
         conditioned = unit.options.condition_on_previous_text
         item = replace(prepared.item, language=language, previous_tokens=tokens if conditioned else ())
@@ -207,10 +209,10 @@ def chunk_samples(pcm: bytes, chunk: Chunk) -> npt.NDArray[np.int16]:
         chunk: what they are.
 
     Raises:
-        DecodingFailed: there are fewer bytes than that.
+        PreparedAudioLost: there are fewer bytes than that.
     """
     if len(pcm) < chunk.byte_range[1]:
-        raise DecodingFailed("The prepared audio of this stretch is cut short.")
+        raise PreparedAudioLost("The prepared audio of this stretch is cut short.")
     whole = np.frombuffer(pcm, dtype="<i2")
     origin = chunk.spans[0].start
     return np.concatenate([whole[span.start - origin : span.end - origin] for span in chunk.spans])
@@ -254,5 +256,5 @@ def _placed(prepared: _Prepared, segments: Sequence[Segment]) -> tuple[Segment, 
     return placed if options.word_timestamps else tuple(replace(one, words=None) for one in placed)
 
 
-def _failure(chunk: Chunk, error: DecodingFailed) -> ChunkFailure:
+def _failure(chunk: Chunk, error: MurmurationError) -> ChunkFailure:
     return ChunkFailure(index=chunk.index, code=error.code, message=error.message)

@@ -1,29 +1,40 @@
 """A process that reads one site's pages with yt-dlp, and ends.
 
-It works on what strangers wrote, so it has no secrets but the site's cookies, no connections but to one proxy, no
-programs to start but a JavaScript runtime (all held by an audit hook, which nothing in the process can remove), little
-memory, and a time limit that the kernel keeps. When the other end of its conversation closes, it ends at once.
+It works on what strangers wrote, so it has no secrets but the site's cookies, no files but a folder of its own, no
+connections but to one proxy, no programs to start but a JavaScript runtime, little memory, and a time limit. The kernel
+holds all of this (``pipeline.confinement``); an audit hook, which nothing in Python can remove, holds the connections
+and programs also where the kernel can't. When the other end of its conversation closes, it is killed.
 """
 
 from __future__ import annotations
 
 import gc
 import io
+import mimetypes
 import os
-import queue
 import re
-import resource
-import shutil
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipeline.crawl.wire import Done, ExtractRequest, Found, MediaLocation, Message, Trouble, encode
+from pipeline.confinement.probe import Targets, attempt_all
+from pipeline.confinement.profiles import ExtractorRights, confine_extractor, filter_extractor
+from pipeline.crawl.wire import (
+    HELLO,
+    MAX_TEXT,
+    Done,
+    ExtractRequest,
+    Found,
+    MediaLocation,
+    Message,
+    Probed,
+    Trouble,
+    encode,
+)
 
 SENT_FIELDS = (
     "extractor",
@@ -61,42 +72,33 @@ _DATAGRAMS = frozenset({"socket.sendto", "socket.sendmsg"})
 
 
 def warm_up() -> None:
-    """Loads yt-dlp and its extractors, and has it read a page, so that no pattern is left to be compiled."""
+    """Load yt-dlp and its extractors, and have it read a page, so that no pattern is left to be compiled."""
     import yt_dlp
 
+    mimetypes.init()  # which reads files that a confined process can't
     with yt_dlp.YoutubeDL({"logger": _Silent(), "cachedir": False, "format": "b"}) as downloader:
         downloader.extract_info(REHEARSAL, download=False)
     gc.freeze()  # what is shared with the forks is not touched by the collector
 
 
-def run(conversation_fd: int, data_fd: int) -> None:
-    """Reads a request, answers it, and, when told how many seconds it may take, writes the recording to ``data_fd``."""
+def run(conversation_fd: int, data_fd: int, *, own_network: bool) -> None:
+    """Read a request, answer it, and, when told how many seconds it may take, write the recording to ``data_fd``."""
     conversation = socket.socket(fileno=conversation_fd)
     lines = conversation.makefile("rb")
     request = ExtractRequest.decode(lines.readline())
-    _confine(request)
     os.dup2(data_fd, 1)
     os.close(data_fd)
-    told = _listen(lines, request.scratch)
-    for message in _answers(request, told):
+    _confine(request, conversation, own_network)
+    answers = iter([_probe(request)]) if request.targets else _answers(request, lines)
+    for message in answers:
         conversation.sendall(encode(message))
 
 
-def _listen(lines: io.BufferedReader, scratch: str) -> queue.SimpleQueue[bytes]:
-    """What the other end says; when it says no more, the process ends and leaves nothing behind."""
-    told: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-
-    def listen() -> None:
-        for line in lines:
-            told.put(line)
-        shutil.rmtree(scratch, ignore_errors=True)
-        os._exit(0)
-
-    threading.Thread(target=listen, daemon=True).start()
-    return told
+def _probe(request: ExtractRequest) -> Probed:
+    return Probed(attempt_all(Targets(**request.targets)))
 
 
-def _answers(request: ExtractRequest, told: queue.SimpleQueue[bytes]) -> Iterator[Message]:
+def _answers(request: ExtractRequest, lines: io.BufferedReader) -> Iterator[Message]:
     import yt_dlp
 
     try:
@@ -105,7 +107,7 @@ def _answers(request: ExtractRequest, told: queue.SimpleQueue[bytes]) -> Iterato
             found = _find(downloader, request.url)
             yield found
             if isinstance(found, Found) and not found.media.direct:
-                signal.setitimer(signal.ITIMER_REAL, float(told.get()))
+                signal.setitimer(signal.ITIMER_REAL, float(lines.readline()))
                 downloader.process_info(dict(downloader.found))
                 if not sys.stdout.closed:  # some downloaders close it, others don't even flush
                     sys.stdout.flush()
@@ -178,7 +180,14 @@ def _find(downloader: Any, url: str) -> Message:
     if not info.get("url"):
         return Trouble("NoFormats", "no single format")
     downloader.found = info
-    return Found({name: info[name] for name in SENT_FIELDS if name in info}, _location(downloader, info))
+    return Found({name: _cut(info[name]) for name in SENT_FIELDS if name in info}, _location(downloader, info))
+
+
+def _cut(value: object) -> object:
+    """Return a text no longer than it is believed, and nothing of what is neither text nor number."""
+    if isinstance(value, str):
+        return value[:MAX_TEXT]
+    return value if isinstance(value, int | float) else None
 
 
 def _only(downloader: Any, entry: dict[str, Any]) -> dict[str, Any]:
@@ -238,17 +247,32 @@ class _Silent:
 # --- confinement ------------------------------------------------------------------------------------------------------
 
 
-def _confine(request: ExtractRequest) -> None:
-    """Limits what the process may do from here on. The kernel keeps the time, even while a pattern runs wild."""
+def _confine(request: ExtractRequest, conversation: socket.socket, own_network: bool) -> None:
+    """Limit what the process may do from here on, and send the socket that the proxy is to accept connections from.
+
+    The kernel keeps the time, even while a pattern runs wild.
+    """
     os.chdir(request.scratch)
     os.environ |= {"HOME": request.scratch, "TMPDIR": request.scratch}
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, request.timeout_s)
-    if request.js_runtime is None:  # which reserves more address space than it will ever use, and inherits the limit
-        resource.setrlimit(resource.RLIMIT_AS, (request.max_process_bytes, request.max_process_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     proxy = urlsplit(request.proxy)
-    sys.addaudithook(_Hook((str(proxy.hostname), int(proxy.port or 0)), request.js_runtime))
+    rights = ExtractorRights(
+        scratch=request.scratch,
+        readable=tuple(filter(None, (os.environ.get("SSL_CERT_FILE"),))),
+        proxy_port=int(proxy.port or 0),
+        memory_bytes=request.max_process_bytes,
+        file_bytes=request.max_process_bytes,
+        runtime=request.js_runtime,
+        own_network=own_network,
+    )
+    listener = confine_extractor(rights)
+    socket.send_fds(conversation, [HELLO], [listener.fileno()] if listener else [])
+    if listener is not None:
+        listener.close()
+    if not request.targets:  # the probe makes system calls, which the hook does not see
+        sys.addaudithook(_Hook((str(proxy.hostname), rights.proxy_port), request.js_runtime))
+    filter_extractor(rights)
 
 
 class _Hook:

@@ -14,15 +14,17 @@ from pipeline.crawl.links import post_address
 from pipeline.crawl.names import HEAD_BYTES, file_name, is_page, name_in_url
 from pipeline.crawl.wire import ExtractRequest, Found, MediaLocation
 from pipeline.domain.crawl import CrawlRecord, LinkKind
+from pipeline.domain.transfer import MinimumRate
 from pipeline.errors import (
     ConfigurationError,
     LeaseLost,
     MediaTooLong,
     SourceTimeout,
     SourceTooLarge,
+    SourceTooSlow,
     UnsupportedLink,
 )
-from pipeline.net import Dialer, GuardedClient, Resolver, SystemResolver, guarding_proxy
+from pipeline.net import Dialer, GuardedClient, GuardingProxy, Resolver, SystemResolver, guarding_proxy
 from pipeline.net.client import trusting
 from pipeline.ports import Clock, CrawledMedia, CrawlProgress, CrawlRequest, MediaStore
 from pipeline.settings import NetworkSettings, PlatformSettings, Settings
@@ -74,11 +76,13 @@ class LocalCrawler:
 
     async def crawl(self, request: CrawlRequest) -> AsyncGenerator[CrawlProgress | CrawledMedia, None]:
         """See ``ports.Crawler.crawl``."""
-        crawl = _Crawl(request)
+        crawl = _Crawl(request, self._clock.monotonic)
         fetching = asyncio.create_task(self._fetch(crawl))
+        rate = MinimumRate(self._settings.crawl.min_bytes_per_s, self._settings.crawl.min_rate_window_s)
         try:
             while not (await asyncio.wait({fetching}, timeout=PROGRESS_S))[0]:
                 await self._check_held(request)
+                self._check_rate(crawl, rate)
                 yield CrawlProgress(crawl.stored, crawl.total)
             yield fetching.result()
         finally:
@@ -88,6 +92,15 @@ class LocalCrawler:
     async def _check_held(self, request: CrawlRequest) -> None:
         if not await self._held(request):
             raise LeaseLost(f"Task {request.task_id} passed to another owner, or ended, after fence {request.fence}.")
+
+    def _check_rate(self, crawl: _Crawl, rate: MinimumRate) -> None:
+        """Refuse a source that sends too slowly; the time that our own storage takes is not held against it."""
+        if rate.is_missed(crawl.received, crawl.source_s):
+            limits = self._settings.crawl
+            raise SourceTooSlow(
+                f"{host_of(crawl.request.url)} sends less than {limits.min_bytes_per_s:,} bytes a second over "
+                f"{limits.min_rate_window_s:g} s: the recording is not waited for."
+            )
 
     async def _fetch(self, crawl: _Crawl) -> CrawledMedia:
         crawl.deadline = asyncio.get_running_loop().time() + self._settings.crawl.deadline_s
@@ -107,6 +120,7 @@ class LocalCrawler:
         stem, extension = name_in_url(crawl.request.url)
         location = MediaLocation(crawl.request.url, {}, extension, direct=True)
         download = self._download(crawl, client, location)
+        crawl.await_source()
         await self._store(crawl, download.blocks(), download)
         if download.name:
             stem, extension = name_in_url(f"/{download.name}")
@@ -117,11 +131,13 @@ class LocalCrawler:
             async with asyncio.timeout(self._settings.crawl.extract_timeout_s):
                 found = await extraction.found()
             self._check_length(found)
+            crawl.await_source()
             if found.media.direct:
                 location = found.media
                 download = self._download(crawl, client, location)
                 await self._store(crawl, download.blocks(), download)
             else:
+                extraction.take_up_to(self._settings.media.max_upload_bytes + SLACK_BYTES)
                 await self._store(crawl, extraction.media(self._remaining_s(crawl)))
         record = self._record(crawl.request, found)
         name = file_name(record.title or record.media_id, crawl.head, found.media.extension)
@@ -135,7 +151,8 @@ class LocalCrawler:
         if platform is not None:
             url = await post_address(platform, url, client, limits.extract_timeout_s)
         dialer = Dialer(site.network, self._resolver, self._ssl_context)
-        async with guarding_proxy(dialer, limits.max_page_bytes + self._settings.media.max_upload_bytes) as proxy:
+        async with guarding_proxy(dialer, limits.max_page_bytes) as proxy:
+            crawl.proxy = proxy
             asked = ExtractRequest(
                 url=url,
                 extractors=platform.extractors if platform else _named(request.link.extractor),
@@ -171,7 +188,10 @@ class LocalCrawler:
                 async for block in blocks:
                     crawl.take(block, self._settings.media.max_upload_bytes)
                     crawl.total = download.total if download else None
+                    crawl.leave_source()
                     yield block
+                    crawl.await_source()
+            crawl.leave_source()
             crawl.check_head()
             await self._check_held(crawl.request)  # nobody but the task's owner may put a recording there
 
@@ -223,13 +243,41 @@ class LocalCrawler:
 
 @dataclass(slots=True)
 class _Crawl:
-    """One crawl, while it runs."""
+    """One crawl, while it runs.
+
+    Attributes:
+        clock: seconds that do not run backwards.
+        proxy: where a page's extractor connects through.
+    """
 
     request: CrawlRequest
+    clock: Callable[[], float]
     deadline: float = 0.0
     stored: int = 0
     total: int | None = None
     head: bytes = b""
+    proxy: GuardingProxy | None = None
+    _source_s: float = 0.0
+    _awaited_since: float | None = None
+
+    def await_source(self) -> None:
+        """Note that what comes next of the recording is the source's to send."""
+        self._awaited_since = self.clock()
+
+    def leave_source(self) -> None:
+        """Note that the source can't send for now: its last bytes are being stored."""
+        self._source_s, self._awaited_since = self.source_s, None
+
+    @property
+    def source_s(self) -> float:
+        """Seconds that the source has had to send the recording."""
+        waiting_s = 0.0 if self._awaited_since is None else self.clock() - self._awaited_since
+        return self._source_s + waiting_s
+
+    @property
+    def received(self) -> int:
+        """Bytes that came from the source; an extractor may put many of them together before it passes them on."""
+        return self.stored + (self.proxy.received if self.proxy else 0)
 
     def take(self, block: bytes, max_bytes: int) -> None:
         """Counts a block of the recording and looks at the first ones."""

@@ -7,6 +7,7 @@ login, and a removed one may be "not available in your country" as well.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from pipeline.errors import (
     RateLimited,
     SourceTooLarge,
     SourceUnreachable,
+    StorageFull,
     UnsupportedLink,
 )
 
@@ -48,6 +50,8 @@ _LOGIN = re.compile(
 )
 _LIVE = re.compile(r"live event|livestream|not currently live|is live|premieres? (?:in|will)|will begin", re.IGNORECASE)
 _TOO_OFTEN = re.compile(r"too many requests|rate.?limit|try again later", re.IGNORECASE)
+_FILE_TOO_LARGE = re.compile(rf"\[Errno {errno.EFBIG}\]")
+_NO_SPACE = re.compile(rf"\[Errno ({errno.ENOSPC}|{errno.EDQUOT})\]")
 _DRM = re.compile(r"\bDRM\b", re.IGNORECASE)
 
 Rule = tuple[Callable[[Trouble], bool], Callable[[str, Trouble], MurmurationError]]
@@ -114,6 +118,10 @@ RULES: tuple[Rule, ...] = (
     )),
     (_is(*NETWORK_KINDS), lambda site, _: SourceUnreachable(f"No connection to {site}, or it broke off.")),
     (_is("MemoryError"), lambda site, _: SourceTooLarge(f"A page of {site} is too large to be read.")),
+    (_says(_FILE_TOO_LARGE), lambda site, _: SourceTooLarge(
+        f"{site} sends a part of the recording that is larger than is taken."
+    )),
+    (_says(_NO_SPACE), lambda site, _: StorageFull("The server has no room left for temporary files.", 60)),
     (_is("CookieLoadError"), lambda site, _: CookiesRequired(
         f"The cookies given for {site} under crawl.platforms are not in the format of a Netscape cookie file."
     )),

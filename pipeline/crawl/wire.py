@@ -15,6 +15,9 @@ from typing import Any, TypeVar
 MAX_TEXT = 20_000
 MAX_SHORT_TEXT = 2_000
 
+HELLO = b"\n"
+"""What a process sends once it is confined, with the socket that it connects to where it has a network of its own."""
+
 T = TypeVar("T")
 
 
@@ -28,11 +31,12 @@ class ExtractRequest:
         formats: yt-dlp's expression for which of the recording's formats to take.
         proxy: the only address it may connect to.
         timeout_s: the kernel ends the process after this long.
-        max_process_bytes: most memory it may ask for.
+        max_process_bytes: most memory it may take beyond what is loaded, and the size of its largest file.
         system_authorities: whether TLS trusts the system's authorities (as ``SSL_CERT_FILE`` says) or certifi's.
         cookies: a cookie file's content.
         js_runtime: path of a JavaScript runtime.
         scratch: a folder of its own, for fragments.
+        targets: try what is forbidden instead, aimed at these (``confinement.probe.Targets``).
     """
 
     url: str
@@ -46,6 +50,7 @@ class ExtractRequest:
     cookies: str | None = field(default=None, repr=False)
     user_agent: str | None = None
     js_runtime: str | None = None
+    targets: Mapping[str, Any] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         """As a line."""
@@ -131,11 +136,18 @@ class Trouble:
     retry_after: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """The results of forbidden acts, by part of ``Confinement`` and name of the act."""
+
+    results: Mapping[str, Mapping[str, str]]
+
+
 class Done:
     """The recording was put together and written."""
 
 
-Message = Found | Trouble | Done
+Message = Found | Trouble | Probed | Done
 
 
 def encode(message: Message) -> bytes:
@@ -145,6 +157,8 @@ def encode(message: Message) -> bytes:
             value: dict[str, Any] = {"found": {"info": dict(info), "media": asdict(media)}}
         case Trouble():
             value = {"trouble": asdict(message)}
+        case Probed(results):
+            value = {"probed": results}
         case _:
             value = {"done": {}}
     return json.dumps(value).encode() + b"\n"
@@ -162,16 +176,17 @@ def decode(line: bytes) -> Message:
         return Found(_mapping(found.get("info")), _location(_mapping(found.get("media"))))
     if "trouble" in value:
         return _trouble(_mapping(value["trouble"]))
+    if "probed" in value:
+        return Probed({part: _texts(acts) for part, acts in _mapping(value["probed"]).items()})
     if "done" in value:
         return Done()
     raise ValueError("not a message")
 
 
 def _location(value: Mapping[str, Any]) -> MediaLocation:
-    headers = _mapping(value.get("headers"))
     return MediaLocation(
         url=_of_type(value.get("url"), str, ""),
-        headers={name: text for name, text in headers.items() if isinstance(text, str)},
+        headers=_texts(value.get("headers")),
         extension=_of_type(value.get("extension"), str, ""),
         direct=_of_type(value.get("direct"), bool, False),
         size_bytes=_positive(value.get("size_bytes")),
@@ -193,6 +208,10 @@ def _mapping(value: object) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("not a message")
     return value
+
+
+def _texts(value: object) -> dict[str, str]:
+    return {name: text for name, text in _mapping(value).items() if isinstance(text, str)}
 
 
 def _positive(value: object) -> int | None:

@@ -12,6 +12,9 @@ from pipeline.errors import QuotaExceeded
 DAY = timedelta(days=1)
 """The window in which audio is counted; it slides."""
 
+KEPT_FOR = 2 * DAY
+"""How long it is remembered: a clock that jumps forth and back must not forget what still counts."""
+
 QUEUE_RETRY_S = 30
 """When to ask again, in seconds, where a client's own tasks have to make room."""
 
@@ -60,17 +63,36 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class ClientLoad:
-    """What a client has in the queue, and what was taken from it in the last 24 hours.
+    """What a client has in the queue, and the audio it has used in the last 24 hours.
 
     Attributes:
         queued_tasks: its tasks that wait.
-        audio_s: seconds of audio of its recordings, counted when each was split.
+        audio_s: seconds of its audio that were decoded, counted part by part as they are.
         oldest_at: when the first of that was counted.
+        pending_s: estimated seconds of its accepted recordings that are still to be decoded.
     """
 
     queued_tasks: int = 0
     audio_s: float = 0.0
     oldest_at: datetime | None = None
+    pending_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class AudioCharge:
+    """What a part of a recording takes from its client.
+
+    Attributes:
+        audio_s: seconds that count, by ``decoding_cost.charged_audio_s``.
+        max_audio_s: the client's limit for 24 hours; ``None``: it has none.
+    """
+
+    audio_s: float
+    max_audio_s: float | None = None
+
+
+SECONDS_A_BYTE = 1 / 16_000
+"""Length of a recording for its size, 128 kbit/s, where none was finished yet from which it could be told."""
 
 
 def refuse_another_upload(client: Client, open_uploads: int) -> None:
@@ -89,15 +111,26 @@ def refuse_over_quota(client: Client, load: ClientLoad, now: datetime) -> None:
             f"{load.queued_tasks:,} of your tasks wait already, and your limit is {client.max_queued_tasks:,}.",
             QUEUE_RETRY_S,
         )
-    if client.max_audio_s is not None and load.audio_s >= client.max_audio_s:
+    refuse_more_audio(client.max_audio_s, load, now)
+    if client.max_audio_s is not None and load.audio_s + load.pending_s >= client.max_audio_s:
         raise QuotaExceeded(
-            f"{load.audio_s / 60:,.1f} minutes of audio were taken from you in 24 hours, and your limit is "
-            f"{client.max_audio_s / 60:,.1f}.",
-            _seconds_until_less(load, now),
+            f"{_used(client.max_audio_s, load)}, and your recordings that wait have about "
+            f"{load.pending_s / 60:,.1f} more.",
+            QUEUE_RETRY_S,
         )
+
+
+def refuse_more_audio(max_audio_s: float | None, load: ClientLoad, now: datetime) -> None:
+    """Raises ``QuotaExceeded`` if no more of the client's audio may be decoded now."""
+    if max_audio_s is not None and load.audio_s >= max_audio_s:
+        raise QuotaExceeded(f"{_used(max_audio_s, load)}.", _seconds_until_less(load, now))
+
+
+def _used(max_audio_s: float, load: ClientLoad) -> str:
+    return f"You have used {load.audio_s / 60:,.1f} of {max_audio_s / 60:,.1f} minutes of audio in the last 24 hours"
 
 
 def _seconds_until_less(load: ClientLoad, now: datetime) -> int:
     """When the oldest recording leaves the window."""
-    left = (load.oldest_at or now) + DAY - now
+    left = min((load.oldest_at or now) + DAY - now, DAY)  # a clock that was ahead has put its marks into the future
     return max(1, ceil(left.total_seconds()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from pipeline.domain.task import Status, Task, TaskError
@@ -45,6 +46,23 @@ def claim_order(
     """
     waited_s = max(0.0, (now - created_at).total_seconds())
     return rank - int(waited_s // ageing_s), created_at, task_id
+
+
+def claimed(task: Task, owner: str, now: datetime, lease_expires_at: datetime) -> Task:
+    """Return a task as a claim leaves it."""
+    return replace(
+        task,
+        status=Status.PROCESSING,
+        owner=owner,
+        lease_expires_at=lease_expires_at,
+        fence=task.fence + 1,
+        attempts=task.attempts + 1,
+        losses=task.losses + (task.status is Status.PROCESSING),
+        started_at=now,
+        updated_at=now,
+        available_at=None,
+        stage=task.first_stage,
+    )
 
 
 def message_id(task_id: int, fence: int, media_prefix: str) -> str:

@@ -25,9 +25,21 @@ class TaskType(StrEnum):
 DEFAULT_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """The fallback ladder of Whisper's paper (Radford et al., 2022, §4.5): greedy first, then ever more random."""
 
+RETIRED_OPTIONS: frozenset[str] = frozenset()
+"""Names of options that earlier versions had, and rows of theirs still hold: they mean nothing any more.
+
+Any other name that this version does not know is taken for a newer version's, to which the task is left. So an option
+that is removed has to be named here.
+"""
+
 Probability = Annotated[float, Ge(0.0), Le(1.0)]
 Temperature = Annotated[float, Ge(0.0), Le(2.0)]
-Seconds = Annotated[float, Ge(0.0)]
+MAX_TIME_S = 1_000_000.0
+"""Eleven days: no recording is longer, and what is computed from it is a number still."""
+MIN_CLIP_S = 0.1
+"""Nothing that is said is shorter."""
+MAX_CLIPS = 1000
+Seconds = Annotated[float, Ge(0.0), Le(MAX_TIME_S)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +50,7 @@ class TranscriptionOptions:
     """Transcribe in the language spoken, or translate into English."""
     language: str | None = None
     """Language of the speech: a code (`en`), a tag (`pt-BR`) or a name (`German`). Empty or `auto`: it is detected."""
-    languages: tuple[str, ...] = ()
+    languages: Annotated[tuple[str, ...], MaxLen(200)] = ()
     """Languages that detection may choose from. Empty: all that the model knows."""
     multilingual: bool = False
     """Detect the language of every chunk anew, for recordings that switch languages."""
@@ -66,7 +78,7 @@ class TranscriptionOptions:
     """Punctuation that belongs to the word after it."""
     append_punctuations: Annotated[str, MaxLen(100)] = "\"'.。,，!！?？:：”)]}、"
     """Punctuation that belongs to the word before it."""
-    clip_timestamps: tuple[Seconds, ...] = ()
+    clip_timestamps: Annotated[tuple[Seconds, ...], MaxLen(2 * MAX_CLIPS)] = ()
     """`start,end,start,end…` in seconds: only these clips are transcribed and VAD is not asked. `0`: the whole file."""
     hallucination_silence_threshold: Seconds | None = None
     """With word timestamps: text that looks made up beside a silence longer than this is dropped. `0`: off."""
@@ -111,14 +123,3 @@ class TranscriptionOptions:
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON: enums as strings, tuples as lists."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> TranscriptionOptions:
-        """The inverse of ``as_dict``; ignores names it does not know, so that older rows can always be read."""
-        known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in known.items()
-        }
-        if "task_type" in values:
-            values["task_type"] = TaskType(values["task_type"])
-        return cls(**values)

@@ -33,6 +33,29 @@ class Backoff:
 
 
 @dataclass(frozen=True, slots=True)
+class Patience:
+    """Delays without end, for what comes back by itself: room on a disk, a server, a quota.
+
+    Attributes:
+        base_s: upper bound of the first delay, in seconds; it doubles with each wait.
+        cap_s: upper bound of every delay.
+    """
+
+    base_s: float = 2.0
+    cap_s: float = 300.0
+
+    def delay_s(self, waits: int, random: Callable[[], float]) -> float:
+        """Seconds to wait for the ``waits``-th time (≥ 1): at least half of the bound, so that nothing spins.
+
+        Args:
+            waits: this wait and those before it.
+            random: a source of numbers in ``[0, 1)``.
+        """
+        bound_s = min(self.cap_s, self.base_s * 2.0 ** min(max(waits, 1) - 1, 63))
+        return bound_s * (0.5 + 0.5 * random())
+
+
+@dataclass(frozen=True, slots=True)
 class Schedule:
     """Fixed delays between attempts, each jittered: for callbacks, whose receivers expect a known table."""
 

@@ -44,11 +44,6 @@ class SummaryOptions:
         """Plain data for JSON."""
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> SummaryOptions:
-        """The inverse of ``as_dict``."""
-        return cls(**data | {"summary_format": SummaryFormat(data["summary_format"])})
-
 
 @dataclass(frozen=True, slots=True)
 class Chapter:
@@ -120,23 +115,6 @@ class Summary:
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return asdict(self) | {"created_at": self.created_at.isoformat()}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Summary:
-        """The inverse of ``as_dict``."""
-        parts = data["parts"]
-        values = data | {
-            "created_at": datetime.fromisoformat(data["created_at"]),
-            "parts": _parts_of(parts) if parts else None,
-            "usage": Usage(**data["usage"]),
-        }
-        return cls(**values)
-
-
-def _parts_of(data: dict[str, Any]) -> StructuredSummary:
-    chapters = tuple(Chapter(**chapter) for chapter in data["chapters"])
-    lists = {name: tuple(data[name]) for name in ("action_items", "keywords")}
-    return StructuredSummary(data["title"], data["summary"], chapters, **lists)
 
 
 def _sum(one: int | None, other: int | None) -> int | None:

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from pipeline.domain.crawl import Link
 from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.records import RecordDefect
 from pipeline.domain.summary import Summary, SummaryOptions, SummaryStatus
 from pipeline.domain.tracks import Track
 from pipeline.domain.transcript import Transcript
@@ -150,6 +151,7 @@ class Task:
         summary_options: set where a summary was asked for with the task.
         client: name of the key it was created with, if any; who else may see it is ``domain.access``'s to say.
         result: only filled where it was asked for.
+        defect: set where the record could not be read as a whole; what could be is shown, with the reason as ``error``.
     """
 
     id: int
@@ -192,6 +194,7 @@ class Task:
     summary: SummaryState = field(default_factory=SummaryState)
     client: str | None = None
     result: Transcript | None = None
+    defect: RecordDefect | None = None
 
     @property
     def summary_status(self) -> SummaryStatus | None:

@@ -70,12 +70,12 @@ def extract_audio(
     target: BinaryIO,
     wanted: Extraction,
     max_duration_s: float,
-    tick: Callable[[], None] = lambda: None,
+    tick: Callable[[float], None] = lambda _decoded_s: None,
 ) -> None:
     """Write the best audio track of ``source`` (``domain.tracks``) to ``target``, which can be sought in.
 
     Channels are kept, up to what the format takes: two where it compresses, eight elsewhere. ``tick`` is called every
-    few frames.
+    few frames and at the end, with the seconds decoded so far.
 
     Raises:
         MediaUndecodable: not a recording, or no sound of it could be decoded.
@@ -103,15 +103,16 @@ def _rate(codec: Codec, asked: int) -> int:
     return next((rate for rate in codec.rates if rate >= asked), codec.rates[-1]) if codec.rates else asked
 
 
-def _bounded(frames: Iterator[Any], max_duration_s: float, tick: Callable[[], None]) -> Iterator[Any]:
+def _bounded(frames: Iterator[Any], max_duration_s: float, tick: Callable[[float], None]) -> Iterator[Any]:
     passed_s = 0.0
     for count, frame in enumerate(frames):
         if count % TICK_FRAMES == 0:
-            tick()
+            tick(passed_s)
         passed_s += frame.samples / frame.sample_rate
         if passed_s > max_duration_s:
             raise MediaTooLong(f"The recording is longer than the limit of {max_duration_s:.0f} seconds.")
         yield frame
+    tick(passed_s)
 
 
 class _Writer:

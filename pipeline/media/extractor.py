@@ -1,51 +1,97 @@
-"""Sound taken out of recordings for clients who wait for it: few at a time, off the event loop, out of our process."""
+"""Sound taken out of recordings for clients who wait for it: few at a time, off the event loop, out of our process.
+
+Of those that wait, the client with the fewest goes first; those that are worked on take turns, some hundred
+milliseconds at a time, so that what is short is soon done.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import errno
+import os
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from itertools import count
 from typing import BinaryIO, cast
 
+from pipeline.clock import SystemClock
 from pipeline.domain.extraction import Extraction
-from pipeline.errors import ExtractionsFull, StorageFull
+from pipeline.domain.fair_line import SlotLimits, TurnRequest
+from pipeline.errors import ExtractionsFull
+from pipeline.fair_slots import FairSlots, Slices
 from pipeline.media.blocking import in_worker
 from pipeline.media.sandbox.parent import Sandbox, extract_in
+from pipeline.media.storage_failures import named_storage_failures
+from pipeline.ports import Clock
 from pipeline.settings import MediaSettings
 
 BLOCK_BYTES = 256 * 1024
 MAX_OUTPUT_BYTES = 2**32 - 1
 """What a WAV file's header can say of its size."""
 RETRY_AFTER_S = 10
+NO_ROOM = "The server has no room left for temporary files; try again later."
+
+STEP_S = 0.1
+"""How long one recording is worked on before the next has its turn; a step of the child's may take longer."""
 
 
 class SandboxedExtractor:
-    """``ports.AudioExtractor`` with a child process for each recording."""
+    """``ports.AudioExtractor`` with a child process for each recording.
 
-    def __init__(self, sandbox: Sandbox, settings: MediaSettings) -> None:
+    Args:
+        sandbox: where the children come from.
+        settings: how many at a time, and how large.
+        clock: the time that the work takes.
+        turns: how many are worked on at the same moment; half of the cores unless given.
+    """
+
+    def __init__(
+        self, sandbox: Sandbox, settings: MediaSettings, clock: Clock | None = None, turns: int | None = None
+    ) -> None:
         self._sandbox = sandbox
         self._settings = settings
-        self._running = asyncio.Semaphore(settings.max_extractions)
+        self._clock = clock or SystemClock()
+        self._open = FairSlots(SlotLimits(settings.max_extractions, reserve=True), self._clock)
+        self._turns = FairSlots(SlotLimits(turns or max(1, len(os.sched_getaffinity(0)) // 2)), self._clock)
         self._workers = ThreadPoolExecutor(settings.max_extractions, "extract")
         self._files = ThreadPoolExecutor(2, "extract-files")
-        self._admitted = 0
+        self._admitted: Counter[str] = Counter()
+        self._strangers = count()
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
+    async def place(self, client: str | None = None) -> AsyncIterator[None]:
         """See ``ports.AudioExtractor.place``."""
-        limit = self._settings.max_extractions + self._settings.max_waiting_extractions
-        if self._admitted >= limit:
-            raise ExtractionsFull(
-                f"{self._admitted} recordings are being extracted or wait for it: try later.", RETRY_AFTER_S
-            )
-        self._admitted += 1
+        name = self._name(client)
+        self._check_room(name)
+        self._admitted[name] += 1
         try:
             yield
         finally:
-            self._admitted -= 1
+            self._admitted[name] -= 1
+            if not self._admitted[name]:
+                del self._admitted[name]
+
+    def _check_room(self, name: str) -> None:
+        places = self._settings.max_extractions + self._settings.max_waiting_extractions
+        admitted = self._admitted.total()
+        if admitted >= places:
+            raise ExtractionsFull(
+                f"{admitted} recordings are being extracted or wait for it: try later.", RETRY_AFTER_S
+            )
+        own = self._admitted[name]
+        if own and admitted >= places - places // 2:
+            raise ExtractionsFull(
+                f"{own} of your recordings are being extracted or wait for it, and what room is left is for others: "
+                "try later.",
+                RETRY_AFTER_S,
+            )
+
+    def _name(self, client: str | None) -> str:
+        """The name under which a request shares; one of nobody in particular has its own."""
+        return f"request {next(self._strangers)}" if client is None else f"client {client}"
 
     async def receive(self, data: AsyncIterator[bytes]) -> BinaryIO:
         """See ``ports.AudioExtractor.receive``."""
@@ -58,18 +104,32 @@ class SandboxedExtractor:
             raise
         return file
 
-    async def extract(self, source: BinaryIO, wanted: Extraction) -> BinaryIO:
+    async def extract(
+        self,
+        source: BinaryIO,
+        wanted: Extraction,
+        client: str | None = None,
+        progress: Callable[[float], None] = lambda _decoded_s: None,
+    ) -> BinaryIO:
         """See ``ports.AudioExtractor.extract``."""
+        request = TurnRequest(self._name(client))
         target = _scratch()
         try:
-            async with self._running:
-                await self._run(source, target, wanted)
+            async with self._open.turn(replace(request, size=os.fstat(source.fileno()).st_size)):
+                await self._run(source, target, wanted, Slices(self._turns, request, self._clock), progress)
         except BaseException:
             target.close()
             raise
         return target
 
-    async def _run(self, source: BinaryIO, target: BinaryIO, wanted: Extraction) -> None:
+    async def _run(
+        self,
+        source: BinaryIO,
+        target: BinaryIO,
+        wanted: Extraction,
+        slices: Slices,
+        progress: Callable[[float], None],
+    ) -> None:
         steps = extract_in(
             self._sandbox,
             source,
@@ -79,8 +139,10 @@ class SandboxedExtractor:
             max_bytes=min(self._settings.max_upload_bytes, MAX_OUTPUT_BYTES),
         )
         try:
-            while await in_worker(self._workers, _step, steps):
-                pass
+            more = True
+            while more:
+                decoded_s, more = await slices.run(lambda: in_worker(self._workers, _steps_for, steps, STEP_S))
+                progress(decoded_s)
         finally:  # a client that has gone away takes the child with it
             await in_worker(self._workers, steps.close)
 
@@ -97,23 +159,16 @@ def _scratch() -> BinaryIO:
 
 
 def _write(file: BinaryIO, block: bytes) -> None:
-    with _full_storage_named():
+    with named_storage_failures(NO_ROOM):
         file.write(block)
 
 
-def _step(steps: Generator[None]) -> bool:
-    with _full_storage_named():
-        return next(steps, _END) is not _END
-
-
-_END = object()
-
-
-@contextmanager
-def _full_storage_named() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull("The server has no room left for temporary files; try again later.", 60) from error
-        raise
+def _steps_for(steps: Generator[float], seconds: float) -> tuple[float, bool]:
+    """Do steps for a while; return the seconds of sound decoded by the last of them, and whether there are more."""
+    until = time.monotonic() + seconds
+    decoded_s = 0.0
+    with named_storage_failures(NO_ROOM):
+        for decoded_s in steps:
+            if time.monotonic() >= until:
+                return decoded_s, True
+    return decoded_s, False

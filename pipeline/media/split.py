@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
+from pipeline.clock import SystemClock
 from pipeline.domain.audio import BYTES_PER_SAMPLE, Chunk, Span, part_key, to_samples, to_seconds
 from pipeline.domain.chunking import ChunkPlanner, PackedSpans
+from pipeline.domain.fair_line import SlotLimits, TurnRequest, sharer
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.sound import SoundOptions
 from pipeline.domain.speech import UNBOUNDED, Framer, Samples, Scores, SpeechRules, requested_spans
 from pipeline.domain.tracks import Track
 from pipeline.errors import MediaUndecodable
+from pipeline.fair_slots import FairSlots, Slices
 from pipeline.media.blocking import in_worker
 from pipeline.media.speech import DetectedSpeech, RequestedSpeech, SpeechFinder, VoiceActivity
-from pipeline.ports import MediaStore, SplitDone, SplitPart, SplitRequest
+from pipeline.ports import Clock, MediaStore, SplitDone, SplitPart, SplitRequest
 from pipeline.settings import SplitSettings, VadSettings
 
 FIRST_PART_S = 30.0
@@ -40,6 +44,10 @@ class Decoder(Protocol):
 class StreamingSplitter:
     """A ``Splitter`` that decodes, listens and cuts block by block, in worker threads.
 
+    Any number of recordings are open at a time, and take turns for each block: an urgent one is next, clients share the
+    time evenly, and of one client's recordings the one that has taken least goes first. A recording that waits for its
+    turn holds some 25 MB, its decoder's process included.
+
     A split that is resumed decodes the recording from its start again, since what the detector hears depends on all it
     heard before; only then are the parts after ``resume_at`` those of an uninterrupted run.
 
@@ -49,6 +57,7 @@ class StreamingSplitter:
         vad: when a frame counts as speech, unless a task says otherwise.
         split: how long parts are.
         new_decoder: makes a decoder for an open recording, as its sound is to be taken; called in a worker thread.
+        clock: the time that blocks take.
     """
 
     def __init__(
@@ -58,12 +67,15 @@ class StreamingSplitter:
         vad: VadSettings,
         split: SplitSettings,
         new_decoder: Callable[[BinaryIO, SoundOptions], Decoder],
+        clock: Clock | None = None,
     ) -> None:
         self._store = store
         self._new_activity = new_activity
         self._vad = vad
         self._split = split
         self._new_decoder = new_decoder
+        self._clock = clock or SystemClock()
+        self._turns = FairSlots(SlotLimits(split.concurrency or _half_of_the_cores()), self._clock)
 
     async def split(self, request: SplitRequest) -> AsyncGenerator[SplitPart | SplitDone, None]:
         """Parts in order, each stored before it is yielded, then one ``SplitDone``.
@@ -74,12 +86,13 @@ class StreamingSplitter:
             StorageFull: no room for the prepared audio.
         """
         preparation = _Preparation(_Parts(request, self._split.part_s))
+        slices = Slices(self._turns, _turn_request(request), self._clock)
         # One thread for the whole recording: each thread's heap would keep blocks of its own (50 MB over an hour).
         with ThreadPoolExecutor(1, "split") as worker:
             try:
-                await in_worker(worker, self._begin, preparation, request)
+                await slices.run(lambda: in_worker(worker, self._begin, preparation, request))
                 while not preparation.done:
-                    prepared = await in_worker(worker, preparation.advance)
+                    prepared = await slices.run(lambda: in_worker(worker, preparation.advance))
                     if prepared is not None:
                         key = part_key(request.media_prefix, prepared.part.part)
                         await self._store.write(key, _in_blocks(prepared.pcm))
@@ -197,6 +210,15 @@ class _Parts:
         self._start = end
         self._chunks = []
         return prepared
+
+
+def _half_of_the_cores() -> int:
+    """Return how many blocks are worked on at a time: each keeps its decoder's process and a thread of ours busy."""
+    return max(1, len(os.sched_getaffinity(0)) // 2)
+
+
+def _turn_request(request: SplitRequest) -> TurnRequest:
+    return TurnRequest(request.sharer or sharer(request.task_id, None), request.priority_rank)
 
 
 async def _in_blocks(content: bytes) -> AsyncIterator[bytes]:

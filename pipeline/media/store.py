@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import errno
+import os
 import posixpath
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import fsspec
 
-from pipeline.errors import ConfigurationError, InvalidValue, StorageFull
+from pipeline.durable_files import make_folders, sync_folder
+from pipeline.errors import ConfigurationError, InvalidValue
 from pipeline.media.blocking import in_thread
+from pipeline.media.storage_failures import named_storage_failures
 from pipeline.process import is_dead, own_name
 
 WRITE_BLOCK_BYTES = 1024 * 1024
@@ -65,8 +69,11 @@ class FsspecMediaStore:
         self._root = root.rstrip("/")
 
     async def write(self, key: str, data: AsyncIterator[bytes]) -> int:
-        """Stores the stream and returns its size in bytes. If the stream raises, nothing stays behind."""
-        upload = _Upload(self._fs, self._path(key))
+        """Stores the stream and returns its size in bytes. If the stream raises, nothing stays behind.
+
+        In a folder a power cut after the return leaves the key whole: its bytes and its name were synced.
+        """
+        upload = _Upload(self._fs, self._root, self._path(key))
         try:
             size = 0
             await in_thread(upload.begin)
@@ -86,11 +93,13 @@ class FsspecMediaStore:
             return b""  # which HTTP ranges can't ask for
         # Without a range where none is needed: S3 refuses any on an empty object.
         start, end = offset or None, None if length is None else offset + length
-        return cast("bytes", await in_thread(self._fs.cat_file, path, start=start, end=end))
+        with named_storage_failures():
+            return cast("bytes", await in_thread(self._fs.cat_file, path, start=start, end=end))
 
     def open(self, key: str) -> BinaryIO:
         """A seekable file object, to be used off the event loop. ``FileNotFoundError`` for an absent key."""
-        return cast("BinaryIO", self._fs.open(self._path(key), "rb", block_size=BUCKET_BLOCK_BYTES))
+        with named_storage_failures():
+            return cast("BinaryIO", self._fs.open(self._path(key), "rb", block_size=BUCKET_BLOCK_BYTES))
 
     async def delete_prefix(self, prefix: str) -> None:
         """Removes every key under a folder. Absent is fine."""
@@ -114,7 +123,7 @@ class FsspecMediaStore:
         await in_thread(self._touch, self._path(f"{prefix}/{IN_USE}"))
 
     def _touch(self, path: str) -> None:
-        with _full_storage_named():
+        with named_storage_failures():
             if getattr(self._fs, "local_file", False):
                 self._fs.makedirs(posixpath.dirname(path), exist_ok=True)
             self._fs.pipe_file(path, b"")
@@ -149,34 +158,49 @@ class _Upload:
 
     A bucket shows an object once its upload is committed. A folder shows a file from its first byte on, so there it is
     written beside its final place and renamed, which is atomic. (fsspec's own ``autocommit=False`` would put it into
-    the system's temporary folder, from where it may have to be copied.)
+    the system's temporary folder, from where it may have to be copied.) The bytes are synced before the rename, and
+    the folders on the way to the file after it: a name that points to unwritten bytes, or no name, would lose a
+    recording that was accepted (https://www.kernel.org/doc/html/latest/filesystems/ext4/overview.html, fsync(2)).
     """
 
-    def __init__(self, fs: Any, path: str) -> None:
-        self._fs, self._path = fs, path
+    def __init__(self, fs: Any, root: str, path: str) -> None:
+        self._fs, self._root, self._path = fs, root, path
         self._is_folder = getattr(fs, "local_file", False)
         self._partial = f"{path}~{own_name()}{PARTIAL_SUFFIX}"
         self._file: Any = None
 
     def begin(self) -> None:
-        with _full_storage_named():
+        with named_storage_failures():
             if self._is_folder:
+                make_folders(self._root)  # with the first key; the folders below are synced with each
                 self._fs.makedirs(posixpath.dirname(self._path), exist_ok=True)
                 self._file = self._fs.open(self._partial, "wb")
             else:
                 self._file = self._fs.open(self._path, "wb", block_size=BUCKET_BLOCK_BYTES, autocommit=False)
 
     def write(self, block: bytes) -> None:
-        with _full_storage_named():
+        with named_storage_failures():
             self._file.write(block)
 
     def commit(self) -> None:
-        with _full_storage_named():
-            self._file.close()
+        with named_storage_failures():
             if self._is_folder:
-                self._fs.mv(self._partial, self._path)
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._file.close()
+                Path(self._partial).replace(self._path)
+                self._sync_folders()
             else:
+                self._file.close()
                 self._file.commit()
+
+    def _sync_folders(self) -> None:
+        """Sync every folder from the file's up to the root: another upload may have made one and not synced it yet."""
+        folder = posixpath.dirname(self._path)
+        sync_folder(folder)
+        while folder not in (self._root, posixpath.dirname(folder)):
+            folder = posixpath.dirname(folder)
+            sync_folder(folder)
 
     def discard(self) -> None:
         if self._file is not None and not self._is_folder:
@@ -189,16 +213,6 @@ class _Upload:
         if self._is_folder:
             with suppress(OSError):  # other keys lie in the folder, or it was never made
                 self._fs.rmdir(posixpath.dirname(self._path))
-
-
-@contextmanager
-def _full_storage_named() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull("The media store has no room left; try again later.", 60) from error
-        raise
 
 
 async def _in_blocks(data: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -25,6 +25,8 @@ from pipeline.net.dial import MAX_HEAD_BYTES, Connection, Dialer, read_head
 
 IDLE_TIMEOUT_S = 60.0
 BLOCK_BYTES = 64 * 1024
+MAX_CONNECTIONS = 32
+"""At the same time; further ones are cut off."""
 
 _HOP_BY_HOP = ("connection", "keep-alive", "proxy-connection", "proxy-authorization", "te", "upgrade")
 """Headers that are about one connection (RFC 9110, §7.6.1)."""
@@ -50,6 +52,36 @@ class GuardingProxy:
     received: int = 0
     exhausted: bool = False
     refusals: list[MurmurationError] = field(default_factory=list)
+    _servers: list[asyncio.Server] = field(default_factory=list)
+    _connections: dict[asyncio.Task[None], asyncio.StreamWriter] = field(default_factory=dict)
+    _closed: bool = False
+
+    async def accept_from(self, listener: socket.socket) -> int:
+        """Serve the connections of a listening socket, which is ours from here on; return its port."""
+        server = await asyncio.start_server(self._accept, sock=listener, limit=MAX_HEAD_BYTES)
+        self._servers.append(server)
+        return int(listener.getsockname()[1])
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._closed or len(self._connections) >= MAX_CONNECTIONS:
+            writer.transport.abort()
+            return
+        connection = asyncio.create_task(self.serve(reader, writer))
+        self._connections[connection] = writer
+        connection.add_done_callback(self._connections.pop)
+
+    async def aclose(self) -> None:
+        """End the proxy and every connection."""
+        self._closed = True
+        for server in self._servers:
+            server.close()
+        under_way = dict(self._connections)
+        for connection, writer in under_way.items():
+            connection.cancel()
+            writer.transport.abort()  # here, because one that has not begun to be served never will be
+        await asyncio.gather(*under_way, return_exceptions=True)
+        for server in self._servers:
+            await server.wait_closed()
 
     @property
     def url(self) -> str:
@@ -118,10 +150,10 @@ class GuardingProxy:
         try:
             await asyncio.wait([there, back], return_when=asyncio.FIRST_COMPLETED)
         finally:
+            connection.abort()  # before anything is awaited, which may be cancelled
             for task in (there, back):
                 task.cancel()
             await asyncio.gather(there, back, return_exceptions=True)
-            connection.abort()
 
     async def _copy_back(self, source: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while block := await _next(source):
@@ -140,35 +172,18 @@ class GuardingProxy:
 
 @asynccontextmanager
 async def guarding_proxy(dialer: Dialer, max_bytes: int) -> AsyncIterator[GuardingProxy]:
-    """Runs a proxy on a free port of 127.0.0.1, until the block ends and with it every connection.
+    """Run a proxy on a free port of 127.0.0.1, until the block ends and with it every connection.
 
     Args:
         dialer: makes the connections, guarded.
         max_bytes: most that may come back through it.
     """
     proxy = GuardingProxy(max_bytes, dialer)
-    connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not server.is_serving():  # it came in the moment of the end
-            writer.transport.abort()
-            return
-        connection = asyncio.create_task(proxy.serve(reader, writer))
-        connections[connection] = writer
-        connection.add_done_callback(connections.pop)
-
-    server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=MAX_HEAD_BYTES)
-    proxy.port = server.sockets[0].getsockname()[1]
+    proxy.port = await proxy.accept_from(socket.create_server(("127.0.0.1", 0)))
     try:
         yield proxy
     finally:
-        server.close()
-        under_way = dict(connections)
-        for connection, writer in under_way.items():
-            connection.cancel()
-            writer.transport.abort()  # here, because one that has not begun to be served never will be
-        await asyncio.gather(*under_way, return_exceptions=True)
-        await server.wait_closed()
+        await proxy.aclose()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,9 @@ from pipeline.errors import ConfigurationError, SourceUnreachable, UrlNotAllowed
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """Turns a host name and a port into addresses. Raises ``OSError`` or ``UnicodeError`` for a name that has none."""
 
-RESOLVER_THREADS = 16
+RESOLVER_THREADS = 128
+"""Twice as many as recordings are fetched at once: names that a slow server answers for must leave some to others, and
+a thread stays busy until the system gives the name up, however soon its caller did. An idle one costs nothing."""
 
 MAX_ADDRESSES = 4
 """Addresses of one host that are tried before it counts as unreachable."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline.domain.audio import Chunk
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.transcript import ChunkResult
+from pipeline.errors import DecodingFailed, MurmurationError, PreparedAudioLost, StorageUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +37,24 @@ class Unit:
     previous_tokens: tuple[int, ...] = ()
 
 
+CHUNK_ERRORS: Mapping[str, type[MurmurationError]] = {
+    error.code: error for error in (DecodingFailed, PreparedAudioLost, StorageUnavailable)
+}
+"""Errors that one chunk can have, by their code."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChunkFailure:
-    """A chunk the model could not decode, with an error's code and sentence."""
+    """A chunk that was not decoded, with the code and sentence of ``CHUNK_ERRORS``' error."""
 
     index: int
     code: str
     message: str
+
+    @property
+    def error(self) -> MurmurationError:
+        """The error as it is raised."""
+        return CHUNK_ERRORS.get(self.code, DecodingFailed)(self.message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from pipeline.domain.task import Task
 class OutboxMessage:
     """A callback to be delivered: one per completed or failed run, with the same ``message_id`` at every attempt.
 
-    ``attempts`` counts the attempts made before. The body is the task's record, rendered when it is sent.
+    ``attempts`` counts the attempts made before. The body is the task's record, rendered when it is sent. ``client`` is
+    the task's.
     """
 
     id: int
@@ -22,6 +23,7 @@ class OutboxMessage:
     task_id: int
     url: str
     attempts: int
+    client: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,12 +68,14 @@ class SummaryOrder:
         media_prefix: where the task's recording is in the media store; it names the task's trace, too.
         options: what it is to be like.
         api_key: the client's own; it goes to the language model's server and nowhere else.
+        client: whose it is; ``None``: nobody's in particular.
     """
 
     task_id: int
     media_prefix: str
     options: SummaryOptions
     api_key: str | None = field(default=None, repr=False)
+    client: str | None = None
 
 
 class Summarizer(Protocol):

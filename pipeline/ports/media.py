@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import BinaryIO, Protocol
@@ -13,7 +13,8 @@ from pipeline.domain.extraction import Extraction
 class MediaStore(Protocol):
     """Bytes under keys (``<task>/source``, ``<task>/pcm/00000.s16le``) in a folder or bucket every node can reach.
 
-    A key appears whole or not at all. Errors: ``FileNotFoundError`` for an absent key, ``StorageFull``.
+    A key appears whole or not at all. Errors: ``FileNotFoundError`` for an absent key, ``StorageFull``,
+    ``StorageUnavailable``.
     """
 
     async def write(self, key: str, data: AsyncIterator[bytes]) -> int:
@@ -48,16 +49,33 @@ class MediaStore(Protocol):
 class AudioExtractor(Protocol):
     """Takes the sound out of recordings for clients who wait for it. Files are temporary: closing one removes it."""
 
-    def place(self) -> AbstractAsyncContextManager[None]:
-        """Room for one more, for as long as the block lasts. Raises ``ExtractionsFull``."""
+    def place(self, client: str | None = None) -> AbstractAsyncContextManager[None]:
+        """Room for one more, for as long as the block lasts.
+
+        Args:
+            client: whose it is; one client can't take all the room. ``None``: nobody's in particular.
+
+        Raises:
+            ExtractionsFull: there is none, or the rest is for others.
+        """
         ...
 
     async def receive(self, data: AsyncIterator[bytes]) -> BinaryIO:
         """A recording as it comes, as a file. If the stream raises, nothing stays behind. Raises ``StorageFull``."""
         ...
 
-    async def extract(self, source: BinaryIO, wanted: Extraction) -> BinaryIO:
-        """The sound of a file, as another. Raises ``MediaError``, ``DecoderCrashed``, ``StorageFull``."""
+    async def extract(
+        self,
+        source: BinaryIO,
+        wanted: Extraction,
+        client: str | None = None,
+        progress: Callable[[float], None] = lambda _decoded_s: None,
+    ) -> BinaryIO:
+        """The sound of a file, as another; clients share the work, and ``progress`` is told the seconds decoded so far.
+
+        Raises:
+            MediaError, DecoderCrashed, StorageFull: as they say.
+        """
         ...
 
     def blocks(self, file: BinaryIO) -> AsyncGenerator[bytes, None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pipeline.domain.audio import Chunk
@@ -24,6 +24,8 @@ class SplitRequest:
         first_part: number of the first part to write; parts before it, up to ``resume_at``, are already stored.
         first_chunk: index of the first chunk to give out.
         resume_at: sample of the original timeline where ``first_part`` begins.
+        priority_rank: of the task; 0 is served first.
+        sharer: the name under which the task takes turns, see ``domain.fair_line``.
     """
 
     task_id: int
@@ -34,6 +36,17 @@ class SplitRequest:
     first_part: int = 0
     first_chunk: int = 0
     resume_at: int = 0
+    priority_rank: int = 1
+    sharer: str = ""
+
+    def after(self, part: SplitPart) -> SplitRequest:
+        """Return what is left to do once a part is stored."""
+        return replace(
+            self,
+            first_part=part.part + 1,
+            first_chunk=self.first_chunk + len(part.chunks),
+            resume_at=part.end,
+        )
 
 
 @dataclass(frozen=True, slots=True)

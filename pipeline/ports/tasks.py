@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from pipeline.domain.access import Client, ClientLoad
+from pipeline.domain.access import AudioCharge, Client, ClientLoad
 from pipeline.domain.audio import Chunk
+from pipeline.domain.claims import NOTHING, Holdings
 from pipeline.domain.crawl import CrawlRecord
 from pipeline.domain.summary import Summary, SummaryOptions
 from pipeline.domain.task import IdempotencyClaim, NewTask, Priority, Status, Task, TaskError
@@ -79,6 +80,8 @@ class QueueStats:
     oldest_s: Mapping[Priority, float] = field(default_factory=dict)
     """Age of the oldest queued task of each priority, in seconds; 0 where none waits."""
     waiting_callbacks: int = 0
+    left_tasks: int = 0
+    """Tasks that only a newer version of this software can read, and that are left to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,8 @@ class SummaryTurn:
 class TaskRecords(Protocol):
     """The record of every task, as clients see and change it: what the HTTP surface has of the task store.
 
-    Every method raises ``DatabaseUnavailable`` while the database does not answer.
+    Every method raises ``DatabaseUnavailable`` while the database does not answer. A record that can't be read never
+    keeps another from being read: it is shown as far as it can be, with the reason (``Task.defect``).
     """
 
     async def ping(self) -> None:
@@ -115,7 +119,7 @@ class TaskRecords(Protocol):
         ...
 
     async def client_load(self, client: str) -> ClientLoad:
-        """What a client has in the queue, and what was taken from it in the last 24 hours."""
+        """What a client has in the queue, and the audio it has used in the last 24 hours."""
         ...
 
     async def get(self, task_id: int, *, include_result: bool = False) -> Task:
@@ -123,7 +127,7 @@ class TaskRecords(Protocol):
         ...
 
     async def crawl_record(self, task_id: int) -> CrawlRecord | None:
-        """What is kept of the task's link. Raises ``TaskNotFound``."""
+        """What is kept of the task's link. Raises ``TaskNotFound``, ``RecordUnreadable``."""
         ...
 
     async def query(self, query: TaskQuery) -> TaskPage:
@@ -141,12 +145,25 @@ class TaskRecords(Protocol):
         """
         ...
 
-    async def retry(self, task_id: int) -> Task:
+    async def retry(self, task_id: int, client: Client | None = None) -> Task:
         """Failed or cancelled → ``queued`` with attempts 0; stored chunks are kept. Else ``TaskStateConflict``.
+
+        ``QuotaExceeded``: the client may not have another task in the queue now, and the task is its own.
 
         A task that was cancelled while only its summary was missing goes back to that stage instead. One whose
         recording has gone (``expire_media``), and can't be fetched again, is a conflict too.
         """
+        ...
+
+    async def begin_extraction(self, client: Client, extraction_id: str, size_bytes: int) -> float:
+        """Take the audio of a recording whose sound is to be extracted, as estimated from its size.
+
+        Returns the estimate in seconds. Raises ``QuotaExceeded`` where the client's audio is used up.
+        """
+        ...
+
+    async def charge_extraction(self, extraction_id: str, audio_s: float) -> None:
+        """Put the seconds that were decoded, so far or in the end, in the place of the estimate."""
         ...
 
     async def await_until(self, task_id: int, until: datetime) -> None:
@@ -158,7 +175,10 @@ class TaskRecords(Protocol):
         ...
 
     async def chunks(self, task_id: int) -> StoredChunks:
-        """All that is stored of the task's chunks."""
+        """All that is stored of the task's chunks. Raises ``RecordUnreadable`` where a chunk or a part is damaged.
+
+        A result that is damaged is left out: its chunk is decoded again.
+        """
         ...
 
     async def results(self, task_id: int, first: int) -> tuple[ChunkResult, ...]:
@@ -186,12 +206,18 @@ class TaskStore(TaskRecords, Protocol):
 
     # the run of a task
 
-    async def claim(self, owner: str, lease: timedelta, limit: int, ranks: Collection[int]) -> list[Task]:
+    async def claim(
+        self, owner: str, lease: timedelta, limit: int, ranks: Collection[int], holdings: Holdings = NOTHING
+    ) -> list[Task]:
         """Takes up to ``limit`` tasks of the given priority ranks that are queued and due, or whose lease expired.
 
-        Order: priority (lifted by age), then age, then id. Each claim sets owner, lease, ``fence + 1``,
+        Order: priority (lifted by age), then turns between clients, given what the caller holds, then age, then id:
+        see ``domain.claims``. There may be more to claim where fewer than ``limit`` are returned; there is nothing
+        where none is. Each claim sets owner, lease, ``fence + 1``,
         ``attempts + 1``, ``started_at``, ``processing``, ``Task.first_stage``; ``losses + 1`` where a lease expired.
         Expired tasks that were lost too often without getting any further are not returned: ``bury`` is for them.
+        A task whose record is damaged is failed (``record_unreadable``) instead, and one that only a newer version can
+        read is left as it is.
         """
         ...
 
@@ -206,6 +232,13 @@ class TaskStore(TaskRecords, Protocol):
         """
         ...
 
+    async def fail_unreachable(self, limit: int) -> list[Task]:
+        """Fails up to ``limit`` tasks whose damaged record keeps every claim from finding them; returns them.
+
+        Damaged records that a claim does find are failed there and then.
+        """
+        ...
+
     async def owners(self) -> frozenset[str]:
         """Who holds the lease of a task, or of a callback that others are still kept from."""
         ...
@@ -217,7 +250,7 @@ class TaskStore(TaskRecords, Protocol):
     async def update(self, lease: Lease, **changes: Any) -> None:
         """Sets fields of the record (names of ``Task``): stage, media_key, file_duration_s and so on.
 
-        With ``split_done`` the recording's ``file_duration_s`` counts as taken from the task's client, once a task.
+        With ``split_done`` the recording's ``file_duration_s`` counts as taken from the task's client, if no part does.
         """
         ...
 
@@ -225,8 +258,19 @@ class TaskStore(TaskRecords, Protocol):
         """Keeps what a site says about the task's recording; a later record takes the place of an earlier one."""
         ...
 
-    async def add_part(self, lease: Lease, part: int, start: int, end: int, chunks: Sequence[Chunk]) -> None:
+    async def add_part(
+        self,
+        lease: Lease,
+        part: int,
+        start: int,
+        end: int,
+        chunks: Sequence[Chunk],
+        charge: AudioCharge | None = None,
+    ) -> None:
         """Commits a part of prepared audio with its chunks, and raises ``audio_total_s`` by theirs.
+
+        The same transaction takes the part from the task's client, once: ``charge``, or its length without a limit.
+        ``QuotaExceeded``: the client's audio is used up; nothing is committed.
 
         That is progress: ``failures`` and ``losses`` count from 0 again, as they do with ``save_results``.
         """
@@ -245,12 +289,18 @@ class TaskStore(TaskRecords, Protocol):
         ...
 
     async def fail(
-        self, lease: Lease, error: TaskError, retry_at: datetime | None = None, *, keep_prepared: bool = True
+        self,
+        lease: Lease,
+        error: TaskError,
+        retry_at: datetime | None = None,
+        *,
+        keep_prepared: bool = True,
+        counted: bool = True,
     ) -> Task:
         """``failed`` with its outbox row; or back to ``queued`` from ``retry_at`` on, with the error kept for show.
 
-        Either counts as one of ``failures``. Without ``keep_prepared`` its parts, chunks and results are forgotten, so
-        that a retry begins at the recording.
+        Either counts as one of ``failures``, unless it is not ``counted``. Without ``keep_prepared`` its parts, chunks
+        and results are forgotten, so that a retry begins at the recording.
         """
         ...
 
@@ -261,7 +311,11 @@ class TaskStore(TaskRecords, Protocol):
     # summaries
 
     async def due_summaries(self, owner: str, lease: timedelta, limit: int) -> list[SummaryTurn]:
-        """Takes up to ``limit`` summaries that are due, for as long as the lease lasts, longest due first."""
+        """Takes up to ``limit`` summaries that are due, for as long as the lease lasts.
+
+        Order: priority (lifted by age), then the client of which the owner has fewest in hand, then longest due first.
+        Slots are kept for others: see ``domain.fair_choice.choose``.
+        """
         ...
 
     async def renew_summaries(self, turns: Sequence[SummaryTurn], lease: timedelta) -> frozenset[int]:
@@ -281,7 +335,11 @@ class TaskStore(TaskRecords, Protocol):
     # callbacks
 
     async def due_callbacks(self, owner: str, lease: timedelta, limit: int) -> list[OutboxMessage]:
-        """Takes up to ``limit`` callbacks that are due, for as long as the lease lasts."""
+        """Takes up to ``limit`` callbacks that are due, for as long as the lease lasts.
+
+        Order: the client of which the owner has fewest in hand, then longest due first; slots are kept for others, as
+        in ``due_summaries``.
+        """
         ...
 
     async def record_delivery(self, message: OutboxMessage, attempt: DeliveryAttempt) -> None:
@@ -329,6 +387,10 @@ class TaskStore(TaskRecords, Protocol):
 
         Without ``transcribed``, only to one that has no transcript yet, and so may need them.
         """
+        ...
+
+    async def count_waiting(self, code: str) -> int:
+        """Return how many queued tasks show an error of this code: those that wait for what it names."""
         ...
 
     async def forget_taken_audio(self) -> None:

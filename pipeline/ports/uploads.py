@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from pipeline.domain.access import Client
 from pipeline.domain.upload import Upload, UploadPart
 
 
@@ -15,8 +16,8 @@ class UploadStore(Protocol):
     Every method raises ``DatabaseUnavailable`` while the database does not answer.
     """
 
-    async def create(self, upload: Upload) -> None:
-        """Notes an upload that has just begun."""
+    async def create(self, upload: Upload, client: Client | None = None) -> None:
+        """Notes an upload that has just begun. Raises ``QuotaExceeded`` if the client may not begin another."""
         ...
 
     async def get(self, upload_id: str) -> Upload:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pipeline.domain.fair_choice import Due
 from pipeline.domain.lifecycle import message_id
+from pipeline.domain.records import RecordDefect
 from pipeline.domain.task import Task
 from pipeline.ports import DeliveryAttempt, OutboxMessage
-from pipeline.store import queries
+from pipeline.store import codec, queries
+from pipeline.store.due import due, next_of, of_every_client
 from pipeline.store.tables import OUTBOX
 
 
@@ -28,21 +34,42 @@ async def owe(connection: AsyncConnection, task: Task, now: datetime) -> None:
     await connection.execute(queries.common.insert_rows(OUTBOX), row)
 
 
-async def any_due(connection: AsyncConnection, now: datetime) -> bool:
-    """Whether there is something to take; asked first, because taking locks."""
-    return (await connection.execute(queries.callbacks.due_callbacks(now, 1))).first() is not None
+async def choose_due(connection: AsyncConnection, owner: str, now: datetime, limit: int) -> list[int]:
+    """The messages whose turn it is, shared between clients. Nothing is locked yet."""
+    held = [_due(row, now) for row in await connection.execute(queries.callbacks.held_callbacks(owner, now))]
+    rows = await of_every_client(connection, partial(queries.callbacks.due_callbacks, now), limit)
+    return next_of([_due(row, now) for row in rows], held, limit, now)
 
 
 async def take(
-    connection: AsyncConnection, owner: str, now: datetime, lease_expires_at: datetime, limit: int
+    connection: AsyncConnection,
+    owner: str,
+    now: datetime,
+    lease_expires_at: datetime,
+    chosen: Sequence[int],
+    note: Callable[[RecordDefect], None],
 ) -> list[OutboxMessage]:
-    """Takes callbacks that are due; nobody else is given them while the lease lasts."""
-    ids = (await connection.scalars(queries.callbacks.due_callbacks(now, limit))).all()
+    """Takes callbacks that were chosen and are still due; nobody else is given them while the lease lasts.
+
+    Damaged ones are given up.
+    """
+    ids = (await connection.scalars(queries.callbacks.lock_callbacks(chosen, now))).all()
     if not ids:
         return []
     await connection.execute(queries.callbacks.take_callbacks(ids, owner, now, lease_expires_at))
-    rows = await connection.execute(queries.callbacks.callbacks(ids))
-    return [OutboxMessage(row.id, row.message_id, row.task_id, row.url, row.attempts) for row in rows]
+    rows = (await connection.execute(queries.callbacks.callbacks(ids))).mappings().all()
+    messages = []
+    for message, defect in map(codec.read_message, rows):
+        if defect is None:
+            messages.append(message)
+        else:
+            note(defect)
+            await connection.execute(queries.callbacks.settle_callback(message.id, None, None))
+    return messages
+
+
+def _due(row: Any, now: datetime) -> Due:
+    return due(row.id, row.task_id, row.client, 0, row.due_at, now)
 
 
 async def record(connection: AsyncConnection, message: OutboxMessage, attempt: DeliveryAttempt, now: datetime) -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cache
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from pipeline.domain.audio import Chunk, Span
 from pipeline.domain.crawl import CrawlRecord, Link, LinkKind
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.summary import Summary, SummaryOptions
+from pipeline.domain.options import RETIRED_OPTIONS, TaskType, TranscriptionOptions
+from pipeline.domain.records import RecordDefect
+from pipeline.domain.summary import Summary, SummaryFormat, SummaryOptions
 from pipeline.domain.task import (
     CallbackState,
     EngineName,
@@ -26,40 +30,93 @@ from pipeline.domain.task import (
     TaskError,
 )
 from pipeline.domain.tracks import Track
-from pipeline.domain.transcript import ChunkResult, LanguageDetection, Segment, Transcript, TranscriptInfo, Word
+from pipeline.domain.transcript import ChunkResult, Segment, Transcript, TranscriptInfo, Word
+from pipeline.ports import OutboxMessage, SummaryTurn
+from pipeline.store.reading import (
+    RowReader,
+    amount,
+    count,
+    flag,
+    json_object,
+    json_of,
+    keyword,
+    media_prefix,
+    moment,
+    number,
+    optional,
+    rank,
+    refuse_newer,
+    text,
+)
+from pipeline.store.slices import transcript_values
 
 PRIORITY_OF_RANK = {priority.rank: priority for priority in Priority}
-SAME_IN_ROW = (
-    "id",
-    "media_prefix",
-    "created_at",
-    "updated_at",
-    "started_at",
-    "finished_at",
-    "attempts",
-    "failures",
-    "losses",
-    "owner",
-    "fence",
-    "lease_expires_at",
-    "available_at",
-    "platform",
-    "media_key",
-    "file_url",
-    "file_name",
-    "file_size_bytes",
-    "file_duration_s",
-    "audio_total_s",
-    "audio_done_s",
-    "split_done",
-    "truncated",
-    "language",
-    "language_probability",
-    "callback_url",
-    "awaited_until",
-    "client",
-)
-"""Fields of ``Task`` that are columns of the same name and type."""
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+"""Stands for a time that can't be read and has to be there."""
+
+PLAIN_COLUMNS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
+    "id": (number, 0),
+    "media_prefix": (media_prefix, ""),
+    "created_at": (moment, LONG_AGO),
+    "updated_at": (moment, LONG_AGO),
+    "started_at": (optional(moment), None),
+    "finished_at": (optional(moment), None),
+    "attempts": (count, 0),
+    "failures": (count, 0),
+    "losses": (count, 0),
+    "owner": (optional(text), None),
+    "fence": (count, 0),
+    "lease_expires_at": (optional(moment), None),
+    "available_at": (optional(moment), None),
+    "platform": (optional(text), None),
+    "media_key": (optional(media_prefix), None),
+    "file_url": (optional(text), None),
+    "file_name": (optional(text), None),
+    "file_size_bytes": (optional(number), None),
+    "file_duration_s": (optional(amount), None),
+    "audio_total_s": (amount, 0.0),
+    "audio_done_s": (amount, 0.0),
+    "split_done": (flag, False),
+    "truncated": (flag, False),
+    "language": (optional(text), None),
+    "language_probability": (optional(amount), None),
+    "callback_url": (optional(text), None),
+    "awaited_until": (optional(moment), None),
+    "client": (optional(text), None),
+}
+"""Fields of ``Task`` that are columns of the same name: how each is read, and what stands for one that can't be."""
+
+_STATUS, _STAGE, _ENGINE = keyword(Status), optional(keyword(Stage)), keyword(EngineName)
+_LINK_KIND, _TASK_TYPE, _PRIORITY = optional(keyword(LinkKind)), keyword(TaskType), rank(PRIORITY_OF_RANK)
+_TEXT, _TIME, _NUMBER = optional(text), optional(moment), optional(number)
+
+_OPTIONS = TypeAdapter(TranscriptionOptions)
+_OPTION_NAMES = frozenset(TranscriptionOptions.__dataclass_fields__) | RETIRED_OPTIONS
+_OPTION_WORDS = {"task_type": TaskType}
+_SUMMARY_OPTIONS = TypeAdapter(SummaryOptions)
+_SUMMARY_OPTION_NAMES = frozenset(SummaryOptions.__dataclass_fields__)
+_SUMMARY_OPTION_WORDS = {"summary_format": SummaryFormat}
+_SUMMARY = TypeAdapter(Summary)
+_TRACKS = TypeAdapter(tuple[Track, ...])
+_SPANS = TypeAdapter(tuple[tuple[int, int], ...])
+_RESULT = TypeAdapter(ChunkResult)
+_SEGMENT = TypeAdapter(Segment)
+_SPOKEN = TypeAdapter(str)
+_INFO = TypeAdapter(TranscriptInfo)
+_CRAWL = TypeAdapter(CrawlRecord)
+_WORDS = TypeAdapter(tuple[tuple[float, float, str, float], ...])
+
+
+@cache
+def vocabulary() -> str:
+    """Return a digest of all that this version knows to read, the same for every process of it.
+
+    A row that is left to a newer version is marked with it, so that this version does not look at the row again.
+    """
+    enums = (Status, Priority, Stage, EngineName, TaskType, LinkKind, SummaryFormat)
+    shapes = (TranscriptionOptions, SummaryOptions, Track)
+    known = [[str(word) for word in enum] for enum in enums] + [sorted(each.name for each in fields(s)) for s in shapes]
+    return hashlib.sha256(to_json(known).encode()).hexdigest()[:16]
 
 
 def new_task_row(new: NewTask, now: datetime) -> dict[str, Any]:
@@ -96,43 +153,106 @@ def new_task_row(new: NewTask, now: datetime) -> dict[str, Any]:
     }
 
 
-def task_of_row(row: Mapping[str, Any]) -> Task:
-    """The task in a row of ``tasks``, with its result where the row has a ``transcript`` column."""
-    transcript, summary_options = row.get("transcript"), row["summary_options"]
-    return Task(
-        **{name: row[name] for name in SAME_IN_ROW},
-        status=Status(row["status"]),
-        priority=PRIORITY_OF_RANK[row["priority_rank"]],
-        engine_name=EngineName(row["engine_name"]),
-        options=TranscriptionOptions.from_dict(json.loads(row["options"])),
-        stage=Stage(row["stage"]) if row["stage"] else None,
-        tracks=_tracks_of(json.loads(row["tracks"] or "[]")),
-        link=_link_of_row(row),
-        error=_error_of(row["error_code"], row["error_message"]),
-        callback=CallbackState(row["callback_status_code"], row["callback_message"], row["callback_time"]),
-        summary_options=summary_options_of_json(summary_options) if summary_options else None,
-        summary=_summary_state(row),
-        result=transcript_of_json(transcript) if transcript is not None else None,
+def read_task(row: Mapping[str, Any]) -> Task:
+    """Return the task in a row of ``tasks``, with its result where the row has a ``transcript`` column.
+
+    Never fails: what can't be read has a stand-in, ``Task.defect`` names the column, and a task that had not finished
+    is shown as failed, with the reason; one that is left to a newer version is shown as it is, with that reason.
+    """
+    reader = RowReader("tasks", row)
+    values = {name: reader.read(name, parse, instead) for name, (parse, instead) in PLAIN_COLUMNS.items()}
+    status = reader.read("status", _STATUS, None)
+    task = Task(
+        **values,
+        status=status or (Status.FAILED if values["finished_at"] else Status.PROCESSING),
+        priority=reader.read("priority_rank", _PRIORITY, Priority.NORMAL),
+        engine_name=reader.read("engine_name", _ENGINE, EngineName.FASTER_WHISPER),
+        options=reader.read("options", options_of_json, TranscriptionOptions()),
+        stage=reader.read("stage", _STAGE, None),
+        tracks=reader.read("tracks", _tracks_of_json, ()),
+        link=_link_of_row(reader),
+        error=_error_of(reader, "error_code", "error_message"),
+        callback=CallbackState(
+            reader.read("callback_status_code", _NUMBER, None),
+            reader.read("callback_message", _TEXT, None),
+            reader.read("callback_time", _TIME, None),
+        ),
+        summary_options=reader.read("summary_options", optional(summary_options_of_json), None),
+        summary=_summary_state(reader),
+        result=reader.read("transcript", optional(transcript_of_json), None) if "transcript" in row else None,
     )
+    reader.read("task_type", _TASK_TYPE, TaskType.TRANSCRIBE)
+    return task if reader.defect is None else _shown(task, reader.defect, known_status=status is not None)
 
 
-def _summary_state(row: Mapping[str, Any]) -> SummaryState:
+def _shown(task: Task, defect: RecordDefect, *, known_status: bool) -> Task:
+    """A task of which something could not be read, as clients see it."""
+    reason = TaskError(defect.code, defect.sentence)
+    if known_status and task.status.finished and defect.column != "transcript":
+        if task.status is Status.CANCELLED or defect.newer:  # what this version knows of it is all true
+            return replace(task, defect=defect)
+        return replace(task, defect=defect, error=task.error or reason)
+    if defect.newer:
+        return replace(task, defect=defect, error=reason)
+    return replace(task, defect=defect, error=reason, status=Status.FAILED, stage=None)
+
+
+def _summary_state(reader: RowReader) -> SummaryState:
     return SummaryState(
-        result=Summary.from_dict(json.loads(row["summary"])) if row["summary"] else None,
-        error=_error_of(row["summary_error_code"], row["summary_error_message"]),
-        attempts=row["summary_attempts"],
-        owner=row["summary_owner"],
-        due_at=row["summary_due_at"],
+        result=reader.read("summary", optional(_summary_of_json), None),
+        error=_error_of(reader, "summary_error_code", "summary_error_message"),
+        attempts=reader.read("summary_attempts", count, 0),
+        owner=reader.read("summary_owner", _TEXT, None),
+        due_at=reader.read("summary_due_at", _TIME, None),
     )
 
 
-def _error_of(code: str | None, message: str | None) -> TaskError | None:
+def _error_of(reader: RowReader, code_column: str, message_column: str) -> TaskError | None:
+    code = reader.read(code_column, _TEXT, None)
+    message = reader.read(message_column, _TEXT, None)
     return TaskError(code, message or "") if code else None
 
 
-def summary_options_of_json(text: str) -> SummaryOptions:
-    """What a summary is to be like."""
-    return SummaryOptions.from_dict(json.loads(text))
+def options_of_json(value: str) -> TranscriptionOptions:
+    """Return how a recording is to be decoded. Raises ``NewerValue`` for an option this version does not have."""
+    data = json_object(value)
+    refuse_newer(data, _OPTION_NAMES, _OPTION_WORDS)
+    return _OPTIONS.validate_python(data)
+
+
+def summary_options_of_json(value: str) -> SummaryOptions:
+    """Return what a summary is to be like. Raises ``NewerValue`` for an option this version does not have."""
+    data = json_object(value)
+    refuse_newer(data, _SUMMARY_OPTION_NAMES, _SUMMARY_OPTION_WORDS)
+    return _SUMMARY_OPTIONS.validate_python(data)
+
+
+def read_turn(row: Mapping[str, Any], owner: str) -> tuple[SummaryTurn, RecordDefect | None]:
+    """Return the right to write the summary of a row of ``tasks``, and what of the row could not be read."""
+    reader = RowReader("tasks", row)
+    turn = SummaryTurn(
+        task_id=reader.read("id", number, 0),
+        media_prefix=reader.read("media_prefix", media_prefix, ""),
+        fence=reader.read("fence", count, 0),
+        owner=owner,
+        attempts=reader.read("summary_attempts", count, 0),
+        options=reader.read("summary_options", summary_options_of_json, SummaryOptions()),
+    )
+    return turn, reader.defect
+
+
+def read_message(row: Mapping[str, Any]) -> tuple[OutboxMessage, RecordDefect | None]:
+    """Return the callback in a row of ``outbox``, and what of the row could not be read."""
+    reader = RowReader("outbox", row)
+    message = OutboxMessage(
+        id=reader.read("id", number, 0),
+        message_id=reader.read("message_id", text, ""),
+        task_id=reader.read("task_id", number, 0),
+        url=reader.read("url", text, ""),
+        attempts=reader.read("attempts", count, 0),
+        client=reader.read("client", optional(text), None),
+    )
+    return message, reader.defect
 
 
 def summary_columns(outcome: Summary | TaskError) -> dict[str, Any]:
@@ -168,10 +288,42 @@ def chunk_row(task_id: int, chunk: Chunk) -> dict[str, Any]:
     }
 
 
-def chunk_of_row(row: Mapping[str, Any]) -> Chunk:
-    """The inverse of ``chunk_row``."""
-    spans = tuple(Span(start, end) for start, end in json.loads(row["spans"]))
-    return Chunk(row["chunk_index"], row["part"], row["part_start"], spans)
+def read_chunk(row: Mapping[str, Any]) -> tuple[Chunk, RecordDefect | None]:
+    """Return the inverse of ``chunk_row``, and what of the row could not be read."""
+    reader = RowReader("chunks", row, "task_id")
+    chunk = Chunk(
+        reader.read("chunk_index", count, 0),
+        reader.read("part", count, 0),
+        reader.read("part_start", number, 0),
+        reader.read("spans", _spans_of_json, ()),
+    )
+    return chunk, reader.defect
+
+
+def read_part(row: Mapping[str, Any]) -> tuple[tuple[int, int, int], RecordDefect | None]:
+    """Return a committed part as (part, start, end), and what of the row could not be read."""
+    reader = RowReader("parts", row, "task_id")
+    part = reader.read("part", count, 0), reader.read("part_start", number, 0), reader.read("part_end", number, 0)
+    return part, reader.defect
+
+
+def read_result(row: Mapping[str, Any]) -> tuple[ChunkResult | None, RecordDefect | None]:
+    """Return the inverse of ``result_to_json``, and what of the row could not be read."""
+    reader = RowReader("chunk_results", row, "task_id")
+    return reader.read("result", result_of_json, None), reader.defect
+
+
+def read_crawl(row: Mapping[str, Any]) -> tuple[CrawlRecord | None, RecordDefect | None]:
+    """Return the inverse of ``crawl_to_json``, and what of the row could not be read."""
+    reader = RowReader("crawl_records", row, "task_id")
+    return reader.read("record", crawl_of_json, None), reader.defect
+
+
+def _spans_of_json(value: Any) -> tuple[Span, ...]:
+    spans = tuple(Span(start, end) for start, end in _SPANS.validate_python(json_of(value)))
+    if any(span.start < 0 or span.end < span.start for span in spans):
+        raise ValueError("a span that ends before it starts")
+    return spans
 
 
 def result_to_json(result: ChunkResult) -> str:
@@ -181,13 +333,11 @@ def result_to_json(result: ChunkResult) -> str:
     return to_json(values)
 
 
-def result_of_json(text: str) -> ChunkResult:
-    """The inverse of ``result_to_json``."""
-    values = json.loads(text)
-    detection = values["detection"]
-    values["segments"] = _segments_of(values["segments"])
-    values["detection"] = _detection_of(detection) if detection else None
-    return ChunkResult(**values)
+def result_of_json(value: str) -> ChunkResult:
+    """Return the inverse of ``result_to_json``. Raises one of ``reading.UNREADABLE``."""
+    values = json_object(value)
+    values["segments"] = list(_segments_of(values["segments"]))
+    return _RESULT.validate_python(values)
 
 
 def transcript_to_json(transcript: Transcript) -> str:
@@ -197,13 +347,13 @@ def transcript_to_json(transcript: Transcript) -> str:
     )
 
 
-def transcript_of_json(text: str) -> Transcript:
-    """The inverse of ``transcript_to_json``."""
-    values = json.loads(text)
-    info = values["info"]
-    info["all_language_probs"] = _pairs(info["all_language_probs"])
-    info["tracks"] = _tracks_of(info.get("tracks", []))
-    return Transcript(values["text"], _segments_of(values["segments"]), TranscriptInfo(**info))
+def transcript_of_json(value: Any) -> Transcript:
+    """Return the inverse of ``transcript_to_json``, read a segment at a time. Raises one of ``reading.UNREADABLE``."""
+    values = transcript_values(text(value))
+    if not isinstance(values, dict):
+        raise TypeError("not an object")
+    segments = tuple(_SEGMENT.validate_python(segment) for segment in _segments_of(values["segments"]))
+    return Transcript(_SPOKEN.validate_python(values["text"]), segments, _INFO.validate_python(values["info"]))
 
 
 def crawl_to_json(record: CrawlRecord) -> str:
@@ -212,11 +362,11 @@ def crawl_to_json(record: CrawlRecord) -> str:
     return to_json({name: v.isoformat() if isinstance(v, datetime) else v for name, v in values.items()})
 
 
-def crawl_of_json(text: str) -> CrawlRecord:
-    """The inverse of ``crawl_to_json``."""
-    values = json.loads(text)
+def crawl_of_json(value: str) -> CrawlRecord:
+    """Return the inverse of ``crawl_to_json``. Raises one of ``reading.UNREADABLE``."""
+    values = json_object(value)
     times = {name: datetime.fromisoformat(values[name]) for name in ("published_at", "crawled_at") if name in values}
-    return CrawlRecord(**values | times)
+    return _CRAWL.validate_python(values | times)
 
 
 def to_json(value: object) -> str:
@@ -234,10 +384,11 @@ def _link_columns(link: Link | None) -> dict[str, Any]:
     }
 
 
-def _link_of_row(row: Mapping[str, Any]) -> Link | None:
-    if row["link_kind"] is None:
-        return None
-    return Link(LinkKind(row["link_kind"]), row["link_extractor"], bool(row["link_keep_record"]))
+def _link_of_row(reader: RowReader) -> Link | None:
+    kind = reader.read("link_kind", _LINK_KIND, None)
+    extractor = reader.read("link_extractor", _TEXT, None)
+    keep_record = reader.read("link_keep_record", optional(flag), None)
+    return None if kind is None else Link(kind, extractor, bool(keep_record))
 
 
 def _segments_data(segments: Sequence[Segment]) -> list[dict[str, Any]]:
@@ -252,25 +403,21 @@ def _segment_data(segment: Segment) -> dict[str, Any]:
     return values
 
 
-def _segments_of(data: list[dict[str, Any]]) -> tuple[Segment, ...]:
-    return tuple(_segment_of(values) for values in data)
+def _segments_of(data: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    return (values | {"words": _words_of(values["words"])} for values in data)
 
 
-def _segment_of(values: dict[str, Any]) -> Segment:
-    words = values["words"]
-    return Segment(
-        **values
-        | {"tokens": tuple(values["tokens"]), "words": None if words is None else tuple(Word(*w) for w in words)}
-    )
+def _words_of(data: Any) -> tuple[Word, ...] | None:
+    return None if data is None else tuple(Word(*values) for values in _WORDS.validate_python(data))
 
 
-def _detection_of(values: dict[str, Any]) -> LanguageDetection:
-    return LanguageDetection(values["language"], values["probability"], _pairs(values["all_probabilities"]) or ())
+def _tracks_of_json(value: Any) -> tuple[Track, ...]:
+    data = [] if value is None else json_of(value)
+    for values in data:
+        refuse_newer(values, Track.__dataclass_fields__, {})
+    return _TRACKS.validate_python(data)
 
 
-def _tracks_of(data: Sequence[Mapping[str, Any]]) -> tuple[Track, ...]:
-    return tuple(Track(**values) for values in data)
-
-
-def _pairs(data: list[list[Any]] | None) -> tuple[tuple[str, float], ...] | None:
-    return None if data is None else tuple((language, probability) for language, probability in data)
+def _summary_of_json(value: Any) -> Summary:
+    data = json_object(value)
+    return _SUMMARY.validate_python(data | {"created_at": datetime.fromisoformat(data["created_at"])})

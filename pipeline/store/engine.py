@@ -3,28 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import URL, Connection, DateTime, Dialect, NullPool, event, make_url
+from sqlalchemy import URL, Connection, DateTime, Dialect, NullPool, event, make_url, text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import (
     ArgumentError,
     DataError,
     DBAPIError,
+    DisconnectionError,
     IntegrityError,
     NotSupportedError,
+    PendingRollbackError,
     ProgrammingError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from pipeline.domain.durability import Durability
 from pipeline.errors import CommitUnanswered, ConfigurationError, DatabaseUnavailable
+from pipeline.store.presence import (
+    DAMAGED,
+    LOST,
+    OTHER,
+    REMOVED,
+    DatabaseFile,
+    IdentityFile,
+    Sight,
+    check_whole,
+    identity_of,
+)
+
+logger = logging.getLogger(__name__)
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,17 +62,31 @@ RETRIED_CODES = frozenset({1020, 1205, 1213})
 LOGIN_CODES = frozenset({1044, 1045, 1049, 1698})
 """MySQL: no access to the database, wrong user or password, unknown database, no access without a password."""
 
+FULL_CODES = frozenset({1021, 1114})
+"""MySQL: disk full, table full."""
+
 UNPREPARED_CODES = frozenset({1054, 1146})
 """MySQL: unknown column, unknown table. An Ingress may be up before the Dispatcher has migrated."""
+
+DURABLE = "murmuration_durable"
+"""Execution option of a connection: whether its transactions' commits wait for the disk."""
 
 SENTENCE = "The task database does not answer."
 BUSY = "The task database is busy: another process held its lock for too long."
 UNWRITABLE = "The task database can't be opened or written: look at its folder, its permissions and the free space."
+UNWRITABLE_WORDS = ("unable to open", "readonly", "disk is full", "disk I/O", "No space left", "Errcode: 28")
 UNANSWERED = (
     "The task database went away while it stored this, so that nobody knows whether it did: ask again. With the same "
     "Idempotency-Key nothing is done twice."
 )
-UNPREPARED = "The task database is still being prepared: its tables are made when the Dispatcher starts."
+UNPREPARED = (
+    "The task database is not prepared: its tables are missing, or of another version. They are made when the "
+    "Dispatcher starts."
+)
+GONE = (
+    "The file of the task database was removed or replaced while this was stored, so that it may be lost: ask again. "
+    "With the same Idempotency-Key nothing is done twice."
+)
 LOGIN = "The task database refuses the login or does not exist: look at the user, password and name in its URL."
 
 
@@ -79,6 +112,20 @@ class UtcDateTime(TypeDecorator[datetime]):
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Back to an aware time."""
         return value if value is None else value.replace(tzinfo=UTC)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        """What is no time comes as it is stored: it must not keep the other rows from being read."""
+        parse = self.impl_instance.result_processor(dialect, coltype)
+
+        def read(value: Any) -> Any:
+            try:
+                moment = parse(value) if parse else value
+            except (ValueError, TypeError):
+                return value
+            is_time = isinstance(moment, datetime) and moment.tzinfo is None
+            return self.process_result_value(moment, dialect) if is_time else value
+
+        return read
 
 
 def parse_url(url: str) -> URL:
@@ -111,11 +158,27 @@ class Database:
     Args:
         url: from ``parse_url``.
         busy_timeout_s: how long a statement waits for a lock.
+        durability: whether a commit waits for the disk.
+        recomputable: functions whose commits never wait for the disk, because what they store is made again after a
+            power cut. A later commit that waits makes them durable too.
     """
 
-    def __init__(self, url: URL, busy_timeout_s: float) -> None:
+    def __init__(
+        self,
+        url: URL,
+        busy_timeout_s: float,
+        durability: Durability = Durability.FULL,
+        recomputable: Collection[Callable[..., Awaitable[Any]]] = (),
+    ) -> None:
         self._running: set[asyncio.Task[Any]] = set()
+        self._durability = durability
+        self._recomputable = frozenset(recomputable)
         self._commits_elsewhere = url.get_backend_name() in MYSQL_DIALECTS
+        self._file = None if self._commits_elsewhere else DatabaseFile(Path(str(url.database)))
+        self._trusted: Sight | None = None
+        self._identity: str | None = None
+        self._doubted = False
+        self._verifying = asyncio.Lock()
         if self._commits_elsewhere:
             self._writer = self._reader = _mysql_engine(url, busy_timeout_s)
             return
@@ -136,15 +199,26 @@ class Database:
     ) -> T:
         """Runs ``work(connection, …)`` and commits; runs it again where the database asks for that.
 
+        With ``Durability.FULL`` it returns once the disk has the commit, unless ``work`` is recomputable.
+
         Raises ``DatabaseUnavailable``; ``CommitUnanswered`` where a connection broke in mid-commit.
         """
         return await self._to_its_end(self._write(work, *args, **kwargs))
 
+    async def warn_of_lossy_server(self) -> None:
+        """Log a warning where a MySQL server may lose commits in a power cut although durability is full.
+
+        The settings belong to the whole server, so that a session can't change them
+        (https://mariadb.com/docs/server/server-usage/storage-engines/innodb/innodb-system-variables).
+        """
+        if self._commits_elsewhere and self._durability is Durability.FULL:
+            for sentence in await self.read(_lossy_settings):
+                logger.warning("%s", sentence)
+
     async def close(self) -> None:
         """Lets go of every connection, once what still runs has ended."""
         await asyncio.gather(*self._running, return_exceptions=True)
-        await self._writer.dispose()
-        await self._reader.dispose()
+        await self._let_go()
 
     async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs a transaction to its end even where its caller is cancelled.
@@ -161,6 +235,7 @@ class Database:
         self, work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         with named_failures():
+            await self._verify_file()
             async with self._reader.connect() as connection:
                 return await work(connection, *args, **kwargs)
 
@@ -168,6 +243,7 @@ class Database:
         self, work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         with named_failures():
+            await self._verify_file()
             for attempt in range(1, TRANSACTION_ATTEMPTS):
                 try:
                     return await self._transaction(work, *args, **kwargs)
@@ -180,7 +256,19 @@ class Database:
     async def _transaction(
         self, work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        async with self._writer.connect() as connection, connection.begin() as transaction:
+        async with self._writer.connect() as connection:
+            durable = self._durability is Durability.FULL and work not in self._recomputable
+            await connection.execution_options(**{DURABLE: durable})
+            return await self._committed(connection, work, *args, **kwargs)
+
+    async def _committed(
+        self,
+        connection: AsyncConnection,
+        work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        async with connection.begin() as transaction:
             result = await work(connection, *args, **kwargs)
             try:
                 await transaction.commit()
@@ -188,7 +276,62 @@ class Database:
                 if self._commits_elsewhere and not (isinstance(error, DBAPIError) and _code(error) in RETRIED_CODES):
                     raise CommitUnanswered(UNANSWERED) from error
                 raise
+            if self._file is not None and not self._is_trusted(self._file.look()):
+                raise CommitUnanswered(GONE)
             return result
+
+    # the file of SQLite
+
+    async def _verify_file(self) -> None:
+        """Opens the database anew where its file is another than before.
+
+        Raises:
+            DatabaseUnavailable: there is none, or it is damaged, or another store's.
+        """
+        if self._file is None or (self._identity and self._is_trusted(self._file.look())):
+            return
+        async with self._verifying:
+            if self._identity and self._is_trusted(self._file.look()):
+                return
+            try:
+                await (self._meet_again(self._file) if self._identity else self._meet(self._file))
+            except BaseException:  # what was opened belongs to a file that may be another one next time
+                await self._let_go()
+                raise
+
+    async def _meet(self, file: DatabaseFile) -> None:
+        """Notes which database this is, once its migrations have said so."""
+        kept = IdentityFile(file.path)
+        kept.refuse_absence()
+        async with self._reader.connect() as connection:
+            identity = await connection.run_sync(identity_of)
+        expected = kept.read()
+        if expected is not None and identity != expected:
+            raise DatabaseUnavailable(OTHER if identity else LOST)
+        self._identity, self._trusted = identity, file.look()
+
+    async def _meet_again(self, file: DatabaseFile) -> None:
+        """Takes the file for the database that it was, if it is; connections to an earlier one are given up."""
+        if not self._doubted:
+            logger.error("the file of the task database, or its log, was removed or replaced: it is opened anew")
+        self._doubted = True
+        if file.look() is None:
+            raise DatabaseUnavailable(REMOVED)
+        await self._let_go()
+        async with self._reader.connect() as connection:
+            await connection.run_sync(check_whole, self._identity)
+        logger.warning("the task database is there again")
+        self._trusted, self._doubted = file.look(), False
+
+    async def _let_go(self) -> None:
+        await self._writer.dispose()
+        await self._reader.dispose()
+
+    def _is_trusted(self, sight: Sight | None) -> bool:
+        if self._doubted or sight is None or self._trusted is None or not sight.follows(self._trusted):
+            return False
+        self._trusted = sight
+        return True
 
 
 @contextmanager
@@ -196,17 +339,16 @@ def named_failures() -> Iterator[None]:
     """Turns the failures of a database that is away into ``DatabaseUnavailable``; defects of ours pass as they are."""
     try:
         yield
-    except ProgrammingError as error:
-        if _code(error) in UNPREPARED_CODES:
-            raise DatabaseUnavailable(UNPREPARED) from error
-        raise
     except (IntegrityError, DataError, NotSupportedError):
         raise
     except DBAPIError as error:
-        raise DatabaseUnavailable(_sentence(error)) from error
+        sentence = _sentence(error)
+        if isinstance(error, ProgrammingError) and sentence == SENTENCE and "closed" not in str(error.orig):
+            raise
+        raise DatabaseUnavailable(sentence) from error
     except PoolTimeoutError as error:
         raise DatabaseUnavailable(BUSY) from error
-    except OSError as error:  # refused, reset or timed out beneath the driver
+    except (DisconnectionError, PendingRollbackError, OSError) as error:  # refused, reset, timed out, broken off
         raise DatabaseUnavailable(SENTENCE) from error
 
 
@@ -214,11 +356,13 @@ def _sentence(error: DBAPIError) -> str:
     if _code(error) in LOGIN_CODES:
         return LOGIN
     text = str(error.orig)
-    if "no such table" in text or "no such column" in text:
+    if "malformed" in text or "not a database" in text:
+        return DAMAGED
+    if "no such table" in text or "no such column" in text or _code(error) in UNPREPARED_CODES:
         return UNPREPARED
     if "locked" in text or _code(error) in RETRIED_CODES:
         return BUSY
-    if any(words in text for words in ("unable to open", "readonly", "disk is full", "disk I/O")):
+    if _code(error) in FULL_CODES or any(words in text for words in UNWRITABLE_WORDS):
         return UNWRITABLE
     return SENTENCE
 
@@ -256,12 +400,14 @@ def _sqlite_engine(url: URL, busy_timeout_s: float, begin: str, **pool: Any) -> 
 
     def prepare(connection: Any, _record: object) -> None:
         try:
+            connection.driver_connection.text_factory = _text
             _set_pragmas(connection)
         except BaseException:
             connection.close()  # the pool forgets a connection that was never ready
             raise
 
     def start(connection: Connection) -> None:
+        _set_synchronous(connection)
         connection.exec_driver_sql(begin)
 
     event.listen(engine.sync_engine, "connect", prepare)
@@ -269,15 +415,51 @@ def _sqlite_engine(url: URL, busy_timeout_s: float, begin: str, **pool: Any) -> 
     return engine
 
 
-def _set_pragmas(connection: Any) -> None:
-    """Sets up a fresh SQLite connection.
+def _text(stored: bytes) -> str | bytes:
+    """A text of SQLite; what is no UTF-8 comes as bytes, where the driver would fail the whole statement."""
+    try:
+        return stored.decode()
+    except UnicodeDecodeError:
+        return stored
 
-    WAL: readers and the writer don't wait for each other. NORMAL: a crash of the process loses nothing, one of the
-    machine at most the last transactions (https://www.sqlite.org/pragma.html#pragma_synchronous).
-    """
+
+def _set_pragmas(connection: Any) -> None:
+    """Set up a fresh SQLite connection. WAL: readers and the writer don't wait for each other."""
     cursor = connection.cursor()
     try:
-        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             cursor.execute(f"PRAGMA {pragma}")
     finally:
         cursor.close()
+
+
+def _set_synchronous(connection: Connection) -> None:
+    """Say whether the commit of the coming transaction waits for the disk; SQLite refuses that once it has begun.
+
+    With FULL every commit syncs the WAL, and so all commits before it; the first sync of a new WAL also syncs its
+    folder. With NORMAL a crash of the process loses nothing, one of the machine the commits since the last sync. EXTRA
+    adds nothing in WAL mode (https://www.sqlite.org/pragma.html#pragma_synchronous).
+    """
+    level = "FULL" if connection.get_execution_options().get(DURABLE, True) else "NORMAL"
+    if connection.info.get(DURABLE, "FULL") != level:
+        connection.exec_driver_sql(f"PRAGMA synchronous = {level}")
+        connection.info[DURABLE] = level
+
+
+async def _lossy_settings(connection: AsyncConnection) -> list[str]:
+    """Sentences about a server's settings with which it may lose commits in a power cut."""
+    row = (await connection.execute(text("SELECT @@innodb_flush_log_at_trx_commit, @@log_bin, @@sync_binlog"))).one()
+    flush, logs, sync = row
+    sentences = []
+    if flush != 1:
+        sentences.append(_lossy("innodb_flush_log_at_trx_commit", flush))
+    if logs and sync != 1:
+        sentences.append(_lossy("sync_binlog", sync))
+    return sentences
+
+
+def _lossy(name: str, value: int) -> str:
+    return (
+        f"The database server runs with {name}={value}: a power cut may lose tasks that were accepted. Set it to 1, or "
+        "set database.durability to normal if that is meant."
+    )

@@ -11,11 +11,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
 from filelock import AsyncFileLock, Timeout
-from sqlalchemy import URL, Connection, text
+from sqlalchemy import URL, Connection, inspect, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from pipeline.durable_files import make_folders
 from pipeline.errors import ConfigurationError, DatabaseUnavailable
 from pipeline.store.engine import BUSY, UNWRITABLE, named_failures, single_connection_engine
+from pipeline.store.presence import LOST, OTHER, IdentityFile, identity_of
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 TURN_S = 60.0
@@ -26,19 +28,40 @@ async def migrate(url: URL, busy_timeout_s: float) -> None:
     """Upgrades to the newest revision; does nothing where it is there already.
 
     Raises:
-        DatabaseUnavailable: the database does not answer, or another process has been migrating it for too long.
+        DatabaseUnavailable: the database does not answer, another process has been migrating it for too long, or a file
+            of SQLite that was there is gone or replaced by another store's.
         ConfigurationError: a newer version of this software has migrated it before.
     """
     engine = single_connection_engine(url, busy_timeout_s)
+    identity = IdentityFile(Path(str(url.database))) if url.get_backend_name() == "sqlite" else None
     turn = _file_turn(url) if url.get_backend_name() == "sqlite" else _server_turn(engine, url)
     try:
         with named_failures():
-            async with turn, engine.begin() as connection:
-                await connection.run_sync(upgrade)
+            async with turn:
+                if identity is not None:
+                    identity.refuse_absence()
+                async with engine.begin() as connection:
+                    await connection.run_sync(_upgrade_own, identity)
     except CommandError as error:
         raise ConfigurationError("The task database was made by a newer version of this software.") from error
     finally:
         await engine.dispose()
+
+
+def _upgrade_own(connection: Connection, kept: IdentityFile | None) -> None:
+    """Runs the missing migrations, unless the database is not the one that is to be found here."""
+    expected = kept.read() if kept else None
+    before = identity_of(connection)
+    if expected is not None:
+        if not inspect(connection).has_table("alembic_version"):
+            raise DatabaseUnavailable(LOST)
+        if before not in (None, expected):
+            raise DatabaseUnavailable(OTHER)
+    upgrade(connection)
+    if expected is not None and before is None:  # a backup of before stores had an identity
+        connection.execute(text("UPDATE store_identity SET identity = :identity"), {"identity": expected})
+    elif kept is not None and expected is None:
+        kept.write(str(identity_of(connection)))
 
 
 def upgrade(connection: Connection) -> None:
@@ -54,7 +77,7 @@ async def _file_turn(url: URL) -> AsyncIterator[None]:
     """Holds a lock file beside the SQLite database, whose folder is made where it is missing."""
     database = Path(str(url.database))
     try:
-        database.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(database.parent)
         lock = AsyncFileLock(database.with_name(f"{database.name}.migrating"), timeout=TURN_S)
         await lock.acquire()
     except Timeout as error:

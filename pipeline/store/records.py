@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast
 
 from sqlalchemy import Select, Update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pipeline.domain.access import Client, refuse_over_quota
+from pipeline.domain.access import Client
 from pipeline.domain.crawl import CrawlRecord
 from pipeline.domain.lifecycle import FINISHED_ARE_NOT_CANCELLED, ONLY_ENDED_ARE_RETRIED, refused_move
+from pipeline.domain.records import RecordDefect
 from pipeline.domain.task import IdempotencyClaim, NewTask, Priority, Status, Task
-from pipeline.errors import IdempotencyConflict, TaskNotFound, TaskStateConflict
+from pipeline.errors import IdempotencyConflict, QuotaExceeded, RecordUnreadable, TaskNotFound, TaskStateConflict
 from pipeline.ports import QueueStats, TaskPage, TaskQuery
 from pipeline.store import codec, queries, usage
+from pipeline.store.reading import RowReader, media_prefix
 from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, IDEMPOTENCY_KEYS, LARGEST_ID, PARTS, TASKS
 
 NAMES_A_QUERY = 500
@@ -33,8 +37,8 @@ async def create(
     """A new task, or the one its key stands for. ``IntegrityError``: another process was faster with the same key."""
     if claim and (task_id := await _original(connection, claim, now)):
         return await get(connection, task_id), False
-    if client and client.limited:
-        refuse_over_quota(client, await usage.client_load(connection, client.name, now), now)
+    if client:
+        await usage.refuse_beyond_limits(connection, client, now)
     result = await connection.execute(queries.common.insert_rows(TASKS), codec.new_task_row(new, now))
     task_id = cast("tuple[int]", result.inserted_primary_key)[0]
     if claim:
@@ -53,21 +57,32 @@ async def get(connection: AsyncConnection, task_id: int, *, with_result: bool = 
     row = result.mappings().one_or_none()
     if row is None:
         raise _not_found(task_id)
-    return codec.task_of_row(row)
+    # A transcript of hours takes a second to read.
+    return await asyncio.to_thread(codec.read_task, dict(row)) if with_result else codec.read_task(row)
 
 
-async def crawl_record(connection: AsyncConnection, task_id: int) -> CrawlRecord | None:
-    """What is kept of the task's link."""
+async def crawl_record(
+    connection: AsyncConnection, task_id: int, note: Callable[[RecordDefect], None]
+) -> CrawlRecord | None:
+    """What is kept of the task's link. ``RecordUnreadable``: it is damaged."""
     await get(connection, task_id)
-    text = (await connection.execute(queries.records.crawl_record(task_id))).scalar_one_or_none()
-    return None if text is None else codec.crawl_of_json(text)
+    row = (await connection.execute(queries.records.crawl_record(task_id))).mappings().one_or_none()
+    if row is None:
+        return None
+    record, defect = codec.read_crawl(row)
+    if defect is not None:
+        note(defect)
+        raise RecordUnreadable(defect.sentence, defect.newer)
+    return record
 
 
 async def page(connection: AsyncConnection, query: TaskQuery) -> TaskPage:
     """The tasks that match."""
     total_count = (await connection.execute(queries.records.task_count(query))).scalar_one()
-    rows = await connection.execute(queries.records.task_page(query))
-    return TaskPage(tuple(codec.task_of_row(row) for row in rows.mappings()), total_count)
+    ids = (await connection.scalars(queries.records.task_page(query))).all()
+    rows = await connection.execute(queries.records.tasks(ids, with_result=query.include_result))
+    tasks = {row["id"]: codec.read_task(row) for row in rows.mappings()}
+    return TaskPage(tuple(tasks[task_id] for task_id in ids if task_id in tasks), total_count)
 
 
 async def stats(connection: AsyncConnection, now: datetime) -> QueueStats:
@@ -75,18 +90,36 @@ async def stats(connection: AsyncConnection, now: datetime) -> QueueStats:
     density = (await connection.execute(queries.records.recent_density())).one()
     seconds_a_byte = float(density.seconds) / float(density.size_bytes) if density.size_bytes else 0.0
     rows: list[Any] = list(await connection.execute(queries.records.live_totals(seconds_a_byte)))
-    queued = [row for row in rows if row.status == Status.QUEUED]
-    oldest = min((row.oldest for row in queued), default=now)
-    ages = {codec.PRIORITY_OF_RANK[row.priority_rank]: (now - row.oldest).total_seconds() for row in queued}
+    known = [row for row in rows if row.priority_rank in codec.PRIORITY_OF_RANK]
+    queued = [row for row in known if row.status == Status.QUEUED]
+    since = {codec.PRIORITY_OF_RANK[row.priority_rank]: _since(row.oldest, now) for row in queued}
+    oldest = min(since.values(), default=now)
+    ages = {priority: (now - moment).total_seconds() for priority, moment in since.items()}
     return QueueStats(
         queued_tasks=dict.fromkeys(Priority, 0)
         | {codec.PRIORITY_OF_RANK[row.priority_rank]: row.tasks for row in queued},
-        processing_tasks=sum(row.tasks for row in rows if row.status == Status.PROCESSING),
-        pending_audio_s=float(sum(row.pending_audio_s for row in rows)),
+        processing_tasks=sum(row.tasks for row in known if row.status == Status.PROCESSING),
+        pending_audio_s=float(sum(row.pending_audio_s for row in known)),
         oldest_queued_s=max(0.0, (now - oldest).total_seconds()),
         oldest_s={priority: max(0.0, ages.get(priority, 0.0)) for priority in Priority},
         waiting_callbacks=(await connection.execute(queries.callbacks.waiting_callbacks())).scalar_one(),
+        left_tasks=sum(row.tasks for row in rows if row not in known) + await _left(connection),
     )
+
+
+def _since(oldest: object, now: datetime) -> datetime:
+    return oldest if isinstance(oldest, datetime) else now
+
+
+async def _left(connection: AsyncConnection) -> int:
+    """How many tasks are a newer version's, apart from those of a rank that this one does not know."""
+    statements = queries.records.left_tasks(), queries.records.tasks_of_unknown_status()
+    return sum([(await connection.execute(statement)).scalar_one() for statement in statements])
+
+
+async def count_waiting(connection: AsyncConnection, code: str) -> int:
+    """How many queued tasks show an error of this code."""
+    return int((await connection.execute(queries.records.waiting_count(code))).scalar_one())
 
 
 async def cancel(connection: AsyncConnection, task_id: int, now: datetime) -> Task:
@@ -94,13 +127,34 @@ async def cancel(connection: AsyncConnection, task_id: int, now: datetime) -> Ta
     return await _move(connection, task_id, queries.records.cancel_task(task_id, now), FINISHED_ARE_NOT_CANCELLED)
 
 
-async def retry(connection: AsyncConnection, task_id: int, now: datetime) -> Task:
+async def retry(connection: AsyncConnection, task_id: int, now: datetime, client: Client | None = None) -> Task:
     """Queues a failed or cancelled task again, for its summary if that is all that is missing."""
+    refusal = await _refusal_of_retry(connection, task_id, now, client)
     task = await _move(connection, task_id, queries.records.requeue_task(task_id, now), ONLY_ENDED_ARE_RETRIED)
+    if refusal:  # a conflict goes first; the transaction takes the move back
+        raise refusal
     await connection.execute(queries.callbacks.withdraw_callbacks(task_id))
     if (await connection.execute(queries.summaries.resume_summary(task_id, now))).rowcount:
         return await get(connection, task_id)
     return task
+
+
+async def _refusal_of_retry(
+    connection: AsyncConnection, task_id: int, now: datetime, client: Client | None
+) -> QuotaExceeded | None:
+    """Why the client may not have the task in the queue again; audio that was taken already is no reason."""
+    if client is None or not client.limited:
+        return None
+    task = await get(connection, task_id)
+    if task.client != client.name:  # an administrator's word for somebody else
+        return None
+    try:
+        await usage.refuse_beyond_limits(
+            connection, replace(client, max_audio_s=None) if task.split_done else client, now
+        )
+    except QuotaExceeded as refusal:
+        return refusal
+    return None
 
 
 async def await_until(connection: AsyncConnection, task_id: int, until: datetime) -> None:
@@ -130,7 +184,14 @@ async def _forget(connection: AsyncConnection, chosen: Select[Any]) -> list[str]
     rows = (await connection.execute(chosen)).all()
     if rows:
         await connection.execute(queries.records.delete_tasks([row.id for row in rows]))
-    return [row.media_prefix for row in rows]
+    return _prefixes(rows)
+
+
+def _prefixes(rows: Sequence[Any]) -> list[str]:
+    """The folders of tasks, as far as they can be read: what is left out is swept as an orphan's."""
+    readers = [RowReader("tasks", {"id": row.id, "media_prefix": row.media_prefix}) for row in rows]
+    prefixes = [reader.read("media_prefix", media_prefix, "") for reader in readers]
+    return [prefix for prefix in prefixes if prefix]
 
 
 async def expire_media(
@@ -143,7 +204,7 @@ async def expire_media(
     for row in rows:
         for table in (CHUNK_RESULTS, CHUNKS, PARTS):
             await connection.execute(queries.common.delete_of_task(table, row.id))
-    return [row.media_prefix for row in rows]
+    return _prefixes(rows)
 
 
 async def prune_callbacks(connection: AsyncConnection, older_than: datetime, limit: int) -> int:
@@ -172,13 +233,17 @@ async def live_prefixes(connection: AsyncConnection, prefixes: Collection[str], 
 
 
 async def _original(connection: AsyncConnection, claim: IdempotencyClaim, now: datetime) -> int | None:
-    result = await connection.execute(queries.records.idempotency_key(codec.key_digest(claim.key), now))
+    digest = codec.key_digest(claim.key)
+    result = await connection.execute(queries.records.idempotency_key(digest, now))
     known = result.one_or_none()
     if known is None:
         return None
     if known.fingerprint != claim.fingerprint:
         raise IdempotencyConflict("This Idempotency-Key was already used for another request; use a new key.")
-    return int(known.task_id)
+    if isinstance(known.task_id, int) and (await connection.execute(queries.records.exists(known.task_id))).first():
+        return known.task_id
+    await connection.execute(queries.records.forget_key(digest))  # damaged: it leads nowhere
+    return None
 
 
 async def _move(connection: AsyncConnection, task_id: int, statement: Update, otherwise: str) -> Task:

@@ -2,41 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Update
+from sqlalchemy import Row, Update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pipeline.domain.audio import Chunk
+from pipeline.domain.access import AudioCharge
+from pipeline.domain.audio import Chunk, to_seconds
+from pipeline.domain.claims import Candidate, ClaimRule, Holdings, known_order
 from pipeline.domain.crawl import CrawlRecord
-from pipeline.domain.lifecycle import attempts_exhausted, claim_order
-from pipeline.domain.task import Status, Task, TaskError
+from pipeline.domain.lifecycle import attempts_exhausted, claimed
+from pipeline.domain.records import RecordDefect
+from pipeline.domain.task import Priority, Status, Task, TaskError
 from pipeline.domain.transcript import ChunkResult, Transcript
-from pipeline.errors import LeaseLost
+from pipeline.errors import LeaseLost, RecordUnreadable
 from pipeline.ports import Lease, StoredChunks
 from pipeline.store import callbacks, codec, queries, usage
+from pipeline.store.engine import MYSQL_DIALECTS
 from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, CRAWL_RECORDS, LARGEST_ID, PARTS, TRANSCRIPTS
+
+T = TypeVar("T")
+Note = Callable[[RecordDefect], None]
+"""Told of each row that can't be read."""
 
 PREPARED = (CHUNK_RESULTS, CHUNKS, PARTS)
 """What is kept of a task only until it is completed."""
 LOOKAHEAD = 32
 """Candidates beyond the limit: others may claim the first ones in the same moment."""
+MAX_GROUPS = 12
+"""Clients and ranks of which one claim looks at more than the first task."""
+FULL_GROUPS = len(Priority)
+"""As many of them are looked at as deep as a claim may reach; where there are more, each less deep."""
+LEAST_DEPTH = 8
+"""Tasks that are looked at of any of them."""
 EXPIRED = timedelta(seconds=1)
 """How long ago a lease that is ended has expired."""
 
 
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What came of a claim: the tasks that were taken, and how many were set aside because they can't be read."""
+
+    tasks: tuple[Task, ...]
+    set_aside: int
+
+
 async def candidates(
-    connection: AsyncConnection, ranks: Collection[int], now: datetime, max_losses: int, limit: int, ageing_s: float
+    connection: AsyncConnection,
+    ranks: Collection[int],
+    now: datetime,
+    max_losses: int,
+    limit: int,
+    ageing_s: float,
+    holdings: Holdings,
 ) -> list[int]:
-    """Ids of tasks that may be claimed, in the order of the claim; more than ``limit``, so that losing some is fine."""
-    values = {"now": now, "max_losses": max_losses, "depth": limit + LOOKAHEAD}
-    rows = await connection.execute(queries.runs.claim_candidates(frozenset(ranks)), values)
-    return [
-        row.id
-        for row in sorted(rows, key=lambda row: claim_order(row.id, row.priority_rank, row.created_at, now, ageing_s))
-    ]
+    """Ids of tasks that may be claimed, in the order of the claim; more than ``limit``, so that losing some is fine.
+
+    Of few clients at a time: those whose turn it is. Where more have their turn, there may be fewer ids than that.
+    """
+    rule = ClaimRule(holdings, now, ageing_s)
+    loose_scans = connection.dialect.name in MYSQL_DIALECTS
+    rows = await connection.execute(queries.runs.claim_heads(frozenset(ranks), loose_scans=loose_scans), {"now": now})
+    heads = [_candidate(row) for row in rows if row.id is not None]
+    chosen = [(one.rank, one.client) for _, one in rule.places(heads)[:MAX_GROUPS]]
+    depth = max(LEAST_DEPTH, (limit + LOOKAHEAD) * FULL_GROUPS // max(FULL_GROUPS, len(chosen)))
+    values = {"now": now, "max_losses": max_losses, "depth": depth}
+    values |= {f"client_{number}": client for number, (_, client) in enumerate(chosen) if client is not None}
+    pattern = tuple((rank, client is not None) for rank, client in chosen)
+    groups: dict[tuple[int, str | None], list[Candidate]] = {group: [] for group in chosen}
+    lost: list[Candidate] = []
+    for row in await connection.execute(queries.runs.claim_candidates(pattern, frozenset(ranks)), values):
+        (lost if row.group == queries.runs.LOST else groups[chosen[row.group]]).append(_candidate(row))
+    return known_order(rule, heads, groups, depth, lost)
+
+
+def _candidate(row: Row[Any]) -> Candidate:
+    return Candidate(row.id, row.priority_rank, row.client, _since(row.created_at))
+
+
+def _since(created_at: object) -> datetime:
+    """When a candidate began to wait; what is damaged there comes first, so that it is dealt with at once."""
+    return created_at if isinstance(created_at, datetime) else codec.LONG_AGO
 
 
 async def claim(
@@ -47,19 +96,70 @@ async def claim(
     max_losses: int,
     owner: str,
     lease_expires_at: datetime,
-) -> list[Task]:
-    """Takes the first ``limit`` of the candidates that are still to be had, in their order."""
-    won: list[int] = []
+    note: Note,
+) -> Claims:
+    """Takes the first ``limit`` of the candidates that are still to be had, in their order.
+
+    Each row is read before it is taken: one that is damaged is failed, one of a newer version is left to that.
+    """
+    won: list[Task] = []
+    set_aside = 0
     while waiting and len(won) < limit:
         wanted, waiting = waiting[: limit - len(won)], waiting[limit - len(won) :]
-        locked = set(await connection.scalars(queries.runs.lock_claimable(wanted, now, max_losses)))
-        won.extend(task_id for task_id in wanted if task_id in locked)
-    if not won:
-        return []
-    await connection.execute(queries.runs.claim_tasks(won, now, max_losses, owner, lease_expires_at))
-    rows = await connection.execute(queries.records.tasks(won))
-    taken = {row["id"]: codec.task_of_row(row) for row in rows.mappings()}
-    return [taken[task_id] for task_id in won]
+        rows = (await connection.execute(queries.runs.lock_claimable(wanted, now, max_losses))).mappings()
+        locked = {row["id"]: codec.read_task(row) for row in rows}
+        unreadable = [task for task in locked.values() if task.defect is not None]
+        await _set_aside(connection, unreadable, now, note)
+        won += [locked[task_id] for task_id in wanted if task_id in locked and locked[task_id].defect is None]
+        set_aside += len(unreadable)
+    if won:
+        ids = [task.id for task in won]
+        await connection.execute(queries.runs.claim_tasks(ids, now, max_losses, owner, lease_expires_at))
+    return Claims(tuple(claimed(task, owner, now, lease_expires_at) for task in won), set_aside)
+
+
+async def _set_aside(connection: AsyncConnection, tasks: Sequence[Task], now: datetime, note: Note) -> list[Task]:
+    """Fails tasks whose rows are damaged, and marks those of a newer version as left; returns those that failed."""
+    left = [task.id for task in tasks if task.defect and task.defect.newer]
+    if left:
+        await connection.execute(queries.runs.leave_tasks(left, codec.vocabulary()))
+    failed = []
+    for task in tasks:
+        if task.defect is not None:
+            note(task.defect)
+            if not task.defect.newer:
+                failed.append(await _fail_unreadable(connection, task.id, task.defect, now))
+    return failed
+
+
+async def _fail_unreadable(connection: AsyncConnection, task_id: int, defect: RecordDefect, now: datetime) -> Task:
+    """Ends a task whose row is damaged, and owes its callback where that can still be told."""
+    await connection.execute(queries.runs.fail_unreadable(task_id, defect.code, defect.sentence, now))
+    task = await _read(connection, task_id)
+    await callbacks.owe(connection, task, now)
+    return task
+
+
+async def unreachable(connection: AsyncConnection, limit: int) -> list[int]:
+    """Ids of tasks that no claim ever comes to; asked first, because failing them locks."""
+    return list(await connection.scalars(queries.runs.unreachable(limit)))
+
+
+async def fail_unreachable(
+    connection: AsyncConnection, task_ids: Sequence[int], now: datetime, note: Note
+) -> list[Task]:
+    """Fails those of the tasks whose damaged row keeps every claim from finding them."""
+    rows = (await connection.execute(queries.runs.lock_tasks(task_ids))).mappings().all()
+    tasks = [codec.read_task(row) for row in rows]
+    tasks = [task for task in tasks if task.finished_at is None]
+    stuck = [task for task in tasks if task.defect is None and task.status is Status.PROCESSING]
+    without_lease = [
+        replace(task, defect=RecordDefect("tasks", "lease_expires_at", str(task.id)))
+        for task in stuck
+        if task.lease_expires_at is None and task.summary.due_at is None
+    ]
+    unreadable = [task for task in tasks if task.defect is not None]
+    return await _set_aside(connection, unreadable + without_lease, now, note)
 
 
 async def heartbeat(connection: AsyncConnection, leases: Sequence[Lease], lease_expires_at: datetime) -> frozenset[int]:
@@ -75,16 +175,20 @@ async def any_exhausted(connection: AsyncConnection, now: datetime, max_losses: 
     return (await connection.execute(queries.runs.any_exhausted(now, max_losses))).first() is not None
 
 
-async def bury(connection: AsyncConnection, now: datetime, max_losses: int) -> list[Task]:
+async def bury(connection: AsyncConnection, now: datetime, max_losses: int, note: Note) -> list[Task]:
     """Fails the tasks whose lease expired once too often."""
     rows = (await connection.execute(queries.runs.lock_exhausted(now, max_losses))).mappings().all()
-    lost = [codec.task_of_row(row) for row in rows]
-    return [await _fail(connection, task, attempts_exhausted(task.losses + 1), now) for task in lost]
+    lost = [codec.read_task(row) for row in rows]
+    unreadable = await _set_aside(connection, [task for task in lost if task.defect is not None], now, note)
+    return unreadable + [
+        await _fail(connection, task, attempts_exhausted(task.losses + 1), now) for task in lost if task.defect is None
+    ]
 
 
 async def owners(connection: AsyncConnection, now: datetime) -> frozenset[str]:
     """Who holds a lease."""
-    return frozenset(await connection.scalars(queries.runs.owners(now)))
+    names = await connection.scalars(queries.runs.owners(now))
+    return frozenset(name for name in names if isinstance(name, str))
 
 
 async def disown(connection: AsyncConnection, owner: str, now: datetime) -> None:
@@ -98,7 +202,7 @@ async def update(connection: AsyncConnection, lease: Lease, changes: Mapping[str
     """Sets columns of the task."""
     await _change(connection, lease, queries.runs.change_leased(lease, codec.columns_of(changes) | {"updated_at": now}))
     if changes.get("split_done"):
-        await usage.take_audio(connection, lease.task_id, now)
+        await usage.take_whole(connection, lease.task_id, now)
 
 
 async def save_crawl(connection: AsyncConnection, lease: Lease, record: CrawlRecord, now: datetime) -> None:
@@ -111,13 +215,21 @@ async def save_crawl(connection: AsyncConnection, lease: Lease, record: CrawlRec
 
 
 async def add_part(
-    connection: AsyncConnection, lease: Lease, part: tuple[int, int, int], chunks: Sequence[Chunk], now: datetime
+    connection: AsyncConnection,
+    lease: Lease,
+    part: tuple[int, int, int],
+    chunks: Sequence[Chunk],
+    now: datetime,
+    charge: AudioCharge | None = None,
 ) -> None:
-    """Commits a part (number, start, end) with its chunks, once."""
-    await _leased(connection, lease)
+    """Commits a part (number, start, end) with its chunks, once, and takes its audio from the task's client."""
+    task = await _leased(connection, lease)
     number, start, end = part
     if (await connection.execute(queries.runs.part_exists(lease.task_id, number))).first():
         return
+    if task.client is not None:
+        taken = charge or AudioCharge(to_seconds(end - start))
+        await usage.take_part(connection, task.client, task.id, number, taken, now)
     row = {"task_id": lease.task_id, "part": number, "part_start": start, "part_end": end}
     await connection.execute(queries.common.insert_rows(PARTS), row)
     if chunks:
@@ -148,27 +260,45 @@ async def save_results(
     await _change(connection, lease, queries.runs.add_audio_done(lease, done_s, now))
 
 
-async def stored_chunks(connection: AsyncConnection, task_id: int) -> StoredChunks:
-    """All that is stored of the task's chunks.
+async def stored_chunks(connection: AsyncConnection, task_id: int, note: Note) -> StoredChunks:
+    """All that is stored of the task's chunks. ``RecordUnreadable``: a chunk or a part of it is damaged.
 
     Where the three reads see different moments, the order keeps the whole consistent: a part without its chunks would
     be skipped by whoever resumes.
     """
     if task_id > LARGEST_ID:
         return StoredChunks()
-    results = await stored_results(connection, task_id, 0)
-    parts = [(row.part, row.part_start, row.part_end) for row in await connection.execute(queries.runs.parts(task_id))]
+    results = await stored_results(connection, task_id, 0, note)
+    parts = _whole(map(codec.read_part, (await connection.execute(queries.runs.parts(task_id))).mappings()), note)
+    chunks = _whole(map(codec.read_chunk, (await connection.execute(queries.runs.chunks(task_id))).mappings()), note)
     committed = {part for part, _start, _end in parts}
-    rows = await connection.execute(queries.runs.chunks(task_id))
-    chunks = [codec.chunk_of_row(row) for row in rows.mappings() if row["part"] in committed]
-    return StoredChunks(tuple(chunks), results, tuple(parts))
+    return StoredChunks(tuple(chunk for chunk in chunks if chunk.part in committed), results, tuple(parts))
 
 
-async def stored_results(connection: AsyncConnection, task_id: int, first: int) -> tuple[ChunkResult, ...]:
-    """The results of the chunk ``first`` and of those after it."""
+async def stored_results(connection: AsyncConnection, task_id: int, first: int, note: Note) -> tuple[ChunkResult, ...]:
+    """The results of the chunk ``first`` and of those after it, without such as are damaged: they are decoded again."""
     if task_id > LARGEST_ID:
         return ()
-    return tuple(codec.result_of_json(text) for text in await connection.scalars(queries.runs.results(task_id, first)))
+    rows = (await connection.execute(queries.runs.results(task_id, first))).mappings()
+    return tuple(result for result in _read_each(map(codec.read_result, rows), note) if result is not None)
+
+
+def _read_each(read: Iterable[tuple[T, RecordDefect | None]], note: Note) -> Iterator[T]:
+    for value, defect in read:
+        if defect is not None:
+            note(defect)
+        yield value
+
+
+def _whole(read: Iterable[tuple[T, RecordDefect | None]], note: Note) -> list[T]:
+    """All the values, or ``RecordUnreadable``."""
+    values = []
+    for value, defect in read:
+        if defect is not None:
+            note(defect)
+            raise RecordUnreadable(defect.sentence, defect.newer)
+        values.append(value)
+    return values
 
 
 async def complete(connection: AsyncConnection, lease: Lease, transcript: Transcript, now: datetime) -> Task:
@@ -199,6 +329,7 @@ async def fail(
     now: datetime,
     *,
     keep_prepared: bool,
+    counted: bool = True,
 ) -> Task:
     """Ends the task as failed, or queues it again for later."""
     task = await _leased(connection, lease)
@@ -206,7 +337,7 @@ async def fail(
         await _forget_prepared(connection, lease)
     if retry_at is None:
         return await _fail(connection, task, error, now)
-    changes = _error_columns(error) | {"available_at": retry_at, "failures": task.failures + 1}
+    changes = _error_columns(error) | {"available_at": retry_at, "failures": task.failures + counted}
     return await _requeue(connection, lease, task.attempts, changes, now)
 
 
@@ -261,7 +392,7 @@ async def _leased(connection: AsyncConnection, lease: Lease) -> Task:
     row = (await connection.execute(queries.runs.lock_leased(lease))).mappings().one_or_none()
     if row is None:
         raise _lost(lease)
-    return codec.task_of_row(row)
+    return codec.read_task(row)
 
 
 async def _change(connection: AsyncConnection, lease: Lease, statement: Update) -> None:
@@ -270,7 +401,7 @@ async def _change(connection: AsyncConnection, lease: Lease, statement: Update) 
 
 
 async def _read(connection: AsyncConnection, task_id: int) -> Task:
-    return codec.task_of_row((await connection.execute(queries.records.task(task_id))).mappings().one())
+    return codec.read_task((await connection.execute(queries.records.task(task_id))).mappings().one())
 
 
 def _lost(lease: Lease) -> LeaseLost:

@@ -11,17 +11,21 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.clock import FollowingClock
-from pipeline.domain.access import Client, ClientLoad
+from pipeline.domain.access import AudioCharge, Client, ClientLoad
 from pipeline.domain.audio import Chunk
+from pipeline.domain.claims import NOTHING, Holdings
 from pipeline.domain.crawl import CrawlRecord
+from pipeline.domain.durability import Durability
 from pipeline.domain.lifecycle import refuse_fixed_fields
 from pipeline.domain.summary import Summary
 from pipeline.domain.task import IdempotencyClaim, NewTask, Status, Task, TaskError
 from pipeline.domain.transcript import ChunkResult, Transcript
+from pipeline.observability import NoMetrics
 from pipeline.ports import (
     Clock,
     DeliveryAttempt,
     Lease,
+    Metrics,
     OutboxMessage,
     QueueStats,
     StoredChunks,
@@ -32,9 +36,33 @@ from pipeline.ports import (
 from pipeline.store import callbacks, clock_changes, records, runs, summaries, usage
 from pipeline.store.engine import MYSQL_DIALECTS, Database, parse_url
 from pipeline.store.migrate import migrate
+from pipeline.store.reporting import DefectReport
 
 CLAIM_ROUNDS = 3
 """How often a claim looks again when others took every task it saw."""
+
+
+RECOMPUTABLE = (
+    runs.claim,
+    runs.heartbeat,
+    runs.disown,
+    runs.update,
+    runs.save_crawl,
+    runs.add_part,
+    runs.save_results,
+    records.await_until,
+    records.prune_callbacks,
+    records.prune_keys,
+    summaries.take,
+    summaries.renew,
+    summaries.postpone,
+    callbacks.take,
+    usage.begin_extraction,
+    usage.charge_extraction,
+    usage.forget,
+)
+"""Transactions that need not wait for the disk: leases end with the processes of the machine that lost its power, parts
+and results are made again, and the same goes for what is due. All others are promises."""
 
 
 class SqlTaskStore:
@@ -50,6 +78,8 @@ class SqlTaskStore:
         idempotency_ttl_s: how long an idempotency key counts.
         ageing_s: a waiting task is lifted by one priority each time this much time passes.
         max_losses: a task whose lease expired so many times in a row without progress is left to ``bury``.
+        metrics: counts rows that can't be read.
+        durability: whether a commit that a client relies on waits for the disk.
 
     Raises:
         ConfigurationError: a URL that names no database this store can use.
@@ -64,6 +94,8 @@ class SqlTaskStore:
         idempotency_ttl_s: float,
         ageing_s: float,
         max_losses: int,
+        metrics: Metrics | None = None,
+        durability: Durability = Durability.FULL,
     ) -> None:
         self._url = parse_url(url)
         self._clock = clock
@@ -71,7 +103,8 @@ class SqlTaskStore:
         self._idempotency_ttl = timedelta(seconds=idempotency_ttl_s)
         self._ageing_s = ageing_s
         self._max_losses = max_losses
-        self._database = Database(self._url, busy_timeout_s)
+        self._database = Database(self._url, busy_timeout_s, durability, RECOMPUTABLE)
+        self._report = DefectReport(metrics or NoMetrics())
         on_server = self._url.get_backend_name() in MYSQL_DIALECTS
         self._following = clock if on_server and isinstance(clock, FollowingClock) else None
 
@@ -80,9 +113,15 @@ class SqlTaskStore:
         """The connections, for a store of other rows in the same database."""
         return self._database
 
+    @property
+    def report(self) -> DefectReport:
+        """Told of rows that can't be read, those of a store of other rows too."""
+        return self._report
+
     async def migrate(self) -> None:
         """See ``ports.TaskStore``. Makes the folder of an SQLite file where it is missing."""
         await migrate(self._url, self._busy_timeout_s)
+        await self._database.warn_of_lossy_server()
 
     async def ping(self) -> None:
         """See ``ports.TaskStore``."""
@@ -97,13 +136,14 @@ class SqlTaskStore:
     async def create(
         self, new: NewTask, idempotency: IdempotencyClaim | None = None, client: Client | None = None
     ) -> tuple[Task, bool]:
-        """See ``ports.TaskStore``. On MySQL, tasks committed in the same moment don't see each other in the count."""
+        """See ``ports.TaskStore``."""
         now = await self._now()
         arguments = (new, idempotency, client, now, now + self._idempotency_ttl)
         try:
-            return await self._database.write(records.create, *arguments)
+            task, is_new = await self._database.write(records.create, *arguments)
         except IntegrityError:  # another process stored the same key in this moment: now it is there to be read
-            return await self._database.write(records.create, *arguments)
+            task, is_new = await self._database.write(records.create, *arguments)
+        return self._report.seen(task), is_new
 
     async def client_load(self, client: str) -> ClientLoad:
         """See ``ports.TaskStore``."""
@@ -111,11 +151,14 @@ class SqlTaskStore:
 
     async def get(self, task_id: int, *, include_result: bool = False) -> Task:
         """See ``ports.TaskStore``."""
-        return await self._database.read(records.get, task_id, with_result=include_result)
+        return self._report.seen(await self._database.read(records.get, task_id, with_result=include_result))
 
     async def query(self, query: TaskQuery) -> TaskPage:
         """See ``ports.TaskStore``."""
-        return await self._database.read(records.page, query)
+        page = await self._database.read(records.page, query)
+        for task in page.tasks:
+            self._report.seen(task)
+        return page
 
     async def stats(self) -> QueueStats:
         """See ``ports.TaskStore``."""
@@ -123,11 +166,19 @@ class SqlTaskStore:
 
     async def cancel(self, task_id: int) -> Task:
         """See ``ports.TaskStore``."""
-        return await self._database.write(records.cancel, task_id, await self._now())
+        return self._report.seen(await self._database.write(records.cancel, task_id, await self._now()))
 
-    async def retry(self, task_id: int) -> Task:
+    async def retry(self, task_id: int, client: Client | None = None) -> Task:
         """See ``ports.TaskStore``. Callbacks of the earlier run that were not delivered yet are withdrawn."""
-        return await self._database.write(records.retry, task_id, await self._now())
+        return self._report.seen(await self._database.write(records.retry, task_id, await self._now(), client))
+
+    async def begin_extraction(self, client: Client, extraction_id: str, size_bytes: int) -> float:
+        """See ``ports.TaskStore``."""
+        return await self._database.write(usage.begin_extraction, client, extraction_id, size_bytes, await self._now())
+
+    async def charge_extraction(self, extraction_id: str, audio_s: float) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.write(usage.charge_extraction, extraction_id, audio_s)
 
     async def await_until(self, task_id: int, until: datetime) -> None:
         """See ``ports.TaskStore``."""
@@ -139,18 +190,26 @@ class SqlTaskStore:
 
     # the run of a task
 
-    async def claim(self, owner: str, lease: timedelta, limit: int, ranks: Collection[int]) -> list[Task]:
+    async def claim(
+        self, owner: str, lease: timedelta, limit: int, ranks: Collection[int], holdings: Holdings = NOTHING
+    ) -> list[Task]:
         """See ``ports.TaskStore``."""
         if limit < 1 or not ranks:
             return []
-        for _ in range(CLAIM_ROUNDS):
+        rounds = CLAIM_ROUNDS
+        while rounds:
             now = await self._now()
-            waiting = await self._database.read(runs.candidates, ranks, now, self._max_losses, limit, self._ageing_s)
+            waiting = await self._database.read(
+                runs.candidates, ranks, now, self._max_losses, limit, self._ageing_s, holdings
+            )
             if not waiting:
                 break
-            tasks = await self._database.write(runs.claim, waiting, limit, now, self._max_losses, owner, now + lease)
-            if tasks:
-                return tasks
+            claim = (waiting, limit, now, self._max_losses, owner, now + lease, self._report.note)
+            claims = await self._database.write(runs.claim, *claim)
+            if claims.tasks:
+                return list(claims.tasks)
+            if not claims.set_aside:
+                rounds -= 1
         return []
 
     async def heartbeat(self, leases: Sequence[Lease], lease: timedelta) -> frozenset[int]:
@@ -164,7 +223,14 @@ class SqlTaskStore:
         now = await self._now()
         if not await self._database.read(runs.any_exhausted, now, max_losses):
             return []
-        return await self._database.write(runs.bury, now, max_losses)
+        return await self._database.write(runs.bury, now, max_losses, self._report.note)
+
+    async def fail_unreachable(self, limit: int) -> list[Task]:
+        """See ``ports.TaskStore``."""
+        ids = await self._database.read(runs.unreachable, limit)
+        if not ids:
+            return []
+        return await self._database.write(runs.fail_unreachable, ids, await self._now(), self._report.note)
 
     async def owners(self) -> frozenset[str]:
         """See ``ports.TaskStore``."""
@@ -185,11 +251,19 @@ class SqlTaskStore:
 
     async def crawl_record(self, task_id: int) -> CrawlRecord | None:
         """See ``ports.TaskStore``."""
-        return await self._database.read(records.crawl_record, task_id)
+        return await self._database.read(records.crawl_record, task_id, self._report.note)
 
-    async def add_part(self, lease: Lease, part: int, start: int, end: int, chunks: Sequence[Chunk]) -> None:
+    async def add_part(
+        self,
+        lease: Lease,
+        part: int,
+        start: int,
+        end: int,
+        chunks: Sequence[Chunk],
+        charge: AudioCharge | None = None,
+    ) -> None:
         """See ``ports.TaskStore``. A part of a number that is stored already is left as it is."""
-        await self._database.write(runs.add_part, lease, (part, start, end), chunks, await self._now())
+        await self._database.write(runs.add_part, lease, (part, start, end), chunks, await self._now(), charge)
 
     async def save_results(self, lease: Lease, results: Sequence[ChunkResult]) -> None:
         """See ``ports.TaskStore``."""
@@ -197,22 +271,28 @@ class SqlTaskStore:
 
     async def chunks(self, task_id: int) -> StoredChunks:
         """See ``ports.TaskStore``. Nothing for a task that does not exist or is completed."""
-        return await self._database.read(runs.stored_chunks, task_id)
+        return await self._database.read(runs.stored_chunks, task_id, self._report.note)
 
     async def results(self, task_id: int, first: int) -> tuple[ChunkResult, ...]:
         """See ``ports.TaskStore``. Nothing for a task that does not exist or is completed."""
-        return await self._database.read(runs.stored_results, task_id, first)
+        return await self._database.read(runs.stored_results, task_id, first, self._report.note)
 
     async def complete(self, lease: Lease, transcript: Transcript) -> Task:
         """See ``ports.TaskStore``. The task is returned without its result, which the caller has."""
         return await self._database.write(runs.complete, lease, transcript, await self._now())
 
     async def fail(
-        self, lease: Lease, error: TaskError, retry_at: datetime | None = None, *, keep_prepared: bool = True
+        self,
+        lease: Lease,
+        error: TaskError,
+        retry_at: datetime | None = None,
+        *,
+        keep_prepared: bool = True,
+        counted: bool = True,
     ) -> Task:
         """See ``ports.TaskStore``."""
         return await self._database.write(
-            runs.fail, lease, error, retry_at, await self._now(), keep_prepared=keep_prepared
+            runs.fail, lease, error, retry_at, await self._now(), keep_prepared=keep_prepared, counted=counted
         )
 
     async def release(self, lease: Lease) -> None:
@@ -224,9 +304,10 @@ class SqlTaskStore:
     async def due_summaries(self, owner: str, lease: timedelta, limit: int) -> list[SummaryTurn]:
         """See ``ports.TaskStore``."""
         now = await self._now()
-        if limit < 1 or not await self._database.read(summaries.any_due, now):
+        chosen = await self._database.read(summaries.choose_due, owner, now, limit) if limit > 0 else []
+        if not chosen:
             return []
-        return await self._database.write(summaries.take, owner, now, now + lease, limit)
+        return await self._database.write(summaries.take, owner, now, now + lease, chosen, self._report.note)
 
     async def renew_summaries(self, turns: Sequence[SummaryTurn], lease: timedelta) -> frozenset[int]:
         """See ``ports.TaskStore``."""
@@ -253,9 +334,10 @@ class SqlTaskStore:
     async def due_callbacks(self, owner: str, lease: timedelta, limit: int) -> list[OutboxMessage]:
         """See ``ports.TaskStore``."""
         now = await self._now()
-        if limit < 1 or not await self._database.read(callbacks.any_due, now):
+        chosen = await self._database.read(callbacks.choose_due, owner, now, limit) if limit > 0 else []
+        if not chosen:
             return []
-        return await self._database.write(callbacks.take, owner, now, now + lease, limit)
+        return await self._database.write(callbacks.take, owner, now, now + lease, chosen, self._report.note)
 
     async def record_delivery(self, message: OutboxMessage, attempt: DeliveryAttempt) -> None:
         """See ``ports.TaskStore``."""
@@ -290,6 +372,10 @@ class SqlTaskStore:
     async def live_prefixes(self, prefixes: Collection[str], *, transcribed: bool = True) -> set[str]:
         """See ``ports.TaskStore``."""
         return await self._database.read(records.live_prefixes, prefixes, transcribed=transcribed)
+
+    async def count_waiting(self, code: str) -> int:
+        """See ``ports.TaskStore``."""
+        return await self._database.read(records.count_waiting, code)
 
     async def forget_taken_audio(self) -> None:
         """See ``ports.TaskStore``."""

@@ -2,46 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pipeline.domain.fair_choice import Due
+from pipeline.domain.records import RecordDefect
 from pipeline.domain.summary import Summary
 from pipeline.domain.task import Status, Task, TaskError
 from pipeline.errors import LeaseLost
 from pipeline.ports import SummaryTurn
 from pipeline.store import codec, queries, records
 from pipeline.store.callbacks import owe
+from pipeline.store.due import due, next_of, of_every_client
+
+Note = Callable[[RecordDefect], None]
 
 
-async def any_due(connection: AsyncConnection, now: datetime) -> bool:
-    """Whether there is something to take; asked first, because taking locks."""
-    return (await connection.execute(queries.summaries.due_summaries(now, 1))).first() is not None
+async def choose_due(connection: AsyncConnection, owner: str, now: datetime, limit: int) -> list[int]:
+    """The tasks whose summary is next: by priority, and shared between clients. Nothing is locked yet."""
+    held = [_due(row, now) for row in await connection.execute(queries.summaries.held_summaries(owner, now))]
+    rows = await of_every_client(connection, partial(queries.summaries.due_summaries, now), limit)
+    return next_of([_due(row, now) for row in rows], held, limit, now)
 
 
 async def take(
-    connection: AsyncConnection, owner: str, now: datetime, lease_expires_at: datetime, limit: int
+    connection: AsyncConnection,
+    owner: str,
+    now: datetime,
+    lease_expires_at: datetime,
+    chosen: Sequence[int],
+    note: Note,
 ) -> list[SummaryTurn]:
-    """Takes summaries that are due; nobody else is given them while the lease lasts."""
-    ids = (await connection.scalars(queries.summaries.due_summaries(now, limit))).all()
+    """Takes summaries that were chosen and are still due; nobody else is given them while the lease lasts.
+
+    A task that does not say any more what its summary is to be like ends without one.
+    """
+    locked = set((await connection.scalars(queries.summaries.lock_summaries(chosen, now))).all())
+    ids = [task_id for task_id in chosen if task_id in locked]
     if not ids:
         return []
-    await connection.execute(queries.summaries.take_summaries(ids, owner, now, lease_expires_at))
-    rows: list[Any] = list(await connection.execute(queries.summaries.summaries_of(owner, ids)))
-    turns = {
-        row.id: SummaryTurn(
-            task_id=row.id,
-            media_prefix=row.media_prefix,
-            fence=row.fence,
-            owner=owner,
-            attempts=row.summary_attempts,
-            options=codec.summary_options_of_json(row.summary_options),
-        )
-        for row in rows
-    }
-    return [turns[task_id] for task_id in ids]
+    read = await _turns(connection, ids, owner)
+    for task_id, (_turn, defect) in read.items():
+        if defect is not None:
+            note(defect)
+            await _set_aside(connection, task_id, defect, now)
+    readable = [task_id for task_id in ids if task_id in read and read[task_id][1] is None]
+    if not readable:
+        return []
+    await connection.execute(queries.summaries.take_summaries(readable, owner, now, lease_expires_at))
+    turns = await _turns(connection, readable, owner)
+    return [turns[task_id][0] for task_id in readable]
+
+
+async def _turns(
+    connection: AsyncConnection, task_ids: Collection[int], owner: str
+) -> dict[int, tuple[SummaryTurn, RecordDefect | None]]:
+    rows = (await connection.execute(queries.summaries.summaries_of(task_ids))).mappings().all()
+    return {row["id"]: codec.read_turn(row, owner) for row in rows}
+
+
+async def _set_aside(connection: AsyncConnection, task_id: int, defect: RecordDefect, now: datetime) -> None:
+    """Leaves a task to a newer version, or ends it without its summary."""
+    if defect.newer:
+        await connection.execute(queries.runs.leave_tasks([task_id], codec.vocabulary()))
+        return
+    reason = codec.summary_columns(TaskError(defect.code, defect.sentence))
+    await connection.execute(queries.summaries.change_task(task_id, _ended(now) | reason))
+    await owe(connection, await records.get(connection, task_id), now)
+
+
+def _due(row: Any, now: datetime) -> Due:
+    return due(row.id, row.id, row.client, row.priority_rank, row.summary_due_at, now)
 
 
 async def renew(
@@ -57,9 +92,7 @@ async def renew(
 
 async def finish(connection: AsyncConnection, turn: SummaryTurn, outcome: Summary | TaskError, now: datetime) -> Task:
     """Ends the task with its summary, or without, and owes the callback."""
-    ended = {"status": Status.COMPLETED.value, "finished_at": now, "updated_at": now}
-    values = queries.common.NO_OWNER | queries.common.NO_SUMMARY_DUE | ended | codec.summary_columns(outcome)
-    await _change(connection, turn, values)
+    await _change(connection, turn, _ended(now) | codec.summary_columns(outcome))
     task = await records.get(connection, turn.task_id)
     await owe(connection, task, now)
     return task
@@ -89,6 +122,12 @@ async def save(connection: AsyncConnection, task_id: int, summary: Summary, now:
     await connection.execute(
         queries.summaries.change_task(task_id, codec.summary_columns(summary) | {"updated_at": now})
     )
+
+
+def _ended(now: datetime) -> dict[str, Any]:
+    """Columns of a task of which nothing is missing any more."""
+    ended = {"status": Status.COMPLETED.value, "finished_at": now, "updated_at": now}
+    return queries.common.NO_OWNER | queries.common.NO_SUMMARY_DUE | ended
 
 
 async def _change(connection: AsyncConnection, turn: SummaryTurn, values: dict[str, Any]) -> None:

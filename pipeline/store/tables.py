@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Dialect, Double, Index, Integer, MetaData, SmallInteger, Text
+from sqlalchemy import BigInteger, Dialect, Double, Index, Integer, MetaData, SmallInteger, String, Text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import registry
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -40,6 +40,17 @@ class LongText(TypeDecorator[str]):
         return dialect.type_descriptor(mysql.LONGTEXT() if dialect.name in MYSQL_DIALECTS else Text())
 
 
+class IndexedText(TypeDecorator[str]):
+    """Text of up to 255 characters; MySQL has no index over all of a ``TEXT``."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """``VARCHAR(255)`` on MySQL."""
+        return dialect.type_descriptor(String(255) if dialect.name in MYSQL_DIALECTS else Text())
+
+
 class RowId(TypeDecorator[int]):
     """A 64-bit id; SQLite counts up only in a column called ``INTEGER``, which has 64 bits there."""
 
@@ -55,19 +66,31 @@ class StoreRow(SQLModel, registry=registry(metadata=METADATA)):
     """A row of this store; its metadata is apart from that of any other SQLModel in the process."""
 
 
+FILTERED = ("engine_name", "task_type", "language", "error_code", "platform")
+"""Columns that a query may ask for: together in an index, it is answered from that alone."""
+LOAD = ("left_by", "available_at", "split_done", "file_size_bytes", "audio_total_s", "audio_done_s")
+"""What the statistics add up."""
+
+
 class TaskRow(StoreRow, table=True):
     """One task. ``priority_rank`` is that of ``Priority``; ``task_type`` repeats the option for filters."""
 
     __tablename__ = "tasks"
     __table_args__ = (
-        Index(None, "status", "priority_rank", "created_at", "id"),  # what a claim walks, and most queries
+        Index(None, "status", "priority_rank", "created_at", "id"),  # most queries
+        Index(None, "status", "priority_rank", "client", "created_at", "id", "available_at"),  # what a claim walks
         Index(None, "status", "lease_expires_at"),  # expired leases
         Index(None, "created_at", "id"),  # pages of a query
+        Index("ix_tasks_filters_of_status", "status", "priority_rank", "created_at", "id", "client", *FILTERED),
+        Index("ix_tasks_filters_of_client", "client", "created_at", "id", "status", "priority_rank", *FILTERED),
+        Index("ix_tasks_filters", "created_at", "id", "status", "priority_rank", "client", *FILTERED),
+        Index("ix_tasks_load", "status", "priority_rank", "created_at", *LOAD),  # how much waits
         Index(None, "finished_at"),  # retention
         Index(None, "media_prefix"),  # sweeping orphans
         Index(None, "awaited_until"),  # tasks nobody waits for any more
         Index(None, "summary_due_at", "id"),  # summaries to be written
         Index(None, "client", "status"),  # what a client has in the queue
+        Index(None, "left_by"),  # tasks left to a newer version
         {"sqlite_autoincrement": True, **MYSQL_OPTIONS},  # an id of a deleted task never comes back
     )
 
@@ -90,7 +113,7 @@ class TaskRow(StoreRow, table=True):
     fence: int = 0
     lease_expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     available_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    platform: str | None = Field(default=None, sa_type=LongText)
+    platform: str | None = Field(default=None, sa_type=IndexedText)
     media_key: str | None = Field(default=None, sa_type=LongText)
     file_url: str | None = Field(default=None, sa_type=LongText)
     file_name: str | None = Field(default=None, sa_type=LongText)
@@ -121,6 +144,8 @@ class TaskRow(StoreRow, table=True):
     summary_owner: str | None = Field(default=None, max_length=255)
     summary_due_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     client: str | None = Field(default=None, max_length=64)
+    left_by: str | None = Field(default=None, max_length=16)
+    """Which version found that a newer one wrote this row, as ``codec.vocabulary``."""
 
 
 def _task_id(**arguments: Any) -> Any:
@@ -223,13 +248,35 @@ class OutboxRow(StoreRow, table=True):
     delivered_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
+class ClientRow(StoreRow, table=True):
+    """A client that has limits. Whoever counts what it has holds the row's lock, so that no two count at once."""
+
+    __tablename__ = "clients"
+    __table_args__ = (MYSQL_OPTIONS,)
+
+    name: str = Field(max_length=64, primary_key=True)
+
+
 class TakenAudioRow(StoreRow, table=True):
-    """Audio taken from a client. It outlives its task, or deleting tasks would give the audio back."""
+    """A part of a recording, taken from a client. It outlives its task, or deleting tasks would give the audio back."""
 
     __tablename__ = "taken_audio"
     __table_args__ = (Index(None, "client", "taken_at"), Index(None, "taken_at"), MYSQL_OPTIONS)
 
     task_id: int = Field(sa_type=RowId, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    part: int = _number_in_task()
+    client: str = Field(max_length=64)
+    audio_s: float = Field(sa_type=Double)
+    taken_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class ExtractedAudioRow(StoreRow, table=True):
+    """Audio of a recording whose sound was extracted for a client; there is no task to it."""
+
+    __tablename__ = "extracted_audio"
+    __table_args__ = (Index(None, "client", "taken_at"), Index(None, "taken_at"), MYSQL_OPTIONS)
+
+    id: str = Field(max_length=32, primary_key=True)
     client: str = Field(max_length=64)
     audio_s: float = Field(sa_type=Double)
     taken_at: datetime = Field(sa_type=UtcDateTime)
@@ -262,6 +309,15 @@ class UploadPartRow(StoreRow, table=True):
     media_key: str = Field(max_length=255)
 
 
+class StoreIdentityRow(StoreRow, table=True):
+    """The one row that says which store this is, in every backup of it too."""
+
+    __tablename__ = "store_identity"
+    __table_args__ = (MYSQL_OPTIONS,)
+
+    identity: str = Field(max_length=32, primary_key=True)
+
+
 TASKS = METADATA.tables["tasks"]
 PARTS = METADATA.tables["parts"]
 CHUNKS = METADATA.tables["chunks"]
@@ -270,6 +326,8 @@ TRANSCRIPTS = METADATA.tables["transcripts"]
 CRAWL_RECORDS = METADATA.tables["crawl_records"]
 IDEMPOTENCY_KEYS = METADATA.tables["idempotency_keys"]
 OUTBOX = METADATA.tables["outbox"]
+CLIENTS = METADATA.tables["clients"]
+EXTRACTED_AUDIO = METADATA.tables["extracted_audio"]
 TAKEN_AUDIO = METADATA.tables["taken_audio"]
 UPLOADS = METADATA.tables["uploads"]
 UPLOAD_PARTS = METADATA.tables["upload_parts"]

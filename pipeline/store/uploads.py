@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Delete, Select, Update, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pipeline.domain.access import Client, refuse_another_upload
+from pipeline.domain.records import RecordDefect
 from pipeline.domain.upload import Upload, UploadPart
 from pipeline.errors import UploadNotFound, UploadStateConflict
 from pipeline.ports import Clock
-from pipeline.store.codec import to_json
+from pipeline.store import usage
+from pipeline.store.codec import LONG_AGO, to_json
 from pipeline.store.engine import Database
+from pipeline.store.reading import RowReader, json_object, media_prefix, moment, number, optional, text
 from pipeline.store.records import NAMES_A_QUERY
 from pipeline.store.tables import UPLOAD_PARTS, UPLOADS
+
+Note = Callable[[RecordDefect], None]
+"""Told of each row that can't be read."""
 
 
 class SqlUploadStore:
@@ -25,19 +31,21 @@ class SqlUploadStore:
     Args:
         database: from the task store.
         clock: decides what has expired.
+        note: told of each row that can't be read.
     """
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, note: Note = lambda _: None) -> None:
+        self._note = note
         self._database = database
         self._clock = clock
 
-    async def create(self, upload: Upload) -> None:
+    async def create(self, upload: Upload, client: Client | None = None) -> None:
         """See ``ports.UploadStore``."""
-        await self._database.write(_insert, upload)
+        await self._database.write(_insert, upload, client, self._clock.now())
 
     async def get(self, upload_id: str) -> Upload:
         """See ``ports.UploadStore``."""
-        return await self._database.read(_get, upload_id, self._clock.now())
+        return await self._database.read(_get, upload_id, self._clock.now(), self._note)
 
     async def open_uploads(self, client: str) -> int:
         """See ``ports.UploadStore``."""
@@ -45,11 +53,11 @@ class SqlUploadStore:
 
     async def parts(self, upload_id: str) -> tuple[UploadPart, ...]:
         """See ``ports.UploadStore``."""
-        return await self._database.read(_parts, upload_id)
+        return await self._database.read(_parts, upload_id, self._note)
 
     async def append(self, upload_id: str, parts: Sequence[UploadPart], expires_at: datetime) -> None:
         """See ``ports.UploadStore``."""
-        await self._database.write(_append, upload_id, parts, expires_at, self._clock.now())
+        await self._database.write(_append, upload_id, parts, expires_at, self._clock.now(), self._note)
 
     async def close(self, upload_id: str, task_id: int) -> None:
         """See ``ports.UploadStore``."""
@@ -71,7 +79,10 @@ class SqlUploadStore:
 # --- transactions -----------------------------------------------------------------------------------------------------
 
 
-async def _insert(connection: AsyncConnection, upload: Upload) -> None:
+async def _insert(connection: AsyncConnection, upload: Upload, client: Client | None, now: datetime) -> None:
+    if client and client.limited:
+        await usage.lock(connection, client.name)
+        refuse_another_upload(client, await _open_uploads(connection, client.name, now))
     row = {
         "id": upload.id,
         "client": upload.client,
@@ -83,28 +94,33 @@ async def _insert(connection: AsyncConnection, upload: Upload) -> None:
     await connection.execute(UPLOADS.insert(), row)
 
 
-async def _get(connection: AsyncConnection, upload_id: str, now: datetime) -> Upload:
+async def _get(connection: AsyncConnection, upload_id: str, now: datetime, note: Note) -> Upload:
     row = (await connection.execute(living_upload(upload_id, now))).mappings().one_or_none()
     if row is None:
         raise UploadNotFound("There is no such upload; one to which nothing is added for long is thrown away.")
-    return _upload_of_row(row)
+    return _upload_of_row(row, note)
 
 
 async def _open_uploads(connection: AsyncConnection, client: str, now: datetime) -> int:
     return int((await connection.execute(count_of_open(client, now))).scalar_one())
 
 
-async def _parts(connection: AsyncConnection, upload_id: str) -> tuple[UploadPart, ...]:
+async def _parts(connection: AsyncConnection, upload_id: str, note: Note) -> tuple[UploadPart, ...]:
     rows = await connection.execute(parts_of(upload_id))
-    return tuple(UploadPart(row.part_start, row.part_start + row.size_bytes, row.media_key) for row in rows)
+    return tuple(_part_of_row(row, note) for row in rows.mappings())
 
 
 async def _append(
-    connection: AsyncConnection, upload_id: str, parts: Sequence[UploadPart], expires_at: datetime, now: datetime
+    connection: AsyncConnection,
+    upload_id: str,
+    parts: Sequence[UploadPart],
+    expires_at: datetime,
+    now: datetime,
+    note: Note,
 ) -> None:
     moved = await connection.execute(move_end(upload_id, parts[0].start, parts[-1].end, expires_at))
     if not moved.rowcount:
-        upload = await _get(connection, upload_id, now)
+        upload = await _get(connection, upload_id, now, note)
         raise UploadStateConflict(f"The upload is at byte {upload.received_bytes:,}, not at {parts[0].start:,}.")
     rows = [
         {
@@ -141,16 +157,38 @@ async def _live(connection: AsyncConnection, prefixes: Sequence[str]) -> set[str
     return found
 
 
-def _upload_of_row(row: Mapping[Any, Any]) -> Upload:
-    return Upload(
-        id=row["id"],
-        client=row["client"],
-        size_bytes=row["size_bytes"],
-        received_bytes=row["received_bytes"],
-        metadata=json.loads(row["upload_metadata"]),
-        expires_at=row["expires_at"],
-        task_id=row["task_id"],
+def _upload_of_row(row: Mapping[str, Any], note: Note) -> Upload:
+    reader = RowReader("uploads", row)
+    upload = Upload(
+        id=reader.read("id", text, ""),
+        client=reader.read("client", optional(text), None),
+        size_bytes=reader.read("size_bytes", number, 0),
+        received_bytes=reader.read("received_bytes", number, 0),
+        metadata=reader.read("upload_metadata", _metadata_of_json, {}),
+        expires_at=reader.read("expires_at", moment, LONG_AGO),
+        task_id=reader.read("task_id", optional(number), None),
     )
+    _refuse_damaged(reader, note)
+    return upload
+
+
+def _part_of_row(row: Mapping[str, Any], note: Note) -> UploadPart:
+    reader = RowReader("upload_parts", row, "upload_id")
+    start = reader.read("part_start", number, 0)
+    end = start + reader.read("size_bytes", number, 0)
+    part = UploadPart(start, end, reader.read("media_key", media_prefix, ""))
+    _refuse_damaged(reader, note)
+    return part
+
+
+def _refuse_damaged(reader: RowReader, note: Note) -> None:
+    if reader.defect is not None:
+        note(reader.defect)
+        raise UploadNotFound("The record of this upload can't be read any more: upload the file again.")
+
+
+def _metadata_of_json(value: Any) -> dict[str, str]:
+    return {text(name): text(entry) for name, entry in json_object(value).items()}
 
 
 # --- statements -------------------------------------------------------------------------------------------------------

@@ -98,14 +98,12 @@ def _tsv(transcript: Transcript, _: CueStyle) -> str:
 
 
 def _json(transcript: Transcript, _: CueStyle) -> str:
-    return json.dumps(
-        {
-            "text": transcript.text,
-            "segments": [asdict(segment) for segment in transcript.segments],
-            "language": transcript.info.language,
-        },
-        ensure_ascii=False,
-    )
+    content = {
+        "text": transcript.text,
+        "segments": [asdict(segment) for segment in transcript.segments],
+        "language": transcript.info.language,
+    }
+    return "".join(json.JSONEncoder(ensure_ascii=False).iterencode(content))  # in steps: other threads go on meanwhile
 
 
 FORMATS: Mapping[str, SubtitleFormat] = MappingProxyType(

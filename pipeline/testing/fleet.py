@@ -57,6 +57,7 @@ class FakeTranscriber:
         units: what was sent, in order.
         poison: how many more times a chunk, by (task id, index), takes its replica down.
         bad: chunks, by (task id, index), that the model fails on.
+        lost: chunks, by (task id, index), whose prepared audio is missing; each is found missing once.
         unreachable: how many more units find nobody to take them in.
         open_gate: cleared, nothing is answered until it is set again.
         silent: chunks that are answered without a segment.
@@ -69,6 +70,7 @@ class FakeTranscriber:
         self.units: list[Unit] = []
         self.poison: Counter[tuple[int, int]] = Counter()
         self.bad: set[tuple[int, int]] = set()
+        self.lost: set[tuple[int, int]] = set()
         self.silent: set[tuple[int, int]] = set()
         self.unreachable = 0
         self.abandoned: list[Unit] = []
@@ -93,7 +95,10 @@ class FakeTranscriber:
             if self.poison[key] > 0:
                 self.poison[key] -= 1
                 raise ReplicaLost("The replica died.")
-            if key in self.bad:
+            if key in self.lost:
+                self.lost.discard(key)
+                yield [ChunkFailure(chunk.index, "prepared_audio_lost", "The prepared audio is missing.")]
+            elif key in self.bad:
                 yield [ChunkFailure(chunk.index, "decoding_failed", "The model failed on this chunk.")]
             else:
                 yield [self._result(unit, chunk)]

@@ -92,15 +92,20 @@ class LocalExtractor:
     Args:
         places: room for so many at a time.
         max_duration_s: longer recordings are refused.
+
+    Attributes:
+        files: all that were made.
+        clients: whose recordings were worked on, in order.
     """
 
     def __init__(self, places: int = 1, max_duration_s: float = 600.0) -> None:
         self.places = places
         self.max_duration_s = max_duration_s
         self.files: list[io.BytesIO] = []
+        self.clients: list[str | None] = []
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
+    async def place(self, client: str | None = None) -> AsyncIterator[None]:
         """See ``ports.AudioExtractor.place``."""
         if not self.places:
             raise ExtractionsFull("There is no room: try later.", 10)
@@ -117,12 +122,19 @@ class LocalExtractor:
             file.write(block)
         return file
 
-    async def extract(self, source: BinaryIO, wanted: Extraction) -> BinaryIO:
+    async def extract(
+        self,
+        source: BinaryIO,
+        wanted: Extraction,
+        client: str | None = None,
+        progress: Callable[[float], None] = lambda _decoded_s: None,
+    ) -> BinaryIO:
         """See ``ports.AudioExtractor.extract``."""
+        self.clients.append(client)
         source.seek(0)
         target = self._file()
         try:
-            extract_audio(source, target, wanted, self.max_duration_s)
+            extract_audio(source, target, wanted, self.max_duration_s, progress)
         except BaseException:
             target.close()
             raise

@@ -7,15 +7,27 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from pipeline.domain.access import DAY, Client, ClientLoad, refuse_over_quota
-from pipeline.domain.audio import Chunk
+from pipeline.domain.access import (
+    DAY,
+    KEPT_FOR,
+    SECONDS_A_BYTE,
+    AudioCharge,
+    Client,
+    ClientLoad,
+    refuse_more_audio,
+    refuse_over_quota,
+)
+from pipeline.domain.audio import Chunk, to_seconds
+from pipeline.domain.claims import NOTHING, Candidate, ClaimRule, Holdings
 from pipeline.domain.crawl import CrawlRecord
+from pipeline.domain.fair_choice import Due, choose
+from pipeline.domain.fair_line import AGEING_S, sharer
 from pipeline.domain.lifecycle import (
     CLOCK_TOLERANCE,
     FINISHED_ARE_NOT_CANCELLED,
     ONLY_ENDED_ARE_RETRIED,
     attempts_exhausted,
-    claim_order,
+    claimed,
     message_id,
     refuse_fixed_fields,
     refused_move,
@@ -70,6 +82,10 @@ class _Callback:
     created_at: datetime
     owner: str | None = None
 
+    def due(self, at: datetime) -> Due:
+        """The message as ``choose`` sees it."""
+        return Due(self.message.id, sharer(self.message.task_id, self.message.client), 0, at.timestamp())
+
 
 @dataclass(frozen=True, slots=True)
 class _Key:
@@ -101,7 +117,8 @@ class MemoryTaskStore:
         self._records: dict[int, _Record] = {}
         self._keys: dict[str, _Key] = {}
         self._outbox: dict[int, _Callback] = {}
-        self._taken: dict[int, tuple[str, float, datetime]] = {}
+        self._taken: dict[tuple[int, int], tuple[str, float, datetime]] = {}
+        self._extracted: dict[str, tuple[str, float, datetime]] = {}
         self._last_task_id = 0
         self._last_message_id = 0
 
@@ -139,11 +156,13 @@ class MemoryTaskStore:
     async def client_load(self, client: str) -> ClientLoad:
         """See ``ports.TaskStore``."""
         since = self._answer() - DAY
-        taken = [(at, audio_s) for name, audio_s, at in self._taken.values() if name == client and at > since]
+        counted = (*self._taken.values(), *self._extracted.values())
+        taken = [(at, audio_s) for name, audio_s, at in counted if name == client and at > since]
         return ClientLoad(
             queued_tasks=sum(task.client == client for task in self._in_status(Status.QUEUED)),
             audio_s=sum(audio_s for _at, audio_s in taken),
             oldest_at=min((at for at, _audio_s in taken), default=None),
+            pending_s=self._unsplit_s(client),
         )
 
     async def get(self, task_id: int, *, include_result: bool = False) -> Task:
@@ -184,7 +203,21 @@ class MemoryTaskStore:
         ended = replace(_without_owner(task, Status.CANCELLED, now), summary=_not_due(task.summary))
         return self._put(replace(ended, fence=task.fence + 1, finished_at=now, available_at=None, error=None))
 
-    async def retry(self, task_id: int) -> Task:
+    async def begin_extraction(self, client: Client, extraction_id: str, size_bytes: int) -> float:
+        """See ``ports.TaskStore``."""
+        now = self._answer()
+        refuse_more_audio(client.max_audio_s, await self.client_load(client.name), now)
+        estimate_s = size_bytes * (self._seconds_a_byte or SECONDS_A_BYTE)
+        self._extracted[extraction_id] = (client.name, estimate_s, now)
+        return estimate_s
+
+    async def charge_extraction(self, extraction_id: str, audio_s: float) -> None:
+        """See ``ports.TaskStore``."""
+        self._answer()
+        client, _, taken_at = self._extracted[extraction_id]
+        self._extracted[extraction_id] = (client, audio_s, taken_at)
+
+    async def retry(self, task_id: int, client: Client | None = None) -> Task:
         """See ``ports.TaskStore``. Callbacks of the earlier run that were not delivered yet are withdrawn."""
         now = self._answer()
         record = self._record(task_id)
@@ -192,6 +225,9 @@ class MemoryTaskStore:
         possible = task.media_key or task.file_url or record.result is not None
         if task.status not in (Status.FAILED, Status.CANCELLED) or not possible:
             raise TaskStateConflict(refused_move(task, ONLY_ENDED_ARE_RETRIED))
+        if client and client.name == task.client:
+            limited = replace(client, max_audio_s=None) if task.split_done else client
+            refuse_over_quota(limited, await self.client_load(client.name), now)
         self._drop_callbacks(task_id, settled_too=False)
         fresh = replace(
             task,
@@ -222,7 +258,9 @@ class MemoryTaskStore:
 
     # the run of a task
 
-    async def claim(self, owner: str, lease: timedelta, limit: int, ranks: Collection[int]) -> list[Task]:
+    async def claim(
+        self, owner: str, lease: timedelta, limit: int, ranks: Collection[int], holdings: Holdings = NOTHING
+    ) -> list[Task]:
         """See ``ports.TaskStore``."""
         now = self._answer()
         waiting = [
@@ -230,8 +268,9 @@ class MemoryTaskStore:
             for record in self._records.values()
             if record.task.priority.rank in ranks and self._claimable(record.task, now)
         ]
-        waiting.sort(key=lambda task: claim_order(task.id, task.priority.rank, task.created_at, now, self._ageing_s))
-        return [self._put(_claimed(task, owner, now, now + lease)) for task in waiting[: max(0, limit)]]
+        candidates = [Candidate(task.id, task.priority.rank, task.client, task.created_at) for task in waiting]
+        places = ClaimRule(holdings, now, self._ageing_s).places(candidates)[: max(0, limit)]
+        return [self._put(claimed(self._records[one.id].task, owner, now, now + lease)) for _, one in places]
 
     async def heartbeat(self, leases: Sequence[Lease], lease: timedelta) -> frozenset[int]:
         """See ``ports.TaskStore``."""
@@ -248,6 +287,11 @@ class MemoryTaskStore:
         return [
             self._fail(task, attempts_exhausted(task.losses + 1), now) for task in lost if task.losses + 1 >= max_losses
         ]
+
+    async def fail_unreachable(self, limit: int) -> list[Task]:
+        """See ``ports.TaskStore``. Nothing: what is kept in memory is never damaged."""
+        self._answer()
+        return []
 
     async def owners(self) -> frozenset[str]:
         """See ``ports.TaskStore``."""
@@ -281,8 +325,9 @@ class MemoryTaskStore:
         refuse_fixed_fields(changes)
         now = self._answer()
         task = self._put(replace(self._leased(lease).task, updated_at=now, **changes))
-        if changes.get("split_done") and task.client and task.file_duration_s is not None:
-            self._taken.setdefault(task.id, (task.client, task.file_duration_s, now))
+        is_taken = any(task_id == task.id for task_id, _ in self._taken)
+        if changes.get("split_done") and task.client and task.file_duration_s is not None and not is_taken:
+            self._taken[task.id, 0] = (task.client, task.file_duration_s, now)
 
     async def save_crawl(self, lease: Lease, record: CrawlRecord) -> None:
         """See ``ports.TaskStore``."""
@@ -296,12 +341,22 @@ class MemoryTaskStore:
         self._answer()
         return self._record(task_id).crawl
 
-    async def add_part(self, lease: Lease, part: int, start: int, end: int, chunks: Sequence[Chunk]) -> None:
+    async def add_part(
+        self,
+        lease: Lease,
+        part: int,
+        start: int,
+        end: int,
+        chunks: Sequence[Chunk],
+        charge: AudioCharge | None = None,
+    ) -> None:
         """See ``ports.TaskStore``. A part of a number that is stored already is left as it is."""
         now = self._answer()
         record = self._leased(lease)
         if part in record.parts:
             return
+        if record.task.client is not None and (record.task.id, part) not in self._taken:
+            await self._take(record.task.client, (record.task.id, part), charge or AudioCharge(to_seconds(end - start)))
         record.parts[part] = (part, start, end)
         record.chunks.update((chunk.index, chunk) for chunk in chunks)
         total_s = record.task.audio_total_s + sum(chunk.duration_s for chunk in chunks)
@@ -349,7 +404,13 @@ class MemoryTaskStore:
         return self._finish(known, Status.COMPLETED, None, now)
 
     async def fail(
-        self, lease: Lease, error: TaskError, retry_at: datetime | None = None, *, keep_prepared: bool = True
+        self,
+        lease: Lease,
+        error: TaskError,
+        retry_at: datetime | None = None,
+        *,
+        keep_prepared: bool = True,
+        counted: bool = True,
     ) -> Task:
         """See ``ports.TaskStore``."""
         now = self._answer()
@@ -358,7 +419,7 @@ class MemoryTaskStore:
             task = _unprepared(self._records[task.id])
         if retry_at is None:
             return self._fail(task, error, now)
-        queued = _without_owner(replace(task, failures=task.failures + 1), Status.QUEUED, now)
+        queued = _without_owner(replace(task, failures=task.failures + counted), Status.QUEUED, now)
         return self._put(replace(queued, error=error, available_at=retry_at))
 
     async def release(self, lease: Lease) -> None:
@@ -372,12 +433,12 @@ class MemoryTaskStore:
     async def due_summaries(self, owner: str, lease: timedelta, limit: int) -> list[SummaryTurn]:
         """See ``ports.TaskStore``."""
         now = self._answer()
-        due = sorted(
-            (task.summary.due_at, task.id)
-            for task in (record.task for record in self._records.values())
-            if task.summary.due_at and task.summary.due_at <= now
-        )
-        return [self._take_summary(self._record(number).task, owner, now + lease) for _, number in due[: max(0, limit)]]
+        tasks = [record.task for record in self._records.values()]
+        waiting = {task.id: (task, task.summary.due_at) for task in tasks if task.summary.due_at}
+        held = [_due(task, at) for task, at in waiting.values() if task.summary.owner == owner and at > now]
+        due = [_due(task, at) for task, at in waiting.values() if at <= now]
+        chosen = choose(due, held, limit, now.timestamp(), AGEING_S)
+        return [self._take_summary(self._record(number).task, owner, now + lease) for number in chosen]
 
     async def renew_summaries(self, turns: Sequence[SummaryTurn], lease: timedelta) -> frozenset[int]:
         """See ``ports.TaskStore``."""
@@ -415,8 +476,10 @@ class MemoryTaskStore:
     async def due_callbacks(self, owner: str, lease: timedelta, limit: int) -> list[OutboxMessage]:
         """See ``ports.TaskStore``."""
         now = self._answer()
-        due = [(each.due_at, each.message.id) for each in self._outbox.values() if each.due_at and each.due_at <= now]
-        taken = sorted(number for _due_at, number in sorted(due)[: max(0, limit)])
+        waiting = [(each, each.due_at) for each in self._outbox.values() if each.due_at]
+        held = [each.due(at) for each, at in waiting if each.owner == owner and at > now]
+        due = [each.due(at) for each, at in waiting if at <= now]
+        taken = sorted(choose(due, held, limit, now.timestamp(), AGEING_S))
         for number in taken:
             self._outbox[number].due_at, self._outbox[number].owner = now + lease, owner
         return [self._outbox[number].message for number in taken]
@@ -513,10 +576,16 @@ class MemoryTaskStore:
         needing = [record.task for record in self._records.values() if transcribed or record.result is None]
         return {task.media_prefix for task in needing} & set(prefixes)
 
+    async def count_waiting(self, code: str) -> int:
+        """See ``ports.TaskStore``."""
+        self._answer()
+        return sum(task.error is not None and task.error.code == code for task in self._in_status(Status.QUEUED))
+
     async def forget_taken_audio(self) -> None:
         """See ``ports.TaskStore``."""
-        since = self._answer() - DAY
-        self._taken = {task_id: taken for task_id, taken in self._taken.items() if taken[2] > since}
+        since = self._answer() - KEPT_FOR
+        self._taken = {part: taken for part, taken in self._taken.items() if taken[2] > since}
+        self._extracted = {name: taken for name, taken in self._extracted.items() if taken[2] > since}
 
     # how it is kept
 
@@ -552,6 +621,20 @@ class MemoryTaskStore:
             raise LeaseLost(f"Task {lease.task_id} passed to another owner, or ended, after fence {lease.fence}.")
         return self._records[lease.task_id]
 
+    async def _take(self, client: str, part: tuple[int, int], charge: AudioCharge) -> None:
+        now = self._answer()
+        refuse_more_audio(charge.max_audio_s, await self.client_load(client), now)
+        self._taken[part] = (client, charge.audio_s, now)
+
+    def _unsplit_s(self, client: str) -> float:
+        """Estimated seconds of the client's recordings that are still to be decoded."""
+        live = self._in_status(Status.QUEUED) + self._in_status(Status.PROCESSING)
+        unsplit = [task for task in live if task.client == client and not task.split_done]
+        ids = {task.id for task in unsplit}
+        taken_s = sum(audio_s for (task_id, _), (_, audio_s, _) in self._taken.items() if task_id in ids)
+        size_bytes = sum(task.file_size_bytes or 0 for task in unsplit)
+        return max(0.0, size_bytes * (self._seconds_a_byte or SECONDS_A_BYTE) - taken_s)
+
     def _pending_s(self, task: Task) -> float:
         total_s = task.audio_total_s
         if not task.split_done:
@@ -574,7 +657,7 @@ class MemoryTaskStore:
         if task.callback_url:
             self._last_message_id += 1
             name = message_id(task.id, task.fence, task.media_prefix)
-            message = OutboxMessage(self._last_message_id, name, task.id, task.callback_url, 0)
+            message = OutboxMessage(self._last_message_id, name, task.id, task.callback_url, 0, task.client)
             self._outbox[message.id] = _Callback(message, now, now)
         return self._put(replace(_without_owner(task, status, now), finished_at=now, error=error))
 
@@ -611,26 +694,15 @@ class MemoryTaskStore:
         }
 
 
+def _due(task: Task, at: datetime) -> Due:
+    """A task's summary as ``choose`` sees it."""
+    return Due(task.id, sharer(task.id, task.client), task.priority.rank, at.timestamp())
+
+
 def _new_task(task_id: int, new: NewTask, now: datetime) -> Task:
     given = {name: getattr(new, name) for name in NewTask.__dataclass_fields__}
     status, language = Status.QUEUED, new.options.language
     return Task(id=task_id, status=status, language=language, created_at=now, updated_at=now, **given)
-
-
-def _claimed(task: Task, owner: str, now: datetime, lease_expires_at: datetime) -> Task:
-    return replace(
-        task,
-        status=Status.PROCESSING,
-        owner=owner,
-        lease_expires_at=lease_expires_at,
-        fence=task.fence + 1,
-        attempts=task.attempts + 1,
-        losses=task.losses + (task.status is Status.PROCESSING),
-        started_at=now,
-        updated_at=now,
-        available_at=None,
-        stage=task.first_stage,
-    )
 
 
 def _unprepared(record: _Record) -> Task:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from pipeline.domain.access import Client, refuse_another_upload
 from pipeline.domain.upload import Upload, UploadPart
 from pipeline.errors import UploadNotFound, UploadStateConflict
 from pipeline.ports import Clock
@@ -19,8 +20,10 @@ class MemoryUploadStore:
         self._uploads: dict[str, Upload] = {}
         self._parts: dict[str, tuple[UploadPart, ...]] = {}
 
-    async def create(self, upload: Upload) -> None:
+    async def create(self, upload: Upload, client: Client | None = None) -> None:
         """See ``ports.UploadStore``."""
+        if client:
+            refuse_another_upload(client, await self.open_uploads(client.name))
         self._uploads[upload.id] = upload
 
     async def get(self, upload_id: str) -> Upload:

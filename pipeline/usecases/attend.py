@@ -13,7 +13,9 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from pipeline.errors import DatabaseUnavailable, TaskNotFound
+from pipeline.observability import NoMetrics
 from pipeline.ports import Clock, MediaStore, TaskRecords
+from pipeline.usecases.supervised import Loop
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +36,10 @@ async def attended(store: TaskRecords, clock: Clock, task_id: int) -> AsyncItera
 
 
 async def _renew(store: TaskRecords, clock: Clock, task_id: int) -> None:
+    loop = Loop("keepalive", "keeping a task for its client", clock, NoMetrics())
     while True:
         await clock.sleep(RENEWAL_S)
-        try:
-            await store.await_until(task_id, clock.now() + PATIENCE)
-        except DatabaseUnavailable as error:
-            logger.warning("the task could not be kept: %s", error, extra={"task_id": task_id})
+        await loop.attempt(lambda: store.await_until(task_id, clock.now() + PATIENCE))
 
 
 async def remove(
@@ -59,7 +59,8 @@ async def remove(
     prefix = await store.delete(task_id)
     if cancel is not None:
         await cancel(task_id)
-    await media.delete_prefix(prefix)
+    if prefix:  # the name of the folder may be what was damaged; it is swept as an orphan's then
+        await media.delete_prefix(prefix)
 
 
 async def dismiss(

@@ -14,10 +14,11 @@ from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
-from weakref import WeakValueDictionary
 
+from pipeline.domain.fair_line import SlotLimits, TurnRequest, sharer
 from pipeline.domain.retry import Backoff, Schedule
 from pipeline.errors import DatabaseUnavailable, TaskNotFound
+from pipeline.fair_slots import FairSlots
 from pipeline.ports import (
     CallbackAnswer,
     CallbackSender,
@@ -30,14 +31,19 @@ from pipeline.ports import (
     Verdict,
 )
 from pipeline.settings import CallbackSettings
+from pipeline.usecases.supervised import Loop, troubles
 
 logger = logging.getLogger(__name__)
 
 PER_HOST = 4
-"""Callbacks under way to one host; a slow receiver occupies no more of the courier than that."""
+"""Callbacks under way to one host: a slow receiver occupies no more of the courier than that, and one client's
+receivers together no more than half of it."""
 
 IN_HAND = 500
 """Callbacks taken at a time, most of which wait for their host's turn; the rest stay in the outbox."""
+
+REFILL_AT = (IN_HAND // 2, IN_HAND // 4)
+"""With so many left, more are taken at once; one client has no more than half of those in hand."""
 
 RECORDING_S = 10.0
 """Part of the lease that is kept for recording the attempt, through a short absence of the database."""
@@ -84,14 +90,26 @@ class CallbackCourier:
         self._schedule = Schedule(settings.delays_s)
         self._patience_s = 2 * settings.timeout_s
         self._lease_s = self._patience_s + settings.timeout_s + RECORDING_S
-        self._slots = asyncio.Semaphore(settings.concurrency)
-        self._lanes: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._slots = FairSlots(SlotLimits(settings.concurrency, PER_HOST, reserve=True), clock)
         self._owner = owner
         self._poll_s = poll_s
         self._jitter = jitter
         self._work = asyncio.Event()
         self._stopping = False
         self._in_hand: set[asyncio.Task[None]] = set()
+        self._taking = Loop(
+            "callbacks",
+            "taking callbacks in hand",
+            clock,
+            metrics,
+            outage_s=lambda outages: _database_pause_s(outages, jitter),
+            jitter=jitter,
+        )
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """Why no callback is delivered, a sentence each."""
+        return troubles(self._taking)
 
     def wake(self) -> None:
         """There is a callback to deliver."""
@@ -106,26 +124,16 @@ class CallbackCourier:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Delivers callbacks until ``stop`` is set; what is being posted then is seen through."""
-        outages = 0
         try:
             while not stop.is_set():
-                outages = 0 if await self._take_if_possible() else outages + 1
-                pause_s = _database_pause_s(outages, self._jitter) if outages else self._poll_s
-                await self._pause(stop, pause_s)
+                pause_s = await self._taking.attempt(self._take)
+                await self._pause(stop, self._poll_s if pause_s is None else pause_s)
             self._stopping = True
             if self._in_hand:
                 await asyncio.wait(self._in_hand)
         finally:
             for delivery in self._in_hand:
                 delivery.cancel()
-
-    async def _take_if_possible(self) -> bool:
-        try:
-            await self._take()
-        except DatabaseUnavailable as error:
-            logger.warning("callbacks wait for the database: %s", error)
-            return False
-        return True
 
     async def _take(self) -> set[asyncio.Task[None]]:
         self._work.clear()
@@ -144,7 +152,7 @@ class CallbackCourier:
 
     def _forget(self, delivery: asyncio.Task[None]) -> None:
         self._in_hand.discard(delivery)
-        if len(self._in_hand) == IN_HAND // 2:
+        if len(self._in_hand) in REFILL_AT:
             self._work.set()
         if not delivery.cancelled() and (error := delivery.exception()) is not None:
             logger.error("a callback failed by our own defect; it will be taken again", exc_info=error)
@@ -158,8 +166,7 @@ class CallbackCourier:
                 wait.cancel()
 
     async def _deliver(self, message: OutboxMessage, taken_at: float) -> None:
-        lane = self._lanes.setdefault(_host(message), asyncio.Semaphore(PER_HOST))
-        async with lane, self._slots:
+        async with self._slots.turn(_turn_request(message)):
             # Too late to finish within the lease, or being shut down: it stays in the outbox for the next to take it.
             if self._stopping or self._clock.monotonic() - taken_at > self._patience_s:
                 return
@@ -168,13 +175,18 @@ class CallbackCourier:
             except DatabaseUnavailable as error:
                 logger.warning("a callback waits for the database: %s", error, extra=_named(message))
                 return
+            if attempt is None:
+                return  # the lease runs out, and whoever can read the task may take it
             await self._record(message, attempt, taken_at + self._lease_s)
 
-    async def _attempt(self, message: OutboxMessage) -> DeliveryAttempt:
+    async def _attempt(self, message: OutboxMessage) -> DeliveryAttempt | None:
+        """Posts it; ``None`` where only a newer version can say what there is to post."""
         try:
             task = await self._store.get(message.task_id, include_result=True)
         except TaskNotFound:
             return DeliveryAttempt(delivered=False, status_code=None, message="The task was deleted.", retry_at=None)
+        if task.defect is not None and task.defect.newer:
+            return None
         started = self._clock.monotonic()
         answer = await self._sender.send(message, self._encode(task))
         self._note(message, answer, self._clock.monotonic() - started)
@@ -244,6 +256,10 @@ def _named(message: OutboxMessage) -> dict[str, Any]:
         "host": _host(message),
         "attempt": message.attempts + 1,
     }
+
+
+def _turn_request(message: OutboxMessage) -> TurnRequest:
+    return TurnRequest(sharer(message.task_id, message.client), 0, host=_host(message), cost=1.0)
 
 
 def _host(message: OutboxMessage) -> str:

@@ -9,13 +9,14 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from typing import Any
 
-from pipeline.domain.retry import Backoff, Schedule
+from pipeline.domain.claims import Holdings
+from pipeline.domain.fair_line import SlotLimits
+from pipeline.domain.retry import Backoff, Patience, Schedule
 from pipeline.domain.task import Priority, Stage, Task, TaskError
 from pipeline.errors import (
     AttemptsExhausted,
@@ -24,13 +25,18 @@ from pipeline.errors import (
     LinkError,
     MediaError,
     MurmurationError,
+    PreparedAudioLost,
+    QuotaExceeded,
     RateLimited,
+    RecordUnreadable,
     ReplicaLost,
     RequestError,
     SourceTooLarge,
     StorageFull,
+    StorageUnavailable,
     TaskNotFound,
 )
+from pipeline.fair_slots import FairSlots
 from pipeline.observability import log_attempt
 from pipeline.ports import Clock, Crawler, EngineInfo, Lease, MediaStore, Metrics, Splitter, TaskStore, Transcriber
 from pipeline.process import is_dead
@@ -40,6 +46,7 @@ from pipeline.usecases.fetch import Fetcher
 from pipeline.usecases.insist import insist
 from pipeline.usecases.news import News, wait_briefly
 from pipeline.usecases.resume_split import ResumingSplitter
+from pipeline.usecases.supervised import Loop, Outcome, troubles
 from pipeline.usecases.transcribe import ChunkScheduler
 
 logger = logging.getLogger(__name__)
@@ -47,8 +54,22 @@ logger = logging.getLogger(__name__)
 MAX_RETRY_AFTER_S = 6 * 3600.0
 """A site that wants to be left alone for longer is asked again after this long."""
 
-FINAL = (MediaError, RequestError, LinkError, SourceTooLarge, AttemptsExhausted, StorageFull)
+FINAL = (MediaError, RequestError, LinkError, SourceTooLarge, AttemptsExhausted)
 """Errors that another attempt would meet again."""
+
+WAITED_FOR: Mapping[type[MurmurationError], str] = {
+    StorageFull: "Waiting for space",
+    StorageUnavailable: "Waiting for the media store",
+    QuotaExceeded: "Waiting for your quota",
+}
+"""Errors that pass by themselves, and what is said of a task that waits: such an attempt is not held against it."""
+
+PREPARED_IS_DROPPED = (StorageFull, PreparedAudioLost, RecordUnreadable)
+"""Errors after which prepared audio goes: it makes room, part of it is missing, or its rows are damaged. The recording
+stays."""
+
+LONGEST_WAIT_S = 600.0
+"""A task that waits is tried again after this long, whatever it waits for: room may come unannounced."""
 
 
 class Dispatcher:
@@ -93,6 +114,7 @@ class Dispatcher:
         self._backoff = Backoff(
             base_s=settings.dispatch.retry_base_s, cap_s=300.0, max_attempts=settings.dispatch.max_attempts
         )
+        self._patience = Patience(settings.dispatch.retry_base_s, LONGEST_WAIT_S)
         self._rate_limits = Schedule(settings.crawl.rate_limit_delays_s)
         self._metrics = metrics
         self._on_finished = finished
@@ -103,20 +125,39 @@ class Dispatcher:
         self._driver = Driver(
             store=store,
             media=media,
-            fetcher=Fetcher(crawler, media, settings),
+            fetcher=Fetcher(crawler, media, settings, clock),
             splitter=ResumingSplitter(splitter, clock, settings.dispatch.max_attempts),
             scheduler=self._scheduler,
             clock=clock,
             settings=settings,
+            audio_limits=settings.auth.audio_limits,
             changed=self._news.announce,
             finished=self._news.announce_end,
-            split_slots=asyncio.Semaphore(settings.dispatch.max_concurrent_splits),
+            split_slots=FairSlots(
+                SlotLimits(settings.dispatch.max_concurrent_splits, reserve=True), clock, settings.dispatch.ageing_s
+            ),
         )
         self._work = asyncio.Event()
         self._attempts: dict[int, asyncio.Task[None]] = {}
         self._claimed: dict[int, Task] = {}
         self._renewed_at = clock.monotonic()
         self.database_ready = False
+        self._preparing = self._loop("prepare", "preparing the database")
+        self._claiming = self._loop("claim", "claiming tasks")
+        self._renewing = self._loop("heartbeat", "renewing the leases of tasks")
+
+    def _loop(self, name: str, work: str) -> Loop:
+        poll_s = self._settings.poll_s
+        return Loop(name, work, self._clock, self._metrics, outage_s=lambda _: poll_s, changed=self._note_round)
+
+    def _note_round(self, outcome: Outcome) -> None:
+        if outcome is not Outcome.FAILED:  # which says nothing about the database
+            self.database_ready = outcome is Outcome.DONE
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """Why no task is worked at, a sentence each."""
+        return (*troubles(self._preparing, self._claiming, self._renewing), *self._scheduler.troubles)
 
     # what others ask of it
 
@@ -162,13 +203,11 @@ class Dispatcher:
         What a dead predecessor on this machine left running is taken from it, or its leases would have to run out.
         """
         while not self.database_ready:
-            try:
-                await self._store.migrate()
-                await self._bury_dead_owners()
-                self.database_ready = True
-            except DatabaseUnavailable as error:
-                logger.warning("waiting for the database: %s", error)
-                await self._clock.sleep(self._settings.poll_s)
+            await self._preparing.round(self._prepare_database)
+
+    async def _prepare_database(self) -> None:
+        await self._store.migrate()
+        await self._bury_dead_owners()
 
     async def _bury_dead_owners(self) -> None:
         for owner in await self._store.owners():
@@ -179,22 +218,13 @@ class Dispatcher:
     async def _claim_loop(self) -> None:
         while True:
             self._work.clear()
-            await self._survive_outage(self._claim_all)
+            await self._claiming.round(self._claim_all)
             await wait_briefly(self._work, self._settings.poll_s)
 
     async def _heartbeat_loop(self) -> None:
         while True:
             await self._clock.sleep(self._settings.heartbeat_s)
-            await self._survive_outage(self._heartbeat)
-
-    async def _survive_outage(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        try:
-            await step()
-            self.database_ready = True
-        except DatabaseUnavailable as error:
-            self.database_ready = False
-            logger.warning("the database is away: %s", error)
-            await self._clock.sleep(self._settings.poll_s)
+            await self._renewing.round(self._heartbeat)
 
     async def _claim_all(self) -> None:
         if not self.database_ready or self._heartbeat_is_late:
@@ -206,14 +236,25 @@ class Dispatcher:
                 self._start(task)
 
     async def _claim_some(self) -> list[Task]:
+        """Claims what there is room for; where there is none, what clients lack that run less than their share.
+
+        So a client whose tasks fill all room keeps nobody else waiting until they are done. Together, those beside the
+        room are no more than it holds.
+        """
         limit = max(self._settings.max_active_tasks, self._scheduler.capacity.chunks)
         fetching = self._driver.fetcher.at_work
         active = Counter(task.priority.rank for task in self._claimed.values() if task.id not in fetching)
+        held = Counter((task.priority.rank, task.client) for task in self._claimed.values())
         room = {priority.rank: limit - active[priority.rank] for priority in Priority}
-        ranks = [rank for rank, free in room.items() if free > 0]
-        if not ranks:
+        beside = {rank: limit + free for rank, free in room.items() if free <= 0}
+        return await self._claim_into(room, Holdings(held)) or await self._claim_into(beside, Holdings(held, limit))
+
+    async def _claim_into(self, room: Mapping[int, int], holdings: Holdings) -> list[Task]:
+        """Claims tasks of the ranks that have room."""
+        free = {rank: count for rank, count in room.items() if count > 0}
+        if not free:
             return []
-        return await self._store.claim(self._owner, self._lease, min(room[rank] for rank in ranks), ranks)
+        return await self._store.claim(self._owner, self._lease, min(free.values()), list(free), holdings)
 
     def _start(self, task: Task) -> None:
         outlived = self._attempts.get(task.id)  # its lease was lost, and it has not noticed yet
@@ -227,6 +268,12 @@ class Dispatcher:
         if self._attempts.get(task_id) is attempt:
             del self._attempts[task_id], self._claimed[task_id]
         self._work.set()
+        if not attempt.cancelled() and (error := attempt.exception()) is not None:
+            logger.error(
+                "an attempt ended by our own defect; the task is claimed again once its lease has expired",
+                exc_info=error,
+                extra={"task_id": task_id},
+            )
 
     @property
     def _heartbeat_is_late(self) -> bool:
@@ -295,17 +342,23 @@ class Dispatcher:
 
     async def _note_failure(self, attempt: Attempt, error: Exception) -> Task | None:
         task, failures = attempt.task, attempt.failures + 1
-        reason = _task_error(error, failures, self._settings.max_attempts)
+        waits = _waits(task, error)
+        reason = _task_error(error, failures, self._settings.max_attempts, waits=waits)
         if reason.code == MurmurationError.code:
             logger.error("attempt failed by our own defect", exc_info=error, extra={"task_id": task.id})
-        delay_s = self._delay_s(error, failures)
+        delay_s = self._wait_s(error, task.attempts) if waits else self._delay_s(error, failures)
         retry_at = None if delay_s is None else self._clock.now() + timedelta(seconds=delay_s)
+        dropped = isinstance(error, PREPARED_IS_DROPPED)
+        if waits:
+            logger.warning("the task waits: %s", reason.message, extra={"task_id": task.id})
+            self._metrics.count("postponed_attempts", code=reason.code)
         try:
-            full = isinstance(error, StorageFull)
-            fail = partial(self._store.fail, attempt.lease, reason, retry_at, keep_prepared=not full)
+            fail = partial(
+                self._store.fail, attempt.lease, reason, retry_at, keep_prepared=not dropped, counted=not waits
+            )
             ended = await insist(fail, self._clock)
-            if full:
-                await attempt.drop_prepared()  # which makes room for others
+            if dropped:
+                await attempt.drop_prepared()
         except LeaseLost as lost:
             logger.warning("the failure could not be noted: %s", lost, extra={"task_id": task.id})
             return None
@@ -322,6 +375,13 @@ class Dispatcher:
             return None if delay_s is None else max(delay_s, min(error.retry_after_s or 0.0, MAX_RETRY_AFTER_S))
         return self._backoff.delay_s(attempts, random.random)
 
+    def _wait_s(self, error: Exception, attempts: int) -> float:
+        """How long a task waits for what will come by itself, in seconds."""
+        delay_s = self._patience.delay_s(attempts, random.random)
+        if isinstance(error, QuotaExceeded):  # it says itself when there is some again
+            return max(delay_s, min(error.retry_after_s, LONGEST_WAIT_S))
+        return delay_s
+
     async def _hand_back(self) -> None:
         claimed, attempts = list(self._claimed.values()), list(self._attempts.values())
         for attempt in attempts:
@@ -332,9 +392,19 @@ class Dispatcher:
                 await self._store.release(Lease(task.id, task.fence))
 
 
-def _task_error(error: Exception, failures: int, max_attempts: int) -> TaskError:
+def _waits(task: Task, error: Exception) -> bool:
+    """Whether a task waits for what its attempt lacked; not one whose client waits for it, and can be told."""
+    return isinstance(error, tuple(WAITED_FOR)) and task.awaited_until is None
+
+
+def _waiting_sentence(error: MurmurationError) -> str:
+    prefix = next(words for kind, words in WAITED_FOR.items() if isinstance(error, kind))
+    return f"{prefix}: {error.message[:1].lower()}{error.message[1:]}"
+
+
+def _task_error(error: Exception, failures: int, max_attempts: int, *, waits: bool) -> TaskError:
     if isinstance(error, ReplicaLost) and failures >= max_attempts:
         return TaskError(AttemptsExhausted.code, f"The process that worked on this recording died {failures} times.")
     if isinstance(error, MurmurationError):
-        return TaskError(error.code, error.message)
+        return TaskError(error.code, _waiting_sentence(error) if waits else error.message)
     return TaskError(MurmurationError.code, "The service failed on this task; the reason is in its log.")

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from pipeline.domain.audio import prepared_prefix
+from pipeline.domain.access import AudioCharge, refuse_more_audio
+from pipeline.domain.audio import prepared_prefix, to_seconds
+from pipeline.domain.decoding_cost import charged_audio_s
+from pipeline.domain.fair_line import TurnRequest, sharer
 from pipeline.domain.quality import next_prompt
 from pipeline.domain.stitching import stitch
 from pipeline.domain.task import Stage, Status, Task
 from pipeline.domain.transcript import ChunkResult, Transcript
-from pipeline.errors import LeaseLost, MurmurationError
+from pipeline.errors import LeaseLost, MurmurationError, QuotaExceeded, ReplicaLost
+from pipeline.fair_slots import FairSlots
 from pipeline.ports import (
     Clock,
     Lease,
@@ -32,6 +36,7 @@ from pipeline.ports import (
 from pipeline.settings import Settings
 from pipeline.usecases.fetch import Fetcher
 from pipeline.usecases.insist import insist
+from pipeline.usecases.resume_split import is_worth_pausing
 from pipeline.usecases.transcribe import ChunkScheduler, Decoding
 
 logger = logging.getLogger(__name__)
@@ -44,6 +49,7 @@ class Driver:
     """What every attempt needs.
 
     Attributes:
+        audio_limits: seconds of audio that may be taken from a client in 24 hours, by its name, where it has a limit.
         changed: told the task's id whenever its record changes, for whoever watches it.
         finished: told it as soon as the transcript is stored, before what is left is tidied up.
     """
@@ -55,9 +61,10 @@ class Driver:
     scheduler: ChunkScheduler
     clock: Clock
     settings: Settings
+    audio_limits: Mapping[str, float]
     changed: Callable[[int], None]
     finished: Callable[[int], None]
-    split_slots: asyncio.Semaphore
+    split_slots: FairSlots
 
 
 @dataclass(slots=True)
@@ -115,6 +122,7 @@ class Attempt:
             media_prefix=self.task.media_prefix,
             options=self.task.options,
             priority_rank=self.task.priority.rank,
+            client=self.task.client,
             language=None if self.task.options.multilingual else self.task.language,
             deliver=lambda results: self._deliver(decoding, results),
         )
@@ -129,12 +137,24 @@ class Attempt:
         return 1 if decoding.language is None and not self.task.options.multilingual else None
 
     async def _prepare_and_wait(self, decoding: Decoding, stored: StoredChunks) -> None:
-        if not self.task.split_done:
-            if self.task.media_key is None:
-                with self._timed(Stage.FETCHING):
-                    await self._fetch()
-            with self._timed(Stage.SPLITTING):
-                await self._split(decoding, stored)
+        try:
+            if not self.task.split_done:
+                await self._prepare(decoding, stored)
+        except QuotaExceeded:
+            await self._transcribe(decoding)  # what is taken from the client already is finished
+            raise
+        await self._transcribe(decoding)
+
+    async def _prepare(self, decoding: Decoding, stored: StoredChunks) -> None:
+        await self._check_quota()
+        if self.task.media_key is None:
+            with self._timed(Stage.FETCHING):
+                await self._fetch()
+        with self._timed(Stage.SPLITTING):
+            await self._split(decoding, stored)
+
+    async def _transcribe(self, decoding: Decoding) -> None:
+        """Wait until every chunk that there is is decoded and stored."""
         decoding.seal()
         with self._timed(Stage.TRANSCRIBING):
             await asyncio.shield(decoding.done)
@@ -153,13 +173,45 @@ class Attempt:
         )
 
     async def _split(self, decoding: Decoding, stored: StoredChunks) -> None:
-        request = self._split_request(stored)
-        async with self.driver.split_slots, aclosing(self.driver.splitter.split(request)) as events:
+        """Have the recording split, in several goes where others need the place more."""
+        left: SplitRequest | None = self._split_request(stored)
+        while left is not None:
+            left = await self._split_until_wanted(decoding, left)
+
+    async def _split_until_wanted(self, decoding: Decoding, request: SplitRequest) -> SplitRequest | None:
+        """Split until the end, or until somebody should have the place; return what is left then."""
+        began_at, left = request.resume_at, request
+        turn = TurnRequest(request.sharer, request.priority_rank, size=self._split_size(request))
+        async with (
+            self.driver.split_slots.turn(turn) as place,
+            aclosing(self.driver.splitter.split(request)) as events,
+        ):
             async for event in events:
-                if isinstance(event, SplitPart):
-                    await self._part(decoding, event)
-                else:
+                if isinstance(event, SplitDone):
                     await self._split_done(event)
+                    return None
+                await self._part(decoding, event)
+                left = left.after(event)
+                if is_worth_pausing(began_at, left.resume_at) and place.is_wanted(left.resume_at):
+                    logger.info("a split makes room for another", extra={"task_id": self.task.id})
+                    return left
+        raise ReplicaLost("A Splitter ended its answer in the middle.")
+
+    def _split_size(self, request: SplitRequest) -> int:
+        """Return the samples to be decoded, as far as they can be guessed: one for each byte is 128 kbit/s."""
+        return max(request.resume_at, self.task.file_size_bytes or 0)
+
+    @property
+    def _max_audio_s(self) -> float | None:
+        """The limit of the task's client; ``None``: it has none."""
+        return self.driver.audio_limits.get(self.task.client or "")
+
+    async def _check_quota(self) -> None:
+        """Raise ``QuotaExceeded`` before the recording is fetched and decoded; what is, is taken part by part."""
+        if self.task.client is not None and self._max_audio_s is not None:
+            client = self.task.client
+            load = await self._insist(lambda: self.driver.store.client_load(client))
+            refuse_more_audio(self._max_audio_s, load, self.driver.clock.now())
 
     def _split_request(self, stored: StoredChunks) -> SplitRequest:
         if self.task.media_key is None:
@@ -173,10 +225,14 @@ class Attempt:
             first_part=len(stored.parts),
             first_chunk=len(stored.chunks),
             resume_at=stored.parts[-1][2] if stored.parts else 0,
+            priority_rank=self.task.priority.rank,
+            sharer=sharer(self.task.id, self.task.client),
         )
 
     async def _part(self, decoding: Decoding, part: SplitPart) -> None:
-        await self._insist(lambda: self.driver.store.add_part(self.lease, part.part, part.start, part.end, part.chunks))
+        charge = AudioCharge(charged_audio_s(to_seconds(part.end - part.start), self.task.options), self._max_audio_s)
+        position = (part.part, part.start, part.end)
+        await self._insist(lambda: self.driver.store.add_part(self.lease, *position, part.chunks, charge))
         self.progressed = True
         self.driver.scheduler.add(decoding, part.chunks)
         self.driver.changed(self.task.id)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from itertools import islice
+from urllib.parse import urlsplit
 
 from pipeline.domain.crawl import Link
+from pipeline.domain.fair_line import SlotLimits, TurnRequest, sharer
 from pipeline.domain.task import Task
 from pipeline.errors import InvalidValue, MurmurationError, ReplicaLost
-from pipeline.ports import CrawledMedia, Crawler, CrawlRequest, MediaStore
+from pipeline.fair_slots import FairSlots
+from pipeline.ports import Clock, CrawledMedia, Crawler, CrawlRequest, MediaStore
 from pipeline.settings import Settings
 
 SILENCE_S = 60.0
@@ -16,24 +21,32 @@ SILENCE_S = 60.0
 
 
 class Fetcher:
-    """Has recordings fetched, so many at a time.
+    """Has recordings fetched, so many at a time: urgent ones first, and shared between clients and hosts.
 
     Args:
         crawler: ``None`` where nothing fetches.
         media: what an earlier attempt left there is removed.
         settings: how many, and how long one may take.
-
-    Attributes:
-        at_work: ids of the tasks whose recording is on its way. All they do is wait for somebody else's server, so they
-            need not keep others from being claimed.
+        clock: for the ageing of those that wait.
     """
 
-    def __init__(self, crawler: Crawler | None, media: MediaStore, settings: Settings) -> None:
+    def __init__(self, crawler: Crawler | None, media: MediaStore, settings: Settings, clock: Clock) -> None:
         self._crawler = crawler
         self._media = media
         self._deadline_s = settings.crawl.deadline_s
-        self.at_work: set[int] = set()
-        self._slots = asyncio.Semaphore(settings.dispatch.max_concurrent_crawls)
+        self._places = settings.dispatch.max_concurrent_crawls
+        self._begun: set[int] = set()
+        self._waiting: dict[int, None] = {}
+        limits = SlotLimits(settings.dispatch.max_concurrent_crawls, settings.crawl.max_per_host, reserve=True)
+        self._slots = FairSlots(limits, clock, settings.dispatch.ageing_s)
+
+    @property
+    def at_work(self) -> frozenset[int]:
+        """Ids of the tasks whose recording is on its way, and of as many more, at most, as there are places.
+
+        All they do is wait for somebody else's server, so they need not keep others from being claimed.
+        """
+        return frozenset(self._begun).union(islice(self._waiting, self._places))
 
     async def fetch(self, task: Task) -> tuple[str, CrawledMedia]:
         """Fetches the recording of a claimed task; returns its media key, and what came.
@@ -42,17 +55,27 @@ class Fetcher:
             ReplicaLost: the Crawler died or fell silent.
             MurmurationError: as ``ports.Crawler.crawl``.
         """
-        async with self._slots:
-            request = _request(task)
-            self.at_work.add(task.id)
+        request = _request(task)
+        async with self._place(task, request.url):
             try:
                 await self._media.delete_prefix(task.media_prefix)  # what a lost Crawler may have begun
                 return request.media_key, await self._crawl(request)
             except ReplicaLost:
                 await self._media.delete_prefix(task.media_prefix)  # the dead can't clean up
                 raise
-            finally:
-                self.at_work.discard(task.id)
+
+    @asynccontextmanager
+    async def _place(self, task: Task, url: str) -> AsyncIterator[None]:
+        """Wait for a place among those that are fetched at the same time, and hold it until the block ends."""
+        self._waiting[task.id] = None
+        try:
+            async with self._slots.turn(_turn_request(task, url)):
+                del self._waiting[task.id]
+                self._begun.add(task.id)
+                yield
+        finally:
+            self._waiting.pop(task.id, None)
+            self._begun.discard(task.id)
 
     async def _crawl(self, request: CrawlRequest) -> CrawledMedia:
         if self._crawler is None:
@@ -69,6 +92,20 @@ class Fetcher:
                         return event
         except TimeoutError as error:
             raise ReplicaLost("The Crawler fell silent.") from error
+
+
+def _turn_request(task: Task, url: str) -> TurnRequest:
+    return TurnRequest(sharer(task.id, task.client), task.priority.rank, host=_site(task.link, url), cost=1.0)
+
+
+def _site(link: Link | None, url: str) -> str:
+    """Return whom a task's recording is fetched from: a platform, whatever host its links name, or the URL's host."""
+    if link is not None and link.kind.platform is not None:
+        return link.kind.value
+    try:
+        return (urlsplit(url).hostname or "").rstrip(".").removeprefix("www.")
+    except ValueError:
+        return ""  # no URL; the Crawler will say so
 
 
 def _request(task: Task) -> CrawlRequest:

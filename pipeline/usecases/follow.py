@@ -6,13 +6,13 @@ import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from pipeline.domain.stitching import chunk_segments
 from pipeline.domain.task import Status, Task
-from pipeline.domain.transcript import Segment
+from pipeline.domain.transcript import ChunkResult, Segment
 from pipeline.errors import DatabaseUnavailable, TaskNotFound
-from pipeline.ports import Clock, TaskRecords
+from pipeline.ports import Clock
 
 WATCH_SLICE_S = 5.0
 """Longest single wait for news of a task, so that news that was missed is found in the database."""
@@ -28,14 +28,34 @@ WatchEnd = Callable[[int, float], Awaitable[None]]
 """Returns when a task has finished, or after so many seconds; a hint."""
 
 
-async def wait_for_end(store: TaskRecords, watch_end: WatchEnd, clock: Clock, task_id: int, wait_s: float) -> Task:
-    """The task with its result, once it is finished or ``wait_s`` seconds are over. Raises ``TaskNotFound``."""
+class FollowedTasks(Protocol):
+    """What following a task takes of the task store; ``ports.TaskRecords`` is one."""
+
+    async def get(self, task_id: int, *, include_result: bool = False) -> Task:
+        """Return the task. Raises ``TaskNotFound``, ``DatabaseUnavailable``."""
+        ...
+
+    async def results(self, task_id: int, first: int) -> tuple[ChunkResult, ...]:
+        """Return the results of a task's chunks, from the first one on. Raises ``DatabaseUnavailable``."""
+        ...
+
+
+async def wait_for_end(
+    store: FollowedTasks,
+    watch_end: WatchEnd,
+    clock: Clock,
+    task_id: int,
+    wait_s: float,
+    *,
+    include_result: bool = True,
+) -> Task:
+    """Return the task once it is finished or ``wait_s`` seconds are over. Raises ``TaskNotFound``."""
     deadline = clock.monotonic() + wait_s
-    task = await store.get(task_id, include_result=True)
+    task = await store.get(task_id, include_result=include_result)
     while not task.status.finished and (left_s := deadline - clock.monotonic()) > 0:
         looked_at = clock.monotonic()
         await watch_end(task_id, min(left_s, WATCH_SLICE_S))
-        task = await store.get(task_id, include_result=True)
+        task = await store.get(task_id, include_result=include_result)
         if not task.status.finished and clock.monotonic() - looked_at < WATCH_PAUSE_S:
             await clock.sleep(WATCH_PAUSE_S)
     return task
@@ -82,7 +102,7 @@ Seen = TypeVar("Seen")
 
 
 async def follow(
-    store: TaskRecords, watch: Watch, clock: Clock, task: Task, after_chunk: int = -1
+    store: FollowedTasks, watch: Watch, clock: Clock, task: Task, after_chunk: int = -1
 ) -> AsyncGenerator[TaskEvent, None]:
     """What happens to a task, from where it stands to its end; of a finished one, what there is to tell.
 
@@ -113,7 +133,7 @@ async def follow(
         task = await _insist(clock, partial(_again, store, task))
 
 
-async def _again(store: TaskRecords, task: Task) -> Task:
+async def _again(store: FollowedTasks, task: Task) -> Task:
     try:
         return await store.get(task.id, include_result=True)
     except TaskNotFound:
@@ -139,7 +159,7 @@ class _Prefix:
     Chunks lie apart on the timeline, so what one of them adds to the transcript does not depend on those after it.
     """
 
-    def __init__(self, store: TaskRecords, after_chunk: int) -> None:
+    def __init__(self, store: FollowedTasks, after_chunk: int) -> None:
         self._store = store
         self._after_chunk = after_chunk
         self._next_chunk = 0

@@ -65,10 +65,18 @@ class OwnTasks:
         await self._check(task_id)
         return await self._store.cancel(task_id)
 
-    async def retry(self, task_id: int) -> Task:
+    async def retry(self, task_id: int, client: Client | None = None) -> Task:
         """See ``ports.TaskRecords``."""
         await self._check(task_id)
-        return await self._store.retry(task_id)
+        return await self._store.retry(task_id, client or self._client)
+
+    async def begin_extraction(self, client: Client, extraction_id: str, size_bytes: int) -> float:
+        """See ``ports.TaskRecords``."""
+        return await self._store.begin_extraction(client, extraction_id, size_bytes)
+
+    async def charge_extraction(self, extraction_id: str, audio_s: float) -> None:
+        """See ``ports.TaskRecords``."""
+        await self._store.charge_extraction(extraction_id, audio_s)
 
     async def await_until(self, task_id: int, until: datetime) -> None:
         """See ``ports.TaskRecords``."""

@@ -8,9 +8,10 @@ from datetime import timedelta
 
 from pipeline.domain.lifecycle import CLOCK_TOLERANCE
 from pipeline.domain.task import Status
-from pipeline.errors import DatabaseUnavailable
-from pipeline.ports import Clock, MediaStore, TaskStore, UploadStore
+from pipeline.observability import NoMetrics
+from pipeline.ports import Clock, MediaStore, Metrics, TaskStore, UploadStore
 from pipeline.settings import Settings
+from pipeline.usecases.supervised import Loop, troubles
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,13 @@ class Reaper:
     """Deletes what nobody needs any more. Any number of them may work on one database and one media store."""
 
     def __init__(
-        self, store: TaskStore, uploads: UploadStore, media: MediaStore, clock: Clock, settings: Settings
+        self,
+        store: TaskStore,
+        uploads: UploadStore,
+        media: MediaStore,
+        clock: Clock,
+        settings: Settings,
+        metrics: Metrics | None = None,
     ) -> None:
         self._store = store
         self._uploads = uploads
@@ -33,21 +40,21 @@ class Reaper:
         self._settings = settings
         self._looked_at = (clock.now(), clock.monotonic())
         self._clock_changed = False
+        self._loops = {
+            step: Loop("housekeeping", work, clock, metrics or NoMetrics()) for step, work in self._steps.items()
+        }
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What is not tidied up, a sentence each."""
+        return troubles(*self._loops.values())
 
     async def run(self) -> None:
         """Reaps at intervals until cancelled. What fails is logged and tried again; nothing else waits for it."""
         while True:
-            for step in self._steps:
-                await self._attempt(step)
+            for step, loop in self._loops.items():
+                await loop.attempt(step)
             await self._clock.sleep(self._settings.dispatch.housekeeping_s)
-
-    async def _attempt(self, step: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await step()
-        except DatabaseUnavailable as error:
-            logger.warning("housekeeping waits: %s", error)
-        except Exception:
-            logger.exception("housekeeping failed")
 
     async def reap(self) -> None:
         """Does all of it once: tasks and uploads first, then media of which nobody knows any more."""
@@ -55,16 +62,21 @@ class Reaper:
             await step()
 
     @property
-    def _steps(self) -> tuple[Callable[[], Awaitable[None]], ...]:
-        return (
-            self._heed_clock,
-            self._expire_unawaited,
-            self._expire_tasks,
-            self._expire_uploads,
-            self._expire_media,
-            self._prune,
-            self._sweep,
-        )
+    def _steps(self) -> dict[Callable[[], Awaitable[None]], str]:
+        return {
+            self._heed_clock: "looking for changes of the clock",
+            self._fail_unreachable: "failing damaged tasks",
+            self._expire_unawaited: "deleting tasks nobody waits for",
+            self._expire_tasks: "deleting tasks past their retention",
+            self._expire_uploads: "deleting uploads that were given up",
+            self._expire_media: "deleting recordings past their retention",
+            self._prune: "deleting settled callbacks and expired keys",
+            self._sweep: "deleting media that nobody needs",
+        }
+
+    async def _fail_unreachable(self) -> None:
+        while await self._store.fail_unreachable(BATCH):
+            continue
 
     async def _heed_clock(self) -> None:
         """Looks whether the time of day has moved otherwise than time itself since the last round.

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-
-from pipeline.errors import DatabaseUnavailable
+from pipeline.errors import StorageFull
 from pipeline.ports import Clock, Metrics, TaskStore
-
-logger = logging.getLogger(__name__)
+from pipeline.usecases.supervised import Loop, troubles
 
 INTERVAL_S = 5.0
 """How often the queue is looked at."""
@@ -20,14 +17,17 @@ class QueueReporter:
         self._store = store
         self._clock = clock
         self._metrics = metrics
+        self._loop = Loop("queue_report", "showing the queue", clock, metrics)
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """Why the queue is not shown, a sentence each."""
+        return troubles(self._loop)
 
     async def run(self) -> None:
         """Reports at intervals until cancelled."""
         while True:
-            try:
-                await self.report()
-            except DatabaseUnavailable as error:
-                logger.warning("the queue can't be shown: %s", error)
+            await self._loop.attempt(self.report)
             await self._clock.sleep(INTERVAL_S)
 
     async def report(self) -> None:
@@ -39,3 +39,5 @@ class QueueReporter:
         self._metrics.gauge("processing_tasks", stats.processing_tasks)
         self._metrics.gauge("pending_audio_seconds", stats.pending_audio_s)
         self._metrics.gauge("waiting_callbacks", stats.waiting_callbacks)
+        self._metrics.gauge("left_tasks", stats.left_tasks)
+        self._metrics.gauge("waiting_for_space", await self._store.count_waiting(StorageFull.code))

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from hmac import compare_digest
 from typing import TYPE_CHECKING
 
-from pipeline.domain.access import Client, refuse_another_upload
+from pipeline.domain.access import Client
 from pipeline.domain.upload import Upload, UploadPart
 from pipeline.errors import (
     ChecksumMismatch,
@@ -80,8 +80,6 @@ class ResumableUploads:
                 f"The file is too large: the upload has {size_bytes:,} bytes and the limit is "
                 f"{self.max_upload_bytes:,}."
             )
-        if client and client.limited:
-            refuse_another_upload(client, await self._store.open_uploads(client.name))
         upload = Upload(
             id=uuid.uuid4().hex,
             size_bytes=size_bytes,
@@ -89,7 +87,7 @@ class ResumableUploads:
             client=client.name if client else None,
             expires_at=self._expiry(),
         )
-        await self._store.create(upload)
+        await self._store.create(upload, client)
         return upload
 
     async def get(self, upload_id: str, client: Client | None = None) -> Upload:

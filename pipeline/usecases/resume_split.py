@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import replace
 
-from pipeline.domain.audio import to_seconds
+from pipeline.domain.audio import to_samples, to_seconds
+from pipeline.domain.fair_line import SlotLimits, TurnRequest
 from pipeline.errors import AttemptsExhausted, ReplicaLost
+from pipeline.fair_slots import FairSlots
 from pipeline.ports import Clock, SplitDone, SplitPart, SplitRequest, Splitter
 
 logger = logging.getLogger(__name__)
 
 LOSS_PAUSE_S = 0.5
 """Pause before another Splitter is asked: until then the dead one may still be taken for alive."""
+
+
+PAUSE_AFTER_S = 600.0
+"""Shorter recordings are never paused."""
+
+PAUSE_GROWTH = 3
+"""How many times as far a split must get before it is paused once more."""
+
+
+def is_worth_pausing(began_at: int, reached: int) -> bool:
+    """Return whether a split may make room for another at the end of a part.
+
+    When it is resumed, it is decoded again up to there. As each pause comes ``PAUSE_GROWTH`` times as far into the
+    recording as the one before, all that is decoded again is less than half as much again as the recording.
+
+    Args:
+        began_at: where its parts began this time, in samples.
+        reached: where they end now.
+    """
+    return reached >= max(PAUSE_GROWTH * began_at, to_samples(PAUSE_AFTER_S))
 
 
 class ResumingSplitter:
@@ -35,7 +55,7 @@ class ResumingSplitter:
         self._splitter = splitter
         self._clock = clock
         self._max_losses = max_losses
-        self._suspects = asyncio.Lock()
+        self._suspects = FairSlots(SlotLimits(1), clock)
 
     async def split(self, request: SplitRequest) -> AsyncGenerator[SplitPart | SplitDone, None]:
         """See ``ports.Splitter.split``. Raises ``AttemptsExhausted`` instead of ``ReplicaLost``."""
@@ -44,13 +64,13 @@ class ResumingSplitter:
             try:
                 async with AsyncExitStack() as alone, aclosing(self._splitter.split(request)) as events:
                     if losses:
-                        await alone.enter_async_context(self._suspects)
+                        await alone.enter_async_context(self._suspects.turn(_turn_request(request)))
                     async for event in events:
                         await alone.aclose()  # it got further: no suspect any more
                         yield event
                         if isinstance(event, SplitDone):
                             return
-                        request, losses = _after(request, event), 0
+                        request, losses = request.after(event), 0
                 raise ReplicaLost("A Splitter ended its answer in the middle.")
             except ReplicaLost as error:
                 losses += 1
@@ -60,14 +80,9 @@ class ResumingSplitter:
             await self._clock.sleep(LOSS_PAUSE_S)
 
 
-def _after(request: SplitRequest, part: SplitPart) -> SplitRequest:
-    """What is left to do once a part is stored."""
-    return replace(
-        request,
-        first_part=part.part + 1,
-        first_chunk=request.first_chunk + len(part.chunks),
-        resume_at=part.end,
-    )
+def _turn_request(request: SplitRequest) -> TurnRequest:
+    """What is left of a recording is decoded from its start: one that had got far takes long."""
+    return TurnRequest(request.sharer, request.priority_rank, size=request.resume_at)
 
 
 def _poison_sentence(request: SplitRequest, losses: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -32,6 +32,7 @@ from pipeline.ports import Clock, Metrics, Summarizer, SummaryOrder, SummaryTurn
 from pipeline.settings import DispatchSettings, LlmSettings
 from pipeline.usecases.insist import insist
 from pipeline.usecases.news import wait_briefly
+from pipeline.usecases.supervised import Loop, troubles
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,16 @@ class SummaryRunner:
         self._jitter = jitter
         self._work = asyncio.Event()
         self._turns: dict[int, tuple[SummaryTurn, asyncio.Task[None]]] = {}
+        poll_s = dispatch.poll_s
+        self._taking = Loop("summaries", "taking summaries in hand", clock, metrics, outage_s=lambda _: poll_s)
+        self._renewing = Loop(
+            "summary_heartbeat", "renewing the leases of summaries", clock, metrics, outage_s=lambda _: poll_s
+        )
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """Why no summary is written, a sentence each."""
+        return troubles(self._taking, self._renewing)
 
     def wake(self) -> None:
         """There is a summary to write."""
@@ -105,20 +116,13 @@ class SummaryRunner:
     async def _take_loop(self) -> None:
         while True:
             self._work.clear()
-            await self._survive_outage(self._take)
+            await self._taking.round(self._take)
             await wait_briefly(self._work, self._settings.poll_s)
 
     async def _renew_loop(self) -> None:
         while True:
             await self._clock.sleep(self._settings.heartbeat_s)
-            await self._survive_outage(self._renew)
-
-    async def _survive_outage(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        try:
-            await step()
-        except DatabaseUnavailable as error:
-            logger.warning("summaries wait for the database: %s", error)
-            await self._clock.sleep(self._settings.poll_s)
+            await self._renewing.round(self._renew)
 
     async def _take(self) -> None:
         room = self._max_active - len(self._turns)

@@ -32,11 +32,13 @@ from pipeline.errors import (
     SourceMissing,
     UploadTooLarge,
 )
+from pipeline.observability import NoMetrics
 from pipeline.ports import Clock, MediaStore, TaskRecords
 from pipeline.settings import LlmSettings
 from pipeline.usecases.attend import PATIENCE
 from pipeline.usecases.resumable import ResumableUploads
 from pipeline.usecases.summarize import chosen_model
+from pipeline.usecases.supervised import Loop
 
 STATS_TTL_S = 1.0
 """How long a count of the queue is believed before the database is asked again."""
@@ -239,10 +241,11 @@ class Submitter:
 
     async def _keep_fresh(self, intake: Intake) -> None:
         """Keeps what has arrived from the sweep of orphans, however long the client takes for the rest."""
+        loop = Loop("upload_keepalive", "keeping an upload from the sweep", self.clock, NoMetrics())
         while True:
             await self.clock.sleep(self._touch_every_s)
             if intake.wrote:
-                await self.media.touch(intake.prefix)
+                await loop.attempt(lambda: self.media.touch(intake.prefix))
 
     async def submit(
         self,

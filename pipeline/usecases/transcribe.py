@@ -11,18 +11,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.domain.audio import Chunk
 from pipeline.domain.chunk_queue import Capacity, ChunkQueue, Released
+from pipeline.domain.decoding_cost import chunk_cost_s, decoded_cost, relative_cost
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.transcript import ChunkResult
-from pipeline.errors import AttemptsExhausted, DecodingFailed, MurmurationError, ReplicaLost
+from pipeline.errors import AttemptsExhausted, MurmurationError, ReplicaLost
 from pipeline.ports import ChunkFailure, Clock, EngineInfo, Metrics, Transcriber, Unit
 from pipeline.settings import DispatchSettings
+from pipeline.usecases.supervised import Loop, troubles
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ class Decoding:
 
     Attributes:
         deliver: stores results; called as they arrive, never twice at once for the same task.
+        client: whose share of the replicas it takes; ``None``: it has one of its own.
         language: of the speech; while ``None`` each unit detects it.
         previous_tokens: what the next chunk is prompted with, where previous text is conditioned on.
     """
@@ -54,11 +57,24 @@ class Decoding:
     priority_rank: int
     deliver: Deliver
     language: str | None = None
+    client: str | None = None
     previous_tokens: tuple[int, ...] = ()
     outstanding: int = 0
     sealed: bool = False
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @property
+    def relative_cost(self) -> float:
+        """How many times as much as with default options a second of the audio is likely to cost."""
+        return relative_cost(self.options)
+
+    def extra_cost_s(self, results: Iterable[ChunkResult]) -> float:
+        """Seconds of audio at the defaults that decoding took beyond what was expected of the options."""
+        expected = self.relative_cost
+        return sum(
+            max(0.0, decoded_cost(self.options, result.attempts) - expected) * result.audio_s for result in results
+        )
 
     def seal(self) -> None:
         """No more chunks will be added."""
@@ -114,6 +130,13 @@ class ChunkScheduler:
         self._wake = asyncio.Event()
         self._capacity = Capacity(replicas=1, max_batch_size=8)
         self.engine: EngineInfo | None = None
+        self._following = Loop("replicas", "following the replicas", clock, metrics)
+        self._releasing = Loop("chunk_release", "sending chunks to replicas", clock, metrics)
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """Why no chunk gets to a replica, a sentence each."""
+        return troubles(self._following, self._releasing)
 
     @property
     def capacity(self) -> Capacity:
@@ -125,7 +148,14 @@ class ChunkScheduler:
     def open(self, decoding: Decoding, max_in_flight: int | None) -> None:
         """Admits a task; see ``ChunkQueue.open`` for ``max_in_flight``."""
         self._decodings[decoding.task_id] = decoding
-        self._queue.open(decoding.task_id, decoding.priority_rank, self._clock.monotonic(), max_in_flight)
+        self._queue.open(
+            decoding.task_id,
+            decoding.priority_rank,
+            self._clock.monotonic(),
+            max_in_flight,
+            client=decoding.client,
+            cost=lambda chunk: chunk_cost_s(chunk.duration_s, decoding.options),
+        )
 
     def limit(self, task_id: int, max_in_flight: int | None) -> None:
         """Changes how many of a task's chunks may be out at once."""
@@ -162,12 +192,15 @@ class ChunkScheduler:
 
     async def _follow_capacity(self) -> None:
         while True:
-            try:
-                await self._look_at_replicas()
-            except MurmurationError as error:
-                logger.warning("the replicas can't be asked: %s", error)
+            await self._following.round(self._ask_replicas)
             self._wake.set()
             await self._clock.sleep(self._refresh_s)
+
+    async def _ask_replicas(self) -> None:
+        try:
+            await self._look_at_replicas()
+        except MurmurationError as error:
+            logger.warning("the replicas can't be asked: %s", error)
 
     @property
     def _refresh_s(self) -> float:
@@ -185,11 +218,14 @@ class ChunkScheduler:
 
     async def _release_units(self) -> None:
         while True:
-            self._wake.clear()
-            while released := self._next():
-                self._start(released)
-            self._metrics.gauge("waiting_chunks", self._queue.waiting_chunks)
-            await self._wake.wait()
+            if await self._releasing.round(self._release_all):
+                await self._wake.wait()
+
+    async def _release_all(self) -> None:
+        self._wake.clear()
+        while released := self._next():
+            self._start(released)
+        self._metrics.gauge("waiting_chunks", self._queue.waiting_chunks)
 
     def _next(self) -> tuple[Released, bool] | None:
         if self._suspects and not self._suspect_in_flight:
@@ -246,7 +282,8 @@ class ChunkScheduler:
 
     async def _results(self, unit: Unit) -> AsyncGenerator[Sequence[ChunkResult | ChunkFailure], None]:
         """The unit's results, or ``ReplicaLost`` once it has been silent past its deadline."""
-        deadline_s = self._settings.unit_deadline_s + 3 * sum(chunk.duration_s for chunk in unit.chunks)
+        audio_s = sum(chunk.duration_s for chunk in unit.chunks)
+        deadline_s = self._settings.unit_deadline_s + 3 * audio_s * max(1.0, relative_cost(unit.options))
         async with aclosing(self._transcriber.transcribe(unit)) as stream:
             while True:
                 following = asyncio.ensure_future(anext(stream, None))
@@ -273,7 +310,7 @@ class ChunkScheduler:
         missing: dict[int, Chunk],
     ) -> None:
         for failure in (outcome for outcome in outcomes if isinstance(outcome, ChunkFailure)):
-            raise DecodingFailed(failure.message)
+            raise failure.error
         results = [outcome for outcome in outcomes if isinstance(outcome, ChunkResult) and outcome.index in missing]
         if not results:
             return
@@ -282,6 +319,7 @@ class ChunkScheduler:
         for result in results:
             del missing[result.index]
             self._losses.pop((decoding.task_id, result.index), None)
+        self._queue.charge(decoding.task_id, decoding.extra_cost_s(results))
         self._queue.finish(decoding.task_id, len(results))
         self._wake.set()
         decoding.delivered(len(results))

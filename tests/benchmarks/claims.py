@@ -2,6 +2,9 @@
 
 Each worker is a process with a store of its own on the same database, as Dispatchers of several clusters are; together
 they claim every task once. SQLite syncs as the store sets it up; MariaDB flushes its log once a second.
+
+With ``--deep 50000`` one client has that many tasks queued instead, and ``--clients`` others have five each; one
+process claims ``--claims`` times from the whole.
 """
 
 from __future__ import annotations
@@ -22,14 +25,21 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run as a script, from anywhere
 
+from sqlalchemy import literal, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from pipeline.clock import SystemClock
 from pipeline.domain.task import NewTask
 from pipeline.store.store import SqlTaskStore
+from pipeline.store.tables import TASKS
 from tests.mariadb import MariaDbServer
 
 LEASE = timedelta(minutes=10)
 ROW = "{:<9}{:>8}{:>7}{:>8}{:>11}{:>13}{:>9}{:>9}"
 
+
+WARM_UP = 5
+"""Claims that open connections and fill caches."""
 
 READY: list[Barrier] = []
 """What the workers of one round wait for; each process is handed it as it starts."""
@@ -82,6 +92,54 @@ async def claim_all(url: str, owner: str, batch: int) -> Share:
     return Share(ids, latencies, first, last)
 
 
+COPIED = [column.name for column in TASKS.columns if column.name != "id"]
+
+
+async def deepen(url: str, tasks: int, clients: int) -> None:
+    """Queues copies of one task: so many of one client, and five of each of the others."""
+    store = open_store(url)
+    await store.migrate()
+    await store.create(NewTask(media_prefix="copied", client="many"))
+    here = 1
+    while here < tasks:
+        await store.database.write(copy, "many", min(here, tasks - here))
+        here *= 2
+    await store.database.write(copy_for_each, clients)
+    await store.close()
+
+
+async def copy_for_each(connection: AsyncConnection, clients: int) -> None:
+    for number in range(clients):
+        await copy(connection, f"client {number:04d}", 5)
+
+
+async def copy(connection: AsyncConnection, client: str, count: int) -> None:
+    """Inserts copies of the first tasks, as a client's."""
+    values = [literal(client) if name == "client" else TASKS.c[name] for name in COPIED]
+    first = select(*values).order_by(TASKS.c.id).limit(count)
+    await connection.execute(TASKS.insert().from_select(COPIED, first))
+
+
+async def claim_often(url: str, batch: int, claims: int) -> list[float]:
+    """The seconds that each claim took, the first few left out."""
+    store = open_store(url)
+    seconds = []
+    for _ in range(claims + WARM_UP):
+        start = time.perf_counter()
+        if not await store.claim("deep", LEASE, batch, (0, 1, 2)):
+            raise SystemExit("There was nothing to claim.")
+        seconds.append(time.perf_counter() - start)
+    await store.close()
+    return seconds[WARM_UP:]
+
+
+def measure_deep(name: str, url: str, batch: int, arguments: argparse.Namespace) -> str:
+    asyncio.run(deepen(url, arguments.deep, arguments.clients))
+    seconds = asyncio.run(claim_often(url, batch, arguments.claims))
+    median_ms, p95_ms = 1000 * statistics.median(seconds), 1000 * statistics.quantiles(seconds, n=20)[-1]
+    return ROW.format(name, 1, batch, arguments.deep, "", "", f"{median_ms:.1f}", f"{p95_ms:.1f}")
+
+
 def join(ready: Barrier) -> None:
     READY.append(ready)
 
@@ -126,17 +184,27 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 4], help="processes that claim at the same time")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16], help="tasks asked for in one claim")
     parser.add_argument("--tasks", type=int, default=1000, help="tasks in the queue")
+    parser.add_argument("--deep", type=int, default=0, help="tasks that one client has queued")
+    parser.add_argument("--clients", type=int, default=0, help="other clients beside it, with five tasks each")
+    parser.add_argument("--claims", type=int, default=100, help="claims from a deep queue")
     arguments = parser.parse_args()
     print(ROW.format("database", "workers", "batch", "tasks", "creates/s", "tasks/s", "p50 ms", "p95 ms"))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         mariadb = start_mariadb(stack, folder)
-        for number, (workers, batch) in enumerate(product(arguments.workers, arguments.batch)):
+        workers_or_one = [1] if arguments.deep else arguments.workers
+        for number, (workers, batch) in enumerate(product(workers_or_one, arguments.batch)):
             urls = {"sqlite": f"sqlite+aiosqlite:///{folder / f'{number}.db'}"}
             if mariadb:
                 urls["mariadb"] = mariadb.create_database(f"round{number}")
             for name, url in urls.items():
-                print(measure(name, url, workers, batch, arguments.tasks), flush=True)
+                deep = arguments.deep > 0
+                line = (
+                    measure_deep(name, url, batch, arguments)
+                    if deep
+                    else measure(name, url, workers, batch, arguments.tasks)
+                )
+                print(line, flush=True)
 
 
 if __name__ == "__main__":

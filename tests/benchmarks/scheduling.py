@@ -44,6 +44,8 @@ class Waiting:
     done: asyncio.Future[None]
     key: int = 0
     patient_until: int = 0
+    dearness: float = 1.0
+    width: int = 5
 
 
 @dataclass(slots=True)

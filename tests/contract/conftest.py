@@ -78,7 +78,7 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def mysql_url(mariadb: MariaDbServer, migrated_mysql: str) -> str:
     """URL of the session's MySQL database, without a task in it."""
-    for table in ("tasks", "uploads", "taken_audio"):
+    for table in ("tasks", "uploads", "taken_audio", "extracted_audio", "clients"):
         mariadb.execute(f"DELETE FROM contract.{table}")
     return migrated_mysql
 

@@ -13,7 +13,15 @@ from pipeline.crawl import crawler as real
 from pipeline.crawl.crawler import LocalCrawler
 from pipeline.crawl.extractors import ExtractorProcesses
 from pipeline.domain.crawl import Link
-from pipeline.errors import LeaseLost, MurmurationError, PrivateOrRemoved, RateLimited, SourceTooLarge, UrlNotAllowed
+from pipeline.errors import (
+    LeaseLost,
+    MurmurationError,
+    PrivateOrRemoved,
+    RateLimited,
+    SourceTooLarge,
+    SourceTooSlow,
+    UrlNotAllowed,
+)
 from pipeline.ports import CrawledMedia, Crawler, CrawlProgress, CrawlRequest
 from pipeline.settings import Settings
 from pipeline.testing.crawl import FakeCrawler
@@ -42,6 +50,21 @@ class World:
         return [event async for event in self.crawler.crawl(self.request(path))]
 
 
+async def drip(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+    writer.write(head(200, {"Content-Length": str(len(FILM))}))
+    for byte in FILM:
+        writer.write(bytes([byte]))
+        await writer.drain()
+        await asyncio.sleep(0.02)
+
+
+async def drip_head(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
+    for letter in "HTTP/1.1 200 OK\r\nX-Slow: " + "a" * 1000:
+        writer.write(letter.encode())
+        await writer.drain()
+        await asyncio.sleep(0.02)
+
+
 async def stall(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
     writer.write(head(200, {"Content-Length": str(len(FILM))}) + FILM[:1000])
     await writer.drain()
@@ -56,6 +79,8 @@ async def receiver() -> AsyncIterator[LocalReceiver]:
         "/often.mp4": answers(429, b"", {"Retry-After": "9"}),
         "/large.mp4": answers(200, FILM * 3),
         "/stalled.mp4": stall,
+        "/dripping.mp4": drip,
+        "/dripping-head.mp4": drip_head,
     }
     async with local_receiver(behaviours) as running:
         yield running
@@ -78,13 +103,13 @@ def fake(receiver: LocalReceiver) -> World:
     return World(crawler, lambda path: path if "://" in path else receiver.url(path), media, lost)
 
 
-def local(receiver: LocalReceiver) -> World:
-    media, lost = MemoryMediaStore(), asyncio.Event()
+def local(receiver: LocalReceiver, media: MemoryMediaStore | None = None, **crawl: float) -> World:
+    media, lost = media or MemoryMediaStore(), asyncio.Event()
 
     async def held(request: CrawlRequest) -> bool:
         return not lost.is_set()
 
-    settings = Settings(network={"allow_private_hosts": ["127.0.0.1"]}, media={"max_upload_bytes": LIMIT})
+    settings = Settings(network={"allow_private_hosts": ["127.0.0.1"]}, media={"max_upload_bytes": LIMIT}, crawl=crawl)
     crawler = LocalCrawler(media, ExtractorProcesses(), settings, held, SystemClock())
     return World(crawler, lambda path: path if "://" in path else receiver.url(path), media, lost)
 
@@ -134,3 +159,35 @@ async def test_a_stream_that_is_closed_leaves_nothing(world: World) -> None:
     assert isinstance(await anext(stream), CrawlProgress)
     await stream.aclose()
     assert world.media.keys == set()
+
+
+@pytest.mark.parametrize("path", ["/dripping.mp4", "/dripping-head.mp4", "/stalled.mp4"])
+async def test_a_source_that_sends_a_byte_now_and_then_is_not_waited_for(
+    path: str, receiver: LocalReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(real, "PROGRESS_S", 0.01)
+    world = local(receiver, min_bytes_per_s=10_000, min_rate_window_s=0.2)
+    with pytest.raises(SourceTooSlow, match=r"127\.0\.0\.1 sends less than 10,000 bytes a second over 0\.2 s"):
+        await world.events(path)
+    assert world.media.keys == set()
+
+
+class SlowStore(MemoryMediaStore):
+    """Takes its time over every block."""
+
+    async def write(self, key: str, data: AsyncIterator[bytes]) -> int:
+        async def slowed() -> AsyncIterator[bytes]:
+            async for block in data:
+                await asyncio.sleep(0.1)
+                yield block
+            await asyncio.sleep(0.1)
+
+        return await super().write(key, slowed())
+
+
+async def test_the_time_our_own_storage_takes_is_not_the_sources_fault(
+    receiver: LocalReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(real, "PROGRESS_S", 0.01)
+    world = local(receiver, SlowStore(), min_bytes_per_s=10_000_000, min_rate_window_s=0.05)
+    assert (await world.events("/film.mp4"))[-1] == CrawledMedia(len(FILM), "film.mp4")

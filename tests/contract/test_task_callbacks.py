@@ -123,3 +123,17 @@ async def test_a_retry_withdraws_the_callback_of_the_failed_run(store: TaskStore
     assert new.message_id != old.message_id
     clock.advance(31)
     assert len(await store.due_callbacks("me", LEASE, 10)) == 1
+
+
+async def test_one_clients_callbacks_leave_room_for_everybody_elses(store: TaskStore) -> None:
+    greedy = [await completed(store, prefix=f"g{number}", callback_url=URL, client="greedy") for number in range(8)]
+    modest = await completed(store, prefix="m", callback_url=URL, client="modest")
+
+    first = await store.due_callbacks("me", LEASE, 6)
+
+    assert [message.task_id for message in first] == [*(task.id for task in greedy[:3]), modest.id]
+    assert [message.client for message in first] == ["greedy"] * 3 + ["modest"]
+    assert await store.due_callbacks("me", LEASE, 2) == []
+    nobodys = await completed(store, prefix="n", callback_url=URL)
+    assert [message.task_id for message in await store.due_callbacks("me", LEASE, 2)] == [nobodys.id]
+    assert len(await store.due_callbacks("another", LEASE, 100)) == 5

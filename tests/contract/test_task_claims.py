@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.domain.claims import Holdings
 from pipeline.domain.summary import SummaryOptions
 from pipeline.domain.task import (
     Priority,
@@ -112,6 +113,82 @@ async def test_age_lifts_without_end(store: TaskStore, clock: ManualClock) -> No
 
     # Four periods against three: -2 against -3.
     assert [task.media_prefix for task in tasks] == ["high", "low"]
+
+
+async def test_a_client_s_task_is_claimed_at_once_although_another_has_hundreds_queued(
+    store: TaskStore, clock: ManualClock
+) -> None:
+    for number in range(200):
+        await store.create(new_task(f"many {number}", client="many"))
+    clock.advance(1)
+    await store.create(new_task("one", client="one"))
+
+    tasks = await claim_all(store, limit=3)
+
+    assert [task.media_prefix for task in tasks] == ["many 0", "one", "many 1"]
+
+
+async def test_clients_take_turns_given_what_runs_of_each(store: TaskStore) -> None:
+    for client, number in (("a", 5), ("b", 5), (None, 2)):
+        for index in range(number):
+            await store.create(new_task(f"{client} {index}", client=client))
+    running = Holdings({(1, "a"): 3, (1, "b"): 1})
+
+    tasks = await store.claim("me", LEASE, 6, ALL_RANKS, running)
+
+    assert [task.media_prefix for task in tasks] == ["None 0", "b 0", "None 1", "b 1", "a 0", "b 2"]
+
+
+async def test_where_all_room_is_taken_only_who_runs_less_than_a_share_gets_more(store: TaskStore) -> None:
+    for client in ("a", "b"):
+        for index in range(5):
+            await store.create(new_task(f"{client} {index}", client=client))
+
+    beside = await store.claim("me", LEASE, 10, ALL_RANKS, Holdings({(1, "a"): 4}, limit=4))
+    nobody = await store.claim("me", LEASE, 10, ALL_RANKS, Holdings({(1, "a"): 4, (1, "b"): 2}, limit=4))
+
+    assert [task.media_prefix for task in beside] == ["b 0", "b 1"]
+    assert nobody == []
+
+
+async def test_of_more_clients_than_one_claim_looks_at_each_gets_its_turn(store: TaskStore, clock: ManualClock) -> None:
+    for number in range(3):
+        for client in range(40):
+            await store.create(new_task(f"{client}/{number}", client=f"client {client:02d}"))
+            clock.advance(0.001)
+    claims: list[str] = []
+    running: Counter[tuple[int, str | None]] = Counter()
+
+    while tasks := await store.claim("me", LEASE, 7, ALL_RANKS, Holdings(running)):
+        claims += [task.media_prefix for task in tasks]
+        running.update((1, task.client) for task in tasks)
+
+    assert claims == [f"{client}/{number}" for number in range(3) for client in range(40)]
+
+
+async def test_tasks_of_clients_that_wait_for_their_next_attempt_hide_nothing(
+    store: TaskStore, clock: ManualClock
+) -> None:
+    for number in range(3):
+        _task, lease = await claimed(store, prefix=f"later {number}", client="a")
+        await store.fail(lease, ERROR, retry_at=clock.now() + timedelta(seconds=60))
+    await store.create(new_task("due", client="a"))
+
+    assert [task.media_prefix for task in await claim_all(store)] == ["due"]
+    clock.advance(60)
+    assert {task.media_prefix for task in await claim_all(store)} >= {"later 0", "later 1", "later 2"}
+
+
+async def test_what_a_lost_owner_had_of_clients_is_claimed_by_turns_too(store: TaskStore, clock: ManualClock) -> None:
+    for index in range(3):
+        await store.create(new_task(f"a {index}", client="a"))
+    await claim_all(store)
+    await store.create(new_task("b 0", client="b"))
+    clock.advance(31)
+
+    tasks = await claim_all(store)
+
+    assert [task.media_prefix for task in tasks] == ["a 0", "b 0", "a 1", "a 2"]
 
 
 async def test_a_claim_asks_for_ranks(store: TaskStore) -> None:

@@ -11,6 +11,7 @@ import pytest
 from pipeline.domain.task import (
     Stage,
     Status,
+    TaskError,
 )
 from pipeline.domain.tracks import Track
 from pipeline.domain.transcript import Transcript, TranscriptInfo
@@ -375,3 +376,18 @@ async def test_a_deleted_task_leaves_nothing(store: TaskStore) -> None:
         assert await store.chunks(task_id) == StoredChunks()
     assert (await store.query(TaskQuery())).total_count == 0
     assert await store.due_callbacks("me", LEASE, 10) == []
+
+
+async def test_a_wait_is_no_failure_and_is_shown_while_it_lasts(store: TaskStore, clock: ManualClock) -> None:
+    full = TaskError("storage_full", "Waiting for space: the media store has no room left.")
+    task, lease = await claimed(store)
+    for _ in range(5):
+        waiting = await store.fail(lease, full, clock.now() + timedelta(seconds=10), counted=False)
+        assert (waiting.status, waiting.error, waiting.failures) == (Status.QUEUED, full, 0)
+        assert await store.count_waiting("storage_full") == 1
+        assert await claim_all(store) == []
+        clock.advance(10)
+        [task] = await claim_all(store)
+        lease = Lease(task.id, task.fence)
+        assert await store.count_waiting("storage_full") == 0
+    assert (await store.complete(lease, TRANSCRIPT)).error is None

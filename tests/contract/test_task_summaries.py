@@ -16,7 +16,7 @@ from pipeline.domain.summary import (
     SummaryStatus,
     Usage,
 )
-from pipeline.domain.task import NewTask, Stage, Status, SummaryState, Task, TaskError
+from pipeline.domain.task import NewTask, Priority, Stage, Status, SummaryState, Task, TaskError
 from pipeline.domain.transcript import Transcript, TranscriptInfo
 from pipeline.errors import LeaseLost, TaskNotFound, TaskStateConflict
 from pipeline.ports import Lease, SummaryTurn, TaskStore
@@ -252,3 +252,36 @@ async def test_a_summary_can_be_stored_at_any_later_time(store: TaskStore, clock
         await store.save_summary(task.id + 1, SUMMARY)
     with pytest.raises(TaskStateConflict):
         await store.retry(task.id)
+
+
+async def test_one_clients_summaries_leave_room_for_everybody_elses(store: TaskStore) -> None:
+    greedy = [await transcribed(store, f"g{number}", client="greedy") for number in range(12)]
+    modest, nobodys = await transcribed(store, "m", client="modest"), await transcribed(store, "n")
+
+    first = await store.due_summaries("writer", LEASE, 8)
+
+    assert [turn.task_id for turn in first] == [greedy[0].id, modest.id, nobodys.id, *(task.id for task in greedy[1:4])]
+    assert await store.due_summaries("writer", LEASE, 2) == []  # what is left free is for those to come
+    late = await transcribed(store, "l", client="late")
+    assert [turn.task_id for turn in await store.due_summaries("writer", LEASE, 2)] == [late.id]
+
+
+async def test_an_urgent_summary_is_taken_first(store: TaskStore) -> None:
+    for number in range(4):
+        await transcribed(store, f"a{number}", client="a")
+    urgent = await transcribed(store, "b", client="b", priority=Priority.HIGH)
+
+    assert (await store.due_summaries("writer", LEASE, 4))[0].task_id == urgent.id
+
+
+async def test_a_backlog_hides_neither_another_client_nor_a_clients_own_urgent_wish(store: TaskStore) -> None:
+    for number in range(12):
+        await transcribed(store, f"a{number}", client="a")
+    for number in range(12):
+        await transcribed(store, f"b{number}", client="b")
+    urgent = await transcribed(store, "u", client="a", priority=Priority.HIGH)
+    modest = await transcribed(store, "m", client="modest")
+
+    turns = await store.due_summaries("writer", LEASE, 4)
+
+    assert {urgent.id, modest.id} <= {turn.task_id for turn in turns}

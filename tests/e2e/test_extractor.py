@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -57,6 +58,39 @@ async def test_beyond_the_line_there_is_no_place(sandbox: Sandbox) -> None:
                     pass
         async with extractor.place():
             pass
+
+
+async def test_one_client_leaves_half_of_the_line_to_others(sandbox: Sandbox) -> None:
+    extractor = SandboxedExtractor(sandbox, MediaSettings(max_extractions=1, max_waiting_extractions=5))
+    async with AsyncExitStack() as held:
+        for _ in range(3):
+            await held.enter_async_context(extractor.place("greedy"))
+        with pytest.raises(ExtractionsFull, match="3 of your recordings"):
+            await held.enter_async_context(extractor.place("greedy"))
+        for client in ("modest", None, None):
+            await held.enter_async_context(extractor.place(client))
+        with pytest.raises(ExtractionsFull, match="6 recordings"):
+            await held.enter_async_context(extractor.place("new"))
+    async with extractor.place("greedy"):
+        pass
+
+
+async def test_a_short_recording_is_done_before_long_ones_of_another_client(sandbox: Sandbox) -> None:
+    extractor = SandboxedExtractor(sandbox, MediaSettings(max_duration_s=1e9, max_extractions=2), turns=1)
+    ended = list[str]()
+
+    async def extract(content: bytes, client: str, name: str) -> None:
+        with await extractor.receive(stream(content)) as source:
+            (await extractor.extract(source, Extraction(sample_rate=8_000), client)).close()
+        ended.append(name)
+
+    long = [asyncio.create_task(extract(flac_of_silence(4000, 8000), "greedy", "long")) for _ in range(4)]
+    await asyncio.sleep(0.3)
+    await extract(encode(tone(1.0), "wav"), "modest", "short")
+    assert ended == ["short"]
+    for extraction in long:
+        extraction.cancel()
+    await asyncio.gather(*long, return_exceptions=True)
 
 
 @pytest.mark.parametrize(

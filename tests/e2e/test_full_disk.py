@@ -1,10 +1,10 @@
-"""A disk that is full: the task fails in words, and the service goes on."""
+"""A disk that is full: accepted tasks wait for room, and the service goes on."""
 
 from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,16 +18,20 @@ from pipeline.media.decode import AudioDecoder
 from pipeline.media.split import StreamingSplitter
 from pipeline.media.store import FsspecMediaStore
 from pipeline.observability import NoMetrics
-from pipeline.ports import StoredChunks, TaskStore
+from pipeline.ports import TaskStore
 from pipeline.settings import Settings
 from pipeline.store.engine import UNWRITABLE
-from pipeline.testing.fleet import FakeTranscriber
+from pipeline.testing.fleet import FakeSplitter, FakeTranscriber, made_chunks
+from pipeline.testing.media import MemoryMediaStore
 from pipeline.testing.store import MemoryTaskStore
+from pipeline.testing.uploads import MemoryUploadStore
 from pipeline.usecases.dispatch import Dispatcher
+from pipeline.usecases.resumable import ResumableUploads
 from tests.contract.conftest import sql_store
 from tests.recordings import encode, stream, tone
 
 MEBIBYTE = 1024 * 1024
+PLAIN = TranscriptionOptions(language="en", vad_filter=False)
 
 
 @pytest.fixture
@@ -52,8 +56,11 @@ async def test_an_upload_finds_no_room_and_leaves_nothing(small_disk: Path) -> N
     assert await media.write("t2/source", stream(bytes(MEBIBYTE))) == MEBIBYTE
 
 
-async def test_a_recording_whose_sound_does_not_fit_fails_alone(small_disk: Path) -> None:
-    media, clock, settings = FsspecMediaStore(small_disk.as_uri()), SystemClock(), Settings()
+@pytest.fixture
+async def service(small_disk: Path) -> AsyncIterator[tuple[FsspecMediaStore, MemoryTaskStore]]:
+    """A Dispatcher at work whose media lies on the small disk."""
+    media, clock = FsspecMediaStore(small_disk.as_uri()), SystemClock()
+    settings = Settings(dispatch={"poll_s": 0.05, "retry_base_s": 0.1})
     store = MemoryTaskStore(clock)
     dispatcher = Dispatcher(
         owner="me",
@@ -71,18 +78,55 @@ async def test_a_recording_whose_sound_does_not_fit_fails_alone(small_disk: Path
         settings=settings,
         metrics=NoMetrics(),
     )
-    large, small = [await _add(media, store, name, seconds) for name, seconds in (("large", 80.0), ("small", 3.0))]
     running = asyncio.create_task(dispatcher.run())
-    ended = [await _end_of(store, task) for task in (large, small)]
+    yield media, store
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
-    assert [task.status for task in ended] == [Status.FAILED, Status.COMPLETED]
-    assert ended[0].error is not None
-    assert (ended[0].error.code, "no room left" in ended[0].error.message) == ("storage_full", True)
-    assert _files_in(small_disk) == ["large/source"], (
-        "what was prepared of it made room, and the recording waits for a retry"
+
+
+Service = tuple[FsspecMediaStore, MemoryTaskStore]
+
+
+async def test_a_recording_whose_sound_does_not_fit_waits_and_the_others_go_on(
+    service: Service, small_disk: Path
+) -> None:
+    media, store = service
+    large, small = [await _add(media, store, name, seconds) for name, seconds in (("large", 80.0), ("small", 3.0))]
+    assert (await _end_of(store, small)).status is Status.COMPLETED
+    waiting = await _waits_for_space(store, large)
+    assert waiting.error is not None
+    assert waiting.error.message.startswith("Waiting for space: the media store has no room left")
+    assert waiting.failures == 0
+    async with asyncio.timeout(30):
+        while _files_in(small_disk) != ["large/source"]:  # what was prepared of it made room
+            await asyncio.sleep(0.01)
+
+
+async def test_a_task_goes_on_when_there_is_room_again(service: Service, small_disk: Path) -> None:
+    media, store = service
+    task = await _add(media, store, "t1", 20.0)
+    filler = small_disk / "filler"
+    _fill_up(filler)
+    second = await store.create(NewTask(media_prefix="t2", media_key="t1/source", options=PLAIN))
+    await _waits_for_space(store, second[0])
+    filler.unlink()
+    assert [(await _end_of(store, each)).status for each in (task, second[0])] == [Status.COMPLETED] * 2
+
+
+async def test_a_full_disk_refuses_uploads_of_pieces_and_keeps_what_was_acknowledged(small_disk: Path) -> None:
+    media = FsspecMediaStore(small_disk.as_uri())
+    uploads = ResumableUploads(
+        MemoryUploadStore(SystemClock()), media, SystemClock(), max_upload_bytes=10 * MEBIBYTE, ttl_s=60.0
     )
-    assert await store.chunks(large.id) == StoredChunks()
+    upload = await uploads.create(4 * MEBIBYTE, {})
+    upload = await uploads.append(upload, 0, stream(bytes(MEBIBYTE)))
+    with pytest.raises(StorageFull):
+        await uploads.append(upload, MEBIBYTE, stream(bytes(3 * MEBIBYTE)))
+    upload = await uploads.get(upload.id)
+    assert upload.received_bytes == MEBIBYTE
+    assert len(_files_in(small_disk)) == 1, "nothing of the piece that found no room"
+    upload = await uploads.append(upload, MEBIBYTE, stream(bytes(MEBIBYTE // 2)))
+    assert upload.received_bytes == MEBIBYTE * 3 // 2
 
 
 def _files_in(folder: Path) -> list[str]:
@@ -94,10 +138,22 @@ async def _fill(store: TaskStore) -> None:
         await store.create(NewTask(media_prefix=f"{number}", platform="x" * 4096))
 
 
+def _fill_up(file: Path) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        file.write_bytes(bytes(3 * MEBIBYTE))
+
+
+async def _waits_for_space(store: MemoryTaskStore, task: Task) -> Task:
+    async with asyncio.timeout(30):
+        while (found := await store.get(task.id)).status is not Status.QUEUED or found.error is None:
+            await asyncio.sleep(0.005)
+        assert found.error.code == "storage_full"
+        return found
+
+
 async def _add(media: FsspecMediaStore, store: MemoryTaskStore, name: str, seconds: float) -> Task:
     await media.write(f"{name}/source", stream(encode(tone(seconds), "ogg")))
-    options = TranscriptionOptions(language="en", vad_filter=False)
-    task, _ = await store.create(NewTask(media_prefix=name, media_key=f"{name}/source", options=options))
+    task, _ = await store.create(NewTask(media_prefix=name, media_key=f"{name}/source", options=PLAIN))
     return task
 
 
@@ -112,8 +168,7 @@ async def test_a_database_that_finds_no_room_says_so_and_comes_back(small_disk: 
     store = sql_store(f"sqlite+aiosqlite:///{small_disk / 'tasks.db'}", SystemClock())
     await store.migrate()
     filler = small_disk / "filler"
-    with pytest.raises(OSError, match="No space left"):
-        filler.write_bytes(bytes(3 * MEBIBYTE))
+    _fill_up(filler)
     with pytest.raises(DatabaseUnavailable) as refusal:
         await _fill(store)
     assert refusal.value.message == UNWRITABLE
@@ -121,3 +176,41 @@ async def test_a_database_that_finds_no_room_says_so_and_comes_back(small_disk: 
     task, _ = await store.create(NewTask(media_prefix="again"))
     assert await store.get(task.id) == task
     await store.close()
+
+
+async def test_an_accepted_task_outlives_a_database_without_room(small_disk: Path) -> None:
+    clock, fleet, media = SystemClock(), FakeTranscriber(), MemoryMediaStore()
+    store = sql_store(f"sqlite+aiosqlite:///{small_disk / 'tasks.db'}", clock)
+    await store.migrate()
+    fleet.open_gate.clear()
+    dispatcher = Dispatcher(
+        owner="me",
+        store=store,
+        media=media,
+        splitter=FakeSplitter(made_chunks(3)),
+        transcriber=fleet,
+        clock=clock,
+        settings=Settings(dispatch={"poll_s": 0.05, "heartbeat_s": 0.2}),
+        metrics=NoMetrics(),
+    )
+    await media.write("t1/source", stream(b"sound"))
+    task, _ = await store.create(NewTask(media_prefix="t1", media_key="t1/source", options=PLAIN))
+    running = asyncio.create_task(dispatcher.run())
+    async with asyncio.timeout(30):
+        while not fleet.units:
+            await asyncio.sleep(0.01)
+    filler = small_disk / "filler"
+    _fill_up(filler)
+    with pytest.raises(DatabaseUnavailable):
+        await _fill(store)
+    fleet.open_gate.set()  # results that can't be stored
+    while dispatcher.database_ready:
+        await asyncio.sleep(0.01)
+    filler.unlink()
+    async with asyncio.timeout(60):
+        while not (found := await store.get(task.id)).status.finished:
+            await asyncio.sleep(0.05)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await store.close()
+    assert (found.status, found.attempts) == (Status.COMPLETED, 1)

@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from pipeline.ports import CrawledMedia, CrawlRequest
 from pipeline.settings import Settings
 from pipeline.testing.media import MemoryMediaStore
 from tests import recordings
-from tests.standins.site import CHANGED_POST, POST, RATE_LIMITED_POST, Site, stand_in
+from tests.standins.site import BOMB_BYTES, CHANGED_POST, POST, RATE_LIMITED_POST, Site, stand_in
 
 KEY = "t1/source"
 
@@ -111,6 +112,28 @@ def _nothing_is_left() -> Iterator[None]:
     before = scratch_folders()
     yield
     assert scratch_folders() <= before
+
+
+class Sizes:
+    """Watches how much is in scratch folders."""
+
+    def __init__(self) -> None:
+        self.largest = 0
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        watching = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
+
+    async def _watch(self) -> None:
+        while True:
+            files = [file for folder in scratch_folders() for file in folder.glob("*")]
+            with suppress(FileNotFoundError):
+                self.largest = max(self.largest, sum(file.stat().st_blocks * 512 for file in files))
+            await asyncio.sleep(0.005)
 
 
 def scratch_folders() -> set[Path]:
@@ -238,6 +261,68 @@ async def test_a_page_without_an_end_is_not_read_to_it(fetching: Fetching) -> No
 async def test_a_page_that_swells_takes_no_more_memory_than_it_may(fetching: Fetching) -> None:
     with pytest.raises(SourceTooLarge):
         await fetching.fetch("https://films.example/bomb", LinkKind.ANY, crawl={"max_process_bytes": 512 * 2**20})
+
+
+async def test_a_page_without_an_end_is_held_to_what_a_page_may_have_not_to_what_a_recording_may(
+    fetching: Fetching,
+) -> None:
+    with pytest.raises(SourceTooLarge, match="500,000 bytes"):
+        await fetching.fetch("https://films.example/endless", LinkKind.ANY, crawl={"max_page_bytes": 500_000})
+
+
+async def test_a_fragment_that_swells_takes_no_more_disk_than_it_may(fetching: Fetching) -> None:
+    sizes = Sizes()
+    async with sizes.watched():
+        with pytest.raises(SourceTooLarge):
+            await fetching.fetch(
+                "https://films.example/swelling", LinkKind.ANY, crawl={"max_process_bytes": 64 * 2**20}
+            )
+    assert 0 < sizes.largest <= 65 * 2**20 < BOMB_BYTES
+
+
+async def test_fragments_that_swell_are_held_to_the_limit_of_a_recording(fetching: Fetching) -> None:
+    limits = {"crawl": {"max_process_bytes": 256 * 2**20}, "media": {"max_upload_bytes": 2 * BOMB_BYTES}}
+    with pytest.raises(SourceTooLarge, match=f"{2 * BOMB_BYTES:,} bytes"):
+        await fetching.fetch("https://films.example/swelling", LinkKind.ANY, **limits)
+    assert fetching.media.keys == set()
+
+
+async def test_a_scratch_folder_that_fills_up_ends_its_process(fetching: Fetching) -> None:
+    """A process that was taken over may write many files, each within its limit."""
+    fetching.site.latency_s = 30.0
+    limits = {"max_process_bytes": 64 * 2**20, "extract_timeout_s": 60}
+    crawl = asyncio.create_task(fetching.fetch("https://films.example/film", LinkKind.ANY, crawl=limits))
+    while not (folders := scratch_folders()):
+        await asyncio.sleep(0.02)
+    [scratch] = folders
+    for number in range(130):
+        (scratch / str(number)).write_bytes(bytes(2**20))
+    with pytest.raises(SourceTooLarge):
+        await crawl
+
+
+async def test_processes_wait_for_a_place(folder: Path, site: Site) -> None:
+    few = ExtractorProcesses(folder / "authority.pem", max_processes=1)
+    fetching = Fetching(site, few)
+    site.latency_s = 0.2
+    most = 0
+
+    async def count() -> None:
+        nonlocal most
+        while True:
+            most = max(most, len(fetching.children()) if few._zygote else 0)
+            await asyncio.sleep(0.01)
+
+    counting = asyncio.create_task(count())
+    urls = ["https://films.example/film", "https://films.example/film"]
+    await asyncio.gather(*(fetching.fetch(url, LinkKind.ANY) for url in urls))
+    counting.cancel()
+    await few.aclose()
+    assert most == 1
+
+
+async def test_a_process_connects_to_nothing_outside_its_own_network(fetching: Fetching) -> None:
+    assert (await fetching.processes.confinement()).missing == ()
 
 
 async def test_a_recording_that_is_too_long_is_not_even_begun(fetching: Fetching) -> None:

@@ -69,3 +69,9 @@ def test_a_client_that_goes_away_is_forgotten(service: Service) -> None:
                 EXTRACT, files={"file": ("talk.flac", hostile_media.BOMB)}, data={"output_format": "flac"}, timeout=0.2
             )
     test_sound_is_extracted(service)
+
+
+def test_ready_says_that_confinement_holds(service: Service) -> None:
+    confinement = service.client.get("/api/health/ready").json()["confinement"]
+    assert confinement.pop("level") == "full"
+    assert all(confinement.values())

@@ -64,6 +64,16 @@ def _bomb() -> bytes:
     return gzip.compress(b"<html>" + bytes(1 << 28))
 
 
+BOMB_BYTES = 96 * 1024 * 1024
+"""What a fragment of ``/swelling`` unfolds to."""
+
+
+@cache
+def _fragment_bomb() -> bytes:
+    """A hundred kilobytes that turn into a hundred megabytes."""
+    return gzip.compress(bytes(BOMB_BYTES), compresslevel=9)
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A request as it arrived; ``target`` is path and query."""
@@ -238,6 +248,10 @@ class Site:
             "/key": Answer(200, KEY),
             "/dash": _page('<title>A manifest</title><video src="https://films.example/film.mpd"></video>'),
             "/film.mpd": Answer(200, MANIFEST, {"Content-Type": "application/dash+xml"}),
+            "/swelling": _page('<title>A bomb</title><video src="https://films.example/swelling.m3u8"></video>'),
+            "/swelling.m3u8": Answer(
+                200, self._playlist(name="swelling"), {"Content-Type": "application/vnd.apple.mpegurl"}
+            ),
             "/inside": _page('<title>A trap</title><video src="http://169.254.169.254/a.mp4"></video>'),
             "/many": _page("".join(f'<video src="https://files.example/{name}.mp4"></video>' for name in "abc")),
             "/text": _page("<title>A letter</title><p>Nothing to hear.</p>"),
@@ -249,6 +263,8 @@ class Site:
         }
         if request.path == "/bomb":
             return Answer(200, _bomb(), {"Content-Type": "text/html", "Content-Encoding": "gzip"})
+        if request.path.startswith("/swelling") and request.path.endswith(".mp4"):
+            return Answer(200, _fragment_bomb(), {"Content-Type": "video/mp4", "Content-Encoding": "gzip"})
         if request.path.startswith(("/segment", "/sealed-segment")):
             return self._segment(request)
         return pages.get(request.path, _not_found(request))
@@ -261,9 +277,9 @@ class Site:
             part = AES.new(KEY, AES.MODE_CBC, iv=bytes(16)).encrypt(pad(part, 16))
         return Answer(200, part, {"Content-Type": "video/mp4"})
 
-    def _playlist(self, *, sealed: bool = False) -> bytes:
+    def _playlist(self, *, sealed: bool = False, name: str = "segment") -> bytes:
         key = f'#EXT-X-KEY:METHOD=AES-128,URI="key",IV=0x{"0" * 32}\n' if sealed else ""
-        name = "sealed-segment" if sealed else "segment"
+        name = f"sealed-{name}" if sealed else name
         segments = "".join(f"#EXTINF:3.0,\n{name}{number}.mp4\n" for number in range(3))
         return f"#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:3\n{key}{segments}#EXT-X-ENDLIST\n".encode()
 
@@ -389,12 +405,15 @@ async def stand_in(
 ) -> AsyncIterator[Site]:
     """Runs the sites on a port of 127.0.0.1; the authority is written into the folder."""
     site = Site(film, folder, latency_s, authority=authority or trustme.CA())
-    connections: set[asyncio.Task[None]] = set()
+    connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not server.is_serving():  # it came in the moment of the end
+            writer.transport.abort()
+            return
         connection = asyncio.create_task(site.serve(reader, writer))
-        connections.add(connection)
-        connection.add_done_callback(connections.discard)
+        connections[connection] = writer
+        connection.add_done_callback(connections.pop)
 
     site.authority.cert_pem.write_to_path(str(site.ca_file))
     server = await asyncio.start_server(accept, "127.0.0.1", port, backlog=256)
@@ -403,9 +422,11 @@ async def stand_in(
         yield site
     finally:
         server.close()
-        for connection in list(connections):
+        under_way = dict(connections)
+        for connection, writer in under_way.items():
             connection.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
+            writer.transport.abort()  # also of one that has not begun to be served
+        await asyncio.gather(*under_way, return_exceptions=True)
         await server.wait_closed()
 
 

@@ -10,13 +10,21 @@ from typing import Any
 import pytest
 import yaml
 from compose_spec import PyCompose
+from ray._common.utils import import_attr
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from deployments.config_check import unknown_keys
-from pipeline.settings import load_settings
+from deployments.front.proxies import CLIENT_SILENCE_S, bounded
+from pipeline.settings import ConnectionSettings, load_settings
 
 ROOT = Path(__file__).parents[2]
 NODE_TYPES = ("head", "cpu", "gpu")
+BOUNDS = {
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.front.proxies:bounded",
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(ConnectionSettings().max_head_bytes),
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(CLIENT_SILENCE_S),
+}
+"""What bounds requests in HAProxy and behind it, as the Ingress does by default."""
 
 
 def read(name: str) -> dict[str, Any]:
@@ -78,7 +86,21 @@ def test_the_environment_can_be_sourced_without_secrets() -> None:
     assert environment["RAY_AUTH_MODE"] == "token"
     assert environment["RAY_AUTH_TOKEN_PATH"] == "/home/ray/.ray/auth_token"
     assert environment["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
+    assert environment.items() >= BOUNDS.items()
     assert "RAY_gcs_storage" not in environment
+
+
+def test_what_a_node_writes_is_its_users_alone(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret")
+    token.chmod(0o644)
+    made = tmp_path / "made"
+    shell(f". configs/production.env && touch {made}", MURMURATION_SECRETS="/nowhere", RAY_AUTH_TOKEN_PATH=str(token))
+    assert [oct(file.stat().st_mode & 0o777) for file in (token, made)] == ["0o600", "0o600"]
+
+
+def test_the_bounds_are_found_by_their_name() -> None:
+    assert import_attr(BOUNDS["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]) is bounded
 
 
 def test_secrets_are_read_from_a_file_of_their_own(tmp_path: Path) -> None:
@@ -122,6 +144,17 @@ def test_kuberay_runs_the_gpu_application() -> None:
     assert unknown_keys(inline) == []
 
 
+@pytest.mark.parametrize("group", range(3))
+def test_kuberay_bounds_requests_and_asks_for_a_token(group: int) -> None:
+    cluster = read("configs/kuberay/rayservice.yaml")["spec"]["rayClusterConfig"]
+    assert cluster["authOptions"] == {"mode": "token"}
+    [container] = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]][group]["template"]["spec"]["containers"]
+    if "env" in container:
+        assert {entry["name"]: entry["value"] for entry in container["env"]}.items() >= BOUNDS.items()
+    else:
+        assert "serve" not in {port["name"] for port in container.get("ports", [])}
+
+
 def test_kuberay_gives_a_gpu_pod_time_to_finish() -> None:
     manifest = read("configs/kuberay/rayservice.yaml")["spec"]
     gpu = next(group for group in manifest["rayClusterConfig"]["workerGroupSpecs"] if group["groupName"] == "gpu")
@@ -160,6 +193,22 @@ def test_docker_compose_takes_the_file() -> None:
     compose = PyCompose.from_json(json.dumps(read("compose.yaml")))  # its YAML reader knows no merge keys
     compose.validate()
     assert set(compose.service_names()) == {"db", "cpu", "gpu"}
+
+
+def test_compose_publishes_http_alone() -> None:
+    services = read("compose.yaml")["services"]
+    assert {port for service in services.values() for port in service.get("ports", [])} == {"127.0.0.1:8000:8000"}
+
+
+def test_the_images_ask_for_a_token_and_bound_requests() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    assert "RAY_AUTH_MODE=token" in dockerfile
+    callback = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+    assert f"{callback}={BOUNDS[callback]}" in dockerfile
+    commands = [json.loads(line[4:]) for line in dockerfile.splitlines() if line.startswith("CMD ")]
+    assert commands == [
+        ["python", "-m", "deployments.run", f"/app/configs/serve.{kind}.yaml"] for kind in ("cpu", "gpu")
+    ]
 
 
 def test_the_dockerfile_has_no_lint() -> None:

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable
-from dataclasses import fields
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
 from typing import Any
 
-from fastapi import Response
 from pydantic import BaseModel
 
 from deployments.api.answers import problems_of
+from deployments.api.loop import PIECE_BYTES, slices
 from deployments.api.openai.errors import OpenAIErrorBody
 from deployments.api.openai.forms import AudioRequest, Granularity, ResponseFormat
 from deployments.api.openai.schemas import (
     DurationUsage,
     LogProb,
-    TranscriptionBody,
-    VerboseBody,
     VerboseSegment,
     VerboseWord,
 )
+from deployments.api.pieces import Items, object_pieces, text_json
 from pipeline.domain.languages import LANGUAGES
 from pipeline.domain.options import TaskType
-from pipeline.domain.transcript import Segment, Transcript
+from pipeline.domain.transcript import Segment, Transcript, Word
 from pipeline.subtitles.cues import CueStyle
 from pipeline.subtitles.writers import FORMATS, write_subtitles
 
@@ -37,18 +37,26 @@ def openai_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return documented | ({404: documented[404] | {"description": "No such model"}} if 404 in documented else {})
 
 
-def transcript_answer(transcript: Transcript, asked: AudioRequest) -> Response:
-    """The transcript as the client wants it. May take a while for hours of speech."""
+@dataclass(frozen=True, slots=True)
+class TranscriptAnswer:
+    """A transcript as a client wants it, still to be written."""
+
+    media_type: str
+    pieces: Iterator[bytes]
+
+
+def transcript_answer(transcript: Transcript, asked: AudioRequest) -> TranscriptAnswer:
+    """Return the transcript as the client wants it. May take a while for hours of speech, as may its pieces."""
     match asked.response_format:
         case ResponseFormat.JSON:
-            return _json(_plain(transcript, asked))
+            return TranscriptAnswer("application/json", _plain(transcript, asked))
         case ResponseFormat.VERBOSE_JSON:
-            return _json(_verbose(transcript, asked))
+            return TranscriptAnswer("application/json", _verbose(transcript, asked))
         case ResponseFormat.TEXT:
-            return Response(f"{transcript.text}\n", media_type="text/plain; charset=utf-8")
+            return TranscriptAnswer("text/plain; charset=utf-8", iter((f"{transcript.text}\n".encode(),)))
         case ResponseFormat.SRT | ResponseFormat.VTT as name:
-            content = write_subtitles(transcript, name, CueStyle())
-            return Response(content.encode(), media_type=FORMATS[name].media_type)
+            content = write_subtitles(transcript, name, CueStyle()).encode()
+            return TranscriptAnswer(FORMATS[name].media_type, slices(content, PIECE_BYTES))
 
 
 def usage(transcript: Transcript) -> DurationUsage:
@@ -67,37 +75,52 @@ def text_of(segment: Segment) -> str:
 
 
 def log_probs(segments: Iterable[Segment]) -> list[LogProb]:
-    """How sure the model is of each word."""
-    words = [word for segment in segments for word in segment.words or ()]
-    return [
-        LogProb(
-            token=word.word,
-            bytes=list(word.word.encode()),
-            logprob=math.log(max(word.probability, SMALLEST_PROBABILITY)),
-        )
-        for word in words
-    ]
+    """Return how sure the model is of each word."""
+    return [_log_prob(word) for segment in segments for word in segment.words or ()]
 
 
-def _json(body: BaseModel) -> Response:
-    return Response(body.model_dump_json(exclude_none=True), media_type="application/json")
-
-
-def _plain(transcript: Transcript, asked: AudioRequest) -> TranscriptionBody:
-    logprobs = log_probs(transcript.segments) if asked.logprobs else None
-    return TranscriptionBody(text=transcript.text, logprobs=logprobs, usage=usage(transcript))
-
-
-def _verbose(transcript: Transcript, asked: AudioRequest) -> VerboseBody:
-    return VerboseBody(
-        task=asked.submission.options.task_type,
-        language=_language(transcript, asked),
-        duration=_duration_s(transcript),
-        text=transcript.text,
-        words=_words(transcript) if Granularity.WORD in asked.granularities else None,
-        segments=_segments(transcript) if Granularity.SEGMENT in asked.granularities else None,
-        usage=usage(transcript),
+def _log_prob(word: Word) -> LogProb:
+    return LogProb(
+        token=word.word,
+        bytes=list(word.word.encode()),
+        logprob=math.log(max(word.probability, SMALLEST_PROBABILITY)),
     )
+
+
+def _plain(transcript: Transcript, asked: AudioRequest) -> Iterator[bytes]:
+    """Yield a ``TranscriptionBody`` as JSON."""
+    logprobs = (_json(_log_prob(word)) for word in _all_words(transcript))
+    return object_pieces(
+        (
+            ("text", text_json(transcript.text)),
+            *((("logprobs", Items(logprobs)),) if asked.logprobs else ()),
+            ("usage", _json(usage(transcript))),
+        )
+    )
+
+
+def _verbose(transcript: Transcript, asked: AudioRequest) -> Iterator[bytes]:
+    """Yield a ``VerboseBody`` as JSON."""
+    head = (
+        ("task", text_json(asked.submission.options.task_type)),
+        ("language", text_json(_language(transcript, asked))),
+        ("duration", json.dumps(_duration_s(transcript)).encode()),
+        ("text", text_json(transcript.text)),
+    )
+    words = (("words", Items(map(_json, _words(transcript)))),)
+    segments = (("segments", Items(map(_json, _segments(transcript)))),)
+    return object_pieces(
+        (
+            *head,
+            *(words if Granularity.WORD in asked.granularities else ()),
+            *(segments if Granularity.SEGMENT in asked.granularities else ()),
+            ("usage", _json(usage(transcript))),
+        )
+    )
+
+
+def _json(body: BaseModel) -> bytes:
+    return body.model_dump_json(exclude_none=True).encode()
 
 
 def _language(transcript: Transcript, asked: AudioRequest) -> str:
@@ -107,16 +130,19 @@ def _language(transcript: Transcript, asked: AudioRequest) -> str:
     return LANGUAGES.get(code, code)
 
 
-def _words(transcript: Transcript) -> list[VerboseWord]:
-    words = [word for segment in transcript.segments for word in segment.words or ()]
-    return [VerboseWord(word=word.word.strip(), start=word.start, end=word.end) for word in words]
+def _all_words(transcript: Transcript) -> Iterator[Word]:
+    return (word for segment in transcript.segments for word in segment.words or ())
+
+
+def _words(transcript: Transcript) -> Iterator[VerboseWord]:
+    return (VerboseWord(word=word.word.strip(), start=word.start, end=word.end) for word in _all_words(transcript))
 
 
 _SEGMENT_FIELDS = [field.name for field in fields(Segment) if field.name in VerboseSegment.model_fields]
 
 
-def _segments(transcript: Transcript) -> list[VerboseSegment]:
-    return [
+def _segments(transcript: Transcript) -> Iterator[VerboseSegment]:
+    return (
         VerboseSegment(**{name: getattr(segment, name) for name in _SEGMENT_FIELDS} | {"id": number})
         for number, segment in enumerate(transcript.segments)
-    ]
+    )

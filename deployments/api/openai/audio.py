@@ -10,20 +10,22 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from deployments.api.access import client_of
-from deployments.api.answers import ServicesNeeded
+from deployments.api.admission import client_name
+from deployments.api.answers import ServicesNeeded, results_gate
 from deployments.api.forms import inlined
 from deployments.api.openai.answers import openai_problems, transcript_answer
-from deployments.api.openai.call import Call, cause_of, text_events, while_connected
+from deployments.api.openai.call import DELETED, Call, cause_of, text_events, while_connected
 from deployments.api.openai.forms import AudioFields, AudioRequest, audio_body, audio_request, read_fields
 from deployments.api.openai.models import check_model
 from deployments.api.openai.schemas import TextDelta, TranscriptionBody, VerboseBody
+from deployments.api.pieces import SpoolAnswer, spooled
 from deployments.api.problems import problem, status_of_code
 from deployments.api.schemas import Schema
 from deployments.api.services import Services
 from deployments.api.sse import EventStream
 from deployments.api.uploads import RequestBody, open_body, read_form
 from pipeline.domain.options import TaskType
-from pipeline.domain.task import Task, TaskError
+from pipeline.domain.task import Status, Task, TaskError
 from pipeline.errors import InvalidValue
 from pipeline.usecases.follow import Ended, Heard
 from pipeline.usecases.submit import Intake, Submitter
@@ -82,12 +84,21 @@ async def _answer(request: Request, services: Services, task_type: TaskType) -> 
         return await _stream(request, call, asked)
     try:
         ended = await while_connected(request, call.end())
+        if ended.status is Status.COMPLETED:
+            return await _transcript(request, services, call, ended, asked)
     finally:
         call.close()
-    if (cause := cause_of(ended)) is not None:
-        return _failure(request, cause)
-    assert ended.result is not None  # noqa: S101 (see cause_of)
-    return await asyncio.to_thread(transcript_answer, ended.result, asked)  # hours of speech take a second
+    return _failure(request, cause_of(ended) or DELETED)
+
+
+async def _transcript(request: Request, services: Services, call: Call, ended: Task, asked: AudioRequest) -> Response:
+    async with results_gate(request).one(client_name(request)):
+        task = await call.result(ended)
+        if (cause := cause_of(task)) is not None:
+            return _failure(request, cause)
+        assert task.result is not None  # noqa: S101 (see cause_of)
+        answer = await services.workers.run(transcript_answer, task.result, asked)  # hours of speech take a second
+        return SpoolAnswer(await spooled(services.workers, answer.pieces), answer.media_type)
 
 
 async def _take_in(request: Request, services: Services, task_type: TaskType) -> tuple[AudioRequest, Task]:
@@ -134,7 +145,7 @@ async def _forsake(commit: asyncio.Task[tuple[Task, bool]], services: Services) 
 
 
 async def _stream(request: Request, call: Call, asked: AudioRequest) -> Response:
-    spoken = call.spoken()
+    spoken = call.spoken(request)
     first = asyncio.ensure_future(anext(spoken))
     try:
         await while_connected(request, asyncio.wait({first}, timeout=HEAD_START_S))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Awaitable
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import TypeVar
 
 from fastapi import Request
@@ -15,6 +15,7 @@ from deployments.api.openai.answers import log_probs, text_of, usage
 from deployments.api.openai.errors import OpenAIErrorBody, openai_error
 from deployments.api.openai.forms import AudioRequest
 from deployments.api.openai.schemas import TextDelta, TextDone
+from deployments.api.replay import HeldTranscripts
 from deployments.api.services import Services
 from pipeline.domain.task import Status, Task, TaskError
 from pipeline.domain.transcript import Segment
@@ -49,12 +50,12 @@ class Call:
         services.errands.send(dismiss(services.store, services.media, cancel, self._task.id))
 
     async def end(self) -> Task:
-        """The task with its result, once it has finished; one that was deleted meanwhile as cancelled."""
+        """Return the task once it has finished, without its result; one that was deleted meanwhile as cancelled."""
         services, task = self._services, self._task
         async with attended(services.store, services.clock, task.id):
             while not task.status.finished:
                 try:
-                    task = await wait_for_end(services.store, services.watch_end, services.clock, task.id, math.inf)
+                    task = await self._wait_on(task.id)
                 except DatabaseUnavailable:
                     await services.clock.sleep(OUTAGE_PAUSE_S)
                 except TaskNotFound as error:
@@ -62,13 +63,29 @@ class Call:
         self._finished = True
         return task
 
-    async def spoken(self) -> AsyncGenerator[Heard | Ended, None]:
-        """The segments as they are heard, and the end."""
+    async def _wait_on(self, task_id: int) -> Task:
         services = self._services
-        async with (
-            attended(services.store, services.clock, self._task.id),
-            aclosing(follow(services.store, services.watch, services.clock, self._task)) as events,
-        ):
+        store, watch_end, clock = services.store, services.watch_end, services.clock
+        return await wait_for_end(store, watch_end, clock, task_id, math.inf, include_result=False)
+
+    async def result(self, ended: Task) -> Task:
+        """Return the task that has ended, with its result; as cancelled if it was deleted since."""
+        while True:
+            try:
+                return await self._services.store.get(ended.id, include_result=True)
+            except DatabaseUnavailable:
+                await self._services.clock.sleep(OUTAGE_PAUSE_S)
+            except TaskNotFound as error:
+                raise TaskCancelled(DELETED.message) from error
+
+    async def spoken(self, request: Request) -> AsyncGenerator[Heard | Ended, None]:
+        """Yield the segments as they are heard, and the end."""
+        services = self._services
+        async with AsyncExitStack() as held:
+            tasks = HeldTranscripts(services.store, request, held)
+            await held.enter_async_context(attended(services.store, services.clock, self._task.id))
+            following = follow(tasks, services.watch, services.clock, self._task)
+            events = await held.enter_async_context(aclosing(following))
             async for event in events:
                 if isinstance(event, Ended):
                     self._finished = True

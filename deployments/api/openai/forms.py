@@ -24,6 +24,8 @@ from pipeline.errors import InvalidValue
 from pipeline.usecases.submit import Submission
 
 NESTED = "chunking_strategy"
+MAX_HOTWORDS = 4000
+"""Characters, as for the option of a task."""
 
 
 class ResponseFormat(StrEnum):
@@ -66,7 +68,7 @@ class AudioFields:
     """The model: `whisper-1`, the name of the one that is loaded, or empty, which all mean the same."""
     language: str | None = None
     """Language of the speech: a code (`en`), a tag (`pt-BR`) or a name (`German`). Empty or `auto`: it is detected."""
-    languages: tuple[str, ...] = ()
+    languages: Annotated[tuple[str, ...], MaxLen(200)] = ()
     """Languages that detection may choose from."""
     prompt: Annotated[str, MaxLen(4000)] | None = None
     """Text that sets vocabulary and style."""
@@ -74,19 +76,19 @@ class AudioFields:
     """`json`, `text`, `srt`, `verbose_json` or `vtt`."""
     temperature: Annotated[float, Ge(0.0), Le(1.0)] = 0.0
     """Sampling temperature; 0 begins without chance and climbs while the quality thresholds are not met."""
-    timestamp_granularities: tuple[str, ...] = ()
+    timestamp_granularities: Annotated[tuple[str, ...], MaxLen(20)] = ()
     """What has times: `word`, `segment` (the default) or both. Needs `verbose_json`."""
     stream: bool = False
     """Send the text as server-sent events while it is decoded. With `json` and `text` only."""
-    include: tuple[str, ...] = ()
+    include: Annotated[tuple[str, ...], MaxLen(20)] = ()
     """`logprobs` adds the log-probability of each word. With `json` only."""
     chunking_strategy: Annotated[str, MaxLen(1000)] | None = None
     """`auto`, or a `server_vad` object that tunes the voice detection."""
-    keywords: tuple[str, ...] = ()
+    keywords: Annotated[tuple[str, ...], MaxLen(1000)] = ()
     """Words or phrases to expect."""
     vad_filter: bool | None = None
     """Extension: whether to leave out what holds no speech."""
-    hotwords: Annotated[str, MaxLen(4000)] | None = None
+    hotwords: Annotated[str, MaxLen(MAX_HOTWORDS)] | None = None
     """Extension: words to expect, as one text."""
     priority: Priority = Priority.HIGH
     """Extension: how urgent the call is."""
@@ -129,7 +131,7 @@ def audio_request(fields: AudioFields, task_type: TaskType) -> AudioRequest:
         language=fields.language,
         languages=fields.languages,
         initial_prompt=fields.prompt,
-        hotwords=", ".join(filter(None, (fields.hotwords, *fields.keywords))) or None,
+        hotwords=_hotwords(fields),
         temperature=(fields.temperature,) if fields.temperature else DEFAULT_TEMPERATURES,
         word_timestamps=logprobs or Granularity.WORD in granularities or response_format in TIMED_BY_WORDS,
         vad_filter=True if fields.vad_filter is None else fields.vad_filter,
@@ -147,7 +149,13 @@ def audio_request(fields: AudioFields, task_type: TaskType) -> AudioRequest:
     )
 
 
+def _hotwords(fields: AudioFields) -> str | None:
+    return ", ".join(filter(None, (fields.hotwords, *fields.keywords))) or None
+
+
 def _check_together(fields: AudioFields) -> None:
+    if len(_hotwords(fields) or "") > MAX_HOTWORDS:
+        raise InvalidValue(f"keywords and hotwords have at most {MAX_HOTWORDS:,} characters together.", "keywords")
     response_format = fields.response_format
     if fields.timestamp_granularities and response_format != ResponseFormat.VERBOSE_JSON:
         raise InvalidValue(

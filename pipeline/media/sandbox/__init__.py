@@ -7,6 +7,6 @@
        └── questions for bytes, sound, results ─┘
 
 ``zygote`` is a small process that has loaded the codecs and forks a child for each recording (a few milliseconds);
-``confine`` takes from the child what it does not need; ``jobs`` is what it does; ``wire`` how it talks; ``parent`` is
-our side. Python's own ``forkserver`` would run the main module, Ray's worker, in every child.
+``pipeline.confinement`` takes from the child what it does not need; ``jobs`` is what it does; ``wire`` how it talks;
+``parent`` is our side. Python's own ``forkserver`` would run the main module, Ray's worker, in every child.
 """

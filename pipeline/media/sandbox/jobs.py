@@ -17,12 +17,13 @@ from typing import Any
 import av
 import numpy as np
 
+from pipeline.confinement.probe import Targets, attempt_all
 from pipeline.domain.extraction import Extraction, Format
 from pipeline.domain.sound import SoundOptions
 from pipeline.errors import DecodingTooCostly, MediaError
 from pipeline.media.decode import AudioDecoder
 from pipeline.media.extract import extract_audio
-from pipeline.media.sandbox.wire import READ_AHEAD_BYTES, ChildGone, Kind, RemoteSource, RemoteTarget, Wire
+from pipeline.media.sandbox.wire import READ_AHEAD_BYTES, SECONDS, ChildGone, Kind, RemoteSource, RemoteTarget, Wire
 
 NOT_LOADED = frozenset({"av.__main__", "av.datasets", "encodings.mbcs", "encodings.oem"})
 """Modules that no recording needs: a program, one that downloads (11 MB with all that it loads), and Windows'."""
@@ -58,15 +59,22 @@ def _decode(wire: Wire, source: Any, max_duration_s: float, sound: dict[str, Any
 
 
 def _extract(wire: Wire, source: Any, max_duration_s: float, wanted: dict[str, Any]) -> dict[str, Any]:
-    """Writes the sound as a file of its own; nothing to write yet is sent as well, so that somebody may call it off."""
+    """Writes the sound as a file of its own; how far it is is sent as well, so that somebody may call it off."""
     target = io.BufferedWriter(RemoteTarget(wire), READ_AHEAD_BYTES)
     asked = Extraction(**wanted | {"output_format": Format(wanted["output_format"])})
-    extract_audio(source, target, asked, max_duration_s, tick=lambda: wire.send(Kind.DATA, b""))
+    extract_audio(
+        source, target, asked, max_duration_s, tick=lambda decoded_s: wire.send(Kind.DATA, SECONDS.pack(decoded_s))
+    )
     target.flush()
     return {}
 
 
-_JOBS: Mapping[str, Callable[..., dict[str, Any]]] = {"decode": _decode, "extract": _extract}
+def _probe(wire: Wire, source: Any, targets: dict[str, Any]) -> dict[str, Any]:
+    """Try what is forbidden; the results are by part and name of the act."""
+    return attempt_all(Targets(**targets))
+
+
+_JOBS: Mapping[str, Callable[..., dict[str, Any]]] = {"decode": _decode, "extract": _extract, "probe": _probe}
 
 
 def rehearse() -> None:

@@ -19,13 +19,16 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from pipeline.confinement.fork_server import STATUS
+from pipeline.confinement.probe import targets
 from pipeline.domain.audio import to_samples
+from pipeline.domain.confinement import Confinement, judge
 from pipeline.domain.extraction import Extraction
 from pipeline.domain.sound import DEFAULT_SOUND, SoundOptions
 from pipeline.domain.speech import Samples
 from pipeline.domain.tracks import Track
 from pipeline.errors import DecoderCrashed, DecodingTooCostly, MediaError, OutputTooLarge
-from pipeline.media.sandbox.wire import STATUS, ChildGone, Kind, Wire, placed, question
+from pipeline.media.sandbox.wire import SECONDS, ChildGone, Kind, Wire, placed, question
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +86,20 @@ class Sandbox:
         """Ends it and every child."""
         with self._lock:
             self._stop()
+
+    def confinement(self) -> Confinement:
+        """Have a child try what is forbidden, and return what holds.
+
+        Raises:
+            DecoderCrashed: the child ended before it could answer.
+        """
+        with (
+            targets(self._limits.memory_bytes) as aims,
+            self.child("probe", io.BytesIO(), targets=aims.encode()) as child,
+        ):
+            for _ in child.messages():
+                pass
+            return judge(child.said)
 
     @contextmanager
     def child(self, name: str, file: BinaryIO, **arguments: Any) -> Iterator[Child]:
@@ -261,8 +278,8 @@ class SandboxedDecoder:
 
 def extract_in(
     sandbox: Sandbox, source: BinaryIO, target: BinaryIO, wanted: Extraction, *, max_duration_s: float, max_bytes: int
-) -> Generator[None]:
-    """``extract.extract_audio`` in a child; see there. Yields when it has written some more.
+) -> Generator[float]:
+    """``extract.extract_audio`` in a child; see there. Yields the seconds decoded, as it gets on.
 
     Raises:
         MediaError: there is no sound to be taken out, or more of it than ``max_duration_s`` or ``max_bytes``.
@@ -270,13 +287,16 @@ def extract_in(
     """
     arguments = {"max_duration_s": max_duration_s, "wanted": asdict(wanted)}
     with sandbox.child("extract", source, **arguments) as child, closing(child.messages()) as messages:
+        decoded_s = 0.0
         for kind, payload in messages:
+            if kind is Kind.DATA and len(payload) == SECONDS.size:
+                decoded_s = min(max(decoded_s, SECONDS.unpack(payload)[0]), max_duration_s)
             offset, content = placed(payload) if kind is Kind.WRITE else (0, memoryview(b""))
             if offset + len(content) > max_bytes:
                 raise OutputTooLarge(f"The extracted sound would be larger than the limit of {max_bytes:,} bytes.")
             target.seek(offset)
             target.write(content)
-            yield
+            yield decoded_s
 
 
 def _refuse_beyond(left: int) -> None:

@@ -19,13 +19,14 @@ MAX_PAYLOAD_BYTES = 4 * 1024 * 1024
 READ_AHEAD_BYTES = 256 * 1024
 """Asked for at a time: FFmpeg itself reads 32 KB, and each question costs two trips."""
 
-STATUS = struct.Struct("!i")
-"""A child's wait status (``os.waitpid``), as it is reported to the parent."""
-
 _HEADER = struct.Struct("!BI")
 _QUESTION = struct.Struct("!QI")
 _LENGTH = struct.Struct("!I")
 _OFFSET = struct.Struct("!Q")
+
+
+SECONDS = struct.Struct("<d")
+"""How far an extraction is, in seconds of the recording: the ``DATA`` of that job."""
 
 
 class Kind(IntEnum):

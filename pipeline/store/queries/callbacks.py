@@ -10,27 +10,42 @@ from sqlalchemy import (
     Delete,
     Select,
     Update,
+    case,
     delete,
     func,
     select,
     update,
 )
 
+from pipeline.store.queries.common import Flow, not_of
+from pipeline.store.reading import LARGEST_COUNT
 from pipeline.store.tables import (
     OUTBOX,
     TASKS,
 )
 
+_NEXT_ATTEMPT = case((OUTBOX.c.attempts < LARGEST_COUNT, OUTBOX.c.attempts + 1), else_=OUTBOX.c.attempts)
 
-def due_callbacks(now: datetime, limit: int) -> Select[int]:
-    """Callbacks to be delivered now, longest due first."""
-    return (
-        select(OUTBOX.c.id)
-        .where(OUTBOX.c.due_at <= now)
-        .order_by(OUTBOX.c.due_at, OUTBOX.c.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
+
+def due_callbacks(now: datetime, limit: int, full: Collection[Flow] = ()) -> Select[Any]:
+    """Callbacks to be delivered now, longest due first, but for some clients'; nothing is locked."""
+    due = _with_client().where(OUTBOX.c.due_at <= now, not_of(full))
+    return due.order_by(OUTBOX.c.due_at, OUTBOX.c.id).limit(limit)
+
+
+def held_callbacks(owner: str, now: datetime) -> Select[Any]:
+    """Callbacks that this owner has in hand."""
+    return _with_client().where(OUTBOX.c.due_at > now, OUTBOX.c.owner == owner)
+
+
+def _with_client() -> Select[Any]:
+    columns = OUTBOX.c.id, OUTBOX.c.task_id, OUTBOX.c.due_at, TASKS.c.client, TASKS.c.priority_rank
+    return select(*columns).select_from(OUTBOX.outerjoin(TASKS, TASKS.c.id == OUTBOX.c.task_id))
+
+
+def lock_callbacks(ids: Collection[int], now: datetime) -> Select[int]:
+    """Those of the callbacks that are still to be delivered, for us alone."""
+    return select(OUTBOX.c.id).where(OUTBOX.c.id.in_(ids), OUTBOX.c.due_at <= now).with_for_update(skip_locked=True)
 
 
 def take_callbacks(ids: Collection[int], owner: str, now: datetime, due_at: datetime) -> Update:
@@ -39,8 +54,9 @@ def take_callbacks(ids: Collection[int], owner: str, now: datetime, due_at: date
 
 
 def callbacks(ids: Collection[int]) -> Select[Any]:
-    """Messages, longest waiting first."""
-    return select(OUTBOX).where(OUTBOX.c.id.in_(ids)).order_by(OUTBOX.c.id)
+    """Messages, longest waiting first, each with its task's client."""
+    tasks = OUTBOX.outerjoin(TASKS, TASKS.c.id == OUTBOX.c.task_id)
+    return select(OUTBOX, TASKS.c.client).select_from(tasks).where(OUTBOX.c.id.in_(ids)).order_by(OUTBOX.c.id)
 
 
 def note_callback(outbox_id: int, task_id: int, values: dict[str, Any]) -> Update:
@@ -54,7 +70,7 @@ def settle_callback(outbox_id: int, retry_at: datetime | None, delivered_at: dat
     return (
         update(OUTBOX)
         .where(OUTBOX.c.id == outbox_id, OUTBOX.c.due_at.is_not(None))
-        .values(attempts=OUTBOX.c.attempts + 1, due_at=retry_at, delivered_at=delivered_at, owner=None)
+        .values(attempts=_NEXT_ATTEMPT, due_at=retry_at, delivered_at=delivered_at, owner=None)
     )
 
 

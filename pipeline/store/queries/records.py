@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Delete,
+    ScalarSelect,
     Select,
     Update,
     and_,
@@ -17,12 +20,25 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    true,
     update,
 )
 
 from pipeline.domain.task import Status
 from pipeline.ports import TaskQuery
-from pipeline.store.queries.common import DENSITY_SAMPLE, LIVE, NO_OWNER, NO_SUMMARY_DUE, QUEUED, UNPREPARED
+from pipeline.store.codec import vocabulary
+from pipeline.store.queries.common import (
+    DENSITY_SAMPLE,
+    FINISHED,
+    LIVE,
+    LONGEST_S,
+    NEXT_FENCE,
+    NO_OWNER,
+    NO_SUMMARY_DUE,
+    QUEUED,
+    UNPREPARED,
+    not_left_by,
+)
 from pipeline.store.tables import (
     CRAWL_RECORDS,
     IDEMPOTENCY_KEYS,
@@ -31,34 +47,55 @@ from pipeline.store.tables import (
     TRANSCRIPTS,
 )
 
+LARGEST_BYTES = 2**50
+
 
 def task(task_id: int, *, with_result: bool = False) -> Select[Any]:
     """One task, with its transcript where asked."""
     return _tasks(with_result=with_result).where(TASKS.c.id == task_id)
 
 
-def tasks(task_ids: Collection[int]) -> Select[Any]:
-    """Several tasks, without transcripts."""
-    return select(TASKS).where(TASKS.c.id.in_(task_ids))
+def exists(task_id: int) -> Select[int]:
+    """Whether there is such a task."""
+    return select(TASKS.c.id).where(TASKS.c.id == task_id)
 
 
-def task_page(query: TaskQuery) -> Select[Any]:
-    """One page of the tasks that match."""
+def tasks(task_ids: Collection[int], *, with_result: bool = False) -> Select[Any]:
+    """Several tasks, with their transcripts where asked."""
+    return _tasks(with_result=with_result).where(TASKS.c.id.in_(task_ids))
+
+
+def task_page(query: TaskQuery) -> Select[int]:
+    """Ids of one page of the tasks that match: from an index alone, however deep the page lies."""
     order = [column.desc() if query.descending else column for column in (TASKS.c.created_at, TASKS.c.id)]
-    statement = _tasks(with_result=query.include_result).where(*_filters(query))
-    return statement.order_by(*order).limit(query.limit).offset(query.offset)
+    return select(TASKS.c.id).where(*_filters(query)).order_by(*order).limit(query.limit).offset(query.offset)
 
 
 def task_count(query: TaskQuery) -> Select[int]:
     """How many tasks match in all."""
-    return select(func.count()).select_from(TASKS).where(*_filters(query))
+    if query.status is not None or not query.has_result:
+        return _count(*_filters(query))
+    # Apart, because MariaDB looks up the transcript of every completed task too where both are asked for at once.
+    others = _filters(replace(query, has_result=None))
+    completed = TASKS.c.status == Status.COMPLETED.value, *others
+    transcribed = TASKS.join(TRANSCRIPTS, TRANSCRIPTS.c.task_id == TASKS.c.id)
+    unfinished = select(func.count()).select_from(transcribed).where(TASKS.c.status != Status.COMPLETED.value, *others)
+    return select(_count(*completed).scalar_subquery() + unfinished.scalar_subquery())
+
+
+def _count(*conditions: ColumnElement[bool]) -> Select[int]:
+    return select(func.count()).select_from(TASKS).where(*conditions)
 
 
 def recent_density() -> Select[float, int]:
     """Seconds and bytes of the recordings that were finished last."""
     recent = (
         select(TASKS.c.file_duration_s.label("seconds"), TASKS.c.file_size_bytes.label("size_bytes"))
-        .where(TASKS.c.finished_at.is_not(None), TASKS.c.file_duration_s > 0, TASKS.c.file_size_bytes > 0)
+        .where(
+            TASKS.c.finished_at.is_not(None),
+            TASKS.c.file_duration_s.between(0.001, LONGEST_S),
+            TASKS.c.file_size_bytes.between(1, LARGEST_BYTES),
+        )
         .order_by(TASKS.c.finished_at.desc())
         .limit(DENSITY_SAMPLE)
         .subquery()
@@ -79,22 +116,45 @@ def live_totals(seconds_a_byte: float) -> Select[Any]:
             TASKS.c.status,
             TASKS.c.priority_rank,
             func.count().label("tasks"),
-            func.sum(case((pending_s > 0, pending_s), else_=0.0)).label("pending_audio_s"),
+            func.sum(case((pending_s.between(0.0, LONGEST_S), pending_s), else_=0.0)).label("pending_audio_s"),
             func.min(TASKS.c.created_at).label("oldest"),
         )
-        .where(TASKS.c.status.in_(LIVE))
+        .where(TASKS.c.status.in_(LIVE), not_left_by(vocabulary()))
         .group_by(TASKS.c.status, TASKS.c.priority_rank)
     )
 
 
+def left_tasks() -> Select[int]:
+    """How many tasks that have not finished this version leaves to a newer one."""
+    return (
+        select(func.count()).select_from(TASKS).where(TASKS.c.left_by == vocabulary(), TASKS.c.status.not_in(FINISHED))
+    )
+
+
+def tasks_of_unknown_status() -> Select[int]:
+    """How many tasks are in a status that this version does not know, found between those that it does."""
+    known = sorted(Status)
+    between = [and_(TASKS.c.status > low.value, TASKS.c.status < high.value) for low, high in pairwise(known)]
+    outside = TASKS.c.status < known[0].value, TASKS.c.status > known[-1].value
+    return select(func.count()).select_from(TASKS).where(or_(*between, *outside))
+
+
+def waiting_count(code: str) -> Select[int]:
+    """How many queued tasks show an error of this code."""
+    return select(func.count()).select_from(TASKS).where(TASKS.c.status == QUEUED, TASKS.c.error_code == code)
+
+
 def cancel_task(task_id: int, now: datetime) -> Update:
-    """Ends a task that waits or runs; the higher fence takes it from its owner."""
+    """Ends a task that has not finished, also where this version does not know its status.
+
+    The higher fence takes it from its owner.
+    """
     return (
         update(TASKS)
-        .where(TASKS.c.id == task_id, TASKS.c.status.in_(LIVE))
+        .where(TASKS.c.id == task_id, or_(TASKS.c.status.is_(None), TASKS.c.status.not_in(FINISHED)))
         .values(
             status=Status.CANCELLED.value,
-            fence=TASKS.c.fence + 1,
+            fence=NEXT_FENCE,
             finished_at=now,
             updated_at=now,
             available_at=None,
@@ -139,9 +199,9 @@ def requeue_task(task_id: int, now: datetime) -> Update:
     )
 
 
-def crawl_record(task_id: int) -> Select[str]:
+def crawl_record(task_id: int) -> Select[Any]:
     """What is kept of a task's link."""
-    return select(CRAWL_RECORDS.c.record).where(CRAWL_RECORDS.c.task_id == task_id)
+    return select(CRAWL_RECORDS).where(CRAWL_RECORDS.c.task_id == task_id)
 
 
 def delete_tasks(task_ids: Collection[int]) -> Delete:
@@ -217,6 +277,11 @@ def forget_expired_key(key_sha256: str, now: datetime) -> Delete:
     )
 
 
+def forget_key(key_sha256: str) -> Delete:
+    """Makes room for a key whatever was kept of it."""
+    return delete(IDEMPOTENCY_KEYS).where(IDEMPOTENCY_KEYS.c.key_sha256 == key_sha256)
+
+
 def expired_keys(now: datetime, limit: int) -> Select[str]:
     """Keys that may be used again."""
     return select(IDEMPOTENCY_KEYS.c.key_sha256).where(IDEMPOTENCY_KEYS.c.expires_at <= now).limit(limit)
@@ -253,11 +318,32 @@ def _filters(query: TaskQuery) -> list[ColumnElement[bool]]:
     if query.created_before is not None:
         conditions.append(TASKS.c.created_at <= query.created_before)
     if query.has_result is not None:
-        conditions.append(_has_result() if query.has_result else ~_has_result())
+        conditions.append(_transcribed(query.status) if query.has_result else _untranscribed())
     if query.has_error is not None:
         conditions.append(TASKS.c.error_code.is_not(None) if query.has_error else TASKS.c.error_code.is_(None))
     return conditions
 
 
+def _transcribed(status: Status | None) -> ColumnElement[bool]:
+    """Whether there is a transcript, which every completed task has: only others are looked up."""
+    if status is Status.COMPLETED:
+        return true()
+    return case((TASKS.c.status == Status.COMPLETED.value, 1), else_=_transcripts()) > 0
+
+
+def _untranscribed() -> ColumnElement[bool]:
+    return and_(TASKS.c.status != Status.COMPLETED.value, ~_has_result())
+
+
 def _has_result() -> ColumnElement[bool]:
-    return select(TRANSCRIPTS.c.task_id).where(TRANSCRIPTS.c.task_id == TASKS.c.id).correlate(TASKS).exists()
+    """Whether a task has a transcript."""
+    return _transcripts() > 0
+
+
+def _transcripts() -> ScalarSelect[int]:
+    """How many transcripts a task has: one or none.
+
+    Counted, not ``EXISTS``: of that MariaDB makes a list of all transcripts first, and reads every one for it.
+    """
+    of_task = select(func.count()).select_from(TRANSCRIPTS).where(TRANSCRIPTS.c.task_id == TASKS.c.id)
+    return of_task.correlate(TASKS).scalar_subquery()

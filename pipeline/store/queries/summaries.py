@@ -15,7 +15,8 @@ from sqlalchemy import (
 
 from pipeline.domain.task import Stage
 from pipeline.ports import SummaryTurn
-from pipeline.store.queries.common import NO_OWNER, PROCESSING, QUEUED
+from pipeline.store.codec import vocabulary
+from pipeline.store.queries.common import NEXT_FENCE, NO_OWNER, PROCESSING, QUEUED, Flow, not_left_by, not_of
 from pipeline.store.tables import (
     TASKS,
     TRANSCRIPTS,
@@ -27,7 +28,7 @@ def summary_is_due(now: datetime) -> dict[str, Any]:
     return NO_OWNER | {
         "status": PROCESSING,
         "stage": Stage.SUMMARIZING.value,
-        "fence": TASKS.c.fence + 1,
+        "fence": NEXT_FENCE,
         "updated_at": now,
         "summary_error_code": None,
         "summary_error_message": None,
@@ -45,13 +46,24 @@ def resume_summary(task_id: int, now: datetime) -> Update:
     )
 
 
-def due_summaries(now: datetime, limit: int) -> Select[int]:
-    """Tasks whose summary is to be written now, longest due first."""
+def due_summaries(now: datetime, limit: int, full: Collection[Flow] = ()) -> Select[Any]:
+    """Tasks whose summary is to be written now, longest due first, but for some clients'; nothing is locked."""
+    columns = TASKS.c.id, TASKS.c.client, TASKS.c.priority_rank, TASKS.c.summary_due_at
+    due = select(*columns).where(TASKS.c.summary_due_at <= now, not_left_by(vocabulary()), not_of(full))
+    return due.order_by(TASKS.c.summary_due_at, TASKS.c.id).limit(limit)
+
+
+def held_summaries(owner: str, now: datetime) -> Select[Any]:
+    """Tasks whose summary this owner has in hand."""
+    columns = TASKS.c.id, TASKS.c.client, TASKS.c.priority_rank, TASKS.c.summary_due_at
+    return select(*columns).where(TASKS.c.summary_due_at > now, TASKS.c.summary_owner == owner)
+
+
+def lock_summaries(task_ids: Collection[int], now: datetime) -> Select[int]:
+    """Those of the tasks whose summary is still to be written, for us alone."""
     return (
         select(TASKS.c.id)
-        .where(TASKS.c.summary_due_at <= now)
-        .order_by(TASKS.c.summary_due_at, TASKS.c.id)
-        .limit(limit)
+        .where(TASKS.c.id.in_(task_ids), TASKS.c.summary_due_at <= now)
         .with_for_update(skip_locked=True)
     )
 
@@ -65,11 +77,11 @@ def take_summaries(task_ids: Collection[int], owner: str, now: datetime, due_at:
     )
 
 
-def summaries_of(owner: str, task_ids: Collection[int]) -> Select[Any]:
-    """Those of the tasks whose summary this owner has in hand."""
+def summaries_of(task_ids: Collection[int]) -> Select[Any]:
+    """What has to be known of tasks to write their summaries."""
     return (
         select(TASKS.c.id, TASKS.c.media_prefix, TASKS.c.fence, TASKS.c.summary_attempts, TASKS.c.summary_options)
-        .where(TASKS.c.id.in_(task_ids), TASKS.c.summary_owner == owner)
+        .where(TASKS.c.id.in_(task_ids))
         .order_by(TASKS.c.id)
     )
 

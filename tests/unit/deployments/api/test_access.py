@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -14,13 +15,15 @@ from deployments.api import access
 from deployments.api.access import Gate, is_open, scope_needed
 from deployments.api.app import build_api
 from pipeline.domain.access import Scope
-from pipeline.domain.task import NewTask
+from pipeline.domain.task import NewTask, Status
 from pipeline.errors import ConfigurationError
 from pipeline.settings import AuthSettings
+from tests.recordings import encode, tone, wav
 from tests.unit.deployments.api.world import World, client_of, detail
 
 TASKS = "/api/whisper/tasks"
 CREATE = f"{TASKS}/create"
+EXTRACT = "/api/whisper/extract_audio"
 UPLOADS = "/api/whisper/uploads"
 TUS = {"Tus-Resumable": "1.0.0"}
 
@@ -328,3 +331,36 @@ async def test_the_document_asks_for_a_key_where_there_are_keys(world: World) ->
 
 def test_new_tasks_without_a_key_belong_to_nobody() -> None:
     assert NewTask(media_prefix="a").client is None
+
+
+async def test_recordings_are_extracted_in_the_name_of_their_client(world: World) -> None:
+    async with guarded(world) as client:
+        content = wav(np.zeros(1600, np.float32))
+        answer = await client.post(
+            "/api/whisper/extract_audio", files={"file": ("a.wav", content)}, headers=bearer("ann")
+        )
+    assert answer.status_code == 200, answer.text
+    assert world.extractor.clients == ["ann"]
+
+
+async def test_a_retry_is_a_task_in_the_queue_like_any_other(world: World) -> None:
+    async with guarded(world, key("ann", max_queued_tasks=1)) as client:
+        for _ in range(2):
+            made = await upload(client, "ann")
+            await _task_calls()["cancel"](client, made.json()["data"]["id"], "ann")
+        assert (await _task_calls()["retry"](client, 1, "ann")).status_code == 200
+        refused = await _task_calls()["retry"](client, 2, "ann")
+        detail(refused, 429, "quota_exceeded")
+        assert refused.headers["retry-after"] == "30"
+        assert (await world.store.get(2)).status is Status.CANCELLED
+
+
+async def test_extracted_audio_counts_like_any_other(world: World) -> None:
+    sound = {"file": ("tone.wav", encode(tone(4.0), "wav"))}
+    async with guarded(world, key("ann", max_audio_minutes_per_day=3.5 / 60), key("bob")) as client:
+        for name, codes in {"ann": [200, 429], "bob": [200, 200]}.items():
+            answers = [await client.post(EXTRACT, files=sound, headers=bearer(name)) for _ in codes]
+            assert [answer.status_code for answer in answers] == codes
+        assert (await world.store.client_load("ann")).audio_s == pytest.approx(4.0, abs=0.1)
+        detail(await upload(client, "ann"), 429, "quota_exceeded")
+        assert world.extractor.places == 1

@@ -5,7 +5,8 @@ from dataclasses import replace
 import httpx
 
 from deployments.api.services import Readiness
-from tests.unit.deployments.api.world import ENGINE, World, detail
+from pipeline.domain.confinement import Confinement
+from tests.unit.deployments.api.world import ENGINE, World, client_of, detail
 
 
 async def test_check(client: httpx.AsyncClient) -> None:
@@ -28,6 +29,24 @@ async def test_ready_does_not_tell_where_a_model_lies(client: httpx.AsyncClient,
 async def test_ready_before_anyone_knows_what_runs(client: httpx.AsyncClient, world: World) -> None:
     world.readiness = Readiness(ready=True)
     assert (await client.get("/api/health/ready")).json() == {"status": "ready", "engine": None}
+
+
+async def test_ready_says_what_fails_in_the_background(client: httpx.AsyncClient, world: World) -> None:
+    world.readiness = Readiness(ready=True, troubles=("Showing the queue fails: see the log.",))
+    answer = await client.get("/api/health/ready")
+    assert answer.status_code == 200
+    assert answer.json()["problems"] == ["Showing the queue fails: see the log."]
+
+
+async def test_ready_says_what_confinement_holds(world: World) -> None:
+    world.confinement = Confinement(True, True, True, True, True, False)
+    async with client_of(world.api()) as client:
+        answer = await client.get("/api/health/ready")
+    assert answer.json()["confinement"] == {
+        "level": "partial",
+        **dict.fromkeys(("filesystem", "network", "processes", "signals", "privileges"), True),
+        "memory": False,
+    }
 
 
 async def test_not_ready_says_what_is_missing(client: httpx.AsyncClient, world: World) -> None:

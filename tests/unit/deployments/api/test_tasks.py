@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -9,7 +10,7 @@ import pytest
 from deployments.api.services import Readiness
 from pipeline import errors
 from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.task import Priority, Status
+from pipeline.domain.task import Priority, Status, TaskError
 from pipeline.testing.media import MemoryMediaStore
 from tests.unit.deployments.api.world import LEASE, TRANSCRIPT, World, client_of, detail, fields
 
@@ -640,3 +641,14 @@ async def test_every_status_can_be_shown(client: httpx.AsyncClient, world: World
     assert {record["status"] for record in data["tasks"]} == {Status.COMPLETED, Status.FAILED, Status.PROCESSING}
     failed = data["tasks"][1]
     assert failed["error"] == {"code": "decoding_failed", "message": failed["error_message"]}
+
+
+@pytest.mark.parametrize("code", ["storage_full", "storage_unavailable", "quota_exceeded"])
+async def test_a_task_that_waits_is_not_an_error(client: httpx.AsyncClient, world: World, code: str) -> None:
+    lease = await world.processing()
+    reason = TaskError(code, "Waiting for space: the media store has no room left.")
+    await world.store.fail(lease, reason, world.clock.now() + timedelta(minutes=1), counted=False)
+    answer = await client.get(RESULT, params={"task_id": lease.task_id})
+    assert answer.status_code == 202
+    shown = answer.json()["data"]
+    assert (shown["status"], shown["error_message"]) == ("queued", reason.message)

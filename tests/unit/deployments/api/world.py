@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from deployments.api.app import attach, build_api
 from deployments.api.services import Readiness, Services
+from pipeline.domain.confinement import Confinement
 from pipeline.domain.task import NewTask, Task, TaskError
 from pipeline.domain.tracks import Track
 from pipeline.domain.transcript import Segment, Transcript, TranscriptInfo, Word
@@ -58,9 +59,11 @@ class World:
     extractor: LocalExtractor = field(default_factory=LocalExtractor)
     readiness: Readiness = field(default_factory=lambda: Readiness(ready=True, engine=ENGINE))
     summarizer: FakeSummarizer = field(default_factory=FakeSummarizer)
+    confinement: Confinement | None = None
     wakes: int = 0
     cancelled: list[int] = field(default_factory=list)
     watched: list[tuple[int, float]] = field(default_factory=list)
+    counted: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.store = MemoryTaskStore(self.clock)
@@ -91,6 +94,9 @@ class World:
     async def ask_engine(self) -> EngineInfo | None:
         return (await self.ask_readiness()).engine
 
+    def count(self, name: str, value: float = 1.0, **labels: str) -> None:
+        self.counted[name] = self.counted.get(name, 0.0) + value
+
     def services(self, *, fetch_available: bool = False, **settings: Any) -> Services:
         return Services(
             store=self.store,
@@ -107,6 +113,8 @@ class World:
             summarizer=self.summarizer,
             check_url=GuardedClient(NetworkSettings(), ScriptedResolver({})).check,
             extractor=self.extractor,
+            count=self.count,
+            confinement=self.confinement,
             fetch_available=fetch_available,
         )
 

@@ -137,6 +137,31 @@ def test_a_bad_decoding_lets_so_many_batches_go_first_and_no_more(busy, submissi
     assert [at for at, batch in enumerate(marks(engine)) if 1 in batch] == [0, full, *range(ladder, ladder + 5)]
 
 
+DEAR = {"beam_size": 20, "best_of": 20, "log_prob_threshold": 0.0}
+
+
+def test_a_chunk_with_dear_options_does_not_keep_the_replica_to_itself(busy, submission):
+    engine = FakeEngine()
+    batcher = busy(engine, max_batch_size=1)
+    dear = batcher.submit([submission(1, condition_on_previous_text=True, **DEAR)])
+    tickets = batcher.submit([submission(2), submission(3, age=30.0)])
+    engine.release()
+    outcomes([*dear, *tickets])
+    order = [mark for [mark] in marks(engine)]
+    assert order.count(1) == 7
+    assert order.index(2) < order.index(3) < len(order) - 1
+    assert order.index(2) <= 4
+
+
+def test_so_many_texts_are_decoded_side_by_side_as_with_the_defaults(busy, submission):
+    engine = FakeEngine()
+    batcher = busy(engine, max_batch_size=8, max_batch_s=100.0)
+    tickets = batcher.submit([submission(number, beam_size=20) for number in range(1, 9)])
+    engine.release()
+    outcomes(tickets)
+    assert [len(batch) for batch in engine.batches] == [2, 2, 2, 2]
+
+
 def test_retries_of_different_chunks_share_a_batch(busy, submission):
     def unlikely(item, decoded):
         return replace(decoded, avg_logprob=-2.0) if mark(item) < 9 and not item.temperature else decoded

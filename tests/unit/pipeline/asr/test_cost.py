@@ -27,6 +27,13 @@ def test_it_follows_a_machine_that_slows_down():
     assert cost.predict(4, 1200) == pytest.approx(3.0, rel=0.05)
 
 
+def test_dear_batches_teach_what_plain_ones_take():
+    cost = CostModel()
+    cost.observe(4, 1000, 8.0, dearness=4.0)
+    assert cost.predict(4, 1000) == pytest.approx(2.0)
+    assert cost.predict(4, 1000, dearness=10.0) == pytest.approx(20.0)
+
+
 @given(st.lists(st.tuples(st.integers(1, 64), st.integers(1000, 3000), st.floats(0.001, 60)), max_size=30))
 def test_more_never_costs_less(batches):
     cost = CostModel()

@@ -13,6 +13,8 @@ class Waiting:
     rank: int = 1
     key: str = "beam 5"
     patient_until: int = 0
+    dearness: float = 1.0
+    width: int = 5
 
 
 CPU = CostModel(overhead_s=0.2, per_frame_s=0.0003)
@@ -75,6 +77,17 @@ def test_a_batch_stays_within_its_seconds():
 
 def test_a_chunk_that_takes_too_long_by_itself_is_decoded_alone():
     assert len(form([Waiting(3000), Waiting(3000)], seconds=0.5)) == 1
+
+
+def test_a_batch_of_dear_chunks_is_smaller():
+    # four times 0.2 s, and four times 0.3 s a row
+    assert len(form([Waiting(dearness=4.0) for _ in range(20)], seconds=5.0)) == 3
+    assert len(form([Waiting(dearness=40.0) for _ in range(20)], seconds=5.0)) == 1
+
+
+def test_a_wide_search_gets_fewer_rows():
+    rows = [len(form([Waiting(width=width) for _ in range(20)], seconds=100.0, rows=8)) for width in (1, 5, 10, 20, 99)]
+    assert rows == [8, 8, 4, 2, 1]
 
 
 def test_lengths_mix_only_where_waste_is_cheaper_than_another_batch():

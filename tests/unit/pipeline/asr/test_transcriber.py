@@ -171,7 +171,7 @@ async def test_audio_that_is_missing_or_cut_short_fails_its_chunk_alone(transcri
     missing, short = chunk(8, (81, 82), part=2), chunk(9, (79, 81), part=1)
     answers = await collect(transcriber(FakeEngine()).transcribe(unit(CHUNKS[0], missing, short)))
     assert [type(answer) for answer in answers] == [ChunkResult, ChunkFailure, ChunkFailure]
-    assert {answer.code for answer in answers[1:]} == {"decoding_failed"}
+    assert {answer.code for answer in answers[1:]} == {"prepared_audio_lost"}
     assert not any(PREFIX in answer.message for answer in answers[1:])
 
 

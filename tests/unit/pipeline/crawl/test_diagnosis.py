@@ -14,6 +14,7 @@ from pipeline.errors import (
     RateLimited,
     SourceTooLarge,
     SourceUnreachable,
+    StorageFull,
     UnsupportedLink,
 )
 
@@ -39,6 +40,8 @@ SAID = {
     "This video is DRM protected": UnsupportedLink,
     "Too many requests, slow down": RateLimited,
     "ERROR: No suitable extractor found for URL https://a.example": UnsupportedLink,
+    "[Errno 27] File too large": SourceTooLarge,
+    "unable to write data: [Errno 28] No space left on device": StorageFull,
     "Whatever it is that this says": UnsupportedLink,
 }
 

@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipeline.domain.access import DAY, QUEUE_RETRY_S, Client, ClientLoad, Scope, refuse_over_quota
+from pipeline.domain.access import DAY, QUEUE_RETRY_S, Client, ClientLoad, Scope, refuse_more_audio, refuse_over_quota
 from pipeline.errors import QuotaExceeded
 
 NOW = datetime(2025, 1, 2, tzinfo=UTC)
@@ -51,7 +51,7 @@ def test_audio_is_limited_by_the_day(audio_s: float, refused: bool) -> None:
     if not refused:
         refuse_over_quota(limited, ClientLoad(0, audio_s, oldest), NOW)
         return
-    with pytest.raises(QuotaExceeded, match=r"minutes of audio .* your limit is 10\.0") as caught:
+    with pytest.raises(QuotaExceeded, match=r"You have used 1[05]\.0 of 10\.0 minutes of audio") as caught:
         refuse_over_quota(limited, ClientLoad(0, audio_s, oldest), NOW)
     assert caught.value.retry_after_s == 3600
 
@@ -60,3 +60,21 @@ def test_who_asks_again_waits_at_least_a_second() -> None:
     with pytest.raises(QuotaExceeded) as caught:
         refuse_over_quota(client(audio_s=1.0), ClientLoad(0, 1.0, NOW - DAY), NOW)
     assert caught.value.retry_after_s == 1
+
+
+@pytest.mark.parametrize(("audio_s", "pending_s", "refused"), [(300.0, 299.0, False), (300.0, 300.0, True)])
+def test_recordings_that_wait_count_as_well(audio_s: float, pending_s: float, refused: bool) -> None:
+    load = ClientLoad(0, audio_s, NOW, pending_s)
+    refuse_more_audio(600.0, load, NOW)  # they are accepted: what runs is not stopped for them
+    if not refused:
+        refuse_over_quota(client(audio_s=600.0), load, NOW)
+        return
+    with pytest.raises(QuotaExceeded, match=r"used 5\.0 of 10\.0 minutes .* wait have about 5\.0 more") as caught:
+        refuse_over_quota(client(audio_s=600.0), load, NOW)
+    assert caught.value.retry_after_s == QUEUE_RETRY_S
+
+
+def test_a_clock_that_was_ahead_makes_nobody_wait_for_longer_than_a_day() -> None:
+    with pytest.raises(QuotaExceeded) as caught:
+        refuse_over_quota(client(audio_s=1.0), ClientLoad(0, 1.0, NOW + timedelta(hours=1)), NOW)
+    assert caught.value.retry_after_s == DAY.total_seconds()

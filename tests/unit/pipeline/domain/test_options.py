@@ -38,12 +38,8 @@ options = st.builds(
 
 
 @given(options)
-def test_options_survive_json(chosen: TranscriptionOptions) -> None:
-    restored = TranscriptionOptions.from_dict(json.loads(json.dumps(chosen.as_dict())))
-
-    assert restored == chosen
-    assert hash(restored) == hash(chosen)
-    assert isinstance(restored.task_type, TaskType)
+def test_plain_data_survives_json(chosen: TranscriptionOptions) -> None:
+    assert json.loads(json.dumps(chosen.as_dict())) == chosen.as_dict()
 
 
 def test_plain_data_is_plain() -> None:
@@ -52,11 +48,6 @@ def test_plain_data_is_plain() -> None:
     assert data["task_type"] == "transcribe"
     assert data["temperature"] == list(DEFAULT_TEMPERATURES)
     assert list(data) == [field.name for field in fields(TranscriptionOptions)]
-
-
-def test_rows_of_other_versions_can_be_read() -> None:
-    assert TranscriptionOptions.from_dict({}) == TranscriptionOptions()
-    assert TranscriptionOptions.from_dict({"beam_size": 2, "was_dropped": 1}) == TranscriptionOptions(beam_size=2)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.retry import Backoff, Schedule
+from pipeline.domain.retry import Backoff, Patience, Schedule
 
 jitters = st.floats(0, 1, exclude_max=True)
 
@@ -62,3 +62,11 @@ def test_a_schedule_has_a_delay_for_each_entry_and_no_more(
     else:
         assert delay_s is not None
         assert delays_s[attempts - 1] / 2 <= delay_s <= delays_s[attempts - 1]
+
+
+@pytest.mark.parametrize(("waits", "bound"), [(0, 2.0), (1, 2.0), (2, 4.0), (8, 256.0), (9, 300.0), (10**6, 300.0)])
+def test_patience_has_no_end_and_never_spins(waits: int, bound: float) -> None:
+    patience = Patience(base_s=2.0, cap_s=300.0)
+
+    assert patience.delay_s(waits, lambda: 0.0) == bound / 2
+    assert patience.delay_s(waits, lambda: 1.0) == bound

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -196,16 +194,6 @@ SUMMARY = Summary(
     usage=Usage(3, 10, None),
     cost=0.5,
 )
-
-
-@pytest.mark.parametrize("summary", [SUMMARY, replace(SUMMARY, parts=None, cost=None)])
-def test_a_summary_survives_json(summary: Summary) -> None:
-    assert Summary.from_dict(json.loads(json.dumps(summary.as_dict()))) == summary
-
-
-@pytest.mark.parametrize("options", [SummaryOptions(), SummaryOptions(summary_format=SummaryFormat.STRUCTURED)])
-def test_options_survive_json(options: SummaryOptions) -> None:
-    assert SummaryOptions.from_dict(json.loads(json.dumps(options.as_dict()))) == options
 
 
 def test_usage_adds_up_and_what_is_unknown_stays_so() -> None:

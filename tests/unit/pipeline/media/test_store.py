@@ -90,3 +90,27 @@ async def test_what_a_dead_process_left_half_written_is_old_at_once(tmp_path: Pa
     changed = await store.prefixes()
     assert changed["dead"] == LONG_AGO
     assert min(changed["alive"], changed["unknown"]) > datetime.now(UTC) - timedelta(minutes=1)
+
+
+async def test_a_key_is_synced_before_it_has_its_name_and_its_folders_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    steps: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def noted_fsync(descriptor: int) -> None:
+        steps.append(os.path.relpath(Path(f"/proc/self/fd/{descriptor}").readlink(), tmp_path).partition("~")[0])
+        fsync(descriptor)
+
+    def noted_replace(path: Path, target: str) -> Path:
+        steps.append("rename")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(Path, "replace", noted_replace)
+    store = FsspecMediaStore((tmp_path / "media").as_uri())
+    for made in (["."], []):  # the name of the store's own folder, once
+        steps.clear()
+        await store.write("t1/pcm/00000.s16le", stream(b"x"))
+        key = "media/t1/pcm/00000.s16le"
+        assert steps == [*made, key, "rename", "media/t1/pcm", "media/t1", "media"]

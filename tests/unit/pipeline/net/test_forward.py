@@ -16,6 +16,7 @@ import trustme
 
 from pipeline.errors import ConfigurationError, SourceUnreachable, UrlNotAllowed
 from pipeline.net import Dialer, GuardingProxy, guarding_proxy
+from pipeline.net.forward import MAX_CONNECTIONS
 from pipeline.settings import NetworkSettings
 from pipeline.testing.net import LocalReceiver, ReceivedRequest, ScriptedResolver, answers, head, local_receiver
 
@@ -134,6 +135,25 @@ async def test_more_than_the_limit_is_cut_off(plain: LocalReceiver, trust: ssl.S
         with pytest.raises(httpx.TransportError):
             await client.get(plain.url("/", "a.example"))
     assert proxy.exhausted
+
+
+async def test_another_listener_is_served_as_well(plain: LocalReceiver, trust: ssl.SSLContext) -> None:
+    async with guarding_proxy(dialer(), 10_000) as proxy:
+        proxy.port = await proxy.accept_from(socket.create_server(("127.0.0.1", 0)))
+        async with client_of(proxy, trust) as client:
+            assert (await client.get(plain.url("/", "a.example"))).content == b"hello"
+    with pytest.raises(OSError, match=r"refused|Connect call failed"):
+        await asyncio.open_connection("127.0.0.1", proxy.port)
+
+
+async def test_too_many_connections_at_a_time_are_cut_off() -> None:
+    async with guarding_proxy(dialer(), 10_000) as proxy:
+        open_ones = [await asyncio.open_connection("127.0.0.1", proxy.port) for _ in range(MAX_CONNECTIONS)]
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        for _, each in [*open_ones, (reader, writer)]:
+            each.close()
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.api.schemas import encode_record
 from pipeline.domain.audio import Chunk, Span
+from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.summary import Chapter, StructuredSummary, Summary, SummaryFormat, SummaryOptions, Usage
+from pipeline.domain.task import NewTask, Status
 from pipeline.domain.tracks import Track
 from pipeline.domain.transcript import ChunkResult, LanguageDetection, Segment, Transcript, TranscriptInfo, Word
 from pipeline.store import codec
+from pipeline.store.tables import TASKS
 
 FLOATS = st.floats(allow_nan=False)
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
@@ -53,13 +60,9 @@ INFOS = st.builds(
     st.lists(TRACKS, max_size=3).map(tuple),
 )
 TRANSCRIPTS = st.builds(Transcript, TEXTS, SEGMENT_TUPLES, INFOS)
-CHUNKS = st.builds(
-    Chunk,
-    st.integers(),
-    st.integers(),
-    st.integers(),
-    st.lists(st.builds(Span, st.integers(), st.integers()), max_size=4).map(tuple),
-)
+SAMPLES = st.integers(0, 2**40)
+SPANS = st.tuples(SAMPLES, SAMPLES).map(lambda ends: Span(*sorted(ends)))
+CHUNKS = st.builds(Chunk, st.integers(0, 10**6), st.integers(0, 10**6), SAMPLES, st.lists(SPANS, max_size=4).map(tuple))
 
 
 @given(RESULTS)
@@ -80,7 +83,7 @@ def test_a_transcript_of_before_tracks_were_listed_is_read() -> None:
 
 @given(CHUNKS)
 def test_a_chunk_comes_back_as_it_was(chunk: Chunk) -> None:
-    assert codec.chunk_of_row(codec.chunk_row(1, chunk)) == chunk
+    assert codec.read_chunk(codec.chunk_row(1, chunk)) == (chunk, None)
 
 
 def test_json_is_compact() -> None:
@@ -104,3 +107,81 @@ def test_empty_words_are_not_missing_words() -> None:
     result = ChunkResult(0, 1.0, (segment, replace(segment, words=None)), "en")
 
     assert [each.words for each in codec.result_of_json(codec.result_to_json(result)).segments] == [(), None]
+
+
+# --- what can't be read -----------------------------------------------------------------------------------------------
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+ANYTHING = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.binary(max_size=20)
+    | st.datetimes()
+    | ANY_JSON.map(json.dumps)
+)
+NOW = datetime(2025, 1, 1, tzinfo=UTC)
+ROW = dict.fromkeys(column.name for column in TASKS.columns) | codec.new_task_row(NewTask(media_prefix="a"), NOW)
+ROW |= {"id": 7, "transcript": None}
+
+
+@given(st.dictionaries(st.sampled_from(sorted(ROW)), ANYTHING, max_size=5))
+def test_any_row_is_read_and_can_be_shown(rubbish: dict[str, object]) -> None:
+    task = codec.read_task(ROW | rubbish)
+    encode_record(task)
+    if task.defect is not None:
+        assert task.defect.column in rubbish
+        assert task.defect.newer or task.status.finished
+
+
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(TranscriptionOptions.__dataclass_fields__, ANY_JSON)))
+def test_options_are_read_as_they_were_or_not_at_all(stored: dict[str, object]) -> None:
+    task = codec.read_task(ROW | {"options": json.dumps(stored)})
+    assert (task.defect is None) or task.options == TranscriptionOptions()
+    assert codec.read_task(ROW | {"options": json.dumps(task.options.as_dict())}).defect is None
+
+
+@given(st.builds(TranscriptionOptions, language=TEXTS, beam_size=st.integers(1, 20), word_timestamps=st.booleans()))
+def test_options_come_back_as_they_were(options: TranscriptionOptions) -> None:
+    restored = codec.options_of_json(codec.to_json(options.as_dict()))
+    assert restored == options
+    assert hash(restored) == hash(options)
+
+
+@pytest.mark.parametrize("options", [SummaryOptions(), SummaryOptions(summary_format=SummaryFormat.STRUCTURED)])
+def test_summary_options_come_back_as_they_were(options: SummaryOptions) -> None:
+    assert codec.summary_options_of_json(codec.to_json(options.as_dict())) == options
+
+
+def test_a_summary_comes_back_as_it_was() -> None:
+    parts = StructuredSummary("T", "S", (Chapter(1.5, "A", "a"),), ("do",), ("k", "l"))
+    summary = Summary(
+        text="T", language="en", model="m", created_at=NOW, completion_id="c", parts=parts, usage=Usage(3, 10, None)
+    )
+    for each in (summary, replace(summary, parts=None, cost=0.5)):
+        row = ROW | codec.summary_columns(each)
+        assert codec.read_task(row).summary.result == each
+
+
+def test_options_of_before_some_existed_are_read() -> None:
+    assert codec.options_of_json("{}") == TranscriptionOptions()
+    assert codec.options_of_json('{"beam_size":2}') == TranscriptionOptions(beam_size=2)
+
+
+def test_a_completed_task_keeps_its_transcript_whatever_else_is_damaged() -> None:
+    transcript = Transcript("Hello.", (), TranscriptInfo("en", 1.0, 1.0, 1.0))
+    done = ROW | {"status": "completed", "transcript": codec.transcript_to_json(transcript)}
+    for column in ("options", "tracks", "summary", "created_at"):
+        task = codec.read_task(done | {column: "{"})
+        assert (task.status, task.result) == (Status.COMPLETED, transcript)
+        assert task.error is not None
+    damaged = codec.read_task(done | {"transcript": "{"})
+    assert (damaged.status, damaged.result) == (Status.FAILED, None)
+    assert damaged.error is not None
+    assert damaged.error.code == "record_unreadable"

@@ -11,8 +11,18 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pipeline.domain.durability import Durability
 from pipeline.errors import ConfigurationError, DatabaseUnavailable
-from pipeline.store.engine import BUSY, SENTENCE, TRANSACTION_ATTEMPTS, Database, UtcDateTime, named_failures, parse_url
+from pipeline.store.engine import (
+    BUSY,
+    SENTENCE,
+    TRANSACTION_ATTEMPTS,
+    UNWRITABLE,
+    Database,
+    UtcDateTime,
+    named_failures,
+    parse_url,
+)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +75,10 @@ def test_mysql_keeps_microseconds() -> None:
     assert UtcDateTime().compile(dialect=mysql.dialect()) == "DATETIME(6)"
 
 
+NORMAL, FULL = 1, 2
+"""What SQLite calls the levels of ``PRAGMA synchronous``."""
+
+
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
     opened = Database(parse_url(f"sqlite+aiosqlite:///{tmp_path / 'tasks.db'}"), busy_timeout_s=1.0)
@@ -88,9 +102,31 @@ async def _pragma(connection: AsyncConnection, name: str) -> object:
 async def test_sqlite_is_set_up_for_many_processes(database: Database) -> None:
     for run in (database.read, database.write):
         assert await run(_pragma, "journal_mode") == "wal"
-        assert await run(_pragma, "synchronous") == 1
+        assert await run(_pragma, "synchronous") == FULL
         assert await run(_pragma, "foreign_keys") == 1
         assert await run(_pragma, "busy_timeout") == 1000
+
+
+async def _synchronous(connection: AsyncConnection) -> object:
+    return await _pragma(connection, "synchronous")
+
+
+async def test_only_what_is_made_again_does_not_wait_for_the_disk(tmp_path: Path) -> None:
+    url = parse_url(f"sqlite+aiosqlite:///{tmp_path / 'tasks.db'}")
+    database = Database(url, 1.0, recomputable=[_synchronous])
+    levels = [await database.write(work) for work in (_promise, _synchronous, _promise, _promise, _synchronous)]
+    await database.close()
+    assert levels == [FULL, NORMAL, FULL, FULL, NORMAL], "a connection serves both, one after the other"
+
+
+async def test_with_normal_durability_no_commit_waits(tmp_path: Path) -> None:
+    database = Database(parse_url(f"sqlite+aiosqlite:///{tmp_path / 'tasks.db'}"), 1.0, Durability.NORMAL)
+    assert [await database.write(_promise) for _ in range(2)] == [NORMAL, NORMAL]
+    await database.close()
+
+
+async def _promise(connection: AsyncConnection) -> object:
+    return await _synchronous(connection)
 
 
 async def test_a_transaction_that_raises_changes_nothing(database: Database) -> None:
@@ -167,3 +203,21 @@ def test_failures_beneath_the_driver_have_names_too(cause: Exception, sentence: 
 
     assert refusal.value.message == sentence
     assert refusal.value.__cause__ is cause
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        Exception("database or disk is full"),
+        Exception("disk I/O error"),
+        Exception(1021, "Disk full (/data); waiting for someone to free some space"),
+        Exception(1114, "The table 'tasks' is full"),
+        Exception(1030, 'Got error 28 "No space left on device" from storage engine InnoDB'),
+        Exception(1026, "Error writing file '/data/tasks.ibd' (Errcode: 28)"),
+    ],
+    ids=str,
+)
+def test_a_database_without_room_says_where_to_look(cause: Exception) -> None:
+    with pytest.raises(DatabaseUnavailable) as refusal, named_failures():
+        raise OperationalError("INSERT", {}, cause)
+    assert refusal.value.message == UNWRITABLE

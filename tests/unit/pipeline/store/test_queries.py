@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from datetime import UTC, datetime
 from typing import Any
@@ -19,9 +20,12 @@ from pipeline.store.tables import METADATA
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
 LEASE = Lease(1, 1)
-CLAIM = {"now": NOW, "max_losses": 3, "depth": 5}
+CLAIM = {"now": NOW, "max_losses": 3, "depth": 5, "client_0": "ann"}
+GROUPS = ((0, True), (1, False))
+"""Tasks of one client, and tasks without a client."""
 WALKED = {
-    "claim_candidates": queries.runs.claim_candidates(frozenset({0})).params(CLAIM),
+    "claim_heads": queries.runs.claim_heads(frozenset({0}), loose_scans=False).params(now=NOW),
+    "claim_candidates": queries.runs.claim_candidates(GROUPS, frozenset({0})).params(CLAIM),
     "lock_claimable": queries.runs.lock_claimable([1, 2], NOW, 3),
     "claim_tasks": queries.runs.claim_tasks([1, 2], NOW, 3, "me", NOW),
     "renew_leases": queries.runs.renew_leases([LEASE], NOW),
@@ -75,16 +79,17 @@ def plan(connection: sqlite3.Connection, statement: ClauseElement) -> list[str]:
 
 @pytest.mark.parametrize("name", WALKED)
 def test_an_index_is_walked(connection: sqlite3.Connection, name: str) -> None:
-    tables = [step for step in plan(connection, WALKED[name]) if any(f" {table}" in step for table in METADATA.tables)]
+    names = re.compile(rf" ({'|'.join(METADATA.tables)})\b")
+    tables = [step for step in plan(connection, WALKED[name]) if names.search(step)]
 
     assert tables
     assert not [step for step in tables if "INDEX" not in step and "PRIMARY KEY" not in step]
 
 
 def test_waiting_tasks_are_found_in_order_without_sorting(connection: sqlite3.Connection) -> None:
-    steps = plan(connection, queries.runs.claim_candidates(frozenset({0, 1})).params(CLAIM))
+    steps = plan(connection, queries.runs.claim_candidates(GROUPS, frozenset({0, 1})).params(CLAIM))
 
-    walked = [step for step in steps if "ix_tasks_status_priority_rank_created_at_id" in step]
+    walked = [step for step in steps if queries.runs.CLAIM_INDEX in step]
     sorted_ = [step for step in steps if "TEMP B-TREE" in step]
     assert len(walked) == 2
     assert len(sorted_) == 2  # the few whose lease expired, found by that
@@ -93,6 +98,15 @@ def test_waiting_tasks_are_found_in_order_without_sorting(connection: sqlite3.Co
 def test_pages_come_in_order_without_sorting(connection: sqlite3.Connection) -> None:
     for name in ("task_page", "any page", "due_callbacks"):
         assert not any("TEMP B-TREE" in step for step in plan(connection, WALKED[name]))
+
+
+def test_mysql_is_told_which_index_a_claim_walks() -> None:
+    indexes = {index.name for index in METADATA.tables["tasks"].indexes}
+    heads = queries.runs.claim_heads(frozenset({0}), loose_scans=True).compile(dialect=mysql.dialect())
+    tasks = queries.runs.claim_candidates(GROUPS, frozenset({0})).compile(dialect=mysql.dialect())
+    forced = re.findall(r"FORCE INDEX \((\w+)\)", f"{heads} {tasks}")
+    assert len(forced) == 8  # of the clients, of the first task of each in two columns, and of tasks
+    assert set(forced) <= indexes
 
 
 def test_candidates_are_locked_where_the_database_can() -> None:

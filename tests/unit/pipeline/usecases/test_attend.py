@@ -48,6 +48,31 @@ class World:
                 await asyncio.sleep(0)
 
 
+async def test_a_defect_does_not_end_the_renewals(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    task_id = await world.task()
+    async with attended(world.store, world.clock, task_id):
+        await asyncio.sleep(0)
+        with monkeypatch.context() as patch:
+            patch.setattr(world.store, "await_until", lambda *_: {}[7])
+            await world.pass_time(RENEWAL_S)
+        await world.pass_time(2 * PATIENCE.total_seconds())
+        await world.reap()
+        assert await world.store.get(task_id)
+
+
+async def test_a_task_whose_folder_can_not_be_read_is_removed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    task_id = await world.task()
+
+    async def delete(_task_id: int) -> str:
+        return ""
+
+    monkeypatch.setattr(world.store, "delete", delete)
+    await remove(world.store, world.media, world.cancel, task_id)
+    assert world.cancelled == [task_id]
+
+
 async def test_a_task_stays_as_long_as_it_is_attended_and_goes_when_its_process_dies() -> None:
     world = World()
     task_id = await world.task()

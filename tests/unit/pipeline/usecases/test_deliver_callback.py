@@ -1,13 +1,14 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.domain.records import RecordDefect
 from pipeline.domain.retry import Schedule
 from pipeline.domain.task import NewTask, Priority, Task, TaskError
 from pipeline.errors import DatabaseUnavailable, TaskNotFound
@@ -55,8 +56,8 @@ class World:
             jitter=lambda: 1.0,  # the whole of each delay
         )
 
-    async def finished_task(self, url: str) -> int:
-        task, _ = await self.store.create(NewTask(media_prefix="m", callback_url=url))
+    async def finished_task(self, url: str, client: str | None = None) -> int:
+        task, _ = await self.store.create(NewTask(media_prefix="m", callback_url=url, client=client))
         (claimed,) = await self.store.claim("test", timedelta(minutes=1), 1, RANKS)
         await self.store.fail(Lease(task.id, claimed.fence), TaskError("media_undecodable", "It is a picture."))
         return task.id
@@ -156,6 +157,59 @@ class Away(MemoryTaskStore):
         raise DatabaseUnavailable("The database is away.")
 
 
+class Outdated(MemoryTaskStore):
+    """The store of a version that can't read what a newer one wrote."""
+
+    newer = True
+
+    async def get(self, task_id: int, *, include_result: bool = False) -> Task:
+        task = await super().get(task_id, include_result=include_result)
+        return replace(
+            task, defect=RecordDefect("tasks", "engine_name", str(task_id), newer=True) if self.newer else None
+        )
+
+
+class Broken(MemoryTaskStore):
+    """The store in which taking callbacks meets a defect of ours."""
+
+    broken = True
+
+    async def due_callbacks(self, owner: str, lease: timedelta, limit: int) -> list[OutboxMessage]:
+        if self.broken:
+            raise KeyError(7)
+        return await super().due_callbacks(owner, lease, limit)
+
+
+async def test_what_only_a_newer_version_can_say_is_left_to_it() -> None:
+    world = World(store_type=Outdated)
+    await world.finished_task(UP)
+
+    assert await world.courier.run_once() == 1
+    assert world.sender.sent == []
+
+    world.store.newer = False  # type: ignore[attr-defined]
+    world.clock.advance(3600)
+    assert await world.courier.run_once() == 1
+    assert len(world.sender.sent) == 1
+
+
+async def test_the_courier_outlives_a_defect_and_says_so() -> None:
+    world = World(store_type=Broken)
+    await world.finished_task(UP)
+    stop = asyncio.Event()
+    running = asyncio.create_task(world.courier.run(stop))
+    await settle()
+    assert world.courier.troubles == ("Taking callbacks in hand fails: see the log.",)
+
+    world.store.broken = False  # type: ignore[attr-defined]
+    world.clock.advance(30)
+    await settle()
+    assert len(world.sender.sent) == 1
+    assert world.courier.troubles == ()
+    stop.set()
+    await running
+
+
 async def test_a_deleted_task_ends_its_callback() -> None:
     world = World(store_type=Forgetful)
     await world.finished_task(UP)
@@ -198,6 +252,22 @@ async def test_a_slow_receiver_delays_no_other() -> None:
     world.sender.held[SLOW].set()
     assert await round_ == 120
     assert {(await world.store.get(task_id)).callback.status_code for task_id in slow} == {200}
+
+
+@pytest.mark.parametrize("client", ["modest", None])
+async def test_one_clients_slow_receivers_delay_nobody_elses(client: str | None) -> None:
+    world = World()
+    for number in range(IN_HAND + 200):
+        url = f"http://slow{number}.example/"
+        world.sender.held.setdefault(url, asyncio.Event())
+        await world.finished_task(url, "greedy")
+    other = await world.finished_task(UP, client)
+    async with Running(world):
+        await settle()
+        assert (await world.store.get(other)).callback.status_code == 200
+        assert len(world.sender.sent) == world.settings.concurrency // 2 + 1
+        for held in world.sender.held.values():
+            held.set()
 
 
 async def test_no_more_are_under_way_than_the_setting_says() -> None:

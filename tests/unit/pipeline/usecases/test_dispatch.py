@@ -1,8 +1,9 @@
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -21,15 +22,17 @@ from pipeline.errors import (
     MediaUndecodable,
     MurmurationError,
     PrivateOrRemoved,
+    QuotaExceeded,
     RateLimited,
     ReplicaLost,
     SourceTooLarge,
     SourceUnreachable,
     StorageFull,
+    StorageUnavailable,
     UnsupportedLink,
     UrlNotAllowed,
 )
-from pipeline.ports import Lease
+from pipeline.ports import Lease, TaskQuery
 from pipeline.settings import CrawlSettings, Settings
 from pipeline.testing.crawl import FakeCrawler
 from pipeline.testing.fleet import TRACKS, FakeSplitter, FakeTranscriber, made_chunks
@@ -129,7 +132,11 @@ class World:
             await asyncio.gather(loop, return_exceptions=True)
 
     async def add(
-        self, priority: Priority = Priority.NORMAL, summary: SummaryOptions | None = None, **options: object
+        self,
+        priority: Priority = Priority.NORMAL,
+        summary: SummaryOptions | None = None,
+        client: str | None = None,
+        **options: object,
     ) -> Task:
         number = len(await self.media.prefixes())
         prefix = f"t{number}"
@@ -140,6 +147,7 @@ class World:
             priority=priority,
             options=TranscriptionOptions(**options),  # type: ignore[arg-type]
             summary_options=summary,
+            client=client,
         )
         task, _ = await self.store.create(new)
         return task
@@ -275,13 +283,89 @@ async def test_a_recording_that_cannot_be_decoded_fails_at_once_and_for_good() -
     assert world.finished == 1
 
 
-async def test_a_full_disk_fails_the_task_and_not_the_service() -> None:
-    world = World(splitter=FakeSplitter(failure=StorageFull("The media store is full.")))
-    first = await world.add()
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (StorageFull("The media store has no room left."), "Waiting for space: the media store has no room left."),
+        (StorageUnavailable("The store is away."), "Waiting for the media store: the store is away."),
+        (QuotaExceeded("You have used it up.", 0), "Waiting for your quota: you have used it up."),
+    ],
+    ids=lambda value: value.code if isinstance(value, MurmurationError) else "",
+)
+async def test_what_will_come_by_itself_is_waited_for(failure: MurmurationError, message: str) -> None:
+    world = World(splitter=FakeSplitter(failure=failure))
+    task = await world.add()
     async with world.running():
-        assert (await world.end_of(first)).error is not None
+        while (waiting := await world.store.get(task.id)).attempts < 2 * world.settings.dispatch.max_attempts:
+            await asyncio.sleep(0.001)
+            if waiting.status is Status.QUEUED and waiting.error is not None:
+                assert (waiting.error.code, waiting.error.message) == (failure.code, message)
+                assert (waiting.failures, waiting.status.finished) == (0, False)
         world.splitter.failure = None
-        assert (await world.end_of(await world.add())).status is Status.COMPLETED
+        ended = await world.end_of(task)
+    assert (ended.status, ended.error) == (Status.COMPLETED, None)
+    assert sum(world.metrics.values("postponed_attempts", code=failure.code)) >= world.settings.dispatch.max_attempts
+
+
+@pytest.mark.parametrize("failure", [StorageFull("Full."), StorageUnavailable("Away."), QuotaExceeded("Used.", 0)])
+async def test_a_client_that_waits_for_its_task_is_told_instead(failure: MurmurationError) -> None:
+    world = World(splitter=FakeSplitter(failure=failure))
+    task = await world.add()
+    await world.store.await_until(task.id, world.clock.now() + timedelta(minutes=2))
+    async with world.running():
+        ended = await world.end_of(task)
+    assert (ended.status, ended.error) == (Status.FAILED, TaskError(failure.code, failure.message))
+
+
+def limited_to(minutes: float) -> Settings:
+    key = {"name": "ann", "sha256": "0" * 64, "max_audio_minutes_per_day": minutes}
+    return Settings(
+        dispatch={"poll_s": 0.01, "heartbeat_s": 0.01, "retry_base_s": 0.001},
+        auth={"keys": [key]},
+    )
+
+
+async def test_a_recording_pauses_when_its_clients_audio_is_used_up_and_goes_on_later() -> None:
+    parts = (made_chunks(2), made_chunks(2, first=2, part=1), made_chunks(2, first=4, part=2))  # 20 s each
+    world = World(splitter=FakeSplitter(*parts), settings=limited_to(30 / 60))
+    task = await world.add(language="en")
+    other = await world.add(language="en")
+    world.store._records[task.id].task = replace(task, client="ann")
+    async with world.running():
+        while (waiting := await world.store.get(task.id)).error is None:
+            await asyncio.sleep(0.001)
+        assert (waiting.error.code, waiting.failures, waiting.status) == ("quota_exceeded", 0, Status.QUEUED)
+        assert waiting.error.message.startswith("Waiting for your quota: you have used 0.7 of 0.5 minutes of audio")
+        assert (await world.store.client_load("ann")).audio_s == 40.0, "what was begun is finished, and no more"
+        assert waiting.audio_done_s == 40.0, "what was taken is decoded"
+        splits = len(world.splitter.requests)
+        assert (await world.end_of(other)).status is Status.COMPLETED
+        assert len(world.splitter.requests) == splits, "what waits is not decoded again and again"
+        world.clock.ahead_s = 24 * 3600.0 + 1
+        ended = await world.end_of(task)
+    assert (ended.status, ended.error) == (Status.COMPLETED, None)
+    assert (await world.store.client_load("ann")).audio_s == 20.0, "each part counts when it is decoded"
+
+
+async def test_prepared_audio_makes_room_while_its_task_waits_for_space() -> None:
+    world = World(splitter=FakeSplitter(made_chunks(2), failure=StorageFull("Full.")))
+    task = await world.add()
+    await world.media.write(f"{task.media_prefix}/pcm/00000.s16le", once(bytes(10)))
+    async with world.running():
+        while not (await world.store.get(task.id)).error:
+            await asyncio.sleep(0.001)
+        while world.media.keys != {f"{task.media_prefix}/source"}:
+            await asyncio.sleep(0.001)
+
+
+async def test_prepared_audio_that_was_lost_is_made_again() -> None:
+    world = World()
+    world.fleet.lost.add((1, 3))
+    task = await world.add(language="en")
+    async with world.running():
+        ended = await world.end_of(task)
+    assert (ended.status, ended.attempts) == (Status.COMPLETED, 2)
+    assert [request.first_part for request in world.splitter.requests] == [0, 0]
 
 
 async def test_a_splitter_that_dies_is_tried_again_and_then_given_up() -> None:
@@ -443,6 +527,41 @@ async def test_urgent_tasks_are_claimed_although_lesser_ones_fill_the_dispatcher
         async with asyncio.timeout(5):
             while urgent.id not in {unit.task_id for unit in world.fleet.units}:
                 await asyncio.sleep(0.001)
+
+
+async def test_a_client_s_task_is_claimed_at_once_although_another_s_fill_the_dispatcher() -> None:
+    world = World(settings=quick_settings(max_active_tasks=24))
+    world.fleet.open_gate.clear()
+    for _ in range(60):
+        await world.add(client="many", language="en")
+    dispatcher = world.dispatcher()
+    await dispatcher.prepare()
+    await dispatcher._claim_all()
+    ones = [await world.add(client="one", language="en") for _ in range(20)]
+    another = await world.add(client="another", language="en")
+    await dispatcher._claim_all()
+    running = Counter(
+        task.client
+        for task in (await world.store.query(TaskQuery(limit=100))).tasks
+        if task.status is Status.PROCESSING
+    )
+    await dispatcher._hand_back()
+    assert running == {"many": 24, "one": 12, "another": 1}
+    assert (len(ones), another.status) == (20, Status.QUEUED)
+
+
+async def test_without_clients_no_more_is_claimed_than_there_is_room_for() -> None:
+    world = World(settings=quick_settings(max_active_tasks=24))
+    world.fleet.open_gate.clear()
+    for _ in range(60):
+        await world.add(language="en")
+    dispatcher = world.dispatcher()
+    await dispatcher.prepare()
+    await dispatcher._claim_all()
+    await dispatcher._claim_all()
+    running = [task for task in (await world.store.query(TaskQuery(limit=100))).tasks if task.owner]
+    await dispatcher._hand_back()
+    assert len(running) == 24
 
 
 # --- what a lost owner leaves, and what an outage of the database does ------------------------------------------------
@@ -717,6 +836,71 @@ async def test_slow_sites_do_not_keep_uploads_waiting() -> None:
     crawler.open_gate.clear()
     links = [await add_link(world) for _ in range(20)]
     async with world.running():
-        await world.until(links[0], lambda found: len(crawler.requests) == len(links))
+        most = world.settings.crawl.max_per_host
+        await world.until(links[0], lambda found: len(crawler.requests) == most < len(links))
         upload = await world.add()
         assert (await world.end_of(upload)).status is Status.COMPLETED
+
+
+class BrokenStore(MoodyStore):
+    """Raises what nobody expects, from the methods named, until it is mended."""
+
+    broken: frozenset[str] = frozenset()
+
+    def __getattribute__(self, name: str) -> object:
+        if name != "broken" and name in self.broken:
+            raise KeyError(7)
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("method", ["claim", "bury", "heartbeat"])
+async def test_loops_outlive_defects_and_say_so(method: str) -> None:
+    world = World()
+    world.store = BrokenStore(world.clock)
+    async with world.running() as dispatcher:
+        world.store.broken = frozenset({method})
+        task = await world.add(language="en")
+        dispatcher.wake()
+        async with asyncio.timeout(5):
+            while not dispatcher.troubles:
+                await asyncio.sleep(0.001)
+        assert all(sentence.endswith("fails: see the log.") for sentence in dispatcher.troubles)
+        assert dispatcher.database_ready
+        world.store.broken = frozenset()
+        assert (await world.end_of(task)).status is Status.COMPLETED
+        async with asyncio.timeout(5):
+            while dispatcher.troubles:
+                await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("method", ["migrate", "owners"])
+async def test_preparing_outlives_defects_and_says_so(method: str) -> None:
+    world = World()
+    world.store = BrokenStore(world.clock)
+    world.store.broken = frozenset({method})
+    dispatcher = world.dispatcher()
+    preparing = asyncio.create_task(dispatcher.prepare())
+    async with asyncio.timeout(5):
+        while not dispatcher.troubles:
+            await asyncio.sleep(0.001)
+    assert not dispatcher.database_ready
+    world.store.broken = frozenset()
+    await asyncio.wait_for(preparing, 5)
+    assert dispatcher.database_ready
+    assert dispatcher.troubles == ()
+
+
+async def test_sending_chunks_outlives_defects_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    async with world.running() as dispatcher:
+        release = dispatcher._scheduler._queue.release
+        monkeypatch.setattr(dispatcher._scheduler._queue, "release", lambda *_: {}[7])
+        task = await world.add(language="en")
+        dispatcher.wake()
+        async with asyncio.timeout(5):
+            while not dispatcher.troubles:
+                await asyncio.sleep(0.001)
+        assert dispatcher.troubles == ("Sending chunks to replicas fails: see the log.",)
+        monkeypatch.setattr(dispatcher._scheduler._queue, "release", release)
+        assert (await world.end_of(task)).status is Status.COMPLETED
+        assert dispatcher.troubles == ()

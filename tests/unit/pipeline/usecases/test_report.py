@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from pipeline.domain.task import NewTask, Priority
 from pipeline.testing.clock import ManualClock
 from pipeline.testing.metrics import RecordingMetrics
@@ -23,6 +25,25 @@ async def test_the_queue_is_shown_by_priority() -> None:
     assert metrics.values("processing_tasks") == [0]
     assert metrics.values("pending_audio_seconds") == [0.0]
     assert metrics.values("waiting_callbacks") == [0]
+    assert metrics.values("waiting_for_space") == [0]
+
+
+async def test_the_report_outlives_a_defect_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, metrics = ManualClock(), RecordingMetrics()
+    store = MemoryTaskStore(clock)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "stats", lambda: {}[7])
+        reporter = QueueReporter(store, clock, metrics)
+        reporting = asyncio.create_task(reporter.run())
+        await settle()
+        assert reporter.troubles == ("Showing the queue fails: see the log.",)
+        assert metrics.total("loop_errors", loop="queue_report") == 1
+
+    clock.advance(INTERVAL_S)
+    await settle()
+    assert reporter.troubles == ()
+    assert metrics.values("left_tasks") == [0]
+    reporting.cancel()
 
 
 async def test_while_the_database_is_away_it_waits_and_then_goes_on() -> None:

@@ -299,6 +299,33 @@ async def test_a_database_that_is_away_costs_nothing_but_time() -> None:
     assert (ended.summary_status, ended.summary.attempts) == (SummaryStatus.COMPLETED, 1)
 
 
+@pytest.mark.parametrize("method", ["due_summaries", "renew_summaries"])
+async def test_summaries_outlive_a_defect_and_say_so(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    world.summarizer.open_gate.clear()
+    task = await world.transcribed()
+    whole, broken = getattr(world.store, method), asyncio.Event()
+
+    async def moody(*arguments: object) -> object:
+        if broken.is_set():
+            raise KeyError(7)
+        return await whole(*arguments)
+
+    monkeypatch.setattr(world.store, method, moody)
+    async with world.running() as runner:
+        await world.ordered()
+        broken.set()
+        async with asyncio.timeout(5):
+            while not runner.troubles:
+                await asyncio.sleep(0.001)
+        broken.clear()
+        world.summarizer.open_gate.set()
+        assert (await world.end_of(task)).summary_status is SummaryStatus.COMPLETED
+        async with asyncio.timeout(5):
+            while runner.troubles:
+                await asyncio.sleep(0.001)
+
+
 async def test_nothing_is_logged_of_what_was_said(caplog: pytest.LogCaptureFixture) -> None:
     world = World()
     task = await world.transcribed()

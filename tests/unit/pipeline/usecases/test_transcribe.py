@@ -14,6 +14,9 @@ from pipeline.settings import DispatchSettings
 from pipeline.testing.fleet import FakeTranscriber, made_chunks
 from pipeline.usecases.transcribe import ChunkScheduler, Decoding
 
+OPTIONS = TranscriptionOptions()
+DEAR = TranscriptionOptions(beam_size=20, best_of=20, log_prob_threshold=0.0)
+
 
 class QuickClock(SystemClock):
     """Pauses cost nothing, but let others run."""
@@ -25,12 +28,15 @@ class QuickClock(SystemClock):
 class Job:
     """A decoding whose results are kept in a list."""
 
-    def __init__(self, task_id: int, rank: int = 1) -> None:
+    def __init__(
+        self, task_id: int, rank: int = 1, client: str | None = None, options: TranscriptionOptions = OPTIONS
+    ) -> None:
         self.results: list[int] = []
         self.decoding = Decoding(
             task_id=task_id,
             media_prefix=f"t{task_id}",
-            options=TranscriptionOptions(),
+            options=options,
+            client=client,
             priority_rank=rank,
             deliver=self._keep,
             language="en",
@@ -166,3 +172,33 @@ async def test_what_the_replicas_hold_follows_their_number() -> None:
         fleet.replicas = 5
         while scheduler.capacity.replicas != 5:
             await asyncio.sleep(0.001)
+
+
+async def test_a_clip_goes_to_a_replica_next_although_another_client_has_a_thousand_hours_queued() -> None:
+    fleet = FakeTranscriber()
+    fleet.open_gate.clear()
+    hour = made_chunks(240, seconds=15.0)
+    async with scheduling(fleet) as scheduler:
+        for number in range(1_000):
+            start(scheduler, Job(number, client="a", options=DEAR), hour)
+        while not fleet.units:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        before = len(fleet.units)
+        start(scheduler, Job(5_000, client="b"), made_chunks(1, seconds=3.0))
+        while len(fleet.units) == before:
+            await asyncio.sleep(0)
+    assert fleet.units[before].task_id == 5_000
+    assert fleet.units[before].tag <= min(unit.tag for unit in fleet.units[:before])
+
+
+async def test_a_silent_unit_has_longer_where_its_options_are_dear() -> None:
+    fleet = FakeTranscriber()
+    fleet.open_gate.clear()
+    async with scheduling(fleet, unit_deadline_s=0.01, max_attempts=1) as scheduler:
+        plain = start(scheduler, Job(1), made_chunks(1, seconds=0.1))
+        dear = start(scheduler, Job(2, options=DEAR), made_chunks(1, seconds=3.0))
+        with pytest.raises(AttemptsExhausted):
+            await plain.done()
+        fleet.open_gate.set()
+        assert await dear.done() == [0]

@@ -1,0 +1,147 @@
+"""Which files and ports this process may use, by Landlock (Linux 5.13 and later).
+
+Source: ``Documentation/userspace-api/landlock.rst`` and ``include/uapi/linux/landlock.h`` of Linux 6.18.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import stat
+import struct
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import IntFlag
+
+from pipeline.confinement.syscalls import call
+
+_VERSION = 1  # LANDLOCK_CREATE_RULESET_VERSION
+_PATH_BENEATH, _NET_PORT = 1, 2
+_PATH_RULE = struct.Struct("=Qi")
+_PORT_RULE = struct.Struct("=QQ")
+
+
+class FileAccess(IntFlag):
+    """``LANDLOCK_ACCESS_FS_…``."""
+
+    EXECUTE = 1 << 0
+    WRITE_FILE = 1 << 1
+    READ_FILE = 1 << 2
+    READ_DIR = 1 << 3
+    REMOVE_DIR = 1 << 4
+    REMOVE_FILE = 1 << 5
+    MAKE_CHAR = 1 << 6
+    MAKE_DIR = 1 << 7
+    MAKE_REG = 1 << 8
+    MAKE_SOCK = 1 << 9
+    MAKE_FIFO = 1 << 10
+    MAKE_BLOCK = 1 << 11
+    MAKE_SYM = 1 << 12
+    REFER = 1 << 13
+    TRUNCATE = 1 << 14
+    IOCTL_DEV = 1 << 15
+
+
+class NetAccess(IntFlag):
+    """``LANDLOCK_ACCESS_NET_…``."""
+
+    BIND_TCP = 1
+    CONNECT_TCP = 2
+
+
+class Scope(IntFlag):
+    """``LANDLOCK_SCOPE_…``: what reaches only processes that are confined alike."""
+
+    ABSTRACT_UNIX_SOCKET = 1
+    SIGNAL = 2
+
+
+READ = FileAccess.READ_FILE | FileAccess.READ_DIR
+RUN = READ | FileAccess.EXECUTE
+KEEP_FILES = READ | FileAccess.WRITE_FILE | FileAccess.REMOVE_FILE | FileAccess.MAKE_REG | FileAccess.TRUNCATE
+"""Create, read, change and remove files of one folder, but no folders, links or devices in it."""
+_OF_FILES = FileAccess.EXECUTE | FileAccess.WRITE_FILE | FileAccess.READ_FILE | FileAccess.TRUNCATE
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """What is allowed; everything else is refused.
+
+    Attributes:
+        paths: for files and for folders with all below them.
+        connect_ports: TCP ports that may be connected to, at any address.
+    """
+
+    paths: Mapping[str, FileAccess]
+    connect_ports: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """What a version of Landlock can refuse."""
+
+    files: FileAccess
+    net: NetAccess
+    scope: Scope
+
+    @classmethod
+    def by_version(cls, version: int) -> Handled:
+        """Return what a version refuses, from 1 on."""
+        files = FileAccess((FileAccess.MAKE_SYM << 1) - 1)
+        for since, right in ((2, FileAccess.REFER), (3, FileAccess.TRUNCATE), (5, FileAccess.IOCTL_DEV)):
+            files |= right if version >= since else FileAccess(0)
+        net = NetAccess.BIND_TCP | NetAccess.CONNECT_TCP if version >= 4 else NetAccess(0)
+        scope = Scope.ABSTRACT_UNIX_SOCKET | Scope.SIGNAL if version >= 6 else Scope(0)
+        return cls(files, net, scope)
+
+    def encode(self, version: int) -> bytes:
+        """Return ``struct landlock_ruleset_attr``, as long as the version knows it."""
+        fields = (self.files, *([self.net] if version >= 4 else ()), *([self.scope] if version >= 6 else ()))
+        return struct.pack(f"={len(fields)}Q", *map(int, fields))
+
+
+def version() -> int:
+    """Return the kernel's version of Landlock; 0 where there is none."""
+    try:
+        return call("landlock_create_ruleset", 0, 0, _VERSION)
+    except OSError:
+        return 0
+
+
+def restrict(ruleset: Ruleset) -> None:
+    """Apply a ruleset to this thread and all that it starts; it can't be removed. Needs ``no_new_privs``.
+
+    Raises:
+        OSError: the kernel has no Landlock.
+    """
+    number = version()
+    handled = Handled.by_version(max(1, number))
+    attributes = handled.encode(number)
+    descriptor = call("landlock_create_ruleset", attributes, len(attributes), 0)
+    try:
+        for path, access in ruleset.paths.items():
+            _allow_path(descriptor, path, access & handled.files)
+        if handled.net:
+            _allow_ports(descriptor, ruleset.connect_ports)
+        call("landlock_restrict_self", descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _allow_path(ruleset: int, path: str, access: FileAccess) -> None:
+    """Add a rule for a path; one that does not exist needs none."""
+    with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+        beneath = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISDIR(os.fstat(beneath).st_mode):
+                access &= _OF_FILES
+            call("landlock_add_rule", ruleset, _PATH_BENEATH, _PATH_RULE.pack(int(access), beneath), 0)
+        finally:
+            os.close(beneath)
+
+
+def _allow_ports(ruleset: int, ports: Iterable[int]) -> None:
+    for port in ports:
+        rule = ctypes.create_string_buffer(_PORT_RULE.pack(int(NetAccess.CONNECT_TCP), port))
+        call("landlock_add_rule", ruleset, _NET_PORT, rule, 0)

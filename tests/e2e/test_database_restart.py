@@ -1,0 +1,89 @@
+"""MariaDB is killed and started again with 200 tasks in flight: each is completed once, under one callback."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
+from datetime import timedelta
+
+from pipeline.clock import FollowingClock
+from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.task import NewTask, Status
+from pipeline.domain.transcript import ChunkResult
+from pipeline.observability import NoMetrics
+from pipeline.ports import ChunkFailure, TaskQuery, TaskStore, Unit
+from pipeline.settings import Settings
+from pipeline.testing.fleet import FakeSplitter, FakeTranscriber, made_chunks
+from pipeline.testing.media import MemoryMediaStore
+from pipeline.usecases.dispatch import Dispatcher
+from tests.contract.conftest import mariadb, sql_store
+from tests.mariadb import MariaDbServer
+from tests.recordings import stream
+
+__all__ = ["mariadb"]
+
+TASKS = 200
+CHUNKS = 4
+
+
+class CountingFleet(FakeTranscriber):
+    """Counts what is decoded, and takes a moment for it."""
+
+    def __init__(self) -> None:
+        super().__init__(replicas=4)
+        self.decoded: Counter[tuple[int, int]] = Counter()
+
+    async def transcribe(self, unit: Unit) -> AsyncGenerator[Sequence[ChunkResult | ChunkFailure], None]:
+        """See ``ports.Transcriber.transcribe``."""
+        async for results in super().transcribe(unit):
+            await asyncio.sleep(0.001)
+            self.decoded.update((unit.task_id, result.index) for result in results)
+            yield results
+
+
+async def test_two_hundred_tasks_outlive_a_restart_of_their_database(mariadb: MariaDbServer) -> None:
+    clock, fleet, media = FollowingClock(), CountingFleet(), MemoryMediaStore()
+    store = sql_store(mariadb.create_database("restarted"), clock, busy_timeout_s=5.0)
+    await store.migrate()
+    await media.write("t/source", stream(b"sound"))
+    options = TranscriptionOptions(language="en")
+    for number in range(TASKS):
+        hook = f"http://example.com/{number}"
+        await store.create(NewTask(media_prefix=f"t{number}", media_key="t/source", options=options, callback_url=hook))
+    dispatcher = Dispatcher(
+        owner="me",
+        store=store,
+        media=media,
+        splitter=FakeSplitter(made_chunks(CHUNKS)),
+        transcriber=fleet,
+        clock=clock,
+        settings=Settings(dispatch={"poll_s": 0.2, "heartbeat_s": 0.5, "max_active_tasks": TASKS}),
+        metrics=NoMetrics(),
+    )
+    running = asyncio.create_task(dispatcher.run())
+    try:
+        while fleet.decoded.total() < TASKS * CHUNKS // 10:
+            await asyncio.sleep(0.01)
+        in_flight = (await _statuses(store))[Status.PROCESSING]
+        await asyncio.to_thread(mariadb.kill)
+        await asyncio.sleep(1.0)
+        await asyncio.to_thread(mariadb.start)
+        async with asyncio.timeout(200):
+            while await _statuses(store) != {Status.COMPLETED: TASKS}:
+                await asyncio.sleep(0.5)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    tasks = (await store.query(TaskQuery(include_result=False, limit=2 * TASKS))).tasks
+    owed = await store.due_callbacks("me", timedelta(minutes=5), 2 * TASKS)
+    await store.close()
+    assert in_flight >= TASKS // 2
+    assert {task.attempts for task in tasks} == {1}, "the leases outlived the outage"
+    assert Counter(message.task_id for message in owed) == Counter(task.id for task in tasks)
+    assert fleet.decoded.keys() == {(task.id, index) for task in tasks for index in range(CHUNKS)}
+
+
+async def _statuses(store: TaskStore) -> Counter[Status]:
+    page = await store.query(TaskQuery(include_result=False, limit=2 * TASKS))
+    return Counter(task.status for task in page.tasks)
