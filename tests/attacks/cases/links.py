@@ -41,11 +41,11 @@ async def _until_fetched(scene: Scene, ids: list[int]) -> None:
 CASES = (
     Case(
         "endless-pages",
-        "2 links to pages without end",
+        "2 pages without end",
         crawl("/endless/", 2),
         spoils=True,
         max_growth_mib=700.0,
         seconds=15.0,
     ),
-    Case("unfolding-stream", "1 link to HLS of 4 × 1 GiB (4 × 1 MiB)", crawl("/page/", 1), spoils=True, seconds=30.0),
+    Case("unfolding-stream", "HLS of 4 × 1 GiB, packed to 4 MiB", crawl("/page/", 1), spoils=True, seconds=30.0),
 )

@@ -18,7 +18,7 @@ SILENCE_RATE = 48_000
 SILENCE_BLOCK = 4096
 SILENCE_S = 9.9 * 3600
 RECEIVERS = 10
-LADDER = ",".join(f"{number / 10:.1f}" for number in range(11))
+LADDER = ",".join(f"{number / 10:.1f}" for number in range(10))
 
 
 def long_silence() -> bytes:
@@ -80,13 +80,13 @@ async def dripping_urls(scene: Scene) -> None:
 
 
 async def costly_options(scene: Scene) -> None:
-    """Every chunk is decoded eleven times, by twenty beams."""
+    """Every chunk is decoded ten times, at first by twenty beams."""
     options = {
         "beam_size": "20",
         "best_of": "20",
         "temperature": LADDER,
         "compression_ratio_threshold": "0.01",
-        "log_prob_threshold": "10",
+        "log_prob_threshold": "0",
         "no_speech_threshold": "1",
         "priority": "high",
     }
