@@ -25,7 +25,7 @@ async def release_postponed(connection: AsyncConnection, now: datetime) -> int:
         .where(TASKS.c.summary_due_at > future, TASKS.c.updated_at > future, TASKS.c.summary_owner.is_(None))
         .values(summary_due_at=now)
     )
-    # Of the few that wait, one by one: no index leads to the time, and a search of all tasks would hold up every writer.
+    # Of the few that wait, one by one: no index leads to the time, and a search of all tasks holds up every writer.
     tried_in_future = exists().where(TASKS.c.id == OUTBOX.c.task_id, TASKS.c.callback_time > future)
     callbacks = (
         update(OUTBOX)
