@@ -149,8 +149,9 @@ class DispatchSettings(Section):
     poll_s: float = Field(default=3.0, gt=0)
     """How often the table is asked for work nobody announced."""
     max_active_tasks: int = Field(default=64, ge=1)
-    """Tasks of one priority that run at the same time in one Dispatcher, beside those that are being fetched. Where
-    few clients have all of them, as many again may run of those that have less than their share."""
+    """Tasks of one priority that run at the same time in one Dispatcher, beside those that are being fetched and up to
+    as many that wait to be split. Where few clients have all of them, as many again may run of those that have less
+    than their share."""
     max_concurrent_crawls: int = Field(default=64, ge=1)
     """Recordings that are fetched at the same time; of one host at most `crawl.max_per_host`. A client leaves half of
     the places to others. No more than the Crawlers of `serve_config.yaml` take: `min_replicas` times
