@@ -319,8 +319,9 @@ class CrawlSettings(Section):
     """Most memory that the process which reads one site's pages may take beyond what is loaded, and so what a page may
     unfold to. Its largest file, a fragment of a recording, is as large. No limit of memory with a `js_runtime`."""
     max_processes: int = Field(default=16, ge=1)
-    """Such processes at the same time in one Crawler; further links wait. Together they take at most `max_processes`
-    times `max_process_bytes` of memory, and twice as much disk."""
+    """Such processes at the same time in one Crawler; further links wait. Urgent ones go first, one host has half of
+    the places, and a client leaves half to others. Together they take at most `max_processes` times
+    `max_process_bytes` of memory, and twice as much disk."""
     max_breaks: int = Field(default=5, ge=0)
     """How often in a row a download that broke is taken up again without a byte in between."""
     rate_limit_delays_s: tuple[float, ...] = (60.0, 300.0, 1800.0)

@@ -96,4 +96,12 @@ def _site(link: Link | None, url: str) -> str:
 def _request(task: Task) -> CrawlRequest:
     if task.file_url is None:
         raise MurmurationError("The task has no recording.")
-    return CrawlRequest(task.id, task.fence, task.file_url, task.link or Link(), f"{task.media_prefix}/source")
+    return CrawlRequest(
+        task.id,
+        task.fence,
+        task.file_url,
+        task.link or Link(),
+        f"{task.media_prefix}/source",
+        task.priority.rank,
+        sharer(task.id, task.client),
+    )

@@ -1,4 +1,4 @@
-"""The index that a claim walks: each client's tasks of a priority apart. Indexes that are the beginning of others go."""
+"""The index that a claim walks: each client's tasks of a priority apart. Two that begin others are dropped."""
 
 from alembic import op
 
