@@ -54,12 +54,12 @@ class FairSlots:
 
     @property
     def waiting(self) -> int:
-        """How many wait for a slot."""
+        """Coroutines that wait for a slot."""
         return self._line.waiting
 
     @property
     def taken(self) -> int:
-        """How many slots are taken."""
+        """Slots that are taken."""
         return self._line.taken
 
     def _grant(self) -> None:
