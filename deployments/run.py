@@ -42,7 +42,7 @@ def command(arguments: Sequence[str]) -> list[str]:
 def main(
     arguments: Sequence[str] | None = None, replace: Callable[[str, list[str], dict[str, str]], object] = os.execve
 ) -> None:
-    """See the module; returns only where ``replace`` does."""
+    """Become ``serve run``; return only where ``replace`` does."""
     os.umask(UMASKS[FileAccess.OWNER])
     words = command(sys.argv[1:] if arguments is None else arguments)
     replace(words[0], words, environment(os.environ))

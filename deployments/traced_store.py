@@ -11,6 +11,7 @@ from pipeline.domain.access import Client
 from pipeline.domain.claims import NOTHING, Holdings
 from pipeline.domain.task import IdempotencyClaim, NewTask, Task, TaskError
 from pipeline.domain.transcript import Transcript
+from pipeline.errors import DatabaseUnavailable, TaskNotFound
 from pipeline.ports import Clock, DeliveryAttempt, Lease, OutboxMessage
 from pipeline.store.store import SqlTaskStore
 
@@ -66,7 +67,10 @@ class TracedTaskStore(SqlTaskStore):
     async def record_delivery(self, message: OutboxMessage, attempt: DeliveryAttempt) -> None:
         """See ``ports.TaskStore``."""
         await super().record_delivery(message, attempt)
-        task, now = await self.get(message.task_id), self._time.now()
+        try:
+            task, now = await self.get(message.task_id), self._time.now()
+        except (TaskNotFound, DatabaseUnavailable):  # the attempt is stored all the same
+            return
         failure = None if attempt.delivered else f"status {attempt.status_code}"
         self._tracing.note("callback", task.media_prefix, now, now, failure=failure, attempt=message.attempts + 1)
 

@@ -54,12 +54,12 @@ class FairSlots:
 
     @property
     def waiting(self) -> int:
-        """How many wait for a slot."""
+        """Coroutines that wait for a slot."""
         return self._line.waiting
 
     @property
     def taken(self) -> int:
-        """How many slots are taken."""
+        """Slots that are taken."""
         return self._line.taken
 
     def _grant(self) -> None:
@@ -154,12 +154,16 @@ class Slices:
                     turn.release()
                 return await step
             finally:
-                await _ended(step)
+                await self._see_through(step, turn)
                 self._spent_s += self._clock.monotonic() - began
 
-
-async def _ended(step: asyncio.Future[Any]) -> None:
-    """Cancel a step that still runs, and wait for its end."""
-    if not step.done():
+    async def _see_through(self, step: asyncio.Future[Any], turn: Turn) -> None:
+        """Cancel a step that still runs, and wait for its end; a slow one gives its slot back meanwhile."""
+        if step.done():
+            return
         step.cancel()
-        await asyncio.gather(step, return_exceptions=True)
+        if not (await asyncio.wait({step}, timeout=self._slow_s))[0]:
+            turn.release()
+            await asyncio.wait({step})
+        if not step.cancelled():
+            step.exception()  # fetched, or asyncio would log it as one nobody looked at

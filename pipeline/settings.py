@@ -149,8 +149,9 @@ class DispatchSettings(Section):
     poll_s: float = Field(default=3.0, gt=0)
     """How often the table is asked for work nobody announced."""
     max_active_tasks: int = Field(default=64, ge=1)
-    """Tasks of one priority that run at the same time in one Dispatcher, beside those that are being fetched. Where
-    few clients have all of them, as many again may run of those that have less than their share."""
+    """Tasks of one priority that run at the same time in one Dispatcher, beside those that are being fetched and up to
+    as many that wait to be split. Where few clients have all of them, as many again may run of those that have less
+    than their share."""
     max_concurrent_crawls: int = Field(default=64, ge=1)
     """Recordings that are fetched at the same time; of one host at most `crawl.max_per_host`. A client leaves half of
     the places to others. No more than the Crawlers of `serve_config.yaml` take: `min_replicas` times
@@ -318,8 +319,9 @@ class CrawlSettings(Section):
     """Most memory that the process which reads one site's pages may take beyond what is loaded, and so what a page may
     unfold to. Its largest file, a fragment of a recording, is as large. No limit of memory with a `js_runtime`."""
     max_processes: int = Field(default=16, ge=1)
-    """Such processes at the same time in one Crawler; further links wait. Together they take at most `max_processes`
-    times `max_process_bytes` of memory, and twice as much disk."""
+    """Such processes at the same time in one Crawler; further links wait. Urgent ones go first, one host has half of
+    the places, and a client leaves half to others. Together they take at most `max_processes` times
+    `max_process_bytes` of memory, and twice as much disk."""
     max_breaks: int = Field(default=5, ge=0)
     """How often in a row a download that broke is taken up again without a byte in between."""
     rate_limit_delays_s: tuple[float, ...] = (60.0, 300.0, 1800.0)

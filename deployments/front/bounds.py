@@ -26,7 +26,7 @@ MAX_REQUEST_ID_BYTES = 128
 
 
 def is_passed_on(name: bytes, value: bytes) -> bool:
-    """Whether a client's header may reach Serve, which takes some as its own, and decodes a request id as it is."""
+    """Return whether a client's header may reach Serve, which takes some for its own."""
     plain = name.lower().replace(b"-", b"_")
     if plain == REQUEST_ID:
         return len(value) <= MAX_REQUEST_ID_BYTES and value.isascii()

@@ -192,7 +192,7 @@ def bounded_protocol(bounds: ConnectionBounds) -> type[BoundedProtocol]:
 
 
 def file_limit() -> int:
-    """How many files this process may have open, once it has asked for all it may ask for."""
+    """Ask for all the files that this process may have open, and return how many those are."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -14,6 +14,7 @@ from pipeline.crawl.links import post_address
 from pipeline.crawl.names import HEAD_BYTES, file_name, is_page, name_in_url
 from pipeline.crawl.wire import ExtractRequest, Found, MediaLocation
 from pipeline.domain.crawl import CrawlRecord, LinkKind
+from pipeline.domain.fair_line import TurnRequest, sharer
 from pipeline.domain.transfer import MinimumRate
 from pipeline.errors import (
     ConfigurationError,
@@ -131,14 +132,14 @@ class LocalCrawler:
             async with asyncio.timeout(self._settings.crawl.extract_timeout_s):
                 found = await extraction.found()
             self._check_length(found)
-            crawl.await_source()
-            if found.media.direct:
-                location = found.media
-                download = self._download(crawl, client, location)
-                await self._store(crawl, download.blocks(), download)
-            else:
+            if not found.media.direct:
+                crawl.await_source()
                 extraction.take_up_to(self._settings.media.max_upload_bytes + SLACK_BYTES)
                 await self._store(crawl, extraction.media(self._remaining_s(crawl)))
+        if found.media.direct:  # without the process, whose place is another link's now
+            crawl.await_source()
+            download = self._download(crawl, client, found.media)
+            await self._store(crawl, download.blocks(), download)
         record = self._record(crawl.request, found)
         name = file_name(record.title or record.media_id, crawl.head, found.media.extension)
         return CrawledMedia(crawl.stored, name, record.platform, record)
@@ -165,7 +166,7 @@ class LocalCrawler:
                 user_agent=site.user_agent,
                 js_runtime=str(limits.js_runtime) if limits.js_runtime else None,
             )
-            async with self._processes.conversation(asked, host_of(request.url), proxy) as extraction:
+            async with self._processes.conversation(asked, host_of(request.url), proxy, _turn(request)) as extraction:
                 yield extraction
 
     def _download(self, crawl: _Crawl, client: GuardedClient, location: MediaLocation) -> Download:
@@ -311,6 +312,13 @@ class _Site:
 def _named(extractor: str | None) -> tuple[str, ...]:
     """A pattern for the extractor of a name, and for those of its parts (``vimeo``, ``vimeo:album``)."""
     return () if extractor is None else (rf"{re.escape(extractor.lower())}(:.*)?",)
+
+
+def _turn(request: CrawlRequest) -> TurnRequest:
+    """Who shares the processes, by the same names as in the Dispatcher."""
+    kind = request.link.kind
+    host = kind.value if kind.platform else host_of(request.url)
+    return TurnRequest(request.sharer or sharer(request.task_id, None), request.priority_rank, host=host, cost=1.0)
 
 
 def _cookies(platform: PlatformSettings) -> str | None:

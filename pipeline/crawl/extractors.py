@@ -20,12 +20,16 @@ from pathlib import Path
 
 import httpx
 
+from pipeline.clock import SystemClock
 from pipeline.confinement.probe import targets
 from pipeline.crawl.diagnosis import NETWORK_KINDS, diagnose
 from pipeline.crawl.wire import HELLO, Done, ExtractRequest, Found, Message, Probed, Trouble, decode
 from pipeline.domain.confinement import Confinement, judge
+from pipeline.domain.fair_line import SlotLimits, TurnRequest
 from pipeline.errors import MurmurationError, ReplicaLost, SourceTooLarge
+from pipeline.fair_slots import FairSlots
 from pipeline.net import GuardingProxy
+from pipeline.ports import Clock
 
 logger = logging.getLogger(__name__)
 
@@ -58,12 +62,17 @@ class ExtractorProcesses:
 
     Args:
         ca_file: whom TLS trusts instead of certifi's authorities.
-        max_processes: at the same time; further links wait.
+        max_processes: at the same time; further links wait. One host has half of them, and a client leaves half to
+            others.
+        clock: for the ageing of links that wait.
     """
 
-    def __init__(self, ca_file: Path | None = None, max_processes: int = MAX_PROCESSES) -> None:
+    def __init__(
+        self, ca_file: Path | None = None, max_processes: int = MAX_PROCESSES, clock: Clock | None = None
+    ) -> None:
         self._ca_file = ca_file
-        self._places = asyncio.Semaphore(max_processes)
+        limits = SlotLimits(max_processes, max_per_host=max(1, max_processes // 2), reserve=True)
+        self._places = FairSlots(limits, clock or SystemClock())
         self._zygote: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
@@ -115,18 +124,21 @@ class ExtractorProcesses:
                 return judge(await process.probed())
 
     @asynccontextmanager
-    async def conversation(self, request: ExtractRequest, site: str, proxy: GuardingProxy) -> AsyncIterator[Extraction]:
+    async def conversation(
+        self, request: ExtractRequest, site: str, proxy: GuardingProxy, turn: TurnRequest
+    ) -> AsyncIterator[Extraction]:
         """A process that works on a request, until the block ends; ``scratch`` is filled in here.
 
         Args:
             request: what is to be found out.
             site: the link's host, for the sentences of errors.
             proxy: what the process connects by.
+            turn: who shares the places, and how urgent the link is.
 
         Raises:
             ReplicaLost: no process could be started.
         """
-        async with self._places, self._process(request) as process:
+        async with self._places.turn(turn), self._process(request) as process:
             if (listener := process.take_listener()) is not None:
                 await proxy.accept_from(listener)
             yield Extraction(site, proxy, process)

@@ -213,12 +213,12 @@ class FairLine:
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
+        """Requests that wait."""
         return len(self._waiting)
 
     @property
     def taken(self) -> int:
-        """How many turns are taken."""
+        """Turns that are taken."""
         return self._taken.total
 
     def _admits(self, place: Place, now: float) -> bool:
@@ -233,7 +233,7 @@ class FairLine:
         )
 
     def _is_first(self, request: TurnRequest) -> bool:
-        """Whether the client has no turn of this priority or a more urgent one."""
+        """Return whether the client has no turn of this priority or a more urgent one."""
         ranks = range(request.priority_rank + 1)
         flows = (self._flows.get((rank, request.client)) for rank in ranks)
         return not any(flow and flow.taken for flow in flows)

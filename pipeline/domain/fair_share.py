@@ -113,7 +113,7 @@ class Share:
         self.ready = ready
 
     def has_aged(self, now: float, ageing_s: float) -> bool:
-        """Whether it was passed over for so long."""
+        """Return whether it was passed over for so long."""
         return now - self.waiting_since >= ageing_s
 
 
@@ -189,7 +189,7 @@ class Sharing(Generic[Flows]):
 
     @property
     def present(self) -> float:
-        """Where a flow starts: the tag of the last release; with nothing to do, all that was released is forgotten."""
+        """Return where a flow starts: at the last tag released; with nothing to do, forget all that was released."""
         if self._fair.first() is None and self._in_flight.first() is None:
             self._virtual_time = self._finish
         return self._virtual_time

@@ -19,6 +19,8 @@ class CrawlRequest:
         url: where to look.
         link: what the URL is.
         media_key: where the recording is to lie.
+        priority_rank: of the task; 0 goes first.
+        sharer: name under which the task takes turns, see ``fair_line.sharer``; empty: one of its own.
     """
 
     task_id: int
@@ -26,6 +28,8 @@ class CrawlRequest:
     url: str
     link: Link
     media_key: str
+    priority_rank: int = 1
+    sharer: str = ""
 
 
 @dataclass(frozen=True, slots=True)

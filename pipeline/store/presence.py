@@ -48,7 +48,7 @@ class Sight:
     journals: tuple[Inode | None, Inode | None]
 
     def follows(self, before: Sight) -> bool:
-        """Whether this is what is left of the same database when nobody but SQLite touches it."""
+        """Return whether this is what is left of the same database when nobody but SQLite touches it."""
         kept = all(old is None or old == new for old, new in zip(before.journals, self.journals, strict=True))
         return self.file == before.file and self.size_bytes >= before.size_bytes and kept
 

@@ -46,6 +46,7 @@ RECOMPUTABLE = (
     runs.claim,
     runs.heartbeat,
     runs.disown,
+    runs.release,
     runs.update,
     runs.save_crawl,
     runs.add_part,

@@ -77,10 +77,8 @@ class TaskRow(StoreRow, table=True):
 
     __tablename__ = "tasks"
     __table_args__ = (
-        Index(None, "status", "priority_rank", "created_at", "id"),  # most queries
         Index(None, "status", "priority_rank", "client", "created_at", "id", "available_at"),  # what a claim walks
         Index(None, "status", "lease_expires_at"),  # expired leases
-        Index(None, "created_at", "id"),  # pages of a query
         Index("ix_tasks_filters_of_status", "status", "priority_rank", "created_at", "id", "client", *FILTERED),
         Index("ix_tasks_filters_of_client", "client", "created_at", "id", "status", "priority_rank", *FILTERED),
         Index("ix_tasks_filters", "created_at", "id", "status", "priority_rank", "client", *FILTERED),

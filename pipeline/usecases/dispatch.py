@@ -40,11 +40,12 @@ from pipeline.fair_slots import FairSlots
 from pipeline.observability import log_attempt
 from pipeline.ports import Clock, Crawler, EngineInfo, Lease, MediaStore, Metrics, Splitter, TaskStore, Transcriber
 from pipeline.process import is_dead
-from pipeline.settings import Settings
+from pipeline.settings import DispatchSettings, Settings
 from pipeline.usecases.drive_task import Attempt, Driver, transcribed_under
 from pipeline.usecases.fetch import Fetcher
 from pipeline.usecases.insist import insist
 from pipeline.usecases.news import News, wait_briefly
+from pipeline.usecases.places import TaskPlaces
 from pipeline.usecases.resume_split import ResumingSplitter
 from pipeline.usecases.supervised import Loop, Outcome, troubles
 from pipeline.usecases.transcribe import ChunkScheduler
@@ -133,9 +134,7 @@ class Dispatcher:
             audio_limits=settings.auth.audio_limits,
             changed=self._news.announce,
             finished=self._news.announce_end,
-            split_slots=FairSlots(
-                SlotLimits(settings.dispatch.max_concurrent_splits, reserve=True), clock, settings.dispatch.ageing_s
-            ),
+            split_places=_split_places(clock, settings.dispatch),
         )
         self._work = asyncio.Event()
         self._attempts: dict[int, asyncio.Task[None]] = {}
@@ -242,12 +241,22 @@ class Dispatcher:
         room are no more than it holds.
         """
         limit = max(self._settings.max_active_tasks, self._scheduler.capacity.chunks)
-        fetching = self._driver.fetcher.at_work
-        active = Counter(task.priority.rank for task in self._claimed.values() if task.id not in fetching)
+        active = self._active(limit)
         held = Counter((task.priority.rank, task.client) for task in self._claimed.values())
         room = {priority.rank: limit - active[priority.rank] for priority in Priority}
         beside = {rank: limit + free for rank, free in room.items() if free <= 0}
         return await self._claim_into(room, Holdings(held)) or await self._claim_into(beside, Holdings(held, limit))
+
+    def _active(self, limit: int) -> Counter[int]:
+        """Count the tasks of each rank that keep others from being claimed.
+
+        Those that are fetched do not, nor do those that wait to be split, up to ``limit`` of them: where long
+        recordings have every place at the Splitters, short ones still get into the line for the next.
+        """
+        fetching, waiting = self._driver.fetcher.at_work, self._driver.split_places.waiting
+        ranks = {task_id: task.priority.rank for task_id, task in self._claimed.items() if task_id not in fetching}
+        aside = Counter(rank for task_id, rank in ranks.items() if task_id in waiting)
+        return Counter({rank: count - min(aside[rank], limit) for rank, count in Counter(ranks.values()).items()})
 
     async def _claim_into(self, room: Mapping[int, int], holdings: Holdings) -> list[Task]:
         """Claims tasks of the ranks that have room."""
@@ -390,6 +399,11 @@ class Dispatcher:
         for task in claimed:
             with suppress(LeaseLost, DatabaseUnavailable):
                 await self._store.release(Lease(task.id, task.fence))
+
+
+def _split_places(clock: Clock, settings: DispatchSettings) -> TaskPlaces:
+    limits = SlotLimits(settings.max_concurrent_splits, reserve=True)
+    return TaskPlaces(FairSlots(limits, clock, settings.ageing_s))
 
 
 def _waits(task: Task, error: Exception) -> bool:

@@ -21,7 +21,6 @@ from pipeline.domain.stitching import stitch
 from pipeline.domain.task import Stage, Status, Task
 from pipeline.domain.transcript import ChunkResult, Transcript
 from pipeline.errors import LeaseLost, MurmurationError, QuotaExceeded, ReplicaLost
-from pipeline.fair_slots import FairSlots
 from pipeline.ports import (
     Clock,
     Lease,
@@ -36,6 +35,7 @@ from pipeline.ports import (
 from pipeline.settings import Settings
 from pipeline.usecases.fetch import Fetcher
 from pipeline.usecases.insist import insist
+from pipeline.usecases.places import TaskPlaces
 from pipeline.usecases.resume_split import is_worth_pausing
 from pipeline.usecases.transcribe import ChunkScheduler, Decoding
 
@@ -64,7 +64,7 @@ class Driver:
     audio_limits: Mapping[str, float]
     changed: Callable[[int], None]
     finished: Callable[[int], None]
-    split_slots: FairSlots
+    split_places: TaskPlaces
 
 
 @dataclass(slots=True)
@@ -183,7 +183,7 @@ class Attempt:
         began_at, left = request.resume_at, request
         turn = TurnRequest(request.sharer, request.priority_rank, size=self._split_size(request))
         async with (
-            self.driver.split_slots.turn(turn) as place,
+            self.driver.split_places.turn(self.task.id, turn) as place,
             aclosing(self.driver.splitter.split(request)) as events,
         ):
             async for event in events:

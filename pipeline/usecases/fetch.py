@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from itertools import islice
 from urllib.parse import urlsplit
 
@@ -15,6 +14,7 @@ from pipeline.errors import InvalidValue, MurmurationError, ReplicaLost
 from pipeline.fair_slots import FairSlots
 from pipeline.ports import Clock, CrawledMedia, Crawler, CrawlRequest, MediaStore
 from pipeline.settings import Settings
+from pipeline.usecases.places import TaskPlaces
 
 SILENCE_S = 60.0
 """A Crawler shows a sign of life every few seconds; after this long without one its node is out of reach."""
@@ -34,11 +34,9 @@ class Fetcher:
         self._crawler = crawler
         self._media = media
         self._deadline_s = settings.crawl.deadline_s
-        self._places = settings.dispatch.max_concurrent_crawls
-        self._begun: set[int] = set()
-        self._waiting: dict[int, None] = {}
-        limits = SlotLimits(settings.dispatch.max_concurrent_crawls, settings.crawl.max_per_host, reserve=True)
-        self._slots = FairSlots(limits, clock, settings.dispatch.ageing_s)
+        self._most = settings.dispatch.max_concurrent_crawls
+        limits = SlotLimits(self._most, settings.crawl.max_per_host, reserve=True)
+        self._places = TaskPlaces(FairSlots(limits, clock, settings.dispatch.ageing_s))
 
     @property
     def at_work(self) -> frozenset[int]:
@@ -46,7 +44,7 @@ class Fetcher:
 
         All they do is wait for somebody else's server, so they need not keep others from being claimed.
         """
-        return frozenset(self._begun).union(islice(self._waiting, self._places))
+        return frozenset(self._places.begun).union(islice(self._places.waiting, self._most))
 
     async def fetch(self, task: Task) -> tuple[str, CrawledMedia]:
         """Fetches the recording of a claimed task; returns its media key, and what came.
@@ -56,26 +54,13 @@ class Fetcher:
             MurmurationError: as ``ports.Crawler.crawl``.
         """
         request = _request(task)
-        async with self._place(task, request.url):
+        async with self._places.turn(task.id, _turn_request(task, request.url)):
             try:
                 await self._media.delete_prefix(task.media_prefix)  # what a lost Crawler may have begun
                 return request.media_key, await self._crawl(request)
             except ReplicaLost:
                 await self._media.delete_prefix(task.media_prefix)  # the dead can't clean up
                 raise
-
-    @asynccontextmanager
-    async def _place(self, task: Task, url: str) -> AsyncIterator[None]:
-        """Wait for a place among those that are fetched at the same time, and hold it until the block ends."""
-        self._waiting[task.id] = None
-        try:
-            async with self._slots.turn(_turn_request(task, url)):
-                del self._waiting[task.id]
-                self._begun.add(task.id)
-                yield
-        finally:
-            self._waiting.pop(task.id, None)
-            self._begun.discard(task.id)
 
     async def _crawl(self, request: CrawlRequest) -> CrawledMedia:
         if self._crawler is None:
@@ -111,4 +96,12 @@ def _site(link: Link | None, url: str) -> str:
 def _request(task: Task) -> CrawlRequest:
     if task.file_url is None:
         raise MurmurationError("The task has no recording.")
-    return CrawlRequest(task.id, task.fence, task.file_url, task.link or Link(), f"{task.media_prefix}/source")
+    return CrawlRequest(
+        task.id,
+        task.fence,
+        task.file_url,
+        task.link or Link(),
+        f"{task.media_prefix}/source",
+        task.priority.rank,
+        sharer(task.id, task.client),
+    )

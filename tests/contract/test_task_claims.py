@@ -452,3 +452,19 @@ async def test_recordings_that_wait_count_by_their_size(store: TaskStore) -> Non
     await store.update(lease, split_done=True)
     await store.save_results(lease, [result(0)])
     assert (await store.stats()).pending_audio_s == pytest.approx(110.0)
+
+
+async def test_thousands_of_leases_are_renewed_at_once(store: TaskStore) -> None:
+    task, held = await claimed(store)
+    others = [Lease(task.id + number, 1) for number in range(1, 3000)]
+    lost = await store.heartbeat([held, *others], LEASE)
+    assert lost == frozenset(lease.task_id for lease in others)
+
+
+async def test_a_lease_is_not_renewed_by_the_fence_of_another(store: TaskStore, clock: ManualClock) -> None:
+    (first, one), (second, _) = await claimed(store, prefix="a"), await claimed(store, prefix="b")
+    stale = Lease(second.id, second.fence + 1)
+    assert await store.heartbeat([one, stale], 2 * LEASE) == {second.id}
+    clock.advance(1.5 * LEASE.total_seconds())
+    assert [task.id for task in await store.claim("other", LEASE, 10, ALL_RANKS)] == [second.id]
+    assert first.id != second.id

@@ -321,6 +321,56 @@ async def test_processes_wait_for_a_place(folder: Path, site: Site) -> None:
     assert most == 1
 
 
+async def test_one_clients_links_leave_processes_to_others(folder: Path, site: Site) -> None:
+    few = ExtractorProcesses(folder / "authority.pem", max_processes=4)
+    fetching = Fetching(site, few)
+    few.start()
+    site.latency_s = 60.0
+
+    async def crawl(number: int, client: str) -> None:
+        url = f"https://films{number}.example/film"
+        request = CrawlRequest(number, 1, url, Link(LinkKind.ANY, None), f"t{number}/source", 1, f"client {client}")
+        async for _ in fetching.crawler().crawl(request):
+            pass
+
+    async with asyncio.timeout(30):
+        greedy = [asyncio.create_task(crawl(number, "greedy")) for number in range(6)]
+        while len(fetching.children()) < 2:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
+        assert len(fetching.children()) == 2
+        modest = asyncio.create_task(crawl(9, "modest"))
+        while len(fetching.children()) < 3:
+            await asyncio.sleep(0.01)
+    for task in (*greedy, modest):
+        task.cancel()
+    await asyncio.gather(*greedy, modest, return_exceptions=True)
+    await few.aclose()
+
+
+class HeldStore(MemoryMediaStore):
+    """Takes nothing before it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def write(self, key: str, data: AsyncIterator[bytes]) -> int:
+        self.begun.set()
+        await self.go_on.wait()
+        return await super().write(key, data)
+
+
+async def test_a_file_is_downloaded_without_the_process_that_found_it(fetching: Fetching, film: bytes) -> None:
+    fetching.media = store = HeldStore()
+    crawl = asyncio.create_task(fetching.fetch("https://films.example/film", LinkKind.ANY))
+    async with asyncio.timeout(30):
+        await store.begun.wait()
+        await gone(fetching.children())
+    store.go_on.set()
+    assert (await crawl).size_bytes == len(film)
+
+
 async def test_a_process_connects_to_nothing_outside_its_own_network(fetching: Fetching) -> None:
     assert (await fetching.processes.confinement()).missing == ()
 

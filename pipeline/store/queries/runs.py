@@ -25,6 +25,7 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    tuple_,
     union,
     union_all,
     update,
@@ -250,7 +251,8 @@ def renew_leases(leases: Sequence[Lease], lease_expires_at: datetime) -> Update:
         .where(
             TASKS.c.id.in_([lease.task_id for lease in leases]),
             TASKS.c.status == PROCESSING,
-            or_(*(and_(TASKS.c.id == lease.task_id, TASKS.c.fence == lease.fence) for lease in leases)),
+            # Not an OR of each: SQLite takes no expression that is more than 1,000 deep.
+            tuple_(TASKS.c.id, TASKS.c.fence).in_([(lease.task_id, lease.fence) for lease in leases]),
         )
         .values(lease_expires_at=lease_expires_at)
     )

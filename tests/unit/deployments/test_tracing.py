@@ -14,7 +14,7 @@ from deployments.traced_store import TracedTaskStore
 from deployments.tracing import Tracing, provider, task_ids, tracing
 from pipeline.domain.task import NewTask, TaskError
 from pipeline.domain.transcript import Transcript, TranscriptInfo
-from pipeline.errors import ReplicaLost
+from pipeline.errors import ReplicaLost, TaskNotFound
 from pipeline.ports import DeliveryAttempt, Lease
 from pipeline.settings import Settings, TracingSettings
 from pipeline.testing.clock import ManualClock
@@ -146,3 +146,15 @@ async def test_the_store_tells_a_tasks_life(store: TracedTaskStore, spans: InMem
         ("callback", "status 500"),
     ]
     assert {ids(span)[0] for span in spans.get_finished_spans()} == {task_ids("t1")[0]}
+
+
+async def test_an_attempt_at_a_task_that_was_deleted_is_recorded(store: TracedTaskStore) -> None:
+    lease = timedelta(seconds=30)
+    await store.create(NewTask(media_prefix="t1", callback_url="https://example.com/hook"))
+    [task] = await store.claim("me", lease, 1, (0, 1, 2))
+    await store.complete(Lease(task.id, task.fence), TRANSCRIPT)
+    [message] = await store.due_callbacks("me", lease, 1)
+    await store.delete(task.id)
+    await store.record_delivery(message, DeliveryAttempt(True, 200, "", None))
+    with pytest.raises(TaskNotFound):
+        await store.get(task.id)

@@ -176,6 +176,32 @@ async def test_a_step_is_seen_through_before_a_cancelled_caller_goes_on() -> Non
     assert slots.taken == 0
 
 
+async def test_a_cancelled_step_that_takes_long_to_end_does_not_keep_its_slot() -> None:
+    clock = SystemClock()
+    slots = FairSlots(SlotLimits(1), clock)
+    begun, ends = asyncio.Event(), asyncio.Event()
+
+    async def stubborn() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await ends.wait()  # as a thread that is not done with its block
+
+    async def step() -> str:
+        return "done"
+
+    caller = asyncio.create_task(Slices(slots, TurnRequest("a"), clock, slow_s=0.2).run(stubborn))
+    await begun.wait()
+    caller.cancel()
+    async with asyncio.timeout(5):
+        assert await Slices(slots, TurnRequest("b"), clock).run(step) == "done"
+    assert not caller.done()
+    ends.set()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+
+
 async def test_what_is_wrong_with_a_step_is_told_and_its_slot_is_free() -> None:
     slots = FairSlots(SlotLimits(1), ManualClock())
 

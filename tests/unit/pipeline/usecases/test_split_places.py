@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from pipeline.domain.task import NewTask, Priority, Stage, Status, Task
-from pipeline.ports import SplitDone, SplitPart, SplitRequest
+from pipeline.ports import SplitDone, SplitPart, SplitRequest, TaskQuery
 from pipeline.testing.fleet import FakeSplitter, made_chunks
 from pipeline.usecases.resume_split import PAUSE_GROWTH
 from tests.unit.pipeline.usecases.test_dispatch import World, once, quick_settings
@@ -115,6 +115,40 @@ async def test_a_long_recording_makes_room_at_the_end_of_a_part_and_goes_on_from
         (long.id, 2),  # ten minutes of it were done
     ]
     assert len((await world.store.get(long.id, include_result=True)).result.segments) == 8  # type: ignore[union-attr]
+
+
+async def claimed_of(world: World) -> int:
+    return sum(task.status is Status.PROCESSING for task in (await world.store.query(TaskQuery(limit=100))).tasks)
+
+
+async def test_long_recordings_that_wait_for_a_place_keep_no_other_from_the_line() -> None:
+    world = World(
+        splitter=LongRecordings(parts=1, part_s=300.0),
+        settings=quick_settings(max_concurrent_splits=4, max_active_tasks=24),
+    )
+    for _ in range(30):
+        await add(world, None)
+    clip = await add(world, None)
+    async with world.running():
+        await world.until(clip, lambda found: found.stage is Stage.SPLITTING)
+
+
+async def test_no_more_wait_for_a_place_than_run() -> None:
+    splitter = LongRecordings(parts=1, part_s=300.0)
+    world = World(
+        splitter=splitter,
+        settings=quick_settings(max_concurrent_splits=2, max_active_tasks=24),
+    )
+    tasks = [await add(world, None) for _ in range(60)]
+    async with world.running() as dispatcher:
+        await world.until(tasks[0], lambda _: splitter.parts == 2)
+        for _ in range(5):
+            dispatcher.wake()
+            await asyncio.sleep(0.01)
+        assert await claimed_of(world) == 24 + 24
+        splitter.go_on.set()
+        for task in tasks:
+            assert (await world.end_of(task)).status is Status.COMPLETED
 
 
 async def test_a_recording_that_nobody_waits_behind_is_split_in_one_go() -> None:
