@@ -26,7 +26,7 @@ from pipeline.domain.access import (
 )
 from pipeline.store.engine import MYSQL_DIALECTS, UtcDateTime
 from pipeline.store.queries.common import LIVE, LONGEST_S, QUEUED
-from pipeline.store.queries.records import recent_density
+from pipeline.store.queries.records import LARGEST_BYTES, recent_density
 from pipeline.store.tables import CLIENTS, EXTRACTED_AUDIO, TAKEN_AUDIO, TASKS
 
 
@@ -147,7 +147,10 @@ def audio_used_by(client: str, since: datetime) -> CompoundSelect[Any]:
 def bytes_to_split(client: str) -> Select[int]:
     """Size of the client's recordings that are not split to their end."""
     return select(func.sum(TASKS.c.file_size_bytes)).where(
-        TASKS.c.client == client, TASKS.c.status.in_(LIVE), TASKS.c.split_done.is_(False)
+        TASKS.c.client == client,
+        TASKS.c.status.in_(LIVE),
+        TASKS.c.split_done.is_(False),
+        TASKS.c.file_size_bytes.between(0, LARGEST_BYTES),
     )
 
 
@@ -156,7 +159,12 @@ def audio_of_unsplit(client: str) -> Select[float]:
     return (
         select(func.sum(TAKEN_AUDIO.c.audio_s))
         .join(TASKS, TASKS.c.id == TAKEN_AUDIO.c.task_id)
-        .where(TASKS.c.client == client, TASKS.c.status.in_(LIVE), TASKS.c.split_done.is_(False))
+        .where(
+            TASKS.c.client == client,
+            TASKS.c.status.in_(LIVE),
+            TASKS.c.split_done.is_(False),
+            TAKEN_AUDIO.c.audio_s.between(0.0, LONGEST_S),
+        )
     )
 
 

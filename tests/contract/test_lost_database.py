@@ -19,6 +19,7 @@ from pipeline.errors import CommitUnanswered, DatabaseUnavailable
 from pipeline.ports import TaskQuery
 from pipeline.store.engine import GONE, UNPREPARED
 from pipeline.store.presence import DAMAGED, LOST, OTHER, REMOVED
+from pipeline.store.queries.runs import CLAIM_INDEX
 from pipeline.store.store import SqlTaskStore
 from pipeline.testing.clock import ManualClock
 from tests.contract.conftest import sql_store
@@ -249,6 +250,8 @@ async def test_a_backup_of_before_stores_had_an_identity_is_taken(
             "DROP TABLE store_identity; DROP INDEX ix_tasks_left_by; DROP INDEX ix_tasks_load;"
             "DROP INDEX ix_tasks_filters; DROP INDEX ix_tasks_filters_of_status;"
             "DROP INDEX ix_tasks_filters_of_client; ALTER TABLE tasks DROP COLUMN left_by;"
+            "DROP TABLE clients; DROP TABLE extracted_audio;"
+            f"DROP INDEX {CLAIM_INDEX};"
             "UPDATE alembic_version SET version_num = '0007_tracks';"
         )
     older = sql_store(sqlite_url, clock)

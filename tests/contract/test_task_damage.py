@@ -165,12 +165,14 @@ async def make_victims(desk: Desk) -> Rows:
     soon = desk.clock.now() + 9 * LEASE
     await desk.uploads.create(Upload(id="0" * 32, client="amsel", size_bytes=10, expires_at=soon))
     await desk.uploads.append("0" * 32, [UploadPart(0, 5, "f/0")], soon)
+    await store.begin_extraction(CLIENT, "0" * 32, 1000)
     rows = await desk.rows()
     first = running.id
     for number in range(first, first + STATES):
         await store.delete(number)
     await desk.uploads.delete("0" * 32)
-    await desk.write("DELETE FROM taken_audio")
+    for table in ("taken_audio", "extracted_audio"):
+        await desk.write(f"DELETE FROM {table}")
     return _shifted(rows, -first)
 
 
@@ -187,6 +189,8 @@ def _copied(table: str, row: dict[str, Any], by: int, copy: int, number: int) ->
         "outbox": {"id": 1 + 10 * copy + number, "message_id": f"msg_{copy}_{number}"},
         "uploads": {"id": f"{copy:032x}"},
         "upload_parts": {"upload_id": f"{copy:032x}"},
+        "extracted_audio": {"id": f"{copy:032x}"},
+        "clients": {"name": f"victim {copy}"},
         "idempotency_keys": {"key_sha256": f"{copy:064x}"} if copy else {},
     }
     of_task = "id" if table == "tasks" else "task_id"
@@ -196,8 +200,10 @@ def _copied(table: str, row: dict[str, Any], by: int, copy: int, number: int) ->
 
 def _of_copy(table: str, copy: int) -> str:
     """Which rows of a table belong to a copy of the victims."""
-    if table in ("uploads", "upload_parts"):
-        return f"{'id' if table == 'uploads' else 'upload_id'} = '{copy:032x}'"
+    if table == "clients":
+        return f"name = 'victim {copy}'"
+    if table in ("uploads", "upload_parts", "extracted_audio"):
+        return f"{'upload_id' if table == 'upload_parts' else 'id'} = '{copy:032x}'"
     column = "id" if table == "tasks" else "task_id"
     return f"{column} BETWEEN {1 + copy * STATES} AND {(copy + 1) * STATES}"
 
