@@ -142,5 +142,5 @@ CASES = (
     ),
     Case("unread-results", "200 results of 2 MB, not read", unread_results, spoils=True),
     Case("unread-events", "200 event streams of 2 MB, not read", unread_events, spoils=True),
-    Case("subtitles", "40 subtitle files of 2 MB at once", subtitles, spoils=True, quick=True),
+    Case("subtitles", "40 subtitle files of 2 MB at once", subtitles, spoils=True),
 )
