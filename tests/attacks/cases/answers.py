@@ -132,8 +132,15 @@ async def subtitles(scene: Scene) -> None:
 
 CASES = (
     Case("unread-audio", "2 × extract_audio of 1.14 GB, not read", unread_answers, spoils=True, seconds=20.0),
-    Case("large-page", "2 pages of 150 results of 2 MB", large_page, spoils=True, max_growth_mib=400.0),
+    Case(
+        "large-page",
+        "2 pages of 150 results of 2 MB",
+        large_page,
+        spoils=True,
+        max_growth_mib=400.0,
+        max_disk_mib=1024.0,
+    ),
     Case("unread-results", "200 results of 2 MB, not read", unread_results, spoils=True),
     Case("unread-events", "200 event streams of 2 MB, not read", unread_events, spoils=True),
-    Case("subtitles", "40 subtitle files of 2 MB at once", subtitles, spoils=True, quick=True),
+    Case("subtitles", "40 subtitle files of 2 MB at once", subtitles, spoils=True),
 )

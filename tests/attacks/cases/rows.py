@@ -108,7 +108,7 @@ def _row(column: str) -> Case:
         spoil(column),
         clip_limit_s=15.0,
         spoils=True,
-        quick=column in ("priority_rank", "options", "status"),
+        quick=column in ("priority_rank", "options"),
     )
 
 

@@ -200,9 +200,9 @@ CASES = (
     Case("wrong-keys", "64 at once: wrong keys of 8 KB", wrong_keys),
     Case("long-urls", "3,000 addresses of 60 KB", long_urls, max_disk_mib=64.0),
     Case("open-uploads", "5,000 tus uploads without a byte", open_uploads, spoils=True),
-    Case("idempotency-keys", "200 creates: one key, and keys of 8 KB", idempotency_keys, spoils=True, quick=True),
-    Case("cancel-and-retry", "one task cancelled and retried by 16", cancel_and_retry, spoils=True, quick=True),
-    Case("deletions", "300 tasks deleted while they run", deletions, spoils=True, quick=True),
+    Case("idempotency-keys", "200 creates: one key, and keys of 8 KB", idempotency_keys, spoils=True),
+    Case("cancel-and-retry", "one task cancelled and retried by 16", cancel_and_retry, spoils=True),
+    Case("deletions", "300 tasks deleted while they run", deletions, spoils=True),
     Case("deep-queries", "16 at once: pages deep in 50,000 tasks", deep_queries, spoils=True),
     Case("500-tasks", "500 tasks", five_hundred_tasks, clips=0, max_process_growth_mib=20.0, spoils=True),
 )
