@@ -28,16 +28,12 @@ class ManualClock:
         return self._start + self._elapsed
 
     def jump(self, seconds: float) -> None:
-        """Sets the time of day, and nothing else, forth or back by so much."""
+        """Make the time of day jump, forth or back; ``monotonic`` goes on as if nothing had happened."""
         self._start += timedelta(seconds=seconds)
 
     def monotonic(self) -> float:
         """See ``ports.Clock``; begins at 0."""
         return self._elapsed.total_seconds()
-
-    def shift(self, seconds: float) -> None:
-        """Make the time of day jump, forth or back; ``monotonic`` goes on as if nothing had happened."""
-        self._start += timedelta(seconds=seconds)
 
     async def sleep(self, seconds: float) -> None:
         """See ``ports.Clock``; returns when the clock has been advanced by so much, at once for 0."""

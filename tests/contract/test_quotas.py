@@ -180,11 +180,11 @@ async def test_a_clock_that_jumps_forth_and_back_forgets_and_invents_nothing(
     _task, lease = await claimed(store, client="ann")
     await take(store, lease, 0)
     clock.advance(23.5 * 3600)
-    clock.shift(3600.0)
+    clock.jump(3600.0)
     await store.forget_taken_audio()
     assert (await store.client_load("ann")).audio_s == 0.0
     await take(store, lease, 1)
-    clock.shift(-3600.0)
+    clock.jump(-3600.0)
     assert (await store.client_load("ann")).audio_s == 120.0, "what counted before the jump counts again"
     await take(store, lease, 2, minutes=8.0)
     with pytest.raises(QuotaExceeded) as refusal:

@@ -21,6 +21,7 @@ from pipeline.domain.tracks import Track
 from pipeline.media.split import StreamingSplitter
 from pipeline.ports import SplitDone, SplitRequest
 from pipeline.settings import SplitSettings, VadSettings
+from pipeline.testing.clock import ManualClock
 from pipeline.testing.media import MemoryMediaStore
 from tests.recordings import stream
 from tests.unit.pipeline.media.test_split import no_activity
@@ -70,6 +71,17 @@ class CountingDecoder:
             yield BLOCK
 
 
+class WorkClock(ManualClock):
+    """Time that only passes with blocks: on a busy machine each would cost its client something else."""
+
+    def __init__(self, log: list[str]) -> None:
+        super().__init__()
+        self._log = log
+
+    def monotonic(self) -> float:
+        return 0.001 * len(self._log)
+
+
 @dataclass
 class Splits:
     """A splitter of one turn at a time, and the recordings it is given."""
@@ -83,7 +95,8 @@ class Splits:
 
     def __post_init__(self) -> None:
         settings = SplitSettings(concurrency=self.concurrency)
-        self.splitter = StreamingSplitter(self.store, no_activity, VadSettings(), settings, self._decoder)
+        clock = WorkClock(self.log)
+        self.splitter = StreamingSplitter(self.store, no_activity, VadSettings(), settings, self._decoder, clock)
 
     def _decoder(self, file: BinaryIO, _: SoundOptions) -> CountingDecoder:
         name, blocks = file.read().decode().split()
