@@ -63,7 +63,9 @@ class Refusal:
     message: str
 
 
-URL_TOO_LONG = Refusal(414, "url_too_long", "The URL is too long.")
+URL_TOO_LONG = Refusal(
+    414, "url_too_long", "The URL is too long: send long options, such as initial_prompt, as form fields instead."
+)
 HEAD_TOO_LARGE = Refusal(431, "headers_too_large", "The request has too many or too large headers.")
 HEAD_TOO_SLOW = Refusal(408, "headers_too_slow", "The request's headers did not arrive in time.")
 BAD_FRAMING = Refusal(400, "bad_request", "The request's body is framed with too much around too little.")

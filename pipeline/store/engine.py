@@ -43,8 +43,6 @@ from pipeline.store.presence import (
 
 logger = logging.getLogger(__name__)
 
-logger = logging.getLogger(__name__)
-
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -229,7 +227,11 @@ class Database:
         task = asyncio.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_note_unheard)
+            raise
 
     async def _read(
         self, work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
@@ -463,3 +465,9 @@ def _lossy(name: str, value: int) -> str:
         f"The database server runs with {name}={value}: a power cut may lose tasks that were accepted. Set it to 1, or "
         "set database.durability to normal if that is meant."
     )
+
+
+def _note_unheard(task: asyncio.Task[Any]) -> None:
+    """Log how a transaction failed whose caller no longer waits for it; asyncio would report a defect."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.info("a transaction failed after its caller was cancelled: %s: %s", type(error).__name__, error)

@@ -43,6 +43,7 @@ def test_a_head_within_bounds_is_not_refused(meter: RequestMeter) -> None:
 def test_a_url_is_bounded_however_it_is_cut(meter: RequestMeter) -> None:
     assert meter.url(400) is None
     assert meter.url(1) is URL_TOO_LONG
+    assert "as form fields" in URL_TOO_LONG.message
 
 
 def test_headers_are_bounded_in_number(meter: RequestMeter) -> None:

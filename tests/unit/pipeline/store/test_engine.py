@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import asyncio
+import gc
+import logging
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -12,7 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.domain.durability import Durability
-from pipeline.errors import ConfigurationError, DatabaseUnavailable
+from pipeline.errors import ConfigurationError, DatabaseUnavailable, LeaseLost
 from pipeline.store.engine import (
     BUSY,
     SENTENCE,
@@ -221,3 +225,29 @@ def test_a_database_without_room_says_where_to_look(cause: Exception) -> None:
     with pytest.raises(DatabaseUnavailable) as refusal, named_failures():
         raise OperationalError("INSERT", {}, cause)
     assert refusal.value.message == UNWRITABLE
+
+
+async def test_a_transaction_that_fails_after_its_caller_was_cancelled_is_no_defect(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "pipeline.store.engine")
+    begun, goes_on = asyncio.Event(), asyncio.Event()
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
+
+    async def work(_connection: AsyncConnection) -> None:
+        begun.set()
+        await goes_on.wait()
+        raise LeaseLost("Task 1 ended.")
+
+    caller = asyncio.create_task(database.write(work))
+    await begun.wait()
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    goes_on.set()
+    await database.close()
+    gc.collect()
+
+    assert not reported
+    assert "after its caller was cancelled: LeaseLost: Task 1 ended." in caplog.text
