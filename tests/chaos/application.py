@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from deployments.api.schemas import encode_record
-from deployments.wiring import media_store, splitter, task_store, upload_store
+from deployments.wiring import media_store, sandbox, splitter, task_store, upload_store
 from pipeline.asr.batch import MicroBatcher
 from pipeline.asr.transcriber import LocalTranscriber
 from pipeline.clock import FollowingClock
@@ -72,7 +72,7 @@ async def main(settings: Settings, clock: FollowingClock) -> None:
         owner=owner,
         store=store,
         media=media,
-        splitter=splitter(settings),
+        splitter=splitter(settings, sandbox(settings)),
         transcriber=LocalTranscriber(media, engine, MicroBatcher(engine, BatchSettings()).start()),
         clock=clock,
         settings=settings,
