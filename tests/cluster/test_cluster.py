@@ -13,6 +13,8 @@ from tests.dashboards import dashboard_queries, rule_queries, series_of
 from tests.local_cluster import eventually, serve_config
 
 TASKS = 6
+OF_DEFECTS = {"ray_murmuration_loop_errors_total"}
+"""Series that only a defect of the service's own makes."""
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +80,16 @@ def test_a_node_that_dies_in_mid_work_takes_no_task_with_it(cluster: Cluster, no
 
 def test_every_series_of_the_dashboard_and_the_alerts_is_exported(cluster: Cluster) -> None:
     asked = {name for query in [*dashboard_queries(), *rule_queries()] for name, _labels in series_of(query)}
+    asked -= OF_DEFECTS
     # A replica's own figures go with it, so one stays: new bounds are taken over without a restart.
     cluster.application.deploy(serve_config(cluster.http_port, SCALING | {"min_replicas": 1}, POLICY))
     cluster.application.create(noise(30.0), vad_filter="false", language="en", summarize="true")
     # The engine that waits has two words for all of it, so that most of this speech is decoded again.
     spoken = recordings.wav(speech.recording(speech.of_language("en"), 14.0, seed=1, pause_s=(0.0, 0.1)).audio)
     cluster.application.create(spoken, word_timestamps="true", language="en")
+
+    cluster.database.execute("UPDATE murmuration.tasks SET options = '{' WHERE status = 'completed' LIMIT 1")
+    cluster.application.tasks()
 
     def exported() -> set[str]:
         page = cluster.application.client.get("/metrics").text
