@@ -11,6 +11,7 @@ import asyncio
 import json
 import resource
 from dataclasses import replace
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -27,6 +28,7 @@ from deployments.front.bounds import (
     is_passed_on,
 )
 
+OPENAI_PREFIX = b"/v1/"
 RESERVED_FILES = 256
 """File descriptors of the process that are not for connections."""
 
@@ -46,6 +48,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.ws_protocol_class = None  # the service has no WebSockets, and theirs would have other bounds
         self._meter = RequestMeter(self.bounds)
         self._refusal: Refusal | None = None
+        self._url_start = b""
         self._deadline: asyncio.TimerHandle | None = None
 
     # the connection
@@ -86,10 +89,12 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         self._meter.request_began()
+        self._url_start = b""
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
         """A piece of the request's target."""
+        self._url_start = (self._url_start + url)[: len(OPENAI_PREFIX)]
         self._insist_on(self._meter.url(len(url)))
         super().on_url(url)
 
@@ -145,7 +150,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refusal = refusal
         self._stop_deadline()
         if not self._answering():  # else the answer that is being sent would be taken for this one's
-            self.transport.write(answer(refusal))
+            self.transport.write(answer(refusal, openai=self._url_start == OPENAI_PREFIX))
         self.transport.close()
 
     def _answering(self) -> bool:
@@ -172,9 +177,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.abort()
 
 
-def answer(refusal: Refusal) -> bytes:
-    """The refusal as an HTTP answer that ends the connection."""
-    body = json.dumps({"detail": {"code": refusal.status, "error": refusal.code, "message": refusal.message}}).encode()
+def answer(refusal: Refusal, *, openai: bool) -> bytes:
+    """The refusal as an HTTP answer that ends the connection, in the shape of the surface that it was sent to."""
+    body = json.dumps(_openai_body(refusal) if openai else _task_body(refusal)).encode()
     head = (
         f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}\r\n"
         "content-type: application/json\r\n"
@@ -182,6 +187,17 @@ def answer(refusal: Refusal) -> bytes:
         "connection: close\r\n\r\n"
     )
     return head.encode("ascii") + body
+
+
+def _task_body(refusal: Refusal) -> dict[str, Any]:
+    detail = {"code": refusal.status, "error": refusal.code, "message": refusal.message}
+    return {"detail": detail | {"time": datetime.now(UTC).isoformat(), "router": "", "params": {}}}
+
+
+def _openai_body(refusal: Refusal) -> dict[str, Any]:
+    kind = "server_error" if refusal.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+    kind = "rate_limit_error" if refusal.status == HTTPStatus.TOO_MANY_REQUESTS else kind
+    return {"error": {"message": refusal.message, "type": kind, "param": None, "code": refusal.code}}
 
 
 def bounded_protocol(bounds: ConnectionBounds) -> type[BoundedProtocol]:

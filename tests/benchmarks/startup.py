@@ -61,9 +61,15 @@ def on_port(config: dict[str, Any], port: int) -> dict[str, Any]:
     return config | {"http_options": config.get("http_options", {}) | {"host": "127.0.0.1", "port": port}}
 
 
+FOREIGN = ("RAY_", "XDG_", "MURMURATION_")
+"""How the names of variables begin that are about another service."""
+RUN_MARK = "MURMURATION_CI_RUN"
+"""By this variable ``.ci/run`` knows its processes, to end those that are left."""
+
+
 def surroundings(home: Path) -> dict[str, str]:
     """An environment in which neither the user's files nor a cluster that already runs are touched."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "XDG_", "MURMURATION_"))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN) or name == RUN_MARK}
     return kept | {
         "HOME": str(home),
         "MURMURATION_DATA_DIR": str(home / "data"),

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -165,16 +166,41 @@ async def test_what_is_too_much_is_refused(server: Server, kind: str, piece: int
     assert transport.written.count(b"HTTP/1.1") == 1
 
 
-async def test_a_refusal_has_the_shape_of_the_services_errors(server: Server) -> None:
+def refused(server: Server, url: bytes, headers: bytes = b"") -> dict[str, Any]:
+    """What a request is refused with, which ends its connection."""
     connection, transport = server.connect()
-    connection.data_received(b"GET / HTTP/1.1\r\n" + b"x: a\r\n" * 21 + b"\r\n")
+    connection.data_received(b"GET " + url + b" HTTP/1.1\r\n" + headers + b"\r\n")
     head, body = transport.written.split(b"\r\n\r\n")
     assert b"connection: close" in head
-    assert json.loads(body)["detail"] == {
+    return dict(json.loads(body))
+
+
+TOO_MANY_HEADERS = b"x: a\r\n" * 21
+
+
+async def test_a_refusal_has_the_shape_of_the_services_errors(server: Server) -> None:
+    detail = refused(server, b"/", TOO_MANY_HEADERS)["detail"]
+    assert datetime.fromisoformat(detail.pop("time")).tzinfo is not None
+    assert detail == {
         "code": 431,
         "error": "headers_too_large",
         "message": "The request has too many or too large headers.",
+        "router": "",
+        "params": {},
     }
+
+
+@pytest.mark.parametrize(
+    ("url", "headers", "code"),
+    [
+        (b"/v1/models", TOO_MANY_HEADERS, "headers_too_large"),
+        (b"/v1/models?a=" + b"a" * 5000, b"", "url_too_long"),
+    ],
+)
+async def test_under_v1_a_refusal_has_openais_shape(server: Server, url: bytes, headers: bytes, code: str) -> None:
+    error = refused(server, url, headers)["error"]
+    assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", None, code)
+    assert error["message"].endswith(".")
 
 
 async def test_nothing_is_taken_after_a_refusal(server: Server) -> None:
