@@ -12,17 +12,17 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import create_engine, make_url
 
 from pipeline.domain.task import NewTask
 from pipeline.errors import CommitUnanswered, DatabaseUnavailable
 from pipeline.ports import TaskQuery
 from pipeline.store.engine import GONE, UNPREPARED
 from pipeline.store.presence import DAMAGED, LOST, OTHER, REMOVED
-from pipeline.store.queries.runs import CLAIM_INDEX
 from pipeline.store.store import SqlTaskStore
 from pipeline.testing.clock import ManualClock
 from tests.contract.conftest import sql_store
+from tests.contract.older_store import make_0007
 from tests.mariadb import MariaDbServer
 
 NEW = NewTask(media_prefix="a")
@@ -245,18 +245,15 @@ async def test_a_backup_of_before_stores_had_an_identity_is_taken(
 ) -> None:
     await store.create(NEW)
     await store.close()
-    with closing(sqlite3.connect(file)) as connection:
-        connection.executescript(
-            "DROP TABLE store_identity; DROP INDEX ix_tasks_left_by; DROP INDEX ix_tasks_load;"
-            "DROP INDEX ix_tasks_filters; DROP INDEX ix_tasks_filters_of_status;"
-            "DROP INDEX ix_tasks_filters_of_client; ALTER TABLE tasks DROP COLUMN left_by;"
-            "DROP TABLE clients; DROP TABLE extracted_audio;"
-            f"DROP INDEX {CLAIM_INDEX};"
-            "UPDATE alembic_version SET version_num = '0007_tracks';"
-        )
+    for each in files_of(file):
+        each.unlink()
+    engine = create_engine(f"sqlite:///{file}")
+    with engine.begin() as connection:
+        make_0007(connection)
+    engine.dispose()
     older = sql_store(sqlite_url, clock)
     await older.migrate()
-    assert (await older.query(TaskQuery())).total_count == 1
+    assert (await older.query(TaskQuery())).total_count == 2
     await older.close()
     again = sql_store(sqlite_url, clock)
     await again.migrate()

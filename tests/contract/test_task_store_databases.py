@@ -14,11 +14,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, MetaData, make_url, text
+from sqlalchemy import Connection, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from pipeline.clock import FollowingClock
@@ -26,17 +24,15 @@ from pipeline.domain.audio import to_samples
 from pipeline.domain.task import NewTask, Status
 from pipeline.errors import CommitUnanswered, ConfigurationError, DatabaseUnavailable
 from pipeline.ports import Lease, TaskQuery
-from pipeline.store.codec import new_task_row
 from pipeline.store.engine import BUSY, LOGIN, SENTENCE, UNPREPARED, UNWRITABLE
-from pipeline.store.migrate import MIGRATIONS
 from pipeline.store.store import SqlTaskStore
 from pipeline.store.tables import METADATA
 from pipeline.testing.clock import ManualClock
 from tests.contract.conftest import sql_store
+from tests.contract.older_store import make_0007
 from tests.mariadb import PASSWORD, MariaDbServer
 
 LEASE = timedelta(seconds=30)
-NOW = ManualClock().now()
 OpenStore = Callable[..., SqlTaskStore]
 
 
@@ -83,30 +79,11 @@ async def test_migrations_build_what_the_tables_declare(empty_url: str, open_sto
     assert differences == []
 
 
-def _at_0007(connection: Connection) -> None:
-    """Makes the tables of the version before quotas by parts, with a recording that counts and one that runs."""
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    command.upgrade(config, "0007_tracks")
-    before = MetaData()
-    before.reflect(connection)
-    tasks, taken = before.tables["tasks"], before.tables["taken_audio"]
-    row = new_task_row(NewTask(media_prefix="a", client="ann", file_size_bytes=7), NOW)
-    row = {name: value for name, value in row.items() if name in tasks.c}
-    ids = [
-        connection.execute(tasks.insert(), row | {"platform": name}).inserted_primary_key
-        for name in ("site", "x" * 300)
-    ]
-    for (task_id,), audio_s in zip(ids, (60.0, 40.0), strict=True):
-        connection.execute(taken.insert(), {"task_id": task_id, "client": "ann", "audio_s": audio_s, "taken_at": NOW})
-
-
 async def test_an_upgrade_keeps_what_is_there(empty_url: str, open_store: OpenStore) -> None:
     Path(str(make_url(empty_url).database)).parent.mkdir(parents=True, exist_ok=True)
     engine = create_async_engine(empty_url)
     async with engine.begin() as connection:
-        await connection.run_sync(_at_0007)
+        await connection.run_sync(make_0007)
     store = open_store(empty_url)
     await store.migrate()
     async with engine.connect() as connection:
