@@ -44,7 +44,8 @@ class Alone:
 
     def processes(self) -> list[psutil.Process]:
         """All that the command started."""
-        [mine] = [child for child in psutil.Process().children() if "ray.serve.scripts" in child.cmdline()]
+        config = str(self.home / "serve_config.yaml")  # another service of the same tests may run
+        [mine] = [child for child in psutil.Process().children() if config in child.cmdline()]
         return [mine, *descendants(mine.pid)]
 
     def front(self) -> psutil.Process:
