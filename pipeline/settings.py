@@ -336,10 +336,11 @@ class CrawlSettings(Section):
 class ConnectionSettings(Section):
     """What is taken of a request before anything of it is looked at: bounds on Serve's HTTP servers."""
 
-    max_head_bytes: int = Field(default=32 * 1024, ge=4096, le=1024 * 1024)
+    max_head_bytes: int = Field(default=64 * 1024, ge=4096, le=1024 * 1024)
     """Request line and headers of a request together; more is answered 431."""
-    max_url_bytes: int = Field(default=16 * 1024, ge=1024)
-    """The URL of a request; a longer one is answered 414. HAProxy bounds it by `max_head_bytes` alone."""
+    max_url_bytes: int = Field(default=44 * 1024, ge=1024)
+    """The URL of a request; a longer one is answered 414. HAProxy bounds it by `max_head_bytes` alone. The default has
+    room for a prompt of 4,000 Chinese characters, escaped."""
     max_headers: int = Field(default=100, ge=16)
     """Headers of a request; more are answered 431. HAProxy takes 101, whatever is said here."""
     head_timeout_s: float = Field(default=10.0, gt=0)

@@ -114,9 +114,11 @@ _MEANINGS = {
     409: "The task's state, or an idempotency key, rules it out",
     412: "A version of tus that is not spoken here; see `Tus-Version`",
     413: "Too large; the message names both sizes",
+    414: "The URL is too long: send long options, such as `initial_prompt`, as form fields",
     415: "Not a content type or content encoding that this route takes; see `Accept-Encoding`",
     422: "A value that can't be; the message and `errors` name the fields",
     429: "The client's rate, requests under way, queued tasks or audio minutes are used up; see `Retry-After`",
+    431: "Too many headers, or too large",
     460: "The bytes don't have the checksum that came with them",
     500: "A defect of the service",
     502: "The server the recording comes from, or that of the language model, failed",
@@ -141,5 +143,5 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def problems_of(shape: type[Schema], *statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI documentation of error statuses, all of one shape."""
-    of_any_route = (401, 403, 429, 500, 503)
+    of_any_route = (401, 403, 414, 429, 431, 500, 503)
     return {status: {"model": shape, "description": _MEANINGS[status]} for status in (*statuses, *of_any_route)}

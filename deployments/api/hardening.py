@@ -65,8 +65,8 @@ CROSS_ORIGIN_EXPOSED = (
 """What a page may read of an answer, besides the few headers every page may."""
 
 MAX_PATH_BYTES = 4096
-MAX_QUERY_BYTES = 64 * 1024
-"""Two prompts of 4,000 Chinese characters, escaped, have 72,000; servers take no more than this in one line."""
+MAX_QUERY_BYTES = 40 * 1024
+"""A prompt of 4,000 Chinese characters, escaped, has 36,000. With a path, as much as `connections.max_url_bytes`."""
 MAX_QUERY_FIELDS = 200
 MAX_HEADERS = 100
 MAX_HEADERS_BYTES = 64 * 1024

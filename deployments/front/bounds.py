@@ -46,8 +46,8 @@ class ConnectionBounds:
         max_pipelined: requests that one connection may send ahead of their answers.
     """
 
-    max_head_bytes: int = 32 * 1024
-    max_url_bytes: int = 16 * 1024
+    max_head_bytes: int = 64 * 1024
+    max_url_bytes: int = 44 * 1024
     max_headers: int = 100
     head_timeout_s: float = 10.0
     max_connections: int = 4096

@@ -179,6 +179,7 @@ class Site:
             left = None if left is None else left - len(block)
             writer.write(block)
             await writer.drain()
+            await asyncio.sleep(0)  # a TLS connection that closes drops what is written, and no drain waits
 
     def _context(self, host: str) -> ssl.SSLContext:
         if host not in self._contexts:
