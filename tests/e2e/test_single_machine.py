@@ -116,9 +116,9 @@ def test_ray_asks_for_its_token(alone: Alone) -> None:
 @pytest.mark.parametrize(
     "sent",
     [
-        HEAD + b"x: " + b"a" * 40_000 + b"\r\n\r\n",
+        HEAD + b"x: " + b"a" * 80_000 + b"\r\n\r\n",
         HEAD + b"".join(b"x-%d: a\r\n" % number for number in range(120)) + b"\r\n",
-        b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /" + b"a" * 80_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
     ],
     ids=["a large header", "many headers", "a long URL"],
 )
@@ -154,7 +154,7 @@ def test_a_proxy_that_was_replaced_is_bounded_again(alone: Alone) -> None:
     front.send_signal(signal.SIGKILL)
     front.wait(30)
     _eventually(lambda: _ready(alone.port), "ready", READY_WITHIN_S)
-    _eventually(lambda: 400 <= alone.get(HEAD + b"x: " + b"a" * 40_000 + b"\r\n\r\n") < 500, "refused")
+    _eventually(lambda: 400 <= alone.get(HEAD + b"x: " + b"a" * 80_000 + b"\r\n\r\n") < 500, "refused")
 
 
 def _ready(port: int) -> bool:
