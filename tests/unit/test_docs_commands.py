@@ -87,7 +87,7 @@ class Call:
         """Send it, and return the answer."""
         method = self.method or ("POST" if self.values or self.files or self.body else "GET")
         form = {"data": self.values, "files": self.files} if self.body is None else {"content": self.body}
-        return await client.request(method, self.url, headers=self.headers, **form)  # type: ignore[arg-type]
+        return await client.request(method, self.url, headers=self.headers, **form)
 
 
 def parse(command: str) -> Call:
