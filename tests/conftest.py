@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
-from tests import speech
+from tests.support import processes, speech
+from tests.support.mariadb import MariaDbServer, running_mariadb
 
 settings.register_profile("patient", deadline=None)  # a machine that is busy is no failure
 settings.load_profile("patient")
@@ -34,7 +34,11 @@ def corpus() -> tuple[speech.Sample, ...]:
 @pytest.fixture
 def free_port() -> int:
     """A TCP port on 127.0.0.1 that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return processes.free_port()
+
+
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDbServer]:
+    """A running server; without MariaDB the test is skipped, or fails where ``MURMURATION_REQUIRE_MARIADB=1``."""
+    with running_mariadb(tmp_path_factory.mktemp("mariadb")) as server:
+        yield server

@@ -15,7 +15,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from deployments.api.acknowledge import TOLD_BYTES, Acknowledgements, acknowledged, acknowledging
 from deployments.api.app import build_api
 from deployments.api.flow import PIECE_BYTES, UnreadBytes
-from tests.recordings import encode, silence
+from tests.support.recordings import encode, silence
 from tests.unit.deployments.api.serving import KeepsAll, Reader, settle
 from tests.unit.deployments.api.world import TRANSCRIPT, World
 

@@ -14,8 +14,8 @@ from pipeline.domain.audio import SAMPLE_RATE
 from pipeline.domain.sound import SoundOptions
 from pipeline.errors import MediaError, MediaTooLong, MediaUndecodable, NoAudioStream
 from pipeline.media.decode import BLOCK_SAMPLES, AudioDecoder
-from tests import containers, recordings, speech
-from tests.recordings import FORMATS, FRAGMENTED, FailingFile, click_at, encode, heard_at, silence, tone
+from tests.support import containers, recordings, speech
+from tests.support.recordings import FORMATS, FRAGMENTED, FailingFile, click_at, encode, heard_at, silence, tone
 
 
 def decode(content: bytes, max_duration_s: float = 3600.0) -> tuple[np.ndarray, bool]:

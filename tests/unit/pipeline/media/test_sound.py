@@ -13,8 +13,8 @@ from pipeline.media.split import StreamingSplitter
 from pipeline.ports import SplitPart
 from pipeline.settings import SplitSettings, VadSettings
 from pipeline.testing.media import MemoryMediaStore
-from tests import speech
-from tests.recordings import stream
+from tests.support import speech
+from tests.support.recordings import stream
 from tests.unit.pipeline.media.test_decode import wav_of
 from tests.unit.pipeline.media.test_split import asking
 

@@ -12,7 +12,7 @@ import pytest
 from pipeline.domain.audio import SAMPLE_RATE
 from pipeline.domain.sound import SoundOptions
 from pipeline.media.decode import AudioDecoder
-from tests.recordings import Samples, click_at, silence
+from tests.support.recordings import Samples, click_at, silence
 
 MAX_DURATION_S = 36_000.0
 OVERFLOW_S = 2**33 / 90_000
