@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
 
-from tests.support import processes, speech
+from tests.support import processes, speech, thoroughness
 from tests.support.mariadb import MariaDbServer, running_mariadb
 
-settings.register_profile("patient", deadline=None)  # a machine that is busy is no failure
-settings.load_profile("patient")
+thoroughness.load_profile()
+
+
+gc.disable()  # what imports make is no garbage
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collector all that was imported: it would look through it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -49,8 +49,11 @@ def joined(*pieces: tuple[float, Samples]) -> bytes:
 
 def clicks(content: bytes, max_duration_s: float = MAX_DURATION_S) -> list[float]:
     """Where clicks are heard, in seconds."""
-    blocks = AudioDecoder(io.BytesIO(content), max_duration_s, SoundOptions(normalize_level=False)).blocks()
-    loud = np.flatnonzero(np.abs(np.concatenate(list(blocks)).astype(int)) > 6000)
+    loud, position = [], 0
+    for block in AudioDecoder(io.BytesIO(content), max_duration_s, SoundOptions(normalize_level=False)).blocks():
+        loud.append(position + np.flatnonzero((block > 6000) | (block < -6000)))
+        position += len(block)
+    loud = np.concatenate(loud)
     starts = loud[np.concatenate([[True], np.diff(loud) > SAMPLE_RATE // 10])]
     return [float(start) / SAMPLE_RATE for start in starts]
 
