@@ -99,7 +99,7 @@ async def test_a_client_that_reads_nothing_is_given_up(world: World, path: str) 
     app = large(world, answer_idle_timeout_s=0.05)
     reader = Reader(path)
     reader.may_read.clear()
-    server = Acknowledgements(KeepsAll(app), stall_s=0.5)
+    server = Acknowledgements(KeepsAll(app), stall_s=0.2)
     with pytest.raises(ConnectionError):
         await server(reader.scope(None), reader.receive, reader.send)
     assert app.state.slots.taken == 0
@@ -248,7 +248,7 @@ async def test_events_that_nobody_reads_are_given_up_and_let_go_of_their_transcr
         reader = Reader("/api/whisper/tasks/events", f"task_id={task.id}")
         reader.may_read.clear()
         with pytest.raises(ConnectionError):
-            await Acknowledgements(KeepsAll(app), stall_s=0.5)(reader.scope(None), reader.receive, reader.send)
+            await Acknowledgements(KeepsAll(app), stall_s=0.2)(reader.scope(None), reader.receive, reader.send)
     assert world.counted == {"answers_given_up": 2.0}
     assert app.state.slots.taken == 0
 
