@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 STALE_AFTER_S = 30.0
 """Totals older than this say nothing about the queue any more."""
+RETRY_S = 1.0
+"""Pause after a failure."""
 
 
 class QueueWatch:
@@ -25,12 +27,13 @@ class QueueWatch:
     Args:
         open_store: called on the thread; whatever it or the store raises is logged and tried again.
         period_s: pause between two questions.
+        retry_s: shortest pause after a failure.
     """
 
-    def __init__(self, open_store: Callable[[], TaskStore], period_s: float) -> None:
+    def __init__(self, open_store: Callable[[], TaskStore], period_s: float, retry_s: float = RETRY_S) -> None:
         self._cell = _Cell()
         thread = threading.Thread(
-            target=_follow, args=(self._cell, open_store, period_s), name="queue-watch", daemon=True
+            target=_follow, args=(self._cell, open_store, period_s, retry_s), name="queue-watch", daemon=True
         )
         weakref.finalize(self, self._cell.stop.set)
         thread.start()
@@ -49,13 +52,13 @@ class _Cell:
         self.seen: tuple[float, QueueStats] | None = None
 
 
-def _follow(cell: _Cell, open_store: Callable[[], TaskStore], period_s: float) -> None:
+def _follow(cell: _Cell, open_store: Callable[[], TaskStore], period_s: float, retry_s: float) -> None:
     while not cell.stop.is_set():
         try:
             _ask_until_it_fails(cell, open_store, period_s)
         except Exception as error:
             logger.warning("the queue can't be watched", exc_info=error)
-            cell.stop.wait(max(period_s, 1.0))
+            cell.stop.wait(max(period_s, retry_s))
 
 
 def _ask_until_it_fails(cell: _Cell, open_store: Callable[[], TaskStore], period_s: float) -> None:

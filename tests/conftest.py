@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import socket
+import gc
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
 
-from tests import speech
+from tests.support import processes, speech, thoroughness
+from tests.support.mariadb import MariaDbServer, running_mariadb
 
-settings.register_profile("patient", deadline=None)  # a machine that is busy is no failure
-settings.load_profile("patient")
+thoroughness.load_profile()
+
+
+gc.disable()  # what imports make is no garbage
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collector all that was imported: it would look through it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,7 +43,11 @@ def corpus() -> tuple[speech.Sample, ...]:
 @pytest.fixture
 def free_port() -> int:
     """A TCP port on 127.0.0.1 that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return processes.free_port()
+
+
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDbServer]:
+    """A running server; without MariaDB the test is skipped, or fails where ``MURMURATION_REQUIRE_MARIADB=1``."""
+    with running_mariadb(tmp_path_factory.mktemp("mariadb")) as server:
+        yield server

@@ -15,7 +15,7 @@ from deployments.api.admission import client_name
 from deployments.api.echo import request_params, request_url
 from deployments.api.loop import FairGate
 from deployments.api.pieces import SpoolAnswer, record_pieces, spooled
-from deployments.api.schemas import Envelope, ErrorBody, Schema, record
+from deployments.api.schemas import AnyEnvelope, EmptyEnvelope, ErrorBody, Schema, record
 from deployments.api.services import Services
 from pipeline.domain.access import Client
 from pipeline.domain.task import Stage, Task
@@ -29,13 +29,13 @@ _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
 
 def answer(request: Request, data: Schema, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """The envelope around ``data``, rendered without a detour through Python's JSON."""
-    envelope = Envelope[Any](code=status, router=request_url(request), params=request_params(request), data=data)
+    envelope = AnyEnvelope(code=status, router=request_url(request), params=request_params(request), data=data)
     return Response(envelope.model_dump_json(), status, headers=dict(headers or {}), media_type="application/json")
 
 
 def envelope_around(request: Request, data: Iterator[bytes], status: int = 200) -> Iterator[bytes]:
     """Yield the envelope around data that comes in pieces, as JSON."""
-    envelope = Envelope[None](code=status, router=request_url(request), params=request_params(request), data=None)
+    envelope = EmptyEnvelope(code=status, router=request_url(request), params=request_params(request), data=None)
     head, tail = envelope.model_dump_json().encode().rsplit(b"null", 1)  # data comes last
     yield head
     yield from data

@@ -9,10 +9,10 @@ from typing import Any
 
 from deployments.api.callbacks import CallbackEcho
 from deployments.api.schemas import (
+    AnyEnvelope,
     ConfinementBody,
     DeletedTask,
     EngineBody,
-    Envelope,
     ErrorBody,
     ErrorDetail,
     FieldProblem,
@@ -122,7 +122,7 @@ def _summary() -> SummaryData:
 def _envelope(data: Schema, path: str, params: dict[str, Any], code: int = 200) -> dict[str, Any]:
     query = "&".join(f"{name}={value}" for name, value in params.items() if name == "task_id")
     url = f"{BASE}{path}{'?' if query else ''}{query}"
-    return Envelope[Any](code=code, router=url, params=params, data=data).model_dump(mode="json")
+    return AnyEnvelope(code=code, router=url, params=params, data=data).model_dump(mode="json")
 
 
 def _at(second: int) -> datetime:

@@ -187,6 +187,12 @@ class Envelope(Schema, Generic[Data]):
     data: Data
 
 
+AnyEnvelope = Envelope[Any]
+"""An envelope around anything. Pydantic forgets the classes that nobody holds, and takes 10 ms to build one again."""
+EmptyEnvelope = Envelope[None]
+"""An envelope around nothing, held for the same reason."""
+
+
 class FieldProblem(Schema):
     """A field that can't be as it is."""
 

@@ -21,8 +21,8 @@ from tests.attacks.case import Case
 from tests.attacks.cases import ALL
 from tests.attacks.report import HEADERS, row
 from tests.attacks.stage import Outcome, Stage
-from tests.benchmarks.startup import ROOT
-from tests.benchmarks.tables import table
+from tests.support.processes import ROOT
+from tests.support.tables import table
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

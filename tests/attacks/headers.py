@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from tests.benchmarks.processes import descendants
+from tests.support.processes import descendants
 
 MIB = 1024 * 1024
 GROWING = ("ProxyActor", "HAProxyManager", "haproxy", "ServeController", "Ingress")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.benchmarks.processes import descendants
+from tests.support.processes import descendants
 
 MEBIBYTE = 1024 * 1024
 LONG_LIVED = ("ServeController", "ProxyActor", "HAProxyManager", "Ingress", "Dispatcher", "WhisperReplica")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tests.attacks.case import Case
 from tests.attacks.observe import Observed
-from tests.benchmarks.tables import percentile
+from tests.support.tables import percentile
 
 HEALTH_P99_S = 1.0
 CLIP_DELAY_S = 2.0

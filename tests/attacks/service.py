@@ -26,8 +26,7 @@ import platformdirs
 import psutil
 import yaml
 
-from tests.benchmarks.processes import descendants
-from tests.benchmarks.startup import free_port, on_port, surroundings
+from tests.support.processes import descendants, free_port, on_port, surroundings
 
 ATTACKER, VICTIM, LIMITED = "attacker", "victim", "limited"
 """The holders of the keys. ``LIMITED`` has quotas, the others have none."""

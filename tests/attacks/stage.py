@@ -16,16 +16,16 @@ from typing import Any, Self
 
 import httpx
 
-from tests import recordings, speech
 from tests.attacks.case import Case, Scene
 from tests.attacks.hostile_site import HostileSite, hostile_site
 from tests.attacks.observe import Observed, Observer, Plan, observing
 from tests.attacks.service import ATTACKER, Target, running
 from tests.attacks.victim import Clips
 from tests.attacks.wire import allow_many_sockets
-from tests.benchmarks.tables import percentile
-from tests.benchmarks.uploads import haproxy
 from tests.standins.llm import LlmServer, running_llm_server
+from tests.support import recordings, speech
+from tests.support.processes import haproxy
+from tests.support.tables import percentile
 
 CLIP_S = 2.9
 MAX_GROWTH_MIB = 5000.0

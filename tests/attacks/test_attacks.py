@@ -13,7 +13,7 @@ from tests.attacks.case import Case
 from tests.attacks.cases import ALL
 from tests.attacks.report import lasting_findings
 from tests.attacks.stage import Stage
-from tests.benchmarks.startup import ROOT
+from tests.support.processes import ROOT
 
 QUICK = [case for case in ALL if case.quick]
 

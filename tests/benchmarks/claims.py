@@ -32,7 +32,7 @@ from pipeline.clock import SystemClock
 from pipeline.domain.task import NewTask
 from pipeline.store.store import SqlTaskStore
 from pipeline.store.tables import TASKS
-from tests.mariadb import MariaDbServer
+from tests.support.mariadb import MariaDbServer
 
 LEASE = timedelta(minutes=10)
 ROW = "{:<9}{:>8}{:>7}{:>8}{:>11}{:>13}{:>9}{:>9}"

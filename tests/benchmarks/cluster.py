@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import shutil
 import tempfile
 import threading
 import time
-import wave
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,11 +21,11 @@ import numpy as np
 import yaml
 
 from deployments.keys import new_key
-from pipeline.domain.audio import SAMPLE_RATE
-from tests.benchmarks.startup import ROOT
-from tests.benchmarks.tables import report
-from tests.local_cluster import Application, LocalCluster, eventually, local_cluster, serve_config
-from tests.mariadb import PASSWORD, USER
+from tests.benchmarks.reports import report
+from tests.support.local_cluster import Application, LocalCluster, eventually, local_cluster, serve_config
+from tests.support.mariadb import PASSWORD, USER
+from tests.support.processes import ROOT
+from tests.support.recordings import noise
 
 SCALING = {"min_replicas": 0, "initial_replicas": 1, "max_replicas": 6, "upscale_delay_s": 1, "downscale_delay_s": 5}
 TO_ZERO = {"downscale_to_zero_delay_s": 5}
@@ -63,16 +61,6 @@ def cluster(**settings: str | None) -> Iterator[LocalCluster]:
             yield running
     finally:
         shutil.rmtree(home, ignore_errors=True)
-
-
-def noise(seconds: float, seed: int = 0) -> bytes:
-    """A WAV file; transcribed with `vad_filter=false`, all of it is decoded."""
-    samples = np.random.default_rng(seed).normal(0, 2000, round(seconds * SAMPLE_RATE)).astype("<i2")
-    target = io.BytesIO()
-    with wave.open(target, "wb") as file:
-        file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
-        file.writeframes(samples.tobytes())
-    return target.getvalue()
 
 
 def load(application: Application, lengths_s: list[float]) -> None:

@@ -29,9 +29,9 @@ import psutil
 from pipeline.domain.crawl import Link, LinkKind
 from pipeline.domain.task import NewTask
 from pipeline.ports import CrawledMedia, CrawlRequest
-from tests.benchmarks.startup import ROOT, free_port, surroundings
-from tests.benchmarks.tables import command_line, report
+from tests.benchmarks.reports import command_line, report
 from tests.standins.site import POST
+from tests.support.processes import ROOT, free_port, surroundings
 
 MEBIBYTE = 1024 * 1024
 SAMPLE_S = 0.1

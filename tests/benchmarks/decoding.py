@@ -8,9 +8,9 @@ import time
 
 from pipeline.media.decode import AudioDecoder
 from pipeline.media.sandbox.parent import Sandbox, SandboxedDecoder, SandboxLimits
-from tests.benchmarks.tables import median_s, report, times
+from tests.benchmarks.reports import median_s, report, times
 from tests.benchmarks.timing import Runs
-from tests.recordings import encode, tone
+from tests.support.recordings import encode, tone
 
 MAX_DURATION_S = 36_000.0
 

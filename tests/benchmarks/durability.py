@@ -27,7 +27,8 @@ from pipeline.media.store import FsspecMediaStore
 from pipeline.ports import Lease
 from pipeline.store import store as sql
 from pipeline.store.engine import Database
-from tests.benchmarks.tables import percentile, report
+from tests.benchmarks.reports import report
+from tests.support.tables import percentile
 
 LEASE = timedelta(minutes=10)
 CHUNK = Chunk(0, 0, 0, (Span(0, 160_000),))

@@ -10,7 +10,7 @@ from faster_whisper import WhisperModel
 
 from pipeline.asr.engine import FRAMES_PER_SECOND
 from pipeline.asr.models import resolve
-from tests.benchmarks.tables import median_s, report
+from tests.benchmarks.reports import median_s, report
 from tests.benchmarks.timing import Runs
 
 

@@ -20,10 +20,10 @@ from pipeline.asr.models import resolve
 from pipeline.domain.loops import has_loop
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.settings import BatchSettings
-from tests import speech
-from tests.benchmarks.accuracy import ErrorCount, errors_by_language
+from tests.benchmarks.reports import median_s, report, times
 from tests.benchmarks.rivals import load_rival
-from tests.benchmarks.tables import median_s, report, times
+from tests.support import speech
+from tests.support.accuracy import ErrorCount, errors_by_language
 
 Run = Callable[[Sequence[speech.Sample]], list[str]]
 

@@ -9,11 +9,12 @@ from tempfile import TemporaryDirectory
 
 import httpx
 
-from tests import speech
 from tests.benchmarks.arguments import parser
 from tests.benchmarks.client import Service
-from tests.benchmarks.tables import median_s, percentile, report
+from tests.benchmarks.reports import median_s, report
 from tests.benchmarks.timing import Runs
+from tests.support import speech
+from tests.support.tables import percentile
 
 PAUSE_S = 0.02
 

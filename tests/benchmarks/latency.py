@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.domain.audio import SAMPLE_RATE
-from tests import speech
 from tests.benchmarks.arguments import contenders, parser
 from tests.benchmarks.client import Record, Service
+from tests.benchmarks.reports import median_s, report, times
 from tests.benchmarks.rivals import Heard
-from tests.benchmarks.tables import median_s, percentile, report, times
 from tests.benchmarks.timing import Runs
+from tests.support import speech
+from tests.support.tables import percentile
 
 CLIP_S = 11.0
 UPLOAD_BYTES = 1_000_000

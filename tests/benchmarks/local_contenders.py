@@ -21,7 +21,7 @@ import ctranslate2
 from pipeline.domain.options import TranscriptionOptions
 from tests.benchmarks.result_cache import Key, Result, ResultCache, TimedText, TimedWord
 from tests.benchmarks.rivals import load_rival
-from tests.in_process import InProcess
+from tests.support.in_process import InProcess
 
 OURS = {
     "ours-short": {"short_windows": True},

@@ -12,14 +12,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests import speech
-from tests.benchmarks.accuracy import count_errors, distances
 from tests.benchmarks.arguments import contenders, parser
 from tests.benchmarks.client import Service
 from tests.benchmarks.processes import Usage, Watch
+from tests.benchmarks.reports import median_s, report, times
 from tests.benchmarks.rivals import Heard
-from tests.benchmarks.tables import median_s, percentile, report, times
 from tests.benchmarks.timing import Runs
+from tests.support import speech
+from tests.support.accuracy import count_errors, distances
+from tests.support.tables import percentile
 
 NEAR_S = 0.3
 """How far an edge of a segment may be from the edge of a sample that was placed, and with words the other way round."""

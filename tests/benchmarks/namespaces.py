@@ -17,10 +17,9 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tests.benchmarks.processes import descendants
-from tests.benchmarks.startup import end, free_port
-from tests.local_cluster import Application, eventually, surroundings
-from tests.mariadb import MariaDbServer
+from tests.support.local_cluster import Application, eventually, surroundings
+from tests.support.mariadb import MariaDbServer
+from tests.support.processes import descendants, end, free_port
 
 BRIDGE, HEAD_IP = "mmbridge", "10.77.0.1"
 

@@ -22,8 +22,8 @@ from pipeline.domain.decoding_cost import relative_cost
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.quality import PROMPT_TOKENS
 from pipeline.settings import BatchSettings
-from tests import speech
-from tests.benchmarks.tables import report
+from tests.benchmarks.reports import report
+from tests.support import speech
 
 DEFAULTS = TranscriptionOptions(language="en")
 SAMPLED_AT = 0.4

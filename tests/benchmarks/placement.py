@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from tests import speech
 from tests.benchmarks import local_contenders
 from tests.benchmarks.local_contenders import Request
 from tests.benchmarks.placement_measures import (
@@ -32,8 +31,10 @@ from tests.benchmarks.placement_measures import (
     sample_recall,
 )
 from tests.benchmarks.placement_set import JOINS, Join, Written, placement_set
+from tests.benchmarks.reports import report
 from tests.benchmarks.result_cache import Result, TimedText
-from tests.benchmarks.tables import percentile, report
+from tests.support import speech
+from tests.support.tables import percentile
 
 KINDS = ("segment", "cue", "sample", "sample beside a pause")
 """Kinds of things that have a start and an end."""

@@ -11,9 +11,9 @@ from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.stitching import stitch
 from pipeline.domain.transcript import ChunkResult, Segment, Transcript, Word
 from pipeline.subtitles.cues import CueStyle, shape_cues
-from tests import speech
-from tests.benchmarks.accuracy import align, units
 from tests.benchmarks.result_cache import Result, TimedText
+from tests.support import speech
+from tests.support.accuracy import align, units
 
 PAUSE_S = 1.0
 """Text that covers more of a pause than this should have been two."""

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.domain.audio import SAMPLE_RATE
-from tests import speech
 from tests.benchmarks.robustness_set import write
-from tests.speech import Audio
+from tests.support import speech
+from tests.support.speech import Audio
 
 SEED = 200
 JOINS = 200

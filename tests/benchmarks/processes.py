@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -79,14 +78,6 @@ class Watch:
             usage = self.usages.setdefault(process.pid, Usage(_name(process), memory_mib, memory_mib, cpu_s, cpu_s))
         usage.peak_mib = max(usage.peak_mib, memory_mib)
         usage.cpu_end_s = cpu_s
-
-
-def descendants(pid: int) -> Iterator[psutil.Process]:
-    """The living processes below ``pid``, at any depth."""
-    try:
-        yield from psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return
 
 
 def _service_root(port: int) -> psutil.Process:

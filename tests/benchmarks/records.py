@@ -33,7 +33,7 @@ from pipeline.store import codec
 from pipeline.store.store import SqlTaskStore
 from pipeline.store.tables import TASKS, TRANSCRIPTS
 from tests.contract.tasks import TRANSCRIPT
-from tests.mariadb import MariaDbServer
+from tests.support.mariadb import MariaDbServer
 
 LEASE = timedelta(minutes=10)
 BLOCK = 1000

@@ -10,7 +10,7 @@ from typing import Any
 from faster_whisper import BatchedInferencePipeline, WhisperModel
 
 from pipeline.asr.models import resolve
-from tests import speech
+from tests.support import speech
 
 BATCH_SIZE = 8
 """What ``BatchedInferencePipeline`` decodes together; its own default."""

@@ -19,12 +19,12 @@ from pathlib import Path
 
 from pipeline.domain.loops import has_loop
 from tests.benchmarks import local_contenders
-from tests.benchmarks.accuracy import WITHOUT_SPACES, Alignment, align
 from tests.benchmarks.bootstrap import Interval, difference_per_100
 from tests.benchmarks.local_contenders import Request
+from tests.benchmarks.reports import report
 from tests.benchmarks.result_cache import Result
 from tests.benchmarks.robustness_set import SETS, Recording, selected
-from tests.benchmarks.tables import report
+from tests.support.accuracy import WITHOUT_SPACES, Alignment, align
 
 WORSE = "**worse**"
 """Marks a slice in which ours is significantly worse."""

@@ -13,8 +13,8 @@ import av
 import numpy as np
 
 from pipeline.domain.audio import SAMPLE_RATE
-from tests import speech
-from tests.speech import Audio
+from tests.support import speech
+from tests.support.speech import Audio
 
 SEED = 648
 GAINS_DB = tuple(float(gain) for gain in np.linspace(-18.0, 6.0, 12))

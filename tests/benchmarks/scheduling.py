@@ -24,8 +24,9 @@ from pipeline.observability import NoMetrics
 from pipeline.ports import ChunkFailure, EngineInfo, Unit
 from pipeline.settings import DispatchSettings
 from pipeline.usecases.transcribe import ChunkScheduler, Decoding
-from tests.benchmarks.tables import percentile, report
+from tests.benchmarks.reports import report
 from tests.benchmarks.virtual_time import VirtualClock, run
+from tests.support.tables import percentile
 
 CHUNK_S = 15.0
 MARGIN_FRAMES = 200

@@ -22,9 +22,10 @@ from pipeline.observability import NoMetrics
 from pipeline.ports import ChunkFailure, EngineInfo, Unit
 from pipeline.settings import DispatchSettings
 from pipeline.usecases.transcribe import ChunkScheduler, Decoding
+from tests.benchmarks.reports import report
 from tests.benchmarks.scheduling import HOP_S, MARGIN_FRAMES, chunks_of
-from tests.benchmarks.tables import percentile, report
 from tests.benchmarks.virtual_time import VirtualClock, run
+from tests.support.tables import percentile
 
 PLAIN = TranscriptionOptions(language="en")
 DEAR = TranscriptionOptions(language="en", beam_size=20, best_of=20, log_prob_threshold=0.0)

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 
-from tests import speech
-from tests.benchmarks.accuracy import WITHOUT_SPACES, ErrorCount, errors_by_language
 from tests.benchmarks.arguments import Contenders, contenders, parser
-from tests.benchmarks.tables import median_s, report, times
+from tests.benchmarks.reports import median_s, report, times
 from tests.benchmarks.timing import Runs
+from tests.support import speech
+from tests.support.accuracy import WITHOUT_SPACES, ErrorCount, errors_by_language
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,9 @@ from tusclient.client import TusClient
 
 from tests.benchmarks.client import Service
 from tests.benchmarks.processes import MEBIBYTE, Watch
-from tests.benchmarks.startup import ROOT, free_port, on_port, running, surroundings
-from tests.benchmarks.tables import percentile, report
+from tests.benchmarks.reports import report
+from tests.support.processes import ROOT, free_port, haproxy, on_port, running, surroundings
+from tests.support.tables import percentile
 
 CREATE = "/api/whisper/tasks/create"
 PIECE_BYTES = 8 * MEBIBYTE
@@ -65,20 +66,6 @@ def service(home: Path, proxy: str) -> Iterator[tuple[str, int]]:
         url = f"http://127.0.0.1:{port}"
         Service(url).wait_until_ready(180.0)
         yield url, port
-
-
-def haproxy(home: Path) -> dict[str, str]:
-    """HAProxy instead of Serve's proxy, apart from any other on this machine."""
-    folder = home / "haproxy"
-    return {
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
-    }
 
 
 def measured(proxy: str, way: str, url: str, port: int, file: Path) -> list[str]:

@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests import speech
 from tests.benchmarks.client import Record, Service
 from tests.benchmarks.latency import clip
-from tests.benchmarks.tables import percentile, report
+from tests.benchmarks.reports import report
 from tests.benchmarks.timing import Runs
+from tests.support import speech
+from tests.support.tables import percentile
 
 LONG_FILES = 3
 LANGUAGE = "en"

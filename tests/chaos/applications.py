@@ -14,15 +14,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from tests.support.stores import sql_store
+
 from pipeline.clock import FollowingClock
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.task import NewTask, Status, Task
 from pipeline.media.store import FsspecMediaStore
 from pipeline.ports import TaskQuery
 from pipeline.store.store import SqlTaskStore
-from tests.benchmarks.startup import ROOT
 from tests.chaos.service import Receiver, eventually
-from tests.contract.conftest import sql_store
+from tests.support.processes import ROOT
 
 OPTIONS = TranscriptionOptions(language="en", vad_filter=False)
 

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-from tests import speech
 from tests.chaos.service import Receiver, Record, Service, eventually
+from tests.support import speech
 
 SENTENCE = "the quick brown fox jumps over the lazy dog"
 PRIORITIES = ("low", "normal", "high")

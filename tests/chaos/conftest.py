@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from tests.chaos.batch import Batch
 from tests.chaos.service import Receiver, Service, on_one_node, on_two_nodes, receiving
-from tests.mariadb import MariaDbServer
 from tests.standins.llm import LlmServer, running_llm_server
+from tests.support.mariadb import MariaDbServer, mariadb_required, running_mariadb
 
 
 @pytest.fixture(scope="package")
@@ -31,29 +31,16 @@ def service(llm: LlmServer) -> Iterator[Service]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Service]:
     """The application on two nodes and a MariaDB; skipped without MariaDB, unless it is asked for."""
-    try:
-        starting = on_two_nodes()
-        running = starting.__enter__()
-    except FileNotFoundError as error:
-        if os.environ.get("MURMURATION_REQUIRE_MARIADB") == "1":
-            pytest.fail(f"{error} MURMURATION_REQUIRE_MARIADB=1 asks for it.")
-        pytest.skip(str(error))
-    try:
+    with ExitStack() as stack:
+        with mariadb_required():
+            running = stack.enter_context(on_two_nodes())
         yield running
-    finally:
-        starting.__exit__(None, None, None)
 
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDbServer]:
     """A server of the module's own; without MariaDB the tests are skipped, unless they are asked for."""
-    try:
-        server = MariaDbServer(tmp_path_factory.mktemp("mariadb"))
-    except FileNotFoundError as error:
-        if os.environ.get("MURMURATION_REQUIRE_MARIADB") == "1":
-            pytest.fail(f"{error} MURMURATION_REQUIRE_MARIADB=1 asks for it.")
-        pytest.skip(str(error))
-    with server:
+    with running_mariadb(tmp_path_factory.mktemp("mariadb")) as server:
         yield server
 
 

@@ -14,9 +14,9 @@ import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
-from tests.benchmarks.tables import table
 from tests.chaos.batch import PRIORITIES, Batch
 from tests.chaos.service import CONTROLLER, DATABASE, PROXY, WORKER_NODE, Service, eventually, on_two_nodes, receiving
+from tests.support.tables import table
 
 KINDS = ("WhisperReplica", "Splitter", "Dispatcher", "Ingress", CONTROLLER, PROXY, DATABASE, WORKER_NODE)
 SIZES, WEIGHTS = (1, 2, 5, 15), (40, 35, 18, 7)

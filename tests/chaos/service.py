@@ -24,10 +24,9 @@ import httpx
 import psutil
 import yaml
 
-from tests.benchmarks.processes import descendants
-from tests.benchmarks.startup import ROOT, end, free_port, on_port, surroundings
-from tests.mariadb import MariaDbServer
 from tests.standins.llm import LlmServer
+from tests.support.mariadb import MariaDbServer
+from tests.support.processes import ROOT, descendants, end, free_port, on_port, surroundings
 
 Record = dict[str, Any]
 

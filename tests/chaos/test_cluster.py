@@ -8,7 +8,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.benchmarks.startup import ROOT
 from tests.chaos.batch import Batch
 from tests.chaos.service import (
     DATABASE,
@@ -19,6 +18,7 @@ from tests.chaos.service import (
     interrupt,
     without_its_database,
 )
+from tests.support.processes import ROOT
 
 pytestmark = pytest.mark.timeout(180, func_only=True)
 

@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests import speech
 from tests.chaos.service import PATIENCE_S, Service, eventually
+from tests.support import speech
 
 pytestmark = pytest.mark.timeout(120, func_only=True)
 

@@ -12,7 +12,7 @@ import pytest
 from pipeline.domain.task import Status
 from tests.chaos.applications import all_tasks, applications, check_each_is_done, submit_all, unfinished
 from tests.chaos.service import Receiver, eventually
-from tests.mariadb import MariaDbServer
+from tests.support.mariadb import MariaDbServer
 
 IN_FLIGHT = 200
 SLOW = {"MURMURATION_ASR__ENGINE": "waiting", "MURMURATION_ASR__MODEL": "waiting-2x"}

@@ -15,7 +15,7 @@ import pytest
 
 from tests.chaos.applications import applications, check_each_is_done, submit_all, unfinished
 from tests.chaos.service import Receiver, eventually
-from tests.mariadb import MariaDbServer
+from tests.support.mariadb import MariaDbServer
 
 TASKS = int(os.environ.get("MURMURATION_TINY_TASKS", "60"))
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests import recordings, speech
-from tests.benchmarks.cluster import noise
-from tests.cluster.conftest import POLICY, SCALING, Cluster
-from tests.dashboards import dashboard_queries, rule_queries, series_of
-from tests.local_cluster import eventually, serve_config
+from tests.cluster.listener import POLICY, SCALING, Cluster
+from tests.support import recordings, speech
+from tests.support.dashboards import dashboard_queries, rule_queries, series_of
+from tests.support.local_cluster import eventually, serve_config
+from tests.support.recordings import noise
 
 TASKS = 6
 OF_DEFECTS = {"ray_murmuration_loop_errors_total"}

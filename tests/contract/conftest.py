@@ -3,53 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from pipeline.ports import Clock, TaskStore
-from pipeline.store.store import SqlTaskStore
+from pipeline.ports import TaskStore
 from pipeline.testing.clock import ManualClock
 from pipeline.testing.store import MemoryTaskStore
-from tests.mariadb import MariaDbServer
-from tests.s3 import S3Server
-
-AGEING_S = 600.0
-IDEMPOTENCY_TTL_S = 3600.0
-MAX_LOSSES = 3
-
-
-def sql_store(url: str, clock: Clock, busy_timeout_s: float = 10.0) -> SqlTaskStore:
-    return SqlTaskStore(
-        url,
-        clock,
-        busy_timeout_s=busy_timeout_s,
-        idempotency_ttl_s=IDEMPOTENCY_TTL_S,
-        ageing_s=AGEING_S,
-        max_losses=MAX_LOSSES,
-    )
-
-
-async def _migrate(url: str) -> None:
-    store = sql_store(url, ManualClock())
-    await store.migrate()
-    await store.close()
-
-
-@pytest.fixture(scope="session")
-def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDbServer]:
-    """A running server; without MariaDB the test is skipped, or fails where ``MURMURATION_REQUIRE_MARIADB=1``."""
-    try:
-        server = MariaDbServer(tmp_path_factory.mktemp("mariadb"))
-    except FileNotFoundError as error:
-        if os.environ.get("MURMURATION_REQUIRE_MARIADB") == "1":
-            pytest.fail(f"{error} MURMURATION_REQUIRE_MARIADB=1 asks for it.")
-        pytest.skip(str(error))
-    with server:
-        yield server
+from tests.support.mariadb import MariaDbServer
+from tests.support.s3 import S3Server
+from tests.support.stores import AGEING_S, IDEMPOTENCY_TTL_S, MAX_LOSSES, migrate, sql_store
 
 
 @pytest.fixture(scope="session")
@@ -64,14 +29,14 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def migrated_mysql(mariadb: MariaDbServer) -> str:
     url = mariadb.create_database("contract")
-    asyncio.run(_migrate(url))
+    asyncio.run(migrate(sql_store(url, ManualClock())))
     return url
 
 
 @pytest.fixture(scope="session")
 def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("sqlite") / "tasks.db"
-    asyncio.run(_migrate(f"sqlite+aiosqlite:///{file}"))
+    asyncio.run(migrate(sql_store(f"sqlite+aiosqlite:///{file}", ManualClock())))
     return file
 
 

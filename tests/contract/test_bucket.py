@@ -8,7 +8,7 @@ import fsspec
 import pytest
 
 from pipeline.media.store import BUCKET_BLOCK_BYTES, FsspecMediaStore
-from tests.recordings import stream
+from tests.support.recordings import stream
 
 LARGE = bytes(2 * BUCKET_BLOCK_BYTES + 1)
 

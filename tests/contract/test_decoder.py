@@ -15,8 +15,8 @@ from pipeline.errors import MediaTooLong, MediaUndecodable, NoAudioStream
 from pipeline.media.decode import AudioDecoder
 from pipeline.media.sandbox.parent import Sandbox, SandboxedDecoder, SandboxLimits
 from pipeline.media.split import Decoder
-from tests.containers import film, pitch_of
-from tests.recordings import FORMATS, FailingFile, encode, flac_of_silence, picture_only, tone
+from tests.support.containers import film, pitch_of
+from tests.support.recordings import FORMATS, FailingFile, encode, flac_of_silence, picture_only, tone
 
 LOW, HIGH = 300.0, 1200.0
 

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.domain.durability import Durability
 from pipeline.store.engine import Database, parse_url
-from tests.mariadb import MariaDbServer
+from tests.support.mariadb import MariaDbServer
 
 FLUSH = "innodb_flush_log_at_trx_commit"
 

@@ -12,7 +12,7 @@ from pipeline.domain.options import TranscriptionOptions
 from pipeline.errors import DecodingFailed
 from pipeline.settings import AsrSettings
 from pipeline.testing.engine import FakeEngine
-from tests import speech
+from tests.support import speech
 
 
 @pytest.fixture(scope="module", params=["fake", "tiny.en"])

@@ -21,9 +21,9 @@ from pipeline.store.engine import GONE, UNPREPARED
 from pipeline.store.presence import DAMAGED, LOST, OTHER, REMOVED
 from pipeline.store.store import SqlTaskStore
 from pipeline.testing.clock import ManualClock
-from tests.contract.conftest import sql_store
 from tests.contract.older_store import make_0007
-from tests.mariadb import MariaDbServer
+from tests.support.mariadb import MariaDbServer
+from tests.support.stores import migrate, sql_store
 
 NEW = NewTask(media_prefix="a")
 JOURNALS = ("", "-wal", "-shm")
@@ -63,7 +63,7 @@ def empty_file(file: Path) -> None:
 
 def other_store(file: Path) -> None:
     url = f"sqlite+aiosqlite:///{file}.other/tasks.db"
-    _migrate(url)
+    asyncio.run(migrate(sql_store(url, ManualClock())))
     shutil.copy(f"{file}.other/tasks.db", file)
 
 
@@ -75,15 +75,6 @@ def other_schema(file: Path) -> None:
 
 def no_database(file: Path) -> None:
     file.write_text("Dear diary, today I was not a database. " * 100)
-
-
-def _migrate(url: str) -> None:
-    async def migrate() -> None:
-        store = sql_store(url, ManualClock())
-        await store.migrate()
-        await store.close()
-
-    asyncio.run(migrate())
 
 
 async def refused(store: SqlTaskStore, sentences: tuple[str, ...]) -> None:

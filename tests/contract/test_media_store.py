@@ -12,7 +12,7 @@ from pipeline.errors import InvalidValue
 from pipeline.media.store import FsspecMediaStore
 from pipeline.ports import MediaStore
 from pipeline.testing.media import MemoryMediaStore
-from tests.recordings import stream
+from tests.support.recordings import stream
 
 
 @pytest.fixture(params=["memory", "folder", "bucket"])

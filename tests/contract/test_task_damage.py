@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Column, Table, event, insert, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from tests.support.stores import AGEING_S, IDEMPOTENCY_TTL_S, MAX_LOSSES
 
 from deployments.api.schemas import encode_record
 from pipeline.clock import SystemClock
@@ -31,7 +32,6 @@ from pipeline.testing.fleet import FakeSplitter, FakeTranscriber, made_chunks
 from pipeline.testing.media import MemoryMediaStore
 from pipeline.testing.metrics import RecordingMetrics
 from pipeline.usecases.dispatch import Dispatcher
-from tests.contract.conftest import AGEING_S, IDEMPOTENCY_TTL_S, MAX_LOSSES
 from tests.contract.tasks import ALL_RANKS, CRAWLED, ERROR, LEASE, TRANSCRIPT, URL, chunk, new_task, result
 
 RUBBISH = (

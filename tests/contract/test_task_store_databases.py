@@ -18,6 +18,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
+from tests.support.stores import sql_store
 
 from pipeline.clock import FollowingClock
 from pipeline.domain.audio import to_samples
@@ -28,9 +29,8 @@ from pipeline.store.engine import BUSY, LOGIN, SENTENCE, UNPREPARED, UNWRITABLE
 from pipeline.store.store import SqlTaskStore
 from pipeline.store.tables import METADATA
 from pipeline.testing.clock import ManualClock
-from tests.contract.conftest import sql_store
 from tests.contract.older_store import make_0007
-from tests.mariadb import PASSWORD, MariaDbServer
+from tests.support.mariadb import PASSWORD, MariaDbServer
 
 LEASE = timedelta(seconds=30)
 OpenStore = Callable[..., SqlTaskStore]
@@ -319,7 +319,7 @@ CLAIMER = """
 import asyncio, sys
 from datetime import timedelta
 from pipeline.domain.task import NewTask
-from tests.contract.conftest import sql_store
+from tests.support.stores import sql_store
 from pipeline.testing.clock import ManualClock
 
 async def claim_for_ever():

@@ -10,6 +10,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from tests.support.stores import sql_store
 
 from pipeline.domain.task import NewTask
 from pipeline.domain.upload import Upload, UploadPart
@@ -19,7 +20,6 @@ from pipeline.store.uploads import SqlUploadStore
 from pipeline.testing.clock import ManualClock
 from pipeline.testing.store import MemoryTaskStore
 from pipeline.testing.uploads import MemoryUploadStore
-from tests.contract.conftest import sql_store
 
 TTL = timedelta(hours=1)
 

@@ -17,11 +17,9 @@ from pipeline.settings import Settings
 from pipeline.testing.fleet import FakeSplitter, FakeTranscriber, made_chunks
 from pipeline.testing.media import MemoryMediaStore
 from pipeline.usecases.dispatch import Dispatcher
-from tests.contract.conftest import mariadb, sql_store
-from tests.mariadb import MariaDbServer
-from tests.recordings import stream
-
-__all__ = ["mariadb"]
+from tests.support.mariadb import MariaDbServer
+from tests.support.recordings import stream
+from tests.support.stores import sql_store
 
 TASKS = 200
 CHUNKS = 4

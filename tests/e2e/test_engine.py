@@ -16,8 +16,8 @@ from pipeline.domain.audio import SAMPLE_RATE
 from pipeline.domain.options import TaskType, TranscriptionOptions
 from pipeline.errors import DecodingFailed
 from pipeline.settings import BatchSettings
-from tests import speech
-from tests.benchmarks.accuracy import ErrorCount, count_errors
+from tests.support import speech
+from tests.support.accuracy import ErrorCount, count_errors
 
 TIMEOUT_S = 120.0
 WORD_TOLERANCE_S = 0.3

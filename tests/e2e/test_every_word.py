@@ -12,9 +12,9 @@ from pipeline.domain.audio import SAMPLE_RATE
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.transcript import Transcript
 from pipeline.subtitles.cues import CueStyle, shape_cues
-from tests import recordings, speech
-from tests.benchmarks.accuracy import normalise
-from tests.in_process import InProcess
+from tests.support import recordings, speech
+from tests.support.accuracy import normalise
+from tests.support.in_process import InProcess
 
 Transcribe = Callable[..., list[Transcript]]
 

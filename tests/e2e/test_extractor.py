@@ -12,7 +12,7 @@ from pipeline.errors import ExtractionsFull, NoAudioStream, OutputTooLarge
 from pipeline.media.extractor import SandboxedExtractor
 from pipeline.media.sandbox.parent import Sandbox, SandboxLimits
 from pipeline.settings import MediaSettings
-from tests.recordings import encode, flac_of_silence, picture_only, stream, tone
+from tests.support.recordings import encode, flac_of_silence, picture_only, stream, tone
 
 
 @pytest.fixture(scope="module")

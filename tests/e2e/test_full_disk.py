@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.stores import sql_store
 
 from pipeline.asr.vad import SileroVad
 from pipeline.clock import SystemClock
@@ -27,8 +28,7 @@ from pipeline.testing.store import MemoryTaskStore
 from pipeline.testing.uploads import MemoryUploadStore
 from pipeline.usecases.dispatch import Dispatcher
 from pipeline.usecases.resumable import ResumableUploads
-from tests.contract.conftest import sql_store
-from tests.recordings import encode, stream, tone
+from tests.support.recordings import encode, stream, tone
 
 MEBIBYTE = 1024 * 1024
 PLAIN = TranscriptionOptions(language="en", vad_filter=False)

@@ -39,8 +39,8 @@ from pipeline.errors import (
 from pipeline.ports import CrawledMedia, CrawlRequest
 from pipeline.settings import Settings
 from pipeline.testing.media import MemoryMediaStore
-from tests import recordings
 from tests.standins.site import BOMB_BYTES, CHANGED_POST, POST, RATE_LIMITED_POST, Site, stand_in
+from tests.support import recordings
 
 KEY = "t1/source"
 

@@ -20,9 +20,9 @@ from pipeline.errors import TaskNotFound
 from pipeline.store.store import SqlTaskStore
 from pipeline.store.uploads import SqlUploadStore
 from tests.e2e.power_cut_service import content, media_store, task_store
-from tests.power_cut import Disk, PowerCutUnavailable
+from tests.support.power_cut import Disk, PowerCutUnavailable
+from tests.support.processes import ROOT
 
-ROOT = Path(__file__).parents[2]
 PROMISES = 120
 KINDS = {"task", "upload", "completed", "cancelled", "deleted"}
 

@@ -16,7 +16,7 @@ import pytest
 from pipeline.domain.extraction import Extraction
 from pipeline.errors import DecoderCrashed, DecodingTooCostly, MediaUndecodable, OutputTooLarge
 from pipeline.media.sandbox.parent import Sandbox, SandboxedDecoder, SandboxLimits, extract_in
-from tests.recordings import encode, flac_of_silence, tone
+from tests.support.recordings import encode, flac_of_silence, tone
 
 BOMB = flac_of_silence(14_000, 8000)
 """200 KB that unfold to 32 hours."""

@@ -17,9 +17,9 @@ from pipeline.media.decode import AudioDecoder
 from pipeline.media.extract import extract_audio
 from pipeline.media.sandbox.jobs import NOT_LOADED
 from pipeline.media.sandbox.parent import Sandbox, SandboxedDecoder, SandboxLimits, extract_in
-from tests import containers
-from tests.containers import AddStream, attachment, data, film, packets_of, picture
-from tests.recordings import silence, tone
+from tests.support import containers
+from tests.support.containers import AddStream, attachment, data, film, packets_of, picture
+from tests.support.recordings import silence, tone
 from tests.unit.pipeline.media.test_containers import CHINESE, PROSE, RAW
 from tests.unit.pipeline.media.test_headers import FORMATS, claiming
 

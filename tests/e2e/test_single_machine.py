@@ -23,8 +23,7 @@ import pytest
 import yaml
 
 from tests.attacks.headers import ATTACKS, Attackers, Target
-from tests.benchmarks.processes import descendants
-from tests.benchmarks.startup import ROOT, free_port, on_port, running, surroundings
+from tests.support.processes import ROOT, descendants, free_port, on_port, running, surroundings
 
 READY_WITHIN_S = 150.0
 HEAD = b"GET /api/health/check HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"

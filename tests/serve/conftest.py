@@ -4,75 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
+from tests.serve.service import UPLOAD_IDLE_TIMEOUT_S, Service, Sites
 from tests.standins.llm import LlmServer, running_llm_server
+from tests.support.processes import ROOT, free_port
 
-ROOT = Path(__file__).parents[2]
 READY_WITHIN_S = 120.0
-FINISHED_WITHIN_S = 120.0
-UPLOAD_IDLE_TIMEOUT_S = 3.0
-
-
-@dataclass(frozen=True)
-class Service:
-    """A client of the running service."""
-
-    client: httpx.Client
-    data_dir: Path
-
-    def create(self, media: bytes, name: str = "speech.wav", **fields: str) -> dict[str, Any]:
-        """Uploads a recording and returns its record."""
-        answer = self.client.post("/api/whisper/tasks/create", files={"file_upload": (name, media)}, data=fields)
-        assert answer.status_code == 200, answer.text
-        record: dict[str, Any] = answer.json()["data"]
-        return record
-
-    def end_of(self, task_id: int) -> httpx.Response:
-        """The answer once the task has finished."""
-        deadline = time.monotonic() + FINISHED_WITHIN_S
-        while time.monotonic() < deadline:
-            answer = self.client.get("/api/whisper/tasks/result", params={"task_id": task_id, "wait_s": 20})
-            if answer.status_code != 202:
-                return answer
-        raise AssertionError(f"task {task_id} did not finish: {answer.text}")
-
-    def transcribe(self, media: bytes, name: str = "speech.wav", **fields: str) -> dict[str, Any]:
-        """Uploads a recording and returns its record once it is completed."""
-        answer = self.end_of(self.create(media, name, **fields)["id"])
-        assert answer.status_code == 200, answer.text
-        record: dict[str, Any] = answer.json()["data"]
-        return record
-
-    def media_files(self) -> list[Path]:
-        """What lies in the media store."""
-        return [path for path in (self.data_dir / "media").rglob("*") if path.is_file()]
-
-
-@dataclass(frozen=True)
-class Sites:
-    """TikTok and a server of plain files, in a process of their own; see ``tests.standins.site``."""
-
-    url: str
-    ca_file: Path
 
 
 @pytest.fixture(scope="session")
 def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
     """The stand-ins, listening."""
-    folder, port = tmp_path_factory.mktemp("sites"), _free_port()
+    folder, port = tmp_path_factory.mktemp("sites"), free_port()
     command = [sys.executable, "-m", "tests.standins.site", "--port", str(port), "--folder", str(folder)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -127,7 +79,7 @@ class _application:  # noqa: N801 - reads as the verb it is
 
         from deployments.app import BuildArgs, build
 
-        port = _free_port()
+        port = free_port()
         ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
         serve.start(http_options={"host": "127.0.0.1", "port": port})
         serve.run(build(BuildArgs(config="cpu", device="cpu")), name="murmuration")
@@ -139,13 +91,6 @@ class _application:  # noqa: N801 - reads as the verb it is
 
         serve.shutdown()
         ray.shutdown()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _wait_until_ready(client: httpx.Client) -> None:

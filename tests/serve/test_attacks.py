@@ -10,8 +10,8 @@ import httpx
 import numpy as np
 import pytest
 
-from tests import recordings
-from tests.serve.conftest import UPLOAD_IDLE_TIMEOUT_S, Service
+from tests.serve.service import UPLOAD_IDLE_TIMEOUT_S, Service
+from tests.support import recordings
 
 CREATE = "/api/whisper/tasks/create"
 UPLOADS = "/api/whisper/uploads"

@@ -9,8 +9,8 @@ import httpx
 import numpy as np
 import pytest
 
-from tests import recordings, speech
-from tests.serve.conftest import Service
+from tests.serve.service import Service
+from tests.support import recordings, speech
 
 CREATE = "/api/whisper/tasks/create"
 

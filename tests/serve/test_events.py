@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx_sse
 import pytest
 
-from tests import speech
-from tests.serve.conftest import Service
+from tests.serve.service import Service
+from tests.support import speech
 
 
 def events(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.serve.conftest import Service, Sites
+from tests.serve.service import Service, Sites
 from tests.standins.site import POST
 
 FORM = {

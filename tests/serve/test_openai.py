@@ -14,8 +14,8 @@ import pysubs2
 import pytest
 from whisper_normalizer.english import EnglishTextNormalizer
 
-from tests import speech
-from tests.serve.conftest import Service
+from tests.serve.service import Service
+from tests.support import speech
 
 words = EnglishTextNormalizer()
 FOX = next(item for item in speech.of_language("en") if item.name == "quick_brown_fox")

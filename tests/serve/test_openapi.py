@@ -13,7 +13,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.serve.conftest import Service
+from tests.serve.service import Service
 
 NOBODY = "http://127.0.0.1:9/"
 """Where generated addresses lead: nothing listens there, and no test reaches out."""

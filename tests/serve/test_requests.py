@@ -6,7 +6,7 @@ import gzip
 
 import pytest
 
-from tests.serve.conftest import Service
+from tests.serve.service import Service
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/metrics", "/v1/models", "/api/health/check", "/api/whisper/nothing"])

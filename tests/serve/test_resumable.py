@@ -6,8 +6,8 @@ import io
 
 from tusclient.client import TusClient
 
-from tests import speech
-from tests.serve.conftest import Service
+from tests.serve.service import Service
+from tests.support import speech
 
 
 def test_an_upload_that_was_broken_off_is_resumed_and_transcribed(service: Service) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from pipeline.testing.net import answers, local_receiver
-from tests import speech
-from tests.serve.conftest import Service
+from tests.serve.service import Service
 from tests.standins.llm import LlmServer
+from tests.support import speech
 
 KEY = "sk-swordfish-0123456789"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.recordings import encode, tone
-from tests.serve.conftest import Service
+from tests.serve.service import Service
+from tests.support.recordings import encode, tone
 
 CREATE = "/api/whisper/tasks/create"
 OPTIONS = {

@@ -12,8 +12,8 @@ import pytest
 from whisper_normalizer.basic import BasicTextNormalizer
 from whisper_normalizer.english import EnglishTextNormalizer
 
-from tests import speech
-from tests.serve.conftest import Service
+from tests.serve.service import Service
+from tests.support import speech
 
 words = EnglishTextNormalizer()
 characters = BasicTextNormalizer(split_letters=True)

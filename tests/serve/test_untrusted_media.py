@@ -7,9 +7,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests import hostile_media
-from tests.recordings import encode, tone
-from tests.serve.conftest import Service
+from tests.serve.service import Service
+from tests.support import hostile_media
+from tests.support.recordings import encode, tone
 
 EXTRACT = "/api/whisper/extract_audio"
 

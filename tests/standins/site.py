@@ -432,7 +432,7 @@ async def stand_in(
 
 
 async def _run(wait: Callable[[Site], Awaitable[None]], arguments: argparse.Namespace) -> None:
-    from tests import recordings, speech
+    from tests.support import recordings, speech
 
     arguments.folder.mkdir(parents=True, exist_ok=True)
     sample = next(item for item in speech.of_language("en") if item.name == "quick_brown_fox")

@@ -16,8 +16,8 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from deployments.config_check import unknown_keys
 from deployments.front.proxies import CLIENT_SILENCE_S, bounded
 from pipeline.settings import ConnectionSettings, load_settings
+from tests.support.processes import ROOT
 
-ROOT = Path(__file__).parents[2]
 NODE_TYPES = ("head", "cpu", "gpu")
 BOUNDS = {
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.front.proxies:bounded",

@@ -11,8 +11,8 @@ from ray.serve.schema import ServeDeploySchema
 
 from deployments.config_check import unknown_keys
 from pipeline.settings import BatchSettings, load_settings
+from tests.support.processes import ROOT
 
-ROOT = Path(__file__).parents[2]
 SERVE_FILES = [ROOT / "serve_config.yaml", *sorted((ROOT / "configs").glob("serve.*.yaml"))]
 SETTINGS_FILES = sorted(set((ROOT / "configs").glob("*.yaml")) - set(SERVE_FILES))
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pipeline.observability import METRICS, Kind
-from tests.dashboards import ALERTS, DASHBOARD, dashboard_queries, rule_queries, series_of
+from tests.support.dashboards import ALERTS, DASHBOARD, dashboard_queries, rule_queries, series_of
 
 SUFFIXES = {Kind.COUNTER: ("_total",), Kind.GAUGE: ("",), Kind.HISTOGRAM: ("_bucket", "_sum", "_count")}
 LABELS_OF = {

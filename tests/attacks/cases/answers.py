@@ -11,7 +11,7 @@ from tests.attacks.case import Case, Scene
 from tests.attacks.cases.sharing import create_many
 from tests.attacks.service import ATTACKER
 from tests.attacks.wire import connect, cut, exchange, head, json_request, many, pour, status_of
-from tests.recordings import flac_of_silence
+from tests.support.recordings import flac_of_silence
 
 EXTRACT = "/api/whisper/extract_audio"
 QUERY = "/api/whisper/tasks/query"

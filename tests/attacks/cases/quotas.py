@@ -10,7 +10,7 @@ import httpx
 
 from tests.attacks.case import Case, Scene
 from tests.attacks.service import ATTACKER, LIMITED, QUEUED_LIMIT
-from tests.recordings import flac_of_silence
+from tests.support.recordings import flac_of_silence
 
 CREATE = "/api/whisper/tasks/create"
 EXTRACT = "/api/whisper/extract_audio"

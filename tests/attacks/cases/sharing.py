@@ -11,7 +11,7 @@ import httpx
 
 from tests.attacks.case import Attack, Case, Scene
 from tests.attacks.service import ATTACKER
-from tests.recordings import flac_of_silence
+from tests.support.recordings import flac_of_silence
 
 CREATE = "/api/whisper/tasks/create"
 SILENCE_RATE = 48_000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +9,8 @@ import yaml
 
 from deployments.wiring import settings_file
 from pipeline.settings import Settings, load_settings
+from tests.support.processes import ROOT
 
-ROOT = Path(__file__).parents[3]
 CONFIGS = ("serve_config.yaml", "configs/serve.cpu.yaml", "configs/serve.gpu.yaml", "configs/kuberay/rayservice.yaml")
 
 

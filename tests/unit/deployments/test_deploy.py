@@ -8,8 +8,8 @@ import pytest
 
 from deployments.deploy import checked, deploy, main
 from pipeline.errors import ConfigurationError
+from tests.support.processes import ROOT
 
-ROOT = Path(__file__).parents[3]
 CONFIG = {"applications": [{"name": "murmuration"}]}
 
 

@@ -67,7 +67,7 @@ def test_before_the_first_answer_nothing_is_known() -> None:
 def test_a_database_that_comes_back_is_asked_again() -> None:
     broken, mended = WatchedStore(fails=True), WatchedStore()
     stores = iter([broken, mended])
-    watch = QueueWatch(lambda: next(stores), PERIOD_S)
+    watch = QueueWatch(lambda: next(stores), PERIOD_S, retry_s=PERIOD_S)
     until_asked_twice(mended)
     assert watch.latest() is not None
     assert broken.closed.is_set()

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 from ray._common.utils import import_attr
 from ray._private import ray_constants
@@ -11,8 +10,7 @@ from ray.serve._private import constants
 from deployments.config_check import config_of
 from deployments.front.proxies import bounded
 from deployments.run import ENVIRONMENT, command, environment, main
-
-ROOT = Path(__file__).parents[3]
+from tests.support.processes import ROOT
 
 
 def test_a_variable_that_is_set_stays() -> None:

@@ -18,7 +18,7 @@ from pipeline.domain.access import Scope
 from pipeline.domain.task import NewTask, Status
 from pipeline.errors import ConfigurationError
 from pipeline.settings import AuthSettings
-from tests.recordings import encode, tone, wav
+from tests.support.recordings import encode, tone, wav
 from tests.unit.deployments.api.world import World, client_of, detail
 
 TASKS = "/api/whisper/tasks"

@@ -32,7 +32,7 @@ AUTH = {
 
 
 def bounded(world: World, **settings: Any) -> FastAPI:
-    return build_api(world.services(**{"http": LIMITS, "auth": AUTH} | settings))
+    return world.api(**{"http": LIMITS, "auth": AUTH} | settings)
 
 
 def follower(key: str, address: str = "192.0.2.1") -> Reader:

@@ -11,7 +11,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deployments.api.app import build_api
 from pipeline.domain.task import NewTask
 from pipeline.ports import Lease
 from pipeline.store.store import SqlTaskStore
@@ -61,7 +60,7 @@ async def tables(tmp_path: Path) -> AsyncIterator[Tables]:
 
 @pytest.fixture
 async def client(tables: Tables) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(build_api(tables.world.services())) as opened:
+    async with client_of(tables.world.api()) as opened:
         yield opened
 
 

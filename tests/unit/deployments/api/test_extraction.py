@@ -6,8 +6,8 @@ import wave
 import httpx
 import pytest
 
-from tests import recordings
-from tests.recordings import encode, tone
+from tests.support import recordings
+from tests.support.recordings import encode, tone
 from tests.unit.deployments.api.world import World, client_of, detail, fields
 
 ROUTE = "/api/whisper/extract_audio"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -13,9 +14,9 @@ from starlette.responses import Response, StreamingResponse
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from deployments.api.acknowledge import TOLD_BYTES, Acknowledgements, acknowledged, acknowledging
-from deployments.api.app import build_api
+from deployments.api.app import attach, build_api
 from deployments.api.flow import PIECE_BYTES, UnreadBytes
-from tests.recordings import encode, silence
+from tests.support.recordings import encode, silence
 from tests.unit.deployments.api.serving import KeepsAll, Reader, settle
 from tests.unit.deployments.api.world import TRANSCRIPT, World
 
@@ -25,25 +26,45 @@ SIZE = 40 * PIECE_BYTES + 7
 
 
 def large(world: World, **http: Any) -> FastAPI:
-    app = build_api(world.services(http={"max_unread_bytes_per_answer": WINDOW} | http))
-
-    async def blocks() -> AsyncIterator[bytes]:
-        for start in range(0, SIZE, 100_000):
-            yield b"x" * min(100_000, SIZE - start)
-
-    @app.get("/api/streamed")
-    async def streamed() -> Response:
-        return StreamingResponse(blocks(), headers={"Content-Length": str(SIZE)})
-
-    @app.get("/api/endless")
-    async def of_unknown_length() -> Response:
-        return StreamingResponse(blocks())
-
-    @app.get("/api/at_once")
-    async def at_once() -> Response:
-        return Response(b"x" * SIZE)
-
+    app = _application()
+    attach(app, world.services(http={"max_unread_bytes_per_answer": WINDOW} | http))
     return app
+
+
+@cache
+def _application() -> FastAPI:
+    """The one application of these tests, with large answers: FastAPI takes a while to build its routes."""
+    app = build_api(World().services())
+    app.get("/api/streamed")(streamed)
+    app.get("/api/endless")(of_unknown_length)
+    app.get("/api/at_once")(at_once)
+    app.get("/api/small")(small)
+    return app
+
+
+async def streamed() -> Response:
+    return StreamingResponse(blocks_of_all(), headers={"Content-Length": str(SIZE)})
+
+
+async def of_unknown_length() -> Response:
+    return StreamingResponse(blocks_of_all())
+
+
+async def at_once() -> Response:
+    return Response(b"x" * SIZE)
+
+
+async def small(count: int, size_bytes: int) -> Response:
+    async def events() -> AsyncIterator[bytes]:
+        for _ in range(count):
+            yield b"x" * size_bytes
+
+    return StreamingResponse(events())
+
+
+async def blocks_of_all() -> AsyncIterator[bytes]:
+    for start in range(0, SIZE, 100_000):
+        yield b"x" * min(100_000, SIZE - start)
 
 
 @pytest.mark.parametrize("path", ["/api/streamed", "/api/at_once", "/api/endless"])
@@ -78,7 +99,7 @@ async def test_a_client_that_reads_nothing_is_given_up(world: World, path: str) 
     app = large(world, answer_idle_timeout_s=0.05)
     reader = Reader(path)
     reader.may_read.clear()
-    server = Acknowledgements(KeepsAll(app), stall_s=0.5)
+    server = Acknowledgements(KeepsAll(app), stall_s=0.2)
     with pytest.raises(ConnectionError):
         await server(reader.scope(None), reader.receive, reader.send)
     assert app.state.slots.taken == 0
@@ -198,7 +219,7 @@ async def test_a_wait_that_is_cancelled_takes_nothing() -> None:
 
 @pytest.mark.parametrize("around", [Acknowledgements, lambda app: app], ids=["acknowledged", "not"])
 async def test_an_extraction_keeps_its_place_until_it_is_read(world: World, around: Any) -> None:
-    app = build_api(world.services(http={"max_unread_bytes_per_answer": 128 * 1024}))
+    app = world.api(http={"max_unread_bytes_per_answer": 128 * 1024})
     recording = encode(silence(20.0), "wav")  # 0.9 MB at 22,050 Hz
     form = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + recording + b"\r\n--x--\r\n"
     reader = Reader(
@@ -220,20 +241,14 @@ async def test_an_extraction_keeps_its_place_until_it_is_read(world: World, arou
 async def test_events_that_nobody_reads_are_given_up_and_let_go_of_their_transcript(world: World) -> None:
     segments = tuple(replace(TRANSCRIPT.segments[0], id=number, text="x" * 2000) for number in range(1, 400))
     task = await world.completed(replace(TRANSCRIPT, segments=segments))
-    app = build_api(
-        world.services(
-            http={
-                "max_unread_bytes_per_answer": 128 * 1024,
-                "answer_idle_timeout_s": 0.05,
-                "max_replays_in_hand": 1,
-            }
-        )
+    app = world.api(
+        http={"max_unread_bytes_per_answer": 128 * 1024, "answer_idle_timeout_s": 0.05, "max_replays_in_hand": 1}
     )
     for _ in range(2):  # the second finds the place that the first has left
         reader = Reader("/api/whisper/tasks/events", f"task_id={task.id}")
         reader.may_read.clear()
         with pytest.raises(ConnectionError):
-            await Acknowledgements(KeepsAll(app), stall_s=0.5)(reader.scope(None), reader.receive, reader.send)
+            await Acknowledgements(KeepsAll(app), stall_s=0.2)(reader.scope(None), reader.receive, reader.send)
     assert world.counted == {"answers_given_up": 2.0}
     assert app.state.slots.taken == 0
 
@@ -242,16 +257,7 @@ async def test_events_that_nobody_reads_are_given_up_and_let_go_of_their_transcr
 async def test_a_client_that_reads_is_never_waited_for_in_vain(world: World, size_bytes: int) -> None:
     app = large(world, max_unread_bytes_per_answer=SMALLEST_WINDOW)
     count = max(3, min(20_000, 300_000 // size_bytes))
-
-    @app.get("/api/small")
-    async def small() -> Response:
-        async def events() -> AsyncIterator[bytes]:
-            for _ in range(count):
-                yield b"x" * size_bytes
-
-        return StreamingResponse(events())
-
-    reader = Reader("/api/small")
+    reader = Reader("/api/small", f"count={count}&size_bytes={size_bytes}")
     serve = KeepsAll(app)
     await Acknowledgements(serve)(reader.scope(None), reader.receive, reader.send)
     assert len(reader.content) == count * size_bytes

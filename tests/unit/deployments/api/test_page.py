@@ -10,7 +10,6 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.api.app import build_api
 from deployments.api.pieces import IN_MEMORY_BYTES, record_pieces
 from deployments.api.schemas import record
 from pipeline.domain.summary import SummaryOptions
@@ -141,7 +140,7 @@ async def test_a_large_result_waits_on_disk_and_is_whole(world: World) -> None:
 
 async def test_transcripts_are_read_few_at_a_time_and_clients_take_turns(world: World) -> None:
     task = await world.completed(long(1))
-    app = build_api(world.services(http={"max_results_in_hand": 1}))
+    app = world.api(http={"max_results_in_hand": 1})
     get, reading, order = world.store.get, 0, list[str]()
     gate = asyncio.Event()
 

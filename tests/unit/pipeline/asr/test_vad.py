@@ -7,7 +7,7 @@ import pytest
 from pipeline.asr.vad import SileroVad, find_speech
 from pipeline.domain.audio import SAMPLE_RATE
 from pipeline.domain.speech import Framer, SpeechRules
-from tests import speech
+from tests.support import speech
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.crawl.names import MAX_NAME, extension_of, file_name, is_page, name_in_url
-from tests import recordings
+from tests.support import recordings
 
 MP4 = b"\0\0\0\x20ftypisom" + bytes(100)
 

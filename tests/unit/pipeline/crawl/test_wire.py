@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.crawl.wire import Done, ExtractRequest, Found, MediaLocation, Trouble, decode, encode
+from tests.support.thoroughness import examples
 
 LOCATION = MediaLocation("https://a.example/a.mp4", {"Referer": "https://a.example/"}, "mp4", True, 5, None)
 REQUEST = ExtractRequest(
@@ -38,7 +39,7 @@ JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st
 FIELDS = ("id", "title", "duration", "timestamp", "view_count")
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON))
 def test_fields_of_other_types_than_they_should_be_are_dropped(info: dict[str, object]) -> None:
     found = decode(json.dumps({"found": {"info": info, "media": {"url": 5, "headers": {"a": 1}}}}).encode())

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from pipeline.domain.audio import Span, to_samples
 from pipeline.domain.chunking import MAX_EXTENT, ChunkPlanner
 from pipeline.domain.speech import FRAME_SAMPLES, merge_touching
+from tests.support.thoroughness import examples
 
 LONGEST = to_samples(15)
 
@@ -36,7 +37,7 @@ def seconds(chunks) -> list[float]:
     return [sum(span.duration_s for span in chunk) for chunk in chunks]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 @given(gaps_and_lengths, st.sampled_from([1, 5, 15, 30]))
 def test_chunks_hold_all_speech_in_order_and_none_is_too_long(pairs, longest_s):
     spans = laid_out(pairs)
@@ -48,7 +49,7 @@ def test_chunks_hold_all_speech_in_order_and_none_is_too_long(pairs, longest_s):
     assert all(span.samples > 0 for chunk in chunks for span in chunk)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 @given(gaps_and_lengths, st.lists(st.integers(1, 400), min_size=1))
 def test_chunks_do_not_depend_on_how_the_speech_arrives(pairs, block_frames):
     spans = laid_out(pairs)
@@ -63,7 +64,7 @@ def test_chunks_do_not_depend_on_how_the_speech_arrives(pairs, block_frames):
     assert chunks + planner.finish() == plan(spans, scores=scores)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 @given(gaps_and_lengths, st.integers(0, 24))
 def test_resuming_where_speech_waits_gives_the_chunks_that_follow(pairs, stop_after):
     spans = laid_out(pairs)

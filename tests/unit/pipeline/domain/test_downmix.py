@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pipeline.domain.audio import SAMPLE_RATE
 from pipeline.domain.downmix import Downmixer, covariance, joint_power, signs_of
 from pipeline.domain.speech import Signal
+from tests.support.thoroughness import examples
 
 SECONDS = 6
 
@@ -122,14 +123,14 @@ def test_short_recordings_are_mixed(samples):
     np.testing.assert_allclose(mix(A[:samples], SILENT[:samples]), A[:samples], rtol=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20))
 @given(st.integers(1, 40_000), st.integers(1, 9))
 def test_how_the_audio_comes_does_not_matter(step, channels):
     voices = [voice(seed, 1.5) for seed in range(channels)]
     np.testing.assert_array_equal(mix(*voices, step=step), mix(*voices))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 @given(st.integers(1, 8), st.integers(0, 1000))
 def test_the_joint_power_lies_between_one_channel_s_and_all_of_them(channels, seed):
     source = np.random.default_rng(seed)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pipeline.domain.audio import SAMPLE_RATE
 from pipeline.domain.level import HELD_SECONDS, HOP_SAMPLES, MAX_GAIN_DB, PEAK, TARGET_DB, LevelControl
 from pipeline.domain.speech import Signal
+from tests.support.thoroughness import examples
 
 
 def speech(seconds: float, level_db: float, seed: int = 1, pause_s: float = 0.0) -> Signal:
@@ -52,7 +53,7 @@ def test_speech_at_the_working_level_stays_as_it_is(level_db):
     np.testing.assert_array_equal(raised(audio), audio)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(st.floats(-40, 0), st.integers(1, 5), st.sampled_from([0.3, 1.0, 2.5, 8.0, 30.0]))
 def test_a_recording_gives_the_same_whatever_it_was_scaled_by(scale_db, seed, seconds):
     audio = speech(seconds, -25, seed, pause_s=1.5) + noise(seconds + 1.5, -65)
@@ -60,7 +61,7 @@ def test_a_recording_gives_the_same_whatever_it_was_scaled_by(scale_db, seed, se
     np.testing.assert_allclose(raised(scaled), raised(audio), atol=1e-4)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(st.floats(-70, 0), st.floats(0.001, 1), st.integers(0, 20 * SAMPLE_RATE - 1))
 def test_nothing_is_raised_beyond_full_scale(level_db, peak, at):
     audio = np.clip(speech(20, level_db), -1, 1)
@@ -70,7 +71,7 @@ def test_nothing_is_raised_beyond_full_scale(level_db, peak, at):
     assert np.abs(after[changed]).max(initial=0) <= PEAK + 1e-6
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15))
 @given(st.integers(1, 200_000))
 def test_how_the_audio_comes_does_not_matter(step):
     audio = np.concatenate([speech(7, -40), noise(3, -70), speech(7.3, -25)])

@@ -21,6 +21,7 @@ from pipeline.domain.speech import (
     requested_spans,
     within,
 )
+from tests.support.thoroughness import examples
 
 # Runs of equal probability, so that speech and silence are long enough to matter.
 probability_runs = st.lists(
@@ -46,7 +47,7 @@ def in_blocks(items: list[float], sizes: list[int]) -> list[list[float]]:
     return blocks
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(
     probabilities=probability_runs,
     rest=st.integers(0, FRAME_SAMPLES - 1),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pipeline.media.containers import FORMATS, refusal
-from tests.recordings import tone
+from tests.support.recordings import tone
 
 DANGEROUS = """
     hls dash concat imf webm_dash_manifest ffmetadata image2 image2pipe mpjpeg sdp rtsp rtp sap lavfi tty v4l2 x11grab

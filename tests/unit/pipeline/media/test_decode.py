@@ -5,6 +5,7 @@ import struct
 import wave
 import zipfile
 from contextlib import suppress
+from functools import cache
 
 import av
 import numpy as np
@@ -14,8 +15,8 @@ from pipeline.domain.audio import SAMPLE_RATE
 from pipeline.domain.sound import SoundOptions
 from pipeline.errors import MediaError, MediaTooLong, MediaUndecodable, NoAudioStream
 from pipeline.media.decode import BLOCK_SAMPLES, AudioDecoder
-from tests import containers, recordings, speech
-from tests.recordings import FORMATS, FRAGMENTED, FailingFile, click_at, encode, heard_at, silence, tone
+from tests.support import containers, recordings, speech
+from tests.support.recordings import FORMATS, FRAGMENTED, FailingFile, click_at, encode, heard_at, silence, tone
 
 
 def decode(content: bytes, max_duration_s: float = 3600.0) -> tuple[np.ndarray, bool]:
@@ -305,21 +306,25 @@ def float_wav(channels: np.ndarray, rate: int) -> bytes:
     return b"RIFF" + struct.pack("<I", len(content)) + content
 
 
+@cache
+def decoded_left(bad: float | None, kind: type, channels: int, rate: int, *, normalize_level: bool) -> np.ndarray:
+    """Twenty seconds of sound on the left one only, decoded; with a bad sample at 4 s, if there is one."""
+    sound = np.zeros((20 * rate, channels), kind)
+    sound[:, 0] = 0.2 * np.sin(2 * np.pi * 440 * np.arange(20 * rate) / rate)
+    if bad is not None:
+        with np.errstate(over="ignore"):
+            sound[4 * rate] = bad
+    decoder = AudioDecoder(io.BytesIO(float_wav(sound, rate)), 60.0, SoundOptions(normalize_level=normalize_level))
+    return np.concatenate(list(decoder.blocks())).astype(int)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30, -1e30, 1e300, 1e-42])
 @pytest.mark.parametrize(("kind", "rate"), [(np.float32, 16_000), (np.float64, 44_100)])
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("normalize_level", [False, True])
 def test_a_sample_that_is_no_number_of_sound_changes_only_its_surroundings(bad, kind, channels, rate, normalize_level):
-    def decoded(sound: np.ndarray) -> np.ndarray:
-        decoder = AudioDecoder(io.BytesIO(float_wav(sound, rate)), 60.0, SoundOptions(normalize_level=normalize_level))
-        return np.concatenate(list(decoder.blocks())).astype(int)
-
-    sound = np.zeros((20 * rate, channels), kind)
-    sound[:, 0] = 0.2 * np.sin(2 * np.pi * 440 * np.arange(20 * rate) / rate)  # the left one only
-    expected = decoded(sound)
-    with np.errstate(over="ignore"):
-        sound[4 * rate] = bad
-    audio = decoded(sound)
+    expected = decoded_left(None, kind, channels, rate, normalize_level=normalize_level)
+    audio = decoded_left(bad, kind, channels, rate, normalize_level=normalize_level)
     assert len(audio) == len(expected)
     second = 5 * SAMPLE_RATE + np.arange(SAMPLE_RATE)
     for start in (-SAMPLE_RATE * 4, SAMPLE_RATE, 10 * SAMPLE_RATE):

@@ -10,8 +10,8 @@ import pytest
 from pipeline.domain.extraction import Extraction, Format
 from pipeline.errors import MediaTooLong, MediaUndecodable, NoAudioStream
 from pipeline.media.extract import extract_audio
-from tests import recordings
-from tests.recordings import encode, tone
+from tests.support import recordings
+from tests.support.recordings import encode, tone
 from tests.unit.pipeline.media.test_decode import float_wav, wav_of
 
 with warnings.catch_warnings():  # of audioop, and of an ffmpeg that is not there

@@ -18,8 +18,8 @@ from pipeline.errors import MediaError
 from pipeline.media.decode import AudioDecoder
 from pipeline.media.extract import extract_audio
 from pipeline.media.headers import sized
-from tests.containers import write
-from tests.recordings import encode, tone
+from tests.support.containers import write
+from tests.support.recordings import encode, tone
 
 SOUND = tone(2.0)
 SOUND_BYTES = 2 * len(SOUND)

@@ -18,8 +18,8 @@ from pipeline.media.split import StreamingSplitter
 from pipeline.ports import SplitDone, SplitPart, SplitRequest
 from pipeline.settings import SplitSettings, VadSettings
 from pipeline.testing.media import MemoryMediaStore
-from tests import recordings
-from tests.recordings import encode, silence, stream, tone
+from tests.support import recordings
+from tests.support.recordings import encode, silence, stream, tone
 
 
 class LoudnessActivity:

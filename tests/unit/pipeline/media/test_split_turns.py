@@ -23,7 +23,7 @@ from pipeline.ports import SplitDone, SplitRequest
 from pipeline.settings import SplitSettings, VadSettings
 from pipeline.testing.clock import ManualClock
 from pipeline.testing.media import MemoryMediaStore
-from tests.recordings import stream
+from tests.support.recordings import stream
 from tests.unit.pipeline.media.test_split import no_activity
 
 BLOCK = np.zeros(16_000, np.int16)

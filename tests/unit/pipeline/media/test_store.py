@@ -14,7 +14,7 @@ from pipeline.errors import ConfigurationError, StorageFull
 from pipeline.media.store import LONG_AGO, FsspecMediaStore
 from pipeline.process import own_name
 from pipeline.testing.media import MemoryMediaStore
-from tests.recordings import stream
+from tests.support.recordings import stream
 
 
 class FullDisk(LocalFileSystem):

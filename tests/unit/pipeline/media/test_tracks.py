@@ -12,8 +12,8 @@ from pipeline.domain.sound import SoundOptions
 from pipeline.errors import MediaUndecodable, NoSuchTrack
 from pipeline.media.decode import AudioDecoder
 from pipeline.media.extract import extract_audio
-from tests.containers import film, pitch_of
-from tests.recordings import silence, tone
+from tests.support.containers import film, pitch_of
+from tests.support.recordings import silence, tone
 
 LOW, HIGH = 300.0, 1200.0
 

@@ -13,8 +13,8 @@ from pipeline.domain.extraction import Extraction
 from pipeline.errors import MediaError
 from pipeline.media.decode import AudioDecoder
 from pipeline.media.extract import extract_audio
-from tests import hostile_media
-from tests.recordings import encode, tone
+from tests.support import hostile_media
+from tests.support.recordings import encode, tone
 
 SECRET = Path("/tmp/secret.wav")
 KINDS = [*hostile_media.playlists(SECRET), *hostile_media.disguises(b"")]

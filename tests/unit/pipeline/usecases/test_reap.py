@@ -15,7 +15,7 @@ from pipeline.testing.store import MemoryTaskStore
 from pipeline.testing.uploads import MemoryUploadStore
 from pipeline.usecases.reap import Reaper
 from pipeline.usecases.resumable import ResumableUploads
-from tests.recordings import stream
+from tests.support.recordings import stream
 
 NOTHING_SAID = Transcript("", (), TranscriptInfo("en", 1.0, 1.0, 0.0, (), {}, {}))
 DAY_S = 86_400.0

@@ -18,7 +18,7 @@ from deployments.api.services import Readiness
 from pipeline.domain.options import DEFAULT_TEMPERATURES, TaskType, TranscriptionOptions
 from pipeline.domain.task import Priority
 from pipeline.errors import MediaUndecodable
-from tests.unit.deployments.api.openai.conftest import AUDIO, Service
+from tests.unit.deployments.api.openai.service import AUDIO, Service
 
 TEXT = "chunk 0 chunk 1 chunk 2 chunk 3 chunk 4"
 TRANSCRIPTIONS = "/v1/audio/transcriptions"

@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from pipeline.ports import TaskQuery
-from tests.unit.deployments.api.openai.conftest import AUDIO, Service
+from tests.unit.deployments.api.openai.service import AUDIO, Service
 
 RATED = "mur_rated"
 

@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from deployments.api.services import Readiness
-from tests.unit.deployments.api.openai.conftest import Service
+from tests.unit.deployments.api.openai.service import Service
 from tests.unit.deployments.api.world import ENGINE
 
 

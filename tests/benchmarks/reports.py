@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.support.tables import table
+
 
 def report(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints a heading, the table, and this program's command line."""
     print(f"\n### {title}\n\n{table(headers, rows)}\n\n`{command_line()}`", flush=True)
-
-
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [headers, ["---"] * len(headers), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def command_line() -> str:
@@ -35,8 +30,3 @@ def median_s(values: Sequence[float], digits: int = 2) -> str:
 def times(ours: Sequence[float], theirs: Sequence[float]) -> str:
     """How many times as long they took, by medians."""
     return f"{statistics.median(theirs) / statistics.median(ours):.2f}×"
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The value that ``percent`` of all values don't exceed (nearest rank)."""
-    return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.recordings import encode, flac_of_silence, silence
+from tests.support.recordings import encode, flac_of_silence, silence
 
 BOMB = flac_of_silence(14_000, 8000)
 """200 KB of FLAC that unfold to 32 hours."""

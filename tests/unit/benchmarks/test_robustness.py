@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 
 from pipeline.domain.audio import SAMPLE_RATE
-from tests import speech
-from tests.benchmarks.accuracy import Alignment, align
 from tests.benchmarks.bootstrap import FEWEST, difference_per_100
 from tests.benchmarks.result_cache import Key, Result, ResultCache, TimedText, TimedWord
 from tests.benchmarks.robustness import Measured, Pair, slices_of
@@ -27,6 +25,8 @@ from tests.benchmarks.robustness_set import (
     selected,
     speech_rms,
 )
+from tests.support import speech
+from tests.support.accuracy import Alignment, align
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import promql_parser
 import yaml
 
-ROOT = Path(__file__).parents[1]
+from tests.support.processes import ROOT
+
 DASHBOARD = ROOT / "configs" / "grafana" / "murmuration.json"
 ALERTS = ROOT / "configs" / "prometheus" / "alerts.yaml"
 

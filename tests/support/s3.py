@@ -12,7 +12,7 @@ from typing import Self
 
 import httpx
 
-from tests.benchmarks.startup import free_port
+from tests.support.processes import free_port
 
 START_TIMEOUT_S = 60.0
 

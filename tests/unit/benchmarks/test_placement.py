@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from pipeline.domain.audio import SAMPLE_RATE
-from tests import speech
 from tests.benchmarks.placement_measures import (
     MatchedWords,
     Observation,
@@ -25,7 +24,8 @@ from tests.benchmarks.placement_measures import (
 )
 from tests.benchmarks.placement_set import Join, Pause, music, placement_set
 from tests.benchmarks.result_cache import Result, TimedText, TimedWord
-from tests.speech import Placement
+from tests.support import speech
+from tests.support.speech import Placement
 
 PLACEMENTS = (Placement(2.0, 4.0, "one two three four", "en"), Placement(7.0, 9.0, "the quick brown fox", "en"))
 

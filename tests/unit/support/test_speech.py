@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.domain.audio import SAMPLE_RATE
-from tests import speech
+from tests.support import speech
 
 
 def test_the_corpus_speaks_nine_languages(corpus: tuple[speech.Sample, ...]) -> None:

@@ -5,16 +5,41 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
-import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import pytest
+
+from tests.support.processes import free_port
+
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
 USER, PASSWORD = "murmuration", "only-here"
+
+
+@contextmanager
+def mariadb_required() -> Iterator[None]:
+    """Skip the test where the block finds no MariaDB; fail it where ``MURMURATION_REQUIRE_MARIADB=1`` asks for it."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if os.environ.get("MURMURATION_REQUIRE_MARIADB") == "1":
+            pytest.fail(f"{error} MURMURATION_REQUIRE_MARIADB=1 asks for it.")
+        pytest.skip(str(error))
+
+
+@contextmanager
+def running_mariadb(folder: Path) -> Iterator[MariaDbServer]:
+    """Run a server in a folder, for a fixture."""
+    with mariadb_required():
+        server = MariaDbServer(folder)
+    with server:
+        yield server
 
 
 class MariaDbServer:
@@ -41,7 +66,7 @@ class MariaDbServer:
 
     def __enter__(self) -> Self:
         """Installs the system tables, starts the server and makes its user."""
-        self._port = _free_port()
+        self._port = free_port()
         options = [f"--datadir={self._data}", f"--user={_system_user()}", "--auth-root-authentication-method=normal"]
         subprocess.run([self._installer, "--no-defaults", "--skip-test-db", *options], check=True, capture_output=True)
         try:
@@ -137,8 +162,3 @@ def _program(name: str) -> str:
 def _system_user() -> str:
     """The user the server runs as: this one, root included, since all its files are in a folder of this user."""
     return getpass.getuser()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])

@@ -1,4 +1,4 @@
-"""The figures that benchmarks publish are only as good as their counting."""
+"""Errors are counted as the figures that benchmarks publish say."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from math import inf
 
 import pytest
 
-from tests.benchmarks.accuracy import ErrorCount, count_errors, distances, errors_by_language
-from tests.benchmarks.tables import median_s, percentile, table, times
-from tests.benchmarks.timing import Runs
+from tests.support.accuracy import ErrorCount, count_errors, distances, errors_by_language
 
 
 @pytest.mark.parametrize(
@@ -40,26 +38,3 @@ def test_distances_are_those_of_starts_to_starts_and_ends_to_ends() -> None:
 
     assert distances([(0.9, 2.0), (5.3, 6.5)], placed) == pytest.approx([0.1, 0.0, 0.3, 0.5])
     assert distances(placed, []) == [inf] * 4
-
-
-@pytest.mark.parametrize(("percent", "value"), [(50, 5), (95, 10), (90, 9), (0, 1), (100, 10)])
-def test_percentile_is_the_nearest_rank(percent: float, value: int) -> None:
-    assert percentile(list(range(10, 0, -1)), percent) == value
-
-
-def test_tables_show_medians_and_ratios() -> None:
-    assert median_s([3.0, 1.0, 2.0]) == "2.00 s (1.00–3.00)"
-    assert median_s([1.234], digits=1) == "1.2 s"
-    assert times(ours=[1.0, 2.0, 3.0], theirs=[5.0]) == "2.50×"
-    assert table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
-
-
-def test_runs_keep_times_and_results() -> None:
-    runs = Runs[str]()
-
-    assert runs.measure(lambda: "first") == "first"
-    runs.measure(lambda: "second")
-
-    assert runs.last == "second"
-    assert len(runs.seconds) == 2
-    assert 0.0 <= runs.median_s < 1.0

@@ -14,7 +14,7 @@ import numpy as np
 from av.stream import Disposition
 
 from pipeline.domain.audio import SAMPLE_RATE
-from tests.recordings import Samples, tone
+from tests.support.recordings import Samples, tone
 
 SECONDS = 0.3
 

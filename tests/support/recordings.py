@@ -93,6 +93,16 @@ def wav(samples: npt.NDArray[np.float32], rate: int = SAMPLE_RATE) -> bytes:
     return target.getvalue()
 
 
+def noise(seconds: float, seed: int = 0) -> bytes:
+    """Make a WAV file of white noise; transcribed with ``vad_filter=false``, all of it is decoded."""
+    samples = np.random.default_rng(seed).normal(0, 2000, round(seconds * SAMPLE_RATE)).astype("<i2")
+    target = io.BytesIO()
+    with wave.open(target, "wb") as file:
+        file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+        file.writeframes(samples.tobytes())
+    return target.getvalue()
+
+
 class FailingFile(io.BytesIO):
     """A file on storage that goes away."""
 

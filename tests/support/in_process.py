@@ -28,7 +28,7 @@ from pipeline.settings import BatchSettings, DispatchSettings, Settings
 from pipeline.testing.media import MemoryMediaStore
 from pipeline.testing.store import MemoryTaskStore
 from pipeline.usecases.dispatch import Dispatcher
-from tests.recordings import stream
+from tests.support.recordings import stream
 
 CONCURRENCY = 16
 """Recordings that are transcribed at the same time, so that their chunks share batches."""

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.domain.audio import SAMPLE_RATE
-from tests import recordings
+from tests.support import recordings
 
 Audio = npt.NDArray[np.float32]
 

@@ -20,8 +20,8 @@ from typing import Any
 import httpx
 import yaml
 
-from tests.benchmarks.startup import ROOT, free_port
-from tests.mariadb import MariaDbServer
+from tests.support.mariadb import MariaDbServer
+from tests.support.processes import ROOT, free_port
 
 Record = dict[str, Any]
 
