@@ -19,7 +19,7 @@ T = TypeVar("T")
 HEAD = "node:__internal_head__"
 """The resource by which Ray marks the head node."""
 
-ANSWER_WITHIN_S = 60.0
+NODE_TIMEOUT_S = 60.0
 """How long a node may take to run a small task, starting a worker included."""
 
 
@@ -58,7 +58,7 @@ def run_on(node_id: str, function: Callable[[], T]) -> T:
     Raises:
         RayError: the node is gone, or did not answer in time.
     """
-    answer: T = ray.get(_start(node_id, function), timeout=ANSWER_WITHIN_S)
+    answer: T = ray.get(_start(node_id, function), timeout=NODE_TIMEOUT_S)
     return answer
 
 
@@ -84,7 +84,7 @@ def _call(function: Callable[[], Any]) -> Any:
 
 def _outcome(task: ray.ObjectRef) -> Any:
     try:
-        return ray.get(task, timeout=ANSWER_WITHIN_S)
+        return ray.get(task, timeout=NODE_TIMEOUT_S)
     except RayError as error:
         return error
 

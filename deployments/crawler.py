@@ -8,9 +8,9 @@ from ray import serve
 
 from deployments.confinement import check_confinement, extractor_confinement
 from deployments.replica import begin_replica
-from deployments.shared import check_store
+from deployments.shared import verify_storage
 from deployments.tracing import tracing
-from deployments.wiring import QUIET, crawler, media_store, task_store
+from deployments.wiring import NO_ACCESS_LOG, crawler, media_store, task_store
 from pipeline.crawl.extractors import ExtractorProcesses
 from pipeline.ports import CrawledMedia, CrawlProgress, CrawlRequest
 from pipeline.settings import Settings
@@ -19,9 +19,9 @@ from pipeline.settings import Settings
 class CrawlerReplica:
     """One process that fetches recordings; processes of its own read the pages of links."""
 
-    def __init__(self, settings: Settings, store_mark: str | None = None) -> None:
+    def __init__(self, settings: Settings, storage_id: str | None = None) -> None:
         begin_replica(settings)
-        check_store(media_store(settings), store_mark)
+        verify_storage(media_store(settings), storage_id)
         self._store = task_store(settings)
         self._processes = ExtractorProcesses(settings.network.ca_file, settings.crawl.max_processes)
         confinement = extractor_confinement(self._processes, settings.crawl.js_runtime)  # loads the library, too
@@ -47,5 +47,5 @@ Crawler = serve.deployment(
     ray_actor_options={"num_cpus": 0.1},
     health_check_period_s=2,
     graceful_shutdown_timeout_s=30,
-    logging_config=QUIET,
+    logging_config=NO_ACCESS_LOG,
 )(CrawlerReplica)

@@ -20,26 +20,26 @@ from deployments.cluster import alive_nodes, gpus
 from deployments.handles import CrawlerHandle, SplitterHandle, SummarizerHandle, TranscriberHandle
 from deployments.metrics import ServeMetrics
 from deployments.replica import begin_replica
-from deployments.shared import check_store
+from deployments.shared import verify_storage
 from deployments.tracing import tracing
-from deployments.wiring import QUIET, media_store, task_store, upload_store
-from pipeline.clock import FollowingClock
+from deployments.wiring import NO_ACCESS_LOG, media_store, task_store, upload_store
+from pipeline.clock import SynchronizedClock
 from pipeline.errors import DatabaseUnavailable
 from pipeline.net import GuardedClient
 from pipeline.outbound.callback import WebhookSender
 from pipeline.ports import EngineInfo
 from pipeline.process import own_name
 from pipeline.settings import Settings
-from pipeline.usecases.deliver_callback import CallbackCourier
+from pipeline.usecases.deliver_callback import CallbackDeliverer
 from pipeline.usecases.dispatch import Dispatcher as TaskDispatcher
-from pipeline.usecases.reap import Reaper
+from pipeline.usecases.reap import Housekeeper
 from pipeline.usecases.report import QueueReporter
 from pipeline.usecases.run_summaries import SummaryRunner
-from pipeline.usecases.supervised import Loop, troubles
+from pipeline.usecases.supervised import SupervisedLoop, failure_messages
 
 logger = logging.getLogger(__name__)
 
-CLUSTER_LOOK_S = 10.0
+CLUSTER_CHECK_S = 10.0
 """How often the cluster is held against the configuration: nodes come and go."""
 
 
@@ -53,7 +53,7 @@ class DispatcherState:
         problems: why this configuration can't serve this cluster as it is now, a sentence each.
         gpu_node_missing: no engine is known yet because no node has a GPU.
         stopped: why no task is worked at, a sentence each.
-        troubles: what else fails in the background, a sentence each.
+        failure_messages: what else fails in the background, a sentence each.
     """
 
     database_ready: bool
@@ -61,7 +61,7 @@ class DispatcherState:
     problems: tuple[str, ...] = ()
     gpu_node_missing: bool = False
     stopped: tuple[str, ...] = ()
-    troubles: tuple[str, ...] = ()
+    failure_messages: tuple[str, ...] = ()
 
 
 class DispatcherReplica:
@@ -75,20 +75,20 @@ class DispatcherReplica:
         summarizer: DeploymentHandle,
         crawler: DeploymentHandle | None,
         device: str = "cpu",
-        store_mark: str | None = None,
+        storage_id: str | None = None,
     ) -> None:
         begin_replica(settings)
         preflight.refuse(settings)
-        clock, metrics = FollowingClock(), ServeMetrics()
+        clock, metrics = SynchronizedClock(), ServeMetrics()
         store, media = task_store(settings, clock, tracing(settings, "Dispatcher"), metrics), media_store(settings)
-        check_store(media, store_mark)
+        verify_storage(media, storage_id)
         owner = self._owner = own_name()
         self._settings = settings
         self._problems: tuple[str, ...] = ()
         self._store = store
         self._needs_gpu = device == "cuda"
         transcriber = TranscriberHandle(whisper)
-        self._courier = CallbackCourier(
+        self._courier = CallbackDeliverer(
             store,
             WebhookSender(GuardedClient(settings.network), settings.callback, clock),
             encode_record,
@@ -121,9 +121,9 @@ class DispatcherReplica:
             finished=self._dispatcher.ended,
         )
         self._stopping = asyncio.Event()
-        self._reaper = Reaper(store, upload_store(store), media, clock, settings, metrics)
+        self._reaper = Housekeeper(store, upload_store(store), media, clock, settings, metrics)
         self._reporter = QueueReporter(store, clock, metrics)
-        self._watching = Loop("cluster_watch", "looking at the cluster", clock, metrics)
+        self._watching = SupervisedLoop("cluster_watch", "looking at the cluster", clock, metrics)
         self._running = asyncio.create_task(self._run())
         self._waking = asyncio.create_task(transcriber.wake())
 
@@ -135,18 +135,18 @@ class DispatcherReplica:
             group.create_task(self._reaper.run())
             group.create_task(self._courier.run(self._stopping))
             group.create_task(self._reporter.run())
-            group.create_task(self._watch_the_cluster())
+            group.create_task(self._cluster_check_loop())
 
-    async def _watch_the_cluster(self) -> None:
+    async def _cluster_check_loop(self) -> None:
         while True:
-            await self._watching.attempt(self._look_at_the_cluster)  # Ray may be away: no reason to stop working
-            await asyncio.sleep(CLUSTER_LOOK_S)
+            await self._watching.attempt(self._check_cluster)  # Ray may be away: no reason to stop working
+            await asyncio.sleep(CLUSTER_CHECK_S)
 
-    async def _look_at_the_cluster(self) -> None:
-        found = preflight.problems(self._settings, len(await asyncio.to_thread(alive_nodes)))
-        for sentence in set(found) - set(self._problems):
+    async def _check_cluster(self) -> None:
+        current_problems = preflight.problems(self._settings, len(await asyncio.to_thread(alive_nodes)))
+        for sentence in set(current_problems) - set(self._problems):
             logger.error("%s", sentence)
-        self._problems = found
+        self._problems = current_problems
 
     def wake(self) -> None:
         """There is a task to claim, or a summary to write."""
@@ -175,14 +175,14 @@ class DispatcherReplica:
             engine,
             self._problems,
             missing,
-            stopped=self._dispatcher.troubles,
-            troubles=self._troubles,
+            stopped=self._dispatcher.failure_messages,
+            failure_messages=self._failure_messages,
         )
 
     @property
-    def _troubles(self) -> tuple[str, ...]:
+    def _failure_messages(self) -> tuple[str, ...]:
         others = self._summaries, self._courier, self._reaper, self._reporter
-        return (*(sentence for each in others for sentence in each.troubles), *troubles(self._watching))
+        return (*(sentence for each in others for sentence in each.failure_messages), *failure_messages(self._watching))
 
     def check_health(self) -> None:
         """Raises what ended the loop, so that Serve replaces this replica."""
@@ -197,7 +197,7 @@ class DispatcherReplica:
         with suppress(asyncio.CancelledError):
             await self._running
         with suppress(DatabaseUnavailable):
-            await self._store.disown(self._owner)  # callbacks that were under way are another's now
+            await self._store.expire_leases_of(self._owner)  # callbacks that were under way are another's now
         await self._store.close()
 
 
@@ -208,5 +208,5 @@ Dispatcher = serve.deployment(
     ray_actor_options={"num_cpus": 0.1},
     health_check_period_s=2,
     graceful_shutdown_timeout_s=20,
-    logging_config=QUIET,
+    logging_config=NO_ACCESS_LOG,
 )(DispatcherReplica)

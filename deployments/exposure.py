@@ -55,7 +55,7 @@ def warn_of_ray(node_address: str, *, with_token: bool) -> None:
 
 
 @dataclass(frozen=True)
-class Front:
+class HttpFront:
     """The HTTP servers in front of the service, and whether they are bounded."""
 
     keeper: ProxyKeeper
@@ -68,12 +68,12 @@ class Front:
         return (failure,) if failure and self.settings.required and not is_loopback(self.host) else ()
 
 
-def guard(settings: Settings) -> Front:
+def guard(settings: Settings) -> HttpFront:
     """Bounds every HTTP server of the service, now and as they come, and says in the log what is open."""
     bounds = bounds_of(settings.connections)
     bound_this_process(bounds)
     narrow_token()
-    front = Front(ProxyKeeper(ServeProxies(), bounds), serve_host(), settings.connections)
+    front = HttpFront(ProxyKeeper(ServeProxies(), bounds), serve_host(), settings.connections)
     keep_bounded(front.keeper)
     warn_if_open(settings.auth, front.host)
     warn_of_ray(ray.util.get_node_ip_address(), with_token=is_token_auth_enabled())
@@ -88,11 +88,11 @@ def bind_replica_port(node_address: str) -> None:
     """
     if is_loopback(node_address):
         add_port = serve_replica.add_port_to_grpc_server
-        serve_replica.add_port_to_grpc_server = _Loopback(getattr(add_port, "add_port", add_port))
+        serve_replica.add_port_to_grpc_server = _LoopbackPortBinder(getattr(add_port, "add_port", add_port))
 
 
 @dataclass(frozen=True)
-class _Loopback:
+class _LoopbackPortBinder:
     """Stands in for Serve's ``add_port_to_grpc_server``."""
 
     add_port: Any

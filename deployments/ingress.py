@@ -24,8 +24,8 @@ from ray.serve.handle import DeploymentHandle
 from deployments import preflight
 from deployments.api.app import build_api
 from deployments.api.crawl import parse_link_request
-from deployments.api.errands import Errands
-from deployments.api.loop import keep_others_waiting_less, shared
+from deployments.api.errands import BackgroundTasks
+from deployments.api.loop import shared, tune_interpreter
 from deployments.api.options import check_engine, parse_task_request
 from deployments.api.services import Readiness, Services
 from deployments.confinement import check_confinement
@@ -35,10 +35,10 @@ from deployments.handles import SummarizerHandle
 from deployments.metrics import ServeMetrics
 from deployments.metrics_page import metrics_page
 from deployments.replica import begin_replica
-from deployments.shared import check_store
+from deployments.shared import verify_storage
 from deployments.tracing import tracing
 from deployments.wiring import extractor, media_store, sandbox, task_store, upload_store
-from pipeline.clock import FollowingClock
+from pipeline.clock import SynchronizedClock
 from pipeline.domain.crawl import LinkKind
 from pipeline.domain.task import Task
 from pipeline.errors import InvalidValue
@@ -46,7 +46,7 @@ from pipeline.net import GuardedClient
 from pipeline.ports import EngineInfo
 from pipeline.settings import Settings
 from pipeline.usecases.follow import wait_for_end
-from pipeline.usecases.share_summaries import SharingSummarizer
+from pipeline.usecases.share_summaries import FairSummarizer
 from pipeline.usecases.submit import Submitter
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ ENGINE_TTL_S = 10.0
 BACKGROUND_NICENESS = 10
 """Of what takes the sound out of recordings, which yields to everything else."""
 
-UNREACHABLE = (RayError, RayServeException)
+DISPATCHER_UNREACHABLE = (RayError, RayServeException)
 """How a handle says that nobody is there."""
 
 
@@ -69,15 +69,15 @@ class IngressReplica:
         settings: Settings,
         dispatcher: DeploymentHandle,
         summarizer: DeploymentHandle,
-        store_mark: str | None = None,
+        storage_id: str | None = None,
     ) -> None:
         begin_replica(settings)
         preflight.refuse(settings)
         media = media_store(settings)
-        check_store(media, store_mark)
+        verify_storage(media, storage_id)
         self._dispatcher = dispatcher
-        self._errands = Errands()
-        clock = FollowingClock()
+        self._errands = BackgroundTasks()
+        clock = SynchronizedClock()
         store = task_store(settings, clock, tracing(settings, "Ingress"), ServeMetrics())
         decoders = sandbox(settings, niceness=BACKGROUND_NICENESS)
         confinement = decoders.confinement()
@@ -93,10 +93,10 @@ class IngressReplica:
             wake=self._wake,
             watch=self._watch,
             watch_end=self._watch_end,
-            cancel=self._stop,
+            cancel=self._cancel_task,
             readiness=shared(self._readiness),
             engine=self._engine,
-            summarizer=SharingSummarizer(SummarizerHandle(summarizer), settings.llm.max_waited_summaries, clock),
+            summarizer=FairSummarizer(SummarizerHandle(summarizer), settings.llm.max_waited_summaries, clock),
             metrics=shared(metrics_page),
             count=ServeMetrics().count,
             check_url=GuardedClient(settings.network).check,
@@ -110,7 +110,7 @@ class IngressReplica:
         self._api = build_api(self._services)
         self._front = guard(settings)
         self._submitter: Submitter = self._api.state.submitter
-        keep_others_waiting_less()
+        tune_interpreter()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Serve asks for the application once the replica exists."""
@@ -120,30 +120,30 @@ class IngressReplica:
 
     async def _wake(self) -> None:
         """Tells the Dispatcher without waiting for it."""
-        self._errands.send(self._hint("wake"))
+        self._errands.send(self._ask_dispatcher("wake"))
 
     async def _watch(self, task_id: int, seen: int, timeout_s: float) -> int:
-        news = await self._hint("watch", task_id, seen, timeout_s)
+        news = await self._ask_dispatcher("watch", task_id, seen, timeout_s)
         return seen if news is None else cast("int", news)
 
     async def _watch_end(self, task_id: int, timeout_s: float) -> None:
-        await self._hint("watch_end", task_id, timeout_s)
+        await self._ask_dispatcher("watch_end", task_id, timeout_s)
 
-    async def _stop(self, task_id: int) -> None:
-        await self._hint("cancel", task_id)
+    async def _cancel_task(self, task_id: int) -> None:
+        await self._ask_dispatcher("cancel", task_id)
 
-    async def _hint(self, method: str, *arguments: Any) -> object:
+    async def _ask_dispatcher(self, method: str, *arguments: Any) -> object:
         """What the Dispatcher answers, or ``None`` where it can't be reached."""
         try:
             return await self._dispatcher.options(method_name=method).remote(*arguments)
-        except UNREACHABLE as error:
+        except DISPATCHER_UNREACHABLE as error:
             logger.warning("the Dispatcher did not hear: %s", type(error).__name__, extra={"method": method})
             return None
 
     async def _readiness(self) -> Readiness:
         try:
             state: DispatcherState = await self._dispatcher.state.remote()
-        except UNREACHABLE:
+        except DISPATCHER_UNREACHABLE:
             return Readiness(ready=False, waiting_for=("the Dispatcher",))
         return readiness_of(state, self._front.problems())
 
@@ -168,9 +168,9 @@ class IngressReplica:
             RequestError: something that can't be; the message names it.
             Unavailable: the queue is full, or the database or the storage away.
         """
-        asked = parse_task_request(options)
-        check_engine(asked, await self._engine(), self._services.settings.asr.model)
-        return await self._submitter.submit(asked.submission, audio, file_name=file_name)
+        task_request = parse_task_request(options)
+        check_engine(task_request, await self._engine(), self._services.settings.asr.model)
+        return await self._submitter.submit(task_request.submission, audio, file_name=file_name)
 
     async def submit_link(self, url: str, kind: str = "any", **options: Any) -> Task:
         """Queues the recording that a URL leads to, and returns its task at once.
@@ -186,9 +186,9 @@ class IngressReplica:
         """
         if kind not in tuple(LinkKind):
             raise InvalidValue(f"kind is one of {', '.join(LinkKind)}.", "kind")
-        asked = parse_link_request({"url": url, **options}, LinkKind(kind))
-        check_engine(asked, (await self._readiness()).engine, self._services.settings.asr.model)
-        return await self._submitter.submit(asked.submission)
+        task_request = parse_link_request({"url": url, **options}, LinkKind(kind))
+        check_engine(task_request, (await self._readiness()).engine, self._services.settings.asr.model)
+        return await self._submitter.submit(task_request.submission)
 
     async def result(self, task_id: int, wait_s: float = 0.0) -> Task:
         """The task, with its transcript once it is completed; waits up to ``wait_s`` seconds for its end.
@@ -209,7 +209,7 @@ class IngressReplica:
     async def cancel(self, task_id: int) -> Task:
         """Stops a task that has not finished. Raises ``TaskNotFound``, ``TaskStateConflict``."""
         task = await self._services.store.cancel(task_id)
-        await self._stop(task_id)
+        await self._cancel_task(task_id)
         return task
 
 
@@ -228,7 +228,7 @@ def readiness_of(state: DispatcherState, open_to_attack: tuple[str, ...] = ()) -
         *([] if state.engine else [_missing(state)]),
     ]
     problems = (*state.problems, *state.stopped, *open_to_attack)
-    return Readiness(not waiting and not problems, tuple(waiting), state.engine, problems, state.troubles)
+    return Readiness(not waiting and not problems, tuple(waiting), state.engine, problems, state.failure_messages)
 
 
 def _missing(state: DispatcherState) -> str:

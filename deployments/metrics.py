@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.serve import metrics
 
-from pipeline.observability import METRICS, Kind, Metric
+from pipeline.observability import METRICS, Metric, MetricKind
 
 
 class ServeMetrics:
@@ -36,11 +36,11 @@ def _instrument(name: str) -> Any:
 def _make(metric: Metric) -> Any:
     name = f"murmuration_{metric.name}"
     match metric.kind:
-        case Kind.COUNTER:
+        case MetricKind.COUNTER:
             return metrics.Counter(name, description=metric.help, tag_keys=metric.labels)
-        case Kind.GAUGE:
+        case MetricKind.GAUGE:
             return metrics.Gauge(name, description=metric.help, tag_keys=metric.labels)
-        case Kind.HISTOGRAM:
+        case MetricKind.HISTOGRAM:
             return metrics.Histogram(
                 name, description=metric.help, boundaries=list(metric.bounds), tag_keys=metric.labels
             )

@@ -19,14 +19,14 @@ logger = logging.getLogger(__name__)
 FAMILIES = ("ray_murmuration_", "ray_serve_")
 """What of a node's page is this service's."""
 
-ANSWER_WITHIN_S = 5.0
+NODE_TIMEOUT_S = 5.0
 
 
 async def metrics_page() -> str:
     """All nodes' metrics of this service, in Prometheus's text format; a node that does not answer is left out."""
     nodes = await asyncio.to_thread(alive_nodes)
     addresses = [f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics" for node in nodes]
-    async with httpx.AsyncClient(timeout=ANSWER_WITHIN_S, trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=NODE_TIMEOUT_S, trust_env=False) as client:
         pages = await asyncio.gather(*(_page(client, address) for address in addresses))
     return await asyncio.to_thread(joined, pages)
 

@@ -29,5 +29,5 @@ def sqlite_problem(settings: Settings, nodes: int) -> str | None:
 
 def refuse(settings: Settings) -> None:
     """Raises ``ConfigurationError`` with every problem there is."""
-    if found := problems(settings, len(alive_nodes())):
-        raise ConfigurationError(" ".join(found))
+    if reasons := problems(settings, len(alive_nodes())):
+        raise ConfigurationError(" ".join(reasons))

@@ -25,7 +25,7 @@ def make_private(settings: Settings) -> None:
     umask = UMASKS[settings.file_access]
     os.umask(umask)
     if settings.data_dir.is_dir():
-        narrow(_of_the_service(settings.data_dir.resolve()), umask)
+        narrow(_service_paths(settings.data_dir.resolve()), umask)
 
 
 def narrow(paths: Iterable[Path], umask: int) -> None:
@@ -47,5 +47,5 @@ def narrow_token() -> None:
     narrow([Path.home() / ".ray" / "auth_token"], UMASKS[FileAccess.OWNER])
 
 
-def _of_the_service(folder: Path) -> list[Path]:
+def _service_paths(folder: Path) -> list[Path]:
     return [folder, *sorted(folder.glob("tasks.db*")), folder / "media", folder / "log"]

@@ -18,10 +18,10 @@ from ray.exceptions import RayError
 from deployments.cluster import alive_nodes, run_on_all
 from deployments.wiring import media_store
 from pipeline.errors import ConfigurationError, DatabaseUnavailable
-from pipeline.media.store import MARK_KEY
+from pipeline.media.store import STORAGE_ID_KEY
 from pipeline.ports import MediaStore
 from pipeline.settings import Settings
-from pipeline.store.mark import held_mark, sees_mark
+from pipeline.store.mark import database_id_is_held, hold_database_id
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def check_cluster(settings: Settings) -> str:
     """Marks the media store and the database, and looks for both marks from every node that is up.
 
     Returns:
-        What ``check_store`` is to find in the media store, from every node, from now on.
+        What ``verify_storage`` is to find in the media store, from every node, from now on.
 
     Raises:
         ConfigurationError: what which node does not see.
@@ -47,23 +47,23 @@ def check_cluster(settings: Settings) -> str:
     return asyncio.run(_check_cluster(settings))
 
 
-def check_store(media: MediaStore, mark: str | None) -> None:
+def verify_storage(media: MediaStore, mark: str | None) -> None:
     """Raises ``ConfigurationError`` if this node's media store is not the one that was marked; blocks for a moment."""
-    if mark is not None and _mark_in(media) != mark:
+    if mark is not None and _read_storage_id(media) != mark:
         raise ConfigurationError(f"This node {OTHER_STORE}.")
 
 
 async def _check_cluster(settings: Settings) -> str:
-    mark = await _mark_store(media_store(settings))
+    mark = await _ensure_storage_id(media_store(settings))
     if len(alive_nodes()) < 2:
         return mark
     name = f"murmuration-{mark}"
     try:
-        async with held_mark(settings.database_url, name):
-            answers = await asyncio.to_thread(run_on_all, partial(_look, settings, mark, name))
+        async with hold_database_id(settings.database_url, name):
+            answers = await asyncio.to_thread(run_on_all, partial(_check_node, settings, mark, name))
     except DatabaseUnavailable as error:
         logger.warning("whether all nodes see one database can't be checked: %s", error)
-        answers = await asyncio.to_thread(run_on_all, partial(_look, settings, mark, None))
+        answers = await asyncio.to_thread(run_on_all, partial(_check_node, settings, mark, None))
     if problems := [problem for node, answer in answers for problem in _problems(node, answer)]:
         raise ConfigurationError(" ".join(problems))
     return mark
@@ -79,29 +79,29 @@ def _problems(node: str, answer: tuple[bool, bool] | RayError) -> list[str]:
     return [f"Node {node} {sentence}." for seen, sentence in checks if not seen]
 
 
-def _look(settings: Settings, mark: str, database_mark: str | None) -> tuple[bool, bool]:
+def _check_node(settings: Settings, mark: str, database_id: str | None) -> tuple[bool, bool]:
     """Runs on a node: whether it sees the mark in the media store, and the one in the database if there is one."""
-    same_store = _mark_in(media_store(settings)) == mark
-    return same_store, database_mark is None or asyncio.run(sees_mark(settings.database_url, database_mark))
+    same_store = _read_storage_id(media_store(settings)) == mark
+    return same_store, database_id is None or asyncio.run(database_id_is_held(settings.database_url, database_id))
 
 
-async def _mark_store(media: MediaStore) -> str:
+async def _ensure_storage_id(media: MediaStore) -> str:
     """The store's mark, made if there is none."""
-    known = _mark_in(media)
+    known = _read_storage_id(media)
     if known:
         return known
     mark = uuid4().hex
     try:
-        await media.write(MARK_KEY, _once(mark.encode()))
+        await media.write(STORAGE_ID_KEY, _once(mark.encode()))
     except Exception as error:
         raise ConfigurationError(f"The media store can't be written to ({type(error).__name__}).") from error
     return mark
 
 
-def _mark_in(media: MediaStore) -> str | None:
+def _read_storage_id(media: MediaStore) -> str | None:
     """The mark that this node finds; ``None`` if there is none or the store can't be read."""
     try:
-        with media.open(MARK_KEY) as file:
+        with media.open(STORAGE_ID_KEY) as file:
             return file.read().decode()
     except FileNotFoundError:
         return None

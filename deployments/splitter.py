@@ -9,9 +9,9 @@ from ray import serve
 
 from deployments.confinement import check_confinement
 from deployments.replica import begin_replica
-from deployments.shared import check_store
+from deployments.shared import verify_storage
 from deployments.tracing import tracing
-from deployments.wiring import QUIET, media_store, sandbox, splitter
+from deployments.wiring import NO_ACCESS_LOG, media_store, sandbox, splitter
 from pipeline.ports import SplitDone, SplitPart, SplitRequest
 from pipeline.settings import Settings
 
@@ -22,10 +22,10 @@ NICENESS = 5
 class SplitterReplica:
     """One process that decodes and cuts recordings."""
 
-    def __init__(self, settings: Settings, store_mark: str | None = None) -> None:
-        """Prepares to cut; ``store_mark`` is what the media store must hold, see ``deployments.shared``."""
+    def __init__(self, settings: Settings, storage_id: str | None = None) -> None:
+        """Prepares to cut; ``storage_id`` is what the media store must hold, see ``deployments.shared``."""
         begin_replica(settings)
-        check_store(media_store(settings), store_mark)
+        verify_storage(media_store(settings), storage_id)
         os.nice(NICENESS)
         decoders = sandbox(settings)
         check_confinement("decoder", decoders.confinement(), settings.confinement.required)
@@ -44,5 +44,5 @@ Splitter = serve.deployment(
     max_ongoing_requests=16,
     ray_actor_options={"num_cpus": 0.2},
     health_check_period_s=2,
-    logging_config=QUIET,
+    logging_config=NO_ACCESS_LOG,
 )(SplitterReplica)

@@ -7,12 +7,12 @@ from ray import serve
 from deployments.metrics import ServeMetrics
 from deployments.replica import begin_replica
 from deployments.tracing import tracing
-from deployments.wiring import QUIET, task_store
+from deployments.wiring import NO_ACCESS_LOG, task_store
 from pipeline.clock import SystemClock
 from pipeline.domain.summary import Summary
 from pipeline.errors import MurmurationError
 from pipeline.outbound.llm import OpenAiModels
-from pipeline.ports import SummaryOrder
+from pipeline.ports import SummaryJob
 from pipeline.settings import Settings
 from pipeline.usecases.summarize import TranscriptSummarizer
 
@@ -28,7 +28,7 @@ class SummarizerReplica:
         self._summarizer = TranscriptSummarizer(self._store, self._models, settings.llm, clock)
         self._tracing = tracing(settings, "Summarizer")
 
-    async def summarize(self, order: SummaryOrder) -> Summary | MurmurationError:
+    async def summarize(self, order: SummaryJob) -> Summary | MurmurationError:
         """See ``ports.Summarizer.summarize``; what that raises comes back as a value.
 
         Serve writes every exception to its log, with forty lines of its own inside; a server that is down is no defect.
@@ -50,5 +50,5 @@ Summarizer = serve.deployment(
     max_ongoing_requests=32,
     ray_actor_options={"num_cpus": 0.1},
     health_check_period_s=2,
-    logging_config=QUIET,
+    logging_config=NO_ACCESS_LOG,
 )(SummarizerReplica)

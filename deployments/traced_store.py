@@ -8,7 +8,7 @@ from typing import Any
 
 from deployments.tracing import Tracing
 from pipeline.domain.access import Client
-from pipeline.domain.claims import NOTHING, Holdings
+from pipeline.domain.claims import NO_RUNNING_TASKS, RunningTasks
 from pipeline.domain.task import IdempotencyClaim, NewTask, Task, TaskError
 from pipeline.domain.transcript import Transcript
 from pipeline.errors import DatabaseUnavailable, TaskNotFound
@@ -31,17 +31,22 @@ class TracedTaskStore(SqlTaskStore):
         began = self._time.now()
         task, is_new = await super().create(new, idempotency, client)
         if is_new:
-            self._tracing.root("create", task.media_prefix, began, self._time.now(), **_about(task))
+            self._tracing.root("create", task.media_prefix, began, self._time.now(), **_trace_attributes(task))
         return task, is_new
 
     async def claim(
-        self, owner: str, lease: timedelta, limit: int, ranks: Collection[int], holdings: Holdings = NOTHING
+        self,
+        owner: str,
+        lease: timedelta,
+        limit: int,
+        ranks: Collection[int],
+        running_tasks: RunningTasks = NO_RUNNING_TASKS,
     ) -> list[Task]:
         """See ``ports.TaskStore``."""
-        tasks = await super().claim(owner, lease, limit, ranks, holdings)
+        tasks = await super().claim(owner, lease, limit, ranks, running_tasks)
         for task in tasks:
             since = task.created_at if task.attempts == 1 else task.updated_at
-            self._tracing.note("queued", task.media_prefix, since, self._time.now(), **_about(task))
+            self._tracing.note("queued", task.media_prefix, since, self._time.now(), **_trace_attributes(task))
         return tasks
 
     async def complete(self, lease: Lease, transcript: Transcript) -> Task:
@@ -76,9 +81,9 @@ class TracedTaskStore(SqlTaskStore):
 
     def _attempt(self, task: Task, failure: str | None = None, audio_s: float = 0.0) -> None:
         began = task.started_at or task.updated_at
-        about = _about(task) | {"audio_s": audio_s}
+        about = _trace_attributes(task) | {"audio_s": audio_s}
         self._tracing.note("attempt", task.media_prefix, began, self._time.now(), failure=failure, **about)
 
 
-def _about(task: Task) -> dict[str, Any]:
+def _trace_attributes(task: Task) -> dict[str, Any]:
     return {"task_id": task.id, "priority": task.priority.value, "attempt": task.attempts}

@@ -7,15 +7,15 @@ from typing import Any
 
 from ray import serve
 
-from deployments.autoscaling import RTFX
+from deployments.autoscaling import RTFX_KEY
 from deployments.metrics import ServeMetrics
 from deployments.replica import begin_replica
-from deployments.shared import check_store
+from deployments.shared import verify_storage
 from deployments.tracing import tracing
-from deployments.wiring import QUIET, engine, media_store
+from deployments.wiring import NO_ACCESS_LOG, engine, media_store
 from pipeline.asr.batch import MicroBatcher
 from pipeline.asr.transcriber import LocalTranscriber
-from pipeline.domain.scaling import Speed
+from pipeline.domain.scaling import ReplicaSpeed
 from pipeline.domain.transcript import ChunkResult
 from pipeline.errors import ReplicaLost
 from pipeline.ports import ChunkFailure, EngineInfo, Unit
@@ -25,13 +25,13 @@ from pipeline.settings import BatchSettings, Settings
 class WhisperModelReplica:
     """One loaded model behind a micro-batcher. The model lives as long as the replica: a CUDA fault ends both."""
 
-    def __init__(self, settings: Settings, device: str, store_mark: str | None = None) -> None:
+    def __init__(self, settings: Settings, device: str, storage_id: str | None = None) -> None:
         """Loads the model and decodes with it: a replica that exists works.
 
         Args:
             settings: which model, and how.
             device: ``cpu`` or ``cuda``; a GPU that turns out not to be there is replaced by the CPU, with a warning.
-            store_mark: what the media store must hold, see ``deployments.shared``.
+            storage_id: what the media store must hold, see ``deployments.shared``.
 
         Raises:
             ConfigurationError: this node sees another media store than the rest of the cluster.
@@ -40,14 +40,14 @@ class WhisperModelReplica:
         begin_replica(settings)
         self._stall_s = settings.asr.stall_s
         media = media_store(settings)
-        check_store(media, store_mark)
+        verify_storage(media, storage_id)
         self._metrics = ServeMetrics()
         loaded = engine(settings, device)
         self._batcher = MicroBatcher(loaded, BatchSettings(), metrics=self._metrics).start()
         self._transcriber = LocalTranscriber(media, loaded, self._batcher, vad=settings.vad)
         self._transcriber.warm_up()
         self._tracing = tracing(settings, "WhisperReplica")
-        self._speed = Speed()
+        self._speed = ReplicaSpeed()
         self._busy_s = self._batcher.stats().busy_s
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -56,12 +56,12 @@ class WhisperModelReplica:
 
     async def transcribe(self, unit: Unit) -> AsyncGenerator[Sequence[ChunkResult | ChunkFailure], None]:
         """See ``ports.Transcriber.transcribe``."""
-        with self._tracing.span("transcribe", unit.media_prefix, **_about(unit)):
+        with self._tracing.span("transcribe", unit.media_prefix, **_trace_attributes(unit)):
             async for results in self._transcriber.transcribe(unit):
-                self._note_speed(sum(result.audio_s for result in results if isinstance(result, ChunkResult)))
+                self._record_speed(sum(result.audio_s for result in results if isinstance(result, ChunkResult)))
                 yield results
 
-    def _note_speed(self, audio_s: float) -> None:
+    def _record_speed(self, audio_s: float) -> None:
         """Counts finished audio against the time the engine has worked since the last that was finished."""
         busy_s = self._batcher.stats().busy_s
         self._speed = self._speed.after(audio_s, busy_s - self._busy_s)
@@ -70,7 +70,7 @@ class WhisperModelReplica:
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """What the scaling policy is told of this replica; Serve asks every few seconds."""
-        return {RTFX: self._speed.rtfx}
+        return {RTFX_KEY: self._speed.rtfx}
 
     async def describe(self) -> EngineInfo:
         """What runs here."""
@@ -84,7 +84,7 @@ class WhisperModelReplica:
             raise ReplicaLost(f"A batch has been decoded for more than {self._stall_s:.0f} seconds.")
 
 
-def _about(unit: Unit) -> dict[str, Any]:
+def _trace_attributes(unit: Unit) -> dict[str, Any]:
     """A unit's attributes in its task's trace."""
     audio_s = sum(chunk.duration_s for chunk in unit.chunks)
     return {
@@ -100,5 +100,5 @@ WhisperReplica = serve.deployment(
     max_ongoing_requests=256,
     health_check_period_s=2,
     graceful_shutdown_timeout_s=120,
-    logging_config=QUIET,
+    logging_config=NO_ACCESS_LOG,
 )(WhisperModelReplica)

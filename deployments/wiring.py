@@ -9,7 +9,7 @@ from pathlib import Path
 from deployments.traced_store import TracedTaskStore
 from deployments.tracing import Tracing
 from pipeline.asr.engine import Engine
-from pipeline.clock import FollowingClock, SystemClock
+from pipeline.clock import SynchronizedClock, SystemClock
 from pipeline.crawl.crawler import LocalCrawler
 from pipeline.crawl.extractors import ExtractorProcesses
 from pipeline.domain.task import Status
@@ -22,7 +22,7 @@ from pipeline.settings import Settings
 from pipeline.store.store import SqlTaskStore
 from pipeline.store.uploads import SqlUploadStore
 
-QUIET = {"enable_access_log": False}
+NO_ACCESS_LOG = {"enable_access_log": False}
 """Serve's logging of deployments that only other deployments call: a line a call would drown what matters."""
 
 
@@ -47,9 +47,9 @@ def settings_file(config: str) -> Path:
 def engine(settings: Settings, device: str) -> Engine:
     """The engine the settings name, loaded."""
     if settings.asr.engine == "waiting":
-        from pipeline.testing.waiting import WaitingEngine  # only for trials of a cluster; see its docstring
+        from pipeline.testing.waiting import SimulatedEngine  # only for trials of a cluster; see its docstring
 
-        return WaitingEngine(settings.asr.model)
+        return SimulatedEngine(settings.asr.model)
     from pipeline.asr.loading import load_engine  # by the one process that decodes
 
     return load_engine(settings.asr, device=device)
@@ -65,7 +65,7 @@ def task_store(
     make = partial(TracedTaskStore, tracing=traces) if traces and traces.enabled else SqlTaskStore
     return make(
         settings.database_url,
-        clock or FollowingClock(),
+        clock or SynchronizedClock(),
         busy_timeout_s=settings.database.busy_timeout_s,
         idempotency_ttl_s=settings.database.idempotency_ttl_s,
         ageing_s=settings.dispatch.ageing_s,

@@ -6,7 +6,7 @@ import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 
-FOLLOWED_S = 60.0
+SYNC_INTERVAL_S = 60.0
 """How long the time that was followed is believed; good clocks drift by a few milliseconds in it."""
 
 
@@ -26,7 +26,7 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
 
-class FollowingClock(SystemClock):
+class SynchronizedClock(SystemClock):
     """A clock that shows another's time of day, as it was told it last: what clocks of many machines can agree on.
 
     Between two tellings it goes on by this machine's monotonic clock, whatever is done to its time of day.
@@ -40,9 +40,9 @@ class FollowingClock(SystemClock):
         self._told = moment, at
 
     @property
-    def stale(self) -> bool:
+    def needs_sync(self) -> bool:
         """Whether it should be told again."""
-        return self._told is None or self.monotonic() - self._told[1] > FOLLOWED_S
+        return self._told is None or self.monotonic() - self._told[1] > SYNC_INTERVAL_S
 
     def now(self) -> datetime:
         """The time of day, aware UTC."""

@@ -26,7 +26,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from deployments.api.problems import answer_to
+from deployments.api.problems import response_to
 from deployments.api.services import Services
 from pipeline.domain.access import Client, Scope
 from pipeline.errors import (
@@ -38,7 +38,7 @@ from pipeline.errors import (
     Unavailable,
 )
 from pipeline.settings import AuthSettings
-from pipeline.usecases.own_tasks import OwnTasks
+from pipeline.usecases.own_tasks import ClientScopedTasks
 
 OPEN_PATHS = frozenset({"/", "/docs", "/openapi.json"})
 OPEN_FOLDERS = ("/docs/assets/", "/api/health/")
@@ -47,7 +47,7 @@ READING_POSTS = frozenset({"/api/whisper/tasks/query"})
 
 
 @dataclass(frozen=True, slots=True)
-class _Key:
+class _ApiKey:
     digest: bytes
     client: Client
     rates: tuple[RateLimitItem, ...]
@@ -58,7 +58,7 @@ class KeyRing:
 
     def __init__(self, settings: AuthSettings) -> None:
         self._keys = tuple(
-            _Key(bytes.fromhex(sha256), key.client, _rates(key.rate or settings.rate))
+            _ApiKey(bytes.fromhex(sha256), key.client, _parse_rates(key.rate or settings.rate))
             for key in settings.keys
             for sha256 in key.sha256
         )
@@ -66,20 +66,20 @@ class KeyRing:
     def __bool__(self) -> bool:
         return bool(self._keys)
 
-    def find(self, presented: str) -> _Key | None:
+    def find(self, presented: str) -> _ApiKey | None:
         """The key that was presented, if it is one of ours.
 
         Hashes are compared, in constant time and all of them, so that the time it takes says nothing of any key.
         """
         digest = hashlib.sha256(presented.encode("utf-8", "surrogateescape")).digest()
-        found = None
+        matching_key = None
         for key in self._keys:
             if compare_digest(digest, key.digest):
-                found = key
-        return found
+                matching_key = key
+        return matching_key
 
 
-class Gate:
+class Authenticator:
     """Lets requests through, or says why not.
 
     Args:
@@ -91,7 +91,7 @@ class Gate:
 
     def __init__(self, settings: AuthSettings) -> None:
         self._keys = KeyRing(settings)
-        self._limiter = SlidingWindowCounterRateLimiter(_storage(settings.rate_storage.get_secret_value()))
+        self._limiter = SlidingWindowCounterRateLimiter(_rate_storage(settings.rate_storage.get_secret_value()))
 
     async def admit(self, method: str, path: str, authorization: str | None) -> Client | None:
         """Who calls; ``None`` where no key is asked for.
@@ -103,7 +103,7 @@ class Gate:
         """
         if not self._keys or is_open(method, path):
             return None
-        key = self._keys.find(_presented(authorization))
+        key = self._keys.find(_presented_key(authorization))
         if key is None:
             raise NotAuthenticated("This key is not known here.")
         scope = scope_needed(method, path)
@@ -112,7 +112,7 @@ class Gate:
         await self._count(key)
         return key.client
 
-    async def _count(self, key: _Key) -> None:
+    async def _count(self, key: _ApiKey) -> None:
         try:
             for rate in key.rates:
                 if not await self._limiter.hit(rate, key.client.name):
@@ -137,19 +137,19 @@ def scope_needed(method: str, path: str) -> Scope:
 def client_of(request: Request) -> Client | None:
     """Whose request it is; ``None`` where no key is asked for."""
     client = getattr(request.state, "client", None)
-    assert client is None or isinstance(client, Client)  # noqa: S101 (set by GateKeeper)
+    assert client is None or isinstance(client, Client)  # noqa: S101 (set by AuthMiddleware)
     return client
 
 
 def services_for(services: Services, client: Client | None) -> Services:
     """The services as a client may use them: the store shows its own tasks only."""
-    if client is None or client.sees_all:
+    if client is None or client.sees_all_tasks:
         return services
-    return replace(services, store=OwnTasks(services.store, client))
+    return replace(services, store=ClientScopedTasks(services.store, client))
 
 
-class GateKeeper:
-    """The middleware that asks the application's ``Gate`` first, and notes whose request it is."""
+class AuthMiddleware:
+    """The middleware that asks the application's ``Authenticator`` first, and notes whose request it is."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -159,12 +159,12 @@ class GateKeeper:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        gate: Gate = scope["app"].state.gate
+        gate: Authenticator = scope["app"].state.gate
         authorization = Headers(scope=scope).get("authorization")
         try:
             client = await gate.admit(scope["method"], route_path(scope), authorization)
         except MurmurationError as error:
-            await answer_to(Request(scope), error)(scope, receive, send)
+            await response_to(Request(scope), error)(scope, receive, send)
             return
         state = {**scope.get("state", {}), "client": client}  # never in a dictionary that requests may share
         await self._app({**scope, "state": state}, receive, send)
@@ -177,14 +177,14 @@ def route_path(scope: Mapping[str, Any]) -> str:
     return (path[len(prefix) :] or "/") if inside else path
 
 
-def _presented(authorization: str | None) -> str:
+def _presented_key(authorization: str | None) -> str:
     scheme, _, key = (authorization or "").strip().partition(" ")
     if scheme.lower() != "bearer" or not key.strip():
         raise NotAuthenticated("This takes a key: send it as Authorization: Bearer <key>.")
     return key.strip()
 
 
-def _storage(url: str) -> Storage:
+def _rate_storage(url: str) -> Storage:
     try:
         storage = storage_from_string(url, wrap_exceptions=True)
     except StorageUnknown as error:
@@ -196,5 +196,5 @@ def _storage(url: str) -> Storage:
     return storage
 
 
-def _rates(text: str | None) -> tuple[RateLimitItem, ...]:
+def _parse_rates(text: str | None) -> tuple[RateLimitItem, ...]:
     return tuple(parse_many(text)) if text else ()

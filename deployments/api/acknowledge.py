@@ -15,31 +15,31 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 EXTENSION = "murmuration.sent"
 """Name of the ASGI extension, and type of its messages: ``bytes`` of the answer's body were taken by the network."""
-TOLD_BYTES = 32 * 1024
+REPORT_BYTES = 32 * 1024
 """How often the server says how far it has come, besides at the end. What is untold and one more piece must fit into
 ``max_unread_bytes_per_answer``, or both sides would wait for each other."""
 SERVER_STALL_S = 120.0
 """A client that takes nothing for so long is cut off by the server, should the application not have done so."""
 
 
-class AnswerUnread(ConnectionError):
+class ResponseUnread(ConnectionError):
     """A client does not read its answer: the connection is given up."""
 
 
-def acknowledging() -> list[Middleware]:
+def acknowledgement_middleware() -> list[Middleware]:
     """Return what Serve puts around its HTTP server."""
-    return [Middleware(Acknowledgements)]
+    return [Middleware(AcknowledgementMiddleware)]
 
 
-def acknowledged(app: ASGIApp) -> ASGIApp:
-    """Return an application of Serve's with ``Acknowledgements`` around it, once: for a server that runs already.
+def with_acknowledgements(app: ASGIApp) -> ASGIApp:
+    """Return an application of Serve's inside ``AcknowledgementMiddleware``, once: for a server that runs already.
 
     A server of uvicorn's takes it as its ``config.loaded_app``, for connections that come from then on.
     """
-    return app if isinstance(app, Acknowledgements) else Acknowledgements(app)
+    return app if isinstance(app, AcknowledgementMiddleware) else AcknowledgementMiddleware(app)
 
 
-class Acknowledgements:
+class AcknowledgementMiddleware:
     """The middleware that tells the application how much of its answer has gone."""
 
     def __init__(self, app: ASGIApp, stall_s: float = SERVER_STALL_S) -> None:
@@ -52,7 +52,7 @@ class Acknowledgements:
         if scope["type"] != "http" or EXTENSION in known:
             await self._app(scope, receive, send)
             return
-        server = _Server(receive, send, self._stall_s)
+        server = _ServerChannel(receive, send, self._stall_s)
         extensions = {**known, EXTENSION: {}}
         try:
             await self._app({**scope, "extensions": extensions}, server.receive, server.send)
@@ -60,7 +60,7 @@ class Acknowledgements:
             server.close()
 
 
-class _Server:
+class _ServerChannel:
     """The two directions of one request, beside the server."""
 
     def __init__(self, receive: Receive, send: Send, stall_s: float) -> None:
@@ -105,11 +105,11 @@ class _Server:
             async with asyncio.timeout(self._stall_s):
                 await self._send(message)
         except TimeoutError as error:
-            raise AnswerUnread("The client does not read its answer.") from error
+            raise ResponseUnread("The client does not read its answer.") from error
         if message["type"] == "http.response.body":
             self._sent_bytes += len(message.get("body", b""))
             ended = not message.get("more_body", False)
-            if ended or self._sent_bytes - self._told_bytes >= TOLD_BYTES:
+            if ended or self._sent_bytes - self._told_bytes >= REPORT_BYTES:
                 self._due.set()
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.api.access import client_of, is_open, route_path
-from deployments.api.problems import answer_to
+from deployments.api.problems import response_to
 from pipeline.errors import MurmurationError, ServiceBusy, TooManyRequests
 from pipeline.settings import HttpSettings
 
@@ -31,9 +31,9 @@ LASTING_POSTS = (
     "/v1/audio/",
 )
 """What waits for an upload, or for the end of the work; by the beginning of the path."""
-EVENTS = "/api/whisper/tasks/events"
-RESULT = "/api/whisper/tasks/result"
-IPV6_NETWORK = 64
+EVENTS_PATH = "/api/whisper/tasks/events"
+RESULT_PATH_PREFIX = "/api/whisper/tasks/result"
+IPV6_PREFIX_BITS = 64
 """Bits of an IPv6 address that stand for one client: the rest is the client's own to choose."""
 
 
@@ -58,7 +58,7 @@ def _tenths(count: int, capacity: int) -> int:
     return max(1, capacity * count // 10)
 
 
-class Slots:
+class RequestSlots:
     """The requests of one Ingress replica that are under way.
 
     Args:
@@ -77,25 +77,25 @@ class Slots:
         return self._total
 
     @contextmanager
-    def one(self, client: str | None, *, lasts: bool) -> Iterator[None]:
+    def one(self, client: str | None, *, is_lasting: bool) -> Iterator[None]:
         """Hold a slot.
 
         Args:
             client: whose share it is taken from; ``None``: nobody's.
-            lasts: whether the request may wait for its client, or for work.
+            is_lasting: whether the request may wait for its client, or for work.
 
         Raises:
             TooManyRequests: the client has its share.
             ServiceBusy: there is none left.
         """
-        self._check(client, lasts=lasts)
-        self._move(client, lasts, 1)
+        self._check(client, is_lasting=is_lasting)
+        self._add(client, is_lasting, 1)
         try:
             yield
         finally:
-            self._move(client, lasts, -1)
+            self._add(client, is_lasting, -1)
 
-    def _check(self, client: str | None, *, lasts: bool) -> None:
+    def _check(self, client: str | None, *, is_lasting: bool) -> None:
         limits = self._limits
         own = 0 if client is None else self._by_client.get(client, 0)
         if own >= limits.per_client:
@@ -103,22 +103,22 @@ class Slots:
                 f"{own} of your requests are under way, and the limit is {limits.per_client}: wait for one to end.",
                 RETRY_AFTER_S,
             )
-        if self._total >= limits.total or (lasts and self._lasting >= limits.lasting):
+        if self._total >= limits.total or (is_lasting and self._lasting >= limits.lasting):
             raise ServiceBusy("As many requests are under way as this server takes: ask again soon.", RETRY_AFTER_S)
 
-    def _move(self, client: str | None, lasts: bool, by: int) -> None:
+    def _add(self, client: str | None, is_lasting: bool, by: int) -> None:
         self._total += by
-        self._lasting += by if lasts else 0
+        self._lasting += by if is_lasting else 0
         if client is not None:
             self._by_client[client] += by
             if not self._by_client[client]:
                 del self._by_client[client]
 
 
-class Admission:
+class AdmissionMiddleware:
     """The middleware that gives each request a slot, but for those that everybody may make at any time.
 
-    It stands behind ``GateKeeper``, which knows the client, and holds the slot until the answer is read.
+    It stands behind ``AuthMiddleware``, which knows the client, and holds the slot until the answer is read.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -130,13 +130,15 @@ class Admission:
         if scope["type"] != "http" or is_open(scope["method"], path):
             await self._app(scope, receive, send)
             return
-        slots: Slots = scope["app"].state.slots
-        slot = slots.one(client_name(Request(scope)), lasts=lasts(scope["method"], path, scope["query_string"]))
+        slots: RequestSlots = scope["app"].state.slots
+        slot = slots.one(
+            client_name(Request(scope)), is_lasting=is_lasting(scope["method"], path, scope["query_string"])
+        )
         try:
             slot.__enter__()
         except MurmurationError as error:
             scope["app"].state.services.count("requests_refused", reason=error.code)
-            await answer_to(Request(scope), error)(scope, receive, send)
+            await response_to(Request(scope), error)(scope, receive, send)
             return
         try:
             await self._app(scope, receive, send)
@@ -164,11 +166,11 @@ def client_name(request: Request) -> str | None:
 
 
 def _network(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> object:
-    return address if address.version == 4 else ipaddress.ip_network((address, IPV6_NETWORK), strict=False)
+    return address if address.version == 4 else ipaddress.ip_network((address, IPV6_PREFIX_BITS), strict=False)
 
 
-def lasts(method: str, path: str, query: bytes) -> bool:
+def is_lasting(method: str, path: str, query: bytes) -> bool:
     """Return whether a request may last: it brings a recording, or waits for work, or follows it."""
     if method in ("POST", "PATCH", "PUT"):
         return path.startswith(LASTING_POSTS)
-    return path == EVENTS or (path == RESULT and b"wait_s" in query)
+    return path == EVENTS_PATH or (path == RESULT_PATH_PREFIX and b"wait_s" in query)

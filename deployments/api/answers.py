@@ -13,15 +13,15 @@ from pydantic import WithJsonSchema
 from deployments.api.access import client_of, services_for
 from deployments.api.admission import client_name
 from deployments.api.echo import request_params, request_url
-from deployments.api.loop import FairGate
-from deployments.api.pieces import SpoolAnswer, record_pieces, spooled
+from deployments.api.loop import FairSemaphore
+from deployments.api.pieces import SpoolResponse, record_pieces, spooled
 from deployments.api.schemas import AnyEnvelope, EmptyEnvelope, ErrorBody, Schema, record
 from deployments.api.services import Services
 from pipeline.domain.access import Client
 from pipeline.domain.task import Stage, Task
 from pipeline.errors import InvalidValue, TaskNotFound
 
-LARGEST_ID = 2**63 - 1
+MAX_ID = 2**63 - 1
 """What a database's integer holds; a task beyond it can't exist."""
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
@@ -33,7 +33,7 @@ def answer(request: Request, data: Schema, status: int = 200, headers: Mapping[s
     return Response(envelope.model_dump_json(), status, headers=dict(headers or {}), media_type="application/json")
 
 
-def envelope_around(request: Request, data: Iterator[bytes], status: int = 200) -> Iterator[bytes]:
+def envelope_pieces(request: Request, data: Iterator[bytes], status: int = 200) -> Iterator[bytes]:
     """Yield the envelope around data that comes in pieces, as JSON."""
     envelope = EmptyEnvelope(code=status, router=request_url(request), params=request_params(request), data=None)
     head, tail = envelope.model_dump_json().encode().rsplit(b"null", 1)  # data comes last
@@ -42,7 +42,7 @@ def envelope_around(request: Request, data: Iterator[bytes], status: int = 200) 
     yield tail
 
 
-async def record_answer(request: Request, services: Services, task: Task, status: int = 200) -> Response:
+async def record_response(request: Request, services: Services, task: Task, status: int = 200) -> Response:
     """Return a task's record as an answer; with its transcript, if it has one, which is read here.
 
     A transcript may be of hours: few are read and written out at the same time, each client in turn.
@@ -53,8 +53,8 @@ async def record_answer(request: Request, services: Services, task: Task, status
     async with results_gate(request).one(client_name(request)):
         task = await services.store.get(task.id, include_result=True)
         pieces = record_pieces(record(replace(task, result=None), prefix), task.result)
-        spool = await spooled(services.workers, envelope_around(request, pieces, status))
-    return SpoolAnswer(spool, "application/json", status)
+        spool = await spooled(services.workers, envelope_pieces(request, pieces, status))
+    return SpoolResponse(spool, "application/json", status)
 
 
 def may_have_result(task: Task) -> bool:
@@ -62,10 +62,10 @@ def may_have_result(task: Task) -> bool:
     return task.status.finished or task.stage is Stage.SUMMARIZING
 
 
-def results_gate(request: Request) -> FairGate:
+def results_gate(request: Request) -> FairSemaphore:
     """Return what lets few transcripts be read and written out at the same time."""
     gate = request.app.state.results
-    assert isinstance(gate, FairGate)  # noqa: S101 (set by attach)
+    assert isinstance(gate, FairSemaphore)  # noqa: S101 (set by attach)
     return gate
 
 
@@ -95,17 +95,17 @@ async def _task_id(
     text = task_id.strip()
     if not _WHOLE_NUMBER.fullmatch(text):
         raise InvalidValue("task_id must be a whole number.", "task_id")
-    if len(text) > len(str(LARGEST_ID)) or not 0 < int(text) <= LARGEST_ID:
+    if len(text) > len(str(MAX_ID)) or not 0 < int(text) <= MAX_ID:
         raise TaskNotFound("There is no task of that id.")
     return int(text)
 
 
-ServicesNeeded = Annotated[Services, Depends(_services)]
-ClientNeeded = Annotated[Client | None, Depends(_client)]
+ServicesDep = Annotated[Services, Depends(_services)]
+ClientDep = Annotated[Client | None, Depends(_client)]
 """Whose request it is; ``None`` where no key is asked for. A task that is made belongs to this client."""
 TaskId = Annotated[int, Depends(_task_id)]
 
-_MEANINGS = {
+_STATUS_TEXTS = {
     400: "Contradictory, missing or broken input",
     401: "No key, or one that is not known here; only where the service has keys",
     403: "The key does not open this",
@@ -136,12 +136,12 @@ def header(name: str, description: str) -> dict[str, Any]:
 FILE_NAME = header("Content-Disposition", "Suggests a name for the file.")
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI documentation of error statuses, all of the task API's shape."""
-    return problems_of(ErrorBody, *statuses)
+    return error_responses_of(ErrorBody, *statuses)
 
 
-def problems_of(shape: type[Schema], *statuses: int) -> dict[int | str, dict[str, Any]]:
+def error_responses_of(shape: type[Schema], *statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI documentation of error statuses, all of one shape."""
     of_any_route = (401, 403, 414, 429, 431, 500, 503)
-    return {status: {"model": shape, "description": _MEANINGS[status]} for status in (*statuses, *of_any_route)}
+    return {status: {"model": shape, "description": _STATUS_TEXTS[status]} for status in (*statuses, *of_any_route)}

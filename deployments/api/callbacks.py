@@ -7,9 +7,9 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from deployments.api.admission import client_name
-from deployments.api.answers import ServicesNeeded, envelope_around, problems, results_gate
+from deployments.api.answers import ServicesDep, envelope_pieces, error_responses, results_gate
 from deployments.api.gentle_json import read_object, written
-from deployments.api.pieces import SpoolAnswer, object_pieces, spooled, text_json
+from deployments.api.pieces import SpoolResponse, object_pieces, spooled, text_json
 from deployments.api.schemas import Envelope, Schema
 from deployments.api.uploads import open_body
 
@@ -32,7 +32,7 @@ class CallbackEcho(Schema):
 @router.post(
     "/test",
     response_model=Envelope[CallbackEcho],
-    responses=problems(400, 408, 413, 415, 422),
+    responses=error_responses(400, 408, 413, 415, 422),
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -42,11 +42,11 @@ class CallbackEcho(Schema):
         }
     },
 )
-async def receive_callback(request: Request, services: ServicesNeeded) -> Response:
+async def receive_callback(request: Request, services: ServicesDep) -> Response:
     """Take a callback and send it back, for trying out `callback_url`."""
     async with open_body(request) as body:
         sent = await body.read(MAX_CALLBACK_BYTES)
     async with results_gate(request).one(client_name(request)):
         record = await read_object(sent, services.workers, _WANTED)
         data = object_pieces((("message", text_json("The callback has arrived.")), ("callback_data", written(record))))
-        return SpoolAnswer(await spooled(services.workers, envelope_around(request, data)), "application/json")
+        return SpoolResponse(await spooled(services.workers, envelope_pieces(request, data)), "application/json")

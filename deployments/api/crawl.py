@@ -9,13 +9,13 @@ from typing import Annotated, Any, NoReturn
 from annotated_types import MaxLen
 from fastapi import APIRouter, Header, Request, Response
 
-from deployments.api.answers import ClientNeeded, ServicesNeeded, TaskId, answer, base_url, problems
+from deployments.api.answers import ClientDep, ServicesDep, TaskId, answer, base_url, error_responses
 from deployments.api.echo import note_params
 from deployments.api.forms import Form
 from deployments.api.options import CHECKS, TASK_FORM, TaskRequest, parse_task_request
 from deployments.api.schemas import CrawlRecordBody, Envelope, TaskRecord, record
 from deployments.api.services import Services
-from deployments.api.tasks import check_engine_of, checked_key
+from deployments.api.tasks import check_engine_of, checked_idempotency_key
 from deployments.api.uploads import MAX_FORM_BYTES, open_body, read_form
 from pipeline.domain.access import Client
 from pipeline.domain.crawl import Link, LinkKind
@@ -52,14 +52,14 @@ IdempotencyKey = Annotated[
 ]
 ANSWERS: dict[str, Any] = {
     "response_model": Envelope[TaskRecord],
-    "responses": problems(400, 409, 413, 415, 422),
+    "responses": error_responses(400, 409, 413, 415, 422),
     "openapi_extra": _request_body(),
 }
 
 
 @router.post("/tiktok/video_task", **ANSWERS)
 async def tiktok_video_task(
-    request: Request, services: ServicesNeeded, client: ClientNeeded, idempotency_key: IdempotencyKey = None
+    request: Request, services: ServicesDep, client: ClientDep, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Queue a TikTok post for transcription. Only links of TikTok, short ones included, are followed.
 
@@ -70,7 +70,7 @@ async def tiktok_video_task(
 
 @router.post("/douyin/video_task", **ANSWERS)
 async def douyin_video_task(
-    request: Request, services: ServicesNeeded, client: ClientNeeded, idempotency_key: IdempotencyKey = None
+    request: Request, services: ServicesDep, client: ClientDep, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Queue a Douyin post for transcription. Only links of Douyin, short ones included, are followed.
 
@@ -81,7 +81,7 @@ async def douyin_video_task(
 
 @router.post("/crawl/video_task", **ANSWERS)
 async def crawl_video_task(
-    request: Request, services: ServicesNeeded, client: ClientNeeded, idempotency_key: IdempotencyKey = None
+    request: Request, services: ServicesDep, client: ClientDep, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Queue the recording on a page of any site that yt-dlp knows.
 
@@ -91,8 +91,8 @@ async def crawl_video_task(
     return await _create(request, services, client, LinkKind.ANY, idempotency_key)
 
 
-@router.get("/crawl/records", response_model=Envelope[CrawlRecordBody], responses=problems(404, 422))
-async def crawl_record(request: Request, services: ServicesNeeded, task_id: TaskId) -> Response:
+@router.get("/crawl/records", response_model=Envelope[CrawlRecordBody], responses=error_responses(404, 422))
+async def crawl_record(request: Request, services: ServicesDep, task_id: TaskId) -> Response:
     """Read what the site said about a task's recording: author, title, length, ids, counts."""
     found = await services.store.crawl_record(task_id)
     if found is None:
@@ -107,15 +107,15 @@ async def _create(
     request: Request, services: Services, client: Client | None, kind: LinkKind, idempotency_key: str | None
 ) -> Response:
     submitter: Submitter = request.app.state.submitter
-    async with open_body(request) as body, submitter.intake(checked_key(idempotency_key), client) as intake:
+    async with open_body(request) as body, submitter.intake(checked_idempotency_key(idempotency_key), client) as intake:
         form = await read_form(request, body, _no_file, MAX_FORM_BYTES, wanted=_LINK_WANTED)
         note_params(request, form)
-        asked = parse_link_request(
+        task_request = parse_link_request(
             {**request.query_params, **{name: value for name, value in form.items() if value.strip()}}, kind
         )
-        await check_engine_of(asked, services)
+        await check_engine_of(task_request, services)
         try:
-            task, _ = await intake.create(asked.submission)
+            task, _ = await intake.create(task_request.submission)
         except UrlNotAllowed as error:
             raise UrlNotAllowed(error.message, "url" if error.field == "file_url" else error.field) from error
     shown = record(task, base_url(request, services))
@@ -133,19 +133,19 @@ def parse_link_request(values: Mapping[str, object], kind: LinkKind) -> TaskRequ
     if "file_url" in values:
         raise InvalidValue("The link goes into url here; file_url belongs to /api/whisper/tasks/create.", "file_url")
     own = LINK_FORM.parse({name: value for name, value in values.items() if name in LINK_FORM.names})
-    asked = parse_task_request({name: value for name, value in values.items() if name not in LINK_FORM.names})
+    task_request = parse_task_request({name: value for name, value in values.items() if name not in LINK_FORM.names})
     url = own.get("url")
-    if asked.upload_id is not None:
+    if task_request.upload_id is not None:
         raise SourceConflict("An upload_id was sent together with a link: send one of them.")
     if url is None:
         raise SourceMissing("There is no link: send it as url.")
     if kind.platform is not None:
         kind.platform.check(url, "url")
-    submission = asked.submission
+    submission = task_request.submission
     extractor = submission.platform if kind is LinkKind.ANY else None
     platform = submission.platform or (kind.value if kind.platform else None)
     link = Link(kind, extractor, own.get("save_data_in_db", True))
-    return replace(asked, submission=replace(submission, file_url=url, link=link, platform=platform))
+    return replace(task_request, submission=replace(submission, file_url=url, link=link, platform=platform))
 
 
 def _fields(found: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from contextvars import Context
 from typing import Any
 
 
-class Errands:
+class BackgroundTasks:
     """Coroutines that run to their end whatever becomes of the request they were sent from.
 
     They run outside the request's context: in there, Serve cancels a call to another deployment as soon as the client

@@ -12,16 +12,16 @@ from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel, Field, TypeAdapter
 from sse_starlette import ServerSentEvent
 
-from deployments.api.answers import ServicesNeeded, TaskId, base_url, problems
-from deployments.api.loop import Turns
-from deployments.api.replay import HeldTranscripts
+from deployments.api.answers import ServicesDep, TaskId, base_url, error_responses
+from deployments.api.loop import LoopBudget
+from deployments.api.replay import GatedTranscripts
 from deployments.api.schemas import Schema, record
 from deployments.api.services import Services
 from deployments.api.sse import EventStream
 from pipeline.domain.task import Stage, Status, Task
 from pipeline.domain.transcript import Segment
 from pipeline.errors import InvalidValue
-from pipeline.usecases.follow import Ended, Heard, Progressed, Queued, TaskEvent, follow
+from pipeline.usecases.follow import SegmentReady, TaskEnded, TaskEvent, TaskProgressed, TaskQueued, follow
 
 END_ID = "end"
 """Id of the last event. A browser's ``EventSource`` opens a stream that has ended again; 204 tells it to stop."""
@@ -75,12 +75,12 @@ _STREAM: dict[str, Any] = {
     responses={
         200: _STREAM,
         204: {"description": "`Last-Event-ID` says that the last event was received: nothing follows"},
-        **problems(404, 422),
+        **error_responses(404, 422),
     },
 )
 async def task_events(
     request: Request,
-    services: ServicesNeeded,
+    services: ServicesDep,
     task_id: TaskId,
     last_event_id: Annotated[
         str | None, Header(description="The id of the last event that was received: what came before is left out.")
@@ -106,26 +106,26 @@ async def task_events(
 
 async def _events(request: Request, services: Services, task: Task, after: int) -> AsyncIterator[ServerSentEvent]:
     """Yield the events of a task."""
-    prefix, turns = base_url(request, services), Turns()
+    prefix, turns = base_url(request, services), LoopBudget()
     async with AsyncExitStack() as held:
-        tasks = HeldTranscripts(services.store, request, held)
+        tasks = GatedTranscripts(services.store, request, held)
         task = await tasks.get(task.id, include_result=True)
         following = follow(tasks, services.watch, services.clock, task, after)
         async for happened in await held.enter_async_context(aclosing(following)):
             event = _encode(happened, prefix)
-            await turns.took(len(event.data or ""))
+            await turns.spend(len(event.data or ""))
             yield event
 
 
 def _encode(happened: TaskEvent, prefix: str) -> ServerSentEvent:
     match happened:
-        case Heard(segment, chunk, last):
+        case SegmentReady(segment, chunk, last):
             return _event("segment", _SEGMENT.dump_json(segment), str(chunk) if last else None)
-        case Queued(task):
+        case TaskQueued(task):
             return _event("queued", _json(QueuedEvent(task_id=task.id, status=task.status)))
-        case Progressed(task):
+        case TaskProgressed(task):
             return _event("progress", _json(_progress(task)))
-        case Ended(task):
+        case TaskEnded(task):
             return _event(task.status, _json(record(replace(task, result=None), prefix)), END_ID)
 
 

@@ -24,7 +24,7 @@ from deployments.api.schemas import (
 )
 from deployments.api.summary import SummaryData, summary_data
 from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.summary import Summary, Usage
+from pipeline.domain.summary import Summary, TokenUsage
 from pipeline.domain.task import EngineName, Priority, Stage, Status, Task
 from pipeline.domain.tracks import Track
 from pipeline.domain.transcript import Segment, Transcript, TranscriptInfo, Word
@@ -74,19 +74,19 @@ def examples() -> Mapping[tuple[str, str, int], dict[str, Any]]:
     queued, processing, completed = map(record, (_task(), _processing(), _completed()))
     page = TaskPageData(tasks=[completed], total_count=1, has_more=False, next_offset=None)
     echo = CallbackEcho(message="The callback has arrived.", callback_data={"id": 1, "status": "completed"})
-    asked = {"task_id": "1"}
+    task_params = {"task_id": "1"}
     return {
         ("post", f"{TASKS}/create", 200): _envelope(queued, f"{TASKS}/create", {"language": "en"}),
-        ("get", f"{TASKS}/result", 200): _envelope(completed, f"{TASKS}/result", asked),
-        ("get", f"{TASKS}/result", 202): _envelope(processing, f"{TASKS}/result", asked, 202),
+        ("get", f"{TASKS}/result", 200): _envelope(completed, f"{TASKS}/result", task_params),
+        ("get", f"{TASKS}/result", 202): _envelope(processing, f"{TASKS}/result", task_params, 202),
         ("post", f"{TASKS}/query", 200): _envelope(page, f"{TASKS}/query", {"limit": 20}),
         ("delete", f"{TASKS}/delete", 200): _envelope(
-            DeletedTask(task_id=1, message="The task was deleted."), f"{TASKS}/delete", asked
+            DeletedTask(task_id=1, message="The task was deleted."), f"{TASKS}/delete", task_params
         ),
         ("post", f"{TASKS}/cancel", 200): _envelope(
-            record(replace(_task(), status=Status.CANCELLED, finished_at=_at(9))), f"{TASKS}/cancel", asked
+            record(replace(_task(), status=Status.CANCELLED, finished_at=_at(9))), f"{TASKS}/cancel", task_params
         ),
-        ("post", f"{TASKS}/retry", 200): _envelope(queued, f"{TASKS}/retry", asked),
+        ("post", f"{TASKS}/retry", 200): _envelope(queued, f"{TASKS}/retry", task_params),
         ("post", "/api/whisper/callback/test", 200): _envelope(echo, "/api/whisper/callback/test", {}),
         ("post", "/api/chatgpt/summary", 200): _envelope(_summary(), "/api/chatgpt/summary", {"task_id": 1}),
         ("get", "/api/health/check", 200): HealthBody().model_dump(mode="json"),
@@ -114,7 +114,7 @@ def _summary() -> SummaryData:
         model="gpt-4o-mini",
         created_at=_at(5),
         completion_id="chatcmpl-1",
-        usage=Usage(calls=1, input_tokens=420, output_tokens=17),
+        usage=TokenUsage(calls=1, input_tokens=420, output_tokens=17),
     )
     return summary_data("Hello world.", summary)
 

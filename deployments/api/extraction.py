@@ -12,19 +12,19 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from deployments.api.admission import client_name
-from deployments.api.answers import ClientNeeded, ServicesNeeded, problems
+from deployments.api.answers import ClientDep, ServicesDep, error_responses
 from deployments.api.echo import note_params
 from deployments.api.flow import until_read
 from deployments.api.forms import Form, refuse_unknown
 from deployments.api.services import Services
 from deployments.api.uploads import RequestBody, open_body, read_form
-from pipeline.domain.extraction import MEDIA_TYPES, Extraction, Format
+from pipeline.domain.extraction import MEDIA_TYPES, AudioFormat, ExtractionOptions
 from pipeline.errors import InvalidValue, SourceConflict, SourceMissing, UploadTooLarge
-from pipeline.usecases.charge_extraction import charged_extraction, refuse_extraction
+from pipeline.usecases.charge_extraction import charge_while_extracting, refuse_extraction
 
 router = APIRouter(prefix="/api/whisper", tags=["audio"])
 
-EXTRACTION_FORM = Form(Extraction)
+EXTRACTION_FORM = Form(ExtractionOptions)
 _FILE = {"type": "string", "format": "binary", "description": "The recording, sound or video."}
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
@@ -34,7 +34,7 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
     response_class=Response,
     responses={
         200: {"description": "The sound", "content": dict.fromkeys(MEDIA_TYPES.values(), _BINARY)},
-        **problems(400, 408, 413, 415, 422),
+        **error_responses(400, 408, 413, 415, 422),
     },
     openapi_extra={
         "parameters": EXTRACTION_FORM.parameters(),
@@ -52,7 +52,7 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
         },
     },
 )
-async def extract_audio(request: Request, services: ServicesNeeded, client: ClientNeeded) -> Response:
+async def extract_audio(request: Request, services: ServicesDep, client: ClientDep) -> Response:
     """Take the sound out of a recording, in a format, rate and depth of your choice.
 
     Channels are kept. The answer comes when all of it is there, so that it is either the whole sound or an error.
@@ -70,14 +70,14 @@ async def extract_audio(request: Request, services: ServicesNeeded, client: Clie
             refuse_unknown(form, EXTRACTION_FORM.names)
             wanted = _parse(query | {name: value for name, value in form.items() if value.strip()})
             size_bytes = source.seek(0, io.SEEK_END)
-            async with charged_extraction(services.store, client, services.clock, size_bytes) as progress:
+            async with charge_while_extracting(services.store, client, services.clock, size_bytes) as progress:
                 extracted = await services.extractor.extract(source, wanted, name, progress)
-    return _FileAnswer(services, extracted, wanted.output_format)
+    return _FileResponse(services, extracted, wanted.output_format)
 
 
-def _parse(values: dict[str, str]) -> Extraction:
-    wanted = Extraction(**EXTRACTION_FORM.parse(values))
-    if wanted.output_format is Format.FLAC and wanted.bit_depth == 1:
+def _parse(values: dict[str, str]) -> ExtractionOptions:
+    wanted = ExtractionOptions(**EXTRACTION_FORM.parse(values))
+    if wanted.output_format is AudioFormat.FLAC and wanted.bit_depth == 1:
         raise InvalidValue(
             "bit_depth: flac is written with 2, 3 or 4 bytes a sample; wav takes 1 as well.", "bit_depth"
         )
@@ -116,10 +116,10 @@ async def _limited(data: AsyncIterator[bytes], limit_bytes: int) -> AsyncIterato
         yield block
 
 
-class _FileAnswer(StreamingResponse):
+class _FileResponse(StreamingResponse):
     """A temporary file as an answer; it is closed however that goes."""
 
-    def __init__(self, services: Services, file: BinaryIO, output_format: Format) -> None:
+    def __init__(self, services: Services, file: BinaryIO, output_format: AudioFormat) -> None:
         self._file = file
         super().__init__(
             services.extractor.blocks(file),

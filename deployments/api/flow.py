@@ -2,8 +2,8 @@
 
 Serve takes whatever an application sends and keeps it until the client has read it (``MessageQueue`` in
 ``ray/serve/_private/http_util.py``, Ray 2.60; with HAProxy too, since the application runs in a thread of its own). So
-the server says how far it has come (``api.acknowledge``), and ``AnswerFlow``, the outermost layer of our application,
-sends no more than ``http.max_unread_bytes_per_answer`` beyond that.
+the server says how far it has come (``api.acknowledge``), and ``FlowControlMiddleware``, the outermost layer of the
+application, sends no more than ``http.max_unread_bytes_per_answer`` beyond that.
 
 Where the server says nothing, an answer is only known to be read when all of it is: then ``http.max_unread_bytes``
 bounds what is on the way to all clients, half of it for each.
@@ -21,8 +21,8 @@ from fastapi import Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.api.acknowledge import EXTENSION, AnswerUnread
-from deployments.api.problems import answer_to
+from deployments.api.acknowledge import EXTENSION, ResponseUnread
+from deployments.api.problems import response_to
 from pipeline.errors import ServiceBusy
 from pipeline.ports import Clock
 from pipeline.settings import HttpSettings
@@ -31,11 +31,11 @@ logger = logging.getLogger(__name__)
 
 PIECE_BYTES = 64 * 1024
 """The most that is sent in one message; also what an answer may have without anybody waiting for its client."""
-HELD = "murmuration.held"
+RELEASE_KEY = "murmuration.held"
 """Key of a scope that holds what is let go when the answer has been read."""
 
 
-class UnreadBytes:
+class UnreadBudget:
     """What is on the way to clients whose server does not say how far it has come.
 
     Args:
@@ -78,7 +78,7 @@ class UnreadBytes:
         return own <= self._limit_bytes // 2 and self.total_bytes + size_bytes <= self._limit_bytes
 
 
-class AnswerFlow:
+class FlowControlMiddleware:
     """The middleware that sends an answer no faster than it is read, and gives up a client that does not read.
 
     A request lasts until its answer is read, so that whatever counts requests counts it until then.
@@ -94,10 +94,10 @@ class AnswerFlow:
             return
         state = scope["app"].state
         services = state.services
-        answer = _Answer(scope, receive, send, services.settings.http, services.clock, state.unread)
+        answer = _ResponseFlow(scope, receive, send, services.settings.http, services.clock, state.unread)
         try:
             async with AsyncExitStack() as held:
-                await self._app({**scope, HELD: held}, answer.receive, answer.send)
+                await self._app({**scope, RELEASE_KEY: held}, answer.receive, answer.send)
                 await answer.read()
         except Exception:
             if answer.given_up is None:
@@ -107,19 +107,19 @@ class AnswerFlow:
             if answer.started:
                 raise answer.given_up from None
             busy = ServiceBusy("Too many answers wait to be read: read those first, or ask again later.", 5)
-            await answer_to(Request(scope), busy)(scope, receive, send)
+            await response_to(Request(scope), busy)(scope, receive, send)
         finally:
             await asyncio.shield(answer.close())
 
 
 def until_read(request: Request) -> AsyncExitStack:
     """Return what is closed when the request's answer has been read, or its client is given up or gone."""
-    held = request.scope[HELD]
-    assert isinstance(held, AsyncExitStack)  # noqa: S101 (set by AnswerFlow)
+    held = request.scope[RELEASE_KEY]
+    assert isinstance(held, AsyncExitStack)  # noqa: S101 (set by FlowControlMiddleware)
     return held
 
 
-class _Answer:
+class _ResponseFlow:
     """One request's messages in both directions.
 
     Attributes:
@@ -128,10 +128,10 @@ class _Answer:
     """
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, settings: HttpSettings, clock: Clock, unread: UnreadBytes
+        self, scope: Scope, receive: Receive, send: Send, settings: HttpSettings, clock: Clock, unread: UnreadBudget
     ) -> None:
         self.started = False
-        self.given_up: AnswerUnread | None = None
+        self.given_up: ResponseUnread | None = None
         self._receive = receive
         self._send = send
         self._settings = settings
@@ -161,7 +161,7 @@ class _Answer:
         """Send a part of the answer, once its client has read enough of what came before.
 
         Raises:
-            AnswerUnread: it does not.
+            ResponseUnread: it does not.
         """
         if message["type"] == "http.response.start":
             self._announced_bytes = int(Headers(raw=message["headers"]).get("content-length", "0"))
@@ -171,7 +171,7 @@ class _Answer:
             else:
                 self._start = message  # it goes with the first of the body, once there is room for all of it
         elif message["type"] == "http.response.body":
-            for piece in _cut(message):
+            for piece in _split_message(message):
                 await self._send_piece(piece)
         else:
             await self._send(message)
@@ -189,14 +189,14 @@ class _Answer:
         await self._send(message)
 
     async def read(self) -> None:
-        """Return when the client has read its answer, or is gone. Raises ``AnswerUnread``."""
+        """Return when the client has read its answer, or is gone. Raises ``ResponseUnread``."""
         if self._sent_bytes <= PIECE_BYTES:
             return
         if self._acknowledged:
             await self._wait_for_reader(0)
             return
         slowest_s = self._sent_bytes / self._settings.answer_min_bytes_per_s
-        async with self._patience(self._settings.answer_idle_timeout_s + slowest_s):
+        async with self._give_up_after(self._settings.answer_idle_timeout_s + slowest_s):
             while not self._gone:
                 await self._pull_one()
 
@@ -204,7 +204,7 @@ class _Answer:
         """Return when at most so many bytes are unread."""
         while self._sent_bytes - self._read_bytes > max(0, unread_bytes) and not self._gone:
             begun_at = self._clock.monotonic()
-            async with self._patience(self._settings.answer_idle_timeout_s):
+            async with self._give_up_after(self._settings.answer_idle_timeout_s):
                 await self._pull_one()
             self._waited_s += self._clock.monotonic() - begun_at
             self._check_rate()
@@ -236,12 +236,12 @@ class _Answer:
         more = self._unread.share_of(size_bytes) - self._counted_bytes
         if size_bytes <= PIECE_BYTES or more <= 0:
             return
-        async with self._patience(self._settings.answer_idle_timeout_s):
+        async with self._give_up_after(self._settings.answer_idle_timeout_s):
             await self._unread.take(self._client, more)
         self._counted_bytes += more
 
     @asynccontextmanager
-    async def _patience(self, seconds: float) -> AsyncIterator[None]:
+    async def _give_up_after(self, seconds: float) -> AsyncIterator[None]:
         """Give the client up if what is done within takes longer."""
         try:
             async with asyncio.timeout(seconds):
@@ -249,8 +249,8 @@ class _Answer:
         except TimeoutError as error:
             raise self._give_up(f"nothing of it was read for {seconds:g} s") from error
 
-    def _give_up(self, why: str) -> AnswerUnread:
-        self.given_up = AnswerUnread(why)
+    def _give_up(self, why: str) -> ResponseUnread:
+        self.given_up = ResponseUnread(why)
         return self.given_up
 
     async def close(self) -> None:
@@ -260,7 +260,7 @@ class _Answer:
             await self._unread.give_back(self._client, counted)
 
 
-def _cut(message: Message) -> Iterator[Message]:
+def _split_message(message: Message) -> Iterator[Message]:
     """Yield a message in pieces of at most ``PIECE_BYTES``."""
     body = message.get("body", b"")
     if len(body) <= PIECE_BYTES:

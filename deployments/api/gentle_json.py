@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from json import scanner
 from typing import Any, cast
 
-from deployments.api.loop import SMALL_BYTES, Workers
+from deployments.api.loop import SMALL_BYTES, WorkerThreads
 from pipeline.errors import InvalidValue
 
 MAX_DEPTH = 64
 """Lists and objects inside each other; a task's record has seven."""
 
 
-async def read_object(body: bytes, workers: Workers, what: str) -> dict[str, Any]:
+async def read_object(body: bytes, workers: WorkerThreads, what: str) -> dict[str, Any]:
     """Return a body that is a JSON object, with U+FFFD for what no text in UTF-8 can have: halves of surrogate pairs.
 
     Args:

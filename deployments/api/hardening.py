@@ -19,8 +19,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api.inflate import Inflater, inflater_of
-from deployments.api.loop import Turns
-from deployments.api.problems import answer_to
+from deployments.api.loop import LoopBudget
+from deployments.api.problems import response_to
 from deployments.api.services import Services
 from deployments.api.uploads import MAX_FORM_BYTES
 from pipeline.errors import (
@@ -70,7 +70,7 @@ MAX_QUERY_BYTES = 40 * 1024
 MAX_QUERY_FIELDS = 200
 MAX_HEADERS = 100
 MAX_HEADERS_BYTES = 64 * 1024
-MAX_SHOWN = 200
+MAX_SHOWN_CHARACTERS = 200
 """Characters of a path that is too long which its answer repeats."""
 
 DRAIN_BYTES = 4 * 1024 * 1024
@@ -81,7 +81,7 @@ MAX_DRAINS = 64
 UPLOAD_TYPES = ("multipart/form-data", "application/offset+octet-stream")
 """Bodies that carry recordings."""
 METHODS_WITH_BODY = frozenset({"POST", "PATCH", "PUT"})
-HEADERS_OF_PACKED_BODIES = frozenset({b"content-encoding", b"content-length"})
+COMPRESSED_BODY_HEADERS = frozenset({b"content-encoding", b"content-length"})
 
 
 def cross_origin(origins: Sequence[str]) -> list[Middleware]:
@@ -99,7 +99,7 @@ def cross_origin(origins: Sequence[str]) -> list[Middleware]:
     ]
 
 
-class RequestBounds:
+class HeadLimitMiddleware:
     """Refuses addresses and headers that are too large to be looked at, and takes cookies away, which nothing reads.
 
     What is refused is not repeated in the answer. Servers in front of the application have bounds of their own.
@@ -117,8 +117,14 @@ class RequestBounds:
             _check_address(scope)
             _check_headers(scope["headers"])
         except RequestError as error:
-            shown = {**scope, "path": scope["path"][:MAX_SHOWN], "raw_path": b"", "query_string": b"", "headers": []}
-            await answer_to(Request(shown), error)(scope, receive, send)
+            shown = {
+                **scope,
+                "path": scope["path"][:MAX_SHOWN_CHARACTERS],
+                "raw_path": b"",
+                "query_string": b"",
+                "headers": [],
+            }
+            await response_to(Request(shown), error)(scope, receive, send)
             return
         headers = [(name, value) for name, value in scope["headers"] if name.lower() != b"cookie"]
         await self._app({**scope, "headers": headers}, receive, send)
@@ -141,7 +147,7 @@ def _check_headers(headers: Sequence[tuple[bytes, bytes]]) -> None:
         )
 
 
-class SecurityHeaders:
+class SecurityHeadersMiddleware:
     """Adds ``SECURITY_HEADERS`` to every answer."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -189,7 +195,7 @@ class _BodyLimit:
             )
 
 
-class BodyBounds:
+class BodyLimitMiddleware:
     """Gives up on bodies that are too large for what they are, or come too slowly.
 
     A body that carries a recording may have as many bytes as an upload and a form; any other ``MAX_FORM_BYTES``.
@@ -206,7 +212,7 @@ class BodyBounds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = _WatchedBody(receive, scope["app"].state.services, Headers(scope=scope))
+        body = _LimitedBody(receive, scope["app"].state.services, Headers(scope=scope))
 
         async def after_the_body(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] >= HTTPStatus.BAD_REQUEST:
@@ -216,11 +222,11 @@ class BodyBounds:
         try:
             body.check_announced()
         except UploadTooLarge as error:
-            await answer_to(Request(scope), error)(scope, receive, after_the_body)
+            await response_to(Request(scope), error)(scope, receive, after_the_body)
         else:
             await self._app(scope, body.receive, after_the_body)
 
-    async def _drain(self, body: _WatchedBody) -> None:
+    async def _drain(self, body: _LimitedBody) -> None:
         if self._drains < MAX_DRAINS:
             self._drains += 1
             try:
@@ -229,7 +235,7 @@ class BodyBounds:
                 self._drains -= 1
 
 
-class _WatchedBody:
+class _LimitedBody:
     """The messages of one request; raises ``UploadTooLarge`` or ``UploadStalled`` instead of the one that goes too far.
 
     Time counts only while a message is waited for: a slow disk of ours is not the client's fault.
@@ -244,7 +250,7 @@ class _WatchedBody:
         self._size_bytes = 0
         self._waited_s = 0.0
         self._ended = False
-        self._turns = Turns()
+        self._turns = LoopBudget()
 
     def check_announced(self) -> None:
         if re.fullmatch(r"[0-9]{1,18}", self._announced):
@@ -257,7 +263,7 @@ class _WatchedBody:
         self._note(message)
         self._limit.check(self._size_bytes)
         self._check_rate()
-        await self._turns.took(len(message.get("body", b"")))
+        await self._turns.spend(len(message.get("body", b"")))
         return message
 
     async def drain(self) -> None:
@@ -272,7 +278,7 @@ class _WatchedBody:
                 while not self._ended and self._size_bytes <= until_bytes:
                     message = await self._receive()
                     self._note(message)
-                    await self._turns.took(len(message.get("body", b"")))
+                    await self._turns.spend(len(message.get("body", b"")))
 
     async def _next(self) -> Message:
         begun_at = self._clock.monotonic()
@@ -298,7 +304,7 @@ class _WatchedBody:
             raise UploadStalled(f"The body comes at less than {slowest:,} bytes a second: send it again.")
 
 
-class UnpackedBodies:
+class DecompressionMiddleware:
     """The middleware that undoes the ``Content-Encoding`` of bodies, so that routes read what was meant.
 
     The limits of a body hold for what it unpacks to as well, and count while it does.
@@ -316,17 +322,17 @@ class UnpackedBodies:
         try:
             inflater = inflater_of(", ".join(headers.getlist("content-encoding")))
         except UnsupportedContentEncoding as error:
-            await answer_to(Request(scope), error)(scope, receive, send)
+            await response_to(Request(scope), error)(scope, receive, send)
             return
         if inflater is None:
             await self._app(scope, receive, send)
             return
-        body = _UnpackedBody(receive, inflater, _BodyLimit.of(scope["app"].state.services, headers))
-        kept = [(name, value) for name, value in scope["headers"] if name.lower() not in HEADERS_OF_PACKED_BODIES]
+        body = _DecompressedBody(receive, inflater, _BodyLimit.of(scope["app"].state.services, headers))
+        kept = [(name, value) for name, value in scope["headers"] if name.lower() not in COMPRESSED_BODY_HEADERS]
         await self._app({**scope, "headers": kept}, body.receive, send)
 
 
-class _UnpackedBody:
+class _DecompressedBody:
     """The messages of one request, their bodies unpacked: a piece of bounded size in each."""
 
     def __init__(self, receive: Receive, inflater: Inflater, limit: _BodyLimit) -> None:
@@ -337,7 +343,7 @@ class _UnpackedBody:
         self._pieces: Iterator[bytes] = iter(())
         self._received = False
         self._ended = False
-        self._turns = Turns()
+        self._turns = LoopBudget()
 
     async def receive(self) -> Message:
         while not self._ended:
@@ -345,7 +351,7 @@ class _UnpackedBody:
             if piece is not None:
                 self._size_bytes += len(piece)
                 self._limit.check(self._size_bytes, " unpacked")
-                await self._turns.took(len(piece))
+                await self._turns.spend(len(piece))
                 if not piece:
                     continue
                 return {"type": "http.request", "body": piece, "more_body": True}

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from deployments.api.answers import ServicesNeeded, problems
+from deployments.api.answers import ServicesDep, error_responses
 from deployments.api.options import public_model_name
 from deployments.api.schemas import ConfinementBody, EngineBody, HealthBody, ReadyBody
 from deployments.api.services import Readiness, Services
@@ -22,8 +22,8 @@ async def check() -> HealthBody:
     return HealthBody()
 
 
-@router.get("/ready", responses=problems(), response_model_exclude_unset=True)
-async def ready(services: ServicesNeeded) -> ReadyBody:
+@router.get("/ready", responses=error_responses(), response_model_exclude_unset=True)
+async def ready(services: ServicesDep) -> ReadyBody:
     """Answer 200 once a model has been loaded and the database answers; 503 says what is not ready."""
     await services.store.ping()
     readiness = await services.readiness()
@@ -44,8 +44,8 @@ def _engine(readiness: Readiness) -> EngineBody | None:
 def _remarks(services: Services, readiness: Readiness) -> dict[str, Any]:
     """Return the fields that are only there where there is something to say."""
     remarks: dict[str, Any] = {}
-    if readiness.troubles:
-        remarks["problems"] = list(readiness.troubles)
+    if readiness.failure_messages:
+        remarks["problems"] = list(readiness.failure_messages)
     if confinement := services.confinement:
         remarks["confinement"] = ConfinementBody.model_validate(asdict(confinement) | {"level": confinement.level})
     return remarks

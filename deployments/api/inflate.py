@@ -14,7 +14,7 @@ ENCODINGS = ("gzip", "deflate")
 BLOCK_BYTES = 64 * 1024
 """Largest piece that comes out at once, however small what went in."""
 
-FED_BYTES = 4 * 1024
+FEED_BYTES = 4 * 1024
 """What a gzip stream takes at once: what follows a member is copied once for each member in it."""
 MAX_EMPTY_MEMBERS = 1000
 """Members of a gzip body with nothing in them; twenty bytes of body cost as much as a block of sound."""
@@ -65,7 +65,7 @@ class _Gzip:
         self._member_is_empty = True
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        for piece in slices(data, FED_BYTES):
+        for piece in slices(data, FEED_BYTES):
             yield from self._feed(piece)
 
     def _feed(self, data: bytes) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from pydantic import BeforeValidator
 
-NOTHING = frozenset({"", "null", "none", "undefined"})
+NOT_GIVEN = frozenset({"", "null", "none", "undefined"})
 """Spellings, in several programming languages, of a value that a client does not have."""
 
 
@@ -21,7 +21,7 @@ def is_blank(value: object) -> bool:
 
 def is_nothing(value: object) -> bool:
     """Return whether a value that can't be text was not given, though its client wrote something for it."""
-    return is_blank(value) or (isinstance(value, str) and value.strip().lower() in NOTHING)
+    return is_blank(value) or (isinstance(value, str) and value.strip().lower() in NOT_GIVEN)
 
 
 def trimmed(value: object) -> object:

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 SLICE_BYTES = 16 * 1024
 """What is parsed in one piece: a few milliseconds of the densest form."""
-STEPS_A_TURN = 32
+STEPS_PER_TURN = 32
 """Messages, however small, that are taken in one turn of the loop."""
 PIECE_BYTES = 64 * 1024
 """What is sent in one piece, and made in one turn of a worker thread."""
@@ -34,7 +34,7 @@ SMALL_BYTES = 16 * 1024
 """Work on less than this is done at once: a thread would cost more."""
 
 
-def keep_others_waiting_less() -> None:
+def tune_interpreter() -> None:
     """Have the interpreter hand itself on sooner, and look for garbage only among what is made from now on.
 
     Called once, when the process has loaded what it needs. A thread that works lets the loop in after a millisecond
@@ -45,25 +45,25 @@ def keep_others_waiting_less() -> None:
     gc.freeze()
 
 
-class Turns:
+class LoopBudget:
     """Counts bytes and steps, and gives the loop to others when it has had enough of them."""
 
-    def __init__(self, bytes_a_turn: int = PIECE_BYTES, steps_a_turn: int = STEPS_A_TURN) -> None:
-        self._bytes_a_turn = bytes_a_turn
-        self._steps_a_turn = steps_a_turn
+    def __init__(self, bytes_per_turn: int = PIECE_BYTES, steps_per_turn: int = STEPS_PER_TURN) -> None:
+        self._bytes_per_turn = bytes_per_turn
+        self._steps_per_turn = steps_per_turn
         self._bytes = 0
         self._steps = 0
 
-    async def took(self, size_bytes: int) -> None:
+    async def spend(self, size_bytes: int) -> None:
         """Count a step of so many bytes; pause if it was the last of this turn."""
         self._bytes += size_bytes
         self._steps += 1
-        if self._bytes >= self._bytes_a_turn or self._steps >= self._steps_a_turn:
+        if self._bytes >= self._bytes_per_turn or self._steps >= self._steps_per_turn:
             self._bytes = self._steps = 0
             await asyncio.sleep(0)
 
 
-class Workers:
+class WorkerThreads:
     """A few threads for work that would hold up the event loop.
 
     Who comes first is served first; what one caller has made in pieces waits for its turn with each of them.
@@ -116,7 +116,7 @@ def shared(work: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
     return joined
 
 
-class FairGate:
+class FairSemaphore:
     """Room for a few at a time; who waits is let in client by client, each in turn.
 
     Args:

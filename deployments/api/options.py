@@ -86,11 +86,11 @@ def _summary_options(given: dict[str, Any]) -> SummaryOptions | None:
     return SummaryOptions(**options) if wanted else None
 
 
-def check_engine(asked: TaskRequest, engine: EngineInfo | None, configured_model: str | None) -> None:
+def check_engine(task_request: TaskRequest, engine: EngineInfo | None, configured_model: str | None) -> None:
     """Refuses what the loaded model can't do.
 
     Args:
-        asked: a request.
+        task_request: a request.
         engine: what is loaded; ``None`` while nothing is.
         configured_model: what will be loaded, where the settings name it.
 
@@ -100,13 +100,13 @@ def check_engine(asked: TaskRequest, engine: EngineInfo | None, configured_model
         ServiceStarting: it can't be said before a model is loaded.
     """
     if engine is None:
-        if asked.model and asked.model != configured_model:
+        if task_request.model and task_request.model != configured_model:
             raise ServiceStarting("No model is loaded yet, so it can't be said whether it is the one you named.")
         return
     loaded = public_model_name(engine.model)
-    if asked.model not in (None, engine.model, loaded):
+    if task_request.model not in (None, engine.model, loaded):
         raise EngineUnavailable(f"The model here is {loaded}: name that one, or leave model empty.", "model")
-    options = asked.submission.options
+    options = task_request.submission.options
     _check_known("language", (options.language,) if options.language else (), engine)
     _check_known("languages", options.languages, engine)
 
@@ -148,7 +148,7 @@ def _clips(times: tuple[float, ...]) -> tuple[float, ...]:
     return times
 
 
-def _zero_is_off(seconds: float | None) -> float | None:
+def _zero_as_none(seconds: float | None) -> float | None:
     return seconds or None
 
 
@@ -166,7 +166,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "languages": _languages,
     "summary_language": parse_language,
     "clip_timestamps": _clips,
-    "hallucination_silence_threshold": _zero_is_off,
+    "hallucination_silence_threshold": _zero_as_none,
     "callback_url": _http_url,
     "file_url": _http_url,
     "model": str.strip,

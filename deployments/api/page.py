@@ -8,8 +8,8 @@ from dataclasses import replace
 from fastapi import Request
 
 from deployments.api.admission import client_name
-from deployments.api.answers import base_url, envelope_around, may_have_result, results_gate
-from deployments.api.loop import Turns
+from deployments.api.answers import base_url, envelope_pieces, may_have_result, results_gate
+from deployments.api.loop import LoopBudget
 from deployments.api.pieces import Spool, record_pieces, spooled
 from deployments.api.schemas import TaskFilter, TaskPageData, TaskRecord, record
 from deployments.api.services import Services
@@ -18,34 +18,34 @@ from pipeline.errors import DatabaseUnavailable, TaskNotFound
 from pipeline.ports import TaskPage
 
 
-class Page:
+class TaskPageStream:
     """One page.
 
     Its first record is read before anything is sent, so that what is wrong is an answer of its own. The page ends
     early, and says where to go on, when it is larger than ``http.max_page_bytes`` or the database goes away.
     """
 
-    def __init__(self, request: Request, services: Services, condition: TaskFilter, found: TaskPage) -> None:
+    def __init__(self, request: Request, services: Services, condition: TaskFilter, task_page: TaskPage) -> None:
         self._request = request
         self._services = services
         self._condition = condition
-        self._found = found
-        self._left = iter(found.tasks)
+        self._task_page = task_page
+        self._left = iter(task_page.tasks)
         self._shown = 0
-        self._turns = Turns()
+        self._turns = LoopBudget()
         self._next: bytes | Spool | None = None
 
     @classmethod
-    async def read(cls, request: Request, services: Services, condition: TaskFilter) -> Page:
+    async def read(cls, request: Request, services: Services, condition: TaskFilter) -> TaskPageStream:
         """Return the page that a filter asks for. Raises ``DatabaseUnavailable``."""
-        found = await services.store.query(replace(condition.as_query(), include_result=False))
-        page = cls(request, services, condition, found)
+        task_page = await services.store.query(replace(condition.as_query(), include_result=False))
+        page = cls(request, services, condition, task_page)
         page._next = await page._read_one()
         return page
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """Yield the answer."""
-        head, tail = b"".join(envelope_around(self._request, iter((b"{}",)))).rsplit(b"{}", 1)
+        head, tail = b"".join(envelope_pieces(self._request, iter((b"{}",)))).rsplit(b"{}", 1)
         yield head + b'{"tasks":['
         size_bytes = 0
         try:
@@ -74,7 +74,7 @@ class Page:
             async for block in one.blocks():
                 yield block
         else:
-            await self._turns.took(len(one))
+            await self._turns.spend(len(one))
             yield one
 
     async def _try_one(self) -> bytes | Spool | None:
@@ -104,10 +104,10 @@ class Page:
 
     def _end(self) -> bytes:
         following = self._condition.offset + self._shown
-        has_more = following < self._found.total_count and bool(self._shown)
+        has_more = following < self._task_page.total_count and bool(self._shown)
         data = TaskPageData(
             tasks=[],
-            total_count=self._found.total_count,
+            total_count=self._task_page.total_count,
             has_more=has_more,
             next_offset=following if has_more else None,
         )

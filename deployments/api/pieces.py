@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from deployments.api.loop import PIECE_BYTES, Workers
+from deployments.api.loop import PIECE_BYTES, WorkerThreads
 from deployments.api.schemas import TaskRecord
 from pipeline.domain.transcript import Segment, Transcript, TranscriptInfo
 from pipeline.errors import StorageFull
@@ -29,37 +29,37 @@ _INFO: TypeAdapter[TranscriptInfo] = TypeAdapter(TranscriptInfo)
 
 
 @dataclass(frozen=True, slots=True)
-class Items:
+class JsonItems:
     """The items of a JSON list, each as JSON."""
 
     each: Iterable[bytes]
 
 
-Value = bytes | Items | Iterator[bytes]
+Value = bytes | JsonItems | Iterator[bytes]
 """JSON: at once, as the items of a list, or in pieces."""
 
 
 def object_pieces(fields: Iterable[tuple[str, Value]]) -> Iterator[bytes]:
     """Yield a JSON object, field by field."""
-    mark = b"{"
+    separator = b"{"
     for name, value in fields:
-        yield mark + json.dumps(name).encode() + b":"
-        mark = b","
+        yield separator + json.dumps(name).encode() + b":"
+        separator = b","
         if isinstance(value, bytes):
             yield value
-        elif isinstance(value, Items):
+        elif isinstance(value, JsonItems):
             yield from _list_pieces(value.each)
         else:
             yield from value
-    yield b"{}" if mark == b"{" else b"}"
+    yield b"{}" if separator == b"{" else b"}"
 
 
 def _list_pieces(items: Iterable[bytes]) -> Iterator[bytes]:
-    mark = b"["
+    separator = b"["
     for item in items:
-        yield mark + item
-        mark = b","
-    yield b"[]" if mark == b"[" else b"]"
+        yield separator + item
+        separator = b","
+    yield b"[]" if separator == b"[" else b"]"
 
 
 def transcript_pieces(transcript: Transcript) -> Iterator[bytes]:
@@ -67,7 +67,7 @@ def transcript_pieces(transcript: Transcript) -> Iterator[bytes]:
     return object_pieces(
         (
             ("text", text_json(transcript.text)),
-            ("segments", Items(map(_SEGMENT.dump_json, transcript.segments))),
+            ("segments", JsonItems(map(_SEGMENT.dump_json, transcript.segments))),
             ("info", _INFO.dump_json(transcript.info)),
         )
     )
@@ -104,7 +104,7 @@ class Spool:
         size_bytes: how large it is.
     """
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: WorkerThreads) -> None:
         self.size_bytes = 0
         self._workers = workers
         self._file = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115 (closed by close)
@@ -147,7 +147,7 @@ class Spool:
         self._file.close()
 
 
-async def spooled(workers: Workers, made: Iterator[bytes]) -> Spool:
+async def spooled(workers: WorkerThreads, made: Iterator[bytes]) -> Spool:
     """Return what an iterator makes, when all of it is there; nothing stays behind if it raises."""
     spool = Spool(workers)
     try:
@@ -158,7 +158,7 @@ async def spooled(workers: Workers, made: Iterator[bytes]) -> Spool:
     return spool
 
 
-class SpoolAnswer(StreamingResponse):
+class SpoolResponse(StreamingResponse):
     """An answer out of a spool, which is closed however that goes."""
 
     def __init__(

@@ -80,7 +80,7 @@ def _statuses_by_code(error: type[errors.MurmurationError]) -> dict[str, int]:
     return {error.code: status_of(error)} | {code: status for codes in below for code, status in codes.items()}
 
 
-def problem(
+def error_response(
     request: Request,
     status: int,
     error: str,
@@ -112,21 +112,21 @@ def _task_api_error(request: Request, status: int, error: str, message: str, fie
     return ErrorBody(detail=detail).model_dump_json(exclude=None if fields else {"detail": {"errors"}})
 
 
-def install(app: FastAPI) -> None:
+def install_error_handlers(app: FastAPI) -> None:
     """Makes every error of the application leave in the shape of its surface."""
     app.add_exception_handler(errors.MurmurationError, _murmuration_error)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _validation_error)
 
 
-def answer_to(request: Request, error: errors.MurmurationError) -> Response:
+def response_to(request: Request, error: errors.MurmurationError) -> Response:
     """One of our errors as an answer, in the shape of the surface that was asked; middleware has no other way."""
     status = status_of(type(error))
     if status == HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, errors.RecordUnreadable):
-        return _defect(request, error)
+        return _unexpected_error(request, error)
     problems = error.problems if isinstance(error, errors.InvalidValue) else ()
     fields = [FieldProblem(field=field, message=message) for field, message in problems]
-    return problem(request, status, error.code, error.message, fields=fields, headers=_headers(error))
+    return error_response(request, status, error.code, error.message, fields=fields, headers=_headers(error))
 
 
 def _headers(error: errors.MurmurationError) -> dict[str, str]:
@@ -143,14 +143,14 @@ def _headers(error: errors.MurmurationError) -> dict[str, str]:
 
 async def _murmuration_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.MurmurationError)  # noqa: S101 (registered for nothing else)
-    return answer_to(request, error)
+    return response_to(request, error)
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:
     """Starlette's own: unknown routes, methods a route doesn't take."""
     assert isinstance(error, HTTPException)  # noqa: S101
     if isinstance(error.__cause__, errors.MurmurationError):  # FastAPI's word for what went wrong with a body
-        return answer_to(request, error.__cause__)
+        return response_to(request, error.__cause__)
     status = HTTPStatus(error.status_code)
     message = {
         HTTPStatus.NOT_FOUND: f"There is nothing at {request.url.path[:200]}; see /docs for what there is.",
@@ -159,7 +159,7 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     headers = error.headers
     if status == HTTPStatus.METHOD_NOT_ALLOWED:  # Starlette's Allow has the methods of one route of the path
         headers = {"Allow": allowed(methods_at(request.scope))}
-    return problem(request, status, status.name.lower(), message, headers=headers)
+    return error_response(request, status, status.name.lower(), message, headers=headers)
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
@@ -168,9 +168,9 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     return await _murmuration_error(request, invalid_value(findings))
 
 
-def _defect(request: Request, error: Exception) -> Response:
+def _unexpected_error(request: Request, error: Exception) -> Response:
     logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return problem(
+    return error_response(
         request,
         500,
         errors.MurmurationError.code,
@@ -178,7 +178,7 @@ def _defect(request: Request, error: Exception) -> Response:
     )
 
 
-class DefectBoundary:
+class ServerErrorMiddleware:
     """The last resort: an exception nobody expected is logged once, and answered if that is still possible."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -201,4 +201,4 @@ class DefectBoundary:
         except Exception as error:
             if started:  # the status is out: only a broken connection can still tell the client
                 raise
-            await _defect(Request(scope), error)(scope, receive, send)
+            await _unexpected_error(Request(scope), error)(scope, receive, send)

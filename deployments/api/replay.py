@@ -8,14 +8,14 @@ from fastapi import Request
 
 from deployments.api.admission import client_name
 from deployments.api.answers import may_have_result
-from deployments.api.loop import FairGate
+from deployments.api.loop import FairSemaphore
 from pipeline.domain.task import Task
 from pipeline.domain.transcript import ChunkResult
 from pipeline.ports import TaskRecords
 
 
-class HeldTranscripts:
-    """``usecases.follow.FollowedTasks``, of which a transcript is read once there is a place for it.
+class GatedTranscripts:
+    """``usecases.follow.TaskReader``, of which a transcript is read once there is a place for it.
 
     Args:
         store: where the tasks are.
@@ -28,7 +28,7 @@ class HeldTranscripts:
         self._held = held
         self._client = client_name(request)
         gate = request.app.state.replays
-        assert isinstance(gate, FairGate)  # noqa: S101 (set by attach)
+        assert isinstance(gate, FairSemaphore)  # noqa: S101 (set by attach)
         self._gate = gate
         self._has_place = False
 

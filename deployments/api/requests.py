@@ -21,7 +21,7 @@ SENT_PATH = "murmuration.sent_path"
 """Key of a scope that holds the path as its client wrote it, if that is another."""
 
 
-class PlainPaths:
+class PlainPathMiddleware:
     """The middleware that takes ``/v1/models/`` and ``//v1/models`` for ``/v1/models``.
 
     Clients join a base address and a path, and either may have the slash. The route is served at once: a redirect would
@@ -47,7 +47,7 @@ def plain_path(path: str, prefix: str = "") -> str:
     return path[:shortest] + path[shortest:].rstrip("/")
 
 
-class ImpliedMethods:
+class ImpliedMethodsMiddleware:
     """The middleware that answers HEAD wherever GET is taken, and OPTIONS at every path there is."""
 
     def __init__(self, app: ASGIApp) -> None:

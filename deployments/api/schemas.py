@@ -268,7 +268,7 @@ class ReadyBody(Schema):
     """Left out where it was not tried. Every replica logs its own at its start."""
 
 
-def _blank_is_off(value: object) -> object:
+def _blank_as_none(value: object) -> object:
     return None if is_blank(value) else trimmed(value)
 
 
@@ -296,7 +296,7 @@ def _or_null(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [own, {"type": "null"}]
 
 
-Off = (BeforeValidator(_blank_is_off), Field(json_schema_extra=_or_blank))
+Off = (BeforeValidator(_blank_as_none), Field(json_schema_extra=_or_blank))
 OrDefault = Field(json_schema_extra=_or_null)
 ShortText = Annotated[str, Field(max_length=200)]
 
@@ -333,7 +333,7 @@ class TaskFilter(Schema):
 
     @model_validator(mode="before")
     @classmethod
-    def _null_is_default(cls, values: object) -> object:
+    def _drop_blank_paging(cls, values: object) -> object:
         """The paging can't be switched off: null, or an empty text, means its default."""
         if not isinstance(values, dict):
             return values

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from deployments.api.errands import Errands
-from deployments.api.loop import Workers
+from deployments.api.errands import BackgroundTasks
+from deployments.api.loop import WorkerThreads
 from pipeline.domain.confinement import Confinement
 from pipeline.ports import (
     AudioExtractor,
@@ -30,14 +30,14 @@ class Readiness:
         waiting_for: otherwise, what is missing, each as words that follow "waiting for" (``a GPU node``).
         engine: what runs, once that is known.
         problems: why this configuration can't serve this cluster, or no task is worked at, a sentence each.
-        troubles: what fails in the background although tasks are worked at, a sentence each.
+        failure_messages: what fails in the background although tasks are worked at, a sentence each.
     """
 
     ready: bool
     waiting_for: tuple[str, ...] = ()
     engine: EngineInfo | None = None
     problems: tuple[str, ...] = ()
-    troubles: tuple[str, ...] = ()
+    failure_messages: tuple[str, ...] = ()
 
 
 async def _no_metrics() -> str:
@@ -49,7 +49,7 @@ def _count_nothing(name: str, value: float = 1.0, **labels: str) -> None:
     """For where nothing is counted."""
 
 
-class Count(Protocol):
+class CountMetric(Protocol):
     """Adds to a counter of ``pipeline.observability``; ``ports.Metrics.count``."""
 
     def __call__(self, name: str, value: float = 1.0, **labels: str) -> None:
@@ -99,10 +99,10 @@ class Services:
     check_url: Callable[[str, str], Awaitable[None]]
     extractor: AudioExtractor
     metrics: Callable[[], Awaitable[str]] = _no_metrics
-    count: Count = _count_nothing
+    count: CountMetric = _count_nothing
     knows_addresses: bool = True
     capacity: int = 1000
     fetch_available: bool = False
-    errands: Errands = field(default_factory=Errands)
-    workers: Workers = field(default_factory=Workers)
+    errands: BackgroundTasks = field(default_factory=BackgroundTasks)
+    workers: WorkerThreads = field(default_factory=WorkerThreads)
     confinement: Confinement | None = None

@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 HEARTBEAT_S = 15
 """A comment is sent this often, so that nothing on the way takes the connection for dead."""
 SEND_TIMEOUT_S = 600.0
-"""A client that takes nothing for so long is given up, should ``AnswerFlow`` not have done so."""
+"""A client that takes nothing for so long is given up, should ``FlowControlMiddleware`` not have done so."""
 
 
 class EventStream(EventSourceResponse):

@@ -10,10 +10,10 @@ from fastapi import APIRouter, Request, Response
 from pydantic import WithJsonSchema
 
 from deployments.api.admission import client_name
-from deployments.api.answers import FILE_NAME, ServicesNeeded, TaskId, problems, results_gate
+from deployments.api.answers import FILE_NAME, ServicesDep, TaskId, error_responses, results_gate
 from deployments.api.forms import Form, inlined
 from deployments.api.loop import PIECE_BYTES, slices
-from deployments.api.pieces import SpoolAnswer, spooled
+from deployments.api.pieces import SpoolResponse, spooled
 from deployments.api.schemas import Schema
 from pipeline.domain.task import Status
 from pipeline.domain.transcript import Segment, Transcript
@@ -57,13 +57,16 @@ _FILES: Mapping[str, dict[str, Any]] = {
 @router.get(
     "/generate_subtitles",
     response_class=Response,
-    responses={200: {"description": "The file", "content": dict(_FILES), **FILE_NAME}, **problems(400, 404, 422)},
+    responses={
+        200: {"description": "The file", "content": dict(_FILES), **FILE_NAME},
+        **error_responses(400, 404, 422),
+    },
     openapi_extra={"parameters": SUBTITLE_FORM.parameters()},
 )
-async def generate_subtitles(request: Request, services: ServicesNeeded, task_id: TaskId) -> Response:
+async def generate_subtitles(request: Request, services: ServicesDep, task_id: TaskId) -> Response:
     """Write the transcript of a completed task as a subtitle file."""
-    asked = {name: value for name, value in request.query_params.items() if name != "task_id"}
-    style = SUBTITLE_FORM.parse(asked)
+    style_params = {name: value for name, value in request.query_params.items() if name != "task_id"}
+    style = SUBTITLE_FORM.parse(style_params)
     output_format = style.pop("output_format", FormatField().output_format)
     task = await services.store.get(task_id)
     if task.status is not Status.COMPLETED:
@@ -75,7 +78,7 @@ async def generate_subtitles(request: Request, services: ServicesNeeded, task_id
         # Hours of speech take a second to lay out, and other requests would wait for it.
         content = await services.workers.run(_written, task.result, output_format, CueStyle(**style))
         spool = await spooled(services.workers, slices(content, PIECE_BYTES))
-    return SpoolAnswer(
+    return SpoolResponse(
         spool,
         FORMATS[output_format].media_type,
         headers={"Content-Disposition": f'attachment; filename="Task_{task.id}_Subtitle.{output_format}"'},

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from deployments.api.admission import client_name
-from deployments.api.answers import ServicesNeeded, answer, problems, results_gate
+from deployments.api.answers import ServicesDep, answer, error_responses, results_gate
 from deployments.api.echo import note_params
 from deployments.api.forms import inlined, parse_json
 from deployments.api.lenient import Choice, Trimmed, is_blank, json_text
@@ -19,7 +19,7 @@ from pipeline.domain.languages import parse_language
 from pipeline.domain.summary import Summary, SummaryFormat, SummaryOptions
 from pipeline.domain.task import Status, Task
 from pipeline.errors import InvalidValue, LlmKeyRefused, TaskNotFinished
-from pipeline.ports import SummaryOrder
+from pipeline.ports import SummaryJob
 from pipeline.settings import LlmSettings
 from pipeline.usecases.summarize import chosen_model
 
@@ -127,7 +127,7 @@ class SummaryData(Schema):
 @router.post(
     "/summary",
     response_model=Envelope[SummaryData],
-    responses=problems(400, 404, 413, 415, 422, 502, 504),
+    responses=error_responses(400, 404, 413, 415, 422, 502, 504),
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -135,23 +135,25 @@ class SummaryData(Schema):
         }
     },
 )
-async def summarize_task(request: Request, services: ServicesNeeded) -> Response:
+async def summarize_task(request: Request, services: ServicesDep) -> Response:
     """Summarise a completed task, long ones part by part, citing times as `[HH:MM:SS]`."""
     body = await RequestBody(request).read(services.settings.http.max_json_bytes)
-    asked = parse_json(json_text(body), SummaryRequest)
-    note_params(request, asked.model_dump(mode="json"))
-    _check_model(asked, services.settings.llm)
-    task = await services.store.get(asked.task_id)
+    summary_request = parse_json(json_text(body), SummaryRequest)
+    note_params(request, summary_request.model_dump(mode="json"))
+    _check_model(summary_request, services.settings.llm)
+    task = await services.store.get(summary_request.task_id)
     if task.status is not Status.COMPLETED:
         raise TaskNotFinished(f"The task is {task.status}: it can be summarised once it is completed.")
     text = await _text_of(request, services, task)
     try:
         summary = await services.summarizer.summarize(
-            SummaryOrder(task.id, task.media_prefix, asked.options, asked.api_key, client_name(request))
+            SummaryJob(
+                task.id, task.media_prefix, summary_request.options, summary_request.api_key, client_name(request)
+            )
         )
     except LlmKeyRefused as error:
-        _blame_key(asked, error)
-    if asked.save_to_database:
+        _translate_key_error(summary_request, error)
+    if summary_request.save_to_database:
         await services.store.save_summary(task.id, summary)
     return answer(request, summary_data(text, summary))
 
@@ -169,16 +171,16 @@ def summary_data(transcript: str, summary: Summary) -> SummaryData:
     return SummaryData(task_text=transcript, chat_completion=_completion(summary), summary=summary_body(summary))
 
 
-def _check_model(asked: SummaryRequest, settings: LlmSettings) -> None:
+def _check_model(summary_request: SummaryRequest, settings: LlmSettings) -> None:
     try:
-        chosen_model(settings, asked.options.summary_model, own_key=asked.api_key is not None)
+        chosen_model(settings, summary_request.options.summary_model, own_key=summary_request.api_key is not None)
     except InvalidValue as error:
         raise InvalidValue(error.message, "chatgpt_model") from error
 
 
-def _blame_key(asked: SummaryRequest, error: LlmKeyRefused) -> NoReturn:
+def _translate_key_error(summary_request: SummaryRequest, error: LlmKeyRefused) -> NoReturn:
     """A key that the client sent is the client's to mend."""
-    if asked.api_key is None:
+    if summary_request.api_key is None:
         raise error
     raise InvalidValue(error.message, "chatgpt_api_key") from error
 

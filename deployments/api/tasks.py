@@ -13,27 +13,27 @@ from pydantic_core import from_json
 from starlette.responses import StreamingResponse
 
 from deployments.api.answers import (
-    ClientNeeded,
-    ServicesNeeded,
+    ClientDep,
+    ServicesDep,
     TaskId,
     answer,
     base_url,
+    error_responses,
     header,
-    problems,
-    record_answer,
+    record_response,
 )
 from deployments.api.echo import note_params
 from deployments.api.forms import inlined, invalid_value, parse_json, refuse_unknown
 from deployments.api.lenient import is_blank, json_text
 from deployments.api.options import TASK_FORM, TaskRequest, check_engine, parse_task_request, request_body
-from deployments.api.page import Page
-from deployments.api.problems import problem, status_of_code
+from deployments.api.page import TaskPageStream
+from deployments.api.problems import error_response, status_of_code
 from deployments.api.schemas import DeletedTask, Envelope, TaskFilter, TaskPageData, TaskRecord, record
 from deployments.api.services import Services
 from deployments.api.uploads import FORM_TYPE, RequestBody, open_body, parse_urlencoded, read_form
 from pipeline.domain.task import Status, TaskError
 from pipeline.errors import InvalidValue, TaskCancelled, UnsupportedMediaType
-from pipeline.usecases.attend import remove
+from pipeline.usecases.attend import delete_task_and_media
 from pipeline.usecases.follow import wait_for_end
 from pipeline.usecases.resumable import ResumableUploads
 from pipeline.usecases.submit import Submitter
@@ -50,13 +50,13 @@ router = APIRouter(prefix="/api/whisper/tasks", tags=["tasks"])
 @router.post(
     "/create",
     response_model=Envelope[TaskRecord],
-    responses={200: header("Location", "Where the result is."), **problems(400, 404, 408, 409, 413, 415, 422)},
+    responses={200: header("Location", "Where the result is."), **error_responses(400, 404, 408, 409, 413, 415, 422)},
     openapi_extra={"parameters": TASK_FORM.parameters(), "requestBody": request_body()},
 )
 async def create_task(
     request: Request,
-    services: ServicesNeeded,
-    client: ClientNeeded,
+    services: ServicesDep,
+    client: ClientDep,
     idempotency_key: Annotated[
         str | None,
         WithJsonSchema({"type": "string", "pattern": "^[!-~]{1,255}$", "examples": ["2f6f0f6e"]}),
@@ -68,21 +68,23 @@ async def create_task(
     Options may be query parameters or form fields; a form field wins. An empty value means "not given".
     """
     submitter: Submitter = request.app.state.submitter
-    query, key = dict(request.query_params), checked_key(idempotency_key)
+    query, key = dict(request.query_params), checked_idempotency_key(idempotency_key)
     async with open_body(request) as body, submitter.intake(key, client) as intake:
         parse_task_request(query)  # what is wrong there need not wait for the upload
         form = await read_form(request, body, intake.receive, submitter.max_upload_bytes, wanted=_SOURCE_WANTED)
         note_params(request, form)
         refuse_unknown(form, TASK_FORM.names)
-        asked = parse_task_request(query | {name: value for name, value in form.items() if value.strip()})
-        await check_engine_of(asked, services)
-        if asked.upload_id is None:
-            task, _ = await intake.create(asked.submission)
+        task_request = parse_task_request(query | {name: value for name, value in form.items() if value.strip()})
+        await check_engine_of(task_request, services)
+        if task_request.upload_id is None:
+            task, _ = await intake.create(task_request.submission)
         else:
-            intake.refuse_other_source(asked.submission)
+            intake.refuse_other_source(task_request.submission)
             uploads: ResumableUploads = request.app.state.uploads
-            upload = await uploads.get(asked.upload_id, client)
-            task = await submitter.submit_upload(uploads, upload, asked.submission, idempotency_key=key, client=client)
+            upload = await uploads.get(task_request.upload_id, client)
+            task = await submitter.submit_upload(
+                uploads, upload, task_request.submission, idempotency_key=key, client=client
+            )
     shown = record(task, base_url(request, services))
     return answer(request, shown, headers={"Location": shown.output_url})
 
@@ -92,12 +94,12 @@ async def create_task(
     response_model=Envelope[TaskRecord],
     responses={
         202: {"model": Envelope[TaskRecord], "description": "Queued or processing; the record shows the progress"},
-        **problems(404, 409, 413, 422, 502, 504),
+        **error_responses(404, 409, 413, 422, 502, 504),
     },
 )
 async def task_result(
     request: Request,
-    services: ServicesNeeded,
+    services: ServicesDep,
     task_id: TaskId,
     wait_s: Annotated[
         float,
@@ -110,10 +112,10 @@ async def task_result(
     task = await wait_for_end(store, watch_end, clock, task_id, wait_s, include_result=False)
     if task.status is Status.FAILED:
         cause = task.error or TaskError("internal_error", "The task failed.")
-        return problem(request, status_of_code(cause.code), cause.code, cause.message)
+        return error_response(request, status_of_code(cause.code), cause.code, cause.message)
     if task.status is Status.CANCELLED:
         raise TaskCancelled("The task was cancelled; retry brings it back.")
-    return await record_answer(request, services, task, 200 if task.status is Status.COMPLETED else 202)
+    return await record_response(request, services, task, 200 if task.status is Status.COMPLETED else 202)
 
 
 def _filter_document() -> dict[str, Any]:
@@ -134,10 +136,10 @@ def _filter_document() -> dict[str, Any]:
 @router.post(
     "/query",
     response_model=Envelope[TaskPageData],
-    responses=problems(400, 413, 415, 422),
+    responses=error_responses(400, 413, 415, 422),
     openapi_extra=_filter_document(),
 )
-async def query_tasks(request: Request, services: ServicesNeeded) -> Response:
+async def query_tasks(request: Request, services: ServicesDep) -> Response:
     """List tasks that match a filter, oldest first.
 
     Conditions may be in a JSON body, in a form, or query parameters; one in the body wins. A page with transcripts may
@@ -145,38 +147,38 @@ async def query_tasks(request: Request, services: ServicesNeeded) -> Response:
     """
     condition = await _read_filter(request)
     note_params(request, condition.model_dump(mode="json"))
-    page = await Page.read(request, services, condition)
+    page = await TaskPageStream.read(request, services, condition)
     return StreamingResponse(page.pieces(), media_type="application/json")
 
 
-@router.delete("/delete", response_model=Envelope[DeletedTask], responses=problems(404, 422))
-async def delete_task(request: Request, services: ServicesNeeded, task_id: TaskId) -> Response:
+@router.delete("/delete", response_model=Envelope[DeletedTask], responses=error_responses(404, 422))
+async def delete_task(request: Request, services: ServicesDep, task_id: TaskId) -> Response:
     """Remove a task with its recording and its result; a running task is cancelled first."""
-    await remove(services.store, services.media, services.cancel, task_id)
+    await delete_task_and_media(services.store, services.media, services.cancel, task_id)
     return answer(request, DeletedTask(task_id=task_id, message="The task was deleted."))
 
 
-@router.post("/cancel", response_model=Envelope[TaskRecord], responses=problems(404, 409, 422))
-async def cancel_task(request: Request, services: ServicesNeeded, task_id: TaskId) -> Response:
+@router.post("/cancel", response_model=Envelope[TaskRecord], responses=error_responses(404, 409, 422))
+async def cancel_task(request: Request, services: ServicesDep, task_id: TaskId) -> Response:
     """Stop a task that has not finished; what is being decoded stops with its batch."""
     task = await services.store.cancel(task_id)
     await services.cancel(task_id)
     return answer(request, record(task, base_url(request, services)))
 
 
-@router.post("/retry", response_model=Envelope[TaskRecord], responses=problems(404, 409, 422))
-async def retry_task(request: Request, services: ServicesNeeded, client: ClientNeeded, task_id: TaskId) -> Response:
+@router.post("/retry", response_model=Envelope[TaskRecord], responses=error_responses(404, 409, 422))
+async def retry_task(request: Request, services: ServicesDep, client: ClientDep, task_id: TaskId) -> Response:
     """Queue a failed or cancelled task again; what was decoded is kept."""
     task = await services.store.retry(task_id, client)
     await services.wake()
     return answer(request, record(task, base_url(request, services)))
 
 
-async def check_engine_of(asked: TaskRequest, services: Services) -> None:
+async def check_engine_of(task_request: TaskRequest, services: Services) -> None:
     """Asks what is loaded, where that matters."""
-    options = asked.submission.options
-    if asked.model or options.language or options.languages:
-        check_engine(asked, await services.engine(), services.settings.asr.model)
+    options = task_request.submission.options
+    if task_request.model or options.language or options.languages:
+        check_engine(task_request, await services.engine(), services.settings.asr.model)
 
 
 async def _read_filter(request: Request) -> TaskFilter:
@@ -200,7 +202,7 @@ def _parse_filter(parse: Callable[[], TaskFilter]) -> TaskFilter:
         raise invalid_value(error.errors()) from error
 
 
-def checked_key(key: str | None) -> str | None:
+def checked_idempotency_key(key: str | None) -> str | None:
     """An ``Idempotency-Key``, if it is one that can be kept."""
     if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
         raise InvalidValue("Idempotency-Key takes 1 to 255 visible ASCII characters.", "Idempotency-Key")

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 
-from deployments.api.answers import ClientNeeded, ServicesNeeded, base_url, problems
+from deployments.api.answers import ClientDep, ServicesDep, base_url, error_responses
 from deployments.api.uploads import RequestBody
 from pipeline.domain.file_names import plain_file_name
 from pipeline.domain.upload import Upload
@@ -38,7 +38,7 @@ PREFIX = "/api/whisper/uploads"
 router = APIRouter(prefix=PREFIX, tags=["resumable uploads"])
 
 
-async def _spoken(request: Request) -> None:
+async def _check_version(request: Request) -> None:
     """Every request but OPTIONS says which version it speaks."""
     if request.headers.get("tus-resumable") != VERSION:
         raise ProtocolVersionUnsupported(f"This speaks tus {VERSION}: send Tus-Resumable: {VERSION}.")
@@ -50,19 +50,19 @@ async def _uploads(request: Request) -> ResumableUploads:
     return uploads
 
 
-UploadsNeeded = Annotated[ResumableUploads, Depends(_uploads)]
+UploadsDep = Annotated[ResumableUploads, Depends(_uploads)]
 
 
 async def _upload(
     upload_id: Annotated[str, Path(description="The last part of the upload's address.")],
-    uploads: UploadsNeeded,
-    client: ClientNeeded,
+    uploads: UploadsDep,
+    client: ClientDep,
 ) -> Upload:
     return await uploads.get(upload_id if _ID.fullmatch(upload_id) else "", client)
 
 
-UploadNeeded = Annotated[Upload, Depends(_upload)]
-SPOKEN = [Depends(_spoken)]
+UploadDep = Annotated[Upload, Depends(_upload)]
+SPOKEN = [Depends(_check_version)]
 
 
 def _header(description: str, *, required: bool = False) -> dict[str, Any]:
@@ -81,7 +81,7 @@ _BODY = {"required": False, "content": {BODY_TYPE: {"schema": {"type": "string",
 
 
 @router.options("", status_code=204, response_class=Response)
-async def describe_uploads(uploads: UploadsNeeded) -> Response:
+async def describe_uploads(uploads: UploadsDep) -> Response:
     """Say what is spoken here."""
     return _answer(
         204,
@@ -101,13 +101,11 @@ async def describe_uploads(uploads: UploadsNeeded) -> Response:
     dependencies=SPOKEN,
     responses={
         201: {"description": "Begun; `Location` is its address"},
-        **problems(400, 408, 409, 412, 413, 415, 422, 460),
+        **error_responses(400, 408, 409, 412, 413, 415, 422, 460),
     },
     openapi_extra={"parameters": [_TUS, _LENGTH, _METADATA, _CHECKSUM], "requestBody": _BODY},
 )
-async def begin_upload(
-    request: Request, services: ServicesNeeded, uploads: UploadsNeeded, client: ClientNeeded
-) -> Response:
+async def begin_upload(request: Request, services: ServicesDep, uploads: UploadsDep, client: ClientDep) -> Response:
     """Begin an upload; its first bytes may come along as the body."""
     submitter: Submitter = request.app.state.submitter
     await submitter.check_room(client)
@@ -127,10 +125,10 @@ async def begin_upload(
     "/{upload_id}",
     response_class=Response,
     dependencies=SPOKEN,
-    responses=problems(404, 412, 422),
+    responses=error_responses(404, 412, 422),
     openapi_extra={"parameters": [_TUS]},
 )
-async def upload_offset(upload: UploadNeeded) -> Response:
+async def upload_offset(upload: UploadDep) -> Response:
     """Say how much of an upload has arrived."""
     headers = {"Upload-Length": str(upload.size_bytes), "Cache-Control": "no-store"}
     if upload.metadata:
@@ -143,10 +141,10 @@ async def upload_offset(upload: UploadNeeded) -> Response:
     status_code=204,
     response_class=Response,
     dependencies=SPOKEN,
-    responses={204: {"description": "Added"}, **problems(400, 404, 408, 409, 412, 413, 415, 422, 460)},
+    responses={204: {"description": "Added"}, **error_responses(400, 404, 408, 409, 412, 413, 415, 422, 460)},
     openapi_extra={"parameters": [_TUS, _OFFSET, _CHECKSUM], "requestBody": _BODY},
 )
-async def append_to_upload(request: Request, uploads: UploadsNeeded, upload: UploadNeeded) -> Response:
+async def append_to_upload(request: Request, uploads: UploadsDep, upload: UploadDep) -> Response:
     """Add the body to an upload; what arrives before a connection breaks stays."""
     if request.headers.get("content-type") != BODY_TYPE:
         raise UnsupportedMediaType(f"Bytes of an upload are sent as Content-Type: {BODY_TYPE}.")
@@ -162,17 +160,17 @@ async def append_to_upload(request: Request, uploads: UploadsNeeded, upload: Upl
     status_code=204,
     response_class=Response,
     dependencies=SPOKEN,
-    responses={204: {"description": "Gone"}, **problems(404, 412, 422)},
+    responses={204: {"description": "Gone"}, **error_responses(404, 412, 422)},
     openapi_extra={"parameters": [_TUS]},
 )
-async def delete_upload(uploads: UploadsNeeded, upload: UploadNeeded) -> Response:
+async def delete_upload(uploads: UploadsDep, upload: UploadDep) -> Response:
     """Throw an upload away; the task it may have become stays."""
     await uploads.delete(upload)
     return _answer(204, {})
 
 
 @router.post("/{upload_id}", status_code=204, include_in_schema=False, response_class=Response, dependencies=SPOKEN)
-async def overridden(request: Request, uploads: UploadsNeeded, upload: UploadNeeded) -> Response:
+async def overridden(request: Request, uploads: UploadsDep, upload: UploadDep) -> Response:
     """PATCH and DELETE for clients that can't send them (``X-HTTP-Method-Override``)."""
     method = request.headers.get("x-http-method-override", "").upper()
     if method == "PATCH":
@@ -221,15 +219,15 @@ def _metadata(text: str) -> dict[str, str]:
         try:
             decoded = b64decode(value, validate=True)
         except binascii.Error as error:
-            raise _odd_metadata() from error
+            raise _invalid_metadata() from error
         if not _METADATA_KEY.fullmatch(key) or key in pairs:
-            raise _odd_metadata()
+            raise _invalid_metadata()
         text = decoded.decode(errors="replace")
         pairs[key] = plain_file_name(text) if key in FILE_NAMES else text
     return pairs
 
 
-def _odd_metadata() -> InvalidValue:
+def _invalid_metadata() -> InvalidValue:
     return InvalidValue(
         "Upload-Metadata must be pairs of a name and a Base64 value, each name once.", "Upload-Metadata"
     )

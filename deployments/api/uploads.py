@@ -19,7 +19,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
-from deployments.api.loop import SLICE_BYTES, SMALL_BYTES, Turns, Workers, slices
+from deployments.api.loop import SLICE_BYTES, SMALL_BYTES, LoopBudget, WorkerThreads, slices
 from pipeline.domain.file_names import plain_file_name
 from pipeline.errors import (
     InvalidValue,
@@ -66,7 +66,7 @@ class RequestBody:
 
     def __init__(self, request: Request) -> None:
         self._blocks = request.stream()
-        self.workers: Workers = request.app.state.services.workers
+        self.workers: WorkerThreads = request.app.state.services.workers
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
@@ -90,7 +90,7 @@ class RequestBody:
 
 @asynccontextmanager
 async def open_body(request: Request) -> AsyncIterator[RequestBody]:
-    """The request's body. What is left of it after an error is ``hardening.BodyBounds``' to drain."""
+    """The request's body. What is left of it after an error is ``hardening.BodyLimitMiddleware``' to drain."""
     yield RequestBody(request)
 
 
@@ -175,7 +175,7 @@ class _PartEnd:
 _Event = _PartBegin | bytes | _PartEnd
 
 
-class _Events:
+class _MultipartEvents:
     """What the push parser finds, in order, to be pulled."""
 
     def __init__(self, boundary: bytes) -> None:
@@ -259,15 +259,15 @@ def _file_name(disposition: str, plain: bytes | None) -> str | None:
 
 async def _events(body: RequestBody, boundary: bytes) -> AsyncIterator[_Event]:
     """Begin, data and end of each part. Raises ``UploadInterrupted`` where the body stops before its last boundary."""
-    events: _Events | None = None
-    turns = Turns(SLICE_BYTES)
+    events: _MultipartEvents | None = None
+    turns = LoopBudget(SLICE_BYTES)
     async for block in body:
-        events = events or _Events(boundary)
+        events = events or _MultipartEvents(boundary)
         for piece in slices(block):
             events.feed(piece)
             while events.found:
                 yield events.found.popleft()
-            await turns.took(len(piece))
+            await turns.spend(len(piece))
     if events is not None and not events.ended:
         raise UploadInterrupted("The body ends before its last part does: send it again.")
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 
 from pipeline.asr.cost import CostModel
 from pipeline.asr.engine import FRAMES_PER_SECOND, Decoded, DecodeItem, Engine
-from pipeline.asr.forming import form_batch
-from pipeline.asr.ticket import UNCOVERED, Outcome, Ticket
+from pipeline.asr.forming import select_batch
+from pipeline.asr.ticket import RECOVERY_REASON, DecodedChunk, PendingChunk
 from pipeline.errors import DecodingFailed, MurmurationError, ReplicaLost, TaskCancelled
 from pipeline.observability import NoMetrics
 from pipeline.ports import Metrics
@@ -26,23 +26,23 @@ from pipeline.settings import BatchSettings
 
 logger = logging.getLogger(__name__)
 
-URGENT_S = 300.0
+URGENCY_WINDOW_S = 300.0
 """For so long after a chunk came that was more urgent than one at hand, the next one is expected."""
-UNHURRIED = 2.0
+RELAXED_FACTOR = 2.0
 """How many times ``max_batch_s`` a batch may take while none is."""
-PATIENCE = 4
+MAX_DEFERRED_BATCHES = 4
 """So many batches of others of its rank a chunk that failed the gate lets go first, while there are any. Few chunks
 fail, and each would fill a batch alone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Submission:
-    """One chunk for the batcher. ``rank`` 0 is served first; of equal ranks, the lower ``tag``."""
+class DecodeRequest:
+    """One chunk for the batcher. ``rank`` 0 is served first; of equal ranks, the lower ``start_tag``."""
 
     task_id: int
     item: DecodeItem
     rank: int
-    tag: float
+    start_tag: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +96,8 @@ class MicroBatcher:
         self._fitting_rows: int | None = None
         self._changed = threading.Condition()
         self._sequence = itertools.count()
-        self._waiting: list[Ticket] = []
-        self._running: list[Ticket] = []
+        self._waiting: list[PendingChunk] = []
+        self._running: list[PendingChunk] = []
         self._number = 0
         self._stats = BatchStats()
         self._closed = False
@@ -148,16 +148,16 @@ class MicroBatcher:
         with self._changed:
             return replace(self._stats, waiting=len(self._waiting))
 
-    def submit(self, submissions: Iterable[Submission]) -> list[Ticket]:
+    def submit(self, submissions: Iterable[DecodeRequest]) -> list[PendingChunk]:
         """Puts chunks in line, all at once, so that they can share the next batch.
 
         Returns:
-            A ticket for each, in order; its ``future`` gets the ``Outcome``, or ``DecodingFailed``, ``TaskCancelled``
-            or ``ReplicaLost``. Futures are resolved on the inference thread and can't be cancelled: see ``withdraw``.
+            A pending chunk for each, in order; its ``future`` gets the ``DecodedChunk``, or ``DecodingFailed``,
+            ``TaskCancelled`` or ``ReplicaLost``. Futures are resolved on the inference thread and can't be cancelled: see ``withdraw``.
         """
-        tickets = [self._ticket(submission) for submission in submissions]
+        tickets = [self._to_pending_chunk(submission) for submission in submissions]
         with self._changed:
-            self._note_urgency(tickets)
+            self._record_urgency(tickets)
             for ticket in tickets:
                 if self.healthy:
                     insort(self._waiting, ticket, key=lambda waiting: waiting.order)
@@ -166,7 +166,7 @@ class MicroBatcher:
             self._changed.notify_all()
         return tickets
 
-    def _note_urgency(self, arriving: Sequence[Ticket]) -> None:
+    def _record_urgency(self, arriving: Sequence[PendingChunk]) -> None:
         """Notes when a chunk comes that goes before one that is here."""
         last = max((ticket.rank for ticket in [*self._running, *self._waiting[-1:]]), default=0)
         if any(ticket.rank < last for ticket in arriving):
@@ -174,22 +174,22 @@ class MicroBatcher:
 
     @property
     def _max_batch_s(self) -> float:
-        urgent = self._overtaken_at is not None and self._clock() - self._overtaken_at < URGENT_S
-        return self._settings.max_batch_s * (1.0 if urgent else UNHURRIED)
+        urgent = self._overtaken_at is not None and self._clock() - self._overtaken_at < URGENCY_WINDOW_S
+        return self._settings.max_batch_s * (1.0 if urgent else RELAXED_FACTOR)
 
-    def withdraw(self, tickets: Collection[Ticket]) -> None:
+    def withdraw(self, tickets: Collection[PendingChunk]) -> None:
         """Drops these chunks, which fail with ``TaskCancelled``; what is being decoded of them is thrown away."""
         with self._changed:
             for ticket in (ticket for ticket in [*self._waiting, *self._running] if ticket in tickets):
                 self._fail(ticket, TaskCancelled("The task was cancelled."))
             self._waiting = [ticket for ticket in self._waiting if not ticket.future.done()]
 
-    def _ticket(self, submission: Submission) -> Ticket:
+    def _to_pending_chunk(self, submission: DecodeRequest) -> PendingChunk:
         item = submission.item
-        ticket = Ticket(
+        ticket = PendingChunk(
             task_id=submission.task_id,
             rank=submission.rank,
-            age=(submission.tag, next(self._sequence)),
+            age=(submission.start_tag, next(self._sequence)),
             item=item,
             key=self._engine.batch_key(item),
             frames=self._engine.window_frames([item]),
@@ -210,34 +210,34 @@ class MicroBatcher:
             self._broken = not self._closed
             self._fail_all(ReplicaLost("The replica can't decode any more."))
 
-    def _next_batch(self) -> list[Ticket]:
+    def _next_batch(self) -> list[PendingChunk]:
         """Waits for work; empty when the batcher is closed."""
         with self._changed:
             while not self._waiting and not self._closed:
                 self._changed.wait_for(lambda: self._waiting or self._closed)
-                self._changed.wait_for(self._has_company, timeout=self._settings.batch_wait_s)
+                self._changed.wait_for(self._stop_waiting, timeout=self._settings.batch_wait_s)
             if self._closed:
                 return []
             self._number += 1
             rows = min(self._settings.max_batch_size, self._fitting_rows or self._settings.max_batch_size)
-            self._running = form_batch(self._waiting, rows, self._max_batch_s, self._cost, self._number)
+            self._running = select_batch(self._waiting, rows, self._max_batch_s, self._cost, self._number)
             self._waiting = [ticket for ticket in self._waiting if ticket not in self._running]
             return self._running
 
-    def _has_company(self) -> bool:
+    def _stop_waiting(self) -> bool:
         return self._closed or len(self._waiting) != 1 or self._waiting[0].rank == 0
 
-    def _process(self, batch: list[Ticket]) -> None:
+    def _process(self, batch: list[PendingChunk]) -> None:
         for ticket, decoded in zip(batch, self._decode(batch), strict=True):
             with self._changed:
-                self._settle(ticket, decoded)
+                self._record_result(ticket, decoded)
         with self._changed:
             self._running = []
 
-    def _decode(self, batch: Sequence[Ticket]) -> list[Decoded | DecodingFailed]:
+    def _decode(self, batch: Sequence[PendingChunk]) -> list[Decoded | DecodingFailed]:
         """Decodes a batch; in halves if it doesn't fit, one by one if it fails, so that one chunk fails alone."""
         items = [ticket.item for ticket in batch]
-        dearness = batch[0].dearness
+        cost_factor = batch[0].cost_factor
         frames = self._engine.window_frames(items)
         started = self._decoding_since = self._clock()
         try:
@@ -254,11 +254,11 @@ class MicroBatcher:
         finally:
             self._decoding_since = None
         seconds = self._clock() - started
-        self._cost.observe(len(items), frames, seconds, dearness)
-        self._measure(items, frames, seconds)
+        self._cost.observe(len(items), frames, seconds, cost_factor)
+        self._update_cost_model(items, frames, seconds)
         return decoded
 
-    def _decode_halves(self, batch: Sequence[Ticket]) -> list[Decoded | DecodingFailed]:
+    def _decode_halves(self, batch: Sequence[PendingChunk]) -> list[Decoded | DecodingFailed]:
         if len(batch) == 1:
             return [DecodingFailed("The device's memory is too small to decode this stretch of audio.")]
         half = len(batch) // 2
@@ -266,7 +266,7 @@ class MicroBatcher:
         self._fitting_rows = half
         return self._decode(batch[:half]) + self._decode(batch[half:])
 
-    def _measure(self, items: Sequence[DecodeItem], frames: int, seconds: float) -> None:
+    def _update_cost_model(self, items: Sequence[DecodeItem], frames: int, seconds: float) -> None:
         audio_s = sum(item.duration_s for item in items)
         self._metrics.observe("batch_size", len(items))
         self._metrics.observe("batch_fill", min(1.0, len(items) / self._settings.max_batch_size))
@@ -283,12 +283,12 @@ class MicroBatcher:
                 busy_s=self._stats.busy_s + seconds,
             )
 
-    def _settle(self, ticket: Ticket, decoded: Decoded | DecodingFailed) -> None:
+    def _record_result(self, ticket: PendingChunk, decoded: Decoded | DecodingFailed) -> None:
         if ticket.future.done():
             return  # dropped while it was decoded
-        outcome: Outcome | None
+        outcome: DecodedChunk | None
         if isinstance(decoded, DecodingFailed):
-            outcome = ticket.give_up()
+            outcome = ticket.finish_with_best()
             if outcome is None:
                 self._stats = replace(self._stats, failures=self._stats.failures + 1)
                 self._fail(ticket, decoded)
@@ -300,12 +300,12 @@ class MicroBatcher:
         else:
             ticket.future.set_result(outcome)
 
-    def _requeue(self, ticket: Ticket) -> None:
+    def _requeue(self, ticket: PendingChunk) -> None:
         ticket.key = self._engine.batch_key(ticket.item)
         ticket.frames = self._engine.window_frames([ticket.item])
-        ticket.patient_until = self._number + 1 + (PATIENCE if ticket.wants_company else 0)
+        ticket.deferred_until = self._number + 1 + (MAX_DEFERRED_BATCHES if ticket.may_defer else 0)
         self._stats = replace(self._stats, retries=self._stats.retries + 1)
-        if ticket.reason == UNCOVERED:
+        if ticket.reason == RECOVERY_REASON:
             self._metrics.count("uncovered_stretches")
         else:
             self._metrics.count("gated_chunks", reason=ticket.reason)
@@ -318,6 +318,6 @@ class MicroBatcher:
             self._waiting, self._running = [], []
 
     @staticmethod
-    def _fail(ticket: Ticket, error: MurmurationError) -> None:
+    def _fail(ticket: PendingChunk, error: MurmurationError) -> None:
         if not ticket.future.done():
             ticket.future.set_exception(error)

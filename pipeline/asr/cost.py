@@ -10,7 +10,7 @@ LEARNING_RATE = 0.3
 
 
 class CostModel:
-    """Predicts ``dearness × (overhead + rate × rows × frames)`` seconds for a batch.
+    """Predicts ``cost_factor × (overhead + rate × rows × frames)`` seconds for a batch.
 
     Both rates follow what is measured by normalised least mean squares (Widrow & Hoff, 1960): an exponentially weighted
     average that tells the two apart as soon as batches differ in size. The first guess is that of a CPU, where a lone
@@ -26,19 +26,19 @@ class CostModel:
         self._per_frame_s = per_frame_s
         self._measured = False
 
-    def predict(self, rows: int, frames: int, dearness: float = 1.0) -> float:
+    def predict(self, rows: int, frames: int, cost_factor: float = 1.0) -> float:
         """Seconds that ``rows`` chunks in a window of ``frames`` will take.
 
         Args:
             rows: chunks.
             frames: of each.
-            dearness: how many times as much as with default options one of them costs.
+            cost_factor: how many times as much as with default options one of them costs.
         """
-        return dearness * (self._overhead_s + self._per_frame_s * rows * frames)
+        return cost_factor * (self._overhead_s + self._per_frame_s * rows * frames)
 
-    def observe(self, rows: int, frames: int, seconds: float, dearness: float = 1.0) -> None:
+    def observe(self, rows: int, frames: int, seconds: float, cost_factor: float = 1.0) -> None:
         """Learns from a batch that took ``seconds``."""
-        self._learn(rows, frames, seconds / dearness)
+        self._learn(rows, frames, seconds / cost_factor)
 
     def _learn(self, rows: int, frames: int, seconds: float) -> None:
         if not self._measured:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pipeline.domain.audio import SAMPLE_RATE, Span
 from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.pace import is_paced
+from pipeline.domain.pace import has_plausible_pace
 from pipeline.domain.speech import within
 from pipeline.domain.transcript import LanguageDetection, Segment, Word
 from pipeline.errors import DecodingFailed
@@ -127,9 +127,9 @@ class Decoded:
         return [word for segment in self.segments for word in segment.words or ()]
 
     @property
-    def is_paced(self) -> bool:
+    def has_plausible_pace(self) -> bool:
         """Whether its words take as long as people take to say them; ``False`` where that is not known."""
-        return is_paced(self.words)
+        return has_plausible_pace(self.words)
 
 
 class Engine(Protocol):

@@ -21,7 +21,7 @@ from faster_whisper.transcribe import get_suppressed_tokens
 
 from pipeline.asr.encoding import EncodedRow, encode, stacked
 from pipeline.asr.engine import FULL_WINDOW_FRAMES, Decoded, DecodeItem, Features, Samples
-from pipeline.asr.heard import Aligned, HeardRow, Raw, as_decoded, as_detection
+from pipeline.asr.heard import DecodedRow, PrecomputedAlignment, RawFields, to_decoded, to_detection
 from pipeline.asr.models import ModelFiles
 from pipeline.domain.quality import PROMPT_TOKENS
 from pipeline.domain.transcript import LanguageDetection
@@ -134,12 +134,12 @@ class FasterWhisperEngine:
 
     def decode(self, items: Sequence[DecodeItem]) -> list[Decoded | DecodingFailed]:
         """Decodes a batch of items with equal keys. See ``Engine.decode``."""
-        refusals = [self._refusal(item) for item in items]
+        refusals = [self._language_error(item) for item in items]
         sound = [item for item, refusal in zip(items, refusals, strict=True) if refusal is None]
         try:
             decoded = iter(self._decode(sound) if sound else ())
         except RuntimeError as error:
-            raise _translated(error) from error
+            raise _translate_error(error) from error
         return [refusal or next(decoded) for refusal in refusals]
 
     # --- what the model knows
@@ -154,7 +154,7 @@ class FasterWhisperEngine:
             return tuple(known)
         return tuple(language for language in known if vocabulary.token_to_id(f"<|{language}|>") is not None)
 
-    def _refusal(self, item: DecodeItem) -> DecodingFailed | None:
+    def _language_error(self, item: DecodeItem) -> DecodingFailed | None:
         if not self._model.model.is_multilingual:
             return None  # faster-whisper, too, takes any language for English then
         known = set(self._info.languages)
@@ -175,9 +175,9 @@ class FasterWhisperEngine:
         budget = self._token_budget(items)
         results = self._generate(stacked(encoded), prompts, items[0], budget)
         rows = zip(items, tokenizers, detections, results, strict=True)
-        heard = [self._hear(*row) for row in rows]
-        self._add_words(encoded, heard)
-        return [as_decoded(row, encoding) for row, encoding in zip(heard, encoded, strict=True)]
+        decoded_rows = [self._parse_row(*row) for row in rows]
+        self._add_words(encoded, decoded_rows)
+        return [to_decoded(row, encoding) for row, encoding in zip(decoded_rows, encoded, strict=True)]
 
     def _encode(self, items: Sequence[DecodeItem], frames: int) -> list[EncodedRow]:
         """Every item's encoding: the one that comes with it, or a new one."""
@@ -192,7 +192,7 @@ class FasterWhisperEngine:
             return detections
         answers = self._model.model.detect_language(stacked([encoded[row] for row in unknown]))
         for row, answer in zip(unknown, answers, strict=True):
-            detections[row] = as_detection(answer, items[row].options.languages)
+            detections[row] = to_detection(answer, items[row].options.languages)
         return detections
 
     def _tokenizer_of(self, item: DecodeItem, detection: LanguageDetection | None) -> Tokenizer:
@@ -229,7 +229,7 @@ class FasterWhisperEngine:
         self, encoded: ctranslate2.StorageView, prompts: list[list[int]], first: DecodeItem, budget: int
     ) -> Sequence[ctranslate2.models.WhisperGenerationResult]:
         """One search for the whole batch, with the arguments of ``WhisperModel.generate_with_fallback``."""
-        search: Raw = {"beam_size": first.options.beam_size, "patience": 1}
+        search: RawFields = {"beam_size": first.options.beam_size, "patience": 1}
         if first.temperature > 0:
             search = {
                 "beam_size": 1,
@@ -254,15 +254,15 @@ class FasterWhisperEngine:
         )
         return results
 
-    def _hear(
+    def _parse_row(
         self,
         item: DecodeItem,
         tokenizer: Tokenizer,
         detection: LanguageDetection | None,
         result: ctranslate2.models.WhisperGenerationResult,
-    ) -> HeardRow:
+    ) -> DecodedRow:
         raw = list(result.sequences_ids[0])
-        tokens = self._closed(raw, tokenizer.timestamp_begin, item.duration_s)
+        tokens = self._close_last_segment(raw, tokenizer.timestamp_begin, item.duration_s)
         segments, _, _ = self._model._split_segments_by_timestamps(  # noqa: SLF001 - faster-whisper has no public one
             tokenizer=tokenizer,
             tokens=tokens,
@@ -273,7 +273,7 @@ class FasterWhisperEngine:
         )
         for segment in segments:
             segment["seek"] = 0
-        return HeardRow(
+        return DecodedRow(
             item=item,
             tokenizer=tokenizer,
             detection=detection,
@@ -284,7 +284,7 @@ class FasterWhisperEngine:
             segments=segments,
         )
 
-    def _closed(self, tokens: list[int], timestamp_begin: int, duration_s: float) -> list[int]:
+    def _close_last_segment(self, tokens: list[int], timestamp_begin: int, duration_s: float) -> list[int]:
         """Return the tokens with their last segment closed, at the end of the audio where the model left it open."""
         if tokens and tokens[-1] < timestamp_begin:
             return [*tokens, timestamp_begin + round(duration_s / self._model.time_precision)]
@@ -292,27 +292,27 @@ class FasterWhisperEngine:
 
     # --- word times
 
-    def _add_words(self, encoded: Sequence[EncodedRow], heard: Sequence[HeardRow]) -> None:
+    def _add_words(self, encoded: Sequence[EncodedRow], decoded_rows: Sequence[DecodedRow]) -> None:
         """Give all segments their words; one alignment for each language and task."""
-        spoken = [row for row, one in enumerate(heard) if one.text_tokens]
+        spoken = [row for row, one in enumerate(decoded_rows) if one.text_tokens]
 
         def start_sequence(row: int) -> list[int]:
-            sequence: list[int] = heard[row].tokenizer.sot_sequence
+            sequence: list[int] = decoded_rows[row].tokenizer.sot_sequence
             return sequence
 
         for _, group in groupby(sorted(spoken, key=start_sequence), key=start_sequence):
             rows = list(group)
             alignments = self._model.find_alignment(
-                heard[rows[0]].tokenizer,
-                [heard[row].text_tokens for row in rows],
+                decoded_rows[rows[0]].tokenizer,
+                [decoded_rows[row].text_tokens for row in rows],
                 stacked([encoded[row] for row in rows]),
-                [max(SHORTEST_ALIGNED_FRAMES, heard[row].item.frames) for row in rows],
+                [max(SHORTEST_ALIGNED_FRAMES, decoded_rows[row].item.frames) for row in rows],
             )
             for row, alignment in zip(rows, alignments, strict=True):
-                Aligned(self._model.frames_per_second, alignment).add_words(heard[row])
+                PrecomputedAlignment(self._model.frames_per_second, alignment).add_words(decoded_rows[row])
 
 
-def _translated(error: RuntimeError) -> Exception:
+def _translate_error(error: RuntimeError) -> Exception:
     """CTranslate2 has one exception for all; memory that ran out and a device that failed are told by their text."""
     text = str(error).lower()
     if "out of memory" in text or "alloc_failed" in text:

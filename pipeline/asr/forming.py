@@ -8,18 +8,18 @@ from typing import Protocol, TypeVar
 
 from pipeline.asr.cost import CostModel
 
-COMPANY_SLACK = 0.25
+MAX_SLOWDOWN = 0.25
 """Less urgent chunks may ride along while they lengthen an urgent batch by no more than this share."""
 
 
-WIDTH = 5
+DEFAULT_SEARCH_WIDTH = 5
 """Texts side by side of a chunk, with default options: wider searches get fewer rows, or memory would not suffice."""
 
-TOLERATED_WASTE = 0.05
+MAX_WASTE_SHARE = 0.05
 """Share by which a batch may be dearer than its parts apart; the predictions are no better than that."""
 
 
-class Candidate(Protocol):
+class BatchCandidate(Protocol):
     """A waiting chunk."""
 
     @property
@@ -38,7 +38,7 @@ class Candidate(Protocol):
         ...
 
     @property
-    def dearness(self) -> float:
+    def cost_factor(self) -> float:
         """How many times as much as with default options it costs; equal for equal keys."""
         ...
 
@@ -48,17 +48,17 @@ class Candidate(Protocol):
         ...
 
     @property
-    def patient_until(self) -> int:
+    def deferred_until(self) -> int:
         """Number of the batch before which it lets others of its rank go first, for company of its key to gather."""
         ...
 
 
-Waiting = TypeVar("Waiting", bound=Candidate)
+AnyCandidate = TypeVar("AnyCandidate", bound=BatchCandidate)
 
 
-def form_batch(
-    waiting: Sequence[Waiting], max_rows: int, max_batch_s: float, cost: CostModel, number: int
-) -> list[Waiting]:
+def select_batch(
+    waiting: Sequence[AnyCandidate], max_rows: int, max_batch_s: float, cost: CostModel, number: int
+) -> list[AnyCandidate]:
     """The next batch: the chunk whose turn it is, always, and such company as costs less with it than apart.
 
     It is the first in line's turn, or, while that one is patient, the turn of the next of its rank that is not; so no
@@ -73,8 +73,8 @@ def form_batch(
         cost: predicts them.
         number: of this batch.
     """
-    seed = _whose_turn(waiting, max_rows, number)
-    rows = max(1, max_rows * WIDTH // max(WIDTH, seed.width))
+    seed = _select_first(waiting, max_rows, number)
+    rows = max(1, max_rows * DEFAULT_SEARCH_WIDTH // max(DEFAULT_SEARCH_WIDTH, seed.width))
     batch, frames, limit_s = [seed], seed.frames, max_batch_s
     company = [candidate for candidate in waiting if candidate is not seed and candidate.key == seed.key]
     company.sort(key=lambda candidate: (candidate.rank, abs(candidate.frames - seed.frames)))
@@ -82,24 +82,24 @@ def form_batch(
     for candidate in company:
         if len(batch) >= rows:
             break
-        now_s = cost.predict(len(batch), frames, seed.dearness)
+        now_s = cost.predict(len(batch), frames, seed.cost_factor)
         if candidate.rank > rank:
-            rank, limit_s = candidate.rank, min(limit_s, (1 + COMPANY_SLACK) * now_s)
+            rank, limit_s = candidate.rank, min(limit_s, (1 + MAX_SLOWDOWN) * now_s)
         widened = max(frames, candidate.frames)
-        together_s = cost.predict(len(batch) + 1, widened, seed.dearness)
-        apart_s = now_s + cost.predict(1, candidate.frames, seed.dearness)
-        if together_s <= min(limit_s, (1 + TOLERATED_WASTE) * apart_s):
+        together_s = cost.predict(len(batch) + 1, widened, seed.cost_factor)
+        apart_s = now_s + cost.predict(1, candidate.frames, seed.cost_factor)
+        if together_s <= min(limit_s, (1 + MAX_WASTE_SHARE) * apart_s):
             batch.append(candidate)
             frames = widened
     return batch
 
 
-def _whose_turn(waiting: Sequence[Waiting], max_rows: int, number: int) -> Waiting:
+def _select_first(waiting: Sequence[AnyCandidate], max_rows: int, number: int) -> AnyCandidate:
     """Of the chunks of the highest rank the first that isn't patient, or whose company is complete.
 
     If there is none, the one whose patience ends first: nobody else is there to be let go first.
     """
     peers = [candidate for candidate in waiting if candidate.rank == waiting[0].rank]
     gathered = Counter(candidate.key for candidate in peers)
-    due = (peer for peer in peers if peer.patient_until <= number or gathered[peer.key] >= max_rows)
-    return next(due, None) or min(peers, key=lambda peer: peer.patient_until)
+    due = (peer for peer in peers if peer.deferred_until <= number or gathered[peer.key] >= max_rows)
+    return next(due, None) or min(peers, key=lambda peer: peer.deferred_until)

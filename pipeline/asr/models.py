@@ -28,7 +28,7 @@ CHECKED_FOR_SHORT_WINDOWS = frozenset({"tiny.en", "base"})
 """Models whose word error rate and runaway repetitions were compared with those of full windows."""
 
 WEIGHTS_FILE = "model.bin"
-MARKER_FILE = "verified.json"
+VERIFIED_FILE = "verified.json"
 JOIN_TIMEOUT_S = 300.0
 """How long a process waits for another one that is joining the same weights."""
 
@@ -120,12 +120,12 @@ def _locate_tiny_en(cache_dir: Path) -> Path:
 def _locate_base(cache_dir: Path) -> Path:
     """Joins the two halves of ``model.bin`` into the cache, once, whoever asks at the same time."""
     target = cache_dir / "models" / f"base-{SHA256['base'][:8]}"
-    if _is_trusted(target, target / MARKER_FILE):
+    if _is_trusted(target, target / VERIFIED_FILE):
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_suffix(".lock"), timeout=JOIN_TIMEOUT_S):
-            if not _is_trusted(target, target / MARKER_FILE):
+            if not _is_trusted(target, target / VERIFIED_FILE):
                 _join_base(target)
     except Timeout as error:
         raise ModelUnavailable(
@@ -146,7 +146,7 @@ def _join_base(target: Path) -> None:
         _check_hash(joining / WEIGHTS_FILE, "base", _concatenate(halves, joining / WEIGHTS_FILE))
         for name in ("config.json", "tokenizer.json", "vocabulary.json"):
             shutil.copyfile(second / name, joining / name)
-        _write_marker(joining, joining / MARKER_FILE)
+        _write_marker(joining, joining / VERIFIED_FILE)
         if target.exists():  # left by a disk that lost part of it
             shutil.rmtree(target)
         joining.replace(target)
@@ -226,15 +226,17 @@ def _from_hub(name: str, *, download: bool) -> Path:
         return Path(_cached(name) or download_model(name, local_files_only=not download))
     except LocalEntryNotFoundError as error:
         reason = "the Hugging Face hub could not be reached" if download else "downloading is switched off"
-        raise _unavailable(name, f"is not on this machine, and {reason}") from error
+        raise _model_unavailable_error(name, f"is not on this machine, and {reason}") from error
     except (HFValidationError, ValueError) as error:
-        raise _unavailable(name, "is neither a known model, nor a folder, nor a Hugging Face id") from error
+        raise _model_unavailable_error(name, "is neither a known model, nor a folder, nor a Hugging Face id") from error
     except HfHubHTTPError as error:
-        raise _unavailable(name, "is not on the Hugging Face hub, or not for everyone") from error
+        raise _model_unavailable_error(name, "is not on the Hugging Face hub, or not for everyone") from error
     except ConnectionError as error:
-        raise _unavailable(name, "is not on this machine, and the Hugging Face hub could not be reached") from error
+        raise _model_unavailable_error(
+            name, "is not on this machine, and the Hugging Face hub could not be reached"
+        ) from error
     except OSError as error:
-        raise _unavailable(name, "could not be downloaded from the Hugging Face hub") from error
+        raise _model_unavailable_error(name, "could not be downloaded from the Hugging Face hub") from error
 
 
 def _cached(name: str) -> str | None:
@@ -249,7 +251,7 @@ def _cached(name: str) -> str | None:
     return str(path) if (Path(path) / WEIGHTS_FILE).is_file() else None
 
 
-def _unavailable(name: str, why: str) -> ModelUnavailable:
+def _model_unavailable_error(name: str, why: str) -> ModelUnavailable:
     from faster_whisper.utils import available_models
 
     shown = "(a folder without model.bin)" if os.sep in name and Path(name).is_absolute() else name

@@ -9,19 +9,19 @@ from pipeline.asr.engine import Decoded, DecodeItem
 from pipeline.domain import quality
 from pipeline.domain.coverage import MIN_UNCOVERED_S, MIN_UNCOVERED_TRANSLATED_S, is_stretched, uncovered
 from pipeline.domain.options import TaskType
-from pipeline.domain.pace import is_paced
-from pipeline.domain.quality import Verdict
+from pipeline.domain.pace import has_plausible_pace
+from pipeline.domain.quality import GateVerdict
 from pipeline.domain.scripts import has_words
 from pipeline.domain.segments import divide, without_words
 from pipeline.domain.timeline import shift
 from pipeline.domain.transcript import Segment, Word
 
-MAX_SAME = 2
+MAX_REPEATS = 2
 """Times in a row that the same text may be found in what is left of a gap: more often, it is made up of noise."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Missing:
+class UncoveredSpeech:
     """Speech of a chunk that its text says nothing about.
 
     Attributes:
@@ -39,7 +39,7 @@ class Missing:
 
 def missing_speech(
     item: DecodeItem, words: Sequence[Word], offset_s: float = 0.0, found: tuple[str, ...] = ()
-) -> Iterator[Missing]:
+) -> Iterator[UncoveredSpeech]:
     """Find the speech of an item that no word covers; all of it, however short, where there are no words.
 
     Args:
@@ -51,7 +51,7 @@ def missing_speech(
     relative = [replace(word, start=word.start - offset_s, end=word.end - offset_s) for word in words]
     for stretch in uncovered(item.speech or (), relative, _shortest_s(item) if words else 0.0):
         start_s, end_s = offset_s + stretch.start_s, offset_s + stretch.end_s
-        yield Missing(
+        yield UncoveredSpeech(
             # The same audio in the same window would give the same: nothing.
             item=replace(item.part(stretch), full_window=not words),
             offset_s=start_s,
@@ -60,7 +60,7 @@ def missing_speech(
         )
 
 
-def left_out(item: DecodeItem, decoded: Decoded) -> int:
+def uncovered_samples(item: DecodeItem, decoded: Decoded) -> int:
     """Count the samples of speech that a decoding of the item says nothing about."""
     return sum(stretch.samples for stretch in uncovered(item.speech or (), decoded.words, _shortest_s(item)))
 
@@ -73,27 +73,29 @@ def is_silence(item: DecodeItem, decoded: Decoded) -> bool:
     options = item.options
     if item.speech == ():
         doubted = options.no_speech_threshold is not None and decoded.no_speech_prob > options.no_speech_threshold
-        return doubted or quality.judge(decoded, options) is Verdict.RETRY
+        return doubted or quality.apply_quality_gate(decoded, options) is GateVerdict.RETRY
     return quality.is_silence(decoded, options)
 
 
-def found_in(missing: Missing, decoded: Decoded) -> list[Segment]:
+def recovered_segments(missing: UncoveredSpeech, decoded: Decoded) -> list[Segment]:
     """Return what a decoding of missing speech adds to the chunk, in seconds from its start.
 
     It must be good, new, and say more than what was stretched over the gap. Segments whose words have no time repeat
     what was said before the gap.
     """
     options = missing.item.options
-    segments = [segment for segment in decoded.segments if is_paced(segment.words or ())]
-    said = sum(has_words(word.word) for segment in segments for word in segment.words or ())
-    good = quality.judge(decoded, options) is Verdict.ACCEPT or quality.is_repeated_speech(decoded, options)
-    is_new = missing.found[-MAX_SAME:] != (decoded.text,) * MAX_SAME
-    if good and is_new and said > len(missing.stretched) and not is_silence(missing.item, decoded):
+    segments = [segment for segment in decoded.segments if has_plausible_pace(segment.words or ())]
+    spoken_words = sum(has_words(word.word) for segment in segments for word in segment.words or ())
+    good = quality.apply_quality_gate(decoded, options) is GateVerdict.ACCEPT or quality.is_genuine_repetition(
+        decoded, options
+    )
+    is_new = missing.found[-MAX_REPEATS:] != (decoded.text,) * MAX_REPEATS
+    if good and is_new and spoken_words > len(missing.stretched) and not is_silence(missing.item, decoded):
         return [shift(segment, missing.offset_s) for segment in segments]
     return []
 
 
-def insert(segments: Iterable[Segment], missing: Missing, found: Sequence[Segment]) -> list[Segment]:
+def insert(segments: Iterable[Segment], missing: UncoveredSpeech, found: Sequence[Segment]) -> list[Segment]:
     """Put what was found between the words that it was said between, in place of those stretched over it.
 
     Args:

@@ -9,14 +9,21 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from pipeline.asr.engine import Decoded, DecodeItem
-from pipeline.asr.recovery import Missing, found_in, insert, is_silence, left_out, missing_speech
+from pipeline.asr.recovery import (
+    UncoveredSpeech,
+    insert,
+    is_silence,
+    missing_speech,
+    recovered_segments,
+    uncovered_samples,
+)
 from pipeline.domain import quality
 from pipeline.domain.decoding_cost import search_width, step_cost
 from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.quality import Verdict
+from pipeline.domain.quality import GateVerdict
 from pipeline.domain.transcript import LanguageDetection, Segment
 
-UNCOVERED = "uncovered"
+RECOVERY_REASON = "uncovered"
 """The reason for which speech that no word covers is decoded."""
 
 MAX_RECOVERIES = 16
@@ -24,12 +31,12 @@ MAX_RECOVERIES = 16
 
 DEFAULTS = TranscriptionOptions()
 
-FREE_WORK = 14.0
+FREE_DECODINGS = 14.0
 """Decodings with default options for which a chunk keeps its place in line: more than their whole ladder costs."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class DecodedChunk:
     """What came of a chunk.
 
     Attributes:
@@ -46,24 +53,24 @@ class Outcome:
 
 
 @dataclass(slots=True, eq=False)
-class Ticket:
+class PendingChunk:
     """A chunk in the batcher's hands.
 
     Attributes:
         task_id: whose it is.
         rank: its priority; 0 is served first.
         age: orders chunks of one rank; kept when the chunk is decoded again, but for what it cost more than with the
-            defaults, or beyond ``FREE_WORK``. That counts like audio that came so much later: one chunk with dear
+            defaults, or beyond ``FREE_DECODINGS``. That counts like audio that came so much later: one chunk with dear
             options does not keep a replica to itself.
         item: what is to be decoded next.
         key: ``Engine.batch_key`` of the item.
         frames: window the item needs.
         reason: why it is to be decoded again: ``repetitive``, ``unlikely`` or ``uncovered``.
-        wants_company: whether others that are decoded again in its way are worth waiting for: not where someone waits
+        may_defer: whether others that are decoded again in its way are worth waiting for: not where someone waits
             for it, be it a client or the task's next chunk, and not at every temperature, since those it waited
             for go up the ladder with it.
-        patient_until: see ``forming.Candidate``.
-        future: gets the ``Outcome`` or the error.
+        deferred_until: see ``forming.BatchCandidate``.
+        future: gets the ``DecodedChunk`` or the error.
     """
 
     task_id: int
@@ -73,13 +80,13 @@ class Ticket:
     key: Hashable
     frames: int
     reason: str = ""
-    wants_company: bool = False
-    patient_until: int = 0
-    future: Future[Outcome] = field(default_factory=Future)
+    may_defer: bool = False
+    deferred_until: int = 0
+    future: Future[DecodedChunk] = field(default_factory=Future)
     _attempts: list[Decoded] = field(default_factory=list)
     _segments: list[Segment] = field(default_factory=list)
-    _missing: deque[Missing] = field(default_factory=deque)
-    _missing_now: Missing | None = None
+    _missing: deque[UncoveredSpeech] = field(default_factory=deque)
+    _missing_now: UncoveredSpeech | None = None
     _recoveries: int = 0
     _detection: LanguageDetection | None = None
     _decodings: int = 0
@@ -89,26 +96,26 @@ class Ticket:
 
     def __post_init__(self) -> None:
         """Set how much work the chunk may take before it loses its place."""
-        self._free_s = FREE_WORK * self.item.duration_s
+        self._free_s = FREE_DECODINGS * self.item.duration_s
 
     @property
     def order(self) -> tuple[int, float, int]:
         """Sorts tickets: rank, then age."""
-        tag, number = self.age
-        return self.rank, tag + max(self._excess_s, self._work_s - self._free_s), number
+        start_tag, number = self.age
+        return self.rank, start_tag + max(self._excess_s, self._work_s - self._free_s), number
 
     @property
-    def dearness(self) -> float:
-        """See ``forming.Candidate``."""
+    def cost_factor(self) -> float:
+        """See ``forming.BatchCandidate``."""
         item = self.item
         return step_cost(item.options, item.temperature, encoded=item.encoding is not None)
 
     @property
     def width(self) -> int:
-        """See ``forming.Candidate``."""
+        """See ``forming.BatchCandidate``."""
         return search_width(self.item.options, self.item.temperature)
 
-    def take(self, decoded: Decoded, *, gate: bool) -> Outcome | None:
+    def take(self, decoded: Decoded, *, gate: bool) -> DecodedChunk | None:
         """Record one more decoding of ``item``.
 
         Args:
@@ -118,28 +125,28 @@ class Ticket:
         Returns:
             What came of the chunk; ``None`` if ``item``, changed, is to be decoded next.
         """
-        self._note_work()
+        self._record_work()
         self._attempts.append(replace(decoded, encoding=None) if self._attempts else decoded)
         self._detection = self._detection or decoded.detection
         self._decodings += self._missing_now is None
-        retry = quality.judge(decoded, self.item.options) is Verdict.RETRY
+        retry = quality.apply_quality_gate(decoded, self.item.options) is GateVerdict.RETRY
         if retry and gate and self._retry(decoded):
             return None
-        kept = self._best() if retry else decoded
-        return self._keep(kept) if self._missing_now is None else self._recover(self._missing_now, kept)
+        kept = self._best_attempt() if retry else decoded
+        return self._accept(kept) if self._missing_now is None else self._recover(self._missing_now, kept)
 
-    def _note_work(self) -> None:
+    def _record_work(self) -> None:
         item = self.item
         usual = step_cost(DEFAULTS, item.temperature, encoded=item.encoding is not None)
-        self._work_s += self.dearness * item.duration_s
-        self._excess_s += max(0.0, self.dearness - usual) * item.duration_s
+        self._work_s += self.cost_factor * item.duration_s
+        self._excess_s += max(0.0, self.cost_factor - usual) * item.duration_s
 
-    def give_up(self) -> Outcome | None:
+    def finish_with_best(self) -> DecodedChunk | None:
         """Finish with what was transcribed before the model failed on ``item``; ``None`` if that is nothing."""
         if self._missing_now is None:
             if not self._attempts:
                 return None
-            kept = self._best()
+            kept = self._best_attempt()
             self._segments = [] if is_silence(self.item, kept) else list(kept.segments)
         return self._outcome(self.item.language or "")
 
@@ -149,11 +156,11 @@ class Ticket:
         Speech that is recovered is not sampled for: it may be no speech at all, and then anything could come of it.
         """
         first, options = self._attempts[0], self.item.options
-        rung = quality.next_rung(self._attempts, options)
+        rung = quality.next_fallback(self._attempts, options)
         if rung is None or (self._missing_now is not None and rung.temperature != first.temperature):
             return False
         new_window = len(self._attempts) == 1 or decoded.full_window != rung.full_window
-        self.wants_company = new_window and self.rank > 0 and not options.condition_on_previous_text
+        self.may_defer = new_window and self.rank > 0 and not options.condition_on_previous_text
         self.reason = "repetitive" if quality.is_repetitive(decoded, options) else "unlikely"
         self.item = replace(
             self.item,
@@ -164,41 +171,41 @@ class Ticket:
         )
         return True
 
-    def _best(self) -> Decoded:
+    def _best_attempt(self) -> Decoded:
         """Return the best of the attempts at ``item``, which all failed."""
-        return quality.best(self._attempts, self.item.options, partial(left_out, self.item))
+        return quality.best_of_failed(self._attempts, self.item.options, partial(uncovered_samples, self.item))
 
-    def _keep(self, decoded: Decoded) -> Outcome | None:
+    def _accept(self, decoded: Decoded) -> DecodedChunk | None:
         """Take the decoding's text for the chunk's, and note the speech that it says nothing about."""
         self._segments = [] if is_silence(self.item, decoded) else list(decoded.segments)
         words = [word for segment in self._segments for word in segment.words or ()]
         aligned = all(segment.words is not None for segment in self._segments)
         if aligned and (words or not decoded.full_window):  # where the full window gives no text, nothing is said
             self._missing.extend(missing_speech(self.item, words))
-        return self._next(decoded.language)
+        return self._next_uncovered(decoded.language)
 
-    def _recover(self, missing: Missing, decoded: Decoded) -> Outcome | None:
+    def _recover(self, missing: UncoveredSpeech, decoded: Decoded) -> DecodedChunk | None:
         """Add the text of missing speech, if there is any, and note what it leaves out in its turn."""
-        found = found_in(missing, decoded)
+        found = recovered_segments(missing, decoded)
         if found:
             words = [word for segment in found for word in segment.words or ()]
             self._segments = insert(self._segments, missing, found)
-            said = (*missing.found, decoded.text)
-            self._missing.extend(missing_speech(missing.item, words, missing.offset_s, said))
-        return self._next(decoded.language)
+            recovered_texts = (*missing.found, decoded.text)
+            self._missing.extend(missing_speech(missing.item, words, missing.offset_s, recovered_texts))
+        return self._next_uncovered(decoded.language)
 
-    def _next(self, language: str) -> Outcome | None:
+    def _next_uncovered(self, language: str) -> DecodedChunk | None:
         """Go on with the next stretch of speech that has no text; return the outcome if there is none."""
         if not self._missing or self._recoveries >= MAX_RECOVERIES:
             return self._outcome(language)
         self._missing_now = self._missing.popleft()
         self._recoveries += 1
         self._attempts.clear()
-        self.reason, self.wants_company = UNCOVERED, False
+        self.reason, self.may_defer = RECOVERY_REASON, False
         first_temperature = self.item.options.temperature[0]
         self.item = replace(self._missing_now.item, language=language, temperature=first_temperature)
         return None
 
-    def _outcome(self, language: str) -> Outcome:
+    def _outcome(self, language: str) -> DecodedChunk:
         self._attempts.clear()  # an encoding keeps those of its whole batch alive
-        return Outcome(tuple(self._segments), language, self._detection, self._decodings)
+        return DecodedChunk(tuple(self._segments), language, self._detection, self._decodings)

@@ -21,18 +21,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipeline.confinement.probe import Targets, attempt_all
+from pipeline.confinement.probe import ProbeTargets, attempt_all
 from pipeline.confinement.profiles import ExtractorRights, confine_extractor, filter_extractor
 from pipeline.crawl.wire import (
     HELLO,
     MAX_TEXT,
-    Done,
+    ExtractedPage,
+    ExtractFailure,
     ExtractRequest,
-    Found,
     MediaLocation,
     Message,
-    Probed,
-    Trouble,
+    ProbeReport,
+    RecordingWritten,
     encode,
 )
 
@@ -62,7 +62,7 @@ SENT_FIELDS = (
 
 LIVE = ("is_live", "is_upcoming", "post_live")
 
-REHEARSAL = "data:text/html,<html><title>A</title><video src='https://host.invalid/a.mp4'></video></html>"
+WARM_UP_PAGE = "data:text/html,<html><title>A</title><video src='https://host.invalid/a.mp4'></video></html>"
 """A page that needs no connection. That its recording is nowhere does not matter: it is not asked for."""
 
 SOCKET_TIMEOUT_S = 20.0
@@ -76,8 +76,8 @@ def warm_up() -> None:
     import yt_dlp
 
     mimetypes.init()  # which reads files that a confined process can't
-    with yt_dlp.YoutubeDL({"logger": _Silent(), "cachedir": False, "format": "b"}) as downloader:
-        downloader.extract_info(REHEARSAL, download=False)
+    with yt_dlp.YoutubeDL({"logger": _NullLogger(), "cachedir": False, "format": "b"}) as downloader:
+        downloader.extract_info(WARM_UP_PAGE, download=False)
     gc.freeze()  # what is shared with the forks is not touched by the collector
 
 
@@ -94,8 +94,8 @@ def run(conversation_fd: int, data_fd: int, *, own_network: bool) -> None:
         conversation.sendall(encode(message))
 
 
-def _probe(request: ExtractRequest) -> Probed:
-    return Probed(attempt_all(Targets(**request.targets)))
+def _probe(request: ExtractRequest) -> ProbeReport:
+    return ProbeReport(attempt_all(ProbeTargets(**request.targets)))
 
 
 def _answers(request: ExtractRequest, lines: io.BufferedReader) -> Iterator[Message]:
@@ -104,26 +104,26 @@ def _answers(request: ExtractRequest, lines: io.BufferedReader) -> Iterator[Mess
     try:
         with yt_dlp.YoutubeDL(_parameters(request), auto_init=False) as downloader:
             _add_extractors(downloader, request.extractors)
-            found = _find(downloader, request.url)
+            found = _extract_info(downloader, request.url)
             yield found
-            if isinstance(found, Found) and not found.media.direct:
+            if isinstance(found, ExtractedPage) and not found.media.direct:
                 signal.setitimer(signal.ITIMER_REAL, float(lines.readline()))
                 downloader.process_info(dict(downloader.found))
                 if not sys.stdout.closed:  # some downloaders close it, others don't even flush
                     sys.stdout.flush()
-                yield Done()
+                yield RecordingWritten()
     except yt_dlp.utils.YoutubeDLError as error:
-        yield _trouble(error)
+        yield _to_failure(error)
     except MemoryError:
-        yield Trouble("MemoryError", "the page is too large")
+        yield ExtractFailure("MemoryError", "the page is too large")
     except Exception as error:  # noqa: BLE001 - an extractor that stumbles over a page is what this is about
-        yield Trouble(type(error).__name__, str(error))
+        yield ExtractFailure(type(error).__name__, str(error))
 
 
 def _parameters(request: ExtractRequest) -> dict[str, Any]:
     runtime = request.js_runtime
     parameters: dict[str, Any] = {
-        "logger": _Silent(),
+        "logger": _NullLogger(),
         "quiet": True,
         "noprogress": True,
         "logtostderr": True,
@@ -168,29 +168,31 @@ def _add_extractors(downloader: Any, names: tuple[str, ...]) -> None:
 # --- finding ----------------------------------------------------------------------------------------------------------
 
 
-def _find(downloader: Any, url: str) -> Message:
+def _extract_info(downloader: Any, url: str) -> Message:
     info = downloader.extract_info(url, download=False)
     entries = list(info.get("entries") or ()) if info.get("_type") in ("playlist", "multi_video") else None
     if entries is not None:
         if len(entries) != 1:
-            return Trouble("Playlist", f"{len(entries)} entries")
-        info = _only(downloader, entries[0])
+            return ExtractFailure("Playlist", f"{len(entries)} entries")
+        info = _single_entry(downloader, entries[0])
     if info.get("live_status") in LIVE or info.get("is_live"):
-        return Trouble("Live", str(info.get("live_status")))
+        return ExtractFailure("Live", str(info.get("live_status")))
     if not info.get("url"):
-        return Trouble("NoFormats", "no single format")
+        return ExtractFailure("NoFormats", "no single format")
     downloader.found = info
-    return Found({name: _cut(info[name]) for name in SENT_FIELDS if name in info}, _location(downloader, info))
+    return ExtractedPage(
+        {name: _truncate(info[name]) for name in SENT_FIELDS if name in info}, _location(downloader, info)
+    )
 
 
-def _cut(value: object) -> object:
+def _truncate(value: object) -> object:
     """Return a text no longer than it is believed, and nothing of what is neither text nor number."""
     if isinstance(value, str):
         return value[:MAX_TEXT]
     return value if isinstance(value, int | float) else None
 
 
-def _only(downloader: Any, entry: dict[str, Any]) -> dict[str, Any]:
+def _single_entry(downloader: Any, entry: dict[str, Any]) -> dict[str, Any]:
     """A page with one recording in it comes as a list of one."""
     if entry.get("_type") in ("url", "url_transparent"):
         info: dict[str, Any] = downloader.extract_info(entry["url"], download=False, ie_key=entry.get("ie_key"))
@@ -213,13 +215,13 @@ def _location(downloader: Any, info: Mapping[str, Any]) -> MediaLocation:
     )
 
 
-def _trouble(error: Any) -> Trouble:
+def _to_failure(error: Any) -> ExtractFailure:
     original = error.exc_info[1] if getattr(error, "exc_info", None) and error.exc_info[1] else error
     cause = getattr(original, "cause", None)
     status = getattr(cause, "status", None) or getattr(original, "status", None)
     response = getattr(cause, "response", None) or getattr(original, "response", None)
     network = getattr(type(cause), "__module__", "") == "yt_dlp.networking.exceptions"
-    return Trouble(
+    return ExtractFailure(
         kind=type(cause if network else original).__name__,
         message=str(getattr(original, "orig_msg", None) or getattr(original, "msg", None) or original),
         status=status if isinstance(status, int) else None,
@@ -228,7 +230,7 @@ def _trouble(error: Any) -> Trouble:
     )
 
 
-class _Silent:
+class _NullLogger:
     """yt-dlp's log goes nowhere: what matters is in its exceptions."""
 
     def debug(self, message: str) -> None:
@@ -271,11 +273,11 @@ def _confine(request: ExtractRequest, conversation: socket.socket, own_network: 
     if listener is not None:
         listener.close()
     if not request.targets:  # the probe makes system calls, which the hook does not see
-        sys.addaudithook(_Hook((str(proxy.hostname), rights.proxy_port), request.js_runtime))
+        sys.addaudithook(_AuditHook((str(proxy.hostname), rights.proxy_port), request.js_runtime))
     filter_extractor(rights)
 
 
-class _Hook:
+class _AuditHook:
     """Refuses every connection but to the proxy, and every program but the JavaScript runtime."""
 
     def __init__(self, proxy: tuple[str, int], runtime: str | None) -> None:

@@ -23,8 +23,17 @@ import httpx
 from pipeline.clock import SystemClock
 from pipeline.confinement.probe import targets
 from pipeline.crawl.diagnosis import NETWORK_KINDS, diagnose
-from pipeline.crawl.wire import HELLO, Done, ExtractRequest, Found, Message, Probed, Trouble, decode
-from pipeline.domain.confinement import Confinement, judge
+from pipeline.crawl.wire import (
+    HELLO,
+    ExtractedPage,
+    ExtractFailure,
+    ExtractRequest,
+    Message,
+    ProbeReport,
+    RecordingWritten,
+    decode,
+)
+from pipeline.domain.confinement import Confinement, confinement_of
 from pipeline.domain.fair_line import SlotLimits, TurnRequest
 from pipeline.errors import MurmurationError, ReplicaLost, SourceTooLarge
 from pipeline.fair_slots import FairSlots
@@ -38,11 +47,11 @@ BLOCK_BYTES = 64 * 1024
 MAX_PROCESSES = 16
 GRACE_S = 5.0
 """The kernel ends a process this long after we should have."""
-FAREWELL_S = 5.0
+EXIT_TIMEOUT_S = 5.0
 """How long the parent of the processes, or a process that was killed, may take to end."""
-READY_S = 60.0
+READY_TIMEOUT_S = 60.0
 """How long a process may take to confine itself; the first waits until the library is loaded."""
-WATCH_S = 0.25
+SCRATCH_CHECK_S = 0.25
 """How often a scratch folder is looked at."""
 FOLDER_ENTRY_BYTES = 4096
 """What an empty file counts as."""
@@ -114,19 +123,19 @@ class ExtractorProcesses:
                 extractors=(),
                 formats="",
                 proxy=f"http://127.0.0.1:{UNUSED_PORT}",
-                timeout_s=READY_S,
+                timeout_s=READY_TIMEOUT_S,
                 max_process_bytes=PROBE_BYTES,
                 scratch="",
                 js_runtime=js_runtime,
                 targets=aims.encode(),
             )
             async with self._process(request) as process:
-                return judge(await process.probed())
+                return confinement_of(await process.probe_results())
 
     @asynccontextmanager
     async def conversation(
         self, request: ExtractRequest, site: str, proxy: GuardingProxy, turn: TurnRequest
-    ) -> AsyncIterator[Extraction]:
+    ) -> AsyncIterator[PageSession]:
         """A process that works on a request, until the block ends; ``scratch`` is filled in here.
 
         Args:
@@ -139,18 +148,18 @@ class ExtractorProcesses:
             ReplicaLost: no process could be started.
         """
         async with self._places.turn(turn), self._process(request) as process:
-            if (listener := process.take_listener()) is not None:
+            if (listener := process.detach_listener()) is not None:
                 await proxy.accept_from(listener)
-            yield Extraction(site, proxy, process)
+            yield PageSession(site, proxy, process)
 
     @asynccontextmanager
-    async def _process(self, request: ExtractRequest) -> AsyncIterator[_Process]:
+    async def _process(self, request: ExtractRequest) -> AsyncIterator[_ExtractorProcess]:
         """A confined process, which is killed when the block ends."""
         scratch = await asyncio.to_thread(tempfile.mkdtemp, prefix="murmuration-crawl-")
         try:
             ours, data_fd, status_fd = self._fork(scratch)
             data, transport = await _pipe_reader(data_fd)
-            process = _Process(scratch, 2 * request.max_process_bytes, ours, data, status_fd)
+            process = _ExtractorProcess(scratch, 2 * request.max_process_bytes, ours, data, status_fd)
             try:
                 await process.begin(self._completed(request, scratch))
                 yield process
@@ -203,7 +212,7 @@ class ExtractorProcesses:
 
 
 @dataclass(slots=True)
-class _Process:
+class _ExtractorProcess:
     """A process while it lives.
 
     Attributes:
@@ -233,7 +242,7 @@ class _Process:
         """
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(READY_S):
+            async with asyncio.timeout(READY_TIMEOUT_S):
                 await loop.sock_sendall(self._socket, request.encode())
                 await _until_readable(self._socket)
             hello, descriptors, _, _ = socket.recv_fds(self._socket, len(HELLO), 1)
@@ -243,9 +252,9 @@ class _Process:
             raise ReplicaLost("The process that reads pages has died.")
         self.listener = socket.socket(fileno=descriptors[0]) if descriptors else None
         self._reader, self._writer = await asyncio.open_unix_connection(sock=self._socket, limit=MAX_LINE_BYTES)
-        self._watching = asyncio.create_task(self._watch())
+        self._watching = asyncio.create_task(self._watch_scratch())
 
-    def take_listener(self) -> socket.socket | None:
+    def detach_listener(self) -> socket.socket | None:
         """Return the socket that the process connects to, once; whoever takes it closes it."""
         listener, self.listener = self.listener, None
         return listener
@@ -258,19 +267,19 @@ class _Process:
         """
         return await self._reader.readline() if self._reader else b""
 
-    def tell(self, line: str) -> None:
+    def send(self, line: str) -> None:
         """Send a line."""
         if self._writer:
             self._writer.write(f"{line}\n".encode())
 
-    async def probed(self) -> Mapping[str, Mapping[str, str]]:
+    async def probe_results(self) -> Mapping[str, Mapping[str, str]]:
         """Return the results of what is forbidden.
 
         Raises:
             ReplicaLost: the process ended before it could answer.
         """
         message = decode(line) if (line := await self.next()) else None
-        if not isinstance(message, Probed):
+        if not isinstance(message, ProbeReport):
             raise ReplicaLost("The process that tries what is forbidden has died.")
         return message.results
 
@@ -284,7 +293,7 @@ class _Process:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FAREWELL_S):
+            async with asyncio.timeout(EXIT_TIMEOUT_S):
                 while await self.data.read(BLOCK_BYTES):  # its end of the pipe is closed with it
                     pass
 
@@ -294,10 +303,10 @@ class _Process:
             os.close(self._status_fd)
             self._status_fd = -1
 
-    async def _watch(self) -> None:
+    async def _watch_scratch(self) -> None:
         """Kill the process once there is too much in its folder."""
         while not self.overflowed:
-            await asyncio.sleep(WATCH_S)
+            await asyncio.sleep(SCRATCH_CHECK_S)
             self.overflowed = await asyncio.to_thread(_exceeds, self.scratch, self.max_scratch_bytes)
         self._kill()
 
@@ -333,36 +342,36 @@ def _exceeds(folder: str, max_bytes: int) -> bool:
 
 
 @dataclass(slots=True)
-class Extraction:
+class PageSession:
     """One process at work; made by ``ExtractorProcesses.conversation``."""
 
     _site: str
     _proxy: GuardingProxy
-    _process: _Process
+    _process: _ExtractorProcess
 
-    async def found(self) -> Found:
+    async def found(self) -> ExtractedPage:
         """What the page leads to.
 
         Raises:
             MurmurationError: what ``diagnosis`` makes of the trouble.
         """
         message = await self._next()
-        if isinstance(message, Found) and not self._proxy.exhausted:
+        if isinstance(message, ExtractedPage) and not self._proxy.exhausted:
             return message
         raise self._error(message)
 
-    def take_up_to(self, more_bytes: int) -> None:
+    def allow_bytes(self, more_bytes: int) -> None:
         """Let so many bytes more come back than the pages took."""
         self._proxy.max_bytes = self._proxy.received + more_bytes
 
     async def media(self, timeout_s: float) -> AsyncGenerator[bytes, None]:
         """The recording, put together by the process; raises as ``found``."""
-        self._process.tell(f"{timeout_s + GRACE_S:.3f}")
+        self._process.send(f"{timeout_s + GRACE_S:.3f}")
         message = asyncio.create_task(self._next())
         try:
             while block := await self._process.data.read(BLOCK_BYTES):
                 yield block
-            if not isinstance(ended := await message, Done) or self._proxy.exhausted:
+            if not isinstance(ended := await message, RecordingWritten) or self._proxy.exhausted:
                 raise self._error(ended)
         finally:
             message.cancel()
@@ -383,7 +392,9 @@ class Extraction:
         raise ReplicaLost(f"The process that read the pages of {self._site} died.")
 
     def _error(self, message: Message) -> MurmurationError:
-        trouble = message if isinstance(message, Trouble) else Trouble("OutOfTurn", "it answered out of turn")
+        trouble = (
+            message if isinstance(message, ExtractFailure) else ExtractFailure("OutOfTurn", "it answered out of turn")
+        )
         logger.info(
             "no recording at a link",
             extra={"site": self._site, "kind": trouble.kind, "reason": trouble.message, "status": trouble.status},
@@ -405,13 +416,13 @@ async def _pipe_reader(read_fd: int) -> tuple[asyncio.StreamReader, asyncio.Read
 
 def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
     try:
-        process.wait(FAREWELL_S)
+        process.wait(EXIT_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
 
 
-def host_of(url: str) -> str:
+def host_name_of(url: str) -> str:
     """A URL's host, for sentences and settings."""
     try:
         return httpx.URL(url).host.removeprefix("www.")

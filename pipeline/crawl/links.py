@@ -13,11 +13,11 @@ MAX_HOPS = 5
 MAX_BODY_BYTES = 1 << 40
 """The body is not read."""
 
-_AGENT = {"User-Agent": "facebookexternalhit/1.1"}
+_USER_AGENT = {"User-Agent": "facebookexternalhit/1.1"}
 """What yt-dlp follows TikTok's short links as: a browser is sent to the app store instead."""
 
 
-async def post_address(platform: Platform, url: str, client: GuardedClient, timeout_s: float) -> str:
+async def resolve_short_link(platform: Platform, url: str, client: GuardedClient, timeout_s: float) -> str:
     """The address of the post that a platform's link leads to.
 
     Raises:
@@ -35,7 +35,7 @@ async def post_address(platform: Platform, url: str, client: GuardedClient, time
 
 
 async def _next_hop(platform: Platform, url: str, client: GuardedClient, timeout_s: float) -> str:
-    async with client.stream("GET", url, headers=_AGENT, max_bytes=MAX_BODY_BYTES, deadline_s=timeout_s) as answer:
+    async with client.stream("GET", url, headers=_USER_AGENT, max_bytes=MAX_BODY_BYTES, deadline_s=timeout_s) as answer:
         location = str(answer.headers.get("location", ""))
         if answer.status in (301, 302, 303, 307, 308) and location:
             return urljoin(url, location)

@@ -6,7 +6,7 @@ import re
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from pipeline.domain.file_names import visible
+from pipeline.domain.file_names import without_invisible
 from pipeline.domain.graphemes import shortened
 
 HEAD_BYTES = 4096
@@ -33,7 +33,9 @@ _PATTERNS: tuple[tuple[str, int, bytes], ...] = (
 )
 """Extension, offset and bytes of what people record (WHATWG MIME Sniffing, §6.2; more of the same kind)."""
 
-_PAGE = re.compile(rb"\s*(?:<!--.*?-->\s*)?<(?:!doctype html|html|head|body|title|script|meta)\b", re.IGNORECASE | re.S)
+_WEB_PAGE = re.compile(
+    rb"\s*(?:<!--.*?-->\s*)?<(?:!doctype html|html|head|body|title|script|meta)\b", re.IGNORECASE | re.S
+)
 """How a web page begins (WHATWG MIME Sniffing, §7.1, the tags that matter)."""
 
 _EXTENSION = re.compile(r"[a-z0-9]{1,8}")
@@ -54,7 +56,7 @@ def extension_of(head: bytes) -> str | None:
 
 def is_page(head: bytes) -> bool:
     """Whether these are the first bytes of a web page."""
-    return _PAGE.match(head.removeprefix(b"\xef\xbb\xbf")) is not None
+    return _WEB_PAGE.match(head.removeprefix(b"\xef\xbb\xbf")) is not None
 
 
 def file_name(title: str, head: bytes, claimed: str = "") -> str:
@@ -66,7 +68,7 @@ def file_name(title: str, head: bytes, claimed: str = "") -> str:
         claimed: the extension that the source claims, for bytes that don't say.
     """
     extension = extension_of(head) or (claimed.lower() if _EXTENSION.fullmatch(claimed.lower()) else "")
-    text = "".join(" " if character in _RESERVED else character for character in visible(title, instead=" "))
+    text = "".join(" " if character in _RESERVED else character for character in without_invisible(title, instead=" "))
     stem = shortened(" ".join(text.split()).strip(". "), MAX_NAME).strip(". ") or "recording"
     return f"{stem}.{extension}" if extension else stem
 

@@ -36,7 +36,7 @@ class ExtractRequest:
         cookies: a cookie file's content.
         js_runtime: path of a JavaScript runtime.
         scratch: a folder of its own, for fragments.
-        targets: try what is forbidden instead, aimed at these (``confinement.probe.Targets``).
+        targets: try what is forbidden instead, aimed at these (``confinement.probe.ProbeTargets``).
     """
 
     url: str
@@ -85,7 +85,7 @@ class MediaLocation:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ExtractedPage:
     """What a page leads to; ``info`` is yt-dlp's, of which only some fields are sent."""
 
     info: Mapping[str, Any]
@@ -118,7 +118,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class ExtractFailure:
     """Why a page led nowhere.
 
     Attributes:
@@ -137,27 +137,27 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
-class Probed:
+class ProbeReport:
     """The results of forbidden acts, by part of ``Confinement`` and name of the act."""
 
     results: Mapping[str, Mapping[str, str]]
 
 
-class Done:
+class RecordingWritten:
     """The recording was put together and written."""
 
 
-Message = Found | Trouble | Probed | Done
+Message = ExtractedPage | ExtractFailure | ProbeReport | RecordingWritten
 
 
 def encode(message: Message) -> bytes:
     """A message as a line."""
     match message:
-        case Found(info, media):
+        case ExtractedPage(info, media):
             value: dict[str, Any] = {"found": {"info": dict(info), "media": asdict(media)}}
-        case Trouble():
+        case ExtractFailure():
             value = {"trouble": asdict(message)}
-        case Probed(results):
+        case ProbeReport(results):
             value = {"probed": results}
         case _:
             value = {"done": {}}
@@ -173,13 +173,13 @@ def decode(line: bytes) -> Message:
     value = _mapping(json.loads(line))
     if "found" in value:
         found = _mapping(value["found"])
-        return Found(_mapping(found.get("info")), _location(_mapping(found.get("media"))))
+        return ExtractedPage(_mapping(found.get("info")), _location(_mapping(found.get("media"))))
     if "trouble" in value:
-        return _trouble(_mapping(value["trouble"]))
+        return _to_failure(_mapping(value["trouble"]))
     if "probed" in value:
-        return Probed({part: _texts(acts) for part, acts in _mapping(value["probed"]).items()})
+        return ProbeReport({part: _texts(acts) for part, acts in _mapping(value["probed"]).items()})
     if "done" in value:
-        return Done()
+        return RecordingWritten()
     raise ValueError("not a message")
 
 
@@ -194,8 +194,8 @@ def _location(value: Mapping[str, Any]) -> MediaLocation:
     )
 
 
-def _trouble(value: Mapping[str, Any]) -> Trouble:
-    return Trouble(
+def _to_failure(value: Mapping[str, Any]) -> ExtractFailure:
+    return ExtractFailure(
         kind=_of_type(value.get("kind"), str, ""),
         message=_of_type(value.get("message"), str, "")[:MAX_SHORT_TEXT],
         status=_positive(value.get("status")),

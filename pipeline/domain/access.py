@@ -12,7 +12,7 @@ from pipeline.errors import QuotaExceeded
 DAY = timedelta(days=1)
 """The window in which audio is counted; it slides."""
 
-KEPT_FOR = 2 * DAY
+USAGE_RETENTION = 2 * DAY
 """How long it is remembered: a clock that jumps forth and back must not forget what still counts."""
 
 QUEUE_RETRY_S = 30
@@ -48,10 +48,10 @@ class Client:
 
     def may(self, scope: Scope) -> bool:
         """Whether the scope is among its own."""
-        return scope in self.scopes or self.sees_all
+        return scope in self.scopes or self.sees_all_tasks
 
     @property
-    def sees_all(self) -> bool:
+    def sees_all_tasks(self) -> bool:
         """Whether other clients' tasks exist for it."""
         return Scope.ADMIN in self.scopes
 
@@ -91,7 +91,7 @@ class AudioCharge:
     max_audio_s: float | None = None
 
 
-SECONDS_A_BYTE = 1 / 16_000
+SECONDS_PER_BYTE = 1 / 16_000
 """Length of a recording for its size, 128 kbit/s, where none was finished yet from which it could be told."""
 
 
@@ -114,7 +114,7 @@ def refuse_over_quota(client: Client, load: ClientLoad, now: datetime) -> None:
     refuse_more_audio(client.max_audio_s, load, now)
     if client.max_audio_s is not None and load.audio_s + load.pending_s >= client.max_audio_s:
         raise QuotaExceeded(
-            f"{_used(client.max_audio_s, load)}, and your recordings that wait have about "
+            f"{_usage_sentence(client.max_audio_s, load)}, and your recordings that wait have about "
             f"{load.pending_s / 60:,.1f} more.",
             QUEUE_RETRY_S,
         )
@@ -123,14 +123,14 @@ def refuse_over_quota(client: Client, load: ClientLoad, now: datetime) -> None:
 def refuse_more_audio(max_audio_s: float | None, load: ClientLoad, now: datetime) -> None:
     """Raises ``QuotaExceeded`` if no more of the client's audio may be decoded now."""
     if max_audio_s is not None and load.audio_s >= max_audio_s:
-        raise QuotaExceeded(f"{_used(max_audio_s, load)}.", _seconds_until_less(load, now))
+        raise QuotaExceeded(f"{_usage_sentence(max_audio_s, load)}.", _seconds_until_room(load, now))
 
 
-def _used(max_audio_s: float, load: ClientLoad) -> str:
+def _usage_sentence(max_audio_s: float, load: ClientLoad) -> str:
     return f"You have used {load.audio_s / 60:,.1f} of {max_audio_s / 60:,.1f} minutes of audio in the last 24 hours"
 
 
-def _seconds_until_less(load: ClientLoad, now: datetime) -> int:
+def _seconds_until_room(load: ClientLoad, now: datetime) -> int:
     """When the oldest recording leaves the window."""
     left = min((load.oldest_at or now) + DAY - now, DAY)  # a clock that was ahead has put its marks into the future
     return max(1, ceil(left.total_seconds()))

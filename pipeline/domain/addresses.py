@@ -44,7 +44,7 @@ NAT64 = IPv6Network("64:ff9b::/96")
 """The well-known prefix under which an IPv6-only network reaches IPv4 hosts (RFC 6052)."""
 
 
-def unwrapped(address: Address) -> tuple[Address, ...]:
+def embedded_addresses(address: Address) -> tuple[Address, ...]:
     """The addresses that a packet to this one may end up at: those embedded in it, or itself.
 
     Knows IPv4-mapped (RFC 4291), NAT64 (RFC 6052), 6to4 (RFC 3056) and Teredo (RFC 4380: server and client).
@@ -60,13 +60,13 @@ def unwrapped(address: Address) -> tuple[Address, ...]:
 
 def is_public(address: Address) -> bool:
     """Whether every host that this address stands for is on the public internet."""
-    return all(_is_public(inner) for inner in unwrapped(address))
+    return all(_is_public(inner) for inner in embedded_addresses(address))
 
 
 def within(address: Address, networks: Iterable[Network]) -> bool:
     """Whether every host that this address stands for lies in one of the networks, or the address itself does."""
     known = tuple(networks)
-    return _within(address, known) or all(_within(inner, known) for inner in unwrapped(address))
+    return _within(address, known) or all(_within(inner, known) for inner in embedded_addresses(address))
 
 
 def _within(address: Address, networks: Iterable[Network]) -> bool:

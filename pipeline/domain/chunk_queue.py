@@ -28,28 +28,28 @@ from itertools import accumulate, count, islice
 from math import ceil, inf, nextafter
 
 from pipeline.domain.audio import Chunk
-from pipeline.domain.fair_share import Backlog, Flow, Sent, Sharing
+from pipeline.domain.fair_share import Backlog, FairSharing, Flow, InFlightChunk
 
 CHUNK_COST_S = 35.0
 """What the longest chunk costs with default options. One that costs more counts for several in flight."""
 
-MOST_EARLY_S = 8 * CHUNK_COST_S
+MAX_EARLY_S = 8 * CHUNK_COST_S
 """Cost of what a client may have in flight with the smallest tag of its own: what others may have to wait for."""
 
 
 @dataclass(frozen=True, slots=True)
-class Released:
+class ReleasedChunks:
     """Chunks of one task that may be sent to a replica together.
 
     Attributes:
         priority_rank: what they count as at the replica: the rank of the task, or a higher one that age lifted it to.
-        tag: within a rank, the smallest goes first.
+        start_tag: within a rank, the smallest goes first.
     """
 
     task_id: int
     priority_rank: int
     chunks: tuple[Chunk, ...]
-    tag: float = 0.0
+    start_tag: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def _load(cost: float) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Choice:
+class _FlowChoice:
     """Whose turn it is.
 
     Attributes:
@@ -116,7 +116,7 @@ class _Choice:
     aged: bool = False
 
 
-class _Rank(Sharing[Flow]):
+class _Rank(FairSharing[Flow]):
     """The clients of one priority."""
 
     def __init__(self) -> None:
@@ -199,7 +199,7 @@ class ChunkQueue:
     def finish(self, task_id: int, count: int = 1) -> None:
         """Notes that chunks came back with a result. A task that was closed meanwhile is fine."""
         if backlog := self._backlogs.get(task_id):
-            self._come_back(backlog, count)
+            self._note_returned(backlog, count)
             self._join(backlog)
 
     def charge(self, task_id: int, cost: float) -> None:
@@ -212,7 +212,7 @@ class ChunkQueue:
         """Returns chunks whose replica was lost to the front. A task that was closed meanwhile is fine."""
         if backlog := self._backlogs.get(task_id):
             returned = sorted(chunks, key=lambda chunk: chunk.index)
-            self._come_back(backlog, len(returned))
+            self._note_returned(backlog, len(returned))
             backlog.waiting.extendleft(reversed(returned))
             self._waiting_chunks += len(returned)
             self._join(backlog)
@@ -220,21 +220,21 @@ class ChunkQueue:
     def close(self, task_id: int) -> None:
         """Forgets a task with all that waits of it. An unknown one is fine."""
         if backlog := self._backlogs.pop(task_id, None):
-            self._come_back(backlog, len(backlog.sent))
+            self._note_returned(backlog, len(backlog.sent))
             self._waiting_chunks -= len(backlog.waiting)
             backlog.waiting.clear()
             self._join(backlog)
 
-    def release(self, capacity: Capacity, now: float) -> Released | None:
+    def release(self, capacity: Capacity, now: float) -> ReleasedChunks | None:
         """Takes the next unit out, or ``None`` while the replicas have no room for anything that waits.
 
         A chunk counts against the room of its own and of lower priorities only: an urgent one goes out at once and
         overtakes at the replica, however much of lesser priority is out already.
         """
-        turn = self._turn(capacity)
+        turn = self._next_flow(capacity)
         if turn is None:
             return None
-        choice = (None if turn.beside or self._aged_last else self._aged(turn, now)) or turn
+        choice = (None if turn.beside or self._aged_last else self._aged_flow(turn, now)) or turn
         self._aged_last = choice.aged
         backlog, is_turn = choice.flow.choose(now, self._ageing_s)
         if is_turn:
@@ -266,7 +266,7 @@ class ChunkQueue:
         backlog.flow.tasks.charge(backlog, cost)
         self._ranks[backlog.flow.rank].charge(backlog.flow, cost)
 
-    def _come_back(self, backlog: Backlog, count: int) -> None:
+    def _note_returned(self, backlog: Backlog, count: int) -> None:
         """Chunks came back, the earliest sent for all we know."""
         for _ in range(count):
             sent = backlog.sent.popleft()
@@ -279,7 +279,7 @@ class ChunkQueue:
         self._in_flight[rank] += load
         self._ranks[flow.rank].clients_in_flight += (flow.in_flight > 0) - (before > 0)
 
-    def _turn(self, capacity: Capacity) -> _Choice | None:
+    def _next_flow(self, capacity: Capacity) -> _FlowChoice | None:
         """The client whose turn it is in the highest rank that has something to release and room for it."""
         most = capacity.room(self._waiting_chunks)
         ranks = sorted(self._ranks)
@@ -287,12 +287,12 @@ class ChunkQueue:
         for number, in_flight in zip(ranks, out, strict=True):
             beside = in_flight >= most
             room = most - in_flight + (capacity.reserve if beside else 0)
-            flow = self._beside(number, in_flight, most) if beside else self._ranks[number].next
+            flow = self._underserved_flow(number, in_flight, most) if beside else self._ranks[number].next
             if flow and room > 0:
-                return _Choice(flow, number, room, beside)
+                return _FlowChoice(flow, number, room, beside)
         return None
 
-    def _beside(self, number: int, in_flight: int, most: int) -> Flow | None:
+    def _underserved_flow(self, number: int, in_flight: int, most: int) -> Flow | None:
         """The client whose turn it is, if it has less than its share in flight because others of its rank have more."""
         flow, urgent = self._ranks[number].next, in_flight - self._in_flight[number]
         if flow is None or urgent >= most:
@@ -300,22 +300,22 @@ class ChunkQueue:
         clients = self._ranks[number].clients_in_flight + (flow.in_flight == 0)
         return flow if flow.in_flight < most // clients else None
 
-    def _aged(self, turn: _Choice, now: float) -> _Choice | None:
+    def _aged_flow(self, turn: _FlowChoice, now: float) -> _FlowChoice | None:
         """A client that goes first because it has been passed over for long: the one that is lifted highest."""
         oldest = (rank.oldest for number, rank in self._ranks.items() if number >= turn.rank)
         aged = [flow for flow in oldest if flow and flow.share.has_aged(now, self._ageing_s)]
         first = min(
-            aged, key=lambda flow: (self._lifted(flow, now), flow.share.waiting_since, flow.number), default=None
+            aged, key=lambda flow: (self._aged_rank(flow, now), flow.share.waiting_since, flow.number), default=None
         )
-        if first is None or first is turn.flow or self._lifted(first, now) > turn.rank:
+        if first is None or first is turn.flow or self._aged_rank(first, now) > turn.rank:
             return None
-        return _Choice(first, turn.rank, turn.room, aged=True)
+        return _FlowChoice(first, turn.rank, turn.room, aged=True)
 
-    def _lifted(self, flow: Flow, now: float) -> int:
+    def _aged_rank(self, flow: Flow, now: float) -> int:
         return max(0, flow.rank - int((now - flow.share.waiting_since) / self._ageing_s))
 
     @staticmethod
-    def _unit(backlog: Backlog, choice: _Choice, capacity: Capacity) -> list[Chunk]:
+    def _unit(backlog: Backlog, choice: _FlowChoice, capacity: Capacity) -> list[Chunk]:
         """A batch; less where the rest of the file would otherwise leave replicas idle, or where chunks are dear."""
         size = min(capacity.max_batch_size, ceil(len(backlog.waiting) / max(1, capacity.replicas)))
         unit = list(islice(backlog.waiting, min(size, backlog.room)))
@@ -323,15 +323,15 @@ class ChunkQueue:
         loads = accumulate(_load(backlog.cost(chunk)) for chunk in unit)
         return unit[: max(1, sum(load <= most for load in loads))]
 
-    def _take(self, backlog: Backlog, choice: _Choice, chunks: Sequence[Chunk], now: float) -> Released:
+    def _take(self, backlog: Backlog, choice: _FlowChoice, chunks: Sequence[Chunk], now: float) -> ReleasedChunks:
         flow, costs = choice.flow, [backlog.cost(chunk) for chunk in chunks]
-        tag = self._tag(backlog, choice, sum(costs))
-        is_early = not choice.aged and tag < flow.tag_time
+        start_tag = self._start_tag(backlog, choice, sum(costs))
+        is_early = not choice.aged and start_tag < flow.tag_time
         room = choice.room
         for cost in costs:
             early_s, load = cost if is_early else 0.0, min(room, _load(cost))
             room -= load
-            sent = Sent(flow.tag_time, backlog.share.virtual_time, choice.rank, load, early_s)
+            sent = InFlightChunk(flow.tag_time, backlog.share.virtual_time, choice.rank, load, early_s)
             backlog.waiting.popleft()
             backlog.sent.append(sent)
             flow.early_s += early_s
@@ -341,9 +341,9 @@ class ChunkQueue:
         self._waiting_chunks -= len(chunks)
         self._charge(backlog, sum(costs))
         self._join(backlog)
-        return Released(backlog.number, choice.rank, tuple(chunks), tag)
+        return ReleasedChunks(backlog.number, choice.rank, tuple(chunks), start_tag)
 
-    def _tag(self, backlog: Backlog, choice: _Choice, cost: float) -> float:
+    def _start_tag(self, backlog: Backlog, choice: _FlowChoice, cost: float) -> float:
         """The time of the client's tags; the smallest in flight for what has aged, and for the first of a task.
 
         A client that has nothing in flight goes on from the smallest of all; where it is a named one, from just before,
@@ -356,5 +356,5 @@ class ChunkQueue:
         if choice.aged:
             return self._ranks[choice.rank].tag_present
         rank.last_tag = max(rank.last_tag, flow.tag_time)
-        is_early = backlog.fresh and flow.early_s + cost <= MOST_EARLY_S
+        is_early = backlog.fresh and flow.early_s + cost <= MAX_EARLY_S
         return flow.tag_time if flow.first_tag is None or not is_early else flow.first_tag

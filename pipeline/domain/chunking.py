@@ -28,7 +28,7 @@ PackedSpans = tuple[Span, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Zone:
+class _CutRange:
     """Lengths of speech a chunk may have, in samples, and the one that would be best."""
 
     low: int
@@ -73,7 +73,7 @@ class ChunkPlanner:
         for piece in pieces:
             if piece.end > self._start:
                 chunks += self._append(Span(max(piece.start, self._start), piece.end))
-        if self._is_out_of_reach(settled):
+        if self._is_too_far(settled):
             chunks += self.finish()
         return chunks
 
@@ -89,14 +89,14 @@ class ChunkPlanner:
 
     def _append(self, piece: Span) -> list[PackedSpans]:
         chunks: list[PackedSpans] = []
-        if self._is_out_of_reach(piece.start):
+        if self._is_too_far(piece.start):
             chunks += self.finish()
         self._pending = list(merge_touching([*self._pending, piece]))
         while self._total >= 2 * self._max:
-            chunks.append(self._cut(_Zone(self._max // 2, self._max, self._max)))
+            chunks.append(self._cut(_CutRange(self._max // 2, self._max, self._max)))
         return chunks
 
-    def _is_out_of_reach(self, start: int) -> bool:
+    def _is_too_far(self, start: int) -> bool:
         """Whether speech that begins there is too far from what waits to be packed with it."""
         return bool(self._pending) and start > max(self._pending[-1].end, self._pending[0].start + MAX_EXTENT)
 
@@ -104,16 +104,16 @@ class ChunkPlanner:
     def _total(self) -> int:
         return sum(span.samples for span in self._pending)
 
-    def _even_zone(self, total: int) -> _Zone:
+    def _even_zone(self, total: int) -> _CutRange:
         """The first of the lengths that divide ``total`` evenly, with room around it."""
         count = ceil(total / (COMFORTABLE_FILL * self._max))
         aim = total // count
         room = self._max // 4
-        return _Zone(max(total - (count - 1) * self._max, aim - room), min(self._max, aim + room), aim)
+        return _CutRange(max(total - (count - 1) * self._max, aim - room), min(self._max, aim + room), aim)
 
-    def _cut(self, zone: _Zone) -> PackedSpans:
+    def _cut(self, zone: _CutRange) -> PackedSpans:
         """Takes a chunk off the front, as long as the zone allows: up to a pause, or to the quietest moment."""
-        joints = [joint for joint in self._joints() if zone.low <= joint <= zone.high]
+        joints = [joint for joint in self._pause_positions() if zone.low <= joint <= zone.high]
         length = min(joints, key=lambda joint: abs(joint - zone.aim)) if joints else self._quietest(zone)
         taken: list[Span] = []
         while length > 0:
@@ -125,14 +125,16 @@ class ChunkPlanner:
             length -= first.samples
         return tuple(taken)
 
-    def _joints(self) -> list[int]:
+    def _pause_positions(self) -> list[int]:
         """Lengths of speech up to each pause."""
         return [int(length) for length in np.cumsum([span.samples for span in self._pending])]
 
-    def _quietest(self, zone: _Zone) -> int:
+    def _quietest(self, zone: _CutRange) -> int:
         """The length of speech up to the quietest moment of a zone that lies in a single span."""
-        before = max((joint for joint in self._joints() if joint < zone.low), default=0)
-        span = next(span for span, joint in zip(self._pending, self._joints(), strict=True) if joint > zone.high)
+        before = max((joint for joint in self._pause_positions() if joint < zone.low), default=0)
+        span = next(
+            span for span, joint in zip(self._pending, self._pause_positions(), strict=True) if joint > zone.high
+        )
         offset = span.start - before  # from lengths of speech to the timeline
         first, last = ceil((zone.low + offset) / FRAME_SAMPLES), (zone.high + offset) // FRAME_SAMPLES
         scores = np.array(self._scores[first:last])

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from pipeline.domain.lifecycle import claim_order
 
 
-class Candidate(NamedTuple):
+class ClaimCandidate(NamedTuple):
     """A task that may be claimed."""
 
     id: int
@@ -25,7 +25,7 @@ class Candidate(NamedTuple):
     created_at: datetime
 
 
-class Place(NamedTuple):
+class ClaimPosition(NamedTuple):
     """A candidate's place in line."""
 
     rank: int
@@ -35,7 +35,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Holdings:
+class RunningTasks:
     """What the claiming Dispatcher runs already.
 
     Attributes:
@@ -59,7 +59,7 @@ class Holdings:
         return max(1, self.limit // len(holders | {client}))
 
 
-NOTHING = Holdings()
+NO_RUNNING_TASKS = RunningTasks()
 """A Dispatcher that runs no task."""
 
 
@@ -67,17 +67,17 @@ class ClaimRule:
     """The order in which candidates are claimed.
 
     Args:
-        holdings: what the caller runs already.
+        running_tasks: what the caller runs already.
         now: the time of the claim.
         ageing_s: a task is lifted by one rank for each full period of this length that it has waited.
     """
 
-    def __init__(self, holdings: Holdings, now: datetime, ageing_s: float) -> None:
-        self._holdings = holdings
+    def __init__(self, running_tasks: RunningTasks, now: datetime, ageing_s: float) -> None:
+        self._holdings = running_tasks
         self._now = now
         self._ageing_s = ageing_s
 
-    def places(self, candidates: Iterable[Candidate]) -> list[tuple[Place, Candidate]]:
+    def places(self, candidates: Iterable[ClaimCandidate]) -> list[tuple[ClaimPosition, ClaimCandidate]]:
         """Return those that may be claimed, in order, each with its place."""
         turns: Counter[tuple[int, str | None]] = Counter()
         taken: Counter[tuple[int, str | None]] = Counter()
@@ -86,21 +86,21 @@ class ClaimRule:
             lifted, mine = self._age(one)[0], (one.rank, one.client)
             turn = self._holdings.held(max(0, lifted), one.client) + turns[lifted, one.client]
             if self._holdings.held(*mine) + taken[mine] < self._holdings.share(*mine):
-                placed.append((Place(lifted, turn, one.created_at, one.id), one))
+                placed.append((ClaimPosition(lifted, turn, one.created_at, one.id), one))
             turns[lifted, one.client] += 1
             taken[mine] += 1
         return sorted(placed)
 
-    def _age(self, one: Candidate) -> tuple[int, datetime, int]:
+    def _age(self, one: ClaimCandidate) -> tuple[int, datetime, int]:
         return claim_order(one.id, one.rank, one.created_at, self._now, self._ageing_s)
 
 
 def known_order(
     rule: ClaimRule,
-    heads: Sequence[Candidate],
-    groups: Mapping[tuple[int, str | None], Sequence[Candidate]],
+    heads: Sequence[ClaimCandidate],
+    groups: Mapping[tuple[int, str | None], Sequence[ClaimCandidate]],
     depth: int,
-    others: Sequence[Candidate] = (),
+    others: Sequence[ClaimCandidate] = (),
 ) -> list[int]:
     """Return the ids of candidates in order, up to where one that was not looked up might come before them.
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 DONE = "done"
 """The result of a forbidden act that succeeded; otherwise it is the name of an ``errno``, such as ``EPERM``."""
 
-NOT_POSSIBLE = frozenset({"ENOSYS", "ENOENT", "ENODEV", "EAFNOSUPPORT", "EINVAL"})
+UNTESTABLE_ERRORS = frozenset({"ENOSYS", "ENOENT", "ENODEV", "EAFNOSUPPORT", "EINVAL"})
 """Results that speak neither for nor against confinement: this kernel or machine does not have what was asked for."""
 
 
@@ -60,7 +60,7 @@ class Confinement:
         return tuple(name for name in self.__slots__ if not getattr(self, name))
 
 
-def judge(results: Mapping[str, Mapping[str, str]]) -> Confinement:
+def confinement_of(results: Mapping[str, Mapping[str, str]]) -> Confinement:
     """Return what holds, by the results of forbidden acts.
 
     A part holds if none of its acts succeeded and at least one was refused.
@@ -72,5 +72,5 @@ def judge(results: Mapping[str, Mapping[str, str]]) -> Confinement:
 
 
 def _holds(results: Mapping[str, str]) -> bool:
-    told = set(results.values()) - NOT_POSSIBLE
-    return DONE not in told and bool(told)
+    outcomes = set(results.values()) - UNTESTABLE_ERRORS
+    return DONE not in outcomes and bool(outcomes)

@@ -56,8 +56,8 @@ def uncovered(speech: Sequence[Span], words: Iterable[Word], shortest_s: float =
 
 
 def _longest_s(text: str) -> float:
-    said = count_characters(text)
-    return max(SLOW_WORD_S, LETTER_S * said.letters + SYLLABLE_S * said.syllables + DIGIT_S * said.digits)
+    counts = count_characters(text)
+    return max(SLOW_WORD_S, LETTER_S * counts.letters + SYLLABLE_S * counts.syllables + DIGIT_S * counts.digits)
 
 
 def _between(covered: Iterable[Span], end: int) -> Iterator[Span]:

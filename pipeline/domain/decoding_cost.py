@@ -12,16 +12,16 @@ from pipeline.domain.options import TranscriptionOptions
 
 ENCODING, FULL_ENCODING = 0.5, 2.0
 """Encoding a chunk in a window of its own length, and in the model's 30 s."""
-BEAM_SEARCH, A_BEAM = 0.15, 0.07
+BEAM_SEARCH, COST_PER_BEAM = 0.15, 0.07
 """A search with beams, and what each of them adds."""
-SAMPLING, A_SAMPLE = 0.35, 0.25
+SAMPLING, COST_PER_SAMPLE = 0.35, 0.25
 """Sampling, and what each candidate adds: more than a beam, since all are decoded to their end."""
 PROMPT, FULL_PROMPT_CHARACTERS = 1.3, 700
 """What a full prompt of 223 tokens adds to a decoding (`initial_prompt`, `hotwords`), and about how long that is."""
-CONDITIONED = 2.3
+CONDITIONED_FACTOR = 2.3
 """How many times as much a chunk costs that is decoded alone, with a prompt of its own."""
 
-LEAST_CLIMBING = 0.01
+MIN_FALLBACK_SHARE = 0.01
 """Share of chunks that climb the whole ladder with the default thresholds: 3 % fail once, few of them twice."""
 LEAST_LIKELY, LIKELIEST = -1.0, -0.2
 """Mean log-probabilities between which chunks of speech lie: a threshold there fails so many of them."""
@@ -40,13 +40,13 @@ def search_cost(options: TranscriptionOptions, temperature: float) -> float:
         temperature: 0 for beams, above it for samples.
     """
     if temperature > 0:
-        return SAMPLING + A_SAMPLE * options.best_of
-    return BEAM_SEARCH + A_BEAM * options.beam_size
+        return SAMPLING + COST_PER_SAMPLE * options.best_of
+    return BEAM_SEARCH + COST_PER_BEAM * options.beam_size
 
 
 def step_cost(options: TranscriptionOptions, temperature: float, *, encoded: bool) -> float:
     """Return the cost of decoding a chunk once in a window of its own length; 1.0 for the defaults at temperature 0."""
-    return _prompting(options) * (search_cost(options, temperature) + (0.0 if encoded else ENCODING))
+    return _prompt_factor(options) * (search_cost(options, temperature) + (0.0 if encoded else ENCODING))
 
 
 def search_width(options: TranscriptionOptions, temperature: float) -> int:
@@ -54,15 +54,15 @@ def search_width(options: TranscriptionOptions, temperature: float) -> int:
     return options.best_of if temperature > 0 else options.beam_size
 
 
-def ladder_costs(options: TranscriptionOptions) -> tuple[float, ...]:
-    """Return the cost of each decoding that a chunk may get, in order, as ``domain.quality.next_rung`` has them."""
+def fallback_costs(options: TranscriptionOptions) -> tuple[float, ...]:
+    """Return the cost of each decoding that a chunk may get, in order, as ``domain.quality.next_fallback`` has them."""
     first, *others = (search_cost(options, temperature) for temperature in options.temperature)
     return ENCODING + first, FULL_ENCODING + first, *others
 
 
 def decoded_cost(options: TranscriptionOptions, attempts: int) -> float:
     """Return what a chunk has cost that was decoded so many times, by the measure of ``relative_cost``."""
-    return sum(ladder_costs(options)[:attempts]) * _surcharge(options) / _EXPECTED_OF_DEFAULTS
+    return sum(fallback_costs(options)[:attempts]) * _conditioning_factor(options) / _EXPECTED_OF_DEFAULTS
 
 
 def relative_cost(options: TranscriptionOptions) -> float:
@@ -70,7 +70,7 @@ def relative_cost(options: TranscriptionOptions) -> float:
 
     A chunk that fails its thresholds climbs the ladder of temperatures; strict thresholds let all fail.
     """
-    return _expected(options) * _surcharge(options) / _EXPECTED_OF_DEFAULTS
+    return _expected(options) * _conditioning_factor(options) / _EXPECTED_OF_DEFAULTS
 
 
 def chunk_cost_s(duration_s: float, options: TranscriptionOptions) -> float:
@@ -84,27 +84,27 @@ def charged_audio_s(duration_s: float, options: TranscriptionOptions) -> float:
 
 
 def _expected(options: TranscriptionOptions) -> float:
-    first, *others = ladder_costs(options)
-    return first + _climbing(options) * sum(others)
+    first, *others = fallback_costs(options)
+    return first + _fallback_share(options) * sum(others)
 
 
-def _climbing(options: TranscriptionOptions) -> float:
+def _fallback_share(options: TranscriptionOptions) -> float:
     """Share of chunks that climb the whole ladder."""
     likely, ratio = options.log_prob_threshold, options.compression_ratio_threshold
-    unlikely = 0.0 if likely is None else _part(likely, LEAST_LIKELY, LIKELIEST)
-    repetitive = 0.0 if ratio is None else 1 - _part(ratio, LEAST_REPETITIVE, MOST_REPETITIVE)
-    return max(LEAST_CLIMBING, unlikely, repetitive)
+    unlikely = 0.0 if likely is None else _fraction_between(likely, LEAST_LIKELY, LIKELIEST)
+    repetitive = 0.0 if ratio is None else 1 - _fraction_between(ratio, LEAST_REPETITIVE, MOST_REPETITIVE)
+    return max(MIN_FALLBACK_SHARE, unlikely, repetitive)
 
 
-def _part(value: float, low: float, high: float) -> float:
+def _fraction_between(value: float, low: float, high: float) -> float:
     return min(1.0, max(0.0, (value - low) / (high - low)))
 
 
-def _surcharge(options: TranscriptionOptions) -> float:
-    return CONDITIONED if options.condition_on_previous_text else _prompting(options)
+def _conditioning_factor(options: TranscriptionOptions) -> float:
+    return CONDITIONED_FACTOR if options.condition_on_previous_text else _prompt_factor(options)
 
 
-def _prompting(options: TranscriptionOptions) -> float:
+def _prompt_factor(options: TranscriptionOptions) -> float:
     characters = len(options.initial_prompt or "") + len(options.hotwords or "")
     return 1 + PROMPT * min(1.0, characters / FULL_PROMPT_CHARACTERS)
 

@@ -50,14 +50,14 @@ correlate by 0.8 or more, is averaged exactly."""
 MEMORY_S = 1.0
 """Time constant, in seconds, of the powers that the correction is found from: through a pause it stays what it was."""
 
-MAX_EXCESS = 10 ** (3 / 20)
+MAX_CORRECTION_EXCESS = 10 ** (3 / 20)
 """How far a correction that was right a moment ago may exceed the one that is right now: 3 dB."""
 
-_FADING = math.exp(-BLOCK_SAMPLES / SAMPLE_RATE / MEMORY_S)
+_DECAY = math.exp(-BLOCK_SAMPLES / SAMPLE_RATE / MEMORY_S)
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class BlockMix:
     """How one block is mixed: the mean of the channels, each by its sign, times the gain.
 
     Attributes:
@@ -68,9 +68,9 @@ class Setting:
     signs: Vector
     gain: float
 
-    def halfway(self, other: Setting) -> Setting:
+    def halfway(self, other: BlockMix) -> BlockMix:
         """Return the setting between this one and another, where the one block ends and the other begins."""
-        return Setting((self.signs + other.signs) / 2, (self.gain + other.gain) / 2)
+        return BlockMix((self.signs + other.signs) / 2, (self.gain + other.gain) / 2)
 
 
 class Downmixer:
@@ -86,8 +86,8 @@ class Downmixer:
         self._waiting: deque[Channels] = deque()  # blocks without a setting yet
         self._covariances: deque[Matrix] = deque(maxlen=len(WINDOW))
         self._powers: tuple[float, ...] = (0.0, 0.0)  # of the channels together and of their mean, of the past, fading
-        self._settled: tuple[Channels, Setting] | None = None  # the last block with a setting
-        self._begin: Setting | None = None  # how it begins
+        self._settled: tuple[Channels, BlockMix] | None = None  # the last block with a setting
+        self._begin: BlockMix | None = None  # how it begins
 
     def feed(self, audio: Channels) -> Signal:
         """Take the next samples, of shape ``(samples, channels)``; return the mix as far as it is settled."""
@@ -134,13 +134,13 @@ class Downmixer:
         ]
         return np.sum(weighted, axis=0)  # type: ignore[no-any-return]
 
-    def _setting(self, block: Channels, window: Matrix) -> Setting:
+    def _setting(self, block: Channels, window: Matrix) -> BlockMix:
         signs = signs_of(window)
         together, mean = joint_power(window), float(signs @ window @ signs) / self._channels**2
-        self._powers = tuple(_FADING * past + now for past, now in zip(self._powers, (together, mean), strict=True))
-        gain = min(_ratio(*self._powers), MAX_EXCESS * _ratio(together, mean), self._channels)
+        self._powers = tuple(_DECAY * past + now for past, now in zip(self._powers, (together, mean), strict=True))
+        gain = min(_ratio(*self._powers), MAX_CORRECTION_EXCESS * _ratio(together, mean), self._channels)
         peak = float(np.abs(block @ signs).max()) / self._channels
-        return Setting(signs, max(1.0, min(_tolerant(gain), 1 / max(peak, 1e-9))))
+        return BlockMix(signs, max(1.0, min(_tolerant(gain), 1 / max(peak, 1e-9))))
 
 
 def covariance(block: Channels) -> Matrix:
@@ -190,7 +190,7 @@ def _tolerant(gain: float) -> float:
     return 10 ** (float(np.interp(decibels, (ALIKE_DB, UNLIKE_DB), (0.0, UNLIKE_DB))) / 20)
 
 
-def _mix(block: Channels, begin: Setting, end: Setting) -> Signal:
+def _mix(block: Channels, begin: BlockMix, end: BlockMix) -> Signal:
     """Return a block mixed to one channel, passing from one setting to the other."""
     if begin.gain == end.gain and np.array_equal(begin.signs, end.signs):
         weights = begin.signs * (begin.gain / len(begin.signs))

@@ -9,7 +9,7 @@ from typing import Annotated
 from annotated_types import Ge, Le
 
 
-class Format(StrEnum):
+class AudioFormat(StrEnum):
     """Formats that sound is written in."""
 
     WAV = "wav"
@@ -20,21 +20,21 @@ class Format(StrEnum):
 
 
 MEDIA_TYPES = {
-    Format.WAV: "audio/wav",
-    Format.MP3: "audio/mpeg",
-    Format.FLAC: "audio/flac",
-    Format.OGG: "audio/ogg",
-    Format.M4A: "audio/mp4",
+    AudioFormat.WAV: "audio/wav",
+    AudioFormat.MP3: "audio/mpeg",
+    AudioFormat.FLAC: "audio/flac",
+    AudioFormat.OGG: "audio/ogg",
+    AudioFormat.M4A: "audio/mp4",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Extraction:
+class ExtractionOptions:
     """How the sound of a recording is to be written."""
 
     sample_rate: Annotated[int, Ge(8000), Le(192_000)] = 22_050
     """Samples a second. `mp3`, `ogg` and `m4a` know only some rates: the next higher one is taken."""
     bit_depth: Annotated[int, Ge(1), Le(4)] = 2
     """Bytes a sample, 1 to 4; for `wav` and `flac` (2 to 4), the others have none."""
-    output_format: Format = Format.WAV
+    output_format: AudioFormat = AudioFormat.WAV
     """The format of the file: `ogg` holds Opus, `m4a` AAC."""

@@ -11,14 +11,14 @@ from pipeline.domain.fair_line import SlotLimits
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
+class DueWork:
     """Work that waits in a database.
 
     Attributes:
         id: its row.
-        client: the name under which it shares, see ``sharer``.
+        client: the name under which it shares, see ``share_key``.
         priority_rank: 0 is served first.
-        since: when it became due, in seconds on the clock of ``choose``.
+        since: when it became due, in seconds on the clock of ``choose_fairly``.
     """
 
     id: int
@@ -27,7 +27,9 @@ class Due:
     since: float
 
 
-def choose(due: Sequence[Due], held: Iterable[Due], limit: int, now: float, ageing_s: float) -> list[int]:
+def choose_fairly(
+    due: Sequence[DueWork], held: Iterable[DueWork], limit: int, now: float, ageing_s: float
+) -> list[int]:
     """Choose what is taken next of the work that is due, all of which counts the same.
 
     Priority decides, lifted by age; then the client with the fewest slots, then who has waited longest. What a client
@@ -44,12 +46,12 @@ def choose(due: Sequence[Due], held: Iterable[Due], limit: int, now: float, agei
         The ids of rows, in the order of their turns.
     """
     in_hand = Counter((each.client, each.priority_rank) for each in held)
-    choice = _Choice(SlotLimits(in_hand.total() + max(0, limit), reserve=True), in_hand, now, ageing_s)
+    choice = _FairChoice(SlotLimits(in_hand.total() + max(0, limit), reserve=True), in_hand, now, ageing_s)
     return choice.of(due)
 
 
-class _Choice:
-    """One run of ``choose``. Only the first of each client and priority can be next, so only those are compared."""
+class _FairChoice:
+    """One run of ``choose_fairly``: only the first of each client and priority can be next, so only those compare."""
 
     def __init__(self, limits: SlotLimits, in_hand: Counter[tuple[str, int]], now: float, ageing_s: float) -> None:
         self._limits = limits
@@ -62,9 +64,9 @@ class _Choice:
         self._taken = in_hand.total()
         self._further = self._taken - len(self._of_client)
 
-    def of(self, due: Sequence[Due]) -> list[int]:
+    def of(self, due: Sequence[DueWork]) -> list[int]:
         """Return the ids of those that are chosen."""
-        waiting: dict[tuple[str, int], deque[Due]] = {}
+        waiting: dict[tuple[str, int], deque[DueWork]] = {}
         for each in sorted(due, key=lambda one: (one.since, one.id)):
             waiting.setdefault((each.client, each.priority_rank), deque()).append(each)
         heads = [self._order(group[0]) for group in waiting.values()]
@@ -81,19 +83,19 @@ class _Choice:
                     heappush(heads, self._order(group[0]))
         return chosen
 
-    def _order(self, due: Due) -> tuple[int, int, float, int, tuple[str, int]]:
+    def _order(self, due: DueWork) -> tuple[int, int, float, int, tuple[str, int]]:
         return self._rank(due), self._of_client[due.client], due.since, due.id, (due.client, due.priority_rank)
 
-    def _rank(self, due: Due) -> int:
+    def _rank(self, due: DueWork) -> int:
         return due.priority_rank - int(max(0.0, self._now - due.since) / self._ageing_s)
 
-    def _admits(self, due: Due) -> bool:
+    def _admits(self, due: DueWork) -> bool:
         return self._limits.admit(self._rank(due), taken=self._taken, further=self._further, first=self._is_first(due))
 
-    def _is_first(self, due: Due) -> bool:
+    def _is_first(self, due: DueWork) -> bool:
         return not any(self._in_hand[due.client, rank] for rank in range(due.priority_rank + 1))
 
-    def _take(self, due: Due) -> int:
+    def _take(self, due: DueWork) -> int:
         self._further += 0 if self._is_first(due) else 1
         self._in_hand[due.client, due.priority_rank] += 1
         self._of_client[due.client] += 1

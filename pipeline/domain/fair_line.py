@@ -78,7 +78,7 @@ class SlotLimits:
 
 
 @dataclass(slots=True, eq=False)
-class Place:
+class LinePosition:
     """A request in line, or the turn that it got; ``first`` if its client had none then."""
 
     request: TurnRequest
@@ -110,7 +110,7 @@ class _Flow:
 
 
 @dataclass(slots=True)
-class _Taken:
+class _SlotCounts:
     """Slots that are taken, counted in the ways that limits look at."""
 
     total: int = 0
@@ -118,13 +118,13 @@ class _Taken:
     of_client: Counter[str] = field(default_factory=Counter)
     of_host: Counter[str] = field(default_factory=Counter)
 
-    def count(self, place: Place, change: int) -> None:
+    def count(self, place: LinePosition, change: int) -> None:
         request = place.request
         self.total += change
         self.further += 0 if place.first else change
-        _change(self.of_client, request.client, change)
+        _change_count(self.of_client, request.client, change)
         if request.host is not None:
-            _change(self.of_host, request.host, change)
+            _change_count(self.of_host, request.host, change)
 
 
 class FairLine:
@@ -138,13 +138,13 @@ class FairLine:
     def __init__(self, limits: SlotLimits, ageing_s: float) -> None:
         self._limits = limits
         self._ageing_s = ageing_s
-        self._waiting: dict[Place, None] = {}
+        self._waiting: dict[LinePosition, None] = {}
         self._flows: dict[tuple[int, str], _Flow] = {}
         self._virtual_times: dict[int, float] = {}
-        self._taken = _Taken()
+        self._taken = _SlotCounts()
         self._number = 0
 
-    def join(self, request: TurnRequest, now: float) -> Place:
+    def join(self, request: TurnRequest, now: float) -> LinePosition:
         """Put a request in line.
 
         Args:
@@ -152,7 +152,7 @@ class FairLine:
             now: seconds on any clock that does not run backwards.
         """
         self._number += 1
-        place = Place(request, now, self._number)
+        place = LinePosition(request, now, self._number)
         flow = self._flows.setdefault(place.flow, _Flow())
         if not flow.active:
             flow.virtual_time = max(flow.virtual_time, self._virtual_times.get(request.priority_rank, 0.0))
@@ -160,20 +160,20 @@ class FairLine:
         self._waiting[place] = None
         return place
 
-    def leave(self, place: Place) -> None:
+    def leave(self, place: LinePosition) -> None:
         """Take a request out of the line that got no turn."""
         del self._waiting[place]
         self._flows[place.flow].waiting -= 1
-        self._forget(place.request.priority_rank)
+        self._drop_idle_flows(place.request.priority_rank)
 
-    def next(self, now: float) -> Place | None:
+    def next(self, now: float) -> LinePosition | None:
         """Return whose turn begins, or ``None`` while nobody who waits may have one."""
         ready = [place for place in self._waiting if self._admits(place, now)]
         if not ready:
             return None
         place = min(ready, key=lambda each: self._order(each, now))
         del self._waiting[place]
-        self._move_on(place.request.priority_rank)
+        self._advance_virtual_time(place.request.priority_rank)
         place.first = self._is_first(place.request)
         flow = self._flows[place.flow]
         flow.waiting, flow.taken = flow.waiting - 1, flow.taken + 1
@@ -181,13 +181,13 @@ class FairLine:
         self._taken.count(place, 1)
         return place
 
-    def finish(self, place: Place) -> None:
+    def finish(self, place: LinePosition) -> None:
         """End a turn."""
         self._flows[place.flow].taken -= 1
         self._taken.count(place, -1)
-        self._forget(place.request.priority_rank)
+        self._drop_idle_flows(place.request.priority_rank)
 
-    def is_wanted(self, place: Place, size: float, now: float) -> bool:
+    def should_yield(self, place: LinePosition, size: float, now: float) -> bool:
         """Return whether a turn would be somebody else's if it ended now and its holder joined the line again.
 
         Args:
@@ -199,14 +199,14 @@ class FairLine:
         flow.taken -= 1
         self._taken.count(place, -1)
         try:
-            again = Place(replace(place.request, size=size), now, self._number + 1)
+            again = LinePosition(replace(place.request, size=size), now, self._number + 1)
             own = self._order(again, now)
             return any(self._order(each, now) < own and self._admits(each, now) for each in self._waiting)
         finally:
             flow.taken += 1
             self._taken.count(place, 1)
 
-    def charge(self, place: Place, cost: float) -> None:
+    def charge(self, place: LinePosition, cost: float) -> None:
         """Charge what a turn has cost to its client; to be called before the turn ends, or soon after."""
         if flow := self._flows.get(place.flow):
             flow.virtual_time += cost
@@ -221,7 +221,7 @@ class FairLine:
         """Turns that are taken."""
         return self._taken.total
 
-    def _admits(self, place: Place, now: float) -> bool:
+    def _admits(self, place: LinePosition, now: float) -> bool:
         request, limits = place.request, self._limits
         if request.host is not None and self._taken.of_host[request.host] >= (limits.max_per_host or limits.slots):
             return False
@@ -238,7 +238,7 @@ class FairLine:
         flows = (self._flows.get((rank, request.client)) for rank in ranks)
         return not any(flow and flow.taken for flow in flows)
 
-    def _order(self, place: Place, now: float) -> tuple[int, int, float, float, int]:
+    def _order(self, place: LinePosition, now: float) -> tuple[int, int, float, float, int]:
         request = place.request
         return (
             place.rank_at(now, self._ageing_s),
@@ -248,12 +248,12 @@ class FairLine:
             place.number,
         )
 
-    def _move_on(self, rank: int) -> None:
+    def _advance_virtual_time(self, rank: int) -> None:
         """Advance a priority's virtual time to the smallest of the clients that have something to do."""
         present = min(flow.virtual_time for key, flow in self._flows.items() if key[0] == rank and flow.active)
         self._virtual_times[rank] = max(present, self._virtual_times.get(rank, 0.0))
 
-    def _forget(self, rank: int) -> None:
+    def _drop_idle_flows(self, rank: int) -> None:
         """Drop clients without work: all of them once a priority has none left, else those that are ahead least."""
         flows = {key: flow for key, flow in self._flows.items() if key[0] == rank}
         idle = sorted((flow.virtual_time, key) for key, flow in flows.items() if not flow.active)
@@ -265,13 +265,13 @@ class FairLine:
             del self._flows[key]
 
 
-def _change(counts: Counter[str], key: str, change: int) -> None:
+def _change_count(counts: Counter[str], key: str, change: int) -> None:
     """Change a count; a key that counts nothing any more is dropped."""
     counts[key] += change
     if not counts[key]:
         del counts[key]
 
 
-def sharer(task_id: int, client: str | None) -> str:
+def share_key(task_id: int, client: str | None) -> str:
     """Return the name under which a task takes turns: its client's, or its own if it has no client."""
     return f"task {task_id}" if client is None else f"client {client}"

@@ -20,7 +20,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from pipeline.domain.audio import Chunk
 
-MAX_OUTDATED = 64
+MAX_STALE_ENTRIES = 64
 """Outdated entries that any heap may hold."""
 
 
@@ -36,7 +36,7 @@ class Numbered(Protocol):
 Entry = TypeVar("Entry", bound=Numbered)
 
 
-class Line(Generic[Entry]):
+class SortedLine(Generic[Entry]):
     """Entries by a value of theirs, the smallest first.
 
     Args:
@@ -56,7 +56,7 @@ class Line(Generic[Entry]):
         elif self._place(entry.number) != value:
             self._listed[entry.number] = value, entry
             heappush(self._heap, (value, entry.number))
-        if len(self._heap) > MAX_OUTDATED + 2 * len(self._listed):
+        if len(self._heap) > MAX_STALE_ENTRIES + 2 * len(self._listed):
             self._heap = [(value, number) for number, (value, _) in self._listed.items()]
             heapify(self._heap)
 
@@ -74,18 +74,18 @@ class Line(Generic[Entry]):
         return listed[0] if listed else None
 
 
-class Sent(NamedTuple):
+class InFlightChunk(NamedTuple):
     """A chunk in flight.
 
     Attributes:
-        tag: the time of its client's tags at its release.
+        start_tag: the time of its client's tags at its release.
         task_tag: the virtual time of its task then.
         rank: that it went under.
         load: default chunks that it counts for.
         early_s: its cost, where it went with a smaller tag than that.
     """
 
-    tag: float
+    start_tag: float
     task_tag: float
     rank: int
     load: int
@@ -93,7 +93,7 @@ class Sent(NamedTuple):
 
 
 @dataclass(slots=True)
-class Share:
+class FlowShare:
     """A flow's place among its like.
 
     Attributes:
@@ -131,9 +131,9 @@ class Backlog:
     flow: Flow
     cost: Callable[[Chunk], float]
     max_in_flight: int | None
-    share: Share = field(default_factory=Share)
+    share: FlowShare = field(default_factory=FlowShare)
     waiting: deque[Chunk] = field(default_factory=deque)
-    sent: deque[Sent] = field(default_factory=deque)
+    sent: deque[InFlightChunk] = field(default_factory=deque)
     paused: bool = False
     fresh: bool = True
 
@@ -147,7 +147,7 @@ class Backlog:
 Flows = TypeVar("Flows", bound=Numbered)
 
 
-class Sharing(Generic[Flows]):
+class FairSharing(Generic[Flows]):
     """Flows that share one thing: who is next, who has waited longest, and the present.
 
     Args:
@@ -158,16 +158,16 @@ class Sharing(Generic[Flows]):
 
     def __init__(
         self,
-        share: Callable[[Flows], Share],
+        share: Callable[[Flows], FlowShare],
         is_ready: Callable[[Flows], bool],
         first_tag: Callable[[Flows], float | None],
     ) -> None:
         self._share = share
         self._is_ready = is_ready
         self._first_tag = first_tag
-        self._fair = Line[Flows](lambda one: share(one).virtual_time if is_ready(one) else None)
-        self._oldest = Line[Flows](lambda one: share(one).waiting_since if is_ready(one) else None)
-        self._in_flight = Line[Flows](first_tag)
+        self._fair = SortedLine[Flows](lambda one: share(one).virtual_time if is_ready(one) else None)
+        self._oldest = SortedLine[Flows](lambda one: share(one).waiting_since if is_ready(one) else None)
+        self._in_flight = SortedLine[Flows](first_tag)
         self._virtual_time = 0.0
         self._finish = 0.0
 
@@ -206,9 +206,9 @@ class Sharing(Generic[Flows]):
         share.virtual_time += cost
         self._finish = max(self._finish, share.virtual_time)
 
-    def note_turn(self, tag: float) -> None:
+    def note_turn(self, start_tag: float) -> None:
         """Move the present to the tag of a release that was its flow's turn."""
-        self._virtual_time = max(self._virtual_time, tag)
+        self._virtual_time = max(self._virtual_time, start_tag)
 
 
 class Flow:
@@ -222,8 +222,8 @@ class Flow:
     Attributes:
         in_flight: default chunks that what it has in flight counts for.
         early_s: cost of what it has in flight with smaller tags than its own.
-        tag_time: cost of what was released, as ``Share.virtual_time``, but from the smallest tag in flight on: what a
-            replica orders by. So a client that arrives goes before what others have there, until it has had as much.
+        tag_time: cost of what was released, as ``FlowShare.virtual_time``, but from the smallest tag in flight on: a
+            replica orders by it. So a client that arrives goes before what others have there, until it has had as much.
     """
 
     def __init__(self, number: int, rank: int, *, is_named: bool) -> None:
@@ -231,15 +231,15 @@ class Flow:
         self.rank = rank
         self.is_named = is_named
         self.tag_time = 0.0
-        self.share = Share()
+        self.share = FlowShare()
         self.in_flight = 0
         self.early_s = 0.0
-        self.tasks = Sharing[Backlog](
+        self.tasks = FairSharing[Backlog](
             lambda task: task.share,
             lambda task: task.room > 0,
             lambda task: task.sent[0].task_tag if task.sent else None,
         )
-        self._by_tag = Line[Backlog](lambda task: task.sent[0].tag if task.sent else None)
+        self._by_tag = SortedLine[Backlog](lambda task: task.sent[0].start_tag if task.sent else None)
         self._aged_last = False
 
     def join(self, task: Backlog) -> None:
@@ -251,7 +251,7 @@ class Flow:
     def first_tag(self) -> float | None:
         """The smallest tag that the client has in flight."""
         task = self._by_tag.first()
-        return task.sent[0].tag if task else None
+        return task.sent[0].start_tag if task else None
 
     def choose(self, now: float, ageing_s: float) -> tuple[Backlog, bool]:
         """Return the task that is next, and whether it was its turn: every other release may be for one that has aged.

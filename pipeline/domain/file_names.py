@@ -30,7 +30,7 @@ def plain_file_name(name: str) -> str:
     The extension stays where the name is cut; what is cut is whole clusters.
     """
     last = name.replace("\\", "/").rpartition("/")[2]
-    seen = visible(last).strip()
+    seen = without_invisible(last).strip()
     if not seen.strip("."):
         return ""
     if len(seen) <= MAX_FILE_NAME:
@@ -41,7 +41,7 @@ def plain_file_name(name: str) -> str:
     return f"{shortened(stem, MAX_FILE_NAME - len(extension) - 1).strip()}.{extension}"
 
 
-def visible(text: str, instead: str = "") -> str:
+def without_invisible(text: str, instead: str = "") -> str:
     """Return a text in NFC without controls, bidirectional formatting and surrogates.
 
     Args:

@@ -18,7 +18,7 @@ SUSPECT_WORD_S = 0.133
 LONGEST_WORD_S = 2.0
 WORDS_SCORED = 8
 ANOMALOUS_SCORE = 3.0
-EDGE_S = 2.0
+EDGE_SILENCE_S = 2.0
 """A segment this close to the chunk's edge has silence on that side: chunks are cut at silence."""
 
 _PUNCTUATION = "\"'“¿([{-\"'.。,，!！?？:：”)]}、"
@@ -43,14 +43,16 @@ def drop_hallucinations(
             kept.append(segment)
             continue
         following = next((later for later in segments[position + 1 :] if later.words), None)
-        before = segment.start - last_end > threshold_s or segment.start - start_s < EDGE_S
+        before = segment.start - last_end > threshold_s or segment.start - start_s < EDGE_SILENCE_S
         if not (before and is_anomalous(segment) and _silence_after(segment, following, threshold_s, end_s)):
             kept.append(segment)
         last_end = segment.end
     return tuple(kept)
 
 
-def drop_unspoken(segments: Sequence[Segment], speech: Sequence[Span], audible: Sequence[Span]) -> tuple[Segment, ...]:
+def drop_text_without_speech(
+    segments: Sequence[Segment], speech: Sequence[Span], audible: Sequence[Span]
+) -> tuple[Segment, ...]:
     """The segments without those that the model made up where nobody speaks.
 
     Voice activity detection may miss speech, so text beside what it found is dropped only if there is no sound, or
@@ -86,7 +88,7 @@ def _silence_after(segment: Segment, following: Segment | None, threshold_s: flo
     return (
         next_start - segment.end > threshold_s
         or (following is not None and is_anomalous(following))
-        or end_s - segment.end < EDGE_S
+        or end_s - segment.end < EDGE_SILENCE_S
     )
 
 

@@ -16,10 +16,10 @@ from langcodes import Language, closest_supported_match, find, standardize_tag
 
 from pipeline.domain.wording import nearest, with_suggestion
 
-FALLBACK = "en"
+FALLBACK_LANGUAGE = "en"
 """Code for recordings without speech; Whisper's own tools, too, take these for English."""
 
-DETECT = frozenset({"", "auto", "automatic", "autodetect", "auto-detect", "detect", "none", "null", "und"})
+DETECT_WORDS = frozenset({"", "auto", "automatic", "autodetect", "auto-detect", "detect", "none", "null", "und"})
 """Texts that leave the language to detection; ``und`` is ISO 639-2's "undetermined"."""
 
 MAX_DISTANCE = 10
@@ -138,13 +138,13 @@ def parse_language(text: str) -> str | None:
 
     Args:
         text: a code (``de``, ``ger``, ``iw``), a BCP 47 tag (``pt-BR``, ``zh-yue``), a locale (``en_US.UTF-8``), a name
-            in English or in another language (``German``, ``deutsch``), or one of ``DETECT``.
+            in English or in another language (``German``, ``deutsch``), or one of ``DETECT_WORDS``.
 
     Raises:
         ValueError: it names no language, or none that Whisper knows. The message is a sentence.
     """
     named = "".join(filter(str.isprintable, text)).strip()  # langcodes wants what UTF-8 can hold
-    if named.casefold() in DETECT:
+    if named.casefold() in DETECT_WORDS:
         return None
     code = _code_of(named[:MAX_LENGTH]) if len(named) <= MAX_LENGTH else None
     if code is None:
@@ -164,7 +164,7 @@ def stated_language(found: str, allowed: Sequence[str]) -> str:
 
     Clients look the code up in Whisper's table, so there is always one. Its probability is 0 where it is no finding.
     """
-    return found or next(iter(allowed), FALLBACK)
+    return found or next(iter(allowed), FALLBACK_LANGUAGE)
 
 
 def nearest_language(text: str) -> str | None:

@@ -28,7 +28,7 @@ TARGET_DB = -20.0
 MAX_GAIN_DB = 50.0
 """Speech that would need more lies in the rounding noise of 16 bits."""
 
-PEAK = 0.98
+MAX_PEAK = 0.98
 """Highest amplitude that a raised sample may have."""
 
 HOP_SAMPLES = 16_384
@@ -111,7 +111,7 @@ class Hop:
         voice = _without_rumble(_without_rumble(np.concatenate([before, wide])))
         offset = _offset(wide, voice)
         peaks = np.abs(_rows(wide - offset, PIECE_SAMPLES)).max(axis=1)
-        room = max(PEAK - abs(offset), _SILENCE)
+        room = max(MAX_PEAK - abs(offset), _SILENCE)
         return cls(
             audio,
             offset,
@@ -218,7 +218,9 @@ class LevelControl:
         edges = np.arange(len(at_edges)) * PIECE_SAMPLES
         gains = np.interp(np.arange(len(hop.audio)), edges, 10 ** (at_edges / 20))
         raised = hop.audio + (gains - 1) * (hop.audio - self._passing_offset(number))
-        bounded: Signal = np.clip(raised, np.minimum(hop.audio, -PEAK), np.maximum(hop.audio, PEAK)).astype(np.float32)
+        bounded: Signal = np.clip(raised, np.minimum(hop.audio, -MAX_PEAK), np.maximum(hop.audio, MAX_PEAK)).astype(
+            np.float32
+        )
         return bounded
 
     def _passing_offset(self, number: int) -> npt.NDArray[np.float64]:

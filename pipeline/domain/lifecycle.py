@@ -82,13 +82,13 @@ def attempts_exhausted(losses: int) -> TaskError:
     )
 
 
-FINISHED_ARE_NOT_CANCELLED = "it can't be cancelled"
-ONLY_ENDED_ARE_RETRIED = "only a failed or cancelled one is retried"
+CANCEL_REFUSED = "it can't be cancelled"
+RETRY_REFUSED = "only a failed or cancelled one is retried"
 
 
-def refused_move(task: Task, otherwise: str) -> str:
+def refusal_sentence(task: Task, otherwise: str) -> str:
     """Why a task was not cancelled or retried, as a sentence."""
-    if otherwise == ONLY_ENDED_ARE_RETRIED and task.status in (Status.FAILED, Status.CANCELLED):
+    if otherwise == RETRY_REFUSED and task.status in (Status.FAILED, Status.CANCELLED):
         return f"The recording of task {task.id} is no longer kept; create the task again with it."
     return f"Task {task.id} is {task.status}; {otherwise}."
 

@@ -22,9 +22,9 @@ SYLLABLE_LIMIT = 7
 LONGEST_SYLLABLES = 3
 
 
-def has_loop(text: str) -> bool:
+def has_repetition_loop(text: str) -> bool:
     """Whether a word or phrase is repeated, without anything between, three times more often than people would."""
-    units = tuple(_units(text))
+    units = tuple(_split_words(text))
     unspaced = sum(len(unit) == 1 and is_unspaced(unit) for unit in units) * 2 > len(units)
     longest = len(units) // PHRASE_LIMIT
     return any(_repeats(units, length) >= _limit(length, unspaced) for length in range(1, longest + 1))
@@ -45,7 +45,7 @@ def _repeats(units: Sequence[str], length: int) -> int:
     return most // length + 1
 
 
-def _units(text: str) -> Iterator[str]:
+def _split_words(text: str) -> Iterator[str]:
     """Words without punctuation, or single characters where a script has no spaces."""
     word = ""
     for character in text.casefold():

@@ -103,22 +103,22 @@ class TranscriptionOptions:
     @property
     def uses_vad(self) -> bool:
         """Whether VAD decides what is transcribed; clips named by the client replace it."""
-        return self.vad_filter and not self.names_clips
+        return self.vad_filter and not self.has_clips
 
     @property
-    def names_clips(self) -> bool:
+    def has_clips(self) -> bool:
         """Whether only parts of the recording are asked for; a lone 0 is the whole file, as in faster-whisper."""
         return self.clip_timestamps not in ((), (0.0,))
 
     @property
     def vad_options(self) -> dict[str, Any]:
         """What is asked of VAD otherwise than the service is set, in the terms of faster-whisper's ``VadOptions``."""
-        asked = {
+        overrides = {
             "threshold": self.vad_threshold,
             "min_silence_duration_ms": self.vad_min_silence_duration_ms,
             "speech_pad_ms": self.vad_speech_pad_ms,
         }
-        return {name: value for name, value in asked.items() if value is not None}
+        return {name: value for name, value in overrides.items() if value is not None}
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON: enums as strings, tuples as lists."""

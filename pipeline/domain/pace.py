@@ -11,7 +11,7 @@ WORD_S, LETTER_S, DIGIT_S, SYLLABLE_S = 0.03, 0.015, 0.04, 0.04
 """Seconds that even a hurried speaker takes: for any word, and for each of its letters, its digits, or its characters
 of a script without blanks."""
 
-USUAL = 2.5
+USUAL_FACTOR = 2.5
 """How many times as long a word usually takes."""
 
 RUSHED_SHARE = 0.2
@@ -21,7 +21,7 @@ LONGEST_WORD = 50
 """Characters of the longest word that anybody says: a longer one is a loop within a word."""
 
 
-def is_paced(words: Sequence[Word]) -> bool:
+def has_plausible_pace(words: Sequence[Word]) -> bool:
     """Return whether the words follow each other no faster than people speak; without words, they don't."""
     rushed = sum(word.end - word.start < _shortest_s(word.word) for word in words)
     longest = max((len(word.word) for word in words), default=LONGEST_WORD + 1)
@@ -29,10 +29,10 @@ def is_paced(words: Sequence[Word]) -> bool:
 
 
 def _shortest_s(text: str) -> float:
-    said = count_characters(text)
-    return WORD_S + LETTER_S * said.letters + DIGIT_S * said.digits + SYLLABLE_S * said.syllables
+    counts = count_characters(text)
+    return WORD_S + LETTER_S * counts.letters + DIGIT_S * counts.digits + SYLLABLE_S * counts.syllables
 
 
 def spoken_s(text: str) -> float:
     """Return the seconds that text usually takes to say, roughly."""
-    return USUAL * _shortest_s(text)
+    return USUAL_FACTOR * _shortest_s(text)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
-from pipeline.domain.loops import has_loop
+from pipeline.domain.loops import has_repetition_loop
 from pipeline.domain.options import DEFAULT_TEMPERATURES, TranscriptionOptions
 from pipeline.domain.transcript import ChunkResult
 
@@ -23,7 +23,7 @@ PROMPT_RESET_ON_TEMPERATURE = 0.5
 """Text sampled above this temperature does not prompt what follows (faster-whisper's default)."""
 
 
-class Attempt(Protocol):
+class ScoredDecoding(Protocol):
     """One decoding of one chunk, as far as its quality goes."""
 
     @property
@@ -57,15 +57,15 @@ class Attempt(Protocol):
         ...
 
     @property
-    def is_paced(self) -> bool:
+    def has_plausible_pace(self) -> bool:
         """Whether its words take as long as people take to say them; ``False`` where that is not known."""
         ...
 
 
-SomeAttempt = TypeVar("SomeAttempt", bound=Attempt)
+AnyDecoding = TypeVar("AnyDecoding", bound=ScoredDecoding)
 
 
-class Verdict(StrEnum):
+class GateVerdict(StrEnum):
     """What becomes of an attempt."""
 
     ACCEPT = "accept"
@@ -74,21 +74,21 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
+class FallbackStep:
     """How to decode next: a temperature, and whether the encoder gets its full window."""
 
     temperature: float
     full_window: bool
 
 
-def judge(attempt: Attempt, options: TranscriptionOptions) -> Verdict:
+def apply_quality_gate(attempt: ScoredDecoding, options: TranscriptionOptions) -> GateVerdict:
     """Holds an attempt against the task's thresholds."""
-    if _fails(attempt, options) and not _surely_silent(attempt, options):
-        return Verdict.RETRY
-    return Verdict.SILENCE if is_silence(attempt, options) else Verdict.ACCEPT
+    if _fails(attempt, options) and not _is_confident_silence(attempt, options):
+        return GateVerdict.RETRY
+    return GateVerdict.SILENCE if is_silence(attempt, options) else GateVerdict.ACCEPT
 
 
-def is_silence(attempt: Attempt, options: TranscriptionOptions) -> bool:
+def is_silence(attempt: ScoredDecoding, options: TranscriptionOptions) -> bool:
     """Whether the attempt's text is to be dropped because there is most likely no speech.
 
     A good log-probability outweighs the no-speech probability.
@@ -98,20 +98,20 @@ def is_silence(attempt: Attempt, options: TranscriptionOptions) -> bool:
     return options.log_prob_threshold is None or attempt.avg_logprob <= options.log_prob_threshold
 
 
-def is_repetitive(attempt: Attempt, options: TranscriptionOptions) -> bool:
+def is_repetitive(attempt: ScoredDecoding, options: TranscriptionOptions) -> bool:
     """Whether the text compresses too well or loops; without a threshold, nothing is repetitive."""
     threshold = options.compression_ratio_threshold
-    return threshold is not None and (attempt.compression_ratio > threshold or has_loop(attempt.text))
+    return threshold is not None and (attempt.compression_ratio > threshold or has_repetition_loop(attempt.text))
 
 
-def is_repeated_speech(attempt: Attempt, options: TranscriptionOptions) -> bool:
+def is_genuine_repetition(attempt: ScoredDecoding, options: TranscriptionOptions) -> bool:
     """Return whether an attempt is most likely repetitive because the speaker is; sampled ones are loops."""
     is_sampled = attempt.temperature > options.temperature[0]
-    likely = attempt.is_paced and not is_sampled and not _is_unlikely(attempt, options)
+    likely = attempt.has_plausible_pace and not is_sampled and not _is_unlikely(attempt, options)
     return likely and is_repetitive(attempt, options)
 
 
-def next_rung(attempts: Sequence[Attempt], options: TranscriptionOptions) -> Rung | None:
+def next_fallback(attempts: Sequence[ScoredDecoding], options: TranscriptionOptions) -> FallbackStep | None:
     """The next step of the ladder, or ``None`` at its end.
 
     First temperature with the window it happened to get, then with the full window if that was not full, then the
@@ -120,21 +120,21 @@ def next_rung(attempts: Sequence[Attempt], options: TranscriptionOptions) -> Run
     at higher temperatures, loops are likelier.
     """
     if not attempts:
-        return Rung(options.temperature[0], full_window=False)
+        return FallbackStep(options.temperature[0], full_window=False)
     first = attempts[0]
     if len(attempts) == 1 and not first.full_window:
-        return Rung(first.temperature, full_window=True)
+        return FallbackStep(first.temperature, full_window=True)
     climbed = len(attempts) - (not first.full_window)
-    if climbed >= len(options.temperature) or all(is_repeated_speech(attempt, options) for attempt in attempts):
+    if climbed >= len(options.temperature) or all(is_genuine_repetition(attempt, options) for attempt in attempts):
         return None
-    return Rung(options.temperature[climbed], full_window=first.full_window)
+    return FallbackStep(options.temperature[climbed], full_window=first.full_window)
 
 
-def best(
-    attempts: Sequence[SomeAttempt],
+def best_of_failed(
+    attempts: Sequence[AnyDecoding],
     options: TranscriptionOptions,
-    missing: Callable[[SomeAttempt], int] = lambda _: 0,
-) -> SomeAttempt:
+    missing: Callable[[AnyDecoding], int] = lambda _: 0,
+) -> AnyDecoding:
     """Return the best of attempts that all failed.
 
     Of those that are repetitive because the speech is, the one that leaves least of the speech out, and of these the
@@ -145,7 +145,7 @@ def best(
         options: the task's.
         missing: how much speech an attempt leaves out.
     """
-    repeated = [attempt for attempt in attempts if is_repeated_speech(attempt, options)]
+    repeated = [attempt for attempt in attempts if is_genuine_repetition(attempt, options)]
     if repeated:
         return min(repeated, key=lambda one: (missing(one), one.compression_ratio))
     varied = [attempt for attempt in attempts if not is_repetitive(attempt, options)]
@@ -174,15 +174,15 @@ def next_prompt(
     return () if sampled or exhausted else (previous_tokens + result.tokens)[-PROMPT_TOKENS:]
 
 
-def _fails(attempt: Attempt, options: TranscriptionOptions) -> bool:
+def _fails(attempt: ScoredDecoding, options: TranscriptionOptions) -> bool:
     return is_repetitive(attempt, options) or _is_unlikely(attempt, options)
 
 
-def _is_unlikely(attempt: Attempt, options: TranscriptionOptions) -> bool:
+def _is_unlikely(attempt: ScoredDecoding, options: TranscriptionOptions) -> bool:
     return options.log_prob_threshold is not None and attempt.avg_logprob < options.log_prob_threshold
 
 
-def _surely_silent(attempt: Attempt, options: TranscriptionOptions) -> bool:
+def _is_confident_silence(attempt: ScoredDecoding, options: TranscriptionOptions) -> bool:
     """Likely without speech and unlikely as text: a higher temperature would only make something up."""
     return (
         options.no_speech_threshold is not None

@@ -28,11 +28,11 @@ class ScalingRule:
 
     Attributes:
         target_wait_s: seconds in which the fleet should be through with all that waits and runs.
-        least_task_s: seconds of audio that a task counts for at least, since of some the length is not known yet.
+        min_task_s: seconds of audio that a task counts for at least, since of some the length is not known yet.
     """
 
     target_wait_s: float
-    least_task_s: float
+    min_task_s: float
 
     def replicas(self, demand: Demand, rtfx: float) -> int:
         """How many replicas there should be; 0 only when nothing waits and nothing runs.
@@ -45,18 +45,18 @@ class ScalingRule:
         """
         if demand.tasks == 0:
             return 0
-        audio_s = max(demand.audio_s, demand.tasks * self.least_task_s)
+        audio_s = max(demand.audio_s, demand.tasks * self.min_task_s)
         return max(1, ceil(audio_s / (rtfx * self.target_wait_s)))
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
+class ReplicaSpeed:
     """How fast a replica is while it works: results, not decodings, so that retries show as slowness."""
 
     audio_s: float = 0.0
     busy_s: float = 0.0
 
-    def after(self, audio_s: float, busy_s: float) -> Speed:
+    def after(self, audio_s: float, busy_s: float) -> ReplicaSpeed:
         """The same after so much more audio was finished in so many more busy seconds; the past fades."""
         kept = 0.5 ** (busy_s / HALF_LIFE_S)
         return replace(self, audio_s=self.audio_s * kept + audio_s, busy_s=self.busy_s * kept + busy_s)

@@ -17,7 +17,7 @@ _UNSPACED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Characters:
+class CharacterCounts:
     """How many characters of a text are said, by kind.
 
     Attributes:
@@ -37,10 +37,10 @@ def is_unspaced(character: str) -> bool:
     return unicodedata.category(character)[0] in "LMN" and any(low <= point <= high for low, high in _UNSPACED)
 
 
-def count_characters(text: str) -> Characters:
+def count_characters(text: str) -> CharacterCounts:
     """Count the characters that are said."""
     syllables = sum(map(is_unspaced, text))
-    return Characters(sum(map(str.isalpha, text)) - syllables, syllables, sum(map(str.isdigit, text)))
+    return CharacterCounts(sum(map(str.isalpha, text)) - syllables, syllables, sum(map(str.isdigit, text)))
 
 
 def has_words(text: str) -> bool:

@@ -18,4 +18,4 @@ class SoundOptions:
     normalize_level: bool = True
 
 
-DEFAULT_SOUND = SoundOptions()
+DEFAULT_SOUND_OPTIONS = SoundOptions()

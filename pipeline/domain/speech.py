@@ -57,7 +57,7 @@ def frame_energy(frames: Samples) -> Scores:
     return energy
 
 
-AUDIBLE = 32
+MIN_AUDIBLE_AMPLITUDE = 32
 """Amplitude of 16-bit samples that stay silent to the ear: 60 dB below full scale."""
 
 
@@ -65,7 +65,7 @@ def audible_spans(samples: Samples) -> tuple[Span, ...]:
     """Find where there is any sound, in frames of ``FRAME_SAMPLES``; shape ``(samples,)``."""
     loudness = np.abs(samples.astype(np.int32))
     frames = (Span(at, min(at + FRAME_SAMPLES, len(samples))) for at in range(0, len(samples), FRAME_SAMPLES))
-    return merge_touching(frame for frame in frames if loudness[frame.start : frame.end].max() > AUDIBLE)
+    return merge_touching(frame for frame in frames if loudness[frame.start : frame.end].max() > MIN_AUDIBLE_AMPLITUDE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class SpeechDetector:
         """Takes the next frames' speech probabilities; returns the speech that is certain now."""
         for probability in probabilities:
             self._step(probability)
-        self._give_certain()
+        self._emit_certain()
         return self._take()
 
     def finish(self, probabilities: Iterable[float], total: int) -> list[Span]:
@@ -140,7 +140,7 @@ class SpeechDetector:
         if self._start is not None:
             self._close(total)
         if self._last_end is not None:
-            self._give(min(total, self._last_end + self._rules.speech_pad))
+            self._emit(min(total, self._last_end + self._rules.speech_pad))
         return self._take()
 
     def _step(self, probability: float) -> None:
@@ -160,7 +160,7 @@ class SpeechDetector:
         """The current speech ends here; it counts if it is long enough."""
         if self._start is not None and end - self._start > self._rules.min_speech:
             self._open()
-            self._give(end)
+            self._emit(end)
             self._last_end = end
         self._start = self._quiet_from = None
         self._certain = False
@@ -174,23 +174,23 @@ class SpeechDetector:
         begin = max(0, self._start - pad)
         if self._last_end is not None:
             gap = self._start - self._last_end
-            self._give(self._last_end + min(pad, gap // 2))
+            self._emit(self._last_end + min(pad, gap // 2))
             begin = self._start - min(pad, gap // 2)
         self._last_end = None
         self._given = begin
 
-    def _give_certain(self) -> None:
+    def _emit_certain(self) -> None:
         """Gives out what no later frame can take back."""
         if self._start is not None:
-            heard = self._position if self._quiet_from is None else self._quiet_from
-            if heard - self._start > self._rules.min_speech:
+            speech_end = self._position if self._quiet_from is None else self._quiet_from
+            if speech_end - self._start > self._rules.min_speech:
                 self._open()
-                self._give(heard)
+                self._emit(speech_end)
         elif self._last_end is not None and self._position >= self._last_end + 2 * self._rules.speech_pad:
-            self._give(self._last_end + self._rules.speech_pad)
+            self._emit(self._last_end + self._rules.speech_pad)
             self._last_end = None
 
-    def _give(self, end: int) -> None:
+    def _emit(self, end: int) -> None:
         if end > self._given:
             self._pieces.append(Span(self._given, end))
             self._given = end

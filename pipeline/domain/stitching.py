@@ -32,7 +32,7 @@ def stitch(
     """
     ordered = sorted(results, key=lambda result: result.index)
     segments = tuple(
-        replace(segment, id=number) for number, segment in enumerate(_untangled(ordered, duration_s), start=1)
+        replace(segment, id=number) for number, segment in enumerate(_without_overlaps(ordered, duration_s), start=1)
     )
     detection = _detection(ordered, options, language)
     return Transcript(
@@ -61,7 +61,7 @@ def chunk_segments(result: ChunkResult, duration_s: float, first_id: int) -> tup
         duration_s: length of the recording, in seconds; infinity where it is not known yet.
         first_id: number of the first segment.
     """
-    numbered = enumerate(_untangled([result], duration_s), start=first_id)
+    numbered = enumerate(_without_overlaps([result], duration_s), start=first_id)
     return tuple(replace(segment, id=number) for number, segment in numbered)
 
 
@@ -71,48 +71,48 @@ def _detection(
     """What was asked for, else what the first chunk was heard to be; as sure as that is (1 for a language given)."""
     if options.language:
         return LanguageDetection(options.language, 1.0)
-    heard = list(results)
-    detected = next((result.detection for result in heard if result.detection), None)
+    all_results = list(results)
+    detected = next((result.detection for result in all_results if result.detection), None)
     if detected:
         return detected
-    known = language or next((result.language for result in heard), "")
+    known = language or next((result.language for result in all_results), "")
     return LanguageDetection(known, 1.0 if known else 0.0)
 
 
-def _untangled(results: Iterable[ChunkResult], duration_s: float) -> Iterator[Segment]:
+def _without_overlaps(results: Iterable[ChunkResult], duration_s: float) -> Iterator[Segment]:
     """Segments in order, clamped to the recording, each beginning where the one before has ended or later."""
     previous: Segment | None = None
     for segment in (segment for result in results for segment in result.segments):
-        current = _within(segment, 0.0, duration_s)
+        current = _clamp(segment, 0.0, duration_s)
         if previous is not None:
-            if _says_it_again(previous, current):
+            if _is_duplicate(previous, current):
                 continue
-            previous, current = _parted(previous, current)
+            previous, current = _separate(previous, current)
             yield previous
         previous = current
     if previous is not None:
         yield previous
 
 
-def _says_it_again(previous: Segment, current: Segment) -> bool:
+def _is_duplicate(previous: Segment, current: Segment) -> bool:
     """The same words over the same audio: heard twice where two chunks meet. Words said again come later."""
     same = previous.text.split() == current.text.split()
     return same and previous.seek != current.seek and current.start < previous.end
 
 
-def _parted(previous: Segment, current: Segment) -> tuple[Segment, Segment]:
+def _separate(previous: Segment, current: Segment) -> tuple[Segment, Segment]:
     """The two without overlap; the later one gives way unless nothing would be left of it."""
     if current.start >= previous.end:
         return previous, current
     if current.end > previous.end:
-        return previous, _within(current, previous.end, current.end)
+        return previous, _clamp(current, previous.end, current.end)
     if current.start > previous.start:
-        return _within(previous, previous.start, current.start), current
+        return _clamp(previous, previous.start, current.start), current
     middle = (previous.start + previous.end) / 2
-    return _within(previous, previous.start, middle), _within(current, middle, previous.end, stretched=True)
+    return _clamp(previous, previous.start, middle), _clamp(current, middle, previous.end, stretched=True)
 
 
-def _within(segment: Segment, start: float, end: float, *, stretched: bool = False) -> Segment:
+def _clamp(segment: Segment, start: float, end: float, *, stretched: bool = False) -> Segment:
     """The segment and its words clamped to ``[start, end]``, or stretched to fill it."""
     words = segment.words
     if words is not None:

@@ -66,16 +66,16 @@ class StructuredSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class TokenUsage:
     """Calls of a language model, and their tokens; ``None`` where its server does not count."""
 
     calls: int = 0
     input_tokens: int | None = 0
     output_tokens: int | None = 0
 
-    def __add__(self, other: Usage) -> Usage:
+    def __add__(self, other: TokenUsage) -> TokenUsage:
         """Both together."""
-        return Usage(
+        return TokenUsage(
             self.calls + other.calls,
             _sum(self.input_tokens, other.input_tokens),
             _sum(self.output_tokens, other.output_tokens),
@@ -109,7 +109,7 @@ class Summary:
     created_at: datetime
     completion_id: str
     parts: StructuredSummary | None = None
-    usage: Usage = field(default_factory=Usage)
+    usage: TokenUsage = field(default_factory=TokenUsage)
     cost: float | None = None
 
     def as_dict(self) -> dict[str, Any]:

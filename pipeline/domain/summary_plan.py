@@ -20,7 +20,7 @@ PAUSE_S = 2.0
 """A line ends before a pause of this length."""
 
 _TIME = re.compile(r"\[?(?:(\d{1,3}):)?([0-5]?\d):([0-5]\d)(?:\.\d+)?\]?")
-_CHEAP = re.compile(r"[A-Za-z ]")
+_LATIN_OR_BLANK = re.compile(r"[A-Za-z ]")
 _ASCII = re.compile(r"[\x00-\x7f]")
 
 
@@ -44,10 +44,10 @@ def clock_time(seconds: float) -> str:
 
 def seconds_of(text: str) -> float:
     """The inverse of ``clock_time``; takes ``MM:SS``, brackets and fractions too. Raises ``ValueError``."""
-    found = _TIME.fullmatch(text.strip())
-    if found is None:
+    match = _TIME.fullmatch(text.strip())
+    if match is None:
         raise ValueError("This is not a time like 00:12:34")
-    hours, minutes, seconds = found.groups(default="0")
+    hours, minutes, seconds = match.groups(default="0")
     return int(hours) * 3600.0 + int(minutes) * 60.0 + int(seconds)
 
 
@@ -71,15 +71,15 @@ def pieces(lines: Sequence[str], budget: int, count: TokenCounter) -> list[list[
 
     Equal pieces, because a last one of two lines would weigh as much in the summary as the others.
     """
-    fitting = [part for line in lines for part in _cut(line, budget, count)]
+    fitting = [part for line in lines for part in _split_line(line, budget, count)]
     costs = [count(line) + 1 for line in fitting]
     number = ceil(sum(costs) / budget)
-    while len(cut := _filled(fitting, costs, ceil(sum(costs) / max(1, number)), budget)) > number:
+    while len(cut := _fill_pieces(fitting, costs, ceil(sum(costs) / max(1, number)), budget)) > number:
         number += 1
     return cut
 
 
-def _filled(lines: Sequence[str], costs: Sequence[int], target: int, budget: int) -> list[list[str]]:
+def _fill_pieces(lines: Sequence[str], costs: Sequence[int], target: int, budget: int) -> list[list[str]]:
     """Pieces that end as soon as they have reached ``target``, none above ``budget``."""
     result: list[list[str]] = []
     size = budget
@@ -92,13 +92,13 @@ def _filled(lines: Sequence[str], costs: Sequence[int], target: int, budget: int
     return result
 
 
-def _cut(line: str, budget: int, count: TokenCounter) -> list[str]:
+def _split_line(line: str, budget: int, count: TokenCounter) -> list[str]:
     """The line, in halves and halves of halves if it alone is more than ``budget``; cut between words if it has any."""
     if count(line) + 1 <= budget or len(line) < 2:
         return [line]
     blank = line.rfind(" ", 1, len(line) // 2 + 1)
     middle = blank if blank > 0 else len(line) // 2
-    return [*_cut(line[:middle], budget, count), *_cut(line[middle:].lstrip() or " ", budget, count)]
+    return [*_split_line(line[:middle], budget, count), *_split_line(line[middle:].lstrip() or " ", budget, count)]
 
 
 def estimate_tokens(text: str) -> int:
@@ -107,12 +107,12 @@ def estimate_tokens(text: str) -> int:
     Three letters or blanks a token, every digit and sign of ASCII one, and of all other scripts three bytes two tokens.
     OpenAI's cl100k_base, whose vocabulary is small for today, needs less for the six scripts of the unit test.
     """
-    cheap, ascii_count = len(_CHEAP.findall(text)), len(_ASCII.findall(text))
+    cheap, ascii_count = len(_LATIN_OR_BLANK.findall(text)), len(_ASCII.findall(text))
     other_bytes = len(text.encode("utf-8", "replace")) - ascii_count
     return ceil(cheap / 3) + (ascii_count - cheap) + ceil(other_bytes / 1.5)
 
 
-def anchored(chapters: Iterable[Chapter], lines: Sequence[TimedLine]) -> tuple[Chapter, ...]:
+def align_chapters(chapters: Iterable[Chapter], lines: Sequence[TimedLine]) -> tuple[Chapter, ...]:
     """Chapters in order of time, each moved to where the line begins that is said at its start; one for each line."""
     starts = [line.start for line in lines]
     by_start: dict[float, Chapter] = {}

@@ -47,11 +47,11 @@ def final_prompt(lines: Sequence[str], options: SummaryOptions, language: str, *
     return _prompt(
         [
             "You summarise the transcript of a recording for somebody who has not heard it.",
-            _wish(options),
+            _client_instructions(options),
             _DATA,
             _NOTES if from_notes else _LINES,
             _STRUCTURE if structured else f"Write a few paragraphs or a list. {_CITE}",
-            _in(language),
+            _language_instruction(language),
         ],
         lines,
     )
@@ -63,7 +63,7 @@ def notes_prompt(lines: Sequence[str], options: SummaryOptions, part: int, parts
         [
             f"You take notes on part {part} of {parts} of the transcript of a recording. A summary of the whole will "
             "be written from the notes of all parts.",
-            _wish(options),
+            _client_instructions(options),
             _DATA,
             _NOTES if from_notes else _LINES,
             "Write one note a line, each beginning with the time it is about, as [HH:MM:SS], copied exactly. Keep "
@@ -80,11 +80,11 @@ def _prompt(instructions: Sequence[str], lines: Sequence[str]) -> Prompt:
     return Prompt("\n".join(filter(None, instructions)), f"<transcript>\n{quoted}\n</transcript>")
 
 
-def _wish(options: SummaryOptions) -> str:
+def _client_instructions(options: SummaryOptions) -> str:
     if not options.summary_prompt:
         return ""
     return f"The reader asks for this, which goes before all that follows on style and length: {options.summary_prompt}"
 
 
-def _in(language: str) -> str:
+def _language_instruction(language: str) -> str:
     return f"Write in {LANGUAGES.get(language, language).title()}."

@@ -23,10 +23,10 @@ SPEECH_PAD_S = 0.1
 MAX_SILENCE_S = 0.6
 """Longest silence in a segment between speech with its padding: that speech has ended is noticed up to 0.2 s late."""
 
-NEAR_S = 0.4
+NEAR_JOINT_S = 0.4
 """A word so near to speech belongs to it."""
 
-AROUND_S = 0.7
+MAX_JOINT_SILENCE_S = 0.7
 """Most silence on either side of a joint: the padding of speech, and what its end is noticed late. Where there seems to
 be more, the speech beside it was not found again."""
 
@@ -48,8 +48,8 @@ def place(chunk: Chunk, segments: Iterable[Segment], speech: Sequence[Span] | No
         pause. Words don't overlap, and each takes some time.
     """
     speech = speech or (Span(0, to_samples(chunk.duration_s)),)
-    said = [one for one in segments if not is_punctuation(one.text) and one.start < chunk.duration_s]
-    placed = [_place_segment(chunk, speech, segment) for segment in said]
+    spoken_segments = [one for one in segments if not is_punctuation(one.text) and one.start < chunk.duration_s]
+    placed = [_place_segment(chunk, speech, segment) for segment in spoken_segments]
     words = _with_durations([word for segment in placed for word in segment.words or ()], chunk)
     timed = _with_words(placed, iter(words))
     is_pause = partial(_is_pause, _pauses(chunk, speech))
@@ -57,8 +57,8 @@ def place(chunk: Chunk, segments: Iterable[Segment], speech: Sequence[Span] | No
 
 
 def _place_segment(chunk: Chunk, speech: Sequence[Span], segment: Segment) -> Segment:
-    settled = _beside_joints(segment.words or (), _joints(chunk, speech))
-    words = [_within_speech(word, speech) for word in settled]
+    settled = _separate_at_joints(segment.words or (), _joints(chunk, speech))
+    words = [_clamp_to_speech(word, speech) for word in settled]
     start = min(_rounded(chunk, chunk.to_timeline(segment.start)), chunk.end_s - TIME_STEP_MS / 1000)
     end = _rounded(chunk, chunk.to_timeline(segment.end, is_end=True))
     return replace(
@@ -99,11 +99,17 @@ def _joints(chunk: Chunk, speech: Sequence[Span]) -> list[_Joint]:
     for at in accumulate(span.duration_s for span in chunk.spans[:-1]):
         begin = max((span.end_s for span in speech if span.end_s <= at), default=at)
         end = min((span.start_s for span in speech if span.start_s >= at), default=at)
-        found.append(_Joint(at, max(begin - SPEECH_PAD_S, at - AROUND_S), min(end + SPEECH_PAD_S, at + AROUND_S)))
+        found.append(
+            _Joint(
+                at,
+                max(begin - SPEECH_PAD_S, at - MAX_JOINT_SILENCE_S),
+                min(end + SPEECH_PAD_S, at + MAX_JOINT_SILENCE_S),
+            )
+        )
     return found
 
 
-def _beside_joints(words: Sequence[Word], joints: Iterable[_Joint]) -> list[Word]:
+def _separate_at_joints(words: Sequence[Word], joints: Iterable[_Joint]) -> list[Word]:
     """Put each word on one side of every joint: an alignment gives the silence around a joint to the words beside it.
 
     The first word of a clause comes after the silence, and the last one before it; others go where more of them is.
@@ -112,7 +118,7 @@ def _beside_joints(words: Sequence[Word], joints: Iterable[_Joint]) -> list[Word
     for joint in joints:
         for index, word in enumerate(settled):
             if word.start < joint.end and word.end > joint.begin:
-                settled[index] = _beside(joint, word, _is_after(joint, settled, index))
+                settled[index] = _move_beside(joint, word, _is_after(joint, settled, index))
     return settled
 
 
@@ -131,14 +137,14 @@ def _middle(word: Word) -> float:
     return (word.start + word.end) / 2
 
 
-def _beside(joint: _Joint, word: Word, is_after: bool) -> Word:
+def _move_beside(joint: _Joint, word: Word, is_after: bool) -> Word:
     step_s = TIME_STEP_MS / 1000
     if is_after:
         return replace(word, start=max(word.start, joint.at), end=max(word.end, joint.at + step_s))
     return replace(word, start=min(word.start, joint.at - step_s), end=min(word.end, joint.at))
 
 
-def _within_speech(word: Word, speech: Iterable[Span]) -> Word:
+def _clamp_to_speech(word: Word, speech: Iterable[Span]) -> Word:
     """Shorten a word to the last speech that it reaches into: the silence before it ends there.
 
     It keeps the time it takes to say. A word beside all speech, but near, is moved to it; one that is far stays.
@@ -147,7 +153,7 @@ def _within_speech(word: Word, speech: Iterable[Span]) -> Word:
     if not reached:
         edges = [edge for span in speech for edge in (span.start_s, span.end_s)]
         nearest = min(edges, key=lambda edge: abs(edge - _middle(word)))
-        return replace(word, start=nearest, end=nearest) if abs(nearest - _middle(word)) <= NEAR_S else word
+        return replace(word, start=nearest, end=nearest) if abs(nearest - _middle(word)) <= NEAR_JOINT_S else word
     needed_s = min(word.end - word.start, spoken_s(word.word))
     start = min(max(word.start, reached[-1].start_s), word.end - needed_s)
     return replace(word, start=start, end=max(min(word.end, reached[-1].end_s), start + needed_s))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 
-class MinimumRate:
+class RateMonitor:
     """Watches over a transfer that must keep a rate over every stretch of time.
 
     Args:
@@ -18,7 +18,7 @@ class MinimumRate:
         self._window_s = window_s
         self._samples: deque[tuple[float, int]] = deque()
 
-    def is_missed(self, received: int, now: float) -> bool:
+    def is_too_slow(self, received: int, now: float) -> bool:
         """Note how much has come by now, and return whether that is too little since the window began.
 
         Args:

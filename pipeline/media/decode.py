@@ -12,12 +12,12 @@ import numpy as np
 from pipeline.domain.audio import FULL_SCALE, SAMPLE_RATE, to_samples, to_seconds
 from pipeline.domain.downmix import Channels, Downmixer
 from pipeline.domain.level import LevelControl
-from pipeline.domain.sound import DEFAULT_SOUND, SoundOptions
+from pipeline.domain.sound import DEFAULT_SOUND_OPTIONS, SoundOptions
 from pipeline.domain.speech import FRAME_SAMPLES, Samples, Signal
 from pipeline.domain.tracks import Track
 from pipeline.errors import MediaTooLong, MediaUndecodable
-from pipeline.media.containers import ESTIMATED_DURATION, breaks_off, states_duration
-from pipeline.media.demux import bound, decodable_frames
+from pipeline.media.containers import ESTIMATED_DURATION, is_truncated, states_duration
+from pipeline.media.demux import clamp_samples, decodable_frames
 from pipeline.media.tracks import open_track
 
 BLOCK_SAMPLES = 960 * FRAME_SAMPLES
@@ -58,7 +58,7 @@ class AudioDecoder:
         tracks: known after the first block: the audio tracks, the one that is decoded marked.
     """
 
-    def __init__(self, file: BinaryIO, max_duration_s: float, sound: SoundOptions = DEFAULT_SOUND) -> None:
+    def __init__(self, file: BinaryIO, max_duration_s: float, sound: SoundOptions = DEFAULT_SOUND_OPTIONS) -> None:
         self._file = file
         self._max_duration_s = max_duration_s
         self._sound = sound
@@ -84,20 +84,20 @@ class AudioDecoder:
         samples = 0
         signal = self._signal(container, stream, timeline)
         if self._sound.normalize_level:
-            signal = _raised(signal)
-        for block in _blocks_of(map(_rounded, signal), BLOCK_SAMPLES):
+            signal = _level_controlled(signal)
+        for block in _blocks_of(map(_to_int16, signal), BLOCK_SAMPLES):
             samples += len(block)
             if to_seconds(samples) > self._max_duration_s:
                 raise MediaTooLong(f"The recording is longer than the limit of {self._max_duration_s:.0f} seconds.")
             yield block
         if not samples:
             raise MediaUndecodable("The file has an audio stream, but no sound in it could be decoded.")
-        self.truncated = not complete and self._breaks_off(container.format.name, timeline)
+        self.truncated = not complete and self._is_truncated(container.format.name, timeline)
 
-    def _breaks_off(self, format_name: str, timeline: _Timeline) -> bool:
+    def _is_truncated(self, format_name: str, timeline: _Timeline) -> bool:
         return (
             self._broken
-            or breaks_off(format_name, self._file)
+            or is_truncated(format_name, self._file)
             or (timeline.ends_early and states_duration(format_name, self._file))
         )
 
@@ -150,7 +150,7 @@ class _Timeline:
         gap_s = 0.0
         if frame.time is not None:
             gap_s = frame.time - self._origin_s - self._position_s
-            if gap_s < -REWIND_TOLERANCE_S or not self._believes(gap_s, frame.time):
+            if gap_s < -REWIND_TOLERANCE_S or not self._accepts_gap(gap_s, frame.time):
                 self._origin_s += gap_s
                 gap_s = 0.0
             elif gap_s <= GAP_TOLERANCE_S:
@@ -158,7 +158,7 @@ class _Timeline:
         self._position_s += gap_s + frame.samples / frame.sample_rate
         return to_samples(gap_s)
 
-    def _believes(self, gap_s: float, time_s: float) -> bool:
+    def _accepts_gap(self, gap_s: float, time_s: float) -> bool:
         if gap_s <= self._blind_gap_s:
             return True
         overflows = (time_s - gap_s) // CLOCK_S != time_s // CLOCK_S
@@ -202,7 +202,7 @@ class _MonoConverter:
 
     def _convert(self, frame: Any) -> Iterator[Signal]:
         if frame is not None:
-            bound(frame)
+            clamp_samples(frame)
         try:
             resampled = self._resampler.resample(frame)
         except av.error.FFmpegError as error:
@@ -220,7 +220,7 @@ def _full_range_channels(layout: Any) -> list[int]:
     return [index for index in channels if not layout.channels[index].name.startswith("LFE")] or list(channels)
 
 
-def _raised(signal: Iterator[Signal]) -> Iterator[Signal]:
+def _level_controlled(signal: Iterator[Signal]) -> Iterator[Signal]:
     """Yield the same audio at the working level."""
     control = LevelControl()
     for piece in signal:
@@ -228,7 +228,7 @@ def _raised(signal: Iterator[Signal]) -> Iterator[Signal]:
     yield control.finish()
 
 
-def _rounded(signal: Signal) -> Samples:
+def _to_int16(signal: Signal) -> Samples:
     """Return audio in [-1, 1] as 16-bit samples."""
     samples: Samples = np.rint(np.clip(signal * FULL_SCALE, -FULL_SCALE, FULL_SCALE - 1)).astype(np.int16)
     return samples
@@ -239,12 +239,12 @@ def _origin_s(container: Any) -> float:
     starts = (
         float(stream.start_time * stream.time_base)
         for stream in container.streams
-        if stream.type in ("audio", "video") and stream.start_time is not None and not _is_cover(stream)
+        if stream.type in ("audio", "video") and stream.start_time is not None and not _is_cover_art(stream)
     )
     return min(starts, default=0.0)
 
 
-def _is_cover(stream: Any) -> bool:
+def _is_cover_art(stream: Any) -> bool:
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
@@ -252,14 +252,14 @@ def _stated_end_s(container: Any, stream: Any, origin_s: float) -> float | None:
     """Return where the audio ends by the file, from the origin; ``None`` where it says nothing of the audio."""
     if stream.duration:
         return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - origin_s
-    tagged = _clock_s(stream.metadata.get("DURATION", ""))  # Matroska's statistics tag
+    tagged = _parse_clock_s(stream.metadata.get("DURATION", ""))  # Matroska's statistics tag
     if tagged is not None:
         return tagged - origin_s
-    only_sound = all(other.type != "video" or _is_cover(other) for other in container.streams)
+    only_sound = all(other.type != "video" or _is_cover_art(other) for other in container.streams)
     return container.duration / av.time_base if container.duration and only_sound else None
 
 
-def _clock_s(clock: str) -> float | None:
+def _parse_clock_s(clock: str) -> float | None:
     """Return ``01:02:03.500000000`` in seconds; ``None`` where it is no such clock."""
     parts = clock.split(":")
     if len(parts) != 3:

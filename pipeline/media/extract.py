@@ -16,9 +16,9 @@ from typing import Any, BinaryIO
 import av
 import av.error
 
-from pipeline.domain.extraction import Extraction, Format
+from pipeline.domain.extraction import AudioFormat, ExtractionOptions
 from pipeline.errors import MediaTooLong, MediaUndecodable
-from pipeline.media.demux import bound, decodable_frames
+from pipeline.media.demux import clamp_samples, decodable_frames
 from pipeline.media.tracks import open_track
 
 TICK_FRAMES = 64
@@ -41,21 +41,21 @@ class Codec:
 
 
 _WAV = {"fflags": "+bitexact"}  # no other chunks than the two that every reader expects
-_CODECS: Mapping[tuple[Format, int], Codec] = {
-    (Format.WAV, 1): Codec("wav", "pcm_u8", "u8", muxer_options=_WAV),
-    (Format.WAV, 2): Codec("wav", "pcm_s16le", "s16", muxer_options=_WAV),
-    (Format.WAV, 3): Codec("wav", "pcm_s24le", "s32", muxer_options=_WAV),
-    (Format.WAV, 4): Codec("wav", "pcm_s32le", "s32", muxer_options=_WAV),
-    (Format.FLAC, 2): Codec("flac", "flac", "s16"),
-    (Format.FLAC, 3): Codec("flac", "flac", "s32", encoder_options={"bits_per_raw_sample": "24"}),
-    (Format.FLAC, 4): Codec(
+_CODECS: Mapping[tuple[AudioFormat, int], Codec] = {
+    (AudioFormat.WAV, 1): Codec("wav", "pcm_u8", "u8", muxer_options=_WAV),
+    (AudioFormat.WAV, 2): Codec("wav", "pcm_s16le", "s16", muxer_options=_WAV),
+    (AudioFormat.WAV, 3): Codec("wav", "pcm_s24le", "s32", muxer_options=_WAV),
+    (AudioFormat.WAV, 4): Codec("wav", "pcm_s32le", "s32", muxer_options=_WAV),
+    (AudioFormat.FLAC, 2): Codec("flac", "flac", "s16"),
+    (AudioFormat.FLAC, 3): Codec("flac", "flac", "s32", encoder_options={"bits_per_raw_sample": "24"}),
+    (AudioFormat.FLAC, 4): Codec(
         "flac", "flac", "s32", encoder_options={"bits_per_raw_sample": "32", "strict": "experimental"}
     ),
-    (Format.MP3, 0): Codec(
+    (AudioFormat.MP3, 0): Codec(
         "mp3", "libmp3lame", "fltp", (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000), 2
     ),
-    (Format.OGG, 0): Codec("ogg", "libopus", "flt", (8000, 12_000, 16_000, 24_000, 48_000), 2),
-    (Format.M4A, 0): Codec(
+    (AudioFormat.OGG, 0): Codec("ogg", "libopus", "flt", (8000, 12_000, 16_000, 24_000, 48_000), 2),
+    (AudioFormat.M4A, 0): Codec(
         "ipod",
         "aac",
         "fltp",
@@ -68,7 +68,7 @@ _CODECS: Mapping[tuple[Format, int], Codec] = {
 def extract_audio(
     source: BinaryIO,
     target: BinaryIO,
-    wanted: Extraction,
+    wanted: ExtractionOptions,
     max_duration_s: float,
     tick: Callable[[float], None] = lambda _decoded_s: None,
 ) -> None:
@@ -84,26 +84,26 @@ def extract_audio(
     """
     codec = codec_for(wanted)
     with open_track(source) as track:
-        frames = _bounded(decodable_frames(track.container, track.stream), max_duration_s, tick)
+        frames = _limit_duration(decodable_frames(track.container, track.stream), max_duration_s, tick)
         first = next(frames, None)
         if first is None:
             raise MediaUndecodable("The file has an audio stream, but no sound in it could be decoded.")
         with av.open(target, "w", format=codec.muxer, options=dict(codec.muxer_options)) as output:
-            _Writer(output, codec, _rate(codec, wanted.sample_rate), first.layout).write(chain([first], frames))
+            _AudioWriter(output, codec, _rate(codec, wanted.sample_rate), first.layout).write(chain([first], frames))
 
 
-def codec_for(wanted: Extraction) -> Codec:
+def codec_for(wanted: ExtractionOptions) -> Codec:
     """Return what writes it. Raises ``KeyError`` where the format does not come in that depth."""
-    lossless = wanted.output_format in (Format.WAV, Format.FLAC)
+    lossless = wanted.output_format in (AudioFormat.WAV, AudioFormat.FLAC)
     return _CODECS[wanted.output_format, wanted.bit_depth if lossless else 0]
 
 
-def _rate(codec: Codec, asked: int) -> int:
+def _rate(codec: Codec, wanted_rate: int) -> int:
     """Return the rate that was asked for, or the next higher one that the encoder knows, or its highest."""
-    return next((rate for rate in codec.rates if rate >= asked), codec.rates[-1]) if codec.rates else asked
+    return next((rate for rate in codec.rates if rate >= wanted_rate), codec.rates[-1]) if codec.rates else wanted_rate
 
 
-def _bounded(frames: Iterator[Any], max_duration_s: float, tick: Callable[[float], None]) -> Iterator[Any]:
+def _limit_duration(frames: Iterator[Any], max_duration_s: float, tick: Callable[[float], None]) -> Iterator[Any]:
     passed_s = 0.0
     for count, frame in enumerate(frames):
         if count % TICK_FRAMES == 0:
@@ -115,7 +115,7 @@ def _bounded(frames: Iterator[Any], max_duration_s: float, tick: Callable[[float
     tick(passed_s)
 
 
-class _Writer:
+class _AudioWriter:
     """Resamples and encodes what is decoded."""
 
     def __init__(self, output: Any, codec: Codec, rate: int, layout: Any) -> None:
@@ -145,7 +145,7 @@ class _Writer:
                 self._flush()
                 self._chain = [av.AudioResampler(name, self._layout, self._rate) for name in self._formats]
                 self._setup = setup
-            bound(frame)
+            clamp_samples(frame)
             frame.pts = None  # sound follows on sound
             self._encode(self._convert([frame]))
         self._flush()

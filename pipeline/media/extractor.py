@@ -18,13 +18,13 @@ from itertools import count
 from typing import BinaryIO, cast
 
 from pipeline.clock import SystemClock
-from pipeline.domain.extraction import Extraction
+from pipeline.domain.extraction import ExtractionOptions
 from pipeline.domain.fair_line import SlotLimits, TurnRequest
 from pipeline.errors import ExtractionsFull
-from pipeline.fair_slots import FairSlots, Slices
+from pipeline.fair_slots import FairSlots, SlicedWork
 from pipeline.media.blocking import in_worker
 from pipeline.media.sandbox.parent import Sandbox, extract_in
-from pipeline.media.storage_failures import named_storage_failures
+from pipeline.media.storage_failures import translate_storage_errors
 from pipeline.ports import Clock
 from pipeline.settings import MediaSettings
 
@@ -32,7 +32,7 @@ BLOCK_BYTES = 256 * 1024
 MAX_OUTPUT_BYTES = 2**32 - 1
 """What a WAV file's header can say of its size."""
 RETRY_AFTER_S = 10
-NO_ROOM = "The server has no room left for temporary files; try again later."
+SCRATCH_FULL = "The server has no room left for temporary files; try again later."
 
 STEP_S = 0.1
 """How long one recording is worked on before the next has its turn; a step of the child's may take longer."""
@@ -64,7 +64,7 @@ class SandboxedExtractor:
     @asynccontextmanager
     async def place(self, client: str | None = None) -> AsyncIterator[None]:
         """See ``ports.AudioExtractor.place``."""
-        name = self._name(client)
+        name = self._share_key(client)
         self._check_room(name)
         self._admitted[name] += 1
         try:
@@ -89,7 +89,7 @@ class SandboxedExtractor:
                 RETRY_AFTER_S,
             )
 
-    def _name(self, client: str | None) -> str:
+    def _share_key(self, client: str | None) -> str:
         """The name under which a request shares; one of nobody in particular has its own."""
         return f"request {next(self._strangers)}" if client is None else f"client {client}"
 
@@ -107,16 +107,16 @@ class SandboxedExtractor:
     async def extract(
         self,
         source: BinaryIO,
-        wanted: Extraction,
+        wanted: ExtractionOptions,
         client: str | None = None,
         progress: Callable[[float], None] = lambda _decoded_s: None,
     ) -> BinaryIO:
         """See ``ports.AudioExtractor.extract``."""
-        request = TurnRequest(self._name(client))
+        request = TurnRequest(self._share_key(client))
         target = _scratch()
         try:
             async with self._open.turn(replace(request, size=os.fstat(source.fileno()).st_size)):
-                await self._run(source, target, wanted, Slices(self._turns, request, self._clock), progress)
+                await self._run(source, target, wanted, SlicedWork(self._turns, request, self._clock), progress)
         except BaseException:
             target.close()
             raise
@@ -126,8 +126,8 @@ class SandboxedExtractor:
         self,
         source: BinaryIO,
         target: BinaryIO,
-        wanted: Extraction,
-        slices: Slices,
+        wanted: ExtractionOptions,
+        slices: SlicedWork,
         progress: Callable[[float], None],
     ) -> None:
         steps = extract_in(
@@ -159,7 +159,7 @@ def _scratch() -> BinaryIO:
 
 
 def _write(file: BinaryIO, block: bytes) -> None:
-    with named_storage_failures(NO_ROOM):
+    with translate_storage_errors(SCRATCH_FULL):
         file.write(block)
 
 
@@ -167,7 +167,7 @@ def _steps_for(steps: Generator[float], seconds: float) -> tuple[float, bool]:
     """Do steps for a while; return the seconds of sound decoded by the last of them, and whether there are more."""
     until = time.monotonic() + seconds
     decoded_s = 0.0
-    with named_storage_failures(NO_ROOM):
+    with translate_storage_errors(SCRATCH_FULL):
         for decoded_s in steps:
             if time.monotonic() >= until:
                 return decoded_s, True

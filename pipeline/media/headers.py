@@ -64,7 +64,7 @@ _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 
 
 @dataclass(frozen=True, slots=True)
-class Chunks:
+class ChunkLayout:
     """How a format writes the chunks it consists of.
 
     Attributes:
@@ -83,14 +83,14 @@ class Chunks:
         return end + -end % self.align
 
 
-RIFF = Chunks(struct.Struct("<4sI"), align=2)
-AIFF = Chunks(struct.Struct(">4sI"), align=2)
-CAF = Chunks(struct.Struct(">4sq"))
-W64 = Chunks(struct.Struct("<16sQ"), align=8, with_head=True)
+RIFF = ChunkLayout(struct.Struct("<4sI"), align=2)
+AIFF = ChunkLayout(struct.Struct(">4sI"), align=2)
+CAF = ChunkLayout(struct.Struct(">4sq"))
+W64 = ChunkLayout(struct.Struct("<16sQ"), align=8, with_head=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class SizeField:
     """A number in the header that depends on the size of the sound.
 
     Attributes:
@@ -115,7 +115,7 @@ U32LE, U32BE, U64LE, S64BE = (struct.Struct(form) for form in ("<I", ">I", "<Q",
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class SoundHeader:
     """What a header says of the sound.
 
     Attributes:
@@ -128,8 +128,8 @@ class Header:
 
     start: int
     stated: int | None
-    fields: tuple[Field, ...]
-    chunks: Chunks | None
+    fields: tuple[SizeField, ...]
+    chunks: ChunkLayout | None
     file_end: int | None = None
 
     def includes_more(self, sound_end: int) -> bool:
@@ -143,7 +143,7 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
-class Sized:
+class SizedRecording:
     """A recording whose header agrees with its bytes.
 
     Attributes:
@@ -155,30 +155,30 @@ class Sized:
     complete: bool | None
 
 
-def sized(file: BinaryIO) -> Sized:
+def correct_sizes(file: BinaryIO) -> SizedRecording:
     """Return a recording with the sizes in its header put right, at its beginning."""
     if voc := _miscounted_voc(file):
-        return Sized(voc, complete=True)
+        return SizedRecording(voc, complete=True)
     header = _header(file)
     if header is None:
         file.seek(0)
-        return Sized(file, None)
+        return SizedRecording(file, None)
     file_bytes = file.seek(0, io.SEEK_END)
     stated = header.stated
     if stated is not None and header.start + stated > file_bytes:
         file.seek(0)
-        return Sized(file, complete=False)
+        return SizedRecording(file, complete=False)
     if stated is None or not _ends_at(file, header, header.start + stated, file_bytes):
         end = _end_of_sound(file, header, file_bytes)
         patches = {field.offset: field.written(end - header.start) for field in header.fields}
-        file = _Patched(file, patches, end)  # type: ignore[assignment]
+        file = _PatchedFile(file, patches, end)  # type: ignore[assignment]
     elif header.chunks is None:  # without chunks, FFmpeg takes all that follows for sound
-        file = _Patched(file, {}, header.start + stated)  # type: ignore[assignment]
+        file = _PatchedFile(file, {}, header.start + stated)  # type: ignore[assignment]
     file.seek(0)
-    return Sized(file, complete=True)
+    return SizedRecording(file, complete=True)
 
 
-def _header(file: BinaryIO) -> Header | None:
+def _header(file: BinaryIO) -> SoundHeader | None:
     file.seek(0)
     head = file.read(40)
     if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:12] == b"WAVE":
@@ -214,12 +214,12 @@ def _miscounted_voc(file: BinaryIO) -> BinaryIO | None:
         return None
     if (sound_bytes - size) % (1 << 24) != _VOC_MISCOUNTED[kind]:
         return None
-    patched = _Patched(file, {block + 1: bytes(3)}, last)
+    patched = _PatchedFile(file, {block + 1: bytes(3)}, last)
     patched.seek(0)
     return patched  # type: ignore[return-value]
 
 
-def _wav(file: BinaryIO) -> Header | None:
+def _wav(file: BinaryIO) -> SoundHeader | None:
     long_sizes: int | None = None
     for name, start, size in _chunks(file, RIFF, 12):
         if name == b"ds64":
@@ -229,27 +229,27 @@ def _wav(file: BinaryIO) -> Header | None:
             sizes = file.read(16)
             if len(sizes) < 16:
                 return None
-            fields = (Field(long_sizes, U64LE, extra=start - 8), Field(long_sizes + 8, U64LE))
+            fields = (SizeField(long_sizes, U64LE, extra=start - 8), SizeField(long_sizes + 8, U64LE))
             stated = _stated(*U64LE.unpack_from(sizes, 8))
-            return Header(start, stated, fields, RIFF, _file_end(file, long_sizes, U64LE, extra=8))
+            return SoundHeader(start, stated, fields, RIFF, _file_end(file, long_sizes, U64LE, extra=8))
         elif name == b"data":
-            fields = (Field(4, U32LE, extra=start - 8), Field(start - 4, U32LE))
-            return Header(start, _stated(size), fields, RIFF, _file_end(file, 4, U32LE, extra=8))
+            fields = (SizeField(4, U32LE, extra=start - 8), SizeField(start - 4, U32LE))
+            return SoundHeader(start, _stated(size), fields, RIFF, _file_end(file, 4, U32LE, extra=8))
     return None
 
 
-def _w64(file: BinaryIO) -> Header | None:
+def _w64(file: BinaryIO) -> SoundHeader | None:
     for name, start, size in _chunks(file, W64, 40):
         if name == b"data" + _W64_TAIL:
             head = W64.head.size
-            fields = (Field(16, U64LE, extra=start), Field(start - 8, U64LE, extra=head))
+            fields = (SizeField(16, U64LE, extra=start), SizeField(start - 8, U64LE, extra=head))
             stated = _stated(size - head) if size > head else None
-            return Header(start, stated, fields, W64, _file_end(file, 16, U64LE))
+            return SoundHeader(start, stated, fields, W64, _file_end(file, 16, U64LE))
     return None
 
 
-def _aiff(file: BinaryIO) -> Header | None:
-    frames: tuple[Field, ...] = ()
+def _aiff(file: BinaryIO) -> SoundHeader | None:
+    frames: tuple[SizeField, ...] = ()
     for name, start, size in _chunks(file, AIFF, 12):
         if name == b"COMM" and size == 18:  # AIFC's is longer: it may be compressed, and FFmpeg does not need it there
             file.seek(start)
@@ -257,26 +257,26 @@ def _aiff(file: BinaryIO) -> Header | None:
             if len(common) < 8:
                 return None
             channels, _, bits = struct.unpack(">HIH", common)
-            frames = (Field(start + 2, U32BE, divisor=max(1, channels * ((bits + 7) // 8))),)
+            frames = (SizeField(start + 2, U32BE, divisor=max(1, channels * ((bits + 7) // 8))),)
         elif name == b"SSND":
-            fields = (Field(4, U32BE, extra=start), Field(start - 4, U32BE, extra=8), *frames)
+            fields = (SizeField(4, U32BE, extra=start), SizeField(start - 4, U32BE, extra=8), *frames)
             stated = _stated(size - 8) if size > 8 else None
-            return Header(start + 8, stated, fields, AIFF, _file_end(file, 4, U32BE, extra=8))
+            return SoundHeader(start + 8, stated, fields, AIFF, _file_end(file, 4, U32BE, extra=8))
     return None
 
 
-def _caf(file: BinaryIO) -> Header | None:
+def _caf(file: BinaryIO) -> SoundHeader | None:
     for name, start, size in _chunks(file, CAF, 8):
         if name == b"data":
             edit_count = 4
             stated = _stated(size - edit_count) if size > edit_count else None
-            return Header(start + edit_count, stated, (Field(start - 8, S64BE, extra=edit_count),), CAF)
+            return SoundHeader(start + edit_count, stated, (SizeField(start - 8, S64BE, extra=edit_count),), CAF)
     return None
 
 
-def _au(head: bytes) -> Header:
+def _au(head: bytes) -> SoundHeader:
     start, size = struct.unpack_from(">II", head, 4)
-    return Header(start, _stated(size), (Field(8, U32BE),), None)
+    return SoundHeader(start, _stated(size), (SizeField(8, U32BE),), None)
 
 
 def _stated(size: int) -> int | None:
@@ -293,7 +293,7 @@ def _file_end(file: BinaryIO, at: int, form: struct.Struct, extra: int = 0) -> i
     return None if size is None else size + extra
 
 
-def _chunks(file: BinaryIO, chunks: Chunks, at: int) -> Iterator[tuple[bytes, int, int]]:
+def _chunks(file: BinaryIO, chunks: ChunkLayout, at: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield name, start of the content, and size of each chunk from a place on."""
     file_bytes = file.seek(0, io.SEEK_END)
     for _ in range(MAX_CHUNKS):
@@ -309,7 +309,7 @@ def _chunks(file: BinaryIO, chunks: Chunks, at: int) -> Iterator[tuple[bytes, in
         at = following
 
 
-def _ends_at(file: BinaryIO, header: Header, end: int, file_bytes: int) -> bool:
+def _ends_at(file: BinaryIO, header: SoundHeader, end: int, file_bytes: int) -> bool:
     """Return whether the sound ends where the header says: nothing follows, or what does is counted or no sound."""
     if file_bytes - end < 8 or header.includes_more(end):
         return True
@@ -317,14 +317,14 @@ def _ends_at(file: BinaryIO, header: Header, end: int, file_bytes: int) -> bool:
     return any(_is_known(file, at) or _reach_end(file, header.chunks, at, file_bytes) for at in sorted(starts))
 
 
-def _end_of_sound(file: BinaryIO, header: Header, file_bytes: int) -> int:
+def _end_of_sound(file: BinaryIO, header: SoundHeader, file_bytes: int) -> int:
     """Return where the sound ends for all that can be seen: at the chunks or tags that reach to the end, or there."""
     begin = max(header.start + (header.stated or 0), file_bytes - TAIL_BYTES)
     file.seek(begin)
     tail = file.read(TAIL_BYTES)
     names = _TAGS if header.chunks is None else (*_TAGS, *_KNOWN_CHUNKS)
-    found = sorted(begin + match.start() for name in names for match in re.finditer(re.escape(name), tail))
-    candidates = [*found[:MAX_CANDIDATES], *(at for at in found if at == file_bytes - ID3V1_BYTES)]
+    positions = sorted(begin + match.start() for name in names for match in re.finditer(re.escape(name), tail))
+    candidates = [*positions[:MAX_CANDIDATES], *(at for at in positions if at == file_bytes - ID3V1_BYTES)]
     return next((at for at in candidates if _reach_end(file, header.chunks, at, file_bytes)), file_bytes)
 
 
@@ -334,7 +334,7 @@ def _is_known(file: BinaryIO, at: int) -> bool:
     return head.startswith(_TAGS) or head[:4] in _KNOWN_CHUNKS or head[4:] == _W64_TAIL
 
 
-def _reach_end(file: BinaryIO, chunks: Chunks | None, at: int, file_bytes: int) -> bool:
+def _reach_end(file: BinaryIO, chunks: ChunkLayout | None, at: int, file_bytes: int) -> bool:
     """Return whether chunks and tags from here on reach just to the end of the file, but for a filling byte."""
     for _ in range(MAX_CHUNKS):
         if at >= file_bytes:
@@ -348,7 +348,7 @@ def _reach_end(file: BinaryIO, chunks: Chunks | None, at: int, file_bytes: int) 
     return False
 
 
-def _after(head: bytes, chunks: Chunks | None, at: int) -> int | None:
+def _after(head: bytes, chunks: ChunkLayout | None, at: int) -> int | None:
     """Return where a chunk or tag that begins like this ends; a chunk of AIFF's is called ``ID3`` too."""
     chunk = _after_chunk(head, chunks, at) if chunks else None
     return chunk if head[:4] in _KNOWN_CHUNKS else _after_tag(head, at) or chunk
@@ -362,7 +362,7 @@ def _after_tag(head: bytes, at: int) -> int | None:
     return None
 
 
-def _after_chunk(head: bytes, chunks: Chunks, at: int) -> int | None:
+def _after_chunk(head: bytes, chunks: ChunkLayout, at: int) -> int | None:
     if len(head) < chunks.head.size:
         return None
     name, size = chunks.head.unpack(head[: chunks.head.size])
@@ -370,7 +370,7 @@ def _after_chunk(head: bytes, chunks: Chunks, at: int) -> int | None:
     return chunks.after(at, size) if is_name and size >= 0 else None
 
 
-class _Patched:
+class _PatchedFile:
     """A file some of whose bytes are others, up to an end."""
 
     def __init__(self, file: BinaryIO, patches: Mapping[int, bytes], end: int) -> None:

@@ -12,13 +12,13 @@ from typing import BinaryIO, Protocol
 from pipeline.clock import SystemClock
 from pipeline.domain.audio import BYTES_PER_SAMPLE, Chunk, Span, part_key, to_samples, to_seconds
 from pipeline.domain.chunking import ChunkPlanner, PackedSpans
-from pipeline.domain.fair_line import SlotLimits, TurnRequest, sharer
+from pipeline.domain.fair_line import SlotLimits, TurnRequest, share_key
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.sound import SoundOptions
 from pipeline.domain.speech import UNBOUNDED, Framer, Samples, Scores, SpeechRules, requested_spans
 from pipeline.domain.tracks import Track
 from pipeline.errors import MediaUndecodable
-from pipeline.fair_slots import FairSlots, Slices
+from pipeline.fair_slots import FairSlots, SlicedWork
 from pipeline.media.blocking import in_worker
 from pipeline.media.speech import DetectedSpeech, RequestedSpeech, SpeechFinder, VoiceActivity
 from pipeline.ports import Clock, MediaStore, SplitDone, SplitPart, SplitRequest
@@ -75,7 +75,7 @@ class StreamingSplitter:
         self._split = split
         self._new_decoder = new_decoder
         self._clock = clock or SystemClock()
-        self._turns = FairSlots(SlotLimits(split.concurrency or _half_of_the_cores()), self._clock)
+        self._turns = FairSlots(SlotLimits(split.concurrency or _default_concurrency()), self._clock)
 
     async def split(self, request: SplitRequest) -> AsyncGenerator[SplitPart | SplitDone, None]:
         """Parts in order, each stored before it is yielded, then one ``SplitDone``.
@@ -86,7 +86,7 @@ class StreamingSplitter:
             StorageFull: no room for the prepared audio.
         """
         preparation = _Preparation(_Parts(request, self._split.part_s))
-        slices = Slices(self._turns, _turn_request(request), self._clock)
+        slices = SlicedWork(self._turns, _turn_request(request), self._clock)
         # One thread for the whole recording: each thread's heap would keep blocks of its own (50 MB over an hour).
         with ThreadPoolExecutor(1, "split") as worker:
             try:
@@ -114,7 +114,7 @@ class StreamingSplitter:
         preparation.begin(file, self._new_decoder(file, request.options.sound), speech)
 
     def _speech(self, options: TranscriptionOptions) -> SpeechFinder:
-        if options.names_clips:
+        if options.has_clips:
             return RequestedSpeech(requested_spans(options.clip_timestamps))
         if not options.vad_filter:
             return RequestedSpeech([Span(0, UNBOUNDED)])
@@ -212,13 +212,13 @@ class _Parts:
         return prepared
 
 
-def _half_of_the_cores() -> int:
+def _default_concurrency() -> int:
     """Return how many blocks are worked on at a time: each keeps its decoder's process and a thread of ours busy."""
     return max(1, len(os.sched_getaffinity(0)) // 2)
 
 
 def _turn_request(request: SplitRequest) -> TurnRequest:
-    return TurnRequest(request.sharer or sharer(request.task_id, None), request.priority_rank)
+    return TurnRequest(request.share_key or share_key(request.task_id, None), request.priority_rank)
 
 
 async def _in_blocks(content: bytes) -> AsyncIterator[bytes]:

@@ -16,13 +16,13 @@ import fsspec
 from pipeline.durable_files import make_folders, sync_folder
 from pipeline.errors import ConfigurationError, InvalidValue
 from pipeline.media.blocking import in_thread
-from pipeline.media.storage_failures import named_storage_failures
+from pipeline.media.storage_failures import translate_storage_errors
 from pipeline.process import is_dead, own_name
 
 WRITE_BLOCK_BYTES = 1024 * 1024
 """What is handed to a worker thread at a time: a thread per network packet would cost more than the write."""
 
-MARK_KEY = ".cluster/mark"
+STORAGE_ID_KEY = ".cluster/mark"
 """Where the nodes of a cluster look whether they see the same store; folders with a leading dot are no task's."""
 
 BUCKET_BLOCK_BYTES = 8 * 1024 * 1024
@@ -38,11 +38,11 @@ IN_USE = ".in-use"
 DELETE_ATTEMPTS = 4
 """How often a folder is deleted in which others write or delete at the same time."""
 
-LONG_AGO = datetime.min.replace(tzinfo=UTC)
+DEAD_WRITER_TIME = datetime.min.replace(tzinfo=UTC)
 """When a folder was changed whose writer is dead."""
 
 
-def checked_key(key: str) -> str:
+def validate_key(key: str) -> str:
     """The key, if it can't lead out of the store: relative, no empty component, no ``.`` or ``..``.
 
     Raises:
@@ -73,7 +73,7 @@ class FsspecMediaStore:
 
         In a folder a power cut after the return leaves the key whole: its bytes and its name were synced.
         """
-        upload = _Upload(self._fs, self._root, self._path(key))
+        upload = _KeyWriter(self._fs, self._root, self._path(key))
         try:
             size = 0
             await in_thread(upload.begin)
@@ -93,12 +93,12 @@ class FsspecMediaStore:
             return b""  # which HTTP ranges can't ask for
         # Without a range where none is needed: S3 refuses any on an empty object.
         start, end = offset or None, None if length is None else offset + length
-        with named_storage_failures():
+        with translate_storage_errors():
             return cast("bytes", await in_thread(self._fs.cat_file, path, start=start, end=end))
 
     def open(self, key: str) -> BinaryIO:
         """A seekable file object, to be used off the event loop. ``FileNotFoundError`` for an absent key."""
-        with named_storage_failures():
+        with translate_storage_errors():
             return cast("BinaryIO", self._fs.open(self._path(key), "rb", block_size=BUCKET_BLOCK_BYTES))
 
     async def delete_prefix(self, prefix: str) -> None:
@@ -123,7 +123,7 @@ class FsspecMediaStore:
         await in_thread(self._touch, self._path(f"{prefix}/{IN_USE}"))
 
     def _touch(self, path: str) -> None:
-        with named_storage_failures():
+        with translate_storage_errors():
             if getattr(self._fs, "local_file", False):
                 self._fs.makedirs(posixpath.dirname(path), exist_ok=True)
             self._fs.pipe_file(path, b"")
@@ -133,7 +133,7 @@ class FsspecMediaStore:
         return await in_thread(self._list_prefixes)
 
     def _path(self, key: str) -> str:
-        return f"{self._root}/{checked_key(key)}"
+        return f"{self._root}/{validate_key(key)}"
 
     def _list_prefixes(self) -> dict[str, datetime]:
         self._fs.invalidate_cache()
@@ -150,10 +150,10 @@ class FsspecMediaStore:
                 latest[prefix] = max(changed, latest.get(prefix, changed))
                 if _is_abandoned(inside):
                     abandoned.add(prefix)
-        return latest | dict.fromkeys(abandoned, LONG_AGO)
+        return latest | dict.fromkeys(abandoned, DEAD_WRITER_TIME)
 
 
-class _Upload:
+class _KeyWriter:
     """One key that is being written; every method blocks.
 
     A bucket shows an object once its upload is committed. A folder shows a file from its first byte on, so there it is
@@ -170,7 +170,7 @@ class _Upload:
         self._file: Any = None
 
     def begin(self) -> None:
-        with named_storage_failures():
+        with translate_storage_errors():
             if self._is_folder:
                 make_folders(self._root)  # with the first key; the folders below are synced with each
                 self._fs.makedirs(posixpath.dirname(self._path), exist_ok=True)
@@ -179,11 +179,11 @@ class _Upload:
                 self._file = self._fs.open(self._path, "wb", block_size=BUCKET_BLOCK_BYTES, autocommit=False)
 
     def write(self, block: bytes) -> None:
-        with named_storage_failures():
+        with translate_storage_errors():
             self._file.write(block)
 
     def commit(self) -> None:
-        with named_storage_failures():
+        with translate_storage_errors():
             if self._is_folder:
                 self._file.flush()
                 os.fsync(self._file.fileno())

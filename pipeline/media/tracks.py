@@ -13,13 +13,13 @@ from av.stream import Disposition
 
 from pipeline.domain.tracks import Track, candidates, is_auxiliary_title, known_language, mark_chosen
 from pipeline.errors import MediaUndecodable, NoAudioStream
-from pipeline.media.demux import bound, decoded, open_recording, packets
-from pipeline.media.headers import sized
+from pipeline.media.demux import clamp_samples, decode_packet, open_recording, packets
+from pipeline.media.headers import correct_sizes
 
 PROBED_S = 30.0
 """Seconds of sound that are looked at to tell a silent track from others."""
 
-SILENT_BELOW = 10 ** (-84 / 20)
+MAX_SILENT_AMPLITUDE = 10 ** (-84 / 20)
 """Amplitude of full scale, two steps of 16 bits: lossy codecs and dither make as much of digital silence."""
 
 _AUXILIARY = (
@@ -70,7 +70,7 @@ def open_track(file: BinaryIO, wanted: str | None = None) -> Iterator[OpenTrack]
         NoSuchTrack: not the track that is wanted.
     """
     with ExitStack() as opened:
-        recording = sized(file)
+        recording = correct_sizes(file)
         container = opened.enter_context(closing(open_recording(recording.file)))
         tracks = list_tracks(container)
         possible = [track for track in candidates(tracks, wanted) if track.decodable]
@@ -83,7 +83,7 @@ def open_track(file: BinaryIO, wanted: str | None = None) -> Iterator[OpenTrack]
         if not best.decodable:
             raise MediaUndecodable("The sound is in a format that no decoder here knows.")
         stream = container.streams.audio[best.index]
-        _switch_off_all_but(container, [stream])
+        _discard_other_streams(container, [stream])
         yield OpenTrack(container, stream, mark_chosen(tracks, best.index), recording.complete)
 
 
@@ -118,11 +118,11 @@ def _handler_title(name: str) -> str | None:
 def _probed(container: Any, tracks: Sequence[Track], possible: Sequence[Track]) -> tuple[Track, ...]:
     """Return the tracks with what the first seconds of those show that may be taken, as far as it matters."""
     streams = [container.streams.audio[track.index] for track in possible]
-    probes = {stream.index: _Probe() for stream in streams}
-    _switch_off_all_but(container, streams)
+    probes = {stream.index: _TrackProbe() for stream in streams}
+    _discard_other_streams(container, streams)
     for packet in packets(container, streams):
         probe = probes[packet.stream.index]
-        probe.take(*decoded(packet))
+        probe.take(*decode_packet(packet))
         if probes[streams[0].index].sounds or probe.seconds >= PROBED_S:
             break
     best_sounds = probes[streams[0].index].sounds
@@ -134,7 +134,7 @@ def _probed(container: Any, tracks: Sequence[Track], possible: Sequence[Track]) 
 
 
 @dataclass(slots=True)
-class _Probe:
+class _TrackProbe:
     """What is known of a track after some of its packets."""
 
     seconds: float = 0.0
@@ -145,7 +145,7 @@ class _Probe:
         self.broken = self.broken or broken
         for frame in frames:
             self.seconds += frame.samples / frame.sample_rate
-            self.sounds = self.sounds or _peak(frame) > SILENT_BELOW
+            self.sounds = self.sounds or _peak(frame) > MAX_SILENT_AMPLITUDE
 
     def judge(self, track: Track, best_sounds: bool) -> Track:
         """Return the track as it is known now. Once the best one sounds, the others are not looked at any further."""
@@ -155,12 +155,12 @@ class _Probe:
 
 def _peak(frame: Any) -> float:
     """Return the highest amplitude of a frame; 1 is full scale."""
-    bound(frame)
+    clamp_samples(frame)
     converted = av.AudioResampler(format="flt", layout=frame.layout, rate=frame.sample_rate).resample(frame)
     return max((float(np.abs(part.to_ndarray()).max(initial=0.0)) for part in converted), default=0.0)
 
 
-def _switch_off_all_but(container: Any, streams: Sequence[Any]) -> None:
+def _discard_other_streams(container: Any, streams: Sequence[Any]) -> None:
     """Have the container leave out all other streams: pictures are not even read, where it allows that."""
     taken = {stream.index for stream in streams}
     for stream in container.streams:

@@ -17,7 +17,7 @@ BLOCK_BYTES = 64 * 1024
 
 
 @contextmanager
-def translated_errors(host: str) -> Iterator[None]:
+def translate_network_errors(host: str) -> Iterator[None]:
     """Turns what the network does to us into errors of our own, whose sentences name the host and nothing else.
 
     Raises:
@@ -48,7 +48,7 @@ async def read_body(
         deadline: when to stop, in the event loop's time.
 
     Raises:
-        SourceTooLarge, SourceTimeout, SourceUnreachable: see ``translated_errors``.
+        SourceTooLarge, SourceTimeout, SourceUnreachable: see ``translate_network_errors``.
     """
     decoder = _decoder(response.headers.get("content-encoding", ""), host)
     raw = response.aiter_raw()
@@ -56,7 +56,7 @@ async def read_body(
     while (block := await _next_block(raw, host, deadline)) is not None:
         received += len(block)
         _check_size(received, max_bytes, host)
-        with translated_errors(host):
+        with translate_network_errors(host):
             for plain in decoder.feed(block):
                 given += len(plain)
                 _check_size(given, max_bytes, host)
@@ -71,7 +71,7 @@ def _check_size(size_bytes: int, max_bytes: int, host: str) -> None:
 
 
 async def _next_block(raw: AsyncIterator[bytes], host: str, deadline: float) -> bytes | None:
-    with translated_errors(host):
+    with translate_network_errors(host):
         async with asyncio.timeout_at(deadline):
             return await anext(raw, None)
 
@@ -83,7 +83,7 @@ class _Decoder(Protocol):
     def feed(self, data: bytes) -> Iterator[bytes]: ...
 
 
-class _Identity:
+class _IdentityDecoder:
     complete = True
 
     def feed(self, data: bytes) -> Iterator[bytes]:
@@ -120,7 +120,7 @@ class _Inflater:
 def _decoder(encoding: str, host: str) -> _Decoder:
     match encoding.strip().lower():
         case "" | "identity":
-            return _Identity()
+            return _IdentityDecoder()
         case "gzip" | "x-gzip" | "deflate":
             return _Inflater()
         case _:

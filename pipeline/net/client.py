@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 
 from pipeline.errors import ConfigurationError, SourceTooLarge, SourceUnreachable, UrlNotAllowed
-from pipeline.net.body import read_body, translated_errors
+from pipeline.net.body import read_body, translate_network_errors
 from pipeline.net.guard import Destination, Guard, GuardedTransport, Resolver, SystemResolver
 from pipeline.settings import NetworkSettings
 
@@ -95,7 +95,7 @@ class GuardedClient:
         )
         self._transport = GuardedTransport(
             self._guard,
-            connects or _connecting_transport(settings.proxy, ssl_context or trusting(settings.ca_file)),
+            connects or _connecting_transport(settings.proxy, ssl_context or tls_context(settings.ca_file)),
             by_name=settings.proxy is not None,
         )
 
@@ -117,8 +117,8 @@ class GuardedClient:
             SourceTimeout: the name service takes too long.
         """
         try:
-            target = _parsed(url)
-            with translated_errors(target.host):
+            target = _parse_url(url)
+            with translate_network_errors(target.host):
                 async with asyncio.timeout(timeout_s):
                     await self._guard.admit(target)
         except UrlNotAllowed as error:
@@ -153,7 +153,7 @@ class GuardedClient:
         """
         deadline = asyncio.get_running_loop().time() + deadline_s
         ours = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
-        hop = _Hop(method, _parsed(url), ours | dict(headers or {}), content)
+        hop = _Hop(method, _parse_url(url), ours | dict(headers or {}), content)
         response, hop = await self._open(hop, deadline, max_redirects)
         destination: Destination = response.extensions["destination"]
         body = read_body(response, destination.host, max_bytes, deadline)
@@ -220,7 +220,7 @@ class GuardedClient:
         request = httpx.Request(
             hop.method, hop.url, headers=hop.headers, content=hop.content, extensions={"timeout": _TIMEOUT}
         )
-        with translated_errors(hop.url.host):
+        with translate_network_errors(hop.url.host):
             async with asyncio.timeout_at(deadline):
                 return await self._transport.handle_async_request(request)
 
@@ -242,9 +242,11 @@ class _Hop:
             raise SourceUnreachable(f"{self.url.host} redirects to what is not an address.") from error
         hop = replace(self, url=url)
         if _origin(url) != _origin(self.url):
-            hop = replace(hop, headers=_without(hop.headers, _PRIVATE_HEADERS))
+            hop = replace(hop, headers=_drop_headers(hop.headers, _PRIVATE_HEADERS))
         if (status == 303 and self.method != "HEAD") or (status in (301, 302) and self.method == "POST"):
-            hop = replace(hop, method="GET", content=b"", headers=_without(hop.headers, frozenset({"content-type"})))
+            hop = replace(
+                hop, method="GET", content=b"", headers=_drop_headers(hop.headers, frozenset({"content-type"}))
+            )
         return hop
 
 
@@ -252,18 +254,18 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
 
 
-def _without(headers: dict[str, str], names: frozenset[str]) -> dict[str, str]:
+def _drop_headers(headers: dict[str, str], names: frozenset[str]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name.lower() not in names}
 
 
-def _parsed(url: str) -> httpx.URL:
+def _parse_url(url: str) -> httpx.URL:
     try:
         return httpx.URL(url)
     except httpx.InvalidURL as error:
         raise UrlNotAllowed("That is not an address.") from error
 
 
-def trusting(ca_file: Path | None) -> ssl.SSLContext:
+def tls_context(ca_file: Path | None) -> ssl.SSLContext:
     """Whom TLS trusts: the authorities of a PEM file, or ``certifi``'s; the process's environment has no say.
 
     Raises:

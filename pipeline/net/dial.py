@@ -12,8 +12,8 @@ from typing import Self
 import httpx
 
 from pipeline.errors import ConfigurationError, SourceUnreachable
-from pipeline.net.body import translated_errors
-from pipeline.net.client import CONNECT_TIMEOUT_S, trusting
+from pipeline.net.body import translate_network_errors
+from pipeline.net.client import CONNECT_TIMEOUT_S, tls_context
 from pipeline.net.guard import MAX_ADDRESSES, Guard, Resolver, SystemResolver
 from pipeline.settings import NetworkSettings
 
@@ -23,7 +23,7 @@ _OK = re.compile(rb"HTTP/1\.[01] 2\d\d\b")
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class DialedConnection:
     """An open connection; ``through_proxy``: the far end is the operator's HTTP proxy, not the host itself."""
 
     reader: asyncio.StreamReader
@@ -50,7 +50,7 @@ class Dialer:
     def __init__(
         self, settings: NetworkSettings, resolver: Resolver | None = None, ssl_context: ssl.SSLContext | None = None
     ) -> None:
-        self._proxy = _Proxy.parse(settings.proxy) if settings.proxy else None
+        self._proxy = _OperatorProxy.parse(settings.proxy) if settings.proxy else None
         self._guard = Guard(
             settings.allow_private_hosts,
             resolver or SystemResolver(),
@@ -64,7 +64,7 @@ class Dialer:
         """The header line that the operator's proxy wants, or nothing."""
         return self._proxy.authorization if self._proxy else b""
 
-    async def tunnel(self, url: httpx.URL) -> Connection:
+    async def tunnel(self, url: httpx.URL) -> DialedConnection:
         """A connection on which the URL's host itself is spoken to.
 
         Raises:
@@ -75,34 +75,34 @@ class Dialer:
         if not connection.through_proxy:
             return connection
         try:
-            await self._ask_for_tunnel(connection, url)
+            await self._open_tunnel(connection, url)
         except BaseException:
             connection.abort()
             raise
-        return Connection(connection.reader, connection.writer)
+        return DialedConnection(connection.reader, connection.writer)
 
-    async def connect(self, url: httpx.URL) -> Connection:
+    async def connect(self, url: httpx.URL) -> DialedConnection:
         """A connection to the URL's host, or to the operator's proxy, which is still to be told where to go.
 
         Raises: as ``tunnel``.
         """
-        with translated_errors(url.host):
+        with translate_network_errors(url.host):
             async with asyncio.timeout(CONNECT_TIMEOUT_S * (1 + MAX_ADDRESSES)):
                 destination = await self._guard.admit(url)
                 if self._proxy:
                     return await self._to_proxy(self._proxy)
                 addresses = [str(address) for address in destination.addresses[:MAX_ADDRESSES]]
-                return await _first_that_answers(addresses, url.port or (443 if url.scheme == "https" else 80))
+                return await _connect_first(addresses, url.port or (443 if url.scheme == "https" else 80))
 
-    async def _to_proxy(self, proxy: _Proxy) -> Connection:
-        context = (self._ssl_context or trusting(self._ca_file)) if proxy.tls else None
+    async def _to_proxy(self, proxy: _OperatorProxy) -> DialedConnection:
+        context = (self._ssl_context or tls_context(self._ca_file)) if proxy.tls else None
         reader, writer = await asyncio.open_connection(proxy.host, proxy.port, ssl=context)
-        return Connection(reader, writer, through_proxy=True)
+        return DialedConnection(reader, writer, through_proxy=True)
 
-    async def _ask_for_tunnel(self, connection: Connection, url: httpx.URL) -> None:
+    async def _open_tunnel(self, connection: DialedConnection, url: httpx.URL) -> None:
         host = f"[{url.host}]" if ":" in url.host else url.host
         target = f"{host}:{url.port or 443}".encode("idna" if not host.isascii() else "ascii")
-        with translated_errors(url.host):
+        with translate_network_errors(url.host):
             async with asyncio.timeout(2 * CONNECT_TIMEOUT_S):
                 connection.writer.write(
                     b"CONNECT "
@@ -133,20 +133,20 @@ async def read_head(reader: asyncio.StreamReader) -> bytes:
         raise ValueError("the head of a message is too long") from error
 
 
-async def _first_that_answers(addresses: list[str], port: int) -> Connection:
+async def _connect_first(addresses: list[str], port: int) -> DialedConnection:
     *first, last = addresses
     for address in first:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                return Connection(*await asyncio.open_connection(address, port, limit=MAX_HEAD_BYTES))
+                return DialedConnection(*await asyncio.open_connection(address, port, limit=MAX_HEAD_BYTES))
         except (OSError, TimeoutError):
             continue  # the host has further addresses
     async with asyncio.timeout(CONNECT_TIMEOUT_S):
-        return Connection(*await asyncio.open_connection(last, port, limit=MAX_HEAD_BYTES))
+        return DialedConnection(*await asyncio.open_connection(last, port, limit=MAX_HEAD_BYTES))
 
 
 @dataclass(frozen=True, slots=True)
-class _Proxy:
+class _OperatorProxy:
     """The operator's proxy."""
 
     host: str

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from pipeline.errors import MurmurationError, SourceError, UrlNotAllowed
-from pipeline.net.dial import MAX_HEAD_BYTES, Connection, Dialer, read_head
+from pipeline.net.dial import MAX_HEAD_BYTES, DialedConnection, Dialer, read_head
 
 IDLE_TIMEOUT_S = 60.0
 BLOCK_BYTES = 64 * 1024
@@ -92,8 +92,8 @@ class GuardingProxy:
         """One request of the program, and what follows on its connection."""
         try:
             async with asyncio.timeout(IDLE_TIMEOUT_S):
-                request = _Request.parse(await read_head(reader))
-            if not self._knows(request):
+                request = _ProxyRequest.parse(await read_head(reader))
+            if not self._is_authorized(request):
                 _refuse(writer, 407, 'Proxy-Authenticate: Basic realm="crawl"\r\n')
             elif request.method == "CONNECT":
                 await self._tunnel(request, reader, writer)
@@ -107,11 +107,11 @@ class GuardingProxy:
         finally:
             writer.close()
 
-    def _knows(self, request: _Request) -> bool:
+    def _is_authorized(self, request: _ProxyRequest) -> bool:
         expected = "Basic " + base64.b64encode(f"crawl:{self._password}".encode()).decode()
         return hmac.compare_digest(request.headers.get("proxy-authorization", "").encode(), expected.encode())
 
-    async def _tunnel(self, request: _Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _tunnel(self, request: _ProxyRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not _TARGET.fullmatch(request.target):
             _refuse(writer, 400)
             return
@@ -123,7 +123,9 @@ class GuardingProxy:
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         await self._splice(connection, reader, writer)
 
-    async def _forward(self, request: _Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward(
+        self, request: _ProxyRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         if not request.target.startswith("http://") or "transfer-encoding" in request.headers:
             _refuse(writer, 400)
             return
@@ -140,13 +142,15 @@ class GuardingProxy:
                 await _copy_exactly(reader, connection.writer, length)
             async with asyncio.timeout(IDLE_TIMEOUT_S):
                 writer.write(_for_one_request(await read_head(connection.reader)))
-            await self._copy_back(connection.reader, writer)
+            await self._copy_response(connection.reader, writer)
         finally:
             connection.abort()
 
-    async def _splice(self, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _splice(
+        self, connection: DialedConnection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         there = asyncio.create_task(_copy(reader, connection.writer))
-        back = asyncio.create_task(self._copy_back(connection.reader, writer))
+        back = asyncio.create_task(self._copy_response(connection.reader, writer))
         try:
             await asyncio.wait([there, back], return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -155,8 +159,8 @@ class GuardingProxy:
                 task.cancel()
             await asyncio.gather(there, back, return_exceptions=True)
 
-    async def _copy_back(self, source: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while block := await _next(source):
+    async def _copy_response(self, source: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while block := await _read_block(source):
             self.received += len(block)
             if self.received > self.max_bytes:
                 self.exhausted = True
@@ -187,7 +191,7 @@ async def guarding_proxy(dialer: Dialer, max_bytes: int) -> AsyncIterator[Guardi
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class _ProxyRequest:
     """The head of a request; names of headers in lower case."""
 
     method: str
@@ -195,7 +199,7 @@ class _Request:
     headers: dict[str, str]
 
     @classmethod
-    def parse(cls, head: bytes) -> _Request:
+    def parse(cls, head: bytes) -> _ProxyRequest:
         first, *lines = head.decode("latin-1").split("\r\n")
         method, target, _ = first.split(" ")
         headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -232,7 +236,7 @@ def _reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-async def _next(source: asyncio.StreamReader) -> bytes:
+async def _read_block(source: asyncio.StreamReader) -> bytes:
     async with asyncio.timeout(IDLE_TIMEOUT_S):
         return await source.read(BLOCK_BYTES)
 

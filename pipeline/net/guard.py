@@ -81,18 +81,18 @@ class Guard:
             SourceUnreachable: the name does not resolve.
         """
         host = _checked_host(url)
-        literal = _literal(host)
+        literal = _parse_literal(host)
         if literal is None and self._proxy_resolves:
-            return self._left_to_proxy(host)
+            return self._is_resolved_by_proxy(host)
         addresses = (literal,) if literal else await self._resolve(host, url.port or _default_port(url))
         public = all(is_public(address) for address in addresses)
         if not (public or host in self._names or all(self._admits(address) for address in addresses)):
-            raise _not_public(host)
+            raise _not_public_error(host)
         return Destination(host, addresses, public)
 
-    def _left_to_proxy(self, host: str) -> Destination:
+    def _is_resolved_by_proxy(self, host: str) -> Destination:
         if _is_local_name(host) and host not in self._names:
-            raise _not_public(host)
+            raise _not_public_error(host)
         return Destination(host, (), public=False)
 
     def _admits(self, address: Address) -> bool:
@@ -140,13 +140,13 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         *first, last = destination.addresses[:MAX_ADDRESSES]
         for address in first:
             try:
-                return await self._connects.handle_async_request(_readdressed(request, destination.host, address))
+                return await self._connects.handle_async_request(_with_address(request, destination.host, address))
             except (httpx.ConnectError, httpx.ConnectTimeout):
                 continue  # nothing was sent yet, and the host has further addresses
-        return await self._connects.handle_async_request(_readdressed(request, destination.host, last))
+        return await self._connects.handle_async_request(_with_address(request, destination.host, last))
 
 
-def _readdressed(request: httpx.Request, host: str, address: Address) -> httpx.Request:
+def _with_address(request: httpx.Request, host: str, address: Address) -> httpx.Request:
     """The same request to an address; ``Host`` came with the headers, SNI and the certificate check go by the name."""
     return httpx.Request(
         request.method,
@@ -175,7 +175,7 @@ def _is_local_name(host: str) -> bool:
     return "." not in host or host.endswith((".localhost", ".local", ".internal", ".home.arpa"))
 
 
-def _not_public(host: str) -> UrlNotAllowed:
+def _not_public_error(host: str) -> UrlNotAllowed:
     return UrlNotAllowed(
         f"{host} is not a public address. The operator can allow it under network.allow_private_hosts."
     )
@@ -185,7 +185,7 @@ def _default_port(url: httpx.URL) -> int:
     return 443 if url.scheme == "https" else 80
 
 
-def _literal(host: str) -> Address | None:
+def _parse_literal(host: str) -> Address | None:
     """The address a host is written as, in the short, decimal, octal and hex forms too that the system takes."""
     try:
         return ipaddress.ip_address(host)

@@ -15,7 +15,7 @@ from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 
 from pipeline.errors import ConfigurationError, MurmurationError, SourceError, UrlNotAllowed
 from pipeline.net import GuardedClient, StreamedResponse
-from pipeline.ports import CallbackAnswer, Clock, OutboxMessage, Verdict
+from pipeline.ports import CallbackResponse, Clock, DeliveryVerdict, OutboxMessage
 from pipeline.settings import CallbackSettings
 
 EXCERPT_CHARACTERS = 512
@@ -46,10 +46,10 @@ class WebhookSender:
     def __init__(self, client: GuardedClient, settings: CallbackSettings, clock: Clock) -> None:
         self._client = client
         self._timeout_s = settings.timeout_s
-        self._webhook = _webhook(settings.secret)
+        self._webhook_signer = _webhook_signer(settings.secret)
         self._clock = clock
 
-    async def send(self, message: OutboxMessage, body: bytes) -> CallbackAnswer:
+    async def send(self, message: OutboxMessage, body: bytes) -> CallbackResponse:
         """Posts the body once and classifies what comes back. Redirects are not followed."""
         try:
             async with self._client.stream(
@@ -62,9 +62,9 @@ class WebhookSender:
             ) as response:
                 return await self._answer(response)
         except UrlNotAllowed as error:
-            return CallbackAnswer(Verdict.FINAL, None, error.message)
+            return CallbackResponse(DeliveryVerdict.FINAL, None, error.message)
         except SourceError as error:
-            return CallbackAnswer(Verdict.RETRY, None, error.message)
+            return CallbackResponse(DeliveryVerdict.RETRY, None, error.message)
 
     def _headers(self, message_id: str, body: bytes) -> dict[str, str]:
         now = self._clock.now()
@@ -73,29 +73,29 @@ class WebhookSender:
             "webhook-id": message_id,
             "webhook-timestamp": str(int(now.timestamp())),
         }
-        if self._webhook is not None:
-            headers["webhook-signature"] = self._webhook.sign(message_id, now, body.decode())
+        if self._webhook_signer is not None:
+            headers["webhook-signature"] = self._webhook_signer.sign(message_id, now, body.decode())
         return headers
 
-    async def _answer(self, response: StreamedResponse) -> CallbackAnswer:
-        return CallbackAnswer(
-            verdict=verdict_of(response.status),
+    async def _answer(self, response: StreamedResponse) -> CallbackResponse:
+        return CallbackResponse(
+            verdict=classify_status(response.status),
             status_code=response.status,
-            message=await _message(response),
+            message=await _excerpt_message(response),
             retry_after_s=retry_after_s(response.headers.get("retry-after", ""), self._clock.now()),
         )
 
 
-def verdict_of(status: int) -> Verdict:
+def classify_status(status: int) -> DeliveryVerdict:
     """What an HTTP status means for a callback: 2xx delivered it, a passing trouble is tried again, the rest is final.
 
     Redirects are final: a receiver that moves has to be told of at the next task, not guessed at.
     """
     if 200 <= status < 300:
-        return Verdict.DELIVERED
+        return DeliveryVerdict.DELIVERED
     if status >= 500 or status in RETRIED_STATUSES:
-        return Verdict.RETRY
-    return Verdict.FINAL
+        return DeliveryVerdict.RETRY
+    return DeliveryVerdict.FINAL
 
 
 def retry_after_s(value: str, now: datetime) -> float | None:
@@ -110,17 +110,17 @@ def retry_after_s(value: str, now: datetime) -> float | None:
     return max(0.0, (aware - now).total_seconds())
 
 
-async def _message(response: StreamedResponse) -> str:
+async def _excerpt_message(response: StreamedResponse) -> str:
     """The beginning of the answer. What a host that is not public says is not for the client who named it."""
     if not response.public:
         return "The receiver's answer is not recorded, because its host is not public."
     try:
-        return (await _beginning(response)).decode("utf-8", errors="replace")[:EXCERPT_CHARACTERS]
+        return (await _read_excerpt(response)).decode("utf-8", errors="replace")[:EXCERPT_CHARACTERS]
     except MurmurationError as error:
         return error.message  # the status came in time, and that is what counts
 
 
-async def _beginning(response: StreamedResponse) -> bytes:
+async def _read_excerpt(response: StreamedResponse) -> bytes:
     beginning = b""
     async for block in response.aiter_bytes():
         beginning += block
@@ -129,7 +129,7 @@ async def _beginning(response: StreamedResponse) -> bytes:
     return beginning
 
 
-def _webhook(secret: SecretStr | None) -> Webhook | None:
+def _webhook_signer(secret: SecretStr | None) -> Webhook | None:
     if secret is None:
         return None
     try:

@@ -17,7 +17,7 @@ from openai import AsyncOpenAI, Timeout
 from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 from pydantic import ValidationError
 
-from pipeline.domain.summary import StructuredSummary, Usage
+from pipeline.domain.summary import StructuredSummary, TokenUsage
 from pipeline.domain.summary_prompts import Prompt
 from pipeline.errors import (
     LlmAnswerUnusable,
@@ -33,11 +33,11 @@ from pipeline.errors import (
 from pipeline.outbound.callback import retry_after_s
 from pipeline.outbound.llm_answers import answer_schema, content_of, cut_off_error, structured_of, usage_of
 from pipeline.outbound.tokens import token_counter
-from pipeline.ports import Clock, Metrics, Written
+from pipeline.ports import Clock, LlmCompletion, Metrics
 from pipeline.settings import LlmSettings
 
 OPENAI_URL = "https://api.openai.com/v1"
-CONNECT_S = 10.0
+CONNECT_TIMEOUT_S = 10.0
 """A server that can't be connected to in this time is down."""
 
 NO_KEY = "none"
@@ -70,7 +70,7 @@ class OpenAiModels:
         self._client = AsyncOpenAI(
             base_url=settings.base_url or OPENAI_URL,
             api_key=settings.api_key.get_secret_value() if settings.api_key else NO_KEY,
-            timeout=Timeout(settings.timeout_s, connect=min(CONNECT_S, settings.timeout_s)),
+            timeout=Timeout(settings.timeout_s, connect=min(CONNECT_TIMEOUT_S, settings.timeout_s)),
             max_retries=settings.max_retries,
         )
 
@@ -99,41 +99,41 @@ class OpenAiModel:
         """See ``ports.LanguageModel``."""
         return self._count(text)
 
-    async def text(self, prompt: Prompt) -> Written[str]:
+    async def text(self, prompt: Prompt) -> LlmCompletion[str]:
         """See ``ports.LanguageModel``."""
-        text, cut_off, completion = await self._ask(_messages(prompt))
+        text, cut_off, completion = await self._complete(_messages(prompt))
         if cut_off:
             raise cut_off_error()
-        return Written(text, completion.model, completion.id or "", usage_of(completion))
+        return LlmCompletion(text, completion.model, completion.id or "", usage_of(completion))
 
-    async def notes(self, prompt: Prompt) -> Written[str]:
+    async def notes(self, prompt: Prompt) -> LlmCompletion[str]:
         """See ``ports.LanguageModel``."""
-        text, _, completion = await self._ask(_messages(prompt))
-        return Written(text, completion.model, completion.id or "", usage_of(completion))
+        text, _, completion = await self._complete(_messages(prompt))
+        return LlmCompletion(text, completion.model, completion.id or "", usage_of(completion))
 
-    async def structured(self, prompt: Prompt, end_s: float) -> Written[StructuredSummary]:
+    async def structured(self, prompt: Prompt, end_s: float) -> LlmCompletion[StructuredSummary]:
         """See ``ports.LanguageModel``. An answer with flaws goes back to the model once, with what is wrong in it."""
-        messages, usage = _messages(prompt), Usage()
+        messages, usage = _messages(prompt), TokenUsage()
         for _ in range(2):
-            text, cut_off, completion = await self._ask(messages, **self._form())
+            text, cut_off, completion = await self._complete(messages, **self._response_format())
             if cut_off:
                 raise cut_off_error()
             usage += usage_of(completion)
             try:
-                return Written(structured_of(text, end_s), completion.model, completion.id or "", usage)
+                return LlmCompletion(structured_of(text, end_s), completion.model, completion.id or "", usage)
             except ValidationError as error:
-                messages = [*messages, *_repair(text, error)]
+                messages = [*messages, *_repair_messages(text, error)]
         raise LlmAnswerUnusable("The language model's answer did not have the form asked for, even when asked again.")
 
-    async def _ask(
+    async def _complete(
         self, messages: Sequence[ChatCompletionMessageParam], **form: Any
     ) -> tuple[str, bool, ChatCompletion]:
-        with self._named_failures():
+        with self._translate_llm_errors():
             completion = await self._client.chat.completions.create(
                 model=self._model, messages=messages, **self._limits(), **form
             )
         if isinstance(completion, ChatCompletion):
-            self._note(usage_of(completion))  # paid for, whatever it is worth
+            self._record_usage(usage_of(completion))  # paid for, whatever it is worth
         text, cut_off = content_of(completion)
         return text, cut_off, completion
 
@@ -145,7 +145,7 @@ class OpenAiModel:
             limits["temperature"] = self._settings.temperature
         return limits
 
-    def _form(self) -> dict[str, Any]:
+    def _response_format(self) -> dict[str, Any]:
         match self._settings.structured_output:
             case "json_schema":
                 schema = {"name": "summary", "strict": True, "schema": answer_schema()}
@@ -155,7 +155,7 @@ class OpenAiModel:
             case "prompt":
                 return {}
 
-    def _note(self, usage: Usage) -> None:
+    def _record_usage(self, usage: TokenUsage) -> None:
         self._metrics.count("llm_tokens", usage.input_tokens or 0, direction="in")
         self._metrics.count("llm_tokens", usage.output_tokens or 0, direction="out")
         price = self._settings.prices.get(self._model)
@@ -164,7 +164,7 @@ class OpenAiModel:
             self._metrics.count("llm_cost", cost or 0.0)
 
     @contextmanager
-    def _named_failures(self) -> Iterator[None]:
+    def _translate_llm_errors(self) -> Iterator[None]:
         """Failures of the server as errors of ours, without the cause: its text may repeat a key."""
         try:
             yield
@@ -175,11 +175,11 @@ class OpenAiModel:
         except openai.APIConnectionError:
             raise LlmUnreachable("The language model's server can't be reached.") from None
         except openai.APIStatusError as error:
-            raise self._named(error) from None
+            raise self._to_own_error(error) from None
         except (openai.OpenAIError, ValueError):
             raise LlmAnswerUnusable("The language model's server answered with something that is not JSON.") from None
 
-    def _named(self, error: openai.APIStatusError) -> LlmError | Unavailable:
+    def _to_own_error(self, error: openai.APIStatusError) -> LlmError | Unavailable:
         said = f"{error.status_code}{_code_of(error)}"
         match error.status_code:
             case 401 | 403:
@@ -204,15 +204,15 @@ class OpenAiModel:
                 return LlmRefused(f"The language model's server does not take the request (it answered {said}).")
 
     def _wait_s(self, error: openai.APIStatusError) -> int:
-        asked = retry_after_s(error.response.headers.get("retry-after", ""), self._clock.now())
-        return ceil(min(asked, MAX_WAIT_S)) if asked else DEFAULT_WAIT_S
+        retry_after = retry_after_s(error.response.headers.get("retry-after", ""), self._clock.now())
+        return ceil(min(retry_after, MAX_WAIT_S)) if retry_after else DEFAULT_WAIT_S
 
 
 def _messages(prompt: Prompt) -> list[ChatCompletionMessageParam]:
     return [{"role": "system", "content": prompt.instructions}, {"role": "user", "content": prompt.material}]
 
 
-def _repair(text: str, error: ValidationError) -> list[ChatCompletionMessageParam]:
+def _repair_messages(text: str, error: ValidationError) -> list[ChatCompletionMessageParam]:
     flaws = error.errors(include_url=False, include_context=False, include_input=False)[:NAMED_PROBLEMS]
     named = "\n".join(f"- {'.'.join(map(str, flaw['loc'])) or 'the answer'}: {flaw['msg']}" for flaw in flaws)
     return [

@@ -23,7 +23,7 @@ class Unit:
         options: how to decode them.
         language: of the speech, or ``None`` to detect it on the unit's first chunk (and use it for the others).
         priority_rank: 0 is served first.
-        tag: the smaller goes first within a rank: see ``domain.chunk_queue``.
+        start_tag: the smaller goes first within a rank: see ``domain.chunk_queue``.
         previous_tokens: text before the first chunk, for ``condition_on_previous_text``.
     """
 
@@ -33,7 +33,7 @@ class Unit:
     options: TranscriptionOptions
     language: str | None
     priority_rank: int
-    tag: float
+    start_tag: float
     previous_tokens: tuple[int, ...] = ()
 
 

@@ -25,7 +25,7 @@ class SplitRequest:
         first_chunk: index of the first chunk to give out.
         resume_at: sample of the original timeline where ``first_part`` begins.
         priority_rank: of the task; 0 is served first.
-        sharer: the name under which the task takes turns, see ``domain.fair_line``.
+        share_key: the name under which the task takes turns, see ``domain.fair_line``.
     """
 
     task_id: int
@@ -37,7 +37,7 @@ class SplitRequest:
     first_chunk: int = 0
     resume_at: int = 0
     priority_rank: int = 1
-    sharer: str = ""
+    share_key: str = ""
 
     def after(self, part: SplitPart) -> SplitRequest:
         """Return what is left to do once a part is stored."""

@@ -9,17 +9,17 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pipeline.domain.fair_choice import Due
+from pipeline.domain.fair_choice import DueWork
 from pipeline.domain.lifecycle import message_id
 from pipeline.domain.records import RecordDefect
 from pipeline.domain.task import Task
 from pipeline.ports import DeliveryAttempt, OutboxMessage
 from pipeline.store import codec, queries
-from pipeline.store.due import due, next_of, of_every_client
+from pipeline.store.due import choose_ids, due, select_per_client
 from pipeline.store.tables import OUTBOX
 
 
-async def owe(connection: AsyncConnection, task: Task, now: datetime) -> None:
+async def enqueue_callback(connection: AsyncConnection, task: Task, now: datetime) -> None:
     """Writes the callback of a run that has just ended, in the transaction that ends it."""
     if not task.callback_url:
         return
@@ -37,8 +37,8 @@ async def owe(connection: AsyncConnection, task: Task, now: datetime) -> None:
 async def choose_due(connection: AsyncConnection, owner: str, now: datetime, limit: int) -> list[int]:
     """The messages whose turn it is, shared between clients. Nothing is locked yet."""
     held = [_due(row, now) for row in await connection.execute(queries.callbacks.held_callbacks(owner, now))]
-    rows = await of_every_client(connection, partial(queries.callbacks.due_callbacks, now), limit)
-    return next_of([_due(row, now) for row in rows], held, limit, now)
+    rows = await select_per_client(connection, partial(queries.callbacks.due_callbacks, now), limit)
+    return choose_ids([_due(row, now) for row in rows], held, limit, now)
 
 
 async def take(
@@ -68,7 +68,7 @@ async def take(
     return messages
 
 
-def _due(row: Any, now: datetime) -> Due:
+def _due(row: Any, now: datetime) -> DueWork:
     return due(row.id, row.task_id, row.client, 0, row.due_at, now)
 
 
@@ -80,7 +80,7 @@ async def record(connection: AsyncConnection, message: OutboxMessage, attempt: D
         "callback_time": now,
         "updated_at": now,
     }
-    await connection.execute(queries.callbacks.note_callback(message.id, message.task_id, answer))
+    await connection.execute(queries.callbacks.update_callback_state(message.id, message.task_id, answer))
     delivered_at = now if attempt.delivered else None
     retry_at = None if attempt.delivered else attempt.retry_at
     await connection.execute(queries.callbacks.settle_callback(message.id, retry_at, delivered_at))

@@ -31,7 +31,7 @@ from pipeline.domain.task import (
 )
 from pipeline.domain.tracks import Track
 from pipeline.domain.transcript import ChunkResult, Segment, Transcript, TranscriptInfo, Word
-from pipeline.ports import OutboxMessage, SummaryTurn
+from pipeline.ports import OutboxMessage, SummaryLease
 from pipeline.store.reading import (
     RowReader,
     amount,
@@ -51,14 +51,14 @@ from pipeline.store.reading import (
 from pipeline.store.slices import transcript_values
 
 PRIORITY_OF_RANK = {priority.rank: priority for priority in Priority}
-LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+MIN_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 """Stands for a time that can't be read and has to be there."""
 
 PLAIN_COLUMNS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
     "id": (number, 0),
     "media_prefix": (media_prefix, ""),
-    "created_at": (moment, LONG_AGO),
-    "updated_at": (moment, LONG_AGO),
+    "created_at": (moment, MIN_TIME),
+    "updated_at": (moment, MIN_TIME),
     "started_at": (optional(moment), None),
     "finished_at": (optional(moment), None),
     "attempts": (count, 0),
@@ -108,7 +108,7 @@ _WORDS = TypeAdapter(tuple[tuple[float, float, str, float], ...])
 
 
 @cache
-def vocabulary() -> str:
+def vocabulary_digest() -> str:
     """Return a digest of all that this version knows to read, the same for every process of it.
 
     A row that is left to a newer version is marked with it, so that this version does not look at the row again.
@@ -182,10 +182,10 @@ def read_task(row: Mapping[str, Any]) -> Task:
         result=reader.read("transcript", optional(transcript_of_json), None) if "transcript" in row else None,
     )
     reader.read("task_type", _TASK_TYPE, TaskType.TRANSCRIBE)
-    return task if reader.defect is None else _shown(task, reader.defect, known_status=status is not None)
+    return task if reader.defect is None else _presentable(task, reader.defect, known_status=status is not None)
 
 
-def _shown(task: Task, defect: RecordDefect, *, known_status: bool) -> Task:
+def _presentable(task: Task, defect: RecordDefect, *, known_status: bool) -> Task:
     """A task of which something could not be read, as clients see it."""
     reason = TaskError(defect.code, defect.sentence)
     if known_status and task.status.finished and defect.column != "transcript":
@@ -227,10 +227,10 @@ def summary_options_of_json(value: str) -> SummaryOptions:
     return _SUMMARY_OPTIONS.validate_python(data)
 
 
-def read_turn(row: Mapping[str, Any], owner: str) -> tuple[SummaryTurn, RecordDefect | None]:
+def read_turn(row: Mapping[str, Any], owner: str) -> tuple[SummaryLease, RecordDefect | None]:
     """Return the right to write the summary of a row of ``tasks``, and what of the row could not be read."""
     reader = RowReader("tasks", row)
-    turn = SummaryTurn(
+    turn = SummaryLease(
         task_id=reader.read("id", number, 0),
         media_prefix=reader.read("media_prefix", media_prefix, ""),
         fence=reader.read("fence", count, 0),

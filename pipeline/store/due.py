@@ -10,15 +10,15 @@ from typing import Any
 from sqlalchemy import Row, Select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pipeline.domain.fair_choice import Due, choose
-from pipeline.domain.fair_line import AGEING_S, LOWEST_RANK, sharer
+from pipeline.domain.fair_choice import DueWork, choose_fairly
+from pipeline.domain.fair_line import AGEING_S, LOWEST_RANK, share_key
 from pipeline.store.queries.common import Flow
 
-PAGES = 8
+MAX_PAGES = 8
 """Queries of one search: as many clients with more than enough may stand before one that is found still."""
 
 
-async def of_every_client(
+async def select_per_client(
     connection: AsyncConnection, query: Callable[[int, Collection[Flow]], Select[Any]], enough: int
 ) -> list[Row[Any]]:
     """Return rows that are due, longest due first: of each client and priority ``enough``, if there are.
@@ -30,26 +30,26 @@ async def of_every_client(
         query: takes a limit and what to leave out; its rows have ``id``, ``client`` and ``priority_rank``.
         enough: how many rows of one client and priority are of use.
     """
-    found: dict[int, Row[Any]] = {}
+    rows_by_id: dict[int, Row[Any]] = {}
     full: set[Flow] = set()
-    for _ in range(PAGES):
+    for _ in range(MAX_PAGES):
         rows = (await connection.execute(query(2 * enough, full))).all()
-        found |= {row.id: row for row in rows}
-        counts = Counter[Flow]((row.client, row.priority_rank) for row in found.values())
+        rows_by_id |= {row.id: row for row in rows}
+        counts = Counter[Flow]((row.client, row.priority_rank) for row in rows_by_id.values())
         newly_full = {flow for flow, count in counts.items() if count >= enough} - full
         if len(rows) < 2 * enough or not newly_full:
             break
         full |= newly_full
-    return list(found.values())
+    return list(rows_by_id.values())
 
 
-def due(row_id: int, task_id: int, client: str | None, priority_rank: object, due_at: object, now: datetime) -> Due:
+def due(row_id: int, task_id: int, client: str | None, priority_rank: object, due_at: object, now: datetime) -> DueWork:
     """Return a row as it takes turns; a rank or a time that can't be read counts as the lowest and the latest."""
     since = due_at if isinstance(due_at, datetime) else now
     rank = priority_rank if isinstance(priority_rank, int) else LOWEST_RANK
-    return Due(row_id, sharer(task_id, client), rank, since.timestamp())
+    return DueWork(row_id, share_key(task_id, client), rank, since.timestamp())
 
 
-def next_of(waiting: Sequence[Due], held: Sequence[Due], limit: int, now: datetime) -> list[int]:
+def choose_ids(waiting: Sequence[DueWork], held: Sequence[DueWork], limit: int, now: datetime) -> list[int]:
     """Return the ids of the rows to take next, in the order of their turns."""
-    return choose(waiting, held, limit, now.timestamp(), AGEING_S)
+    return choose_fairly(waiting, held, limit, now.timestamp(), AGEING_S)

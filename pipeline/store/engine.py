@@ -30,15 +30,15 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from pipeline.domain.durability import Durability
 from pipeline.errors import CommitUnanswered, ConfigurationError, DatabaseUnavailable
 from pipeline.store.presence import (
-    DAMAGED,
-    LOST,
-    OTHER,
-    REMOVED,
+    DATABASE_DAMAGED,
+    DATABASE_LOST,
+    FILE_REMOVED,
+    OTHER_DATABASE,
     DatabaseFile,
+    FileSnapshot,
     IdentityFile,
-    Sight,
-    check_whole,
     identity_of,
+    verify_integrity,
 )
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ SQLITE_READERS = 4
 MYSQL_CONNECTIONS = 10
 POOL_RECYCLE_S = 1800
 """Connections are renewed long before the server's ``wait_timeout`` (8 h by default) or a firewall drops them."""
-SILENCE_S = 15.0
+READ_TIMEOUT_MARGIN_S = 15.0
 """On top of the time a lock may take: a MySQL server that says nothing for so long is gone."""
 TRANSACTION_ATTEMPTS = 3
 RETRIED_CODES = frozenset({1020, 1205, 1213})
@@ -69,23 +69,25 @@ UNPREPARED_CODES = frozenset({1054, 1146})
 DURABLE = "murmuration_durable"
 """Execution option of a connection: whether its transactions' commits wait for the disk."""
 
-SENTENCE = "The task database does not answer."
-BUSY = "The task database is busy: another process held its lock for too long."
-UNWRITABLE = "The task database can't be opened or written: look at its folder, its permissions and the free space."
+UNAVAILABLE = "The task database does not answer."
+DATABASE_BUSY = "The task database is busy: another process held its lock for too long."
+DATABASE_UNWRITABLE = (
+    "The task database can't be opened or written: look at its folder, its permissions and the free space."
+)
 UNWRITABLE_WORDS = ("unable to open", "readonly", "disk is full", "disk I/O", "No space left", "Errcode: 28")
-UNANSWERED = (
+COMMIT_UNANSWERED = (
     "The task database went away while it stored this, so that nobody knows whether it did: ask again. With the same "
     "Idempotency-Key nothing is done twice."
 )
-UNPREPARED = (
+SCHEMA_MISSING = (
     "The task database is not prepared: its tables are missing, or of another version. They are made when the "
     "Dispatcher starts."
 )
-GONE = (
+CONNECTION_GONE = (
     "The file of the task database was removed or replaced while this was stored, so that it may be lost: ask again. "
     "With the same Idempotency-Key nothing is done twice."
 )
-LOGIN = "The task database refuses the login or does not exist: look at the user, password and name in its URL."
+LOGIN_REFUSED = "The task database refuses the login or does not exist: look at the user, password and name in its URL."
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -173,7 +175,7 @@ class Database:
         self._recomputable = frozenset(recomputable)
         self._commits_elsewhere = url.get_backend_name() in MYSQL_DIALECTS
         self._file = None if self._commits_elsewhere else DatabaseFile(Path(str(url.database)))
-        self._trusted: Sight | None = None
+        self._trusted: FileSnapshot | None = None
         self._identity: str | None = None
         self._doubted = False
         self._verifying = asyncio.Lock()
@@ -190,7 +192,7 @@ class Database:
         self, work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Runs ``work(connection, …)`` without changing anything. Raises ``DatabaseUnavailable``."""
-        return await self._to_its_end(self._read(work, *args, **kwargs))
+        return await self._run_to_end(self._read(work, *args, **kwargs))
 
     async def write(
         self, work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
@@ -201,7 +203,7 @@ class Database:
 
         Raises ``DatabaseUnavailable``; ``CommitUnanswered`` where a connection broke in mid-commit.
         """
-        return await self._to_its_end(self._write(work, *args, **kwargs))
+        return await self._run_to_end(self._write(work, *args, **kwargs))
 
     async def warn_of_lossy_server(self) -> None:
         """Log a warning where a MySQL server may lose commits in a power cut although durability is full.
@@ -216,9 +218,9 @@ class Database:
     async def close(self) -> None:
         """Lets go of every connection, once what still runs has ended."""
         await asyncio.gather(*self._running, return_exceptions=True)
-        await self._let_go()
+        await self._dispose_connections()
 
-    async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _run_to_end(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs a transaction to its end even where its caller is cancelled.
 
         One that is torn off keeps SQLite's lock from every process for as long as a cursor of it is not collected: a
@@ -230,13 +232,13 @@ class Database:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            task.add_done_callback(_note_unheard)
+            task.add_done_callback(_log_unobserved_failure)
             raise
 
     async def _read(
         self, work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        with named_failures():
+        with translate_database_errors():
             await self._verify_file()
             async with self._reader.connect() as connection:
                 return await work(connection, *args, **kwargs)
@@ -244,7 +246,7 @@ class Database:
     async def _write(
         self, work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        with named_failures():
+        with translate_database_errors():
             await self._verify_file()
             for attempt in range(1, TRANSACTION_ATTEMPTS):
                 try:
@@ -276,10 +278,10 @@ class Database:
                 await transaction.commit()
             except (DBAPIError, OSError) as error:
                 if self._commits_elsewhere and not (isinstance(error, DBAPIError) and _code(error) in RETRIED_CODES):
-                    raise CommitUnanswered(UNANSWERED) from error
+                    raise CommitUnanswered(COMMIT_UNANSWERED) from error
                 raise
-            if self._file is not None and not self._is_trusted(self._file.look()):
-                raise CommitUnanswered(GONE)
+            if self._file is not None and not self._is_trusted(self._file.snapshot()):
+                raise CommitUnanswered(CONNECTION_GONE)
             return result
 
     # the file of SQLite
@@ -290,18 +292,18 @@ class Database:
         Raises:
             DatabaseUnavailable: there is none, or it is damaged, or another store's.
         """
-        if self._file is None or (self._identity and self._is_trusted(self._file.look())):
+        if self._file is None or (self._identity and self._is_trusted(self._file.snapshot())):
             return
         async with self._verifying:
-            if self._identity and self._is_trusted(self._file.look()):
+            if self._identity and self._is_trusted(self._file.snapshot()):
                 return
             try:
-                await (self._meet_again(self._file) if self._identity else self._meet(self._file))
+                await (self._verify_identity(self._file) if self._identity else self._record_identity(self._file))
             except BaseException:  # what was opened belongs to a file that may be another one next time
-                await self._let_go()
+                await self._dispose_connections()
                 raise
 
-    async def _meet(self, file: DatabaseFile) -> None:
+    async def _record_identity(self, file: DatabaseFile) -> None:
         """Notes which database this is, once its migrations have said so."""
         kept = IdentityFile(file.path)
         kept.refuse_absence()
@@ -309,27 +311,27 @@ class Database:
             identity = await connection.run_sync(identity_of)
         expected = kept.read()
         if expected is not None and identity != expected:
-            raise DatabaseUnavailable(OTHER if identity else LOST)
-        self._identity, self._trusted = identity, file.look()
+            raise DatabaseUnavailable(OTHER_DATABASE if identity else DATABASE_LOST)
+        self._identity, self._trusted = identity, file.snapshot()
 
-    async def _meet_again(self, file: DatabaseFile) -> None:
+    async def _verify_identity(self, file: DatabaseFile) -> None:
         """Takes the file for the database that it was, if it is; connections to an earlier one are given up."""
         if not self._doubted:
             logger.error("the file of the task database, or its log, was removed or replaced: it is opened anew")
         self._doubted = True
-        if file.look() is None:
-            raise DatabaseUnavailable(REMOVED)
-        await self._let_go()
+        if file.snapshot() is None:
+            raise DatabaseUnavailable(FILE_REMOVED)
+        await self._dispose_connections()
         async with self._reader.connect() as connection:
-            await connection.run_sync(check_whole, self._identity)
+            await connection.run_sync(verify_integrity, self._identity)
         logger.warning("the task database is there again")
-        self._trusted, self._doubted = file.look(), False
+        self._trusted, self._doubted = file.snapshot(), False
 
-    async def _let_go(self) -> None:
+    async def _dispose_connections(self) -> None:
         await self._writer.dispose()
         await self._reader.dispose()
 
-    def _is_trusted(self, sight: Sight | None) -> bool:
+    def _is_trusted(self, sight: FileSnapshot | None) -> bool:
         if self._doubted or sight is None or self._trusted is None or not sight.follows(self._trusted):
             return False
         self._trusted = sight
@@ -337,7 +339,7 @@ class Database:
 
 
 @contextmanager
-def named_failures() -> Iterator[None]:
+def translate_database_errors() -> Iterator[None]:
     """Turns the failures of a database that is away into ``DatabaseUnavailable``; defects of ours pass as they are."""
     try:
         yield
@@ -345,28 +347,28 @@ def named_failures() -> Iterator[None]:
         raise
     except DBAPIError as error:
         sentence = _sentence(error)
-        if isinstance(error, ProgrammingError) and sentence == SENTENCE and "closed" not in str(error.orig):
+        if isinstance(error, ProgrammingError) and sentence == UNAVAILABLE and "closed" not in str(error.orig):
             raise
         raise DatabaseUnavailable(sentence) from error
     except PoolTimeoutError as error:
-        raise DatabaseUnavailable(BUSY) from error
+        raise DatabaseUnavailable(DATABASE_BUSY) from error
     except (DisconnectionError, PendingRollbackError, OSError) as error:  # refused, reset, timed out, broken off
-        raise DatabaseUnavailable(SENTENCE) from error
+        raise DatabaseUnavailable(UNAVAILABLE) from error
 
 
 def _sentence(error: DBAPIError) -> str:
     if _code(error) in LOGIN_CODES:
-        return LOGIN
+        return LOGIN_REFUSED
     text = str(error.orig)
     if "malformed" in text or "not a database" in text:
-        return DAMAGED
+        return DATABASE_DAMAGED
     if "no such table" in text or "no such column" in text or _code(error) in UNPREPARED_CODES:
-        return UNPREPARED
+        return SCHEMA_MISSING
     if "locked" in text or _code(error) in RETRIED_CODES:
-        return BUSY
+        return DATABASE_BUSY
     if _code(error) in FULL_CODES or any(words in text for words in UNWRITABLE_WORDS):
-        return UNWRITABLE
-    return SENTENCE
+        return DATABASE_UNWRITABLE
+    return UNAVAILABLE
 
 
 def _code(error: DBAPIError) -> int | None:
@@ -388,7 +390,7 @@ def _mysql_engine(url: URL, busy_timeout_s: float) -> AsyncEngine:
         pool_recycle=POOL_RECYCLE_S,
         connect_args={
             "connect_timeout": busy_timeout_s,
-            "read_timeout": busy_timeout_s + SILENCE_S,
+            "read_timeout": busy_timeout_s + READ_TIMEOUT_MARGIN_S,
             "init_command": f"SET SESSION innodb_lock_wait_timeout = {max(1, round(busy_timeout_s))}",
         },
     )
@@ -454,20 +456,20 @@ async def _lossy_settings(connection: AsyncConnection) -> list[str]:
     flush, logs, sync = row
     sentences = []
     if flush != 1:
-        sentences.append(_lossy("innodb_flush_log_at_trx_commit", flush))
+        sentences.append(_lossy_setting("innodb_flush_log_at_trx_commit", flush))
     if logs and sync != 1:
-        sentences.append(_lossy("sync_binlog", sync))
+        sentences.append(_lossy_setting("sync_binlog", sync))
     return sentences
 
 
-def _lossy(name: str, value: int) -> str:
+def _lossy_setting(name: str, value: int) -> str:
     return (
         f"The database server runs with {name}={value}: a power cut may lose tasks that were accepted. Set it to 1, or "
         "set database.durability to normal if that is meant."
     )
 
 
-def _note_unheard(task: asyncio.Task[Any]) -> None:
+def _log_unobserved_failure(task: asyncio.Task[Any]) -> None:
     """Log how a transaction failed whose caller no longer waits for it; asyncio would report a defect."""
     if not task.cancelled() and (error := task.exception()) is not None:
         logger.info("a transaction failed after its caller was cancelled: %s: %s", type(error).__name__, error)

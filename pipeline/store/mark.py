@@ -21,7 +21,7 @@ LONGEST_NAME = 64
 
 
 @asynccontextmanager
-async def held_mark(url: str, name: str) -> AsyncIterator[None]:
+async def hold_database_id(url: str, name: str) -> AsyncIterator[None]:
     """Holds the mark while the block runs; does nothing for SQLite, which has no server.
 
     Raises:
@@ -44,7 +44,7 @@ async def held_mark(url: str, name: str) -> AsyncIterator[None]:
         await engine.dispose()
 
 
-async def sees_mark(url: str, name: str) -> bool:
+async def database_id_is_held(url: str, name: str) -> bool:
     """Whether somebody holds the mark in the server that the URL means from here; always true for SQLite."""
     engine = _engine(url)
     if engine is None:

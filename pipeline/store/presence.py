@@ -19,13 +19,15 @@ from pipeline.errors import DatabaseUnavailable
 
 logger = logging.getLogger(__name__)
 
-REMOVED = "The file of the task database was removed: put it back; until then nothing is accepted."
-OTHER = (
+FILE_REMOVED = "The file of the task database was removed: put it back; until then nothing is accepted."
+OTHER_DATABASE = (
     "The file of the task database was replaced by another one: put the right one back, or a backup of it; until then "
     "nothing is accepted."
 )
-DAMAGED = "The file of the task database is damaged: put a backup in its place; until then nothing is accepted."
-LOST = (
+DATABASE_DAMAGED = (
+    "The file of the task database is damaged: put a backup in its place; until then nothing is accepted."
+)
+DATABASE_LOST = (
     "The task database is gone, or empty: put its file back, or a backup of it. To begin with an empty one, remove the "
     "file beside it that has its name and ends in .id."
 )
@@ -34,7 +36,7 @@ Inode = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class FileSnapshot:
     """What ``stat`` says of a database.
 
     Attributes:
@@ -47,7 +49,7 @@ class Sight:
     size_bytes: int
     journals: tuple[Inode | None, Inode | None]
 
-    def follows(self, before: Sight) -> bool:
+    def follows(self, before: FileSnapshot) -> bool:
         """Return whether this is what is left of the same database when nobody but SQLite touches it."""
         kept = all(old is None or old == new for old, new in zip(before.journals, self.journals, strict=True))
         return self.file == before.file and self.size_bytes >= before.size_bytes and kept
@@ -60,13 +62,17 @@ class DatabaseFile:
         self.path = path
         self._paths = str(path), f"{path}-wal", f"{path}-shm"
 
-    def look(self) -> Sight | None:
+    def snapshot(self) -> FileSnapshot | None:
         """Return what is there now; ``None`` where there is no file."""
         try:
-            found = os.stat(self._paths[0])  # noqa: PTH116 - a thousand times a second
+            file_status = os.stat(self._paths[0])  # noqa: PTH116 - a thousand times a second
         except OSError:
             return None
-        return Sight((found.st_dev, found.st_ino), found.st_size, (_inode(self._paths[1]), _inode(self._paths[2])))
+        return FileSnapshot(
+            (file_status.st_dev, file_status.st_ino),
+            file_status.st_size,
+            (_inode(self._paths[1]), _inode(self._paths[2])),
+        )
 
 
 class IdentityFile:
@@ -91,7 +97,7 @@ class IdentityFile:
     def refuse_absence(self) -> None:
         """Raise ``DatabaseUnavailable`` where there was a database and is none: opening it would make an empty one."""
         if self.read() is not None and not self._database.exists():
-            raise DatabaseUnavailable(LOST)
+            raise DatabaseUnavailable(DATABASE_LOST)
 
 
 def identity_of(connection: Connection) -> str | None:
@@ -101,17 +107,17 @@ def identity_of(connection: Connection) -> str | None:
     return connection.execute(text("SELECT identity FROM store_identity")).scalar()
 
 
-def check_whole(connection: Connection, expected: str | None) -> None:
+def verify_integrity(connection: Connection, expected: str | None) -> None:
     """Raise ``DatabaseUnavailable`` unless a database that was opened again is whole, and of the store expected."""
     if connection.execute(text("PRAGMA quick_check(1)")).scalar() != "ok":
-        raise DatabaseUnavailable(DAMAGED)
+        raise DatabaseUnavailable(DATABASE_DAMAGED)
     if expected is not None and identity_of(connection) != expected:
-        raise DatabaseUnavailable(OTHER)
+        raise DatabaseUnavailable(OTHER_DATABASE)
 
 
 def _inode(path: str) -> Inode | None:
     try:
-        found = os.stat(path)  # noqa: PTH116
+        file_status = os.stat(path)  # noqa: PTH116
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return file_status.st_dev, file_status.st_ino

@@ -21,9 +21,9 @@ from pipeline.domain.records import RecordDefect
 T = TypeVar("T")
 Word = TypeVar("Word", bound=StrEnum)
 
-LARGEST_COUNT = 2_000_000_000
+MAX_COUNT = 2_000_000_000
 """Counters are 32 bits wide in MySQL; one beyond this is damage, and raising it would overflow the column."""
-LARGEST_NUMBER = 2**63 - 1
+MAX_NUMBER = 2**63 - 1
 UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """What reading a damaged value may raise."""
 _KEYWORD = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -82,7 +82,7 @@ def moment(value: Any) -> datetime:
     return value
 
 
-def number(value: Any, largest: int = LARGEST_NUMBER) -> int:
+def number(value: Any, largest: int = MAX_NUMBER) -> int:
     """Return a whole number that is not negative."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError("not a whole number")
@@ -93,7 +93,7 @@ def number(value: Any, largest: int = LARGEST_NUMBER) -> int:
 
 def count(value: Any) -> int:
     """Return a counter that can still be raised."""
-    return number(value, LARGEST_COUNT)
+    return number(value, MAX_COUNT)
 
 
 def amount(value: Any) -> float:

@@ -13,16 +13,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.domain.access import Client
 from pipeline.domain.crawl import CrawlRecord
-from pipeline.domain.lifecycle import FINISHED_ARE_NOT_CANCELLED, ONLY_ENDED_ARE_RETRIED, refused_move
+from pipeline.domain.lifecycle import CANCEL_REFUSED, RETRY_REFUSED, refusal_sentence
 from pipeline.domain.records import RecordDefect
 from pipeline.domain.task import IdempotencyClaim, NewTask, Priority, Status, Task
 from pipeline.errors import IdempotencyConflict, QuotaExceeded, RecordUnreadable, TaskNotFound, TaskStateConflict
 from pipeline.ports import QueueStats, TaskPage, TaskQuery
 from pipeline.store import codec, queries, usage
 from pipeline.store.reading import RowReader, media_prefix
-from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, IDEMPOTENCY_KEYS, LARGEST_ID, PARTS, TASKS
+from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, IDEMPOTENCY_KEYS, MAX_ID, PARTS, TASKS
 
-NAMES_A_QUERY = 500
+IDS_PER_QUERY = 500
 """Values in one ``IN (…)``; SQLite takes at most 32,766 parameters."""
 
 
@@ -51,7 +51,7 @@ async def create(
 
 async def get(connection: AsyncConnection, task_id: int, *, with_result: bool = False) -> Task:
     """The task, or ``TaskNotFound``."""
-    if not 0 < task_id <= LARGEST_ID:
+    if not 0 < task_id <= MAX_ID:
         raise _not_found(task_id)
     result = await connection.execute(queries.records.task(task_id, with_result=with_result))
     row = result.mappings().one_or_none()
@@ -88,8 +88,8 @@ async def page(connection: AsyncConnection, query: TaskQuery) -> TaskPage:
 async def stats(connection: AsyncConnection, now: datetime) -> QueueStats:
     """How much waits and runs."""
     density = (await connection.execute(queries.records.recent_density())).one()
-    seconds_a_byte = float(density.seconds) / float(density.size_bytes) if density.size_bytes else 0.0
-    rows: list[Any] = list(await connection.execute(queries.records.live_totals(seconds_a_byte)))
+    seconds_per_byte = float(density.seconds) / float(density.size_bytes) if density.size_bytes else 0.0
+    rows: list[Any] = list(await connection.execute(queries.records.live_totals(seconds_per_byte)))
     known = [row for row in rows if row.priority_rank in codec.PRIORITY_OF_RANK]
     queued = [row for row in known if row.status == Status.QUEUED]
     since = {codec.PRIORITY_OF_RANK[row.priority_rank]: _since(row.oldest, now) for row in queued}
@@ -117,20 +117,20 @@ async def _left(connection: AsyncConnection) -> int:
     return sum([(await connection.execute(statement)).scalar_one() for statement in statements])
 
 
-async def count_waiting(connection: AsyncConnection, code: str) -> int:
+async def count_queued_with_error(connection: AsyncConnection, code: str) -> int:
     """How many queued tasks show an error of this code."""
     return int((await connection.execute(queries.records.waiting_count(code))).scalar_one())
 
 
 async def cancel(connection: AsyncConnection, task_id: int, now: datetime) -> Task:
     """Ends a task that waits or runs."""
-    return await _move(connection, task_id, queries.records.cancel_task(task_id, now), FINISHED_ARE_NOT_CANCELLED)
+    return await _move(connection, task_id, queries.records.cancel_task(task_id, now), CANCEL_REFUSED)
 
 
 async def retry(connection: AsyncConnection, task_id: int, now: datetime, client: Client | None = None) -> Task:
     """Queues a failed or cancelled task again, for its summary if that is all that is missing."""
     refusal = await _refusal_of_retry(connection, task_id, now, client)
-    task = await _move(connection, task_id, queries.records.requeue_task(task_id, now), ONLY_ENDED_ARE_RETRIED)
+    task = await _move(connection, task_id, queries.records.requeue_task(task_id, now), RETRY_REFUSED)
     if refusal:  # a conflict goes first; the transaction takes the move back
         raise refusal
     await connection.execute(queries.callbacks.withdraw_callbacks(task_id))
@@ -157,9 +157,9 @@ async def _refusal_of_retry(
     return None
 
 
-async def await_until(connection: AsyncConnection, task_id: int, until: datetime) -> None:
+async def extend_wait(connection: AsyncConnection, task_id: int, until: datetime) -> None:
     """Moves on the time until which the task is waited for."""
-    await connection.execute(queries.records.await_until(task_id, until))
+    await connection.execute(queries.records.extend_wait(task_id, until))
 
 
 async def remove(connection: AsyncConnection, task_id: int) -> str:
@@ -175,7 +175,7 @@ async def expire(connection: AsyncConnection, older_than: datetime, limit: int) 
     return await _forget(connection, queries.records.expired_records(older_than, limit))
 
 
-async def expire_unawaited(connection: AsyncConnection, now: datetime, limit: int) -> list[str]:
+async def delete_unawaited(connection: AsyncConnection, now: datetime, limit: int) -> list[str]:
     """Deletes tasks nobody waits for any more and returns their media prefixes."""
     return await _forget(connection, queries.records.unawaited_records(now, limit))
 
@@ -194,13 +194,13 @@ def _prefixes(rows: Sequence[Any]) -> list[str]:
     return [prefix for prefix in prefixes if prefix]
 
 
-async def expire_media(
+async def delete_expired_media(
     connection: AsyncConnection, older_than: datetime, limit: int, statuses: Collection[Status]
 ) -> list[str]:
     """Takes the recordings from finished tasks and returns their media prefixes."""
     rows = (await connection.execute(queries.records.finished_recordings(older_than, limit, statuses))).all()
     if rows:
-        await connection.execute(queries.records.forget_recordings([row.id for row in rows]))
+        await connection.execute(queries.records.clear_recordings([row.id for row in rows]))
     for row in rows:
         for table in (CHUNK_RESULTS, CHUNKS, PARTS):
             await connection.execute(queries.common.delete_of_task(table, row.id))
@@ -215,7 +215,7 @@ async def prune_callbacks(connection: AsyncConnection, older_than: datetime, lim
     return len(ids)
 
 
-async def prune_keys(connection: AsyncConnection, now: datetime, limit: int) -> int:
+async def prune_idempotency_keys(connection: AsyncConnection, now: datetime, limit: int) -> int:
     """Deletes idempotency keys that have expired."""
     digests = (await connection.scalars(queries.records.expired_keys(now, limit))).all()
     if digests:
@@ -226,8 +226,8 @@ async def prune_keys(connection: AsyncConnection, now: datetime, limit: int) -> 
 async def live_prefixes(connection: AsyncConnection, prefixes: Collection[str], *, transcribed: bool) -> set[str]:
     """Which of these media prefixes belong to a task."""
     names, found = sorted(prefixes), set[str]()
-    for start in range(0, len(names), NAMES_A_QUERY):
-        some = names[start : start + NAMES_A_QUERY]
+    for start in range(0, len(names), IDS_PER_QUERY):
+        some = names[start : start + IDS_PER_QUERY]
         found.update(await connection.scalars(queries.records.prefixes_in_use(some, transcribed=transcribed)))
     return found
 
@@ -248,10 +248,10 @@ async def _original(connection: AsyncConnection, claim: IdempotencyClaim, now: d
 
 async def _move(connection: AsyncConnection, task_id: int, statement: Update, otherwise: str) -> Task:
     """Runs a conditional update; where it touched nothing, says why."""
-    moved = task_id <= LARGEST_ID and (await connection.execute(statement)).rowcount
+    moved = task_id <= MAX_ID and (await connection.execute(statement)).rowcount
     task = await get(connection, task_id)
     if not moved:
-        raise TaskStateConflict(refused_move(task, otherwise))
+        raise TaskStateConflict(refusal_sentence(task, otherwise))
     return task
 
 

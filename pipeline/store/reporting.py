@@ -11,7 +11,7 @@ from pipeline.ports import Metrics
 
 logger = logging.getLogger(__name__)
 
-REMEMBERED = 10_000
+MAX_REMEMBERED_ROWS = 10_000
 """Rows that are not told of again, however often they are read."""
 
 
@@ -27,7 +27,7 @@ class DefectReport:
         if defect in self._known:
             return
         self._known[defect] = None
-        if len(self._known) > REMEMBERED:
+        if len(self._known) > MAX_REMEMBERED_ROWS:
             self._known.popitem(last=False)
         where = {"table": defect.table, "column": defect.column, "row": defect.row}
         if defect.table != "outbox" and defect.row.isdecimal():

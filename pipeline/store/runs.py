@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.domain.access import AudioCharge
 from pipeline.domain.audio import Chunk, to_seconds
-from pipeline.domain.claims import Candidate, ClaimRule, Holdings, known_order
+from pipeline.domain.claims import ClaimCandidate, ClaimRule, RunningTasks, known_order
 from pipeline.domain.crawl import CrawlRecord
 from pipeline.domain.lifecycle import attempts_exhausted, claimed
 from pipeline.domain.records import RecordDefect
@@ -22,13 +22,13 @@ from pipeline.errors import LeaseLost, RecordUnreadable
 from pipeline.ports import Lease, StoredChunks
 from pipeline.store import callbacks, codec, queries, usage
 from pipeline.store.engine import MYSQL_DIALECTS
-from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, CRAWL_RECORDS, LARGEST_ID, PARTS, TRANSCRIPTS
+from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, CRAWL_RECORDS, MAX_ID, PARTS, TRANSCRIPTS
 
 T = TypeVar("T")
 Note = Callable[[RecordDefect], None]
 """Told of each row that can't be read."""
 
-PREPARED = (CHUNK_RESULTS, CHUNKS, PARTS)
+PREPARED_TABLES = (CHUNK_RESULTS, CHUNKS, PARTS)
 """What is kept of a task only until it is completed."""
 LOOKAHEAD = 32
 """Candidates beyond the limit: others may claim the first ones in the same moment."""
@@ -36,14 +36,14 @@ MAX_GROUPS = 12
 """Clients and ranks of which one claim looks at more than the first task."""
 FULL_GROUPS = len(Priority)
 """As many of them are looked at as deep as a claim may reach; where there are more, each less deep."""
-LEAST_DEPTH = 8
+MIN_DEPTH = 8
 """Tasks that are looked at of any of them."""
-EXPIRED = timedelta(seconds=1)
+EXPIRED_AGO = timedelta(seconds=1)
 """How long ago a lease that is ended has expired."""
 
 
 @dataclass(frozen=True, slots=True)
-class Claims:
+class ClaimOutcome:
     """What came of a claim: the tasks that were taken, and how many were set aside because they can't be read."""
 
     tasks: tuple[Task, ...]
@@ -57,35 +57,35 @@ async def candidates(
     max_losses: int,
     limit: int,
     ageing_s: float,
-    holdings: Holdings,
+    running_tasks: RunningTasks,
 ) -> list[int]:
     """Ids of tasks that may be claimed, in the order of the claim; more than ``limit``, so that losing some is fine.
 
     Of few clients at a time: those whose turn it is. Where more have their turn, there may be fewer ids than that.
     """
-    rule = ClaimRule(holdings, now, ageing_s)
+    rule = ClaimRule(running_tasks, now, ageing_s)
     loose_scans = connection.dialect.name in MYSQL_DIALECTS
     rows = await connection.execute(queries.runs.claim_heads(frozenset(ranks), loose_scans=loose_scans), {"now": now})
     heads = [_candidate(row) for row in rows if row.id is not None]
     chosen = [(one.rank, one.client) for _, one in rule.places(heads)[:MAX_GROUPS]]
-    depth = max(LEAST_DEPTH, (limit + LOOKAHEAD) * FULL_GROUPS // max(FULL_GROUPS, len(chosen)))
+    depth = max(MIN_DEPTH, (limit + LOOKAHEAD) * FULL_GROUPS // max(FULL_GROUPS, len(chosen)))
     values = {"now": now, "max_losses": max_losses, "depth": depth}
     values |= {f"client_{number}": client for number, (_, client) in enumerate(chosen) if client is not None}
     pattern = tuple((rank, client is not None) for rank, client in chosen)
-    groups: dict[tuple[int, str | None], list[Candidate]] = {group: [] for group in chosen}
-    lost: list[Candidate] = []
+    groups: dict[tuple[int, str | None], list[ClaimCandidate]] = {group: [] for group in chosen}
+    lost: list[ClaimCandidate] = []
     for row in await connection.execute(queries.runs.claim_candidates(pattern, frozenset(ranks)), values):
         (lost if row.group == queries.runs.LOST else groups[chosen[row.group]]).append(_candidate(row))
     return known_order(rule, heads, groups, depth, lost)
 
 
-def _candidate(row: Row[Any]) -> Candidate:
-    return Candidate(row.id, row.priority_rank, row.client, _since(row.created_at))
+def _candidate(row: Row[Any]) -> ClaimCandidate:
+    return ClaimCandidate(row.id, row.priority_rank, row.client, _since(row.created_at))
 
 
 def _since(created_at: object) -> datetime:
     """When a candidate began to wait; what is damaged there comes first, so that it is dealt with at once."""
-    return created_at if isinstance(created_at, datetime) else codec.LONG_AGO
+    return created_at if isinstance(created_at, datetime) else codec.MIN_TIME
 
 
 async def claim(
@@ -97,7 +97,7 @@ async def claim(
     owner: str,
     lease_expires_at: datetime,
     note: Note,
-) -> Claims:
+) -> ClaimOutcome:
     """Takes the first ``limit`` of the candidates that are still to be had, in their order.
 
     Each row is read before it is taken: one that is damaged is failed, one of a newer version is left to that.
@@ -115,14 +115,14 @@ async def claim(
     if won:
         ids = [task.id for task in won]
         await connection.execute(queries.runs.claim_tasks(ids, now, max_losses, owner, lease_expires_at))
-    return Claims(tuple(claimed(task, owner, now, lease_expires_at) for task in won), set_aside)
+    return ClaimOutcome(tuple(claimed(task, owner, now, lease_expires_at) for task in won), set_aside)
 
 
 async def _set_aside(connection: AsyncConnection, tasks: Sequence[Task], now: datetime, note: Note) -> list[Task]:
     """Fails tasks whose rows are damaged, and marks those of a newer version as left; returns those that failed."""
     left = [task.id for task in tasks if task.defect and task.defect.newer]
     if left:
-        await connection.execute(queries.runs.leave_tasks(left, codec.vocabulary()))
+        await connection.execute(queries.runs.leave_tasks(left, codec.vocabulary_digest()))
     failed = []
     for task in tasks:
         if task.defect is not None:
@@ -136,7 +136,7 @@ async def _fail_unreadable(connection: AsyncConnection, task_id: int, defect: Re
     """Ends a task whose row is damaged, and owes its callback where that can still be told."""
     await connection.execute(queries.runs.fail_unreadable(task_id, defect.code, defect.sentence, now))
     task = await _read(connection, task_id)
-    await callbacks.owe(connection, task, now)
+    await callbacks.enqueue_callback(connection, task, now)
     return task
 
 
@@ -175,7 +175,7 @@ async def any_exhausted(connection: AsyncConnection, now: datetime, max_losses: 
     return (await connection.execute(queries.runs.any_exhausted(now, max_losses))).first() is not None
 
 
-async def bury(connection: AsyncConnection, now: datetime, max_losses: int, note: Note) -> list[Task]:
+async def fail_exhausted(connection: AsyncConnection, now: datetime, max_losses: int, note: Note) -> list[Task]:
     """Fails the tasks whose lease expired once too often."""
     rows = (await connection.execute(queries.runs.lock_exhausted(now, max_losses))).mappings().all()
     lost = [codec.read_task(row) for row in rows]
@@ -185,27 +185,27 @@ async def bury(connection: AsyncConnection, now: datetime, max_losses: int, note
     ]
 
 
-async def owners(connection: AsyncConnection, now: datetime) -> frozenset[str]:
+async def lease_owners(connection: AsyncConnection, now: datetime) -> frozenset[str]:
     """Who holds a lease."""
-    names = await connection.scalars(queries.runs.owners(now))
+    names = await connection.scalars(queries.runs.lease_owners(now))
     return frozenset(name for name in names if isinstance(name, str))
 
 
-async def disown(connection: AsyncConnection, owner: str, now: datetime) -> None:
+async def expire_leases_of(connection: AsyncConnection, owner: str, now: datetime) -> None:
     """Ends every lease of an owner."""
-    await connection.execute(queries.runs.disown_tasks(owner, now - EXPIRED))
-    await connection.execute(queries.runs.disown_callbacks(owner, now))
-    await connection.execute(queries.runs.disown_summaries(owner, now))
+    await connection.execute(queries.runs.expire_task_leases(owner, now - EXPIRED_AGO))
+    await connection.execute(queries.runs.expire_callback_leases(owner, now))
+    await connection.execute(queries.runs.expire_summary_leases(owner, now))
 
 
 async def update(connection: AsyncConnection, lease: Lease, changes: Mapping[str, Any], now: datetime) -> None:
     """Sets columns of the task."""
     await _change(connection, lease, queries.runs.change_leased(lease, codec.columns_of(changes) | {"updated_at": now}))
     if changes.get("split_done"):
-        await usage.take_whole(connection, lease.task_id, now)
+        await usage.charge_recording(connection, lease.task_id, now)
 
 
-async def save_crawl(connection: AsyncConnection, lease: Lease, record: CrawlRecord, now: datetime) -> None:
+async def save_crawl_record(connection: AsyncConnection, lease: Lease, record: CrawlRecord, now: datetime) -> None:
     """Keeps a record of the task's link, in the place of an earlier one."""
     await _leased(connection, lease)
     await connection.execute(queries.common.delete_of_task(CRAWL_RECORDS, lease.task_id))
@@ -229,7 +229,7 @@ async def add_part(
         return
     if task.client is not None:
         taken = charge or AudioCharge(to_seconds(end - start))
-        await usage.take_part(connection, task.client, task.id, number, taken, now)
+        await usage.charge_part(connection, task.client, task.id, number, taken, now)
     row = {"task_id": lease.task_id, "part": number, "part_start": start, "part_end": end}
     await connection.execute(queries.common.insert_rows(PARTS), row)
     if chunks:
@@ -266,18 +266,18 @@ async def stored_chunks(connection: AsyncConnection, task_id: int, note: Note) -
     Where the three reads see different moments, the order keeps the whole consistent: a part without its chunks would
     be skipped by whoever resumes.
     """
-    if task_id > LARGEST_ID:
+    if task_id > MAX_ID:
         return StoredChunks()
     results = await stored_results(connection, task_id, 0, note)
-    parts = _whole(map(codec.read_part, (await connection.execute(queries.runs.parts(task_id))).mappings()), note)
-    chunks = _whole(map(codec.read_chunk, (await connection.execute(queries.runs.chunks(task_id))).mappings()), note)
+    parts = _read_all(map(codec.read_part, (await connection.execute(queries.runs.parts(task_id))).mappings()), note)
+    chunks = _read_all(map(codec.read_chunk, (await connection.execute(queries.runs.chunks(task_id))).mappings()), note)
     committed = {part for part, _start, _end in parts}
     return StoredChunks(tuple(chunk for chunk in chunks if chunk.part in committed), results, tuple(parts))
 
 
 async def stored_results(connection: AsyncConnection, task_id: int, first: int, note: Note) -> tuple[ChunkResult, ...]:
     """The results of the chunk ``first`` and of those after it, without such as are damaged: they are decoded again."""
-    if task_id > LARGEST_ID:
+    if task_id > MAX_ID:
         return ()
     rows = (await connection.execute(queries.runs.results(task_id, first))).mappings()
     return tuple(result for result in _read_each(map(codec.read_result, rows), note) if result is not None)
@@ -290,7 +290,7 @@ def _read_each(read: Iterable[tuple[T, RecordDefect | None]], note: Note) -> Ite
         yield value
 
 
-def _whole(read: Iterable[tuple[T, RecordDefect | None]], note: Note) -> list[T]:
+def _read_all(read: Iterable[tuple[T, RecordDefect | None]], note: Note) -> list[T]:
     """All the values, or ``RecordUnreadable``."""
     values = []
     for value, defect in read:
@@ -306,7 +306,7 @@ async def complete(connection: AsyncConnection, lease: Lease, transcript: Transc
     task = await _leased(connection, lease)
     row = {"task_id": task.id, "transcript": codec.transcript_to_json(transcript)}
     await connection.execute(queries.common.insert_rows(TRANSCRIPTS), row)
-    for table in PREPARED:
+    for table in PREPARED_TABLES:
         await connection.execute(queries.common.delete_of_task(table, task.id))
     info = transcript.info
     facts = {
@@ -342,7 +342,7 @@ async def fail(
 
 
 async def _forget_prepared(connection: AsyncConnection, lease: Lease) -> None:
-    for table in PREPARED:
+    for table in PREPARED_TABLES:
         await connection.execute(queries.common.delete_of_task(table, lease.task_id))
     await _change(connection, lease, queries.runs.change_leased(lease, queries.common.UNPREPARED))
 
@@ -380,7 +380,7 @@ async def _finish(
     ended = {"status": status.value, "finished_at": now, "updated_at": now}
     values = queries.common.NO_OWNER | ended | _error_columns(error) | facts
     await _change(connection, lease, queries.runs.change_leased(lease, values))
-    await callbacks.owe(connection, task, now)
+    await callbacks.enqueue_callback(connection, task, now)
     return await _read(connection, task.id)
 
 
@@ -391,18 +391,18 @@ def _error_columns(error: TaskError | None) -> dict[str, Any]:
 async def _leased(connection: AsyncConnection, lease: Lease) -> Task:
     row = (await connection.execute(queries.runs.lock_leased(lease))).mappings().one_or_none()
     if row is None:
-        raise _lost(lease)
+        raise _lease_lost_error(lease)
     return codec.read_task(row)
 
 
 async def _change(connection: AsyncConnection, lease: Lease, statement: Update) -> None:
     if not (await connection.execute(statement)).rowcount:
-        raise _lost(lease)
+        raise _lease_lost_error(lease)
 
 
 async def _read(connection: AsyncConnection, task_id: int) -> Task:
     return codec.read_task((await connection.execute(queries.records.task(task_id))).mappings().one())
 
 
-def _lost(lease: Lease) -> LeaseLost:
+def _lease_lost_error(lease: Lease) -> LeaseLost:
     return LeaseLost(f"Task {lease.task_id} passed to another owner, or ended, after fence {lease.fence}.")

@@ -21,11 +21,11 @@ def transcript_values(text: str) -> Any:
     """
     try:
         return _values(text)
-    except _WrittenOtherwise:
+    except _UnexpectedLayout:
         return json.loads(text)
 
 
-class _WrittenOtherwise(Exception):
+class _UnexpectedLayout(Exception):
     """The text is not as ``codec.to_json`` writes it."""
 
 
@@ -34,7 +34,7 @@ def _values(text: str) -> dict[str, Any]:
     segments, at = _segments(text, _after(',"segments":[', text, at))
     info, at = _value(text, _after('],"info":', text, at))
     if text[at:] != "}":
-        raise _WrittenOtherwise
+        raise _UnexpectedLayout
     return {"text": spoken, "segments": segments, "info": info}
 
 
@@ -47,14 +47,14 @@ def _segments(text: str, at: int) -> tuple[list[Any], int]:
     return items, at
 
 
-def _after(mark: str, text: str, at: int) -> int:
-    if not text.startswith(mark, at):
-        raise _WrittenOtherwise
-    return at + len(mark)
+def _after(prefix: str, text: str, at: int) -> int:
+    if not text.startswith(prefix, at):
+        raise _UnexpectedLayout
+    return at + len(prefix)
 
 
 def _value(text: str, at: int) -> tuple[Any, int]:
     try:
         return _DECODER.raw_decode(text, at)
     except ValueError as error:
-        raise _WrittenOtherwise from error
+        raise _UnexpectedLayout from error

@@ -10,10 +10,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pipeline.clock import FollowingClock
+from pipeline.clock import SynchronizedClock
 from pipeline.domain.access import AudioCharge, Client, ClientLoad
 from pipeline.domain.audio import Chunk
-from pipeline.domain.claims import NOTHING, Holdings
+from pipeline.domain.claims import NO_RUNNING_TASKS, RunningTasks
 from pipeline.domain.crawl import CrawlRecord
 from pipeline.domain.durability import Durability
 from pipeline.domain.lifecycle import refuse_fixed_fields
@@ -29,7 +29,7 @@ from pipeline.ports import (
     OutboxMessage,
     QueueStats,
     StoredChunks,
-    SummaryTurn,
+    SummaryLease,
     TaskPage,
     TaskQuery,
 )
@@ -45,15 +45,15 @@ CLAIM_ROUNDS = 3
 RECOMPUTABLE = (
     runs.claim,
     runs.heartbeat,
-    runs.disown,
+    runs.expire_leases_of,
     runs.release,
     runs.update,
-    runs.save_crawl,
+    runs.save_crawl_record,
     runs.add_part,
     runs.save_results,
-    records.await_until,
+    records.extend_wait,
     records.prune_callbacks,
-    records.prune_keys,
+    records.prune_idempotency_keys,
     summaries.take,
     summaries.renew,
     summaries.postpone,
@@ -73,12 +73,12 @@ class SqlTaskStore:
 
     Args:
         url: SQLAlchemy URL of the database.
-        clock: all times come from it. A ``FollowingClock`` is kept at the time of the MySQL server, so that Dispatchers
-            on nodes whose clocks differ agree on when a lease has expired.
+        clock: all times come from it. A ``SynchronizedClock`` is kept at the time of the MySQL server, so that
+            Dispatchers on nodes whose clocks differ agree on when a lease has expired.
         busy_timeout_s: how long a statement waits for a lock.
         idempotency_ttl_s: how long an idempotency key counts.
         ageing_s: a waiting task is lifted by one priority each time this much time passes.
-        max_losses: a task whose lease expired so many times in a row without progress is left to ``bury``.
+        max_losses: a task whose lease expired so many times in a row without progress is left to ``fail_exhausted``.
         metrics: counts rows that can't be read.
         durability: whether a commit that a client relies on waits for the disk.
 
@@ -107,7 +107,7 @@ class SqlTaskStore:
         self._database = Database(self._url, busy_timeout_s, durability, RECOMPUTABLE)
         self._report = DefectReport(metrics or NoMetrics())
         on_server = self._url.get_backend_name() in MYSQL_DIALECTS
-        self._following = clock if on_server and isinstance(clock, FollowingClock) else None
+        self._following = clock if on_server and isinstance(clock, SynchronizedClock) else None
 
     @property
     def database(self) -> Database:
@@ -181,9 +181,9 @@ class SqlTaskStore:
         """See ``ports.TaskStore``."""
         await self._database.write(usage.charge_extraction, extraction_id, audio_s)
 
-    async def await_until(self, task_id: int, until: datetime) -> None:
+    async def extend_wait(self, task_id: int, until: datetime) -> None:
         """See ``ports.TaskStore``."""
-        await self._database.write(records.await_until, task_id, until)
+        await self._database.write(records.extend_wait, task_id, until)
 
     async def delete(self, task_id: int) -> str:
         """See ``ports.TaskStore``."""
@@ -192,7 +192,12 @@ class SqlTaskStore:
     # the run of a task
 
     async def claim(
-        self, owner: str, lease: timedelta, limit: int, ranks: Collection[int], holdings: Holdings = NOTHING
+        self,
+        owner: str,
+        lease: timedelta,
+        limit: int,
+        ranks: Collection[int],
+        running_tasks: RunningTasks = NO_RUNNING_TASKS,
     ) -> list[Task]:
         """See ``ports.TaskStore``."""
         if limit < 1 or not ranks:
@@ -201,7 +206,7 @@ class SqlTaskStore:
         while rounds:
             now = await self._now()
             waiting = await self._database.read(
-                runs.candidates, ranks, now, self._max_losses, limit, self._ageing_s, holdings
+                runs.candidates, ranks, now, self._max_losses, limit, self._ageing_s, running_tasks
             )
             if not waiting:
                 break
@@ -219,12 +224,12 @@ class SqlTaskStore:
             return frozenset()
         return await self._database.write(runs.heartbeat, leases, await self._now() + lease)
 
-    async def bury(self, max_losses: int) -> list[Task]:
+    async def fail_exhausted(self, max_losses: int) -> list[Task]:
         """See ``ports.TaskStore``."""
         now = await self._now()
         if not await self._database.read(runs.any_exhausted, now, max_losses):
             return []
-        return await self._database.write(runs.bury, now, max_losses, self._report.note)
+        return await self._database.write(runs.fail_exhausted, now, max_losses, self._report.note)
 
     async def fail_unreachable(self, limit: int) -> list[Task]:
         """See ``ports.TaskStore``."""
@@ -233,22 +238,22 @@ class SqlTaskStore:
             return []
         return await self._database.write(runs.fail_unreachable, ids, await self._now(), self._report.note)
 
-    async def owners(self) -> frozenset[str]:
+    async def lease_owners(self) -> frozenset[str]:
         """See ``ports.TaskStore``."""
-        return await self._database.read(runs.owners, await self._now())
+        return await self._database.read(runs.lease_owners, await self._now())
 
-    async def disown(self, owner: str) -> None:
+    async def expire_leases_of(self, owner: str) -> None:
         """See ``ports.TaskStore``."""
-        await self._database.write(runs.disown, owner, await self._now())
+        await self._database.write(runs.expire_leases_of, owner, await self._now())
 
     async def update(self, lease: Lease, **changes: Any) -> None:
         """See ``ports.TaskStore``. Raises ``TypeError`` for fields that only the store moves."""
         refuse_fixed_fields(changes)
         await self._database.write(runs.update, lease, changes, await self._now())
 
-    async def save_crawl(self, lease: Lease, record: CrawlRecord) -> None:
+    async def save_crawl_record(self, lease: Lease, record: CrawlRecord) -> None:
         """See ``ports.TaskStore``."""
-        await self._database.write(runs.save_crawl, lease, record, self._clock.now())
+        await self._database.write(runs.save_crawl_record, lease, record, self._clock.now())
 
     async def crawl_record(self, task_id: int) -> CrawlRecord | None:
         """See ``ports.TaskStore``."""
@@ -302,7 +307,7 @@ class SqlTaskStore:
 
     # summaries
 
-    async def due_summaries(self, owner: str, lease: timedelta, limit: int) -> list[SummaryTurn]:
+    async def claim_summaries(self, owner: str, lease: timedelta, limit: int) -> list[SummaryLease]:
         """See ``ports.TaskStore``."""
         now = await self._now()
         chosen = await self._database.read(summaries.choose_due, owner, now, limit) if limit > 0 else []
@@ -310,18 +315,18 @@ class SqlTaskStore:
             return []
         return await self._database.write(summaries.take, owner, now, now + lease, chosen, self._report.note)
 
-    async def renew_summaries(self, turns: Sequence[SummaryTurn], lease: timedelta) -> frozenset[int]:
+    async def renew_summaries(self, turns: Sequence[SummaryLease], lease: timedelta) -> frozenset[int]:
         """See ``ports.TaskStore``."""
         if not turns:
             return frozenset()
         return await self._database.write(summaries.renew, turns, await self._now() + lease)
 
-    async def finish_summary(self, turn: SummaryTurn, outcome: Summary | TaskError) -> Task:
+    async def finish_summary(self, turn: SummaryLease, outcome: Summary | TaskError) -> Task:
         """See ``ports.TaskStore``."""
         return await self._database.write(summaries.finish, turn, outcome, await self._now())
 
     async def postpone_summary(
-        self, turn: SummaryTurn, due_at: datetime, error: TaskError | None = None, *, counted: bool = True
+        self, turn: SummaryLease, due_at: datetime, error: TaskError | None = None, *, counted: bool = True
     ) -> None:
         """See ``ports.TaskStore``."""
         await self._database.write(summaries.postpone, turn, due_at, error, await self._now(), counted=counted)
@@ -332,7 +337,7 @@ class SqlTaskStore:
 
     # callbacks
 
-    async def due_callbacks(self, owner: str, lease: timedelta, limit: int) -> list[OutboxMessage]:
+    async def claim_callbacks(self, owner: str, lease: timedelta, limit: int) -> list[OutboxMessage]:
         """See ``ports.TaskStore``."""
         now = await self._now()
         chosen = await self._database.read(callbacks.choose_due, owner, now, limit) if limit > 0 else []
@@ -350,13 +355,13 @@ class SqlTaskStore:
         """See ``ports.TaskStore``. A task whose callback is still to be delivered stays."""
         return await self._database.write(records.expire, older_than, limit)
 
-    async def expire_unawaited(self, limit: int) -> list[str]:
+    async def delete_unawaited(self, limit: int) -> list[str]:
         """See ``ports.TaskStore``."""
-        return await self._database.write(records.expire_unawaited, await self._now(), limit)
+        return await self._database.write(records.delete_unawaited, await self._now(), limit)
 
-    async def expire_media(self, older_than: datetime, limit: int, statuses: Collection[Status]) -> list[str]:
+    async def delete_expired_media(self, older_than: datetime, limit: int, statuses: Collection[Status]) -> list[str]:
         """See ``ports.TaskStore``."""
-        return await self._database.write(records.expire_media, older_than, limit, statuses)
+        return await self._database.write(records.delete_expired_media, older_than, limit, statuses)
 
     async def release_postponed(self) -> int:
         """See ``ports.TaskStore``."""
@@ -366,25 +371,25 @@ class SqlTaskStore:
         """See ``ports.TaskStore``."""
         return await self._database.write(records.prune_callbacks, older_than, limit)
 
-    async def prune_keys(self, limit: int) -> int:
+    async def prune_idempotency_keys(self, limit: int) -> int:
         """See ``ports.TaskStore``."""
-        return await self._database.write(records.prune_keys, await self._now(), limit)
+        return await self._database.write(records.prune_idempotency_keys, await self._now(), limit)
 
     async def live_prefixes(self, prefixes: Collection[str], *, transcribed: bool = True) -> set[str]:
         """See ``ports.TaskStore``."""
         return await self._database.read(records.live_prefixes, prefixes, transcribed=transcribed)
 
-    async def count_waiting(self, code: str) -> int:
+    async def count_queued_with_error(self, code: str) -> int:
         """See ``ports.TaskStore``."""
-        return await self._database.read(records.count_waiting, code)
+        return await self._database.read(records.count_queued_with_error, code)
 
-    async def forget_taken_audio(self) -> None:
+    async def delete_old_usage(self) -> None:
         """See ``ports.TaskStore``."""
         await self._database.write(usage.forget, await self._now())
 
     async def _now(self) -> datetime:
         """The time of everything that is stored; now and then the server is asked for its own."""
-        if self._following is not None and self._following.stale:
+        if self._following is not None and self._following.needs_sync:
             asked_at = self._following.monotonic()
             moment = await self._database.read(_server_time)
             self._following.follow(moment, (asked_at + self._following.monotonic()) / 2)

@@ -9,15 +9,15 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pipeline.domain.fair_choice import Due
+from pipeline.domain.fair_choice import DueWork
 from pipeline.domain.records import RecordDefect
 from pipeline.domain.summary import Summary
 from pipeline.domain.task import Status, Task, TaskError
 from pipeline.errors import LeaseLost
-from pipeline.ports import SummaryTurn
+from pipeline.ports import SummaryLease
 from pipeline.store import codec, queries, records
-from pipeline.store.callbacks import owe
-from pipeline.store.due import due, next_of, of_every_client
+from pipeline.store.callbacks import enqueue_callback
+from pipeline.store.due import choose_ids, due, select_per_client
 
 Note = Callable[[RecordDefect], None]
 
@@ -25,8 +25,8 @@ Note = Callable[[RecordDefect], None]
 async def choose_due(connection: AsyncConnection, owner: str, now: datetime, limit: int) -> list[int]:
     """The tasks whose summary is next: by priority, and shared between clients. Nothing is locked yet."""
     held = [_due(row, now) for row in await connection.execute(queries.summaries.held_summaries(owner, now))]
-    rows = await of_every_client(connection, partial(queries.summaries.due_summaries, now), limit)
-    return next_of([_due(row, now) for row in rows], held, limit, now)
+    rows = await select_per_client(connection, partial(queries.summaries.due_summaries, now), limit)
+    return choose_ids([_due(row, now) for row in rows], held, limit, now)
 
 
 async def take(
@@ -36,7 +36,7 @@ async def take(
     lease_expires_at: datetime,
     chosen: Sequence[int],
     note: Note,
-) -> list[SummaryTurn]:
+) -> list[SummaryLease]:
     """Takes summaries that were chosen and are still due; nobody else is given them while the lease lasts.
 
     A task that does not say any more what its summary is to be like ends without one.
@@ -60,7 +60,7 @@ async def take(
 
 async def _turns(
     connection: AsyncConnection, task_ids: Collection[int], owner: str
-) -> dict[int, tuple[SummaryTurn, RecordDefect | None]]:
+) -> dict[int, tuple[SummaryLease, RecordDefect | None]]:
     rows = (await connection.execute(queries.summaries.summaries_of(task_ids))).mappings().all()
     return {row["id"]: codec.read_turn(row, owner) for row in rows}
 
@@ -68,19 +68,19 @@ async def _turns(
 async def _set_aside(connection: AsyncConnection, task_id: int, defect: RecordDefect, now: datetime) -> None:
     """Leaves a task to a newer version, or ends it without its summary."""
     if defect.newer:
-        await connection.execute(queries.runs.leave_tasks([task_id], codec.vocabulary()))
+        await connection.execute(queries.runs.leave_tasks([task_id], codec.vocabulary_digest()))
         return
     reason = codec.summary_columns(TaskError(defect.code, defect.sentence))
     await connection.execute(queries.summaries.change_task(task_id, _ended(now) | reason))
-    await owe(connection, await records.get(connection, task_id), now)
+    await enqueue_callback(connection, await records.get(connection, task_id), now)
 
 
-def _due(row: Any, now: datetime) -> Due:
+def _due(row: Any, now: datetime) -> DueWork:
     return due(row.id, row.id, row.client, row.priority_rank, row.summary_due_at, now)
 
 
 async def renew(
-    connection: AsyncConnection, turns: Sequence[SummaryTurn], lease_expires_at: datetime
+    connection: AsyncConnection, turns: Sequence[SummaryLease], lease_expires_at: datetime
 ) -> frozenset[int]:
     """Renews leases; returns the tasks whose summary is no longer the caller's to write."""
     lost = set()
@@ -90,17 +90,17 @@ async def renew(
     return frozenset(lost)
 
 
-async def finish(connection: AsyncConnection, turn: SummaryTurn, outcome: Summary | TaskError, now: datetime) -> Task:
+async def finish(connection: AsyncConnection, turn: SummaryLease, outcome: Summary | TaskError, now: datetime) -> Task:
     """Ends the task with its summary, or without, and owes the callback."""
     await _change(connection, turn, _ended(now) | codec.summary_columns(outcome))
     task = await records.get(connection, turn.task_id)
-    await owe(connection, task, now)
+    await enqueue_callback(connection, task, now)
     return task
 
 
 async def postpone(
     connection: AsyncConnection,
-    turn: SummaryTurn,
+    turn: SummaryLease,
     due_at: datetime,
     error: TaskError | None,
     now: datetime,
@@ -130,6 +130,6 @@ def _ended(now: datetime) -> dict[str, Any]:
     return queries.common.NO_OWNER | queries.common.NO_SUMMARY_DUE | ended
 
 
-async def _change(connection: AsyncConnection, turn: SummaryTurn, values: dict[str, Any]) -> None:
+async def _change(connection: AsyncConnection, turn: SummaryLease, values: dict[str, Any]) -> None:
     if not (await connection.execute(queries.summaries.change_summary(turn, values))).rowcount:
         raise LeaseLost(f"The summary of task {turn.task_id} passed to another owner, or is no longer wanted.")

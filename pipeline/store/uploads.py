@@ -15,10 +15,10 @@ from pipeline.domain.upload import Upload, UploadPart
 from pipeline.errors import UploadNotFound, UploadStateConflict
 from pipeline.ports import Clock
 from pipeline.store import usage
-from pipeline.store.codec import LONG_AGO, to_json
+from pipeline.store.codec import MIN_TIME, to_json
 from pipeline.store.engine import Database
 from pipeline.store.reading import RowReader, json_object, media_prefix, moment, number, optional, text
-from pipeline.store.records import NAMES_A_QUERY
+from pipeline.store.records import IDS_PER_QUERY
 from pipeline.store.tables import UPLOAD_PARTS, UPLOADS
 
 Note = Callable[[RecordDefect], None]
@@ -95,14 +95,14 @@ async def _insert(connection: AsyncConnection, upload: Upload, client: Client | 
 
 
 async def _get(connection: AsyncConnection, upload_id: str, now: datetime, note: Note) -> Upload:
-    row = (await connection.execute(living_upload(upload_id, now))).mappings().one_or_none()
+    row = (await connection.execute(unexpired_upload(upload_id, now))).mappings().one_or_none()
     if row is None:
         raise UploadNotFound("There is no such upload; one to which nothing is added for long is thrown away.")
     return _upload_of_row(row, note)
 
 
 async def _open_uploads(connection: AsyncConnection, client: str, now: datetime) -> int:
-    return int((await connection.execute(count_of_open(client, now))).scalar_one())
+    return int((await connection.execute(open_upload_count(client, now))).scalar_one())
 
 
 async def _parts(connection: AsyncConnection, upload_id: str, note: Note) -> tuple[UploadPart, ...]:
@@ -118,7 +118,7 @@ async def _append(
     now: datetime,
     note: Note,
 ) -> None:
-    moved = await connection.execute(move_end(upload_id, parts[0].start, parts[-1].end, expires_at))
+    moved = await connection.execute(advance_end(upload_id, parts[0].start, parts[-1].end, expires_at))
     if not moved.rowcount:
         upload = await _get(connection, upload_id, now, note)
         raise UploadStateConflict(f"The upload is at byte {upload.received_bytes:,}, not at {parts[0].start:,}.")
@@ -151,10 +151,10 @@ async def _expire(connection: AsyncConnection, now: datetime, limit: int) -> lis
 
 
 async def _live(connection: AsyncConnection, prefixes: Sequence[str]) -> set[str]:
-    found = set[str]()
-    for start in range(0, len(prefixes), NAMES_A_QUERY):
-        found.update(await connection.scalars(uploads_among(prefixes[start : start + NAMES_A_QUERY])))
-    return found
+    known_ids = set[str]()
+    for start in range(0, len(prefixes), IDS_PER_QUERY):
+        known_ids.update(await connection.scalars(uploads_among(prefixes[start : start + IDS_PER_QUERY])))
+    return known_ids
 
 
 def _upload_of_row(row: Mapping[str, Any], note: Note) -> Upload:
@@ -165,7 +165,7 @@ def _upload_of_row(row: Mapping[str, Any], note: Note) -> Upload:
         size_bytes=reader.read("size_bytes", number, 0),
         received_bytes=reader.read("received_bytes", number, 0),
         metadata=reader.read("upload_metadata", _metadata_of_json, {}),
-        expires_at=reader.read("expires_at", moment, LONG_AGO),
+        expires_at=reader.read("expires_at", moment, MIN_TIME),
         task_id=reader.read("task_id", optional(number), None),
     )
     _refuse_damaged(reader, note)
@@ -194,12 +194,12 @@ def _metadata_of_json(value: Any) -> dict[str, str]:
 # --- statements -------------------------------------------------------------------------------------------------------
 
 
-def living_upload(upload_id: str, now: datetime) -> Select[Any]:
+def unexpired_upload(upload_id: str, now: datetime) -> Select[Any]:
     """An upload that has not expired."""
     return select(UPLOADS).where(UPLOADS.c.id == upload_id, UPLOADS.c.expires_at > now)
 
 
-def count_of_open(client: str, now: datetime) -> Select[int]:
+def open_upload_count(client: str, now: datetime) -> Select[int]:
     """How many uploads of a client are under way."""
     conditions = UPLOADS.c.client == client, UPLOADS.c.task_id.is_(None), UPLOADS.c.expires_at > now
     return select(func.count()).select_from(UPLOADS).where(*conditions)
@@ -210,7 +210,7 @@ def parts_of(upload_id: str) -> Select[Any]:
     return select(UPLOAD_PARTS).where(UPLOAD_PARTS.c.upload_id == upload_id).order_by(UPLOAD_PARTS.c.part_start)
 
 
-def move_end(upload_id: str, start: int, end: int, expires_at: datetime) -> Update:
+def advance_end(upload_id: str, start: int, end: int, expires_at: datetime) -> Update:
     """Moves the end of an upload from one byte to another, if it is at the one."""
     return (
         update(UPLOADS)

@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.domain.access import (
     DAY,
-    KEPT_FOR,
-    SECONDS_A_BYTE,
+    SECONDS_PER_BYTE,
+    USAGE_RETENTION,
     AudioCharge,
     Client,
     ClientLoad,
@@ -26,7 +26,7 @@ from pipeline.domain.access import (
 )
 from pipeline.store.engine import MYSQL_DIALECTS, UtcDateTime
 from pipeline.store.queries.common import LIVE, LONGEST_S, QUEUED
-from pipeline.store.queries.records import LARGEST_BYTES, recent_density
+from pipeline.store.queries.records import MAX_COUNTED_BYTES, recent_density
 from pipeline.store.tables import CLIENTS, EXTRACTED_AUDIO, TAKEN_AUDIO, TASKS
 
 
@@ -38,7 +38,7 @@ async def client_load(connection: AsyncConnection, client: str, now: datetime) -
         queued_tasks=queued,
         audio_s=sum(float(row.audio_s or 0.0) for row in used),
         oldest_at=min((row.oldest for row in used if isinstance(row.oldest, datetime)), default=None),
-        pending_s=await _pending_s(connection, client),
+        pending_s=await _pending_audio_s(connection, client),
     )
 
 
@@ -59,11 +59,11 @@ async def refuse_beyond_limits(connection: AsyncConnection, client: Client, now:
         refuse_over_quota(client, await client_load(connection, client.name, now), now)
 
 
-async def take_part(
+async def charge_part(
     connection: AsyncConnection, client: str, task_id: int, part: int, charge: AudioCharge, now: datetime
 ) -> None:
     """Take a part of a recording from its client, once. Raises ``QuotaExceeded`` where its audio is used up."""
-    if (await connection.execute(taken_for(task_id, part))).first():
+    if (await connection.execute(charged_audio_of(task_id, part))).first():
         return  # split again: it is paid for
     if charge.max_audio_s is not None:
         await _refuse_more_audio(connection, client, charge.max_audio_s, now)
@@ -71,9 +71,9 @@ async def take_part(
     await connection.execute(TAKEN_AUDIO.insert(), row)
 
 
-async def take_whole(connection: AsyncConnection, task_id: int, now: datetime) -> None:
+async def charge_recording(connection: AsyncConnection, task_id: int, now: datetime) -> None:
     """Take a recording of which no part was taken, as splitters of versions before this one leave it."""
-    if not (await connection.execute(taken_for(task_id))).first():
+    if not (await connection.execute(charged_audio_of(task_id))).first():
         await connection.execute(take(task_id, now))
 
 
@@ -83,7 +83,7 @@ async def begin_extraction(
     """See ``ports.TaskRecords``."""
     if client.max_audio_s is not None:
         await _refuse_more_audio(connection, client.name, client.max_audio_s, now)
-    estimate_s = size_bytes * await _seconds_a_byte(connection)
+    estimate_s = size_bytes * await _seconds_per_byte(connection)
     row = {"id": extraction_id, "client": client.name, "audio_s": estimate_s, "taken_at": now}
     await connection.execute(EXTRACTED_AUDIO.insert(), row)
     return estimate_s
@@ -96,7 +96,7 @@ async def charge_extraction(connection: AsyncConnection, extraction_id: str, aud
 
 async def forget(connection: AsyncConnection, now: datetime) -> None:
     """Drops what has left the window for good."""
-    for statement in used_before(now - KEPT_FOR):
+    for statement in used_before(now - USAGE_RETENTION):
         await connection.execute(statement)
 
 
@@ -105,18 +105,18 @@ async def _refuse_more_audio(connection: AsyncConnection, client: str, max_audio
     refuse_more_audio(max_audio_s, await client_load(connection, client, now), now)
 
 
-async def _pending_s(connection: AsyncConnection, client: str) -> float:
+async def _pending_audio_s(connection: AsyncConnection, client: str) -> float:
     """Estimated seconds of the client's recordings that are still to be decoded."""
     size_bytes = (await connection.execute(bytes_to_split(client))).scalar_one()
     if not size_bytes:
         return 0.0
     taken_s = (await connection.execute(audio_of_unsplit(client))).scalar_one()
-    return max(0.0, float(size_bytes) * await _seconds_a_byte(connection) - float(taken_s or 0.0))
+    return max(0.0, float(size_bytes) * await _seconds_per_byte(connection) - float(taken_s or 0.0))
 
 
-async def _seconds_a_byte(connection: AsyncConnection) -> float:
+async def _seconds_per_byte(connection: AsyncConnection) -> float:
     density = (await connection.execute(recent_density())).one()
-    return float(density.seconds) / float(density.size_bytes) if density.size_bytes else SECONDS_A_BYTE
+    return float(density.seconds) / float(density.size_bytes) if density.size_bytes else SECONDS_PER_BYTE
 
 
 def upsert_client(name: str) -> Insert:
@@ -150,7 +150,7 @@ def bytes_to_split(client: str) -> Select[int]:
         TASKS.c.client == client,
         TASKS.c.status.in_(LIVE),
         TASKS.c.split_done.is_(False),
-        TASKS.c.file_size_bytes.between(0, LARGEST_BYTES),
+        TASKS.c.file_size_bytes.between(0, MAX_COUNTED_BYTES),
     )
 
 
@@ -168,7 +168,7 @@ def audio_of_unsplit(client: str) -> Select[float]:
     )
 
 
-def taken_for(task_id: int, part: int | None = None) -> Select[int]:
+def charged_audio_of(task_id: int, part: int | None = None) -> Select[int]:
     """Whether a part of a task was counted before, or any."""
     statement = select(TAKEN_AUDIO.c.task_id).where(TAKEN_AUDIO.c.task_id == task_id)
     return statement.limit(1) if part is None else statement.where(TAKEN_AUDIO.c.part == part)

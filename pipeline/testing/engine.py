@@ -114,11 +114,11 @@ class FakeEngine:
         for error in filter(None, map(self._fault, items)):
             raise error
         full = self.window_frames(items) == FULL_WINDOW_FRAMES
-        return [self._result(item, replace(self._heard(item), full_window=full)) for item in items]
+        return [self._result(item, replace(self._computed_text(item), full_window=full)) for item in items]
 
-    def _heard(self, item: DecodeItem) -> Decoded:
-        mark = zlib.crc32(item.features.tobytes())
-        text = f" heard {mark:08x}"
+    def _computed_text(self, item: DecodeItem) -> Decoded:
+        checksum = zlib.crc32(item.features.tobytes())
+        text = f" heard {checksum:08x}"
         detection = self._detection(item) if item.language is None else None
         half_s = item.duration_s / 2
         segment = Segment(
@@ -127,14 +127,14 @@ class FakeEngine:
             start=0.0,
             end=item.duration_s,
             text=text,
-            tokens=(mark % 50_000,),
+            tokens=(checksum % 50_000,),
             temperature=item.temperature,
             avg_logprob=-0.2,
             compression_ratio=1.0,
             no_speech_prob=0.01,
             words=(
                 AlignedWord(0.0, half_s, " heard", 0.9),
-                AlignedWord(half_s, item.duration_s, f" {mark:08x}", 0.9, (mark % 50_000,)),
+                AlignedWord(half_s, item.duration_s, f" {checksum:08x}", 0.9, (checksum % 50_000,)),
             )
             if item.options.word_timestamps
             else None,

@@ -16,7 +16,7 @@ TRACKS = (Track(0, "aac", "eng", channels=2, default=True, chosen=True),)
 """The audio tracks of every recording of the ``FakeSplitter``'s."""
 
 
-def made_chunks(number: int, *, first: int = 0, seconds: float = 10.0, part: int = 0) -> tuple[Chunk, ...]:
+def make_chunks(number: int, *, first: int = 0, seconds: float = 10.0, part: int = 0) -> tuple[Chunk, ...]:
     """Chunks of equal length, one after another on the timeline."""
     step = int(seconds * SAMPLE_RATE)
     return tuple(Chunk(i, part, 0, (Span(i * step, (i + 1) * step),)) for i in range(first, first + number))
@@ -105,7 +105,7 @@ class FakeTranscriber:
 
     def _result(self, unit: Unit, chunk: Chunk) -> ChunkResult:
         detection = LanguageDetection(self.language, 0.9, ((self.language, 0.9),)) if unit.language is None else None
-        segment = _segment(chunk, words=unit.options.word_timestamps)
+        segment = _fake_segment(chunk, words=unit.options.word_timestamps)
         segments = () if (unit.task_id, chunk.index) in self.silent else (segment,)
         return ChunkResult(chunk.index, chunk.duration_s, segments, unit.language or self.language, detection)
 
@@ -118,7 +118,7 @@ class FakeTranscriber:
         return self.replicas
 
 
-def _segment(chunk: Chunk, *, words: bool) -> Segment:
+def _fake_segment(chunk: Chunk, *, words: bool) -> Segment:
     middle = (chunk.start_s + chunk.end_s) / 2
     spoken = (Word(chunk.start_s, middle, " chunk", 0.5), Word(middle, chunk.end_s, f" {chunk.index}", 1.0))
     return Segment(

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from pipeline.domain.summary import Chapter, StructuredSummary, Summary, Usage
+from pipeline.domain.summary import Chapter, StructuredSummary, Summary, TokenUsage
 from pipeline.domain.summary_plan import seconds_of
 from pipeline.domain.summary_prompts import Prompt
 from pipeline.errors import (
@@ -20,12 +20,12 @@ from pipeline.errors import (
     LlmUnreachable,
     MurmurationError,
 )
-from pipeline.ports import SummaryOrder, Written
+from pipeline.ports import LlmCompletion, SummaryJob
 from pipeline.testing.clock import START
 
 _LINE = re.compile(r"^\[(\d\d:\d\d:\d\d)\] (.*)$", re.MULTILINE)
 
-FAILURES: Mapping[str, MurmurationError] = {
+FAILURES_BY_NAME: Mapping[str, MurmurationError] = {
     "refuses-key": LlmKeyRefused("The language model's server does not accept the API key."),
     "unknown-model": LlmRefused("The language model's server does not know the model."),
     "no-credit": LlmRefused("The account of the API key has no credit left."),
@@ -72,35 +72,37 @@ class FakeLanguageModel:
         """See ``ports.LanguageModel``."""
         return len(text.split())
 
-    async def text(self, prompt: Prompt) -> Written[str]:
+    async def text(self, prompt: Prompt) -> LlmCompletion[str]:
         """The last line of the material."""
         usage = await self._ask(prompt)
         if self.name == "cut-off":
             raise LlmAnswerUnusable("The language model's answer was cut off.")
-        return Written(f"It was said: {prompt.material.splitlines()[-2]}", self.name, "fake-1", usage)
+        return LlmCompletion(f"It was said: {prompt.material.splitlines()[-2]}", self.name, "fake-1", usage)
 
-    async def notes(self, prompt: Prompt) -> Written[str]:
+    async def notes(self, prompt: Prompt) -> LlmCompletion[str]:
         """What ``FakeLanguageModels.notes`` makes of it."""
         usage = await self._ask(prompt)
-        return Written(self.owner.notes(prompt), self.name, "fake-1", usage)
+        return LlmCompletion(self.owner.notes(prompt), self.name, "fake-1", usage)
 
-    async def structured(self, prompt: Prompt, end_s: float) -> Written[StructuredSummary]:
+    async def structured(self, prompt: Prompt, end_s: float) -> LlmCompletion[StructuredSummary]:
         """A chapter for each line."""
         usage = await self._ask(prompt)
         if self.name == "wrong-form":
             raise LlmAnswerUnusable("The language model's answer did not have the form asked for.")
         chapters = tuple(Chapter(seconds_of(time), said, "") for time, said in _LINE.findall(prompt.material))
-        return Written(StructuredSummary("Title", "In short.", chapters, (), ("word",)), self.name, "fake-1", usage)
+        return LlmCompletion(
+            StructuredSummary("Title", "In short.", chapters, (), ("word",)), self.name, "fake-1", usage
+        )
 
-    async def _ask(self, prompt: Prompt) -> Usage:
+    async def _ask(self, prompt: Prompt) -> TokenUsage:
         self.owner.prompts.append(prompt)
         await asyncio.sleep(0)
-        if self.name in FAILURES:
-            raise FAILURES[self.name]
+        if self.name in FAILURES_BY_NAME:
+            raise FAILURES_BY_NAME[self.name]
         tokens = self.count_tokens(str(prompt))
         if self.owner.context_tokens is not None and tokens > self.owner.context_tokens:
-            raise FAILURES["too-long"]
-        return Usage(1, tokens, 5)
+            raise FAILURES_BY_NAME["too-long"]
+        return TokenUsage(1, tokens, 5)
 
 
 @dataclass(slots=True)
@@ -115,14 +117,14 @@ class FakeSummarizer:
     """
 
     failures: list[Exception] = field(default_factory=list)
-    orders: list[SummaryOrder] = field(default_factory=list)
-    abandoned: list[SummaryOrder] = field(default_factory=list)
+    orders: list[SummaryJob] = field(default_factory=list)
+    abandoned: list[SummaryJob] = field(default_factory=list)
     open_gate: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.open_gate.set()
 
-    async def summarize(self, order: SummaryOrder) -> Summary:
+    async def summarize(self, order: SummaryJob) -> Summary:
         """See ``ports.Summarizer``."""
         self.orders.append(order)
         try:
@@ -138,5 +140,5 @@ class FakeSummarizer:
             model=order.options.summary_model or "fake",
             created_at=START,
             completion_id="fake-1",
-            usage=Usage(1, 120, 9),
+            usage=TokenUsage(1, 120, 9),
         )

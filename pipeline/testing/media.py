@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import BinaryIO
 
-from pipeline.domain.extraction import Extraction
+from pipeline.domain.extraction import ExtractionOptions
 from pipeline.errors import ExtractionsFull, StorageFull
 from pipeline.media.extract import extract_audio
-from pipeline.media.store import IN_USE, checked_key
+from pipeline.media.store import IN_USE, validate_key
 
 
 class MemoryMediaStore:
@@ -37,7 +37,7 @@ class MemoryMediaStore:
 
     async def write(self, key: str, data: AsyncIterator[bytes]) -> int:
         """Stores the stream and returns its size in bytes. If the stream raises, nothing stays behind."""
-        checked_key(key)
+        validate_key(key)
         content = bytearray()
         async for block in data:
             content += block
@@ -57,13 +57,13 @@ class MemoryMediaStore:
 
     async def delete_prefix(self, prefix: str) -> None:
         """Removes every key under a folder."""
-        checked_key(prefix)
+        validate_key(prefix)
         for key in [key for key in self._contents if key.startswith(f"{prefix}/")]:
             del self._contents[key], self._changed[key]
 
     async def touch(self, prefix: str) -> None:
         """Makes a folder count as changed now."""
-        key = checked_key(f"{prefix}/{IN_USE}")
+        key = validate_key(f"{prefix}/{IN_USE}")
         self._contents[key], self._changed[key] = b"", self._now()
 
     async def prefixes(self) -> Mapping[str, datetime]:
@@ -77,7 +77,7 @@ class MemoryMediaStore:
 
     def _content(self, key: str) -> bytes:
         try:
-            return self._contents[checked_key(key)]
+            return self._contents[validate_key(key)]
         except KeyError:
             raise FileNotFoundError(key) from None
 
@@ -125,7 +125,7 @@ class LocalExtractor:
     async def extract(
         self,
         source: BinaryIO,
-        wanted: Extraction,
+        wanted: ExtractionOptions,
         client: str | None = None,
         progress: Callable[[float], None] = lambda _decoded_s: None,
     ) -> BinaryIO:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from pipeline.observability import METRICS, Kind
+from pipeline.observability import METRICS, MetricKind
 
 Series = tuple[str, frozenset[tuple[str, str]]]
 
@@ -17,15 +17,15 @@ class RecordingMetrics:
 
     def count(self, name: str, value: float = 1.0, **labels: str) -> None:
         """Adds to a counter."""
-        self._note(Kind.COUNTER, name, value, labels)
+        self._note(MetricKind.COUNTER, name, value, labels)
 
     def gauge(self, name: str, value: float, **labels: str) -> None:
         """Sets a gauge."""
-        self._note(Kind.GAUGE, name, value, labels)
+        self._note(MetricKind.GAUGE, name, value, labels)
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Adds to a histogram."""
-        self._note(Kind.HISTOGRAM, name, value, labels)
+        self._note(MetricKind.HISTOGRAM, name, value, labels)
 
     def values(self, name: str, **labels: str) -> list[float]:
         """All that was noted under a name and labels, in order."""
@@ -35,7 +35,7 @@ class RecordingMetrics:
         """The sum of a counter."""
         return sum(self.values(name, **labels))
 
-    def _note(self, kind: Kind, name: str, value: float, labels: dict[str, str]) -> None:
+    def _note(self, kind: MetricKind, name: str, value: float, labels: dict[str, str]) -> None:
         metric = METRICS.get(name)
         if metric is None or metric.kind is not kind or set(metric.labels) != set(labels):
             raise AssertionError(f"{kind} {name} with labels {sorted(labels)} is not in the table of metrics")

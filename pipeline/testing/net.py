@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from pipeline.outbound.callback import EXCERPT_CHARACTERS, verdict_of
-from pipeline.ports import CallbackAnswer, OutboxMessage, Verdict
+from pipeline.outbound.callback import EXCERPT_CHARACTERS, classify_status
+from pipeline.ports import CallbackResponse, DeliveryVerdict, OutboxMessage
 
 
 class ScriptedResolver:
@@ -186,13 +186,13 @@ class FakeCallbackSender:
     held: dict[str, asyncio.Event] = field(default_factory=dict)
     sent: list[tuple[OutboxMessage, bytes]] = field(default_factory=list)
 
-    async def send(self, message: OutboxMessage, body: bytes) -> CallbackAnswer:
+    async def send(self, message: OutboxMessage, body: bytes) -> CallbackResponse:
         """Answers as the receiver of that URL does."""
         self.sent.append((message, body))
         if message.url in self.held:
             await self.held[message.url].wait()
         answer = self.receivers.get(message.url)
         if answer is None:
-            return CallbackAnswer(Verdict.RETRY, None, "No connection to the receiver.")
+            return CallbackResponse(DeliveryVerdict.RETRY, None, "No connection to the receiver.")
         status, text = answer
-        return CallbackAnswer(verdict_of(status), status, text[:EXCERPT_CHARACTERS])
+        return CallbackResponse(classify_status(status), status, text[:EXCERPT_CHARACTERS])

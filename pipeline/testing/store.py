@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from pipeline.domain.access import (
     DAY,
-    KEPT_FOR,
-    SECONDS_A_BYTE,
+    SECONDS_PER_BYTE,
+    USAGE_RETENTION,
     AudioCharge,
     Client,
     ClientLoad,
@@ -18,19 +18,19 @@ from pipeline.domain.access import (
     refuse_over_quota,
 )
 from pipeline.domain.audio import Chunk, to_seconds
-from pipeline.domain.claims import NOTHING, Candidate, ClaimRule, Holdings
+from pipeline.domain.claims import NO_RUNNING_TASKS, ClaimCandidate, ClaimRule, RunningTasks
 from pipeline.domain.crawl import CrawlRecord
-from pipeline.domain.fair_choice import Due, choose
-from pipeline.domain.fair_line import AGEING_S, sharer
+from pipeline.domain.fair_choice import DueWork, choose_fairly
+from pipeline.domain.fair_line import AGEING_S, share_key
 from pipeline.domain.lifecycle import (
+    CANCEL_REFUSED,
     CLOCK_TOLERANCE,
-    FINISHED_ARE_NOT_CANCELLED,
-    ONLY_ENDED_ARE_RETRIED,
+    RETRY_REFUSED,
     attempts_exhausted,
     claimed,
     message_id,
+    refusal_sentence,
     refuse_fixed_fields,
-    refused_move,
 )
 from pipeline.domain.summary import Summary
 from pipeline.domain.task import (
@@ -53,7 +53,7 @@ from pipeline.ports import (
     OutboxMessage,
     QueueStats,
     StoredChunks,
-    SummaryTurn,
+    SummaryLease,
     TaskPage,
     TaskQuery,
 )
@@ -62,7 +62,7 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class _Record:
+class _StoredTask:
     """All that is kept of one task; the task itself never holds its result."""
 
     task: Task
@@ -74,7 +74,7 @@ class _Record:
 
 
 @dataclass(slots=True)
-class _Callback:
+class _StoredCallback:
     """A message of the outbox; ``due_at`` is ``None`` once there is nothing more to do."""
 
     message: OutboxMessage
@@ -82,13 +82,13 @@ class _Callback:
     created_at: datetime
     owner: str | None = None
 
-    def due(self, at: datetime) -> Due:
-        """The message as ``choose`` sees it."""
-        return Due(self.message.id, sharer(self.message.task_id, self.message.client), 0, at.timestamp())
+    def due(self, at: datetime) -> DueWork:
+        """The message as ``choose_fairly`` sees it."""
+        return DueWork(self.message.id, share_key(self.message.task_id, self.message.client), 0, at.timestamp())
 
 
 @dataclass(frozen=True, slots=True)
-class _Key:
+class _StoredKey:
     fingerprint: str
     task_id: int
     expires_at: datetime
@@ -101,7 +101,7 @@ class MemoryTaskStore:
         clock: all times come from it.
         idempotency_ttl_s: how long an idempotency key counts.
         ageing_s: a waiting task is lifted by one priority each time this much time passes.
-        max_losses: a task whose lease expired so many times in a row without progress is left to ``bury``.
+        max_losses: a task whose lease expired so many times in a row without progress is left to ``fail_exhausted``.
 
     Set ``available`` to ``False``, and every method raises ``DatabaseUnavailable`` until it is ``True`` again.
     """
@@ -114,9 +114,9 @@ class MemoryTaskStore:
         self._idempotency_ttl = timedelta(seconds=idempotency_ttl_s)
         self._ageing_s = ageing_s
         self._max_losses = max_losses
-        self._records: dict[int, _Record] = {}
-        self._keys: dict[str, _Key] = {}
-        self._outbox: dict[int, _Callback] = {}
+        self._records: dict[int, _StoredTask] = {}
+        self._keys: dict[str, _StoredKey] = {}
+        self._outbox: dict[int, _StoredCallback] = {}
         self._taken: dict[tuple[int, int], tuple[str, float, datetime]] = {}
         self._extracted: dict[str, tuple[str, float, datetime]] = {}
         self._last_task_id = 0
@@ -148,9 +148,9 @@ class MemoryTaskStore:
             refuse_over_quota(client, await self.client_load(client.name), now)
         self._last_task_id += 1
         task = _new_task(self._last_task_id, new, now)
-        self._records[task.id] = _Record(task)
+        self._records[task.id] = _StoredTask(task)
         if idempotency:
-            self._keys[idempotency.key] = _Key(idempotency.fingerprint, task.id, now + self._idempotency_ttl)
+            self._keys[idempotency.key] = _StoredKey(idempotency.fingerprint, task.id, now + self._idempotency_ttl)
         return task, True
 
     async def client_load(self, client: str) -> ClientLoad:
@@ -188,7 +188,7 @@ class MemoryTaskStore:
         return QueueStats(
             queued_tasks={priority: sum(task.priority is priority for task in queued) for priority in Priority},
             processing_tasks=len(processing),
-            pending_audio_s=sum(self._pending_s(task) for task in queued + processing),
+            pending_audio_s=sum(self._pending_audio_s(task) for task in queued + processing),
             oldest_queued_s=max(0.0, (now - oldest).total_seconds()),
             oldest_s={priority: _age_s(queued, priority, now) for priority in Priority},
             waiting_callbacks=sum(callback.due_at is not None for callback in self._outbox.values()),
@@ -199,7 +199,7 @@ class MemoryTaskStore:
         now = self._answer()
         task = self._record(task_id).task
         if task.status.finished:
-            raise TaskStateConflict(refused_move(task, FINISHED_ARE_NOT_CANCELLED))
+            raise TaskStateConflict(refusal_sentence(task, CANCEL_REFUSED))
         ended = replace(_without_owner(task, Status.CANCELLED, now), summary=_not_due(task.summary))
         return self._put(replace(ended, fence=task.fence + 1, finished_at=now, available_at=None, error=None))
 
@@ -207,7 +207,7 @@ class MemoryTaskStore:
         """See ``ports.TaskStore``."""
         now = self._answer()
         refuse_more_audio(client.max_audio_s, await self.client_load(client.name), now)
-        estimate_s = size_bytes * (self._seconds_a_byte or SECONDS_A_BYTE)
+        estimate_s = size_bytes * (self._seconds_per_byte or SECONDS_PER_BYTE)
         self._extracted[extraction_id] = (client.name, estimate_s, now)
         return estimate_s
 
@@ -224,7 +224,7 @@ class MemoryTaskStore:
         task = record.task
         possible = task.media_key or task.file_url or record.result is not None
         if task.status not in (Status.FAILED, Status.CANCELLED) or not possible:
-            raise TaskStateConflict(refused_move(task, ONLY_ENDED_ARE_RETRIED))
+            raise TaskStateConflict(refusal_sentence(task, RETRY_REFUSED))
         if client and client.name == task.client:
             limited = replace(client, max_audio_s=None) if task.split_done else client
             refuse_over_quota(limited, await self.client_load(client.name), now)
@@ -245,7 +245,7 @@ class MemoryTaskStore:
             return self._put(_summary_due(fresh, now))
         return self._put(_without_owner(fresh, Status.QUEUED, now))
 
-    async def await_until(self, task_id: int, until: datetime) -> None:
+    async def extend_wait(self, task_id: int, until: datetime) -> None:
         """See ``ports.TaskStore``."""
         self._answer()
         if task_id in self._records:
@@ -259,7 +259,12 @@ class MemoryTaskStore:
     # the run of a task
 
     async def claim(
-        self, owner: str, lease: timedelta, limit: int, ranks: Collection[int], holdings: Holdings = NOTHING
+        self,
+        owner: str,
+        lease: timedelta,
+        limit: int,
+        ranks: Collection[int],
+        running_tasks: RunningTasks = NO_RUNNING_TASKS,
     ) -> list[Task]:
         """See ``ports.TaskStore``."""
         now = self._answer()
@@ -268,8 +273,8 @@ class MemoryTaskStore:
             for record in self._records.values()
             if record.task.priority.rank in ranks and self._claimable(record.task, now)
         ]
-        candidates = [Candidate(task.id, task.priority.rank, task.client, task.created_at) for task in waiting]
-        places = ClaimRule(holdings, now, self._ageing_s).places(candidates)[: max(0, limit)]
+        candidates = [ClaimCandidate(task.id, task.priority.rank, task.client, task.created_at) for task in waiting]
+        places = ClaimRule(running_tasks, now, self._ageing_s).places(candidates)[: max(0, limit)]
         return [self._put(claimed(self._records[one.id].task, owner, now, now + lease)) for _, one in places]
 
     async def heartbeat(self, leases: Sequence[Lease], lease: timedelta) -> frozenset[int]:
@@ -280,7 +285,7 @@ class MemoryTaskStore:
             self._put(replace(self._records[each.task_id].task, lease_expires_at=now + lease))
         return frozenset(each.task_id for each in leases if each not in held)
 
-    async def bury(self, max_losses: int) -> list[Task]:
+    async def fail_exhausted(self, max_losses: int) -> list[Task]:
         """See ``ports.TaskStore``."""
         now = self._answer()
         lost = [task for task in self._in_status(Status.PROCESSING) if _abandoned(task, now)]
@@ -293,7 +298,7 @@ class MemoryTaskStore:
         self._answer()
         return []
 
-    async def owners(self) -> frozenset[str]:
+    async def lease_owners(self) -> frozenset[str]:
         """See ``ports.TaskStore``."""
         now = self._answer()
         taken = [callback for callback in self._outbox.values() if callback.due_at and callback.due_at > now]
@@ -307,7 +312,7 @@ class MemoryTaskStore:
         of_tasks = {task.owner for task in self._in_status(Status.PROCESSING) if task.owner}
         return frozenset(of_tasks | of_callbacks | of_summaries)
 
-    async def disown(self, owner: str) -> None:
+    async def expire_leases_of(self, owner: str) -> None:
         """See ``ports.TaskStore``."""
         now = self._answer()
         for task in self._in_status(Status.PROCESSING):
@@ -329,7 +334,7 @@ class MemoryTaskStore:
         if changes.get("split_done") and task.client and task.file_duration_s is not None and not is_taken:
             self._taken[task.id, 0] = (task.client, task.file_duration_s, now)
 
-    async def save_crawl(self, lease: Lease, record: CrawlRecord) -> None:
+    async def save_crawl_record(self, lease: Lease, record: CrawlRecord) -> None:
         """See ``ports.TaskStore``."""
         now = self._answer()
         kept = self._leased(lease)
@@ -430,17 +435,17 @@ class MemoryTaskStore:
 
     # summaries
 
-    async def due_summaries(self, owner: str, lease: timedelta, limit: int) -> list[SummaryTurn]:
+    async def claim_summaries(self, owner: str, lease: timedelta, limit: int) -> list[SummaryLease]:
         """See ``ports.TaskStore``."""
         now = self._answer()
         tasks = [record.task for record in self._records.values()]
         waiting = {task.id: (task, task.summary.due_at) for task in tasks if task.summary.due_at}
         held = [_due(task, at) for task, at in waiting.values() if task.summary.owner == owner and at > now]
         due = [_due(task, at) for task, at in waiting.values() if at <= now]
-        chosen = choose(due, held, limit, now.timestamp(), AGEING_S)
+        chosen = choose_fairly(due, held, limit, now.timestamp(), AGEING_S)
         return [self._take_summary(self._record(number).task, owner, now + lease) for number in chosen]
 
-    async def renew_summaries(self, turns: Sequence[SummaryTurn], lease: timedelta) -> frozenset[int]:
+    async def renew_summaries(self, turns: Sequence[SummaryLease], lease: timedelta) -> frozenset[int]:
         """See ``ports.TaskStore``."""
         now = self._answer()
         for turn in turns:
@@ -448,7 +453,7 @@ class MemoryTaskStore:
                 self._change_summary(turn, due_at=now + lease)
         return frozenset(turn.task_id for turn in turns if not self._summary_held(turn))
 
-    async def finish_summary(self, turn: SummaryTurn, outcome: Summary | TaskError) -> Task:
+    async def finish_summary(self, turn: SummaryLease, outcome: Summary | TaskError) -> Task:
         """See ``ports.TaskStore``."""
         now = self._answer()
         result = {"error": outcome} if isinstance(outcome, TaskError) else {"result": outcome, "error": None}
@@ -456,7 +461,7 @@ class MemoryTaskStore:
         return self._finish(task, Status.COMPLETED, task.error, now)
 
     async def postpone_summary(
-        self, turn: SummaryTurn, due_at: datetime, error: TaskError | None = None, *, counted: bool = True
+        self, turn: SummaryLease, due_at: datetime, error: TaskError | None = None, *, counted: bool = True
     ) -> None:
         """See ``ports.TaskStore``."""
         now = self._answer()
@@ -473,13 +478,13 @@ class MemoryTaskStore:
 
     # callbacks
 
-    async def due_callbacks(self, owner: str, lease: timedelta, limit: int) -> list[OutboxMessage]:
+    async def claim_callbacks(self, owner: str, lease: timedelta, limit: int) -> list[OutboxMessage]:
         """See ``ports.TaskStore``."""
         now = self._answer()
         waiting = [(each, each.due_at) for each in self._outbox.values() if each.due_at]
         held = [each.due(at) for each, at in waiting if each.owner == owner and at > now]
         due = [each.due(at) for each, at in waiting if at <= now]
-        taken = sorted(choose(due, held, limit, now.timestamp(), AGEING_S))
+        taken = sorted(choose_fairly(due, held, limit, now.timestamp(), AGEING_S))
         for number in taken:
             self._outbox[number].due_at, self._outbox[number].owner = now + lease, owner
         return [self._outbox[number].message for number in taken]
@@ -508,7 +513,7 @@ class MemoryTaskStore:
         )
         return [self._remove(self._record(task_id).task) for _finished_at, task_id in finished[:limit]]
 
-    async def expire_unawaited(self, limit: int) -> list[str]:
+    async def delete_unawaited(self, limit: int) -> list[str]:
         """See ``ports.TaskStore``."""
         now = self._answer()
         unawaited = sorted(
@@ -518,7 +523,7 @@ class MemoryTaskStore:
         )
         return [self._remove(self._record(task_id).task) for _awaited_until, task_id in unawaited[:limit]]
 
-    async def expire_media(self, older_than: datetime, limit: int, statuses: Collection[Status]) -> list[str]:
+    async def delete_expired_media(self, older_than: datetime, limit: int, statuses: Collection[Status]) -> list[str]:
         """See ``ports.TaskStore``."""
         self._answer()
         kept = sorted(
@@ -562,7 +567,7 @@ class MemoryTaskStore:
             del self._outbox[number]
         return len(settled[:limit])
 
-    async def prune_keys(self, limit: int) -> int:
+    async def prune_idempotency_keys(self, limit: int) -> int:
         """See ``ports.TaskStore``."""
         now = self._answer()
         expired = [name for name, key in self._keys.items() if key.expires_at <= now][:limit]
@@ -576,14 +581,14 @@ class MemoryTaskStore:
         needing = [record.task for record in self._records.values() if transcribed or record.result is None]
         return {task.media_prefix for task in needing} & set(prefixes)
 
-    async def count_waiting(self, code: str) -> int:
+    async def count_queued_with_error(self, code: str) -> int:
         """See ``ports.TaskStore``."""
         self._answer()
         return sum(task.error is not None and task.error.code == code for task in self._in_status(Status.QUEUED))
 
-    async def forget_taken_audio(self) -> None:
+    async def delete_old_usage(self) -> None:
         """See ``ports.TaskStore``."""
-        since = self._answer() - KEPT_FOR
+        since = self._answer() - USAGE_RETENTION
         self._taken = {part: taken for part, taken in self._taken.items() if taken[2] > since}
         self._extracted = {name: taken for name, taken in self._extracted.items() if taken[2] > since}
 
@@ -594,7 +599,7 @@ class MemoryTaskStore:
             raise DatabaseUnavailable("The task database does not answer.")
         return self._clock.now()
 
-    def _record(self, task_id: int) -> _Record:
+    def _record(self, task_id: int) -> _StoredTask:
         record = self._records.get(task_id)
         if record is None:
             raise TaskNotFound(f"There is no task {task_id}.")
@@ -616,7 +621,7 @@ class MemoryTaskStore:
         record = self._records.get(lease.task_id)
         return record is not None and record.task.status is Status.PROCESSING and record.task.fence == lease.fence
 
-    def _leased(self, lease: Lease) -> _Record:
+    def _leased(self, lease: Lease) -> _StoredTask:
         if not self._held(lease):
             raise LeaseLost(f"Task {lease.task_id} passed to another owner, or ended, after fence {lease.fence}.")
         return self._records[lease.task_id]
@@ -633,16 +638,16 @@ class MemoryTaskStore:
         ids = {task.id for task in unsplit}
         taken_s = sum(audio_s for (task_id, _), (_, audio_s, _) in self._taken.items() if task_id in ids)
         size_bytes = sum(task.file_size_bytes or 0 for task in unsplit)
-        return max(0.0, size_bytes * (self._seconds_a_byte or SECONDS_A_BYTE) - taken_s)
+        return max(0.0, size_bytes * (self._seconds_per_byte or SECONDS_PER_BYTE) - taken_s)
 
-    def _pending_s(self, task: Task) -> float:
+    def _pending_audio_s(self, task: Task) -> float:
         total_s = task.audio_total_s
         if not task.split_done:
-            total_s = max(total_s, (task.file_size_bytes or 0) * self._seconds_a_byte)
+            total_s = max(total_s, (task.file_size_bytes or 0) * self._seconds_per_byte)
         return total_s - task.audio_done_s
 
     @property
-    def _seconds_a_byte(self) -> float:
+    def _seconds_per_byte(self) -> float:
         recent = sorted(
             (task.finished_at, task.file_duration_s, task.file_size_bytes)
             for task in (record.task for record in self._records.values())
@@ -658,23 +663,23 @@ class MemoryTaskStore:
             self._last_message_id += 1
             name = message_id(task.id, task.fence, task.media_prefix)
             message = OutboxMessage(self._last_message_id, name, task.id, task.callback_url, 0, task.client)
-            self._outbox[message.id] = _Callback(message, now, now)
+            self._outbox[message.id] = _StoredCallback(message, now, now)
         return self._put(replace(_without_owner(task, status, now), finished_at=now, error=error))
 
-    def _take_summary(self, task: Task, owner: str, lease_expires_at: datetime) -> SummaryTurn:
+    def _take_summary(self, task: Task, owner: str, lease_expires_at: datetime) -> SummaryLease:
         assert task.summary_options is not None  # noqa: S101 (only such summaries are ever due)
         attempts = task.summary.attempts + 1
         taken = replace(task.summary, owner=owner, due_at=lease_expires_at, attempts=attempts)
         self._put(replace(task, summary=taken))
-        return SummaryTurn(task.id, task.media_prefix, task.fence, owner, attempts, task.summary_options)
+        return SummaryLease(task.id, task.media_prefix, task.fence, owner, attempts, task.summary_options)
 
-    def _summary_held(self, turn: SummaryTurn) -> bool:
+    def _summary_held(self, turn: SummaryLease) -> bool:
         record = self._records.get(turn.task_id)
         if record is None or record.task.fence != turn.fence:
             return False
         return (record.task.summary.owner, record.task.summary.attempts) == (turn.owner, turn.attempts)
 
-    def _change_summary(self, turn: SummaryTurn, **changes: Any) -> Task:
+    def _change_summary(self, turn: SummaryLease, **changes: Any) -> Task:
         if not self._summary_held(turn):
             raise LeaseLost(f"The summary of task {turn.task_id} passed to another owner, or is no longer wanted.")
         task = self._records[turn.task_id].task
@@ -694,9 +699,9 @@ class MemoryTaskStore:
         }
 
 
-def _due(task: Task, at: datetime) -> Due:
-    """A task's summary as ``choose`` sees it."""
-    return Due(task.id, sharer(task.id, task.client), task.priority.rank, at.timestamp())
+def _due(task: Task, at: datetime) -> DueWork:
+    """A task's summary as ``choose_fairly`` sees it."""
+    return DueWork(task.id, share_key(task.id, task.client), task.priority.rank, at.timestamp())
 
 
 def _new_task(task_id: int, new: NewTask, now: datetime) -> Task:
@@ -705,7 +710,7 @@ def _new_task(task_id: int, new: NewTask, now: datetime) -> Task:
     return Task(id=task_id, status=status, language=language, created_at=now, updated_at=now, **given)
 
 
-def _unprepared(record: _Record) -> Task:
+def _unprepared(record: _StoredTask) -> Task:
     """Forgets what was prepared of a task; the task as it is then."""
     record.chunks, record.results, record.parts = {}, {}, {}
     return replace(record.task, split_done=False, audio_total_s=0.0, audio_done_s=0.0)
@@ -735,11 +740,11 @@ def _abandoned(task: Task, now: datetime) -> bool:
     return task.status is Status.PROCESSING and expired
 
 
-def _shown(record: _Record, *, include_result: bool) -> Task:
+def _shown(record: _StoredTask, *, include_result: bool) -> Task:
     return replace(record.task, result=record.result) if include_result else record.task
 
 
-def _matches(record: _Record, query: TaskQuery) -> bool:
+def _matches(record: _StoredTask, query: TaskQuery) -> bool:
     task = record.task
     wanted: Iterable[tuple[object, object]] = (
         (query.status, task.status),

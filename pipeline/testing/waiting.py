@@ -14,7 +14,7 @@ from pipeline.testing.engine import FakeEngine
 MODEL = re.compile(r"waiting-(\d+(?:\.\d+)?)x")
 
 
-class WaitingEngine(FakeEngine):
+class SimulatedEngine(FakeEngine):
     """``FakeEngine`` at the speed its model is named for: ``waiting-20x`` decodes 20 s of audio in a second.
 
     It is had only by name (``asr.engine: waiting``), and says in ``EngineInfo`` and in every transcript what it is.

@@ -15,18 +15,18 @@ from datetime import timedelta
 from pipeline.errors import DatabaseUnavailable, TaskNotFound
 from pipeline.observability import NoMetrics
 from pipeline.ports import Clock, MediaStore, TaskRecords
-from pipeline.usecases.supervised import Loop
+from pipeline.usecases.supervised import SupervisedLoop
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = timedelta(minutes=2)
+KEEPALIVE_TTL = timedelta(minutes=2)
 """How long a task is kept after its client was last known to wait."""
-RENEWAL_S = 30.0
+KEEPALIVE_INTERVAL_S = 30.0
 """How often it is said that the client still waits; a short task ends before the first time."""
 
 
 @asynccontextmanager
-async def attended(store: TaskRecords, clock: Clock, task_id: int) -> AsyncIterator[None]:
+async def keep_alive(store: TaskRecords, clock: Clock, task_id: int) -> AsyncIterator[None]:
     """Within this block the task's client is known to wait for it."""
     renewal = asyncio.create_task(_renew(store, clock, task_id))
     try:
@@ -36,13 +36,13 @@ async def attended(store: TaskRecords, clock: Clock, task_id: int) -> AsyncItera
 
 
 async def _renew(store: TaskRecords, clock: Clock, task_id: int) -> None:
-    loop = Loop("keepalive", "keeping a task for its client", clock, NoMetrics())
+    loop = SupervisedLoop("keepalive", "keeping a task for its client", clock, NoMetrics())
     while True:
-        await clock.sleep(RENEWAL_S)
-        await loop.attempt(lambda: store.await_until(task_id, clock.now() + PATIENCE))
+        await clock.sleep(KEEPALIVE_INTERVAL_S)
+        await loop.attempt(lambda: store.extend_wait(task_id, clock.now() + KEEPALIVE_TTL))
 
 
-async def remove(
+async def delete_task_and_media(
     store: TaskRecords, media: MediaStore, cancel: Callable[[int], Awaitable[None]] | None, task_id: int
 ) -> None:
     """Deletes a task with its result and its media, and stops what is being done for it.
@@ -63,12 +63,12 @@ async def remove(
         await media.delete_prefix(prefix)
 
 
-async def dismiss(
+async def discard_task(
     store: TaskRecords, media: MediaStore, cancel: Callable[[int], Awaitable[None]] | None, task_id: int
 ) -> None:
-    """As ``remove``, for a task whose client has its answer or is gone; what can't be done now the reaper does."""
+    """Delete a task whose client has its answer or is gone; what fails now is left to housekeeping."""
     try:
-        await remove(store, media, cancel, task_id)
+        await delete_task_and_media(store, media, cancel, task_id)
     except TaskNotFound:
         return  # somebody else deleted it
     except (DatabaseUnavailable, OSError) as error:

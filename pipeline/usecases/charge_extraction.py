@@ -14,7 +14,7 @@ from pipeline.ports import Clock, TaskRecords
 
 logger = logging.getLogger(__name__)
 
-CHARGE_EVERY_S = 5.0
+CHARGE_INTERVAL_S = 5.0
 """How often a running extraction's seconds are stored; a short one ends before the first time."""
 
 Progress = Callable[[float], None]
@@ -27,7 +27,7 @@ async def refuse_extraction(store: TaskRecords, client: Client | None, clock: Cl
 
 
 @asynccontextmanager
-async def charged_extraction(
+async def charge_while_extracting(
     store: TaskRecords, client: Client | None, clock: Clock, size_bytes: int
 ) -> AsyncIterator[Progress]:
     """Take a recording's audio from its client: an estimate at first, and what was decoded as it is.
@@ -41,7 +41,7 @@ async def charged_extraction(
         yield lambda _decoded_s: None
         return
     extraction_id = uuid.uuid4().hex
-    charge = _Charge(store, extraction_id, await store.begin_extraction(client, extraction_id, size_bytes))
+    charge = _ExtractionCharge(store, extraction_id, await store.begin_extraction(client, extraction_id, size_bytes))
     keeping = asyncio.create_task(charge.keep(clock))
     try:
         yield charge.note
@@ -50,7 +50,7 @@ async def charged_extraction(
         await asyncio.shield(charge.settle())
 
 
-class _Charge:
+class _ExtractionCharge:
     """What one extraction takes."""
 
     def __init__(self, store: TaskRecords, extraction_id: str, charged_s: float) -> None:
@@ -66,7 +66,7 @@ class _Charge:
     async def keep(self, clock: Clock) -> None:
         """Store at intervals what has gone beyond the estimate."""
         while True:
-            await clock.sleep(CHARGE_EVERY_S)
+            await clock.sleep(CHARGE_INTERVAL_S)
             if self._decoded_s > self._charged_s:
                 await self._store_decoded()
 

@@ -15,37 +15,37 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipeline.domain.fair_line import SlotLimits, TurnRequest, sharer
-from pipeline.domain.retry import Backoff, Schedule
+from pipeline.domain.fair_line import SlotLimits, TurnRequest, share_key
+from pipeline.domain.retry import Backoff, RetrySchedule
 from pipeline.errors import DatabaseUnavailable, TaskNotFound
 from pipeline.fair_slots import FairSlots
 from pipeline.ports import (
-    CallbackAnswer,
+    CallbackResponse,
     CallbackSender,
     Clock,
     DeliveryAttempt,
+    DeliveryVerdict,
     Metrics,
     OutboxMessage,
     TaskRecordEncoder,
     TaskStore,
-    Verdict,
 )
 from pipeline.settings import CallbackSettings
-from pipeline.usecases.supervised import Loop, troubles
+from pipeline.usecases.supervised import SupervisedLoop, failure_messages
 
 logger = logging.getLogger(__name__)
 
-PER_HOST = 4
+MAX_PER_HOST = 4
 """Callbacks under way to one host: a slow receiver occupies no more of the courier than that, and one client's
 receivers together no more than half of it."""
 
-IN_HAND = 500
+MAX_CLAIMED = 500
 """Callbacks taken at a time, most of which wait for their host's turn; the rest stay in the outbox."""
 
-REFILL_AT = (IN_HAND // 2, IN_HAND // 4)
+REFILL_AT = (MAX_CLAIMED // 2, MAX_CLAIMED // 4)
 """With so many left, more are taken at once; one client has no more than half of those in hand."""
 
-RECORDING_S = 10.0
+RECORD_MARGIN_S = 10.0
 """Part of the lease that is kept for recording the attempt, through a short absence of the database."""
 
 MAX_RETRY_AFTER_S = 3600.0
@@ -54,7 +54,7 @@ MAX_RETRY_AFTER_S = 3600.0
 DATABASE_BACKOFF = Backoff(base_s=1.0, cap_s=30.0, max_attempts=sys.maxsize)
 
 
-class CallbackCourier:
+class CallbackDeliverer:
     """Delivers callbacks until it is told to stop.
 
     Args:
@@ -87,17 +87,17 @@ class CallbackCourier:
         self._encode = encode
         self._clock = clock
         self._metrics = metrics
-        self._schedule = Schedule(settings.delays_s)
+        self._schedule = RetrySchedule(settings.delays_s)
         self._patience_s = 2 * settings.timeout_s
-        self._lease_s = self._patience_s + settings.timeout_s + RECORDING_S
-        self._slots = FairSlots(SlotLimits(settings.concurrency, PER_HOST, reserve=True), clock)
+        self._lease_s = self._patience_s + settings.timeout_s + RECORD_MARGIN_S
+        self._slots = FairSlots(SlotLimits(settings.concurrency, MAX_PER_HOST, reserve=True), clock)
         self._owner = owner
         self._poll_s = poll_s
         self._jitter = jitter
         self._work = asyncio.Event()
         self._stopping = False
         self._in_hand: set[asyncio.Task[None]] = set()
-        self._taking = Loop(
+        self._taking = SupervisedLoop(
             "callbacks",
             "taking callbacks in hand",
             clock,
@@ -107,9 +107,9 @@ class CallbackCourier:
         )
 
     @property
-    def troubles(self) -> tuple[str, ...]:
+    def failure_messages(self) -> tuple[str, ...]:
         """Why no callback is delivered, a sentence each."""
-        return troubles(self._taking)
+        return failure_messages(self._taking)
 
     def wake(self) -> None:
         """There is a callback to deliver."""
@@ -117,7 +117,7 @@ class CallbackCourier:
 
     async def run_once(self) -> int:
         """Delivers what is due now; returns how many callbacks that were. Raises ``DatabaseUnavailable``."""
-        taken = await self._take()
+        taken = await self._claim()
         if taken:
             await asyncio.wait(taken)
         return len(taken)
@@ -126,7 +126,7 @@ class CallbackCourier:
         """Delivers callbacks until ``stop`` is set; what is being posted then is seen through."""
         try:
             while not stop.is_set():
-                pause_s = await self._taking.attempt(self._take)
+                pause_s = await self._taking.attempt(self._claim)
                 await self._pause(stop, self._poll_s if pause_s is None else pause_s)
             self._stopping = True
             if self._in_hand:
@@ -135,13 +135,13 @@ class CallbackCourier:
             for delivery in self._in_hand:
                 delivery.cancel()
 
-    async def _take(self) -> set[asyncio.Task[None]]:
+    async def _claim(self) -> set[asyncio.Task[None]]:
         self._work.clear()
-        room = IN_HAND - len(self._in_hand)
+        room = MAX_CLAIMED - len(self._in_hand)
         if room <= 0:
             return set()
         taken_at = self._clock.monotonic()
-        messages = await self._store.due_callbacks(self._owner, timedelta(seconds=self._lease_s), room)
+        messages = await self._store.claim_callbacks(self._owner, timedelta(seconds=self._lease_s), room)
         return {self._start(self._deliver(message, taken_at)) for message in messages}
 
     def _start(self, delivery: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -173,7 +173,7 @@ class CallbackCourier:
             try:
                 attempt = await self._attempt(message)
             except DatabaseUnavailable as error:
-                logger.warning("a callback waits for the database: %s", error, extra=_named(message))
+                logger.warning("a callback waits for the database: %s", error, extra=_log_fields(message))
                 return
             if attempt is None:
                 return  # the lease runs out, and whoever can read the task may take it
@@ -189,21 +189,21 @@ class CallbackCourier:
             return None
         started = self._clock.monotonic()
         answer = await self._sender.send(message, self._encode(task))
-        self._note(message, answer, self._clock.monotonic() - started)
+        self._log_attempt(message, answer, self._clock.monotonic() - started)
         delay_s = retry_delay_s(self._schedule, message.attempts + 1, answer, self._jitter)
         return DeliveryAttempt(
-            delivered=answer.verdict is Verdict.DELIVERED,
+            delivered=answer.verdict is DeliveryVerdict.DELIVERED,
             status_code=answer.status_code,
             message=answer.message,
             retry_at=None if delay_s is None else self._clock.now() + timedelta(seconds=delay_s),
         )
 
-    def _note(self, message: OutboxMessage, answer: CallbackAnswer, seconds: float) -> None:
+    def _log_attempt(self, message: OutboxMessage, answer: CallbackResponse, seconds: float) -> None:
         self._metrics.count("callback_attempts", outcome=answer.verdict.value)
         self._metrics.observe("callback_seconds", seconds)
         logger.info(
             "callback",
-            extra=_named(message)
+            extra=_log_fields(message)
             | {"outcome": answer.verdict.value, "status_code": answer.status_code, "seconds": round(seconds, 3)},
         )
 
@@ -214,7 +214,7 @@ class CallbackCourier:
             outages += 1
             pause_s = _database_pause_s(outages, self._jitter)
             if self._stopping or self._clock.monotonic() + pause_s > expires_at:
-                logger.warning("an attempt could not be recorded and will be made again", extra=_named(message))
+                logger.warning("an attempt could not be recorded and will be made again", extra=_log_fields(message))
                 return
             await self._clock.sleep(pause_s)
 
@@ -227,7 +227,7 @@ class CallbackCourier:
 
 
 def retry_delay_s(
-    schedule: Schedule, attempts: int, answer: CallbackAnswer, jitter: Callable[[], float]
+    schedule: RetrySchedule, attempts: int, answer: CallbackResponse, jitter: Callable[[], float]
 ) -> float | None:
     """Seconds until the next attempt, or ``None`` if there is none.
 
@@ -237,7 +237,7 @@ def retry_delay_s(
         answer: what the receiver said; ``Retry-After`` prolongs the delay, up to ``MAX_RETRY_AFTER_S``.
         jitter: numbers in ``[0, 1)``.
     """
-    if answer.verdict is not Verdict.RETRY:
+    if answer.verdict is not DeliveryVerdict.RETRY:
         return None
     delay_s = schedule.delay_s(attempts, jitter)
     if delay_s is None:
@@ -249,7 +249,7 @@ def _database_pause_s(outages: int, jitter: Callable[[], float]) -> float:
     return DATABASE_BACKOFF.delay_s(outages, jitter) or 0.0
 
 
-def _named(message: OutboxMessage) -> dict[str, Any]:
+def _log_fields(message: OutboxMessage) -> dict[str, Any]:
     return {
         "task_id": message.task_id,
         "message_id": message.message_id,
@@ -259,7 +259,7 @@ def _named(message: OutboxMessage) -> dict[str, Any]:
 
 
 def _turn_request(message: OutboxMessage) -> TurnRequest:
-    return TurnRequest(sharer(message.task_id, message.client), 0, host=_host(message), cost=1.0)
+    return TurnRequest(share_key(message.task_id, message.client), 0, host=_host(message), cost=1.0)
 
 
 def _host(message: OutboxMessage) -> str:

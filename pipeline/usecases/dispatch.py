@@ -14,9 +14,9 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 
-from pipeline.domain.claims import Holdings
+from pipeline.domain.claims import RunningTasks
 from pipeline.domain.fair_line import SlotLimits
-from pipeline.domain.retry import Backoff, Patience, Schedule
+from pipeline.domain.retry import Backoff, RetrySchedule, UnlimitedBackoff
 from pipeline.domain.task import Priority, Stage, Task, TaskError
 from pipeline.errors import (
     AttemptsExhausted,
@@ -41,13 +41,13 @@ from pipeline.observability import log_attempt
 from pipeline.ports import Clock, Crawler, EngineInfo, Lease, MediaStore, Metrics, Splitter, TaskStore, Transcriber
 from pipeline.process import is_dead
 from pipeline.settings import DispatchSettings, Settings
-from pipeline.usecases.drive_task import Attempt, Driver, transcribed_under
+from pipeline.usecases.drive_task import Attempt, AttemptContext, was_transcribed_under
 from pipeline.usecases.fetch import Fetcher
 from pipeline.usecases.insist import insist
-from pipeline.usecases.news import News, wait_briefly
-from pipeline.usecases.places import TaskPlaces
-from pipeline.usecases.resume_split import ResumingSplitter
-from pipeline.usecases.supervised import Loop, Outcome, troubles
+from pipeline.usecases.news import TaskNotifier, wait_for_event
+from pipeline.usecases.places import TaskSlots
+from pipeline.usecases.resume_split import ResumableSplitter
+from pipeline.usecases.supervised import RoundOutcome, SupervisedLoop, failure_messages
 from pipeline.usecases.transcribe import ChunkScheduler
 
 logger = logging.getLogger(__name__)
@@ -55,21 +55,21 @@ logger = logging.getLogger(__name__)
 MAX_RETRY_AFTER_S = 6 * 3600.0
 """A site that wants to be left alone for longer is asked again after this long."""
 
-FINAL = (MediaError, RequestError, LinkError, SourceTooLarge, AttemptsExhausted)
+FINAL_ERRORS = (MediaError, RequestError, LinkError, SourceTooLarge, AttemptsExhausted)
 """Errors that another attempt would meet again."""
 
-WAITED_FOR: Mapping[type[MurmurationError], str] = {
+WAITABLE_ERRORS: Mapping[type[MurmurationError], str] = {
     StorageFull: "Waiting for space",
     StorageUnavailable: "Waiting for the media store",
     QuotaExceeded: "Waiting for your quota",
 }
 """Errors that pass by themselves, and what is said of a task that waits: such an attempt is not held against it."""
 
-PREPARED_IS_DROPPED = (StorageFull, PreparedAudioLost, RecordUnreadable)
+PREPARED_LOST_ERRORS = (StorageFull, PreparedAudioLost, RecordUnreadable)
 """Errors after which prepared audio goes: it makes room, part of it is missing, or its rows are damaged. The recording
 stays."""
 
-LONGEST_WAIT_S = 600.0
+MAX_WAIT_S = 600.0
 """A task that waits is tried again after this long, whatever it waits for: room may come unannounced."""
 
 
@@ -115,25 +115,25 @@ class Dispatcher:
         self._backoff = Backoff(
             base_s=settings.dispatch.retry_base_s, cap_s=300.0, max_attempts=settings.dispatch.max_attempts
         )
-        self._patience = Patience(settings.dispatch.retry_base_s, LONGEST_WAIT_S)
-        self._rate_limits = Schedule(settings.crawl.rate_limit_delays_s)
+        self._patience = UnlimitedBackoff(settings.dispatch.retry_base_s, MAX_WAIT_S)
+        self._rate_limits = RetrySchedule(settings.crawl.rate_limit_delays_s)
         self._metrics = metrics
         self._on_finished = finished
         self._is_dead = is_dead
-        self._news = News()
+        self._news = TaskNotifier()
         self._on_transcribed = transcribed
         self._scheduler = ChunkScheduler(transcriber, clock, settings.dispatch, metrics)
-        self._driver = Driver(
+        self._driver = AttemptContext(
             store=store,
             media=media,
             fetcher=Fetcher(crawler, media, settings, clock),
-            splitter=ResumingSplitter(splitter, clock, settings.dispatch.max_attempts),
+            splitter=ResumableSplitter(splitter, clock, settings.dispatch.max_attempts),
             scheduler=self._scheduler,
             clock=clock,
             settings=settings,
             audio_limits=settings.auth.audio_limits,
-            changed=self._news.announce,
-            finished=self._news.announce_end,
+            changed=self._news.notify,
+            finished=self._news.notify_end,
             split_places=_split_places(clock, settings.dispatch),
         )
         self._work = asyncio.Event()
@@ -145,18 +145,20 @@ class Dispatcher:
         self._claiming = self._loop("claim", "claiming tasks")
         self._renewing = self._loop("heartbeat", "renewing the leases of tasks")
 
-    def _loop(self, name: str, work: str) -> Loop:
+    def _loop(self, name: str, work: str) -> SupervisedLoop:
         poll_s = self._settings.poll_s
-        return Loop(name, work, self._clock, self._metrics, outage_s=lambda _: poll_s, changed=self._note_round)
+        return SupervisedLoop(
+            name, work, self._clock, self._metrics, outage_s=lambda _: poll_s, changed=self._note_round
+        )
 
-    def _note_round(self, outcome: Outcome) -> None:
-        if outcome is not Outcome.FAILED:  # which says nothing about the database
-            self.database_ready = outcome is Outcome.DONE
+    def _note_round(self, outcome: RoundOutcome) -> None:
+        if outcome is not RoundOutcome.FAILED:  # which says nothing about the database
+            self.database_ready = outcome is RoundOutcome.DONE
 
     @property
-    def troubles(self) -> tuple[str, ...]:
+    def failure_messages(self) -> tuple[str, ...]:
         """Why no task is worked at, a sentence each."""
-        return (*troubles(self._preparing, self._claiming, self._renewing), *self._scheduler.troubles)
+        return (*failure_messages(self._preparing, self._claiming, self._renewing), *self._scheduler.failure_messages)
 
     # what others ask of it
 
@@ -170,7 +172,7 @@ class Dispatcher:
         return self._scheduler.engine
 
     async def watch(self, task_id: int, seen: int, timeout_s: float) -> int:
-        """Returns when something about the task has changed: see ``News.watch``."""
+        """Returns when something about the task has changed: see ``TaskNotifier.watch``."""
         return await self._news.watch(task_id, seen, timeout_s)
 
     async def watch_end(self, task_id: int, timeout_s: float) -> None:
@@ -183,7 +185,7 @@ class Dispatcher:
         if attempt is not None:
             attempt.cancel()
             await asyncio.gather(attempt, return_exceptions=True)
-        self._news.announce_end(task_id)
+        self._news.notify_end(task_id)
 
     # its life
 
@@ -194,7 +196,7 @@ class Dispatcher:
                 for loop in (self._scheduler.run(), self._claim_loop(), self._heartbeat_loop()):
                     group.create_task(loop)
         finally:
-            await self._hand_back()
+            await self._release_tasks()
 
     async def prepare(self) -> None:
         """Brings the database up to date, and waits for it as long as that takes; to be awaited before ``run``.
@@ -206,19 +208,19 @@ class Dispatcher:
 
     async def _prepare_database(self) -> None:
         await self._store.migrate()
-        await self._bury_dead_owners()
+        await self._expire_leases_of_dead_owners()
 
-    async def _bury_dead_owners(self) -> None:
-        for owner in await self._store.owners():
+    async def _expire_leases_of_dead_owners(self) -> None:
+        for owner in await self._store.lease_owners():
             if self._is_dead(owner):
                 logger.warning("taking over from an owner that died", extra={"owner": owner})
-                await self._store.disown(owner)
+                await self._store.expire_leases_of(owner)
 
     async def _claim_loop(self) -> None:
         while True:
             self._work.clear()
             await self._claiming.round(self._claim_all)
-            await wait_briefly(self._work, self._settings.poll_s)
+            await wait_for_event(self._work, self._settings.poll_s)
 
     async def _heartbeat_loop(self) -> None:
         while True:
@@ -228,47 +230,49 @@ class Dispatcher:
     async def _claim_all(self) -> None:
         if not self.database_ready or self._heartbeat_is_late:
             await self._heartbeat()  # before anyone, us included, takes our leases for abandoned
-        for task in await self._store.bury(self._settings.max_losses):
-            self._news.announce_end(task.id)
-        while claims := await self._claim_some():
+        for task in await self._store.fail_exhausted(self._settings.max_losses):
+            self._news.notify_end(task.id)
+        while claims := await self._claim_round():
             for task in claims:
                 self._start(task)
 
-    async def _claim_some(self) -> list[Task]:
+    async def _claim_round(self) -> list[Task]:
         """Claims what there is room for; where there is none, what clients lack that run less than their share.
 
         So a client whose tasks fill all room keeps nobody else waiting until they are done. Together, those beside the
         room are no more than it holds.
         """
         limit = max(self._settings.max_active_tasks, self._scheduler.capacity.chunks)
-        active = self._active(limit)
+        active = self._count_active(limit)
         held = Counter((task.priority.rank, task.client) for task in self._claimed.values())
         room = {priority.rank: limit - active[priority.rank] for priority in Priority}
         beside = {rank: limit + free for rank, free in room.items() if free <= 0}
-        return await self._claim_into(room, Holdings(held)) or await self._claim_into(beside, Holdings(held, limit))
+        return await self._claim_for_ranks(room, RunningTasks(held)) or await self._claim_for_ranks(
+            beside, RunningTasks(held, limit)
+        )
 
-    def _active(self, limit: int) -> Counter[int]:
+    def _count_active(self, limit: int) -> Counter[int]:
         """Count the tasks of each rank that keep others from being claimed.
 
         Those that are fetched do not, nor do those that wait to be split, up to ``limit`` of them: where long
         recordings have every place at the Splitters, short ones still get into the line for the next.
         """
-        fetching, waiting = self._driver.fetcher.at_work, self._driver.split_places.waiting
+        fetching, waiting = self._driver.fetcher.active_task_ids, self._driver.split_places.waiting
         ranks = {task_id: task.priority.rank for task_id, task in self._claimed.items() if task_id not in fetching}
         aside = Counter(rank for task_id, rank in ranks.items() if task_id in waiting)
         return Counter({rank: count - min(aside[rank], limit) for rank, count in Counter(ranks.values()).items()})
 
-    async def _claim_into(self, room: Mapping[int, int], holdings: Holdings) -> list[Task]:
+    async def _claim_for_ranks(self, room: Mapping[int, int], running_tasks: RunningTasks) -> list[Task]:
         """Claims tasks of the ranks that have room."""
         free = {rank: count for rank, count in room.items() if count > 0}
         if not free:
             return []
-        return await self._store.claim(self._owner, self._lease, min(free.values()), list(free), holdings)
+        return await self._store.claim(self._owner, self._lease, min(free.values()), list(free), running_tasks)
 
     def _start(self, task: Task) -> None:
-        outlived = self._attempts.get(task.id)  # its lease was lost, and it has not noticed yet
+        lost_lease = self._attempts.get(task.id)  # its lease was lost, and it has not noticed yet
         self._claimed[task.id] = task
-        attempt = asyncio.create_task(self._attempt(task, outlived), name=f"task-{task.id}")
+        attempt = asyncio.create_task(self._attempt(task, lost_lease), name=f"task-{task.id}")
         self._attempts[task.id] = attempt
         attempt.add_done_callback(lambda done: self._forget(task.id, done))
         self._news.begin(task.id)
@@ -295,26 +299,26 @@ class Dispatcher:
         lost = await self._store.heartbeat(list(leases.values()), self._lease)
         self._renewed_at = began
         for task_id in lost:
-            if not await self._ended_by_itself(leases[task_id]):
+            if not await self._is_released_by_attempt(leases[task_id]):
                 logger.warning("lease lost", extra={"task_id": task_id})
                 self._metrics.count("lost_leases")
                 await self.cancel(task_id)
 
-    async def _ended_by_itself(self, lease: Lease) -> bool:
+    async def _is_released_by_attempt(self, lease: Lease) -> bool:
         """Whether a lease that does not hold any more was given up by its own attempt, which must not be disturbed."""
         running = self._claimed.get(lease.task_id)
         if running is None or running.fence != lease.fence:
             return True
         try:
             task = await self._store.get(lease.task_id)
-            return task.fence == lease.fence or transcribed_under(lease.fence, task)
+            return task.fence == lease.fence or was_transcribed_under(lease.fence, task)
         except TaskNotFound:
             return False
 
-    async def _attempt(self, task: Task, outlived: asyncio.Task[None] | None) -> None:
-        if outlived is not None:
-            outlived.cancel()
-            await asyncio.gather(outlived, return_exceptions=True)
+    async def _attempt(self, task: Task, lost_lease: asyncio.Task[None] | None) -> None:
+        if lost_lease is not None:
+            lost_lease.cancel()
+            await asyncio.gather(lost_lease, return_exceptions=True)
         attempt = Attempt(self._driver, task)
         ended: Task | None
         try:
@@ -325,16 +329,16 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - whatever went wrong belongs in the task's record
             ended = await self._note_failure(attempt, error)
         if ended is not None:
-            self._sum_up(ended, attempt)
+            self._report_attempt(ended, attempt)
 
-    def _sum_up(self, task: Task, attempt: Attempt) -> None:
+    def _report_attempt(self, task: Task, attempt: Attempt) -> None:
         outcome = "transcribed" if task.stage is Stage.SUMMARIZING else None
         log_attempt(task, attempt.stage_s, attempt.audio_s, outcome=outcome)
         for stage, seconds in attempt.stage_s.items():
             self._metrics.observe("stage_seconds", seconds, stage=stage)
         if task.stage is Stage.SUMMARIZING:
             self._on_transcribed()
-            self._news.announce(task.id)
+            self._news.notify(task.id)
         else:
             self.ended(task)
 
@@ -345,19 +349,19 @@ class Dispatcher:
             age_s = (self._clock.now() - task.created_at).total_seconds()
             self._metrics.observe("task_seconds", age_s, priority=task.priority)
             self._on_finished()
-            self._news.announce_end(task.id)
+            self._news.notify_end(task.id)
         else:
-            self._news.announce(task.id)
+            self._news.notify(task.id)
 
     async def _note_failure(self, attempt: Attempt, error: Exception) -> Task | None:
         task, failures = attempt.task, attempt.failures + 1
-        waits = _waits(task, error)
+        waits = _may_wait(task, error)
         reason = _task_error(error, failures, self._settings.max_attempts, waits=waits)
         if reason.code == MurmurationError.code:
             logger.error("attempt failed by our own defect", exc_info=error, extra={"task_id": task.id})
-        delay_s = self._wait_s(error, task.attempts) if waits else self._delay_s(error, failures)
+        delay_s = self._wait_delay_s(error, task.attempts) if waits else self._retry_delay_s(error, failures)
         retry_at = None if delay_s is None else self._clock.now() + timedelta(seconds=delay_s)
-        dropped = isinstance(error, PREPARED_IS_DROPPED)
+        dropped = isinstance(error, PREPARED_LOST_ERRORS)
         if waits:
             logger.warning("the task waits: %s", reason.message, extra={"task_id": task.id})
             self._metrics.count("postponed_attempts", code=reason.code)
@@ -375,23 +379,23 @@ class Dispatcher:
             await attempt.drop_media()
         return ended
 
-    def _delay_s(self, error: Exception, attempts: int) -> float | None:
+    def _retry_delay_s(self, error: Exception, attempts: int) -> float | None:
         """When to try again, in seconds; ``None``: not at all."""
-        if isinstance(error, FINAL):
+        if isinstance(error, FINAL_ERRORS):
             return None
         if isinstance(error, RateLimited):
             delay_s = self._rate_limits.delay_s(attempts, random.random)
             return None if delay_s is None else max(delay_s, min(error.retry_after_s or 0.0, MAX_RETRY_AFTER_S))
         return self._backoff.delay_s(attempts, random.random)
 
-    def _wait_s(self, error: Exception, attempts: int) -> float:
+    def _wait_delay_s(self, error: Exception, attempts: int) -> float:
         """How long a task waits for what will come by itself, in seconds."""
         delay_s = self._patience.delay_s(attempts, random.random)
         if isinstance(error, QuotaExceeded):  # it says itself when there is some again
-            return max(delay_s, min(error.retry_after_s, LONGEST_WAIT_S))
+            return max(delay_s, min(error.retry_after_s, MAX_WAIT_S))
         return delay_s
 
-    async def _hand_back(self) -> None:
+    async def _release_tasks(self) -> None:
         claimed, attempts = list(self._claimed.values()), list(self._attempts.values())
         for attempt in attempts:
             attempt.cancel()
@@ -401,18 +405,18 @@ class Dispatcher:
                 await self._store.release(Lease(task.id, task.fence))
 
 
-def _split_places(clock: Clock, settings: DispatchSettings) -> TaskPlaces:
+def _split_places(clock: Clock, settings: DispatchSettings) -> TaskSlots:
     limits = SlotLimits(settings.max_concurrent_splits, reserve=True)
-    return TaskPlaces(FairSlots(limits, clock, settings.ageing_s))
+    return TaskSlots(FairSlots(limits, clock, settings.ageing_s))
 
 
-def _waits(task: Task, error: Exception) -> bool:
+def _may_wait(task: Task, error: Exception) -> bool:
     """Whether a task waits for what its attempt lacked; not one whose client waits for it, and can be told."""
-    return isinstance(error, tuple(WAITED_FOR)) and task.awaited_until is None
+    return isinstance(error, tuple(WAITABLE_ERRORS)) and task.awaited_until is None
 
 
 def _waiting_sentence(error: MurmurationError) -> str:
-    prefix = next(words for kind, words in WAITED_FOR.items() if isinstance(error, kind))
+    prefix = next(words for kind, words in WAITABLE_ERRORS.items() if isinstance(error, kind))
     return f"{prefix}: {error.message[:1].lower()}{error.message[1:]}"
 
 

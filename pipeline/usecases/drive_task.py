@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pipeline.domain.access import AudioCharge, refuse_more_audio
 from pipeline.domain.audio import prepared_prefix, to_seconds
 from pipeline.domain.decoding_cost import charged_audio_s
-from pipeline.domain.fair_line import TurnRequest, sharer
+from pipeline.domain.fair_line import TurnRequest, share_key
 from pipeline.domain.quality import next_prompt
 from pipeline.domain.stitching import stitch
 from pipeline.domain.task import Stage, Status, Task
@@ -35,8 +35,8 @@ from pipeline.ports import (
 from pipeline.settings import Settings
 from pipeline.usecases.fetch import Fetcher
 from pipeline.usecases.insist import insist
-from pipeline.usecases.places import TaskPlaces
-from pipeline.usecases.resume_split import is_worth_pausing
+from pipeline.usecases.places import TaskSlots
+from pipeline.usecases.resume_split import may_pause
 from pipeline.usecases.transcribe import ChunkScheduler, Decoding
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Driver:
+class AttemptContext:
     """What every attempt needs.
 
     Attributes:
@@ -64,7 +64,7 @@ class Driver:
     audio_limits: Mapping[str, float]
     changed: Callable[[int], None]
     finished: Callable[[int], None]
-    split_places: TaskPlaces
+    split_places: TaskSlots
 
 
 @dataclass(slots=True)
@@ -77,7 +77,7 @@ class Attempt:
         stage_s: the time each stage took, in seconds.
     """
 
-    driver: Driver
+    context: AttemptContext
     task: Task
     results: dict[int, ChunkResult] = field(default_factory=dict)
     progressed: bool = False
@@ -105,15 +105,15 @@ class Attempt:
             LeaseLost: somebody else has the task now, or it was cancelled.
             MurmurationError: why the attempt failed.
         """
-        stored = await self._insist(lambda: self.driver.store.chunks(self.task.id))
+        stored = await self._insist(lambda: self.context.store.chunks(self.task.id))
         self.results = {result.index: result for result in stored.results}
         decoding = self._decoding()
-        self.driver.scheduler.open(decoding, self._max_in_flight(decoding))
+        self.context.scheduler.open(decoding, self._max_in_flight(decoding))
         try:
-            self.driver.scheduler.add(decoding, [chunk for chunk in stored.chunks if chunk.index not in self.results])
-            await _together(self._prepare_and_wait(decoding, stored), decoding.done)
+            self.context.scheduler.add(decoding, [chunk for chunk in stored.chunks if chunk.index not in self.results])
+            await _run_all(self._prepare_and_wait(decoding, stored), decoding.done)
         finally:
-            self.driver.scheduler.close(self.task.id)
+            self.context.scheduler.close(self.task.id)
         return await self._finish()
 
     def _decoding(self) -> Decoding:
@@ -124,7 +124,7 @@ class Attempt:
             priority_rank=self.task.priority.rank,
             client=self.task.client,
             language=None if self.task.options.multilingual else self.task.language,
-            deliver=lambda results: self._deliver(decoding, results),
+            deliver=lambda results: self._store_results(decoding, results),
         )
         for index in sorted(self.results):
             decoding.previous_tokens = self._prompt_after(decoding, self.results[index])
@@ -160,10 +160,10 @@ class Attempt:
             await asyncio.shield(decoding.done)
 
     async def _fetch(self) -> None:
-        media_key, media = await self.driver.fetcher.fetch(self.task)
+        media_key, media = await self.context.fetcher.fetch(self.task)
         record = media.record
         if record is not None and self.task.link is not None and self.task.link.keep_record:
-            await self._insist(lambda: self.driver.store.save_crawl(self.lease, record))
+            await self._insist(lambda: self.context.store.save_crawl_record(self.lease, record))
         await self._update(
             media_key=media_key,
             file_name=media.file_name,
@@ -176,15 +176,15 @@ class Attempt:
         """Have the recording split, in several goes where others need the place more."""
         left: SplitRequest | None = self._split_request(stored)
         while left is not None:
-            left = await self._split_until_wanted(decoding, left)
+            left = await self._split_until_preempted(decoding, left)
 
-    async def _split_until_wanted(self, decoding: Decoding, request: SplitRequest) -> SplitRequest | None:
+    async def _split_until_preempted(self, decoding: Decoding, request: SplitRequest) -> SplitRequest | None:
         """Split until the end, or until somebody should have the place; return what is left then."""
         began_at, left = request.resume_at, request
-        turn = TurnRequest(request.sharer, request.priority_rank, size=self._split_size(request))
+        turn = TurnRequest(request.share_key, request.priority_rank, size=self._split_size(request))
         async with (
-            self.driver.split_places.turn(self.task.id, turn) as place,
-            aclosing(self.driver.splitter.split(request)) as events,
+            self.context.split_places.turn(self.task.id, turn) as place,
+            aclosing(self.context.splitter.split(request)) as events,
         ):
             async for event in events:
                 if isinstance(event, SplitDone):
@@ -192,7 +192,7 @@ class Attempt:
                     return None
                 await self._part(decoding, event)
                 left = left.after(event)
-                if is_worth_pausing(began_at, left.resume_at) and place.is_wanted(left.resume_at):
+                if may_pause(began_at, left.resume_at) and place.should_yield(left.resume_at):
                     logger.info("a split makes room for another", extra={"task_id": self.task.id})
                     return left
         raise ReplicaLost("A Splitter ended its answer in the middle.")
@@ -204,14 +204,14 @@ class Attempt:
     @property
     def _max_audio_s(self) -> float | None:
         """The limit of the task's client; ``None``: it has none."""
-        return self.driver.audio_limits.get(self.task.client or "")
+        return self.context.audio_limits.get(self.task.client or "")
 
     async def _check_quota(self) -> None:
         """Raise ``QuotaExceeded`` before the recording is fetched and decoded; what is, is taken part by part."""
         if self.task.client is not None and self._max_audio_s is not None:
             client = self.task.client
-            load = await self._insist(lambda: self.driver.store.client_load(client))
-            refuse_more_audio(self._max_audio_s, load, self.driver.clock.now())
+            load = await self._insist(lambda: self.context.store.client_load(client))
+            refuse_more_audio(self._max_audio_s, load, self.context.clock.now())
 
     def _split_request(self, stored: StoredChunks) -> SplitRequest:
         if self.task.media_key is None:
@@ -221,21 +221,21 @@ class Attempt:
             media_key=self.task.media_key,
             media_prefix=self.task.media_prefix,
             options=self.task.options,
-            max_chunk_s=self.driver.settings.split.max_chunk_s,
+            max_chunk_s=self.context.settings.split.max_chunk_s,
             first_part=len(stored.parts),
             first_chunk=len(stored.chunks),
             resume_at=stored.parts[-1][2] if stored.parts else 0,
             priority_rank=self.task.priority.rank,
-            sharer=sharer(self.task.id, self.task.client),
+            share_key=share_key(self.task.id, self.task.client),
         )
 
     async def _part(self, decoding: Decoding, part: SplitPart) -> None:
         charge = AudioCharge(charged_audio_s(to_seconds(part.end - part.start), self.task.options), self._max_audio_s)
         position = (part.part, part.start, part.end)
-        await self._insist(lambda: self.driver.store.add_part(self.lease, *position, part.chunks, charge))
+        await self._insist(lambda: self.context.store.add_part(self.lease, *position, part.chunks, charge))
         self.progressed = True
-        self.driver.scheduler.add(decoding, part.chunks)
-        self.driver.changed(self.task.id)
+        self.context.scheduler.add(decoding, part.chunks)
+        self.context.changed(self.task.id)
 
     async def _split_done(self, done: SplitDone) -> None:
         await self._update(
@@ -246,46 +246,46 @@ class Attempt:
             stage=Stage.TRANSCRIBING,
         )
 
-    async def _deliver(self, decoding: Decoding, results: Sequence[ChunkResult]) -> None:
-        await self._insist(lambda: self.driver.store.save_results(self.lease, results))
+    async def _store_results(self, decoding: Decoding, results: Sequence[ChunkResult]) -> None:
+        await self._insist(lambda: self.context.store.save_results(self.lease, results))
         self.progressed = True
         self.results.update((result.index, result) for result in results)
         for result in results:
             decoding.previous_tokens = self._prompt_after(decoding, result)
-        await self._hear_language(decoding, results)
-        self.driver.changed(self.task.id)
+        await self._fix_language(decoding, results)
+        self.context.changed(self.task.id)
 
     def _prompt_after(self, decoding: Decoding, result: ChunkResult) -> tuple[int, ...]:
         if not self.task.options.condition_on_previous_text:
             return ()
         return next_prompt(decoding.previous_tokens, result, self.task.options.temperature)
 
-    async def _hear_language(self, decoding: Decoding, results: Sequence[ChunkResult]) -> None:
+    async def _fix_language(self, decoding: Decoding, results: Sequence[ChunkResult]) -> None:
         """Fixes the task's language on its first speech, and lets the rest of the file go."""
-        heard = next((result.detection for result in results if result.detection and result.segments), None)
-        if heard is None or decoding.language is not None:
+        first_detection = next((result.detection for result in results if result.detection and result.segments), None)
+        if first_detection is None or decoding.language is not None:
             return
         if self.task.language is None:
-            await self._update(language=heard.language, language_probability=heard.probability)
+            await self._update(language=first_detection.language, language_probability=first_detection.probability)
         if not self.task.options.multilingual:
-            decoding.language = heard.language
-            self.driver.scheduler.limit(self.task.id, self._max_in_flight(decoding))
+            decoding.language = first_detection.language
+            self.context.scheduler.limit(self.task.id, self._max_in_flight(decoding))
 
     async def _finish(self) -> Task:
         with self._timed(Stage.FINISHING):
             task = await self._complete(self._transcript())
-            self.driver.finished(task.id)
-            if not self.driver.settings.media.keep_source:
+            self.context.finished(task.id)
+            if not self.context.settings.media.keep_source:
                 await self.drop_media()
         return task
 
     async def _complete(self, transcript: Transcript) -> Task:
         try:
-            return await self._insist(lambda: self.driver.store.complete(self.lease, transcript))
+            return await self._insist(lambda: self.context.store.complete(self.lease, transcript))
         except LeaseLost:
             # A connection that broke in mid-commit left open whether it happened; the second try says that it did.
-            task = await self._insist(lambda: self.driver.store.get(self.task.id))
-            if not transcribed_under(self.task.fence, task):
+            task = await self._insist(lambda: self.context.store.get(self.task.id))
+            if not was_transcribed_under(self.task.fence, task):
                 raise
             return task
 
@@ -299,7 +299,7 @@ class Attempt:
 
     async def _delete(self, prefix: str) -> None:
         try:
-            await self.driver.media.delete_prefix(prefix)
+            await self.context.media.delete_prefix(prefix)
         except OSError:
             logger.exception("media could not be removed", extra={"task_id": self.task.id})
 
@@ -316,35 +316,35 @@ class Attempt:
         """In the terms of faster-whisper's ``VadOptions``; empty where VAD was not asked."""
         if not self.task.options.uses_vad:
             return {}
-        settings = self.driver.settings
+        settings = self.context.settings
         in_force = settings.vad.model_dump() | self.task.options.vad_options
         return in_force | {"max_speech_duration_s": settings.split.max_chunk_s}
 
     @contextmanager
     def _timed(self, stage: Stage) -> Iterator[None]:
-        began = self.driver.clock.monotonic()
+        began = self.context.clock.monotonic()
         try:
             yield
         finally:
-            self.stage_s[stage] = self.driver.clock.monotonic() - began
+            self.stage_s[stage] = self.context.clock.monotonic() - began
 
     async def _update(self, **changes: Any) -> None:
-        await self._insist(lambda: self.driver.store.update(self.lease, **changes))
+        await self._insist(lambda: self.context.store.update(self.lease, **changes))
         self.task = replace(self.task, **changes)
-        self.driver.changed(self.task.id)
+        self.context.changed(self.task.id)
 
     async def _insist(self, write: Callable[[], Awaitable[Result]]) -> Result:
-        return await insist(write, self.driver.clock)
+        return await insist(write, self.context.clock)
 
 
-def transcribed_under(fence: int, task: Task) -> bool:
+def was_transcribed_under(fence: int, task: Task) -> bool:
     """Whether the task got its transcript under that fence: it is completed, or only its summary is missing."""
     if task.stage is Stage.SUMMARIZING:  # reached with the fence raised once
         return task.fence == fence + 1
     return task.status is Status.COMPLETED and task.fence == fence
 
 
-async def _together(*awaitables: Awaitable[None]) -> None:
+async def _run_all(*awaitables: Awaitable[None]) -> None:
     """Waits for all; the first error ends the others and is raised."""
     futures = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
     try:

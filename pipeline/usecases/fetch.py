@@ -8,15 +8,15 @@ from itertools import islice
 from urllib.parse import urlsplit
 
 from pipeline.domain.crawl import Link
-from pipeline.domain.fair_line import SlotLimits, TurnRequest, sharer
+from pipeline.domain.fair_line import SlotLimits, TurnRequest, share_key
 from pipeline.domain.task import Task
 from pipeline.errors import InvalidValue, MurmurationError, ReplicaLost
 from pipeline.fair_slots import FairSlots
 from pipeline.ports import Clock, CrawledMedia, Crawler, CrawlRequest, MediaStore
 from pipeline.settings import Settings
-from pipeline.usecases.places import TaskPlaces
+from pipeline.usecases.places import TaskSlots
 
-SILENCE_S = 60.0
+CRAWLER_TIMEOUT_S = 60.0
 """A Crawler shows a sign of life every few seconds; after this long without one its node is out of reach."""
 
 
@@ -36,10 +36,10 @@ class Fetcher:
         self._deadline_s = settings.crawl.deadline_s
         self._most = settings.dispatch.max_concurrent_crawls
         limits = SlotLimits(self._most, settings.crawl.max_per_host, reserve=True)
-        self._places = TaskPlaces(FairSlots(limits, clock, settings.dispatch.ageing_s))
+        self._places = TaskSlots(FairSlots(limits, clock, settings.dispatch.ageing_s))
 
     @property
-    def at_work(self) -> frozenset[int]:
+    def active_task_ids(self) -> frozenset[int]:
         """Ids of the tasks whose recording is on its way, and of as many more, at most, as there are places.
 
         All they do is wait for somebody else's server, so they need not keep others from being claimed.
@@ -67,11 +67,11 @@ class Fetcher:
             raise InvalidValue("This deployment does not fetch recordings: upload the file instead.", "file_url")
         try:
             async with (
-                asyncio.timeout(self._deadline_s + SILENCE_S),
+                asyncio.timeout(self._deadline_s + CRAWLER_TIMEOUT_S),
                 aclosing(self._crawler.crawl(request)) as events,
             ):
                 while True:
-                    async with asyncio.timeout(SILENCE_S):
+                    async with asyncio.timeout(CRAWLER_TIMEOUT_S):
                         event = await anext(events)
                     if isinstance(event, CrawledMedia):
                         return event
@@ -80,10 +80,10 @@ class Fetcher:
 
 
 def _turn_request(task: Task, url: str) -> TurnRequest:
-    return TurnRequest(sharer(task.id, task.client), task.priority.rank, host=_site(task.link, url), cost=1.0)
+    return TurnRequest(share_key(task.id, task.client), task.priority.rank, host=_source_name(task.link, url), cost=1.0)
 
 
-def _site(link: Link | None, url: str) -> str:
+def _source_name(link: Link | None, url: str) -> str:
     """Return whom a task's recording is fetched from: a platform, whatever host its links name, or the URL's host."""
     if link is not None and link.kind.platform is not None:
         return link.kind.value
@@ -103,5 +103,5 @@ def _request(task: Task) -> CrawlRequest:
         task.link or Link(),
         f"{task.media_prefix}/source",
         task.priority.rank,
-        sharer(task.id, task.client),
+        share_key(task.id, task.client),
     )

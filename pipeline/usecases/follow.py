@@ -28,7 +28,7 @@ WatchEnd = Callable[[int, float], Awaitable[None]]
 """Returns when a task has finished, or after so many seconds; a hint."""
 
 
-class FollowedTasks(Protocol):
+class TaskReader(Protocol):
     """What following a task takes of the task store; ``ports.TaskRecords`` is one."""
 
     async def get(self, task_id: int, *, include_result: bool = False) -> Task:
@@ -41,7 +41,7 @@ class FollowedTasks(Protocol):
 
 
 async def wait_for_end(
-    store: FollowedTasks,
+    store: TaskReader,
     watch_end: WatchEnd,
     clock: Clock,
     task_id: int,
@@ -62,21 +62,21 @@ async def wait_for_end(
 
 
 @dataclass(frozen=True, slots=True)
-class Queued:
+class TaskQueued:
     """The task waits for its turn."""
 
     task: Task
 
 
 @dataclass(frozen=True, slots=True)
-class Progressed:
+class TaskProgressed:
     """The task is being worked on, and has come this far."""
 
     task: Task
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class SegmentReady:
     """A segment of the transcript, as it will be there.
 
     Attributes:
@@ -91,18 +91,18 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class TaskEnded:
     """The task has finished, one way or another; with its result where there is one. Nothing follows."""
 
     task: Task
 
 
-TaskEvent = Queued | Progressed | Heard | Ended
-Seen = TypeVar("Seen")
+TaskEvent = TaskQueued | TaskProgressed | SegmentReady | TaskEnded
+ReportedState = TypeVar("ReportedState")
 
 
 async def follow(
-    store: FollowedTasks, watch: Watch, clock: Clock, task: Task, after_chunk: int = -1
+    store: TaskReader, watch: Watch, clock: Clock, task: Task, after_chunk: int = -1
 ) -> AsyncGenerator[TaskEvent, None]:
     """What happens to a task, from where it stands to its end; of a finished one, what there is to tell.
 
@@ -114,33 +114,33 @@ async def follow(
         watch: says when to look again.
         clock: bounds how often that is.
         task: as it was read last, with its result if it is completed.
-        after_chunk: segments up to this chunk (``Heard.chunk``) are left out.
+        after_chunk: segments up to this chunk (``SegmentReady.chunk``) are left out.
     """
-    prefix, seen, told = _Prefix(store, after_chunk), -1, None
+    prefix, seen, reported = _TranscriptPrefix(store, after_chunk), -1, None
     while True:
         looked_at = clock.monotonic()
-        if not task.status.finished and (state := _state(task)) != told:
-            told = state
-            yield Queued(task) if task.status is Status.QUEUED else Progressed(task)
+        if not task.status.finished and (state := _state(task)) != reported:
+            reported = state
+            yield TaskQueued(task) if task.status is Status.QUEUED else TaskProgressed(task)
         for heard in await _insist(clock, partial(prefix.grow, task)):
             yield heard
         if task.status.finished:
-            yield Ended(task)
+            yield TaskEnded(task)
             return
         seen_before, seen = seen, await watch(task.id, seen, WATCH_SLICE_S)
         if seen_before >= 0 and clock.monotonic() - looked_at < WATCH_PAUSE_S:
             await clock.sleep(WATCH_PAUSE_S)
-        task = await _insist(clock, partial(_again, store, task))
+        task = await _insist(clock, partial(_reload, store, task))
 
 
-async def _again(store: FollowedTasks, task: Task) -> Task:
+async def _reload(store: TaskReader, task: Task) -> Task:
     try:
         return await store.get(task.id, include_result=True)
     except TaskNotFound:
         return replace(task, status=Status.CANCELLED, stage=None, result=None)
 
 
-async def _insist(clock: Clock, look: Callable[[], Awaitable[Seen]]) -> Seen:
+async def _insist(clock: Clock, look: Callable[[], Awaitable[ReportedState]]) -> ReportedState:
     while True:
         try:
             return await look()
@@ -153,13 +153,13 @@ def _state(task: Task) -> tuple[object, ...]:
     return task.status, task.stage, task.audio_done_s, task.audio_total_s if task.split_done else None
 
 
-class _Prefix:
+class _TranscriptPrefix:
     """The segments of a task's first chunks, as far as these are decoded without a gap.
 
     Chunks lie apart on the timeline, so what one of them adds to the transcript does not depend on those after it.
     """
 
-    def __init__(self, store: FollowedTasks, after_chunk: int) -> None:
+    def __init__(self, store: TaskReader, after_chunk: int) -> None:
         self._store = store
         self._after_chunk = after_chunk
         self._next_chunk = 0
@@ -167,12 +167,12 @@ class _Prefix:
         self._chunk = -1
         self._seek: int | None = None
 
-    async def grow(self, task: Task) -> list[Heard]:
+    async def grow(self, task: Task) -> list[SegmentReady]:
         """What has been added since it was asked last."""
         if task.result is not None:  # its chunks are gone, and the transcript holds all of them
             groups = _by_chunk(task.result.segments[self._segments :])
             return [heard for segments in groups for heard in self._append(segments)]
-        grown: list[Heard] = []
+        grown: list[SegmentReady] = []
         for result in await self._store.results(task.id, self._next_chunk):
             if result.index != self._next_chunk:
                 break
@@ -180,7 +180,7 @@ class _Prefix:
             grown += self._append(chunk_segments(result, task.file_duration_s or math.inf, self._segments + 1))
         return grown
 
-    def _append(self, segments: Sequence[Segment]) -> Sequence[Heard]:
+    def _append(self, segments: Sequence[Segment]) -> Sequence[SegmentReady]:
         """Segments of one chunk, which is told from the one before it by its ``seek``."""
         if not segments:
             return ()
@@ -190,7 +190,7 @@ class _Prefix:
         self._segments += len(segments)
         if self._chunk <= self._after_chunk:
             return ()
-        return [Heard(segment, self._chunk, segment is segments[-1]) for segment in segments]
+        return [SegmentReady(segment, self._chunk, segment is segments[-1]) for segment in segments]
 
 
 def _by_chunk(segments: Sequence[Segment]) -> Sequence[Sequence[Segment]]:

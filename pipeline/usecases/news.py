@@ -6,11 +6,11 @@ import asyncio
 from collections import OrderedDict, defaultdict
 from contextlib import suppress
 
-REMEMBERED = 10_000
+MAX_REMEMBERED_TASKS = 10_000
 """Tasks whose latest news is remembered, so that a watcher who comes a moment late does not wait for nothing."""
 
 
-class News:
+class TaskNotifier:
     """Counts the changes of each task, and wakes its watchers."""
 
     def __init__(self) -> None:
@@ -22,19 +22,19 @@ class News:
     def begin(self, task_id: int) -> None:
         """An attempt at the task begins; if it had ended before, it has not any more."""
         self._ended.pop(task_id, None)
-        self.announce(task_id)
+        self.notify(task_id)
 
-    def announce(self, task_id: int) -> None:
+    def notify(self, task_id: int) -> None:
         """Something about the task has changed."""
         self._counts[task_id] = self._counts.pop(task_id, 0) + 1
         _trim(self._counts)
         _wake(self._watchers, task_id)
 
-    def announce_end(self, task_id: int) -> None:
+    def notify_end(self, task_id: int) -> None:
         """The task has finished, or was deleted."""
         self._ended[task_id] = None
         _trim(self._ended)
-        self.announce(task_id)
+        self.notify(task_id)
         _wake(self._end_watchers, task_id)
 
     async def watch(self, task_id: int, seen: int, timeout_s: float) -> int:
@@ -52,7 +52,7 @@ class News:
             await _watch(self._end_watchers, task_id, timeout_s)
 
 
-async def wait_briefly(event: asyncio.Event, timeout_s: float) -> None:
+async def wait_for_event(event: asyncio.Event, timeout_s: float) -> None:
     """Until the event or the timeout. Not by ``wait_for``, which on Python 3.11 can swallow a cancellation."""
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
@@ -63,7 +63,7 @@ async def _watch(watchers: dict[int, set[asyncio.Event]], task_id: int, timeout_
     changed = asyncio.Event()
     watchers[task_id].add(changed)
     try:
-        await wait_briefly(changed, timeout_s)
+        await wait_for_event(changed, timeout_s)
     finally:
         watchers[task_id].discard(changed)
         if not watchers[task_id]:
@@ -76,5 +76,5 @@ def _wake(watchers: dict[int, set[asyncio.Event]], task_id: int) -> None:
 
 
 def _trim(remembered: OrderedDict[int, int] | OrderedDict[int, None]) -> None:
-    while len(remembered) > REMEMBERED:
+    while len(remembered) > MAX_REMEMBERED_TASKS:
         remembered.popitem(last=False)

@@ -14,7 +14,7 @@ from pipeline.errors import TaskNotFound
 from pipeline.ports import QueueStats, StoredChunks, TaskPage, TaskQuery, TaskRecords
 
 
-class OwnTasks:
+class ClientScopedTasks:
     """``ports.TaskRecords`` for one client: another's task is one that does not exist.
 
     A task never changes hands, so looking first and acting then is safe.
@@ -78,10 +78,10 @@ class OwnTasks:
         """See ``ports.TaskRecords``."""
         await self._store.charge_extraction(extraction_id, audio_s)
 
-    async def await_until(self, task_id: int, until: datetime) -> None:
+    async def extend_wait(self, task_id: int, until: datetime) -> None:
         """See ``ports.TaskRecords``."""
         if await self._is_own(task_id):
-            await self._store.await_until(task_id, until)
+            await self._store.extend_wait(task_id, until)
 
     async def delete(self, task_id: int) -> str:
         """See ``ports.TaskRecords``."""

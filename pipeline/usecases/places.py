@@ -9,7 +9,7 @@ from pipeline.domain.fair_line import TurnRequest
 from pipeline.fair_slots import FairSlots, Turn
 
 
-class TaskPlaces:
+class TaskSlots:
     """``FairSlots`` that know the tasks in them; a task takes one turn at a time.
 
     Args:

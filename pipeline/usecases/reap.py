@@ -11,17 +11,17 @@ from pipeline.domain.task import Status
 from pipeline.observability import NoMetrics
 from pipeline.ports import Clock, MediaStore, Metrics, TaskStore, UploadStore
 from pipeline.settings import Settings
-from pipeline.usecases.supervised import Loop, troubles
+from pipeline.usecases.supervised import SupervisedLoop, failure_messages
 
 logger = logging.getLogger(__name__)
 
-BATCH = 200
+BATCH_ROWS = 200
 """Rows deleted in one go."""
 
-KEPT_FOR_RETRY = (Status.FAILED, Status.CANCELLED)
+RETRYABLE_STATUSES = (Status.FAILED, Status.CANCELLED)
 
 
-class Reaper:
+class Housekeeper:
     """Deletes what nobody needs any more. Any number of them may work on one database and one media store."""
 
     def __init__(
@@ -41,13 +41,14 @@ class Reaper:
         self._looked_at = (clock.now(), clock.monotonic())
         self._clock_changed = False
         self._loops = {
-            step: Loop("housekeeping", work, clock, metrics or NoMetrics()) for step, work in self._steps.items()
+            step: SupervisedLoop("housekeeping", work, clock, metrics or NoMetrics())
+            for step, work in self._steps.items()
         }
 
     @property
-    def troubles(self) -> tuple[str, ...]:
+    def failure_messages(self) -> tuple[str, ...]:
         """What is not tidied up, a sentence each."""
-        return troubles(*self._loops.values())
+        return failure_messages(*self._loops.values())
 
     async def run(self) -> None:
         """Reaps at intervals until cancelled. What fails is logged and tried again; nothing else waits for it."""
@@ -64,21 +65,21 @@ class Reaper:
     @property
     def _steps(self) -> dict[Callable[[], Awaitable[None]], str]:
         return {
-            self._heed_clock: "looking for changes of the clock",
+            self._check_clock: "looking for changes of the clock",
             self._fail_unreachable: "failing damaged tasks",
             self._expire_unawaited: "deleting tasks nobody waits for",
             self._expire_tasks: "deleting tasks past their retention",
             self._expire_uploads: "deleting uploads that were given up",
             self._expire_media: "deleting recordings past their retention",
             self._prune: "deleting settled callbacks and expired keys",
-            self._sweep: "deleting media that nobody needs",
+            self._delete_orphans: "deleting media that nobody needs",
         }
 
     async def _fail_unreachable(self) -> None:
-        while await self._store.fail_unreachable(BATCH):
+        while await self._store.fail_unreachable(BATCH_ROWS):
             continue
 
-    async def _heed_clock(self) -> None:
+    async def _check_clock(self) -> None:
         """Looks whether the time of day has moved otherwise than time itself since the last round.
 
         If so, nothing is deleted for its age in this round: what is in use gets its new time within one, and would
@@ -93,23 +94,25 @@ class Reaper:
             logger.warning("%d rows waited for a time of the future, and are due now", released)
 
     async def _expire_unawaited(self) -> None:
-        await self._drop(lambda: self._store.expire_unawaited(BATCH))
+        await self._delete_media_of(lambda: self._store.delete_unawaited(BATCH_ROWS))
 
     async def _expire_tasks(self) -> None:
         if (retention_s := self._settings.dispatch.retention_s) is not None:
             before = self._clock.now() - timedelta(seconds=retention_s)
-            await self._drop(lambda: self._store.expire(before, BATCH))
+            await self._delete_media_of(lambda: self._store.expire(before, BATCH_ROWS))
 
     async def _expire_uploads(self) -> None:
-        await self._drop(lambda: self._uploads.expire(BATCH))
+        await self._delete_media_of(lambda: self._uploads.expire(BATCH_ROWS))
 
     async def _expire_media(self) -> None:
         if (retention_s := self._settings.media.retention_s) is not None:
             before = self._clock.now() - timedelta(seconds=retention_s)
-            statuses = (*KEPT_FOR_RETRY, Status.COMPLETED) if self._settings.media.keep_source else KEPT_FOR_RETRY
-            await self._drop(lambda: self._store.expire_media(before, BATCH, statuses))
+            statuses = (
+                (*RETRYABLE_STATUSES, Status.COMPLETED) if self._settings.media.keep_source else RETRYABLE_STATUSES
+            )
+            await self._delete_media_of(lambda: self._store.delete_expired_media(before, BATCH_ROWS, statuses))
 
-    async def _drop(self, expire: Callable[[], Awaitable[list[str]]]) -> None:
+    async def _delete_media_of(self, expire: Callable[[], Awaitable[list[str]]]) -> None:
         while not self._clock_changed and (prefixes := await expire()):
             for prefix in prefixes:
                 await self._media.delete_prefix(prefix)
@@ -117,15 +120,15 @@ class Reaper:
     async def _prune(self) -> None:
         if self._clock_changed:
             return
-        await self._store.forget_taken_audio()
-        while await self._store.prune_keys(BATCH):
+        await self._store.delete_old_usage()
+        while await self._store.prune_idempotency_keys(BATCH_ROWS):
             continue
         if (retention_s := self._settings.callback.retention_s) is not None:
             before = self._clock.now() - timedelta(seconds=retention_s)
-            while await self._store.prune_callbacks(before, BATCH):
+            while await self._store.prune_callbacks(before, BATCH_ROWS):
                 continue
 
-    async def _sweep(self) -> None:
+    async def _delete_orphans(self) -> None:
         """Removes media of no task or upload, once it is old, and what a Dispatcher that died left of a completed task.
 
         What is on its way in is touched far more often than this age, so that an old folder has no one behind it.
@@ -133,11 +136,14 @@ class Reaper:
         if self._clock_changed:
             return
         old = self._clock.now() - timedelta(seconds=self._settings.media.orphan_age_s)
-        found = await self._media.prefixes()
-        if not found:
+        stored_prefixes = await self._media.prefixes()
+        if not stored_prefixes:
             return
-        live, uploading = await self._store.live_prefixes(found), await self._uploads.live_prefixes(found)
-        orphans = {prefix for prefix, changed in found.items() if changed < old} - live - uploading
+        live, uploading = (
+            await self._store.live_prefixes(stored_prefixes),
+            await self._uploads.live_prefixes(stored_prefixes),
+        )
+        orphans = {prefix for prefix, changed in stored_prefixes.items() if changed < old} - live - uploading
         keeps_all = self._settings.media.keep_source
         needed = live if keeps_all else await self._store.live_prefixes(live, transcribed=False)
         for prefix in orphans | (live - needed):

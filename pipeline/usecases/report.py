@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.errors import StorageFull
 from pipeline.ports import Clock, Metrics, TaskStore
-from pipeline.usecases.supervised import Loop, troubles
+from pipeline.usecases.supervised import SupervisedLoop, failure_messages
 
 INTERVAL_S = 5.0
 """How often the queue is looked at."""
@@ -17,12 +17,12 @@ class QueueReporter:
         self._store = store
         self._clock = clock
         self._metrics = metrics
-        self._loop = Loop("queue_report", "showing the queue", clock, metrics)
+        self._loop = SupervisedLoop("queue_report", "showing the queue", clock, metrics)
 
     @property
-    def troubles(self) -> tuple[str, ...]:
+    def failure_messages(self) -> tuple[str, ...]:
         """Why the queue is not shown, a sentence each."""
-        return troubles(self._loop)
+        return failure_messages(self._loop)
 
     async def run(self) -> None:
         """Reports at intervals until cancelled."""
@@ -40,4 +40,4 @@ class QueueReporter:
         self._metrics.gauge("pending_audio_seconds", stats.pending_audio_s)
         self._metrics.gauge("waiting_callbacks", stats.waiting_callbacks)
         self._metrics.gauge("left_tasks", stats.left_tasks)
-        self._metrics.gauge("waiting_for_space", await self._store.count_waiting(StorageFull.code))
+        self._metrics.gauge("waiting_for_space", await self._store.count_queued_with_error(StorageFull.code))

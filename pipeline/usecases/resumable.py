@@ -110,7 +110,7 @@ class ResumableUploads:
         """
         if offset != upload.received_bytes:
             raise UploadStateConflict(f"The upload is at byte {upload.received_bytes:,}, not at {offset:,}.")
-        piece = _Piece(self._store, self._media, upload, checksum, self._expiry)
+        piece = _UploadAppend(self._store, self._media, upload, checksum, self._expiry)
         async with aclosing(_chunked(data)) as incoming:
             await piece.take(incoming)
         return await self._store.get(upload.id)
@@ -139,7 +139,7 @@ class ResumableUploads:
         return self._clock.now() + self._ttl
 
 
-class _Piece:
+class _UploadAppend:
     """The body of one request, on its way into an upload."""
 
     def __init__(
@@ -167,9 +167,9 @@ class _Piece:
             while part := await self._write_part(incoming):
                 self._held.append(part)
                 if self._digest is None:
-                    await self._keep()
+                    await self._commit_parts()
             self._verify()
-            await self._keep()
+            await self._commit_parts()
             if self._cause is not None:
                 raise self._cause
         finally:
@@ -186,7 +186,7 @@ class _Piece:
         async def blocks() -> AsyncIterator[bytes]:
             block = first
             while block:
-                self._count(block)
+                self._count_bytes(block)
                 yield block
                 block = await self._next(incoming) if self._end - start < PART_BYTES else b""
 
@@ -207,7 +207,7 @@ class _Piece:
             )
         return block[:room]
 
-    def _count(self, block: bytes) -> None:
+    def _count_bytes(self, block: bytes) -> None:
         self._end += len(block)
         if self._digest is not None:
             self._digest.update(block)
@@ -222,7 +222,7 @@ class _Piece:
                 "The bytes that arrived don't have the checksum in Upload-Checksum: send them again."
             )
 
-    async def _keep(self) -> None:
+    async def _commit_parts(self) -> None:
         if self._held:
             await self._store.append(self._upload.id, self._held, self._expiry())
             self._held, self._kept = [], True

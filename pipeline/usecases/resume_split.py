@@ -25,7 +25,7 @@ PAUSE_GROWTH = 3
 """How many times as far a split must get before it is paused once more."""
 
 
-def is_worth_pausing(began_at: int, reached: int) -> bool:
+def may_pause(began_at: int, reached: int) -> bool:
     """Return whether a split may make room for another at the end of a part.
 
     When it is resumed, it is decoded again up to there. As each pause comes ``PAUSE_GROWTH`` times as far into the
@@ -38,7 +38,7 @@ def is_worth_pausing(began_at: int, reached: int) -> bool:
     return reached >= max(PAUSE_GROWTH * began_at, to_samples(PAUSE_AFTER_S))
 
 
-class ResumingSplitter:
+class ResumableSplitter:
     """A ``Splitter`` over another that may be lost: it is asked again, from the last part on that was given out.
 
     A process may have had several recordings in hand when it died. Until they get further they are split one at a time,
@@ -82,7 +82,7 @@ class ResumingSplitter:
 
 def _turn_request(request: SplitRequest) -> TurnRequest:
     """What is left of a recording is decoded from its start: one that had got far takes long."""
-    return TurnRequest(request.sharer, request.priority_rank, size=request.resume_at)
+    return TurnRequest(request.share_key, request.priority_rank, size=request.resume_at)
 
 
 def _poison_sentence(request: SplitRequest, losses: int) -> str:

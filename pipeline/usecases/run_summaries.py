@@ -28,15 +28,15 @@ from pipeline.errors import (
     ReplicaLost,
     Unavailable,
 )
-from pipeline.ports import Clock, Metrics, Summarizer, SummaryOrder, SummaryTurn, TaskStore
+from pipeline.ports import Clock, Metrics, Summarizer, SummaryJob, SummaryLease, TaskStore
 from pipeline.settings import DispatchSettings, LlmSettings
 from pipeline.usecases.insist import insist
-from pipeline.usecases.news import wait_briefly
-from pipeline.usecases.supervised import Loop, troubles
+from pipeline.usecases.news import wait_for_event
+from pipeline.usecases.supervised import SupervisedLoop, failure_messages
 
 logger = logging.getLogger(__name__)
 
-PASSING = (LlmTimeout, LlmUnreachable, Unavailable, ReplicaLost)
+RETRYABLE_ERRORS = (LlmTimeout, LlmUnreachable, Unavailable, ReplicaLost)
 """Troubles that may be over at the next attempt."""
 
 
@@ -81,17 +81,19 @@ class SummaryRunner:
         self._finished = finished
         self._jitter = jitter
         self._work = asyncio.Event()
-        self._turns: dict[int, tuple[SummaryTurn, asyncio.Task[None]]] = {}
+        self._turns: dict[int, tuple[SummaryLease, asyncio.Task[None]]] = {}
         poll_s = dispatch.poll_s
-        self._taking = Loop("summaries", "taking summaries in hand", clock, metrics, outage_s=lambda _: poll_s)
-        self._renewing = Loop(
+        self._taking = SupervisedLoop(
+            "summaries", "taking summaries in hand", clock, metrics, outage_s=lambda _: poll_s
+        )
+        self._renewing = SupervisedLoop(
             "summary_heartbeat", "renewing the leases of summaries", clock, metrics, outage_s=lambda _: poll_s
         )
 
     @property
-    def troubles(self) -> tuple[str, ...]:
+    def failure_messages(self) -> tuple[str, ...]:
         """Why no summary is written, a sentence each."""
-        return troubles(self._taking, self._renewing)
+        return failure_messages(self._taking, self._renewing)
 
     def wake(self) -> None:
         """There is a summary to write."""
@@ -108,25 +110,25 @@ class SummaryRunner:
         """Works until cancelled; then gives back what is in hand."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._take_loop())
+                group.create_task(self._claim_loop())
                 group.create_task(self._renew_loop())
         finally:
-            await self._hand_back()
+            await self._release_summaries()
 
-    async def _take_loop(self) -> None:
+    async def _claim_loop(self) -> None:
         while True:
             self._work.clear()
-            await self._taking.round(self._take)
-            await wait_briefly(self._work, self._settings.poll_s)
+            await self._taking.round(self._claim)
+            await wait_for_event(self._work, self._settings.poll_s)
 
     async def _renew_loop(self) -> None:
         while True:
             await self._clock.sleep(self._settings.heartbeat_s)
             await self._renewing.round(self._renew)
 
-    async def _take(self) -> None:
+    async def _claim(self) -> None:
         room = self._max_active - len(self._turns)
-        for turn in await self._store.due_summaries(self._owner, self._lease, room):
+        for turn in await self._store.claim_summaries(self._owner, self._lease, room):
             writing = asyncio.create_task(self._write(turn), name=f"summary-{turn.task_id}")
             self._turns[turn.task_id] = (turn, writing)
             writing.add_done_callback(lambda ended, task_id=turn.task_id: self._forget(task_id, ended))  # type: ignore[misc]
@@ -144,7 +146,7 @@ class SummaryRunner:
             logger.info("a summary is no longer wanted from here", extra={"task_id": task_id})
             await self.cancel(task_id)
 
-    async def _write(self, turn: SummaryTurn) -> None:
+    async def _write(self, turn: SummaryLease) -> None:
         began = self._clock.monotonic()
         with suppress(LeaseLost):  # it was cancelled or deleted, or somebody else has it now
             outcome = await self._outcome(turn)
@@ -152,17 +154,17 @@ class SummaryRunner:
             if outcome is not None:
                 await self._finish(turn, outcome, self._clock.monotonic() - began)
 
-    async def _outcome(self, turn: SummaryTurn) -> Summary | TaskError | None:
+    async def _outcome(self, turn: SummaryLease) -> Summary | TaskError | None:
         """What the task ends with; ``None`` where there will be another attempt."""
         if turn.attempts > self._max_attempts:
             return _exhausted(self._max_attempts)
         try:
-            order = SummaryOrder(turn.task_id, turn.media_prefix, turn.options)
+            order = SummaryJob(turn.task_id, turn.media_prefix, turn.options)
             return await self._summarizer.summarize(order)
         except Exception as error:  # noqa: BLE001 - whatever went wrong belongs in the task's record
-            return await self._after(turn, error)
+            return await self._postpone_or_fail(turn, error)
 
-    async def _after(self, turn: SummaryTurn, error: Exception) -> TaskError | None:
+    async def _postpone_or_fail(self, turn: SummaryLease, error: Exception) -> TaskError | None:
         reason = _reason(error, turn.task_id)
         delay_s = self._delay_s(turn, error)
         if delay_s is None:
@@ -176,15 +178,15 @@ class SummaryRunner:
         await insist(lambda: self._store.postpone_summary(turn, due_at, reason), self._clock)
         return None
 
-    def _delay_s(self, turn: SummaryTurn, error: Exception) -> float | None:
-        if not isinstance(error, PASSING) or isinstance(error, LlmNotConfigured):
+    def _delay_s(self, turn: SummaryLease, error: Exception) -> float | None:
+        if not isinstance(error, RETRYABLE_ERRORS) or isinstance(error, LlmNotConfigured):
             return None
         delay_s = self._backoff.delay_s(turn.attempts, self._jitter)
         if delay_s is None:
             return None
         return max(delay_s, error.retry_after_s) if isinstance(error, Unavailable) else delay_s
 
-    async def _finish(self, turn: SummaryTurn, outcome: Summary | TaskError, seconds: float) -> None:
+    async def _finish(self, turn: SummaryLease, outcome: Summary | TaskError, seconds: float) -> None:
         task = await insist(lambda: self._store.finish_summary(turn, outcome), self._clock)
         failed = isinstance(outcome, TaskError)
         self._metrics.count("summaries_finished", outcome="failed" if failed else "completed")
@@ -193,11 +195,13 @@ class SummaryRunner:
             logger.warning("no summary", extra=figures | {"error": outcome.code})
         else:
             usage = outcome.usage
-            told = {"model": outcome.model, "calls": usage.calls, "cost": outcome.cost}
-            logger.info("summary", extra=figures | told | {"sent": usage.input_tokens, "written": usage.output_tokens})
+            log_fields = {"model": outcome.model, "calls": usage.calls, "cost": outcome.cost}
+            logger.info(
+                "summary", extra=figures | log_fields | {"sent": usage.input_tokens, "written": usage.output_tokens}
+            )
         self._finished(task)
 
-    async def _hand_back(self) -> None:
+    async def _release_summaries(self) -> None:
         in_hand = list(self._turns.values())
         for _, writing in in_hand:
             writing.cancel()

@@ -7,10 +7,10 @@ from itertools import count
 from pipeline.domain.fair_line import SlotLimits, TurnRequest
 from pipeline.domain.summary import Summary
 from pipeline.fair_slots import FairSlots
-from pipeline.ports import Clock, Summarizer, SummaryOrder
+from pipeline.ports import Clock, Summarizer, SummaryJob
 
 
-class SharingSummarizer:
+class FairSummarizer:
     """``ports.Summarizer`` over another, which is given few orders at a time.
 
     The client with the fewest goes first, so that nobody waits behind another's hundreds.
@@ -26,7 +26,7 @@ class SharingSummarizer:
         self._slots = FairSlots(SlotLimits(slots, reserve=True), clock)
         self._strangers = count()
 
-    async def summarize(self, order: SummaryOrder) -> Summary:
+    async def summarize(self, order: SummaryJob) -> Summary:
         """See ``ports.Summarizer.summarize``."""
         client = f"request {next(self._strangers)}" if order.client is None else f"client {order.client}"
         async with self._slots.turn(TurnRequest(client, 0, cost=1.0)):

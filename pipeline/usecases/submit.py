@@ -35,10 +35,10 @@ from pipeline.errors import (
 from pipeline.observability import NoMetrics
 from pipeline.ports import Clock, MediaStore, TaskRecords
 from pipeline.settings import LlmSettings
-from pipeline.usecases.attend import PATIENCE
+from pipeline.usecases.attend import KEEPALIVE_TTL
 from pipeline.usecases.resumable import ResumableUploads
 from pipeline.usecases.summarize import chosen_model
-from pipeline.usecases.supervised import Loop
+from pipeline.usecases.supervised import SupervisedLoop
 
 STATS_TTL_S = 1.0
 """How long a count of the queue is believed before the database is asked again."""
@@ -46,7 +46,7 @@ STATS_TTL_S = 1.0
 FULL_RETRY_S = 30
 """When a client is to ask again whose task found no room."""
 
-TOUCHES = 5
+TOUCHES_PER_ORPHAN_AGE = 5
 """How often media on its way in is touched in the time after which it would be swept."""
 
 
@@ -81,8 +81,8 @@ class ReceivedMedia:
 
 def fingerprint(submission: Submission, media_sha256: str | None) -> str:
     """SHA-256 (hex) of all that a submission asks for; the same for the same request, whatever its file is called."""
-    asked = asdict(submission) | {"options": submission.options.as_dict(), "media": media_sha256}
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    fields = asdict(submission) | {"options": submission.options.as_dict(), "media": media_sha256}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 class Intake:
@@ -108,7 +108,7 @@ class Intake:
         if self.wrote:
             raise SourceConflict("Two files were sent: send one file a task.")
         self.wrote = True
-        count = _Count(self._submitter.max_upload_bytes, hashlib.sha256() if self._key else None)
+        count = _CountedStream(self._submitter.max_upload_bytes, hashlib.sha256() if self._key else None)
         key = f"{self.prefix}/source"
         size_bytes = await self._submitter.media.write(key, count.through(data))
         if not size_bytes:
@@ -163,7 +163,7 @@ class Intake:
             media_key=media.key if media else None,
             file_name=media.file_name if media else None,
             file_size_bytes=media.size_bytes if media else None,
-            awaited_until=self._submitter.clock.now() + PATIENCE if submission.awaited else None,
+            awaited_until=self._submitter.clock.now() + KEEPALIVE_TTL if submission.awaited else None,
             client=self._client.name if self._client else None,
         )
 
@@ -216,7 +216,7 @@ class Submitter:
         self.clock = clock
         self._max_queued_tasks = max_queued_tasks
         self._max_queued_audio_s = max_queued_audio_s
-        self._touch_every_s = orphan_age_s / TOUCHES
+        self._touch_every_s = orphan_age_s / TOUCHES_PER_ORPHAN_AGE
         self._queued_tasks = 0
         self._queued_audio_s = 0.0
         self._counted_at = float("-inf")
@@ -231,17 +231,17 @@ class Submitter:
         """
         await self.check_room(client)
         intake = Intake(self, idempotency_key, client)
-        keeping = asyncio.create_task(self._keep_fresh(intake))
+        keeping = asyncio.create_task(self._touch_periodically(intake))
         try:
             yield intake
         finally:
             keeping.cancel()
-            if intake.wrote and not await _may_be_task(intake.commit):
+            if intake.wrote and not await _may_have_committed(intake.commit):
                 await asyncio.shield(self.media.delete_prefix(intake.prefix))
 
-    async def _keep_fresh(self, intake: Intake) -> None:
+    async def _touch_periodically(self, intake: Intake) -> None:
         """Keeps what has arrived from the sweep of orphans, however long the client takes for the rest."""
-        loop = Loop("upload_keepalive", "keeping an upload from the sweep", self.clock, NoMetrics())
+        loop = SupervisedLoop("upload_keepalive", "keeping an upload from the sweep", self.clock, NoMetrics())
         while True:
             await self.clock.sleep(self._touch_every_s)
             if intake.wrote:
@@ -341,7 +341,7 @@ class Submitter:
             )
 
 
-class _Count:
+class _CountedStream:
     """Counts and hashes what passes through."""
 
     def __init__(self, limit_bytes: int, digest: hashlib._Hash | None) -> None:
@@ -376,7 +376,7 @@ def _same_request(task: Task, submission: Submission) -> Task:
     return task
 
 
-async def _may_be_task(commit: asyncio.Task[tuple[Task, bool]] | None) -> bool:
+async def _may_have_committed(commit: asyncio.Task[tuple[Task, bool]] | None) -> bool:
     """Whether the row exists, or may exist, and the media is its; waits for a commit that is under way.
 
     What may be a task keeps its media: if it is none, that is an orphan's, and swept.

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
-from pipeline.domain.summary import StructuredSummary, Summary, SummaryFormat, SummaryOptions, Usage
-from pipeline.domain.summary_plan import TimedLine, anchored, clock_time, pieces, timed_lines
+from pipeline.domain.summary import StructuredSummary, Summary, SummaryFormat, SummaryOptions, TokenUsage
+from pipeline.domain.summary_plan import TimedLine, align_chapters, clock_time, pieces, timed_lines
 from pipeline.domain.summary_prompts import Prompt, final_prompt, notes_prompt
 from pipeline.domain.task import Task
 from pipeline.domain.transcript import Transcript
@@ -20,7 +20,7 @@ from pipeline.errors import (
     NothingSaid,
     TaskNotFinished,
 )
-from pipeline.ports import Clock, LanguageModel, LanguageModels, SummaryOrder, TaskStore, Written
+from pipeline.ports import Clock, LanguageModel, LanguageModels, LlmCompletion, SummaryJob, TaskStore
 from pipeline.settings import LlmSettings
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ T = TypeVar("T")
 OPENAI_MODEL = "gpt-4o-mini"
 """The model at OpenAI, unless the settings or a request name one."""
 
-HALVINGS = 4
+MAX_HALVINGS = 4
 """How often the pieces are halved for a server that takes in less than it was believed to."""
 
 FRAME_TOKENS = 100
@@ -82,14 +82,14 @@ class TranscriptSummarizer:
         self._settings = settings
         self._clock = clock
 
-    async def summarize(self, order: SummaryOrder) -> Summary:
+    async def summarize(self, order: SummaryJob) -> Summary:
         """See ``ports.Summarizer``."""
         name = chosen_model(self._settings, order.options.summary_model, own_key=order.api_key is not None)
         task = await self._store.get(order.task_id, include_result=True)
         lines = timed_lines(_transcript(task).segments)
         if not lines:
             raise NothingSaid("There is nothing to summarise: the recording holds no speech.")
-        writing = _Writing(
+        writing = _SummaryDraft(
             self._models.open(name, order.api_key), self._settings, order.options, lines, _language(task, order.options)
         )
         try:
@@ -99,7 +99,9 @@ class TranscriptSummarizer:
             raise LlmTimeout(f"The summary took longer than {self._settings.deadline_s:g} s.") from error
         return self._summary(written, writing, name)
 
-    def _summary(self, written: Written[str] | Written[StructuredSummary], writing: _Writing, name: str) -> Summary:
+    def _summary(
+        self, written: LlmCompletion[str] | LlmCompletion[StructuredSummary], writing: _SummaryDraft, name: str
+    ) -> Summary:
         content = written.content
         price = self._settings.prices.get(name)
         return Summary(
@@ -114,7 +116,7 @@ class TranscriptSummarizer:
         )
 
 
-class _Writing:
+class _SummaryDraft:
     """One summary on its way; ``usage`` adds up what it took."""
 
     def __init__(
@@ -125,7 +127,7 @@ class _Writing:
         lines: Sequence[TimedLine],
         language: str,
     ) -> None:
-        self.usage = Usage()
+        self.usage = TokenUsage()
         self.language = language
         self._model = model
         self._settings = settings
@@ -133,10 +135,10 @@ class _Writing:
         self._lines = lines
         self._slots = asyncio.Semaphore(settings.concurrency)
 
-    async def written(self) -> Written[str] | Written[StructuredSummary]:
+    async def written(self) -> LlmCompletion[str] | LlmCompletion[StructuredSummary]:
         """The summary, in smaller pieces if the model takes in less than it was believed to."""
         budget = self._budget()
-        for _ in range(HALVINGS):
+        for _ in range(MAX_HALVINGS):
             try:
                 return await self._within(budget)
             except LlmContextExceeded:
@@ -153,7 +155,7 @@ class _Writing:
             raise InvalidValue("summary_prompt is too long for the language model.", "summary_prompt")
         return budget
 
-    async def _within(self, budget: int) -> Written[str] | Written[StructuredSummary]:
+    async def _within(self, budget: int) -> LlmCompletion[str] | LlmCompletion[StructuredSummary]:
         lines, from_notes = [str(line) for line in self._lines], False
         while len(parts := pieces(lines, budget, self._model.count_tokens)) > 1:
             notes = await self._notes(parts, from_notes=from_notes)
@@ -167,7 +169,7 @@ class _Writing:
             notes_prompt(part, self._options, number, len(parts), from_notes=from_notes)
             for number, part in enumerate(parts, 1)
         ]
-        taken = await _all([self._note(prompt) for prompt in prompts])
+        taken = await _gather_all([self._note(prompt) for prompt in prompts])
         return [line.strip() for notes in taken for line in notes.splitlines() if line.strip()]
 
     async def _note(self, prompt: Prompt) -> str:
@@ -176,17 +178,17 @@ class _Writing:
         self.usage += written.usage
         return written.content
 
-    async def _final(self, prompt: Prompt) -> Written[str] | Written[StructuredSummary]:
+    async def _final(self, prompt: Prompt) -> LlmCompletion[str] | LlmCompletion[StructuredSummary]:
         if self._options.summary_format is SummaryFormat.TEXT:
             text = await self._model.text(prompt)
             self.usage += text.usage
             return text
         parts = await self._model.structured(prompt, self._lines[-1].end)
         self.usage += parts.usage
-        return Written(self._anchored(parts.content), parts.model, parts.completion_id, parts.usage)
+        return LlmCompletion(self._anchored(parts.content), parts.model, parts.completion_id, parts.usage)
 
     def _anchored(self, parts: StructuredSummary) -> StructuredSummary:
-        chapters = anchored(parts.chapters, self._lines)
+        chapters = align_chapters(parts.chapters, self._lines)
         return StructuredSummary(parts.title, parts.summary, chapters, parts.action_items, parts.keywords)
 
 
@@ -210,7 +212,7 @@ def _prose(parts: StructuredSummary) -> str:
     return "\n\n".join(filter(None, blocks))
 
 
-async def _all(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+async def _gather_all(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """All results in order; the first error ends the others."""
     tasks = [asyncio.ensure_future(call) for call in calls]
     try:

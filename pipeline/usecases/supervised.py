@@ -17,11 +17,11 @@ from pipeline.ports import Clock, Metrics
 
 logger = logging.getLogger(__name__)
 
-PAUSE = Backoff(base_s=2.0, cap_s=30.0, max_attempts=sys.maxsize)
+FAILURE_BACKOFF = Backoff(base_s=2.0, cap_s=30.0, max_attempts=sys.maxsize)
 """How long a loop pauses after rounds that failed by a defect."""
 
 
-class Outcome(Enum):
+class RoundOutcome(Enum):
     """How the last round of a loop ended."""
 
     DONE = auto()
@@ -29,7 +29,7 @@ class Outcome(Enum):
     FAILED = auto()
 
 
-class Loop:
+class SupervisedLoop:
     """One background loop, as a row of rounds.
 
     Args:
@@ -50,7 +50,7 @@ class Loop:
         metrics: Metrics,
         *,
         outage_s: Callable[[int], float] = lambda _: 3.0,
-        changed: Callable[[Outcome], None] = lambda _: None,
+        changed: Callable[[RoundOutcome], None] = lambda _: None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._name = name
@@ -61,12 +61,12 @@ class Loop:
         self._changed = changed
         self._jitter = jitter
         self._in_a_row = 0
-        self.outcome = Outcome.DONE
+        self.outcome = RoundOutcome.DONE
 
     @property
-    def trouble(self) -> str | None:
+    def failure_message(self) -> str | None:
         """A sentence for the operator while the last round failed by a defect."""
-        return f"{self._work.capitalize()} fails: see the log." if self.outcome is Outcome.FAILED else None
+        return f"{self._work.capitalize()} fails: see the log." if self.outcome is RoundOutcome.FAILED else None
 
     async def attempt(self, step: Callable[[], Awaitable[object]]) -> float | None:
         """Run one round. Return the pause that is due after one that failed, in seconds, or ``None``.
@@ -76,15 +76,15 @@ class Loop:
         try:
             await step()
         except DatabaseUnavailable as error:
-            self._end(Outcome.DATABASE_AWAY)
+            self._end(RoundOutcome.DATABASE_AWAY)
             logger.warning("%s waits for the database: %s", self._work, error, extra={"loop": self._name})
             return self._outage_s(self._in_a_row)
         except Exception:
-            self._end(Outcome.FAILED)
+            self._end(RoundOutcome.FAILED)
             logger.exception("%s failed", self._work, extra={"loop": self._name, "failures": self._in_a_row})
             self._metrics.count("loop_errors", loop=self._name)
-            return PAUSE.delay_s(self._in_a_row, self._jitter) or 0.0
-        self._end(Outcome.DONE)
+            return FAILURE_BACKOFF.delay_s(self._in_a_row, self._jitter) or 0.0
+        self._end(RoundOutcome.DONE)
         return None
 
     async def round(self, step: Callable[[], Awaitable[object]]) -> bool:
@@ -94,12 +94,12 @@ class Loop:
             await self._clock.sleep(pause_s)
         return pause_s is None
 
-    def _end(self, outcome: Outcome) -> None:
+    def _end(self, outcome: RoundOutcome) -> None:
         self._in_a_row = self._in_a_row + 1 if outcome is self.outcome else 1
         self.outcome = outcome
         self._changed(outcome)
 
 
-def troubles(*loops: Loop) -> tuple[str, ...]:
+def failure_messages(*loops: SupervisedLoop) -> tuple[str, ...]:
     """Return the sentences of those of the loops that fail."""
-    return tuple(loop.trouble for loop in loops if loop.trouble is not None)
+    return tuple(loop.failure_message for loop in loops if loop.failure_message is not None)

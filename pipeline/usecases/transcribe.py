@@ -17,14 +17,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.domain.audio import Chunk
-from pipeline.domain.chunk_queue import Capacity, ChunkQueue, Released
+from pipeline.domain.chunk_queue import Capacity, ChunkQueue, ReleasedChunks
 from pipeline.domain.decoding_cost import chunk_cost_s, decoded_cost, relative_cost
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.domain.transcript import ChunkResult
 from pipeline.errors import AttemptsExhausted, MurmurationError, ReplicaLost
 from pipeline.ports import ChunkFailure, Clock, EngineInfo, Metrics, Transcriber, Unit
 from pipeline.settings import DispatchSettings
-from pipeline.usecases.supervised import Loop, troubles
+from pipeline.usecases.supervised import SupervisedLoop, failure_messages
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class Decoding:
 
 
 @dataclass(frozen=True, slots=True)
-class _Suspect:
+class _SuspectChunk:
     """A chunk that was at a replica when the replica died."""
 
     task_id: int
@@ -124,19 +124,19 @@ class ChunkScheduler:
         self._queue = ChunkQueue(settings.ageing_s)
         self._decodings: dict[int, Decoding] = {}
         self._units: dict[int, set[asyncio.Task[None]]] = defaultdict(set)
-        self._suspects: deque[_Suspect] = deque()
+        self._suspects: deque[_SuspectChunk] = deque()
         self._suspect_in_flight = False
         self._losses: dict[tuple[int, int], int] = {}
         self._wake = asyncio.Event()
         self._capacity = Capacity(replicas=1, max_batch_size=8)
         self.engine: EngineInfo | None = None
-        self._following = Loop("replicas", "following the replicas", clock, metrics)
-        self._releasing = Loop("chunk_release", "sending chunks to replicas", clock, metrics)
+        self._following = SupervisedLoop("replicas", "following the replicas", clock, metrics)
+        self._releasing = SupervisedLoop("chunk_release", "sending chunks to replicas", clock, metrics)
 
     @property
-    def troubles(self) -> tuple[str, ...]:
+    def failure_messages(self) -> tuple[str, ...]:
         """Why no chunk gets to a replica, a sentence each."""
-        return troubles(self._following, self._releasing)
+        return failure_messages(self._following, self._releasing)
 
     @property
     def capacity(self) -> Capacity:
@@ -184,21 +184,21 @@ class ChunkScheduler:
         """Releases units until cancelled, and then ends those that are under way."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._follow_capacity())
+                group.create_task(self._capacity_loop())
                 group.create_task(self._release_units())
         finally:
             for task_id in list(self._decodings):
                 self.close(task_id)
 
-    async def _follow_capacity(self) -> None:
+    async def _capacity_loop(self) -> None:
         while True:
-            await self._following.round(self._ask_replicas)
+            await self._following.round(self._query_replicas)
             self._wake.set()
             await self._clock.sleep(self._refresh_s)
 
-    async def _ask_replicas(self) -> None:
+    async def _query_replicas(self) -> None:
         try:
-            await self._look_at_replicas()
+            await self._refresh_capacity()
         except MurmurationError as error:
             logger.warning("the replicas can't be asked: %s", error)
 
@@ -208,7 +208,7 @@ class ChunkScheduler:
             return STARTING_REFRESH_S
         return WORKING_REFRESH_S if self._decodings else IDLE_REFRESH_S
 
-    async def _look_at_replicas(self) -> None:
+    async def _refresh_capacity(self) -> None:
         replicas = await self._transcriber.replica_count()
         self._metrics.gauge("replicas", replicas)
         self._capacity = replace(self._capacity, replicas=replicas)
@@ -227,21 +227,21 @@ class ChunkScheduler:
             self._start(released)
         self._metrics.gauge("waiting_chunks", self._queue.waiting_chunks)
 
-    def _next(self) -> tuple[Released, bool] | None:
+    def _next(self) -> tuple[ReleasedChunks, bool] | None:
         if self._suspects and not self._suspect_in_flight:
             suspect = self._suspects.popleft()
             self._suspect_in_flight = True
-            return Released(suspect.task_id, suspect.priority_rank, (suspect.chunk,)), True
+            return ReleasedChunks(suspect.task_id, suspect.priority_rank, (suspect.chunk,)), True
         released = self._queue.release(self._capacity, self._clock.monotonic())
         return (released, False) if released else None
 
-    def _start(self, released: tuple[Released, bool]) -> None:
+    def _start(self, released: tuple[ReleasedChunks, bool]) -> None:
         task_id = released[0].task_id
         unit = asyncio.create_task(self._send(*released))
         self._units[task_id].add(unit)
         unit.add_done_callback(lambda done: self._units[task_id].discard(done) if task_id in self._units else None)
 
-    async def _send(self, released: Released, suspect: bool) -> None:
+    async def _send(self, released: ReleasedChunks, suspect: bool) -> None:
         decoding = self._decodings[released.task_id]
         missing = {chunk.index: chunk for chunk in released.chunks}
         taken = False
@@ -249,14 +249,14 @@ class ChunkScheduler:
             async with aclosing(self._results(self._unit(decoding, released))) as arriving:
                 async for results in arriving:
                     taken = True
-                    await self._take_home(decoding, results, missing)
+                    await self._deliver_results(decoding, results, missing)
             if missing:
                 raise ReplicaLost("A replica ended its answer without all of its chunks.")
         except ReplicaLost as error:
             logger.warning("unit lost: %s", error, extra={"task_id": decoding.task_id, "chunks": len(missing)})
             self._metrics.count("lost_units")
             await self._clock.sleep(LOSS_PAUSE_S)
-            self._mourn(decoding, list(missing.values()), suspect, taken)
+            self._handle_unit_loss(decoding, list(missing.values()), suspect, taken)
         except Exception as error:  # noqa: BLE001 - the task must hear of it, whatever it is
             decoding.fail(error)
         finally:
@@ -268,7 +268,7 @@ class ChunkScheduler:
     def _is_suspect(self, task_id: int) -> bool:
         return any(suspect.task_id == task_id for suspect in self._suspects)
 
-    def _unit(self, decoding: Decoding, released: Released) -> Unit:
+    def _unit(self, decoding: Decoding, released: ReleasedChunks) -> Unit:
         return Unit(
             task_id=decoding.task_id,
             media_prefix=decoding.media_prefix,
@@ -276,7 +276,7 @@ class ChunkScheduler:
             options=decoding.options,
             language=decoding.language,
             priority_rank=released.priority_rank,
-            tag=released.tag,
+            start_tag=released.start_tag,
             previous_tokens=decoding.previous_tokens,
         )
 
@@ -303,7 +303,7 @@ class ChunkScheduler:
             if await self._transcriber.replica_count():
                 raise ReplicaLost(f"A replica gave no sign of life for {deadline_s:.0f} seconds.")
 
-    async def _take_home(
+    async def _deliver_results(
         self,
         decoding: Decoding,
         outcomes: Sequence[ChunkResult | ChunkFailure],
@@ -324,7 +324,7 @@ class ChunkScheduler:
         self._wake.set()
         decoding.delivered(len(results))
 
-    def _mourn(self, decoding: Decoding, lost: list[Chunk], suspect: bool, taken: bool) -> None:
+    def _handle_unit_loss(self, decoding: Decoding, lost: list[Chunk], suspect: bool, taken: bool) -> None:
         """Counts a loss against the chunks that were there.
 
         While a suspect was out, only it is to blame; and nobody is where no replica had taken the unit in.
@@ -340,7 +340,7 @@ class ChunkScheduler:
             if losses[chunk.index] >= self._settings.max_attempts:
                 decoding.fail(AttemptsExhausted(_poison_sentence(chunk, losses[chunk.index])))
             elif suspect or losses[chunk.index] >= SUSPECT_LOSSES:
-                self._suspects.append(_Suspect(decoding.task_id, decoding.priority_rank, chunk))
+                self._suspects.append(_SuspectChunk(decoding.task_id, decoding.priority_rank, chunk))
                 self._queue.pause(decoding.task_id, True)
 
     def _count_loss(self, decoding: Decoding, chunk: Chunk) -> int:

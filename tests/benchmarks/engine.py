@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from pipeline.asr.batch import MicroBatcher, Submission
+from pipeline.asr.batch import DecodeRequest, MicroBatcher
 from pipeline.asr.engine import DecodeItem
 from pipeline.asr.faster_whisper_engine import FasterWhisperEngine
 from pipeline.asr.models import resolve
-from pipeline.domain.loops import has_loop
+from pipeline.domain.loops import has_repetition_loop
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.settings import BatchSettings
 from tests.benchmarks.reports import median_s, report, times
@@ -52,7 +52,7 @@ class Contender:
             median_s(self.seconds),
             times(self.seconds, plain.seconds),
             f"{total.percent:.1f}",
-            str(sum(map(has_loop, self.texts))),
+            str(sum(map(has_repetition_loop, self.texts))),
             by_language,
         ]
 
@@ -71,7 +71,7 @@ def ours(
         )
         for sample in samples
     ]
-    tickets = batcher.submit([Submission(number, item, 1, 0.0) for number, item in enumerate(items)])
+    tickets = batcher.submit([DecodeRequest(number, item, 1, 0.0) for number, item in enumerate(items)])
     outcomes = [ticket.future.result() for ticket in tickets]
     print(batcher.stats(), flush=True)
     batcher.close()

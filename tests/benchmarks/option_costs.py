@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-from pipeline.asr.batch import MicroBatcher, Submission
+from pipeline.asr.batch import DecodeRequest, MicroBatcher
 from pipeline.asr.engine import Decoded, DecodeItem
 from pipeline.asr.faster_whisper_engine import FasterWhisperEngine
 from pipeline.asr.models import resolve
@@ -99,7 +99,7 @@ def chunk_seconds(engine: FasterWhisperEngine, some: Sequence[DecodeItem], optio
     """Seconds that the engine works on a chunk, from its first decoding to its outcome."""
     batcher = MicroBatcher(engine, BatchSettings(max_batch_size=len(some), max_batch_s=1000.0)).start()
     tickets = batcher.submit(
-        [Submission(number, replace(item, options=options), 1, 0.0) for number, item in enumerate(some)]
+        [DecodeRequest(number, replace(item, options=options), 1, 0.0) for number, item in enumerate(some)]
     )
     for ticket in tickets:
         ticket.future.result()

@@ -149,7 +149,7 @@ async def calls(
     yield "stats", store.stats
     yield "create", lambda: store.create(NewTask(media_prefix="new", client="client-1"), client=CLIENT)
     yield "client_load", lambda: store.client_load("client-1")
-    yield "heartbeat of none, bury", lambda: store.bury(3)
+    yield "heartbeat of none, bury", lambda: store.fail_exhausted(3)
     yield "fail_unreachable", lambda: store.fail_unreachable(200)
     yield "claim 1", lambda: store.claim("me", LEASE, 1, (0, 1, 2))
     yield "claim 16", lambda: store.claim("me", LEASE, 16, (0, 1, 2))

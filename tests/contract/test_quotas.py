@@ -181,7 +181,7 @@ async def test_a_clock_that_jumps_forth_and_back_forgets_and_invents_nothing(
     await take(store, lease, 0)
     clock.advance(23.5 * 3600)
     clock.jump(3600.0)
-    await store.forget_taken_audio()
+    await store.delete_old_usage()
     assert (await store.client_load("ann")).audio_s == 0.0
     await take(store, lease, 1)
     clock.jump(-3600.0)

@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import Column, Table, event, insert, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from tests.support.stores import AGEING_S, IDEMPOTENCY_TTL_S, MAX_LOSSES
 
 from deployments.api.schemas import encode_record
 from pipeline.clock import SystemClock
@@ -28,11 +27,12 @@ from pipeline.store.store import SqlTaskStore
 from pipeline.store.tables import METADATA
 from pipeline.store.uploads import SqlUploadStore
 from pipeline.testing.clock import ManualClock
-from pipeline.testing.fleet import FakeSplitter, FakeTranscriber, made_chunks
+from pipeline.testing.fleet import FakeSplitter, FakeTranscriber, make_chunks
 from pipeline.testing.media import MemoryMediaStore
 from pipeline.testing.metrics import RecordingMetrics
 from pipeline.usecases.dispatch import Dispatcher
 from tests.contract.tasks import ALL_RANKS, CRAWLED, ERROR, LEASE, TRANSCRIPT, URL, chunk, new_task, result
+from tests.support.stores import AGEING_S, IDEMPOTENCY_TTL_S, MAX_LOSSES
 
 RUBBISH = (
     "rubbish!",
@@ -154,7 +154,7 @@ async def make_victims(desk: Desk) -> Rows:
     summed, _ = await store.create(new_task("summed", summary_options=SummaryOptions(), **wanted))
     failed, _ = await store.create(new_task("failed", **wanted))
     leases = {task.id: Lease(task.id, task.fence) for task in await store.claim("owner", LEASE, 10, ALL_RANKS)}
-    await store.save_crawl(leases[running.id], CRAWLED)
+    await store.save_crawl_record(leases[running.id], CRAWLED)
     await store.add_part(leases[running.id], 0, 0, 16_000, [chunk(0), chunk(1)])
     await store.save_results(leases[running.id], [result(0)])
     await store.update(leases[running.id], file_duration_s=20.0, split_done=True)
@@ -240,12 +240,12 @@ async def everything_goes_on(desk: Desk, numbers: range) -> None:
         encode_record(task)
     assert 0.0 <= (await store.stats()).pending_audio_s < 1e9
     await store.client_load("amsel")
-    await store.owners()
-    await store.bury(MAX_LOSSES)
+    await store.lease_owners()
+    await store.fail_exhausted(MAX_LOSSES)
     await store.fail_unreachable(500)
-    turns = await store.due_summaries("next", LEASE, 100)
+    turns = await store.claim_summaries("next", LEASE, 100)
     await store.renew_summaries(turns, LEASE)
-    await store.due_callbacks("next", LEASE, 100)
+    await store.claim_callbacks("next", LEASE, 100)
     await allowed(store.create(new_task("again"), KEY), IdempotencyConflict)
     assert (await store.complete(lease, TRANSCRIPT)).status is Status.COMPLETED
     await store.delete(good.id)
@@ -275,12 +275,12 @@ async def housekeeping_goes_on(desk: Desk) -> None:
         await allowed(desk.uploads.parts(f"{copy:032x}"), UploadNotFound)
     await desk.uploads.open_uploads("amsel")
     clock.advance(10 * IDEMPOTENCY_TTL_S)
-    await store.forget_taken_audio()
-    await store.prune_keys(100)
+    await store.delete_old_usage()
+    await store.prune_idempotency_keys(100)
     await store.prune_callbacks(clock.now(), 100)
     await desk.uploads.expire(100)
-    await store.expire_media(clock.now(), 100, tuple(Status))
-    await store.expire_unawaited(100)
+    await store.delete_expired_media(clock.now(), 100, tuple(Status))
+    await store.delete_unawaited(100)
     assert all(isinstance(prefix, str) for prefix in await store.expire(clock.now(), 100))
 
 
@@ -355,7 +355,7 @@ async def test_a_damaged_task_is_failed_with_the_reason(
     assert shown.error is not None
     assert shown.error.code == "record_unreadable"
     assert f"tasks.{column} is damaged" in shown.error.message
-    [message] = await desk.store.due_callbacks("me", LEASE, 10)
+    [message] = await desk.store.claim_callbacks("me", LEASE, 10)
     assert (message.task_id, message.url) == (task.id, URL)
     for _ in range(3):
         await desk.store.query(TaskQuery())
@@ -441,8 +441,8 @@ async def test_what_a_newer_version_wrote_is_left_to_it(desk: Desk, column: str)
 
     assert [claimed.id for claimed in await claim_twice(desk)] == [other.id]
 
-    assert await desk.store.bury(MAX_LOSSES) == await desk.store.fail_unreachable(10) == []
-    assert await desk.store.due_callbacks("me", LEASE, 10) == []
+    assert await desk.store.fail_exhausted(MAX_LOSSES) == await desk.store.fail_unreachable(10) == []
+    assert await desk.store.claim_callbacks("me", LEASE, 10) == []
     after = (await desk.rows())["tasks"][0]
     assert after | {"left_by": None} == before
     shown = {each.id: each for each in (await desk.store.query(TaskQuery())).tasks}[task.id]
@@ -470,11 +470,11 @@ async def test_a_newer_summary_is_left_to_it(desk: Desk) -> None:
     await desk.store.complete(Lease(task.id, claimed.fence), TRANSCRIPT)
     await desk.write("UPDATE tasks SET summary_options = :value", value=NEWER["summary_options"])
 
-    assert await desk.store.due_summaries("me", LEASE, 10) == []
+    assert await desk.store.claim_summaries("me", LEASE, 10) == []
     assert (await desk.store.get(task.id)).status is Status.PROCESSING
 
     await desk.write("UPDATE tasks SET summary_options = '{', left_by = NULL")
-    assert await desk.store.due_summaries("me", LEASE, 10) == []
+    assert await desk.store.claim_summaries("me", LEASE, 10) == []
     ended = await desk.store.get(task.id, include_result=True)
     assert (ended.status, ended.result) == (Status.COMPLETED, TRANSCRIPT)
     assert ended.summary.error is not None
@@ -482,8 +482,8 @@ async def test_a_newer_summary_is_left_to_it(desk: Desk) -> None:
 
 
 def test_the_vocabulary_is_that_of_the_code() -> None:
-    assert codec.vocabulary() == codec.vocabulary()
-    assert len(codec.vocabulary()) == 16
+    assert codec.vocabulary_digest() == codec.vocabulary_digest()
+    assert len(codec.vocabulary_digest()) == 16
 
 
 # --- what hangs on a task ---------------------------------------------------------------------------------------------
@@ -498,10 +498,10 @@ async def test_a_task_whose_chunks_are_damaged_begins_again_at_its_recording(des
     other, _ = await desk.store.create(new_task("broken"))
     [claimed, _other] = await desk.store.claim("dead", LEASE, 10, ALL_RANKS)
     lease = Lease(task.id, claimed.fence)
-    chunks = made_chunks(5)
+    chunks = make_chunks(5)
     await desk.store.add_part(lease, 0, 0, 16_000, chunks)
     await desk.store.save_results(lease, [result(chunks[0].index)])
-    await desk.store.disown("dead")
+    await desk.store.expire_leases_of("dead")
     await desk.write(f"UPDATE tasks SET options = '[' WHERE id = {other.id}")
     if not await desk.write(f"UPDATE {table} SET {column} = :value", value="rubbish!"):
         pytest.skip("This database does not keep such a value.")
@@ -530,7 +530,7 @@ async def test_a_task_whose_chunks_are_damaged_begins_again_at_its_recording(des
     assert ended.result is not None
     assert len(ended.result.segments) == len(chunks)
     assert (await desk.store.get(other.id)).status is Status.FAILED
-    assert dispatcher.troubles == ()
+    assert dispatcher.failure_messages == ()
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

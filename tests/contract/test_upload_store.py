@@ -10,7 +10,6 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
-from tests.support.stores import sql_store
 
 from pipeline.domain.task import NewTask
 from pipeline.domain.upload import Upload, UploadPart
@@ -20,6 +19,7 @@ from pipeline.store.uploads import SqlUploadStore
 from pipeline.testing.clock import ManualClock
 from pipeline.testing.store import MemoryTaskStore
 from pipeline.testing.uploads import MemoryUploadStore
+from tests.support.stores import sql_store
 
 TTL = timedelta(hours=1)
 

@@ -34,7 +34,7 @@ from pipeline.testing.net import (
     answers,
     local_receiver,
 )
-from pipeline.usecases.deliver_callback import CallbackCourier
+from pipeline.usecases.deliver_callback import CallbackDeliverer
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class Service:
     """
 
     store: TaskStore
-    courier: CallbackCourier
+    courier: CallbackDeliverer
     receiver: LocalReceiver
 
     async def complete(self, path: str, host: str = "public.example") -> int:
@@ -111,7 +111,7 @@ async def service(
         stack.push_async_callback(store.close)
         await store.migrate()
         sender = WebhookSender(client, callback, clock)
-        courier = CallbackCourier(
+        courier = CallbackDeliverer(
             store, sender, encode_record, clock, RecordingMetrics(), callback, owner="test", poll_s=0.02
         )
         loop = asyncio.create_task(courier.run(stop))

@@ -13,7 +13,7 @@ from pipeline.domain.task import NewTask
 from pipeline.domain.transcript import Segment, Transcript, TranscriptInfo
 from pipeline.observability import NoMetrics
 from pipeline.outbound.llm import OpenAiModels
-from pipeline.ports import Lease, SummaryOrder
+from pipeline.ports import Lease, SummaryJob
 from pipeline.settings import LlmSettings
 from pipeline.testing.clock import ManualClock
 from pipeline.testing.store import MemoryTaskStore
@@ -51,7 +51,7 @@ async def test_it_is_read_in_parts_and_every_chapter_begins_where_something_is_s
         models = OpenAiModels(llm, SystemClock(), NoMetrics())
         summarizer = TranscriptSummarizer(store, models, llm, SystemClock())
         options = SummaryOptions(summary_format=SummaryFormat.STRUCTURED)
-        summary = await summarizer.summarize(SummaryOrder(task.id, task.media_prefix, options))
+        summary = await summarizer.summarize(SummaryJob(task.id, task.media_prefix, options))
         await models.close()
 
     assert summary.parts is not None

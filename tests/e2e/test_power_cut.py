@@ -122,7 +122,7 @@ async def _check_ended(store: SqlTaskStore, promises: Promises) -> None:
             NewTask(media_prefix="other"), IdempotencyClaim(f"key {promise['number']}", "0" * 64)
         )
         assert (again.id, is_new) == (task.id, False)
-    owed = await store.due_callbacks("me", timedelta(minutes=5), 10_000)
+    owed = await store.claim_callbacks("me", timedelta(minutes=5), 10_000)
     assert {message.task_id for message in owed} >= {promise["id"] for promise in promises["completed"]}
     for promise in promises["cancelled"]:
         assert (await store.get(promise["id"])).status is Status.CANCELLED

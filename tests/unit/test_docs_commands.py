@@ -17,8 +17,8 @@ import pytest
 
 from pipeline.domain.crawl import CrawlRecord, Link, LinkKind
 from pipeline.domain.task import Task
-from tests.recordings import encode, tone
-from tests.support.pages import PAGES, ROOT, all_blocks
+from tests.support.pages import MAX_PAGES, ROOT, all_blocks
+from tests.support.recordings import encode, tone
 from tests.unit.deployments.api.world import TRANSCRIPT, World, client_of
 
 SERVICE = re.compile(r"^http://(?:HOST|127\.0\.0\.1):8000(?=/)")
@@ -114,7 +114,7 @@ def parse(command: str) -> Call:
 
 
 def examples() -> Iterator[Example]:
-    for page in PAGES:
+    for page in MAX_PAGES:
         blocks = all_blocks(page)
         for index, block in enumerate(blocks):
             if block.language == "bash":
@@ -133,7 +133,7 @@ async def task_of(world: World, example: Example) -> Task:
         return await world.failed("attempts_exhausted")
     if "crawl/records" in example.command:
         lease = await world.processing(link=Link(LinkKind.TIKTOK), file_url=RECORD.url, media_key=None)
-        await world.store.save_crawl(lease, RECORD)
+        await world.store.save_crawl_record(lease, RECORD)
         return await world.store.get(lease.task_id)
     return await world.completed(TRANSCRIPT)
 

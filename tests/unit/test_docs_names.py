@@ -19,7 +19,7 @@ from starlette.routing import Mount, Route
 import deployments.api
 from pipeline.errors import MurmurationError
 from pipeline.settings import BatchSettings, KeySettings, Settings
-from tests.support.pages import CODE, DOCS, PAGES, ROOT, blocks, codes, content, each_page, prose
+from tests.support.pages import CODE, DOCS, MAX_PAGES, ROOT, blocks, codes, content, each_page, prose
 
 FOLDERS = ("pipeline", "deployments", "configs", "tests", "docs")
 MODULE = re.compile(r"python -m ((?:deployments|pipeline|tests)[\w.]*)")
@@ -99,7 +99,7 @@ def test_variables_name_settings(page: Path) -> None:
 
 
 def settings_examples() -> Iterator[tuple[str, dict[str, Any]]]:
-    for page in PAGES:
+    for page in MAX_PAGES:
         for text in blocks(page, "yaml"):
             example = yaml.safe_load(text)
             if isinstance(example, dict) and all(section(name) for name in example):
@@ -130,7 +130,7 @@ def error_columns(page: Path) -> Iterator[str]:
 
 def test_error_codes_exist() -> None:
     known = {error.code for error in subclasses(MurmurationError)}
-    named = {code for page in PAGES for code in error_columns(page)}
+    named = {code for page in MAX_PAGES for code in error_columns(page)}
     assert "private_or_removed" in named
     assert named - known == set()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from deployments.api.answers import problems_of
+from deployments.api.answers import error_responses_of
 from deployments.api.loop import PIECE_BYTES, slices
 from deployments.api.openai.errors import OpenAIErrorBody
 from deployments.api.openai.forms import AudioRequest, Granularity, ResponseFormat
@@ -20,7 +20,7 @@ from deployments.api.openai.schemas import (
     VerboseSegment,
     VerboseWord,
 )
-from deployments.api.pieces import Items, object_pieces, text_json
+from deployments.api.pieces import JsonItems, object_pieces, text_json
 from pipeline.domain.languages import LANGUAGES
 from pipeline.domain.options import TaskType
 from pipeline.domain.transcript import Segment, Transcript, Word
@@ -31,32 +31,32 @@ SMALLEST_PROBABILITY = 1e-9
 """A logarithm needs more than nothing."""
 
 
-def openai_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def openai_error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI documentation of error statuses, all of OpenAI's shape."""
-    documented = problems_of(OpenAIErrorBody, *statuses)
+    documented = error_responses_of(OpenAIErrorBody, *statuses)
     return documented | ({404: documented[404] | {"description": "No such model"}} if 404 in documented else {})
 
 
 @dataclass(frozen=True, slots=True)
-class TranscriptAnswer:
+class TranscriptContent:
     """A transcript as a client wants it, still to be written."""
 
     media_type: str
     pieces: Iterator[bytes]
 
 
-def transcript_answer(transcript: Transcript, asked: AudioRequest) -> TranscriptAnswer:
+def transcript_content(transcript: Transcript, transcript_request: AudioRequest) -> TranscriptContent:
     """Return the transcript as the client wants it. May take a while for hours of speech, as may its pieces."""
-    match asked.response_format:
+    match transcript_request.response_format:
         case ResponseFormat.JSON:
-            return TranscriptAnswer("application/json", _plain(transcript, asked))
+            return TranscriptContent("application/json", _plain(transcript, transcript_request))
         case ResponseFormat.VERBOSE_JSON:
-            return TranscriptAnswer("application/json", _verbose(transcript, asked))
+            return TranscriptContent("application/json", _verbose(transcript, transcript_request))
         case ResponseFormat.TEXT:
-            return TranscriptAnswer("text/plain; charset=utf-8", iter((f"{transcript.text}\n".encode(),)))
+            return TranscriptContent("text/plain; charset=utf-8", iter((f"{transcript.text}\n".encode(),)))
         case ResponseFormat.SRT | ResponseFormat.VTT as name:
             content = write_subtitles(transcript, name, CueStyle()).encode()
-            return TranscriptAnswer(FORMATS[name].media_type, slices(content, PIECE_BYTES))
+            return TranscriptContent(FORMATS[name].media_type, slices(content, PIECE_BYTES))
 
 
 def usage(transcript: Transcript) -> DurationUsage:
@@ -87,33 +87,33 @@ def _log_prob(word: Word) -> LogProb:
     )
 
 
-def _plain(transcript: Transcript, asked: AudioRequest) -> Iterator[bytes]:
+def _plain(transcript: Transcript, transcript_request: AudioRequest) -> Iterator[bytes]:
     """Yield a ``TranscriptionBody`` as JSON."""
     logprobs = (_json(_log_prob(word)) for word in _all_words(transcript))
     return object_pieces(
         (
             ("text", text_json(transcript.text)),
-            *((("logprobs", Items(logprobs)),) if asked.logprobs else ()),
+            *((("logprobs", JsonItems(logprobs)),) if transcript_request.logprobs else ()),
             ("usage", _json(usage(transcript))),
         )
     )
 
 
-def _verbose(transcript: Transcript, asked: AudioRequest) -> Iterator[bytes]:
+def _verbose(transcript: Transcript, transcript_request: AudioRequest) -> Iterator[bytes]:
     """Yield a ``VerboseBody`` as JSON."""
     head = (
-        ("task", text_json(asked.submission.options.task_type)),
-        ("language", text_json(_language(transcript, asked))),
+        ("task", text_json(transcript_request.submission.options.task_type)),
+        ("language", text_json(_language(transcript, transcript_request))),
         ("duration", json.dumps(_duration_s(transcript)).encode()),
         ("text", text_json(transcript.text)),
     )
-    words = (("words", Items(map(_json, _words(transcript)))),)
-    segments = (("segments", Items(map(_json, _segments(transcript)))),)
+    words = (("words", JsonItems(map(_json, _words(transcript)))),)
+    segments = (("segments", JsonItems(map(_json, _segments(transcript)))),)
     return object_pieces(
         (
             *head,
-            *(words if Granularity.WORD in asked.granularities else ()),
-            *(segments if Granularity.SEGMENT in asked.granularities else ()),
+            *(words if Granularity.WORD in transcript_request.granularities else ()),
+            *(segments if Granularity.SEGMENT in transcript_request.granularities else ()),
             ("usage", _json(usage(transcript))),
         )
     )
@@ -123,8 +123,8 @@ def _json(body: BaseModel) -> bytes:
     return body.model_dump_json(exclude_none=True).encode()
 
 
-def _language(transcript: Transcript, asked: AudioRequest) -> str:
-    if asked.submission.options.task_type is TaskType.TRANSLATE:
+def _language(transcript: Transcript, transcript_request: AudioRequest) -> str:
+    if transcript_request.submission.options.task_type is TaskType.TRANSLATE:
         return LANGUAGES["en"]
     code = transcript.info.language
     return LANGUAGES.get(code, code)

@@ -11,15 +11,15 @@ from fastapi import APIRouter, Request, Response
 
 from deployments.api.access import client_of
 from deployments.api.admission import client_name
-from deployments.api.answers import ServicesNeeded, results_gate
+from deployments.api.answers import ServicesDep, results_gate
 from deployments.api.forms import inlined
-from deployments.api.openai.answers import openai_problems, transcript_answer
-from deployments.api.openai.call import DELETED, Call, cause_of, text_events, while_connected
+from deployments.api.openai.answers import openai_error_responses, transcript_content
+from deployments.api.openai.call import DELETED, TranscriptionCall, failure_of, text_events, while_connected
 from deployments.api.openai.forms import AudioFields, AudioRequest, audio_body, audio_request, read_fields
 from deployments.api.openai.models import check_model
 from deployments.api.openai.schemas import TextDelta, TranscriptionBody, VerboseBody
-from deployments.api.pieces import SpoolAnswer, spooled
-from deployments.api.problems import problem, status_of_code
+from deployments.api.pieces import SpoolResponse, spooled
+from deployments.api.problems import error_response, status_of_code
 from deployments.api.schemas import Schema
 from deployments.api.services import Services
 from deployments.api.sse import EventStream
@@ -27,7 +27,7 @@ from deployments.api.uploads import RequestBody, open_body, read_form
 from pipeline.domain.options import TaskType
 from pipeline.domain.task import Status, Task, TaskError
 from pipeline.errors import InvalidValue
-from pipeline.usecases.follow import Ended, Heard
+from pipeline.usecases.follow import SegmentReady, TaskEnded
 from pipeline.usecases.submit import Intake, Submitter
 
 HEAD_START_S = 10.0
@@ -55,53 +55,57 @@ def _documented(what: str) -> dict[str, Any]:
         "response_class": Response,
         "responses": {
             200: {"description": what, "content": content},
-            **openai_problems(400, 404, 409, 413, 415),
+            **openai_error_responses(400, 404, 409, 413, 415),
         },
         "openapi_extra": {"requestBody": audio_body()},
     }
 
 
 @router.post("/transcriptions", **_documented("The text, in the format that was asked for"))
-async def transcriptions(request: Request, services: ServicesNeeded) -> Response:
+async def transcriptions(request: Request, services: ServicesDep) -> Response:
     """Transcribe a recording, and answer with the text.
 
     For OpenAI's clients as they are. The call is a task of high priority, and deleted once it is answered; a client
     that goes away cancels it. Fields that are not known are ignored.
     """
-    return await _answer(request, services, TaskType.TRANSCRIBE)
+    return await _respond(request, services, TaskType.TRANSCRIBE)
 
 
 @router.post("/translations", **_documented("The text in English, in the format that was asked for"))
-async def translations(request: Request, services: ServicesNeeded) -> Response:
+async def translations(request: Request, services: ServicesDep) -> Response:
     """Translate a recording into English, and answer with the text; otherwise as transcriptions."""
-    return await _answer(request, services, TaskType.TRANSLATE)
+    return await _respond(request, services, TaskType.TRANSLATE)
 
 
-async def _answer(request: Request, services: Services, task_type: TaskType) -> Response:
-    asked, task = await _take_in(request, services, task_type)
-    call = Call(services, task)
-    if asked.stream:
-        return await _stream(request, call, asked)
+async def _respond(request: Request, services: Services, task_type: TaskType) -> Response:
+    transcript_request, task = await _receive_task(request, services, task_type)
+    call = TranscriptionCall(services, task)
+    if transcript_request.stream:
+        return await _stream(request, call, transcript_request)
     try:
         ended = await while_connected(request, call.end())
         if ended.status is Status.COMPLETED:
-            return await _transcript(request, services, call, ended, asked)
+            return await _transcript(request, services, call, ended, transcript_request)
     finally:
         call.close()
-    return _failure(request, cause_of(ended) or DELETED)
+    return _failure(request, failure_of(ended) or DELETED)
 
 
-async def _transcript(request: Request, services: Services, call: Call, ended: Task, asked: AudioRequest) -> Response:
+async def _transcript(
+    request: Request, services: Services, call: TranscriptionCall, ended: Task, transcript_request: AudioRequest
+) -> Response:
     async with results_gate(request).one(client_name(request)):
         task = await call.result(ended)
-        if (cause := cause_of(task)) is not None:
+        if (cause := failure_of(task)) is not None:
             return _failure(request, cause)
-        assert task.result is not None  # noqa: S101 (see cause_of)
-        answer = await services.workers.run(transcript_answer, task.result, asked)  # hours of speech take a second
-        return SpoolAnswer(await spooled(services.workers, answer.pieces), answer.media_type)
+        assert task.result is not None  # noqa: S101 (see failure_of)
+        answer = await services.workers.run(
+            transcript_content, task.result, transcript_request
+        )  # hours of speech take a second
+        return SpoolResponse(await spooled(services.workers, answer.pieces), answer.media_type)
 
 
-async def _take_in(request: Request, services: Services, task_type: TaskType) -> tuple[AudioRequest, Task]:
+async def _receive_task(request: Request, services: Services, task_type: TaskType) -> tuple[AudioRequest, Task]:
     """The recording and what is asked of it, as a task."""
     submitter: Submitter = request.app.state.submitter
     intake: Intake | None = None
@@ -110,7 +114,7 @@ async def _take_in(request: Request, services: Services, task_type: TaskType) ->
             return await _read(request, body, intake, services, task_type)
     except asyncio.CancelledError:  # a row that is being written is written nevertheless
         if intake is not None and intake.commit is not None:
-            services.errands.send(_forsake(intake.commit, services))
+            services.errands.send(_discard_after_commit(intake.commit, services))
         raise
 
 
@@ -132,24 +136,24 @@ async def _read(
         await intake.receive(data, file_name)
 
     await read_form(request, body, receive, services.settings.media.max_upload_bytes, items)
-    asked = audio_request(await check(), task_type)
+    transcript_request = audio_request(await check(), task_type)
     if intake.media is None:
         raise InvalidValue("There is nothing to transcribe: send the recording in a field named file.", "file")
-    task, _ = await intake.create(asked.submission)
-    return asked, task
+    task, _ = await intake.create(transcript_request.submission)
+    return transcript_request, task
 
 
-async def _forsake(commit: asyncio.Task[tuple[Task, bool]], services: Services) -> None:
+async def _discard_after_commit(commit: asyncio.Task[tuple[Task, bool]], services: Services) -> None:
     task, _ = await commit
-    Call(services, task).close()
+    TranscriptionCall(services, task).close()
 
 
-async def _stream(request: Request, call: Call, asked: AudioRequest) -> Response:
+async def _stream(request: Request, call: TranscriptionCall, transcript_request: AudioRequest) -> Response:
     spoken = call.spoken(request)
     first = asyncio.ensure_future(anext(spoken))
     try:
         await while_connected(request, asyncio.wait({first}, timeout=HEAD_START_S))
-        failed = first.done() and isinstance(event := first.result(), Ended) and cause_of(event.task)
+        failed = first.done() and isinstance(event := first.result(), TaskEnded) and failure_of(event.task)
     except BaseException:
         first.cancel()
         call.close()
@@ -158,12 +162,12 @@ async def _stream(request: Request, call: Call, asked: AudioRequest) -> Response
         await spoken.aclose()
         call.close()
         return _failure(request, failed)
-    return EventStream(text_events(_resumed(first, spoken), asked), call.close)
+    return EventStream(text_events(_resumed(first, spoken), transcript_request), call.close)
 
 
 async def _resumed(
-    first: asyncio.Future[Heard | Ended], rest: AsyncGenerator[Heard | Ended, None]
-) -> AsyncGenerator[Heard | Ended, None]:
+    first: asyncio.Future[SegmentReady | TaskEnded], rest: AsyncGenerator[SegmentReady | TaskEnded, None]
+) -> AsyncGenerator[SegmentReady | TaskEnded, None]:
     async with aclosing(rest):
         yield await first
         async for event in rest:
@@ -173,4 +177,4 @@ async def _resumed(
 def _failure(request: Request, cause: TaskError) -> Response:
     """The task has been tried as often as makes sense: the client's library is told not to try again."""
     headers = {"x-should-retry": "false"}
-    return problem(request, status_of_code(cause.code), cause.code, cause.message, headers=headers)
+    return error_response(request, status_of_code(cause.code), cause.code, cause.message, headers=headers)

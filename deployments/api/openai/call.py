@@ -15,13 +15,13 @@ from deployments.api.openai.answers import log_probs, text_of, usage
 from deployments.api.openai.errors import OpenAIErrorBody, openai_error
 from deployments.api.openai.forms import AudioRequest
 from deployments.api.openai.schemas import TextDelta, TextDone
-from deployments.api.replay import HeldTranscripts
+from deployments.api.replay import GatedTranscripts
 from deployments.api.services import Services
 from pipeline.domain.task import Status, Task, TaskError
 from pipeline.domain.transcript import Segment
 from pipeline.errors import DatabaseUnavailable, TaskCancelled, TaskNotFound, UploadInterrupted
-from pipeline.usecases.attend import attended, dismiss
-from pipeline.usecases.follow import Ended, Heard, follow, wait_for_end
+from pipeline.usecases.attend import discard_task, keep_alive
+from pipeline.usecases.follow import SegmentReady, TaskEnded, follow, wait_for_end
 
 Result = TypeVar("Result")
 
@@ -30,7 +30,7 @@ OUTAGE_PAUSE_S = 1.0
 DELETED = TaskError(TaskCancelled.code, "The task of this call was cancelled or deleted.")
 
 
-class Call:
+class TranscriptionCall:
     """A task while its client waits.
 
     Args:
@@ -47,15 +47,15 @@ class Call:
         """The client has its answer, or is gone: the task is stopped and removed, without anybody waiting for that."""
         services = self._services
         cancel = None if self._finished else services.cancel
-        services.errands.send(dismiss(services.store, services.media, cancel, self._task.id))
+        services.errands.send(discard_task(services.store, services.media, cancel, self._task.id))
 
     async def end(self) -> Task:
         """Return the task once it has finished, without its result; one that was deleted meanwhile as cancelled."""
         services, task = self._services, self._task
-        async with attended(services.store, services.clock, task.id):
+        async with keep_alive(services.store, services.clock, task.id):
             while not task.status.finished:
                 try:
-                    task = await self._wait_on(task.id)
+                    task = await self._keep_alive(task.id)
                 except DatabaseUnavailable:
                     await services.clock.sleep(OUTAGE_PAUSE_S)
                 except TaskNotFound as error:
@@ -63,7 +63,7 @@ class Call:
         self._finished = True
         return task
 
-    async def _wait_on(self, task_id: int) -> Task:
+    async def _keep_alive(self, task_id: int) -> Task:
         services = self._services
         store, watch_end, clock = services.store, services.watch_end, services.clock
         return await wait_for_end(store, watch_end, clock, task_id, math.inf, include_result=False)
@@ -78,22 +78,22 @@ class Call:
             except TaskNotFound as error:
                 raise TaskCancelled(DELETED.message) from error
 
-    async def spoken(self, request: Request) -> AsyncGenerator[Heard | Ended, None]:
+    async def spoken(self, request: Request) -> AsyncGenerator[SegmentReady | TaskEnded, None]:
         """Yield the segments as they are heard, and the end."""
         services = self._services
         async with AsyncExitStack() as held:
-            tasks = HeldTranscripts(services.store, request, held)
-            await held.enter_async_context(attended(services.store, services.clock, self._task.id))
+            tasks = GatedTranscripts(services.store, request, held)
+            await held.enter_async_context(keep_alive(services.store, services.clock, self._task.id))
             following = follow(tasks, services.watch, services.clock, self._task)
             events = await held.enter_async_context(aclosing(following))
             async for event in events:
-                if isinstance(event, Ended):
+                if isinstance(event, TaskEnded):
                     self._finished = True
-                if isinstance(event, Heard | Ended):
+                if isinstance(event, SegmentReady | TaskEnded):
                     yield event
 
 
-def cause_of(task: Task) -> TaskError | None:
+def failure_of(task: Task) -> TaskError | None:
     """Why there is no transcript; ``None`` where there is one."""
     if task.status is Status.COMPLETED and task.result is not None:
         return None
@@ -101,29 +101,29 @@ def cause_of(task: Task) -> TaskError | None:
 
 
 async def text_events(
-    spoken: AsyncGenerator[Heard | Ended, None], asked: AudioRequest
+    spoken: AsyncGenerator[SegmentReady | TaskEnded, None], transcript_request: AudioRequest
 ) -> AsyncGenerator[ServerSentEvent, None]:
     """What is spoken as the events of a stream: text bit by bit, then all of it, or an error."""
     blank = ""
     async with aclosing(spoken) as events:
         async for event in events:
-            if isinstance(event, Heard):
-                yield _event(_delta(event.segment, blank, asked))
+            if isinstance(event, SegmentReady):
+                yield _event(_delta(event.segment, blank, transcript_request))
                 blank = " "
             else:
-                yield _event(_last(event.task, asked))
+                yield _event(_last(event.task, transcript_request))
 
 
-def _delta(segment: Segment, blank: str, asked: AudioRequest) -> TextDelta:
-    logprobs = log_probs([segment]) if asked.logprobs else None
+def _delta(segment: Segment, blank: str, transcript_request: AudioRequest) -> TextDelta:
+    logprobs = log_probs([segment]) if transcript_request.logprobs else None
     return TextDelta(delta=f"{blank}{text_of(segment)}", logprobs=logprobs)
 
 
-def _last(task: Task, asked: AudioRequest) -> TextDone | OpenAIErrorBody:
-    if (cause := cause_of(task)) is not None:
+def _last(task: Task, transcript_request: AudioRequest) -> TextDone | OpenAIErrorBody:
+    if (cause := failure_of(task)) is not None:
         return openai_error(500, cause.code, cause.message)
-    assert task.result is not None  # noqa: S101 (see cause_of)
-    logprobs = log_probs(task.result.segments) if asked.logprobs else None
+    assert task.result is not None  # noqa: S101 (see failure_of)
+    logprobs = log_probs(task.result.segments) if transcript_request.logprobs else None
     return TextDone(text=task.result.text, logprobs=logprobs, usage=usage(task.result))
 
 
@@ -138,7 +138,7 @@ async def while_connected(request: Request, work: Awaitable[Result]) -> Result:
         UploadInterrupted: the client went away. Nobody will read that.
     """
     working = asyncio.ensure_future(work)
-    gone = asyncio.create_task(_gone(request))
+    gone = asyncio.create_task(_wait_for_disconnect(request))
     try:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
@@ -150,6 +150,6 @@ async def while_connected(request: Request, work: Awaitable[Result]) -> Result:
         await asyncio.gather(working, gone, return_exceptions=True)  # what the work raised was raised above
 
 
-async def _gone(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

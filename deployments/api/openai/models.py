@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from deployments.api.answers import ServicesNeeded
-from deployments.api.openai.answers import openai_problems
+from deployments.api.answers import ServicesDep
+from deployments.api.openai.answers import openai_error_responses
 from deployments.api.openai.forms import AudioFields
 from deployments.api.openai.schemas import ModelBody, ModelList
 from deployments.api.options import TaskRequest, check_engine, public_model_name
@@ -16,36 +16,36 @@ from pipeline.usecases.submit import Submission
 
 ALIAS = "whisper-1"
 """OpenAI's name for Whisper: here it means the model that is loaded."""
-PUBLISHED = 1_663_718_400
+PUBLISHED_AT = 1_663_718_400
 """21 September 2022, when OpenAI published Whisper."""
 
 router = APIRouter(prefix="/v1/models", tags=["openai"])
 
 
-@router.get("", responses=openai_problems())
-async def list_models(services: ServicesNeeded) -> ModelList:
+@router.get("", responses=openai_error_responses())
+async def list_models(services: ServicesDep) -> ModelList:
     """List the names that can be given as `model`: they all mean the model that is loaded."""
     return ModelList(data=[_model(name) for name in await _names(services)])
 
 
 @router.get(
     "/{model:path}",
-    responses=openai_problems(404),
+    responses=openai_error_responses(404),
     openapi_extra={
         "parameters": [
             {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}, "example": ALIAS}
         ]
     },
 )
-async def get_model(request: Request, services: ServicesNeeded) -> ModelBody:
+async def get_model(request: Request, services: ServicesDep) -> ModelBody:
     """Say whether a model can be named."""
     model: str = request.path_params["model"]
     if model not in await _names(services):
-        raise not_found(model)
+        raise model_not_found(model)
     return _model(model)
 
 
-async def check_model(asked: AudioFields, services: Services) -> None:
+async def check_model(transcript_request: AudioFields, services: Services) -> None:
     """Refuses another model than the one that is loaded, and a language it does not know.
 
     Raises:
@@ -53,23 +53,23 @@ async def check_model(asked: AudioFields, services: Services) -> None:
         InvalidValue: a language.
         ServiceStarting: it can't be said before a model is loaded.
     """
-    names_model = asked.model not in (None, ALIAS)
-    if not (names_model or asked.language or asked.languages):
+    names_model = transcript_request.model not in (None, ALIAS)
+    if not (names_model or transcript_request.language or transcript_request.languages):
         return  # no need to ask
     engine = await services.engine()
     configured = services.settings.asr.model
-    options = TranscriptionOptions(language=asked.language, languages=asked.languages)
+    options = TranscriptionOptions(language=transcript_request.language, languages=transcript_request.languages)
     check_engine(TaskRequest(Submission(options=options), None), engine, configured)
     if not names_model:
         return
     if engine is None and configured is None:
         raise ServiceStarting("No model is loaded yet, so it can't be said whether it is the one you named.")
     loaded = engine.model if engine else configured
-    if asked.model not in (loaded, public_model_name(str(loaded))):
-        raise not_found(str(asked.model))
+    if transcript_request.model not in (loaded, public_model_name(str(loaded))):
+        raise model_not_found(str(transcript_request.model))
 
 
-def not_found(model: str) -> ModelNotFound:
+def model_not_found(model: str) -> ModelNotFound:
     """The error for a model of another name."""
     return ModelNotFound(f"The model {model[:100]!a} does not exist here: see /v1/models, or use {ALIAS}.")
 
@@ -81,4 +81,4 @@ async def _names(services: Services) -> list[str]:
 
 
 def _model(name: str) -> ModelBody:
-    return ModelBody(id=name, created=PUBLISHED, owned_by="openai")
+    return ModelBody(id=name, created=PUBLISHED_AT, owned_by="openai")

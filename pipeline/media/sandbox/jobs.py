@@ -1,4 +1,4 @@
-"""What children do. Everything here runs in a child, but for ``rehearse``, which loads what they will need."""
+"""What children do. Everything here runs in a child, but for ``preload_modules``, which loads what they will need."""
 
 from __future__ import annotations
 
@@ -17,13 +17,21 @@ from typing import Any
 import av
 import numpy as np
 
-from pipeline.confinement.probe import Targets, attempt_all
-from pipeline.domain.extraction import Extraction, Format
+from pipeline.confinement.probe import ProbeTargets, attempt_all
+from pipeline.domain.extraction import AudioFormat, ExtractionOptions
 from pipeline.domain.sound import SoundOptions
 from pipeline.errors import DecodingTooCostly, MediaError
 from pipeline.media.decode import AudioDecoder
 from pipeline.media.extract import extract_audio
-from pipeline.media.sandbox.wire import READ_AHEAD_BYTES, SECONDS, ChildGone, Kind, RemoteSource, RemoteTarget, Wire
+from pipeline.media.sandbox.wire import (
+    READ_AHEAD_BYTES,
+    SECONDS,
+    ChildGone,
+    MessageKind,
+    RemoteSource,
+    RemoteTarget,
+    Wire,
+)
 
 NOT_LOADED = frozenset({"av.__main__", "av.datasets", "encodings.mbcs", "encodings.oem"})
 """Modules that no recording needs: a program, one that downloads (11 MB with all that it loads), and Windows'."""
@@ -35,35 +43,39 @@ def perform(wire: Wire, job: Mapping[str, Any]) -> None:
     """Does a job and says how it ended."""
     try:
         source = io.BufferedReader(RemoteSource(wire, job["size"]), READ_AHEAD_BYTES)
-        said = _JOBS[job["name"]](wire, source, **job["arguments"])
+        payload = _JOBS[job["name"]](wire, source, **job["arguments"])
     except (ChildGone, ConnectionError):
         return  # nobody waits for it any more
     except MediaError as error:
-        kind, said = Kind.REFUSED, {"code": error.code, "message": error.message}
+        kind, payload = MessageKind.REFUSED, {"code": error.code, "message": error.message}
     except MemoryError:
-        kind, said = Kind.REFUSED, {"code": DecodingTooCostly.code, "message": OUT_OF_MEMORY}
+        kind, payload = MessageKind.REFUSED, {"code": DecodingTooCostly.code, "message": OUT_OF_MEMORY}
     except Exception:  # noqa: BLE001 - the parent raises it
-        wire.send(Kind.DEFECT, traceback.format_exc().encode())
+        wire.send(MessageKind.DEFECT, traceback.format_exc().encode())
         return
     else:
-        kind = Kind.DONE
-    wire.send(kind, json.dumps(said).encode())
+        kind = MessageKind.DONE
+    wire.send(kind, json.dumps(payload).encode())
 
 
 def _decode(wire: Wire, source: Any, max_duration_s: float, sound: dict[str, Any]) -> dict[str, Any]:
     """Sends the sound as 16 kHz mono, native 16-bit samples, a block a message."""
     decoder = AudioDecoder(source, max_duration_s, SoundOptions(**sound))
     for block in decoder.blocks():
-        wire.send(Kind.DATA, block.tobytes())
+        wire.send(MessageKind.DATA, block.tobytes())
     return {"truncated": decoder.truncated, "tracks": [asdict(track) for track in decoder.tracks]}
 
 
 def _extract(wire: Wire, source: Any, max_duration_s: float, wanted: dict[str, Any]) -> dict[str, Any]:
     """Writes the sound as a file of its own; how far it is is sent as well, so that somebody may call it off."""
     target = io.BufferedWriter(RemoteTarget(wire), READ_AHEAD_BYTES)
-    asked = Extraction(**wanted | {"output_format": Format(wanted["output_format"])})
+    extraction_options = ExtractionOptions(**wanted | {"output_format": AudioFormat(wanted["output_format"])})
     extract_audio(
-        source, target, asked, max_duration_s, tick=lambda decoded_s: wire.send(Kind.DATA, SECONDS.pack(decoded_s))
+        source,
+        target,
+        extraction_options,
+        max_duration_s,
+        tick=lambda decoded_s: wire.send(MessageKind.DATA, SECONDS.pack(decoded_s)),
     )
     target.flush()
     return {}
@@ -71,27 +83,27 @@ def _extract(wire: Wire, source: Any, max_duration_s: float, wanted: dict[str, A
 
 def _probe(wire: Wire, source: Any, targets: dict[str, Any]) -> dict[str, Any]:
     """Try what is forbidden; the results are by part and name of the act."""
-    return attempt_all(Targets(**targets))
+    return attempt_all(ProbeTargets(**targets))
 
 
 _JOBS: Mapping[str, Callable[..., dict[str, Any]]] = {"decode": _decode, "extract": _extract, "probe": _probe}
 
 
-def rehearse() -> None:
+def preload_modules() -> None:
     """Load every module that a child may need, since a child can't open a file to load one any more.
 
     PyAV imports a module when a stream of its kind is first met, and Python one for each codec of text, so all of them
     are loaded. What else NumPy and the standard library load late is reached by decoding and encoding a moment of
     silence in every format, and by failing once.
     """
-    _load_all_of(av)
-    _load_all_of(encodings)
+    _import_package(av)
+    _import_package(encodings)
     silence = io.BytesIO()
-    extract_audio(_wav_of_silence(), silence, Extraction(output_format=Format.WAV), 60.0)
-    for output_format in Format:
+    extract_audio(_wav_of_silence(), silence, ExtractionOptions(output_format=AudioFormat.WAV), 60.0)
+    for output_format in AudioFormat:
         target = io.BytesIO()
         silence.seek(0)
-        extract_audio(silence, target, Extraction(output_format=output_format), 60.0)
+        extract_audio(silence, target, ExtractionOptions(output_format=output_format), 60.0)
         target.seek(0)
         for _ in AudioDecoder(target, 60.0).blocks():
             pass
@@ -100,7 +112,7 @@ def rehearse() -> None:
     _format_an_error()
 
 
-def _load_all_of(package: Any) -> None:
+def _import_package(package: Any) -> None:
     """Import every module of a package that may be needed."""
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         if module.name not in NOT_LOADED:

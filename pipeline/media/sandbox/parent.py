@@ -22,21 +22,21 @@ import numpy as np
 from pipeline.confinement.fork_server import STATUS
 from pipeline.confinement.probe import targets
 from pipeline.domain.audio import to_samples
-from pipeline.domain.confinement import Confinement, judge
-from pipeline.domain.extraction import Extraction
-from pipeline.domain.sound import DEFAULT_SOUND, SoundOptions
+from pipeline.domain.confinement import Confinement, confinement_of
+from pipeline.domain.extraction import ExtractionOptions
+from pipeline.domain.sound import DEFAULT_SOUND_OPTIONS, SoundOptions
 from pipeline.domain.speech import Samples
 from pipeline.domain.tracks import Track
 from pipeline.errors import DecoderCrashed, DecodingTooCostly, MediaError, OutputTooLarge
-from pipeline.media.sandbox.wire import SECONDS, ChildGone, Kind, Wire, placed, question
+from pipeline.media.sandbox.wire import SECONDS, ChildGone, MessageKind, Wire, parse_read, parse_write
 
 logger = logging.getLogger(__name__)
 
-SILENCE_S = 300.0
+CHILD_TIMEOUT_S = 300.0
 """A child that says nothing for so long hangs; one that works is ended by its limit of processor time before."""
 
 _MEBIBYTE = 1024 * 1024
-_PASSED_ON = ("LD_LIBRARY_PATH", "LANG", "TZ")
+_PASSED_VARIABLES = ("LD_LIBRARY_PATH", "LANG", "TZ")
 """Of the environment; the rest may hold secrets."""
 
 
@@ -99,10 +99,10 @@ class Sandbox:
         ):
             for _ in child.messages():
                 pass
-            return judge(child.said)
+            return confinement_of(child.said)
 
     @contextmanager
-    def child(self, name: str, file: BinaryIO, **arguments: Any) -> Iterator[Child]:
+    def child(self, name: str, file: BinaryIO, **arguments: Any) -> Iterator[SandboxChild]:
         """A child at work on a recording, until the block is left.
 
         Args:
@@ -123,14 +123,14 @@ class Sandbox:
             status, report = os.pipe()
             stack.callback(os.close, status)
             try:
-                self._ask_for(job, theirs.fileno(), report)
+                self._request_child(job, theirs.fileno(), report)
             finally:
                 os.close(report)
                 theirs.close()
-            ours.settimeout(SILENCE_S)
-            yield Child(Wire(ours), status, file)
+            ours.settimeout(CHILD_TIMEOUT_S)
+            yield SandboxChild(Wire(ours), status, file)
 
-    def _ask_for(self, job: Mapping[str, Any], *descriptors: int) -> None:
+    def _request_child(self, job: Mapping[str, Any], *descriptors: int) -> None:
         message = json.dumps(job).encode()
         with self._lock:
             try:
@@ -142,7 +142,7 @@ class Sandbox:
     def _running_control(self) -> socket.socket:
         if self._control is None or self._zygote is None or self._zygote.poll() is not None:
             self._stop()
-            self._zygote, self._control = _start_zygote(self._niceness)
+            self._zygote, self._control = _start_fork_server(self._niceness)
         return self._control
 
     def _stop(self) -> None:
@@ -154,9 +154,9 @@ class Sandbox:
         self._zygote = self._control = None
 
 
-def _start_zygote(niceness: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
+def _start_fork_server(niceness: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    environment = {name: os.environ[name] for name in _PASSED_VARIABLES if name in os.environ}
     environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
     with theirs:
         process = subprocess.Popen(  # noqa: S603 - our own module
@@ -171,7 +171,7 @@ def _start_zygote(niceness: int) -> tuple[subprocess.Popen[bytes], socket.socket
 
 
 @dataclass(slots=True)
-class Child:
+class SandboxChild:
     """A child that works on ``file``; ``status`` is where its end is reported. ``said`` is known after its end."""
 
     wire: Wire
@@ -179,7 +179,7 @@ class Child:
     file: BinaryIO
     said: Mapping[str, Any] = field(default_factory=dict)
 
-    def messages(self) -> Generator[tuple[Kind, bytearray]]:
+    def messages(self) -> Generator[tuple[MessageKind, bytearray]]:
         """What the child sends of its result, in order; its questions are answered on the way.
 
         Raises:
@@ -187,33 +187,33 @@ class Child:
             DecoderCrashed: it died.
         """
         while True:
-            with self._death_told():
+            with self._reported_death():
                 kind, payload = self.wire.receive()
-            if kind is Kind.READ:
+            if kind is MessageKind.READ:
                 self._answer(payload)
                 continue
-            if kind is Kind.DONE:
+            if kind is MessageKind.DONE:
                 self.said = json.loads(payload)
                 return
-            _raise_if_told(kind, payload)
+            _raise_reported_error(kind, payload)
             yield kind, payload
 
     def _answer(self, payload: bytearray) -> None:
-        with self._death_told():
-            offset, size = question(payload)
+        with self._reported_death():
+            offset, size = parse_read(payload)
         self.file.seek(offset)
         content = self.file.read(size)  # an error of the storage's is no death of the child's
-        with self._death_told():
+        with self._reported_death():
             self.wire.answer(content)
 
     @contextmanager
-    def _death_told(self) -> Iterator[None]:
+    def _reported_death(self) -> Iterator[None]:
         try:
             yield
         except (ChildGone, ConnectionError, TimeoutError) as error:
-            raise self._death() from error
+            raise self._death_error() from error
 
-    def _death(self) -> MediaError | DecoderCrashed:
+    def _death_error(self) -> MediaError | DecoderCrashed:
         """How it ended. It may live on, hanging; then it is killed when its pipe is closed."""
         report = _read_within(self.status, 5.0)
         code = os.waitstatus_to_exitcode(STATUS.unpack(report)[0]) if len(report) == STATUS.size else None
@@ -230,15 +230,15 @@ def _read_within(descriptor: int, seconds: float) -> bytes:
     return os.read(descriptor, STATUS.size) if readable else b""
 
 
-def _raise_if_told(kind: Kind, payload: bytearray) -> None:
-    if kind is Kind.REFUSED:
-        told = json.loads(payload)
-        raise _refusals()[told["code"]](told["message"])
-    if kind is Kind.DEFECT:
+def _raise_reported_error(kind: MessageKind, payload: bytearray) -> None:
+    if kind is MessageKind.REFUSED:
+        error_report = json.loads(payload)
+        raise _media_errors_by_code()[error_report["code"]](error_report["message"])
+    if kind is MessageKind.DEFECT:
         raise RuntimeError(f"the decoder process failed:\n{payload.decode(errors='replace')}")
 
 
-def _refusals() -> dict[str, type[MediaError]]:
+def _media_errors_by_code() -> dict[str, type[MediaError]]:
     errors: list[type[MediaError]] = [MediaError, *MediaError.__subclasses__()]
     return {error.code: error for error in errors}
 
@@ -247,7 +247,7 @@ class SandboxedDecoder:
     """``decode.AudioDecoder`` in a child; see there."""
 
     def __init__(
-        self, sandbox: Sandbox, file: BinaryIO, max_duration_s: float, sound: SoundOptions = DEFAULT_SOUND
+        self, sandbox: Sandbox, file: BinaryIO, max_duration_s: float, sound: SoundOptions = DEFAULT_SOUND_OPTIONS
     ) -> None:
         self._sandbox = sandbox
         self._file = file
@@ -270,14 +270,20 @@ class SandboxedDecoder:
                 for _, payload in messages:
                     block = np.frombuffer(payload, np.int16)
                     left -= len(block)
-                    _refuse_beyond(left)
+                    _check_size(left)
                     yield block
             self.truncated = bool(child.said.get("truncated"))
             self.tracks = tuple(Track(**track) for track in child.said.get("tracks", ()))
 
 
 def extract_in(
-    sandbox: Sandbox, source: BinaryIO, target: BinaryIO, wanted: Extraction, *, max_duration_s: float, max_bytes: int
+    sandbox: Sandbox,
+    source: BinaryIO,
+    target: BinaryIO,
+    wanted: ExtractionOptions,
+    *,
+    max_duration_s: float,
+    max_bytes: int,
 ) -> Generator[float]:
     """``extract.extract_audio`` in a child; see there. Yields the seconds decoded, as it gets on.
 
@@ -289,9 +295,9 @@ def extract_in(
     with sandbox.child("extract", source, **arguments) as child, closing(child.messages()) as messages:
         decoded_s = 0.0
         for kind, payload in messages:
-            if kind is Kind.DATA and len(payload) == SECONDS.size:
+            if kind is MessageKind.DATA and len(payload) == SECONDS.size:
                 decoded_s = min(max(decoded_s, SECONDS.unpack(payload)[0]), max_duration_s)
-            offset, content = placed(payload) if kind is Kind.WRITE else (0, memoryview(b""))
+            offset, content = parse_write(payload) if kind is MessageKind.WRITE else (0, memoryview(b""))
             if offset + len(content) > max_bytes:
                 raise OutputTooLarge(f"The extracted sound would be larger than the limit of {max_bytes:,} bytes.")
             target.seek(offset)
@@ -299,7 +305,7 @@ def extract_in(
             yield decoded_s
 
 
-def _refuse_beyond(left: int) -> None:
+def _check_size(left: int) -> None:
     """Children keep the limit themselves; one that does not is no longer ours."""
     if left < 0:
         raise DecoderCrashed("The process that decoded the recording sent more sound than it may.")

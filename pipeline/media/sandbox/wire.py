@@ -29,7 +29,7 @@ SECONDS = struct.Struct("<d")
 """How far an extraction is, in seconds of the recording: the ``DATA`` of that job."""
 
 
-class Kind(IntEnum):
+class MessageKind(IntEnum):
     """What a message means."""
 
     READ = 1
@@ -56,26 +56,26 @@ class Wire:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
 
-    def send(self, kind: Kind, payload: bytes) -> None:
+    def send(self, kind: MessageKind, payload: bytes) -> None:
         """Sends a message; for the child."""
         self._sock.sendall(_HEADER.pack(kind, len(payload)))
         self._sock.sendall(payload)
 
     def ask(self, offset: int, size: int) -> bytes:
         """Bytes of the recording; for the child."""
-        self.send(Kind.READ, _QUESTION.pack(offset, size))
+        self.send(MessageKind.READ, _QUESTION.pack(offset, size))
         return bytes(self._exactly(_LENGTH.unpack(self._exactly(_LENGTH.size))[0]))
 
-    def receive(self) -> tuple[Kind, bytearray]:
+    def receive(self) -> tuple[MessageKind, bytearray]:
         """The next message; for the parent.
 
         Raises:
             ChildGone: there is none, or what came is not a message.
         """
         number, length = _HEADER.unpack(self._exactly(_HEADER.size))
-        if length > MAX_PAYLOAD_BYTES or number not in frozenset(Kind):
+        if length > MAX_PAYLOAD_BYTES or number not in frozenset(MessageKind):
             raise ChildGone
-        return Kind(number), self._exactly(length)
+        return MessageKind(number), self._exactly(length)
 
     def answer(self, content: bytes) -> None:
         """Answers ``READ``; for the parent.
@@ -96,7 +96,7 @@ class Wire:
         return content
 
 
-def question(payload: bytearray) -> tuple[int, int]:
+def parse_read(payload: bytearray) -> tuple[int, int]:
     """Offset and size that a ``READ`` asks for; never more than one message may hold."""
     if len(payload) != _QUESTION.size:
         raise ChildGone
@@ -104,7 +104,7 @@ def question(payload: bytearray) -> tuple[int, int]:
     return offset, min(size, MAX_PAYLOAD_BYTES)
 
 
-def placed(payload: bytearray) -> tuple[int, memoryview]:
+def parse_write(payload: bytearray) -> tuple[int, memoryview]:
     """Where the bytes of a ``WRITE`` belong, and the bytes."""
     if len(payload) < _OFFSET.size:
         raise ChildGone
@@ -163,7 +163,7 @@ class RemoteTarget(_Seekable):
     def write(self, content: Any, /) -> int:
         """See ``io.RawIOBase``."""
         data = bytes(content)
-        self._wire.send(Kind.WRITE, _OFFSET.pack(self._position) + data)
+        self._wire.send(MessageKind.WRITE, _OFFSET.pack(self._position) + data)
         self._position += len(data)
         self._size = max(self._size, self._position)
         return len(data)

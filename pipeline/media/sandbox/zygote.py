@@ -10,7 +10,7 @@ import sys
 
 from pipeline.confinement.fork_server import FIRST_DESCRIPTOR, ForkServer
 from pipeline.confinement.profiles import confine_decoder
-from pipeline.media.sandbox.jobs import perform, rehearse
+from pipeline.media.sandbox.jobs import perform, preload_modules
 from pipeline.media.sandbox.wire import Wire
 
 DESCRIPTORS = 2
@@ -30,7 +30,7 @@ def main() -> None:
     control, niceness = map(int, sys.argv[1:])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
     os.nice(niceness)
-    rehearse()
+    preload_modules()
     ForkServer(socket.socket(fileno=control), DESCRIPTORS, run).serve()
 
 

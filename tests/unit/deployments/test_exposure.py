@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from ray.serve._private import replica
 
-from deployments.exposure import Front, bind_replica_port, is_loopback, warn_of_ray
+from deployments.exposure import HttpFront, bind_replica_port, is_loopback, warn_of_ray
 from deployments.front.bounds import ConnectionBounds
 from deployments.front.proxies import ProxyKeeper
 from pipeline.settings import ConnectionSettings
@@ -49,7 +49,7 @@ def test_what_ray_leaves_open_is_said(
 )
 def test_a_network_is_not_served_without_bounds(host: str, required: bool, problem: bool) -> None:
     keeper = ProxyKeeper(FakeProxies({}), ConnectionBounds(), failure="a proxy that can't be bounded")
-    front = Front(keeper, host, ConnectionSettings(required=required))
+    front = HttpFront(keeper, host, ConnectionSettings(required=required))
     assert bool(front.problems()) is problem
     keeper.failure = None
     assert front.problems() == ()

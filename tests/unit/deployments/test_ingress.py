@@ -23,8 +23,8 @@ def test_not_ready_while_no_task_is_worked_at() -> None:
 
 def test_what_else_fails_is_told_and_no_reason_to_send_clients_away() -> None:
     sentence = "Showing the queue fails: see the log."
-    readiness = readiness_of(replace(WELL, troubles=(sentence,)))
-    assert (readiness.ready, readiness.problems, readiness.troubles) == (True, (), (sentence,))
+    readiness = readiness_of(replace(WELL, failure_messages=(sentence,)))
+    assert (readiness.ready, readiness.problems, readiness.failure_messages) == (True, (), (sentence,))
 
 
 def test_not_ready_without_a_database_or_a_model() -> None:

@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 from ray.exceptions import RayError
 
-from deployments.shared import OTHER_DATABASE, OTHER_STORE, _look, _mark_store, _problems, check_cluster, check_store
+from deployments.shared import (
+    OTHER_DATABASE,
+    OTHER_STORE,
+    _check_node,
+    _ensure_storage_id,
+    _problems,
+    check_cluster,
+    verify_storage,
+)
 from deployments.wiring import media_store
 from pipeline.errors import ConfigurationError
 from pipeline.settings import MediaSettings, Settings
@@ -18,22 +26,22 @@ def settings(folder: Path) -> Settings:
 
 async def test_a_store_keeps_its_mark() -> None:
     media = MemoryMediaStore()
-    mark = await _mark_store(media)
-    assert await _mark_store(media) == mark
-    check_store(media, mark)
+    mark = await _ensure_storage_id(media)
+    assert await _ensure_storage_id(media) == mark
+    verify_storage(media, mark)
 
 
 async def test_a_node_with_another_folder_is_refused() -> None:
-    mark = await _mark_store(MemoryMediaStore())
+    mark = await _ensure_storage_id(MemoryMediaStore())
     other = MemoryMediaStore()
-    await _mark_store(other)
+    await _ensure_storage_id(other)
     for media in (other, MemoryMediaStore()):
         with pytest.raises(ConfigurationError, match="does not see the media store"):
-            check_store(media, mark)
+            verify_storage(media, mark)
 
 
 def test_without_a_mark_nothing_is_asked() -> None:
-    check_store(MemoryMediaStore(), None)
+    verify_storage(MemoryMediaStore(), None)
 
 
 def test_a_node_says_what_it_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,9 +49,9 @@ def test_a_node_says_what_it_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     here, elsewhere = settings(tmp_path / "here"), settings(tmp_path / "elsewhere")
     mark = check_cluster(here)
     assert check_cluster(here) == mark
-    assert _look(here, mark, None) == (True, True)
-    assert _look(elsewhere, mark, None) == (False, True)
-    check_store(media_store(here), mark)
+    assert _check_node(here, mark, None) == (True, True)
+    assert _check_node(elsewhere, mark, None) == (False, True)
+    verify_storage(media_store(here), mark)
 
 
 def test_a_store_that_can_not_be_written_is_refused_without_its_path(

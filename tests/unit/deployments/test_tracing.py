@@ -133,7 +133,7 @@ async def test_the_store_tells_a_tasks_life(store: TracedTaskStore, spans: InMem
     await store.fail(Lease(first.id, first.fence), TaskError("replica_lost", "It died."), store._time.now())
     [second] = await store.claim("me", lease, 1, (0, 1, 2))
     await store.complete(Lease(second.id, second.fence), TRANSCRIPT)
-    [message] = await store.due_callbacks("me", lease, 1)
+    [message] = await store.claim_callbacks("me", lease, 1)
     await store.record_delivery(message, DeliveryAttempt(False, 500, "", None))
 
     told = [(span.name, span.status.description) for span in spans.get_finished_spans()]
@@ -153,7 +153,7 @@ async def test_an_attempt_at_a_task_that_was_deleted_is_recorded(store: TracedTa
     await store.create(NewTask(media_prefix="t1", callback_url="https://example.com/hook"))
     [task] = await store.claim("me", lease, 1, (0, 1, 2))
     await store.complete(Lease(task.id, task.fence), TRANSCRIPT)
-    [message] = await store.due_callbacks("me", lease, 1)
+    [message] = await store.claim_callbacks("me", lease, 1)
     await store.delete(task.id)
     await store.record_delivery(message, DeliveryAttempt(True, 200, "", None))
     with pytest.raises(TaskNotFound):

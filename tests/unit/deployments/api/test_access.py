@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from deployments.api import access
-from deployments.api.access import Gate, is_open, scope_needed
+from deployments.api.access import Authenticator, is_open, scope_needed
 from deployments.api.app import build_api
 from pipeline.domain.access import Scope
 from pipeline.domain.task import NewTask, Status
@@ -265,7 +265,7 @@ async def test_a_rate_for_all_is_each_keys_own(world: World) -> None:
 @pytest.mark.parametrize("url", ["memory://", "nonsense://x", "async+redis://localhost"])
 def test_a_storage_that_can_not_count_ends_the_start(url: str) -> None:
     with pytest.raises(ConfigurationError, match="rate_storage"):
-        Gate(AuthSettings.model_validate({"keys": KEYS, "rate_storage": url}))
+        Authenticator(AuthSettings.model_validate({"keys": KEYS, "rate_storage": url}))
 
 
 async def test_a_counter_that_does_not_answer_lets_nobody_through_uncounted(world: World) -> None:

@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.types import Message
 
-from deployments.api.admission import RequestLimits, Slots, lasts
+from deployments.api.admission import RequestLimits, RequestSlots, is_lasting
 from deployments.api.app import build_api
 from pipeline.errors import ServiceBusy, TooManyRequests
 from pipeline.settings import HttpSettings
@@ -179,20 +179,20 @@ async def test_behind_haproxy_an_address_is_nobodys(world: World) -> None:
     ],
 )
 def test_what_lasts(method: str, path: str, query: bytes, expected: bool) -> None:
-    assert lasts(method, path, query) is expected
+    assert is_lasting(method, path, query) is expected
 
 
 def test_slots_are_given_back_whatever_happens() -> None:
-    slots = Slots(RequestLimits.of(HttpSettings(**LIMITS), 1000))
+    slots = RequestSlots(RequestLimits.of(HttpSettings(**LIMITS), 1000))
     for _ in range(20):
-        with pytest.raises(RuntimeError), slots.one("a", lasts=True):
+        with pytest.raises(RuntimeError), slots.one("a", is_lasting=True):
             raise RuntimeError
-    held = [slots.one(name, lasts=False) for name in "aaabbbc"]
+    held = [slots.one(name, is_lasting=False) for name in "aaabbbc"]
     for slot in held:
         slot.__enter__()
-    with pytest.raises(TooManyRequests), slots.one("a", lasts=False):
+    with pytest.raises(TooManyRequests), slots.one("a", is_lasting=False):
         pass
-    with pytest.raises(ServiceBusy), slots.one("d", lasts=False):
+    with pytest.raises(ServiceBusy), slots.one("d", is_lasting=False):
         pass
     for slot in held:
         slot.__exit__(None, None, None)

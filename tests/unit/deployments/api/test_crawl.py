@@ -146,7 +146,7 @@ async def test_what_the_site_said_can_be_read() -> None:
     world = World()
     now = datetime(2026, 11, 24, 6, tzinfo=UTC)
     lease = await world.processing(file_url=TIKTOK)
-    await world.store.save_crawl(
+    await world.store.save_crawl_record(
         lease, CrawlRecord(platform="tiktok", media_id="7", url=TIKTOK, author="me", crawled_at=now, library="yt-dlp 1")
     )
     async with client_of(world.api()) as client:

@@ -3,13 +3,13 @@ from __future__ import annotations
 import asyncio
 from contextvars import ContextVar
 
-from deployments.api.errands import Errands
+from deployments.api.errands import BackgroundTasks
 
 request: ContextVar[str] = ContextVar("request", default="none")
 
 
 async def test_an_errand_outlives_its_request_and_knows_nothing_of_it() -> None:
-    errands, go, seen = Errands(), asyncio.Event(), []
+    errands, go, seen = BackgroundTasks(), asyncio.Event(), []
 
     async def errand() -> None:
         await go.wait()

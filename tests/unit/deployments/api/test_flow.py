@@ -13,9 +13,14 @@ from fastapi import FastAPI
 from starlette.responses import Response, StreamingResponse
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from deployments.api.acknowledge import TOLD_BYTES, Acknowledgements, acknowledged, acknowledging
+from deployments.api.acknowledge import (
+    REPORT_BYTES,
+    AcknowledgementMiddleware,
+    acknowledgement_middleware,
+    with_acknowledgements,
+)
 from deployments.api.app import attach, build_api
-from deployments.api.flow import PIECE_BYTES, UnreadBytes
+from deployments.api.flow import PIECE_BYTES, UnreadBudget
 from tests.support.recordings import encode, silence
 from tests.unit.deployments.api.serving import KeepsAll, Reader, settle
 from tests.unit.deployments.api.world import TRANSCRIPT, World
@@ -72,7 +77,7 @@ async def test_no_more_is_sent_ahead_than_the_bound(world: World, path: str) -> 
     serve = KeepsAll(large(world))
     reader = Reader(path)
     reader.may_read.clear()
-    request = asyncio.create_task(Acknowledgements(serve)(reader.scope(None), reader.receive, reader.send))
+    request = asyncio.create_task(AcknowledgementMiddleware(serve)(reader.scope(None), reader.receive, reader.send))
     await settle()
     assert 0 < serve.most_bytes <= WINDOW
     assert not request.done()
@@ -99,7 +104,7 @@ async def test_a_client_that_reads_nothing_is_given_up(world: World, path: str) 
     app = large(world, answer_idle_timeout_s=0.05)
     reader = Reader(path)
     reader.may_read.clear()
-    server = Acknowledgements(KeepsAll(app), stall_s=0.2)
+    server = AcknowledgementMiddleware(KeepsAll(app), stall_s=0.2)
     with pytest.raises(ConnectionError):
         await server(reader.scope(None), reader.receive, reader.send)
     assert app.state.slots.taken == 0
@@ -110,19 +115,21 @@ async def test_a_client_that_drips_is_given_up(world: World) -> None:
     app = large(world, answer_idle_timeout_s=30, answer_min_bytes_per_s=20_000)
     reader = Reader("/api/streamed", on_read=lambda _: world.clock.advance(10.0))
     with pytest.raises(ConnectionError):
-        await Acknowledgements(KeepsAll(app))(reader.scope(None), reader.receive, reader.send)
+        await AcknowledgementMiddleware(KeepsAll(app))(reader.scope(None), reader.receive, reader.send)
     assert len(reader.content) < SIZE
 
 
 async def test_a_request_lasts_until_its_answer_is_read(world: World) -> None:
-    for around in (Acknowledgements, lambda app: app):
+    for around in (AcknowledgementMiddleware, lambda app: app):
         app = large(world)
         reader = Reader("/api/at_once")
         reader.may_read.clear()
         request = asyncio.create_task(around(KeepsAll(app))(reader.scope(None), reader.receive, reader.send))
         await settle()
         assert not request.done()
-        assert app.state.unread.total_bytes == (0 if around is Acknowledgements else app.state.unread.share_of(SIZE))
+        assert app.state.unread.total_bytes == (
+            0 if around is AcknowledgementMiddleware else app.state.unread.share_of(SIZE)
+        )
         reader.may_read.set()
         await request
         assert app.state.unread.total_bytes == 0
@@ -140,7 +147,9 @@ async def test_a_client_that_leaves_ends_its_request(world: World) -> None:
     app = large(world)
     reader = Reader("/api/streamed")
     reader.may_read.clear()
-    request = asyncio.create_task(Acknowledgements(KeepsAll(app))(reader.scope(None), reader.receive, reader.send))
+    request = asyncio.create_task(
+        AcknowledgementMiddleware(KeepsAll(app))(reader.scope(None), reader.receive, reader.send)
+    )
     await settle()
     reader.leave()
     reader.may_read.set()  # the server throws away what it can't send
@@ -191,7 +200,7 @@ async def test_an_answer_that_finds_no_room_is_refused(world: World) -> None:
 
 
 async def test_bytes_are_given_back() -> None:
-    unread = UnreadBytes(100)
+    unread = UnreadBudget(100)
     await unread.take("a", 25)
     await unread.take("a", 25)
     third = asyncio.create_task(unread.take("a", 25))
@@ -207,7 +216,7 @@ async def test_bytes_are_given_back() -> None:
 
 
 async def test_a_wait_that_is_cancelled_takes_nothing() -> None:
-    unread = UnreadBytes(100)
+    unread = UnreadBudget(100)
     await unread.take("a", 50)
     waiting = asyncio.create_task(unread.take("a", 10))
     await settle(20)
@@ -217,7 +226,7 @@ async def test_a_wait_that_is_cancelled_takes_nothing() -> None:
     assert unread.total_bytes == 0
 
 
-@pytest.mark.parametrize("around", [Acknowledgements, lambda app: app], ids=["acknowledged", "not"])
+@pytest.mark.parametrize("around", [AcknowledgementMiddleware, lambda app: app], ids=["with_acknowledgements", "not"])
 async def test_an_extraction_keeps_its_place_until_it_is_read(world: World, around: Any) -> None:
     app = world.api(http={"max_unread_bytes_per_answer": 128 * 1024})
     recording = encode(silence(20.0), "wav")  # 0.9 MB at 22,050 Hz
@@ -248,27 +257,29 @@ async def test_events_that_nobody_reads_are_given_up_and_let_go_of_their_transcr
         reader = Reader("/api/whisper/tasks/events", f"task_id={task.id}")
         reader.may_read.clear()
         with pytest.raises(ConnectionError):
-            await Acknowledgements(KeepsAll(app), stall_s=0.2)(reader.scope(None), reader.receive, reader.send)
+            await AcknowledgementMiddleware(KeepsAll(app), stall_s=0.2)(reader.scope(None), reader.receive, reader.send)
     assert world.counted == {"answers_given_up": 2.0}
     assert app.state.slots.taken == 0
 
 
-@pytest.mark.parametrize("size_bytes", [1, 1000, TOLD_BYTES - 1, TOLD_BYTES + 1, PIECE_BYTES, PIECE_BYTES + 1])
+@pytest.mark.parametrize("size_bytes", [1, 1000, REPORT_BYTES - 1, REPORT_BYTES + 1, PIECE_BYTES, PIECE_BYTES + 1])
 async def test_a_client_that_reads_is_never_waited_for_in_vain(world: World, size_bytes: int) -> None:
     app = large(world, max_unread_bytes_per_answer=SMALLEST_WINDOW)
     count = max(3, min(20_000, 300_000 // size_bytes))
     reader = Reader("/api/small", f"count={count}&size_bytes={size_bytes}")
     serve = KeepsAll(app)
-    await Acknowledgements(serve)(reader.scope(None), reader.receive, reader.send)
+    await AcknowledgementMiddleware(serve)(reader.scope(None), reader.receive, reader.send)
     assert len(reader.content) == count * size_bytes
     assert serve.most_bytes <= SMALLEST_WINDOW
 
 
 async def test_a_server_that_runs_is_told_once(world: World) -> None:
     serve = KeepsAll(large(world))
-    around = acknowledged(ProxyHeadersMiddleware(acknowledged(serve)))  # as uvicorn wraps what it is given
+    around = with_acknowledgements(
+        ProxyHeadersMiddleware(with_acknowledgements(serve))
+    )  # as uvicorn wraps what it is given
     reader = Reader("/api/streamed")
     await around(reader.scope(None), reader.receive, reader.send)
     assert len(reader.content) == SIZE
-    assert acknowledged(around) is around
-    assert [layer.cls for layer in acknowledging()] == [Acknowledgements]
+    assert with_acknowledgements(around) is around
+    assert [layer.cls for layer in acknowledgement_middleware()] == [AcknowledgementMiddleware]

@@ -32,7 +32,7 @@ async def test_ready_before_anyone_knows_what_runs(client: httpx.AsyncClient, wo
 
 
 async def test_ready_says_what_fails_in_the_background(client: httpx.AsyncClient, world: World) -> None:
-    world.readiness = Readiness(ready=True, troubles=("Showing the queue fails: see the log.",))
+    world.readiness = Readiness(ready=True, failure_messages=("Showing the queue fails: see the log.",))
     answer = await client.get("/api/health/ready")
     assert answer.status_code == 200
     assert answer.json()["problems"] == ["Showing the queue fails: see the log."]

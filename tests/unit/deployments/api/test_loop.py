@@ -14,7 +14,7 @@ import httpx
 import pytest
 from starlette.types import Message
 
-from deployments.api.loop import FairGate, Turns, Workers, keep_others_waiting_less, shared, slices
+from deployments.api.loop import FairSemaphore, LoopBudget, WorkerThreads, shared, slices, tune_interpreter
 from deployments.api.uploads import MAX_PARTS
 from tests.unit.deployments.api.world import World, blocks, client_of
 
@@ -217,7 +217,7 @@ async def test_a_long_replay_lets_others_run(world: World, client: httpx.AsyncCl
 def test_the_interpreter_is_shared_sooner_and_what_is_loaded_is_no_garbage() -> None:
     before = sys.getswitchinterval()
     try:
-        keep_others_waiting_less()
+        tune_interpreter()
         assert sys.getswitchinterval() < before
         assert gc.get_freeze_count() > 10_000
     finally:
@@ -230,18 +230,18 @@ def test_the_interpreter_is_shared_sooner_and_what_is_loaded_is_no_garbage() -> 
 
 async def test_a_turn_ends_after_bytes_or_steps() -> None:
     ticker = Ticker()
-    turns = Turns(bytes_a_turn=100, steps_a_turn=4)
+    turns = LoopBudget(bytes_per_turn=100, steps_per_turn=4)
     async with ticker.running():
         await asyncio.sleep(0)
         for sizes, pauses in (([10, 10, 10], 0), ([1], 1), ([99], 0), ([1], 1), ([500], 1), ([0, 0, 0, 0], 1)):
             before = ticker.ticks
             for size in sizes:
-                await turns.took(size)
+                await turns.spend(size)
             assert ticker.ticks - before == pauses, sizes
 
 
 async def test_work_is_done_in_a_thread_and_what_it_raises_comes_back() -> None:
-    workers = Workers()
+    workers = WorkerThreads()
     assert await workers.run(sum, [1, 2]) == 3
     with pytest.raises(ZeroDivisionError):
         await workers.run(lambda: 1 // 0)
@@ -271,14 +271,14 @@ async def test_work_that_is_under_way_is_shared() -> None:
     assert await joined() == 3
 
 
-async def enter(gate: FairGate, client: str, order: list[str], leave: asyncio.Event) -> None:
+async def enter(gate: FairSemaphore, client: str, order: list[str], leave: asyncio.Event) -> None:
     async with gate.one(client):
         order.append(client)
         await leave.wait()
 
 
 async def test_clients_take_turns() -> None:
-    gate, order, leave = FairGate(1), list[str](), asyncio.Event()
+    gate, order, leave = FairSemaphore(1), list[str](), asyncio.Event()
     tasks = []
     for client in "aaaabbc":
         tasks.append(asyncio.create_task(enter(gate, client, order, leave)))
@@ -290,7 +290,7 @@ async def test_clients_take_turns() -> None:
 
 
 async def test_a_client_has_half_of_the_places() -> None:
-    gate, order, leave = FairGate(4), list[str](), asyncio.Event()
+    gate, order, leave = FairSemaphore(4), list[str](), asyncio.Event()
     tasks = []
     for client in ["a", "a", "a", "a", "b", "b", "b", "c"]:
         tasks.append(asyncio.create_task(enter(gate, client, order, leave)))
@@ -311,7 +311,7 @@ async def test_a_client_has_half_of_the_places() -> None:
 
 
 async def test_who_goes_away_while_waiting_takes_no_place() -> None:
-    gate, order, leave = FairGate(1), list[str](), asyncio.Event()
+    gate, order, leave = FairSemaphore(1), list[str](), asyncio.Event()
     tasks = []
     for client in "abc":
         tasks.append(asyncio.create_task(enter(gate, client, order, leave)))
@@ -329,7 +329,7 @@ async def test_who_goes_away_while_waiting_takes_no_place() -> None:
 
 
 async def test_a_place_given_in_the_moment_of_a_cancel_is_passed_on() -> None:
-    gate, order, leave = FairGate(1), list[str](), asyncio.Event()
+    gate, order, leave = FairSemaphore(1), list[str](), asyncio.Event()
     tasks = []
     for client in "abc":
         tasks.append(asyncio.create_task(enter(gate, client, order, leave)))

@@ -267,7 +267,7 @@ async def test_while_the_summary_is_written_the_transcript_can_be_read(client: h
 
 async def test_a_failed_summary_leaves_the_task_completed(client: httpx.AsyncClient, world: World) -> None:
     task = await world.completed(summary_options=SummaryOptions())
-    [turn] = await world.store.due_summaries("me", LEASE, 1)
+    [turn] = await world.store.claim_summaries("me", LEASE, 1)
     await world.store.finish_summary(turn, TaskError("llm_timeout", "It was silent."))
 
     answer = await client.get(f"{RESULT}?task_id={task.id}")

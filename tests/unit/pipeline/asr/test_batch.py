@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.asr.batch import PATIENCE
+from pipeline.asr.batch import MAX_DEFERRED_BATCHES
 from pipeline.errors import DecodingFailed, ReplicaLost, TaskCancelled
 from pipeline.settings import BatchSettings
 from pipeline.testing.engine import FakeEngine
@@ -133,7 +133,7 @@ def test_a_bad_decoding_lets_so_many_batches_go_first_and_no_more(busy, submissi
     tickets = batcher.submit([submission(number, age=number) for number in range(1, 41)])
     engine.release()
     outcomes(tickets)
-    full, ladder = PATIENCE + 1, 2 * PATIENCE + 2
+    full, ladder = MAX_DEFERRED_BATCHES + 1, 2 * MAX_DEFERRED_BATCHES + 2
     assert [at for at, batch in enumerate(marks(engine)) if 1 in batch] == [0, full, *range(ladder, ladder + 5)]
 
 

@@ -29,9 +29,9 @@ def test_it_follows_a_machine_that_slows_down():
 
 def test_dear_batches_teach_what_plain_ones_take():
     cost = CostModel()
-    cost.observe(4, 1000, 8.0, dearness=4.0)
+    cost.observe(4, 1000, 8.0, cost_factor=4.0)
     assert cost.predict(4, 1000) == pytest.approx(2.0)
-    assert cost.predict(4, 1000, dearness=10.0) == pytest.approx(20.0)
+    assert cost.predict(4, 1000, cost_factor=10.0) == pytest.approx(20.0)
 
 
 @given(st.lists(st.tuples(st.integers(1, 64), st.integers(1000, 3000), st.floats(0.001, 60)), max_size=30))

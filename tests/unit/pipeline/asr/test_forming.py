@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.asr.cost import CostModel
-from pipeline.asr.forming import TOLERATED_WASTE, form_batch
+from pipeline.asr.forming import MAX_WASTE_SHARE, select_batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -12,8 +12,8 @@ class Waiting:
     frames: int = 1000
     rank: int = 1
     key: str = "beam 5"
-    patient_until: int = 0
-    dearness: float = 1.0
+    deferred_until: int = 0
+    cost_factor: float = 1.0
     width: int = 5
 
 
@@ -22,11 +22,11 @@ GPU = CostModel(overhead_s=0.2, per_frame_s=0.000001)
 
 
 def form(waiting, rows=8, seconds=100.0, cost=CPU, number=100):
-    return form_batch(waiting, rows, seconds, cost, number)
+    return select_batch(waiting, rows, seconds, cost, number)
 
 
 def retry(rank=1, key="sample 0.2", until=110):
-    return Waiting(rank=rank, key=key, patient_until=until)
+    return Waiting(rank=rank, key=key, deferred_until=until)
 
 
 def test_the_first_in_line_is_always_served():
@@ -81,8 +81,8 @@ def test_a_chunk_that_takes_too_long_by_itself_is_decoded_alone():
 
 def test_a_batch_of_dear_chunks_is_smaller():
     # four times 0.2 s, and four times 0.3 s a row
-    assert len(form([Waiting(dearness=4.0) for _ in range(20)], seconds=5.0)) == 3
-    assert len(form([Waiting(dearness=40.0) for _ in range(20)], seconds=5.0)) == 1
+    assert len(form([Waiting(cost_factor=4.0) for _ in range(20)], seconds=5.0)) == 3
+    assert len(form([Waiting(cost_factor=40.0) for _ in range(20)], seconds=5.0)) == 1
 
 
 def test_a_wide_search_gets_fewer_rows():
@@ -114,7 +114,7 @@ def test_urgent_chunks_go_before_less_urgent_ones_of_the_same_length():
             frames=st.sampled_from(range(1000, 3001, 100)),
             rank=st.integers(0, 2),
             key=st.sampled_from(["beam 5", "beam 1"]),
-            patient_until=st.sampled_from([0, 110, 120]),
+            deferred_until=st.sampled_from([0, 110, 120]),
         ),
         min_size=1,
         max_size=30,
@@ -126,11 +126,11 @@ def test_every_batch_keeps_every_rule(waiting, rows, seconds):
     waiting.sort(key=lambda one: one.rank)
     batch = form(waiting, rows, seconds)
     assert batch[0].rank == waiting[0].rank
-    assert batch[0] is waiting[0] or waiting[0].patient_until > 100
+    assert batch[0] is waiting[0] or waiting[0].deferred_until > 100
     assert 1 <= len(batch) <= rows
     assert len(set(map(id, batch))) == len(batch)
     assert {one.key for one in batch} == {batch[0].key}
     assert len(batch) == 1 or CPU.predict(len(batch), max(one.frames for one in batch)) <= seconds
     # what it costs is hardly more than decoding each chunk alone
     alone = sum(CPU.predict(1, one.frames) for one in batch)
-    assert CPU.predict(len(batch), max(one.frames for one in batch)) <= alone * (1 + TOLERATED_WASTE) ** len(batch)
+    assert CPU.predict(len(batch), max(one.frames for one in batch)) <= alone * (1 + MAX_WASTE_SHARE) ** len(batch)

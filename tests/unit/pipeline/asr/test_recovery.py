@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.asr.engine import Decoded
-from pipeline.asr.recovery import found_in, insert, is_silence, missing_speech
+from pipeline.asr.recovery import insert, is_silence, missing_speech, recovered_segments
 from pipeline.domain.audio import Span, to_samples
 from pipeline.domain.transcript import AlignedWord, Segment
 
@@ -50,18 +50,18 @@ def test_text_of_audio_in_which_nobody_is_found_needs_the_model_s_word(item):
 def test_what_is_found_must_be_good_and_more(speech):
     [missing] = missing_speech(speech, [word(0.0, 10.0, " dog")])
     assert len(missing.stretched) == 1
-    assert not found_in(missing, decoded(word(1.0, 1.4)))
-    assert found_in(missing, decoded(word(1.0, 1.4), word(2.0, 2.4)))
-    assert not found_in(missing, decoded(word(1.0, 1.4), word(2.0, 2.4), avg_logprob=-1.5))
-    assert not found_in(missing, decoded(word(1.0, 1.4), word(2.0, 2.4, "..."), compression_ratio=5.0))
+    assert not recovered_segments(missing, decoded(word(1.0, 1.4)))
+    assert recovered_segments(missing, decoded(word(1.0, 1.4), word(2.0, 2.4)))
+    assert not recovered_segments(missing, decoded(word(1.0, 1.4), word(2.0, 2.4), avg_logprob=-1.5))
+    assert not recovered_segments(missing, decoded(word(1.0, 1.4), word(2.0, 2.4, "..."), compression_ratio=5.0))
 
 
 def test_what_is_found_a_third_time_in_a_gap_is_made_up(speech):
     [missing] = missing_speech(speech, [])
     again = replace(missing, found=("word", "word"))
-    assert found_in(replace(missing, found=("word",)), decoded(word(0, 1)))
-    assert not found_in(again, decoded(word(0, 1)))
-    assert found_in(again, decoded(word(0, 1, " other")))
+    assert recovered_segments(replace(missing, found=("word",)), decoded(word(0, 1)))
+    assert not recovered_segments(again, decoded(word(0, 1)))
+    assert recovered_segments(again, decoded(word(0, 1, " other")))
 
 
 def test_what_is_found_goes_where_it_is_said(speech):
@@ -75,4 +75,4 @@ def test_words_without_time_repeat_what_was_said_before(speech):
     [missing] = missing_speech(speech, [])
     crammed, said = segment(word(0.0, 0.02, " Hello"), word(0.02, 0.2, " world")), segment(word(1.0, 1.4, " Hello"))
     both = replace(decoded(word(0, 1)), segments=(crammed, said))
-    assert [(one.text, one.start) for one in found_in(missing, both)] == [(" Hello", 1.0)]
+    assert [(one.text, one.start) for one in recovered_segments(missing, both)] == [(" Hello", 1.0)]

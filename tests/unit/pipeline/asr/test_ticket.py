@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.asr.ticket import Ticket
+from pipeline.asr.ticket import PendingChunk
 from pipeline.domain.audio import Span, to_samples
 from pipeline.domain.options import TaskType
 from pipeline.domain.transcript import AlignedWord
@@ -24,7 +24,7 @@ def decode():
 
 @pytest.fixture
 def ticket(item):
-    return Ticket(task_id=1, rank=1, age=(5.0, 1), item=item(7, seconds=10.0, language=None), key="", frames=0)
+    return PendingChunk(task_id=1, rank=1, age=(5.0, 1), item=item(7, seconds=10.0, language=None), key="", frames=0)
 
 
 def test_a_good_decoding_is_the_outcome(ticket, decode):
@@ -86,7 +86,7 @@ def said(*times, text=" antidisestablishmentarianismandmuchmore"):
 def spoken(item):
     """A ticket for ten seconds of speech."""
     speech = (Span(0, to_samples(10.0)),)
-    return Ticket(
+    return PendingChunk(
         task_id=1,
         rank=1,
         age=(5.0, 1),
@@ -140,7 +140,7 @@ def test_a_word_stretched_into_the_speech_from_before_is_replaced(spoken, decode
     spoken.take(
         said((0.2, 1.1), (1.1, 1.9), (1.9, 7.4), text=" antidisestablishmentarianism")(decode(spoken)), gate=True
     )
-    outcome = spoken.give_up()
+    outcome = spoken.finish_with_best()
     assert " Hello" not in [segment.text for segment in outcome.segments]
 
 
@@ -157,7 +157,7 @@ def test_silence_does_not_take_the_place_of_a_stretched_word(spoken, decode):
 
 def test_a_short_clip_without_text_gets_the_full_window_too(item, decode):
     short = replace(item(7, seconds=0.9), speech=(Span(0, to_samples(0.9)),))
-    ticket = Ticket(task_id=1, rank=1, age=(5.0, 1), item=short, key="", frames=0)
+    ticket = PendingChunk(task_id=1, rank=1, age=(5.0, 1), item=short, key="", frames=0)
     assert ticket.take(decode(ticket, segments=()), gate=True) is None
     assert ticket.item.full_window
 
@@ -205,7 +205,7 @@ def test_silence_in_a_short_window_is_looked_at_in_the_full_one(spoken, decode):
 
 def test_a_translation_may_leave_more_between_its_words(item, decode):
     wanted = replace(item(7, seconds=10.0, task_type=TaskType.TRANSLATE), speech=(Span(0, to_samples(10.0)),))
-    ticket = Ticket(task_id=1, rank=1, age=(5.0, 1), item=wanted, key="", frames=0)
+    ticket = PendingChunk(task_id=1, rank=1, age=(5.0, 1), item=wanted, key="", frames=0)
     assert ticket.take(said((0.0, 4.0), (4.0, 7.5))(decode(ticket)), gate=True) is not None
 
 
@@ -214,23 +214,23 @@ def test_where_speech_is_unknown_nothing_is_missing(ticket, decode):
 
 
 def test_a_failure_on_the_first_attempt_leaves_nothing(ticket):
-    assert ticket.give_up() is None
+    assert ticket.finish_with_best() is None
 
 
 def test_a_failure_on_a_later_attempt_leaves_what_was_transcribed(ticket, decode):
     ticket.take(decode(ticket, avg_logprob=-2.0), gate=True)
-    outcome = ticket.give_up()
+    outcome = ticket.finish_with_best()
     assert (len(outcome.segments), outcome.attempts) == (1, 1)
 
 
 def test_a_failure_on_missing_speech_leaves_what_came_before(spoken, decode):
     spoken.take(said((0.0, 4.0))(decode(spoken)), gate=True)
-    outcome = spoken.give_up()
+    outcome = spoken.finish_with_best()
     assert (len(outcome.segments), outcome.language) == (1, "en")
 
 
 def test_tickets_are_ordered_by_rank_then_age_then_arrival(item):
     def made(rank, age):
-        return Ticket(task_id=1, rank=rank, age=age, item=item(), key="", frames=0).order
+        return PendingChunk(task_id=1, rank=rank, age=age, item=item(), key="", frames=0).order
 
     assert made(0, (9.0, 9)) < made(1, (1.0, 5)) < made(1, (2.0, 1)) < made(1, (2.0, 2))

@@ -1,9 +1,9 @@
 import pytest
 
-from pipeline.crawl.child import _Hook, _parameters
+from pipeline.crawl.child import _AuditHook, _parameters
 from pipeline.crawl.wire import ExtractRequest
 
-HOOK = _Hook(("127.0.0.1", 4711), "/opt/deno")
+HOOK = _AuditHook(("127.0.0.1", 4711), "/opt/deno")
 REQUEST = ExtractRequest(
     url="https://a.example/", extractors=(), formats="b", proxy="http://u:p@127.0.0.1:4711", timeout_s=1.0,
     max_process_bytes=1, scratch="/tmp/a", js_runtime="/opt/deno", user_agent="Mine/1",
@@ -44,7 +44,7 @@ def test_everything_else_is_refused(event: str, arguments: tuple[object, ...]) -
 
 def test_without_a_runtime_no_program_is_started() -> None:
     with pytest.raises(PermissionError):
-        _Hook(("127.0.0.1", 1), None)("subprocess.Popen", ("/opt/deno", [], None, None))
+        _AuditHook(("127.0.0.1", 1), None)("subprocess.Popen", ("/opt/deno", [], None, None))
 
 
 def test_the_library_is_told_what_the_request_says() -> None:

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.crawl.wire import Done, ExtractRequest, Found, MediaLocation, Trouble, decode, encode
+from pipeline.crawl.wire import (
+    ExtractedPage,
+    ExtractFailure,
+    ExtractRequest,
+    MediaLocation,
+    RecordingWritten,
+    decode,
+    encode,
+)
 from tests.support.thoroughness import examples
 
 LOCATION = MediaLocation("https://a.example/a.mp4", {"Referer": "https://a.example/"}, "mp4", True, 5, None)
@@ -19,12 +27,12 @@ def test_a_request_is_understood_and_shows_no_secrets() -> None:
     assert "secret cookies" not in repr(REQUEST)
 
 
-@pytest.mark.parametrize("message", [Found({"id": "1"}, LOCATION), Trouble("A", "b", 403, True, "5")])
-def test_messages_are_understood(message: Found | Trouble) -> None:
+@pytest.mark.parametrize("message", [ExtractedPage({"id": "1"}, LOCATION), ExtractFailure("A", "b", 403, True, "5")])
+def test_messages_are_understood(message: ExtractedPage | ExtractFailure) -> None:
     line = encode(message)
     assert line.endswith(b"\n")
     assert decode(line) == message
-    assert isinstance(decode(encode(Done())), Done)
+    assert isinstance(decode(encode(RecordingWritten())), RecordingWritten)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +51,7 @@ FIELDS = ("id", "title", "duration", "timestamp", "view_count")
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON))
 def test_fields_of_other_types_than_they_should_be_are_dropped(info: dict[str, object]) -> None:
     found = decode(json.dumps({"found": {"info": info, "media": {"url": 5, "headers": {"a": 1}}}}).encode())
-    assert isinstance(found, Found)
+    assert isinstance(found, ExtractedPage)
     assert found.media == MediaLocation("", {}, "", direct=False)
     assert isinstance(found.text("title"), str | None)
     assert isinstance(found.seconds("duration"), float | None)
@@ -52,6 +60,6 @@ def test_fields_of_other_types_than_they_should_be_are_dropped(info: dict[str, o
 
 
 def test_texts_are_cut_and_ids_may_be_numbers() -> None:
-    found = Found({"title": "x" * 5000, "id": 17}, LOCATION)
+    found = ExtractedPage({"title": "x" * 5000, "id": 17}, LOCATION)
     assert len(found.text("title") or "") == 2000
     assert found.text("id") == "17"

@@ -26,7 +26,7 @@ def test_a_key_opens_its_scopes_and_admin_opens_all(scopes: tuple[Scope, ...], a
 
 
 def test_only_an_admin_sees_everybodys_tasks() -> None:
-    assert [scope for scope in Scope if client(scope).sees_all] == [Scope.ADMIN]
+    assert [scope for scope in Scope if client(scope).sees_all_tasks] == [Scope.ADMIN]
 
 
 def test_without_limits_nothing_is_refused() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.addresses import SPECIAL_NETWORKS, is_public, unwrapped, within
+from pipeline.domain.addresses import SPECIAL_NETWORKS, embedded_addresses, is_public, within
 
 PUBLIC = [
     "1.1.1.1",
@@ -80,7 +80,7 @@ def test_not_public(text: str) -> None:
 def test_teredo_stands_for_its_server_and_its_client() -> None:
     address = IPv6Address("2001:0:4136:e378:8000:63bf:80ff:fffe")  # client 127.0.0.1, each bit turned
 
-    assert unwrapped(address) == (IPv4Address("65.54.227.120"), IPv4Address("127.0.0.1"))
+    assert embedded_addresses(address) == (IPv4Address("65.54.227.120"), IPv4Address("127.0.0.1"))
     assert not is_public(address)
 
 
@@ -95,7 +95,7 @@ embeddings = st.sampled_from(
 
 @given(st.ip_addresses(v=4), embeddings)
 def test_an_embedded_address_is_judged_as_itself(v4: IPv4Address, embed: Callable[[IPv4Address], IPv6Address]) -> None:
-    assert unwrapped(embed(v4)) == (v4,)
+    assert embedded_addresses(embed(v4)) == (v4,)
     assert is_public(embed(v4)) is is_public(v4)
 
 
@@ -110,7 +110,7 @@ def test_no_address_of_a_special_network_is_public(number: int) -> None:
 
 @given(st.ip_addresses())
 def test_what_python_knows_to_be_private_is_not_public(address: IPv4Address | IPv6Address) -> None:
-    if len(unwrapped(address)) == 1 and unwrapped(address)[0] == address and address.is_private:
+    if len(embedded_addresses(address)) == 1 and embedded_addresses(address)[0] == address and address.is_private:
         assert not is_public(address)
 
 
@@ -120,7 +120,7 @@ def test_within_looks_into_embedded_addresses_too() -> None:
     assert within(ip_address("10.1.2.3"), networks)
     assert within(ip_address("::ffff:10.1.2.3"), networks)
     assert not within(ip_address("11.1.2.3"), networks)
-    assert not within(ip_address("2001:0:0a00:1::f5ff:fffe"), networks) or unwrapped(
+    assert not within(ip_address("2001:0:0a00:1::f5ff:fffe"), networks) or embedded_addresses(
         ip_address("2001:0:0a00:1::f5ff:fffe")
     ) == (ip_address("10.0.0.1"), ip_address("10.0.0.1"))
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain.audio import SAMPLE_RATE, Chunk, Span
-from pipeline.domain.chunk_queue import Capacity, ChunkQueue, Released
+from pipeline.domain.chunk_queue import Capacity, ChunkQueue, ReleasedChunks
 
 HIGH, NORMAL, LOW = range(3)
 WIDE = Capacity(replicas=4, max_batch_size=8)
@@ -26,7 +26,7 @@ def queue(**files: tuple[int, int]) -> ChunkQueue:
     return made
 
 
-def drain(made: ChunkQueue, capacity: Capacity, now: float = 0) -> list[Released]:
+def drain(made: ChunkQueue, capacity: Capacity, now: float = 0) -> list[ReleasedChunks]:
     """Releases one unit after another, each finished before the next."""
     released = []
     while unit := made.release(capacity, now):
@@ -211,8 +211,8 @@ def test_what_arrives_is_tagged_before_the_waiting_chunks_of_a_long_file() -> No
     clip = made.release(Capacity(1, 4), now=0)
     assert clip is not None
     assert clip.task_id == 2
-    tags = [unit.tag for unit in out if unit]
-    assert tags[0] == clip.tag < tags[1]
+    tags = [unit.start_tag for unit in out if unit]
+    assert tags[0] == clip.start_tag < tags[1]
 
 
 def test_ageing_keeps_an_endless_stream_of_clips_from_starving_a_long_file() -> None:

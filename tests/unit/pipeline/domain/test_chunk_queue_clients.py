@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain.audio import SAMPLE_RATE, Chunk, Span
-from pipeline.domain.chunk_queue import Capacity, ChunkQueue, Released
+from pipeline.domain.chunk_queue import Capacity, ChunkQueue, ReleasedChunks
 from pipeline.domain.decoding_cost import chunk_cost_s, relative_cost
 from pipeline.domain.options import TranscriptionOptions
 
@@ -55,16 +55,16 @@ class Queue(ChunkQueue):
         self.clients[task_id] = client
         return task_id
 
-    def client(self, unit: Released | None) -> str | None:
+    def client(self, unit: ReleasedChunks | None) -> str | None:
         assert unit is not None
         return self.clients[unit.task_id]
 
 
-def cost_of(unit: Released) -> float:
+def cost_of(unit: ReleasedChunks) -> float:
     return sum(chunk.duration_s for chunk in unit.chunks)
 
 
-def released(queue: Queue, capacity: Capacity = ONE, now: float = 0) -> list[Released]:
+def released(queue: Queue, capacity: Capacity = ONE, now: float = 0) -> list[ReleasedChunks]:
     """All that goes out before anything comes back."""
     units = []
     while unit := queue.release(capacity, now):
@@ -89,7 +89,7 @@ def test_clients_with_endless_work_get_equal_shares_to_within_one_unit_each(
             queue.put(str(client), 2_000, seconds=seconds)
     served: Counter[str] = Counter()
     largest: dict[str, float] = defaultdict(float)
-    out: list[Released] = []
+    out: list[ReleasedChunks] = []
     for _ in range(300):
         unit = queue.release(capacity, now=0)
         if unit is None or (out and source.random() < 0.3):
@@ -192,7 +192,7 @@ def test_a_clip_goes_out_next_whatever_another_client_has_queued_and_in_flight(r
 
     assert unit
     assert unit.task_id == clip
-    assert all(unit.tag <= other.tag for other in out)
+    assert all(unit.start_tag <= other.start_tag for other in out)
     assert queue.release(capacity, now=10_000) is None
 
 
@@ -230,7 +230,7 @@ def test_a_clip_overtakes_its_own_client_s_long_file_at_the_replica() -> None:
     clip = queue.put("a", 1)
     following = [unit for unit in released(queue) if queue.client(unit) == "a"]
     assert following[0].task_id == clip
-    assert following[0].tag == min(other.tag for other in out[2:] if queue.client(other) == "a")
+    assert following[0].start_tag == min(other.start_tag for other in out[2:] if queue.client(other) == "a")
 
 
 def test_only_so_much_of_a_client_goes_with_the_smallest_of_its_tags() -> None:
@@ -238,7 +238,7 @@ def test_only_so_much_of_a_client_goes_with_the_smallest_of_its_tags() -> None:
     queue, capacity = Queue(), Capacity(4, 8)
     for _ in range(90):
         queue.put("a", 1, seconds=10)
-    tags = [unit.tag for unit in released(queue, capacity)]
+    tags = [unit.start_tag for unit in released(queue, capacity)]
     assert 20 <= tags.count(min(tags)) <= 30
     assert tags[-1] > 500
 
@@ -251,7 +251,7 @@ def test_what_a_client_sends_goes_first_until_it_has_had_as_much_as_others_have_
         queue.put("b", 1)
     clips = released(queue)
     assert [queue.client(unit) for unit in clips] == ["b"] * 3
-    assert all(unit.tag < out[1].tag for unit in clips)
+    assert all(unit.start_tag < out[1].start_tag for unit in clips)
 
 
 def test_its_clips_do_not_push_a_client_before_others_for_ever() -> None:
@@ -264,7 +264,7 @@ def test_its_clips_do_not_push_a_client_before_others_for_ever() -> None:
     for _ in range(400):
         queue.put("clips", 1)
         while unit := queue.release(capacity, now=0):
-            heappush(line, (unit.priority_rank, unit.tag, next(arrivals), unit.task_id))
+            heappush(line, (unit.priority_rank, unit.start_tag, next(arrivals), unit.task_id))
         *_, task_id = heappop(line)
         served[queue.clients[task_id]] += 1
         queue.finish(task_id)
@@ -354,7 +354,7 @@ def test_what_was_lifted_counts_as_more_urgent_at_the_replica_too() -> None:
     unit = queue.release(ONE, now=700)
     assert unit
     assert (queue.client(unit), unit.priority_rank) == ("b", NORMAL)
-    assert unit.tag <= min(other.tag for other in first[1:])
+    assert unit.start_tag <= min(other.start_tag for other in first[1:])
     queue.finish(unit.task_id)
     assert sum(len(unit.chunks) for unit in released(queue, now=700)) == 8
 
@@ -385,7 +385,7 @@ class Model:
         self.queue = Queue(AGEING_S)
         self.capacity = capacity
         self.now = 0.0
-        self.out: list[Released] = []
+        self.out: list[ReleasedChunks] = []
         self.expected: dict[int, int] = {}
         self.back: Counter[int] = Counter()
         self.limited: set[int] = set()

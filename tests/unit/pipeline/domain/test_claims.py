@@ -5,23 +5,23 @@ from itertools import groupby
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.claims import NOTHING, Candidate, ClaimRule, Holdings, known_order
+from pipeline.domain.claims import NO_RUNNING_TASKS, ClaimCandidate, ClaimRule, RunningTasks, known_order
 from pipeline.domain.lifecycle import claim_order
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NORMAL = 1
 
 
-def rule(holdings: Holdings = NOTHING) -> ClaimRule:
-    return ClaimRule(holdings, NOW, ageing_s=600.0)
+def rule(running_tasks: RunningTasks = NO_RUNNING_TASKS) -> ClaimRule:
+    return ClaimRule(running_tasks, NOW, ageing_s=600.0)
 
 
-def candidate(number: int, client: str | None = None, rank: int = NORMAL, age_s: float = 0.0) -> Candidate:
-    return Candidate(number, rank, client, NOW - timedelta(seconds=age_s))
+def candidate(number: int, client: str | None = None, rank: int = NORMAL, age_s: float = 0.0) -> ClaimCandidate:
+    return ClaimCandidate(number, rank, client, NOW - timedelta(seconds=age_s))
 
 
-def order(candidates: list[Candidate], holdings: Holdings = NOTHING) -> list[int]:
-    return [one.id for _, one in rule(holdings).places(candidates)]
+def order(candidates: list[ClaimCandidate], running_tasks: RunningTasks = NO_RUNNING_TASKS) -> list[int]:
+    return [one.id for _, one in rule(running_tasks).places(candidates)]
 
 
 def test_clients_take_turns() -> None:
@@ -30,27 +30,27 @@ def test_clients_take_turns() -> None:
 
 
 def test_what_runs_of_a_client_counts() -> None:
-    holdings = Holdings({(NORMAL, "a"): 2, (NORMAL, "b"): 1})
+    running_tasks = RunningTasks({(NORMAL, "a"): 2, (NORMAL, "b"): 1})
     candidates = [candidate(1, "a"), candidate(2, "b"), candidate(3, "b"), candidate(4, "c"), candidate(5)]
-    assert order(candidates, holdings) == [4, 5, 2, 1, 3]
+    assert order(candidates, running_tasks) == [4, 5, 2, 1, 3]
 
 
 def test_an_older_rank_goes_first_whoever_has_more_running() -> None:
-    holdings = Holdings({(2, "a"): 50})
-    assert order([candidate(1, "b"), candidate(2, "a", rank=2, age_s=1_300)], holdings) == [2, 1]
+    running_tasks = RunningTasks({(2, "a"): 50})
+    assert order([candidate(1, "b"), candidate(2, "a", rank=2, age_s=1_300)], running_tasks) == [2, 1]
 
 
 def test_where_the_limit_is_divided_nobody_gets_more_than_a_share() -> None:
-    holdings = Holdings({(NORMAL, "a"): 64}, limit=64)
+    running_tasks = RunningTasks({(NORMAL, "a"): 64}, limit=64)
     waiting = [candidate(number, "a") for number in range(100)] + [candidate(100 + n, "b") for n in range(100)]
-    assert order(waiting, holdings) == list(range(100, 132))
-    assert order(waiting, Holdings({(NORMAL, "a"): 64, (NORMAL, "b"): 32}, limit=64)) == []
-    assert order(waiting[:100], Holdings({(NORMAL, "a"): 64}, limit=64)) == []
+    assert order(waiting, running_tasks) == list(range(100, 132))
+    assert order(waiting, RunningTasks({(NORMAL, "a"): 64, (NORMAL, "b"): 32}, limit=64)) == []
+    assert order(waiting[:100], RunningTasks({(NORMAL, "a"): 64}, limit=64)) == []
 
 
 def test_a_share_is_one_task_at_least() -> None:
-    holdings = Holdings({(NORMAL, f"client {number}"): 1 for number in range(200)}, limit=64)
-    assert order([candidate(1, "new"), candidate(2, "new")], holdings) == [1]
+    running_tasks = RunningTasks({(NORMAL, f"client {number}"): 1 for number in range(200)}, limit=64)
+    assert order([candidate(1, "new"), candidate(2, "new")], running_tasks) == [1]
 
 
 CANDIDATES = st.lists(
@@ -61,7 +61,7 @@ HELD = st.dictionaries(
 )
 
 
-def numbered(candidates: list[tuple[str | None, int, int]]) -> list[Candidate]:
+def numbered(candidates: list[tuple[str | None, int, int]]) -> list[ClaimCandidate]:
     return [candidate(number, client, rank, age_s) for number, (client, rank, age_s) in enumerate(candidates)]
 
 
@@ -71,7 +71,7 @@ def test_where_there_is_one_client_the_order_is_that_of_age(
 ) -> None:
     mine = [one._replace(client=None) for one in numbered(candidates)]
     by_age = sorted(mine, key=lambda one: claim_order(one.id, one.rank, one.created_at, NOW, 600.0))
-    assert order(mine, Holdings({(NORMAL, None): held})) == [one.id for one in by_age]
+    assert order(mine, RunningTasks({(NORMAL, None): held})) == [one.id for one in by_age]
 
 
 @given(CANDIDATES, HELD, st.none() | st.integers(1, 10), st.integers(1, 5), st.integers(0, 4))
@@ -85,11 +85,11 @@ def test_of_few_candidates_that_were_looked_up_the_order_is_that_of_all(
     """As much of it as can be known: something, wherever there is anything."""
     everything = sorted(numbered(candidates), key=lambda one: (one.rank, one.client or "", one.created_at, one.id))
     whole = {key: list(group) for key, group in groupby(everything, key=lambda one: (one.rank, one.client))}
-    chosen, holdings = rule(Holdings(held, limit)), Holdings(held, limit)
+    chosen, running_tasks = rule(RunningTasks(held, limit)), RunningTasks(held, limit)
     heads = [group[0] for group in whole.values()]
     picked = [(one.rank, one.client) for _, one in chosen.places(heads)[:groups]]
     found = known_order(chosen, heads, {key: whole[key][:depth] for key in picked}, depth)
-    expected = order(everything, holdings)
+    expected = order(everything, running_tasks)
     assert found == expected[: len(found)]
     assert bool(found) == bool(expected)
 
@@ -98,10 +98,10 @@ def test_of_few_candidates_that_were_looked_up_the_order_is_that_of_all(
 def test_nobody_is_given_more_than_a_share(
     candidates: list[tuple[str | None, int, int]], held: dict[tuple[int, str | None], int], limit: int
 ) -> None:
-    holdings = Holdings(held, limit)
+    running_tasks = RunningTasks(held, limit)
     given = Counter(held)
     waiting = numbered(candidates)
-    for number in order(waiting, holdings):
+    for number in order(waiting, running_tasks):
         given[waiting[number].rank, waiting[number].client] += 1
         key = waiting[number].rank, waiting[number].client
-        assert given[key] <= holdings.share(*key)
+        assert given[key] <= running_tasks.share(*key)

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.domain.confinement import DONE, Confinement, ConfinementLevel, judge
+from pipeline.domain.confinement import DONE, Confinement, ConfinementLevel, confinement_of
 
 ALL = Confinement(True, True, True, True, True, True)
 
 
 def test_a_part_holds_if_every_act_was_refused() -> None:
     results = {"filesystem": {"read": "EPERM", "write": "EACCES"}, "signals": {"kill": "EPERM", "ptrace": DONE}}
-    assert judge(results) == Confinement(filesystem=True)
+    assert confinement_of(results) == Confinement(filesystem=True)
 
 
 @pytest.mark.parametrize("result", ["ENOSYS", "ENODEV"])
 def test_what_a_kernel_does_not_have_proves_nothing(result: str) -> None:
-    assert judge({"memory": {"one": result, "two": "ENOMEM"}}).memory
-    assert not judge({"memory": {"one": result}}).memory
+    assert confinement_of({"memory": {"one": result, "two": "ENOMEM"}}).memory
+    assert not confinement_of({"memory": {"one": result}}).memory
 
 
 def test_a_part_that_was_not_tried_does_not_hold() -> None:
-    assert judge({}) == Confinement()
+    assert confinement_of({}) == Confinement()
 
 
 def test_levels() -> None:

@@ -10,7 +10,7 @@ from pipeline.domain.decoding_cost import (
     charged_audio_s,
     chunk_cost_s,
     decoded_cost,
-    ladder_costs,
+    fallback_costs,
     relative_cost,
     search_width,
     step_cost,
@@ -52,7 +52,7 @@ def test_what_costs_nothing_is_not_charged(option: str) -> None:
 def test_what_a_ladder_costs_is_known_once_it_was_climbed() -> None:
     assert decoded_cost(CLIMBING, 7) == pytest.approx(relative_cost(CLIMBING))
     assert decoded_cost(CLIMBING, 99) == decoded_cost(CLIMBING, 7)
-    assert len(ladder_costs(CLIMBING)) == 7
+    assert len(fallback_costs(CLIMBING)) == 7
 
 
 def test_text_before_each_chunk_counts_by_its_length() -> None:

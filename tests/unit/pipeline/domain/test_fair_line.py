@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from pipeline.domain.fair_line import MAX_IDLE, FairLine, Place, SlotLimits, TurnRequest, sharer
+from pipeline.domain.fair_line import MAX_IDLE, FairLine, LinePosition, SlotLimits, TurnRequest, share_key
 
 AGEING_S = 600.0
 
@@ -26,7 +26,7 @@ def served(fair: FairLine, turns: int, cost: float = 1.0, now: float = 0.0) -> l
     return clients
 
 
-def begun(fair: FairLine, now: float = 0.0) -> list[Place]:
+def begun(fair: FairLine, now: float = 0.0) -> list[LinePosition]:
     """Everyone whose turn can begin."""
     places = []
     while place := fair.next(now):
@@ -196,9 +196,9 @@ def test_clients_that_are_gone_are_forgotten() -> None:
 
 
 def test_a_task_of_nobody_in_particular_shares_under_its_own_name() -> None:
-    assert sharer(7, None) != sharer(8, None)
-    assert sharer(7, "team") == sharer(8, "team")
-    assert sharer(7, "task 7") != sharer(7, None)
+    assert share_key(7, None) != share_key(8, None)
+    assert share_key(7, "team") == share_key(8, "team")
+    assert share_key(7, "task 7") != share_key(7, None)
 
 
 def test_slots_that_no_newcomer_needs_are_not_kept_from_those_that_are_there() -> None:
@@ -214,14 +214,14 @@ def test_a_turn_is_wanted_by_whoever_would_have_it_next() -> None:
     fair.join(TurnRequest("a", size=10.0), 0.0)
     place = fair.next(0.0)
     assert place is not None
-    assert not fair.is_wanted(place, 10.0, 0.0)
+    assert not fair.should_yield(place, 10.0, 0.0)
     fair.join(TurnRequest("a", size=20.0), 0.0)
-    assert not fair.is_wanted(place, 10.0, 0.0)
-    assert fair.is_wanted(place, 30.0, 0.0)
+    assert not fair.should_yield(place, 10.0, 0.0)
+    assert fair.should_yield(place, 30.0, 0.0)
     fair.join(TurnRequest("b", priority_rank=2), 0.0)
-    assert not fair.is_wanted(place, 10.0, 0.0)
+    assert not fair.should_yield(place, 10.0, 0.0)
     fair.join(TurnRequest("b", priority_rank=0), 0.0)
-    assert fair.is_wanted(place, 10.0, 0.0)
+    assert fair.should_yield(place, 10.0, 0.0)
     assert fair.taken == 1
     fair.finish(place)
     assert fair.taken == 0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.file_names import MAX_FILE_NAME, plain_file_name, visible
+from pipeline.domain.file_names import MAX_FILE_NAME, plain_file_name, without_invisible
 from pipeline.domain.graphemes import graphemes, shortened
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
@@ -86,7 +86,7 @@ def test_any_text_becomes_a_name(text: str) -> None:
 
 
 def test_what_is_left_out_may_leave_a_blank() -> None:
-    assert visible("a\x00b\u202ec\u200dd", instead=" ") == "a b c\u200dd"
+    assert without_invisible("a\x00b\u202ec\u200dd", instead=" ") == "a b c\u200dd"
 
 
 @given(ANY_TEXT, st.integers(1, 20))

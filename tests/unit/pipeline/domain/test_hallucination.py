@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline.domain.audio import Span
-from pipeline.domain.hallucination import drop_hallucinations, drop_unspoken, is_anomalous
+from pipeline.domain.hallucination import drop_hallucinations, drop_text_without_speech, is_anomalous
 from pipeline.domain.transcript import Segment, Word
 
 
@@ -59,9 +59,9 @@ def test_an_anomaly_counts_as_silence_for_the_one_before_it():
 def test_text_where_nobody_speaks_is_dropped_if_there_is_no_sound():
     said, silent, beside = segment(0, 1), segment(5, 6), segment(8, 9)
     speech, audible = [Span(0, 16_000)], [Span(0, 16_000), Span(128_000, 144_000)]
-    assert drop_unspoken([said, silent, beside], speech, audible) == (said, beside)
+    assert drop_text_without_speech([said, silent, beside], speech, audible) == (said, beside)
 
 
 @pytest.mark.parametrize("made_up", [segment(8, 8.1), segment(8, 9, sure=False)])
 def test_text_beside_speech_is_dropped_if_its_words_are_improbable_or_have_no_time(made_up):
-    assert drop_unspoken([made_up], [Span(0, 16_000)], [Span(0, 160_000)]) == ()
+    assert drop_text_without_speech([made_up], [Span(0, 16_000)], [Span(0, 160_000)]) == ()

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.domain.audio import SAMPLE_RATE
-from pipeline.domain.level import HELD_SECONDS, HOP_SAMPLES, MAX_GAIN_DB, PEAK, TARGET_DB, LevelControl
+from pipeline.domain.level import HELD_SECONDS, HOP_SAMPLES, MAX_GAIN_DB, MAX_PEAK, TARGET_DB, LevelControl
 from pipeline.domain.speech import Signal
 from tests.support.thoroughness import examples
 
@@ -68,7 +68,7 @@ def test_nothing_is_raised_beyond_full_scale(level_db, peak, at):
     audio[at] = peak
     after = raised(audio)
     changed = after != audio
-    assert np.abs(after[changed]).max(initial=0) <= PEAK + 1e-6
+    assert np.abs(after[changed]).max(initial=0) <= MAX_PEAK + 1e-6
 
 
 @settings(max_examples=examples(15))

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.loops import PHRASE_LIMIT, WORD_LIMIT, has_loop
+from pipeline.domain.loops import PHRASE_LIMIT, WORD_LIMIT, has_repetition_loop
 
 words = st.text(alphabet="abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=6)
 
@@ -22,7 +22,7 @@ words = st.text(alphabet="abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=6)
     ],
 )
 def test_finds_what_is_said_three_times_too_often(text):
-    assert has_loop(text)
+    assert has_repetition_loop(text)
 
 
 @pytest.mark.parametrize(
@@ -42,19 +42,19 @@ def test_finds_what_is_said_three_times_too_often(text):
     ],
 )
 def test_leaves_what_people_say(text):
-    assert not has_loop(text)
+    assert not has_repetition_loop(text)
 
 
 @given(st.lists(words, min_size=2, max_size=6), st.integers(PHRASE_LIMIT, 8), st.lists(words), st.lists(words))
 def test_finds_a_loop_of_any_phrase_anywhere(phrase, times, before, after):
-    assert has_loop(" ".join([*before, *phrase * times, *after]))
+    assert has_repetition_loop(" ".join([*before, *phrase * times, *after]))
 
 
 @given(st.lists(words, unique=True, max_size=60))
 def test_text_without_repetition_has_no_loop(unique):
-    assert not has_loop(" ".join(unique))
+    assert not has_repetition_loop(" ".join(unique))
 
 
 @given(st.integers(1, 12))
 def test_one_word_loops_from_its_limit_on(times):
-    assert has_loop(" ".join(["well"] * times)) == (times >= WORD_LIMIT)
+    assert has_repetition_loop(" ".join(["well"] * times)) == (times >= WORD_LIMIT)

@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from pipeline.domain.options import DEFAULT_TEMPERATURES, TranscriptionOptions
 from pipeline.domain.quality import (
     PROMPT_TOKENS,
-    Rung,
-    Verdict,
-    best,
-    is_repeated_speech,
+    FallbackStep,
+    GateVerdict,
+    apply_quality_gate,
+    best_of_failed,
+    is_genuine_repetition,
     is_silence,
-    judge,
+    next_fallback,
     next_prompt,
-    next_rung,
 )
 from pipeline.domain.transcript import ChunkResult, Segment
 
@@ -27,7 +27,7 @@ class Tried:
     compression_ratio: float = 1.2
     no_speech_prob: float = 0.1
     full_window: bool = False
-    is_paced: bool = False
+    has_plausible_pace: bool = False
 
 
 OPTIONS = TranscriptionOptions()
@@ -37,39 +37,39 @@ LOOPED = "you know what you know what you know what you know what"
 @pytest.mark.parametrize(
     ("attempt", "verdict"),
     [
-        (Tried(), Verdict.ACCEPT),
-        (Tried(compression_ratio=2.4), Verdict.ACCEPT),
-        (Tried(compression_ratio=2.41), Verdict.RETRY),
-        (Tried(avg_logprob=-1.0), Verdict.ACCEPT),
-        (Tried(avg_logprob=-1.01), Verdict.RETRY),
-        (Tried(text=LOOPED), Verdict.RETRY),
+        (Tried(), GateVerdict.ACCEPT),
+        (Tried(compression_ratio=2.4), GateVerdict.ACCEPT),
+        (Tried(compression_ratio=2.41), GateVerdict.RETRY),
+        (Tried(avg_logprob=-1.0), GateVerdict.ACCEPT),
+        (Tried(avg_logprob=-1.01), GateVerdict.RETRY),
+        (Tried(text=LOOPED), GateVerdict.RETRY),
         # no speech, and unlikely as text: silence, whatever else is wrong with it
-        (Tried(no_speech_prob=0.61, avg_logprob=-1.01), Verdict.SILENCE),
-        (Tried(no_speech_prob=0.61, avg_logprob=-1.01, compression_ratio=9.0), Verdict.SILENCE),
+        (Tried(no_speech_prob=0.61, avg_logprob=-1.01), GateVerdict.SILENCE),
+        (Tried(no_speech_prob=0.61, avg_logprob=-1.01, compression_ratio=9.0), GateVerdict.SILENCE),
         # a good log-probability outweighs the no-speech probability
-        (Tried(no_speech_prob=0.99, avg_logprob=-0.5), Verdict.ACCEPT),
-        (Tried(no_speech_prob=0.99, avg_logprob=-0.5, compression_ratio=9.0), Verdict.RETRY),
+        (Tried(no_speech_prob=0.99, avg_logprob=-0.5), GateVerdict.ACCEPT),
+        (Tried(no_speech_prob=0.99, avg_logprob=-0.5, compression_ratio=9.0), GateVerdict.RETRY),
     ],
 )
 def test_judges_as_faster_whisper_does(attempt, verdict):
-    assert judge(attempt, OPTIONS) is verdict
+    assert apply_quality_gate(attempt, OPTIONS) is verdict
 
 
 def test_without_a_log_prob_threshold_the_no_speech_probability_decides_alone():
     options = TranscriptionOptions(log_prob_threshold=None)
-    assert judge(Tried(avg_logprob=-9.0), options) is Verdict.ACCEPT
-    assert judge(Tried(no_speech_prob=0.7), options) is Verdict.SILENCE
+    assert apply_quality_gate(Tried(avg_logprob=-9.0), options) is GateVerdict.ACCEPT
+    assert apply_quality_gate(Tried(no_speech_prob=0.7), options) is GateVerdict.SILENCE
 
 
 def test_a_threshold_of_none_is_off():
     options = TranscriptionOptions(compression_ratio_threshold=None, log_prob_threshold=None, no_speech_threshold=None)
     awful = Tried(text=LOOPED, avg_logprob=-9.0, compression_ratio=99.0, no_speech_prob=1.0)
-    assert judge(awful, options) is Verdict.ACCEPT
+    assert apply_quality_gate(awful, options) is GateVerdict.ACCEPT
 
 
 def climb(options, *, first_is_full):
     attempts, rungs = [], []
-    while (rung := next_rung(attempts, options)) is not None:
+    while (rung := next_fallback(attempts, options)) is not None:
         rungs.append(rung)
         full = rung.full_window or (first_is_full and not attempts)
         attempts.append(Tried(temperature=rung.temperature, full_window=full))
@@ -79,10 +79,10 @@ def climb(options, *, first_is_full):
 def test_the_first_retry_is_the_full_window_at_the_same_temperature():
     options = TranscriptionOptions(temperature=(0.0, 0.4, 1.0))
     assert climb(options, first_is_full=False) == [
-        Rung(0.0, False),
-        Rung(0.0, True),
-        Rung(0.4, False),
-        Rung(1.0, False),
+        FallbackStep(0.0, False),
+        FallbackStep(0.0, True),
+        FallbackStep(0.4, False),
+        FallbackStep(1.0, False),
     ]
 
 
@@ -105,20 +105,20 @@ def test_the_best_attempt_is_the_likeliest_that_is_not_repetitive():
     looped = Tried(avg_logprob=-0.1, text=LOOPED)
     unlikely = Tried(avg_logprob=-1.5)
     unlikelier = Tried(avg_logprob=-1.6)
-    assert best([repetitive, unlikelier, unlikely, looped], OPTIONS) is unlikely
+    assert best_of_failed([repetitive, unlikelier, unlikely, looped], OPTIONS) is unlikely
 
 
 def test_if_all_are_repetitive_the_likeliest_is_kept():
     attempts = [Tried(avg_logprob=-0.5, compression_ratio=9.0), Tried(avg_logprob=-0.2, compression_ratio=9.0)]
-    assert best(attempts, OPTIONS) is attempts[1]
+    assert best_of_failed(attempts, OPTIONS) is attempts[1]
 
 
 @given(st.floats(-3, 0), st.floats(0, 1), st.floats(0.1, 5))
 def test_what_is_judged_silence_is_silent(avg_logprob, no_speech_prob, compression_ratio):
     attempt = Tried(avg_logprob=avg_logprob, no_speech_prob=no_speech_prob, compression_ratio=compression_ratio)
-    verdict = judge(attempt, OPTIONS)
-    assert (verdict is Verdict.SILENCE) <= is_silence(attempt, OPTIONS)
-    assert (verdict is Verdict.ACCEPT) <= (not is_silence(attempt, OPTIONS))
+    verdict = apply_quality_gate(attempt, OPTIONS)
+    assert (verdict is GateVerdict.SILENCE) <= is_silence(attempt, OPTIONS)
+    assert (verdict is GateVerdict.ACCEPT) <= (not is_silence(attempt, OPTIONS))
 
 
 SEGMENT = Segment(0, 0, 0.0, 1.0, " hi", (7, 8), 0.0, -0.2, 1.0, 0.0)
@@ -152,29 +152,29 @@ def test_silence_leaves_the_prompt_alone():
     assert next_prompt((1, 2), result(attempts=7)) == (1, 2)
 
 
-REPEATED = Tried(text=LOOPED, is_paced=True)
+REPEATED = Tried(text=LOOPED, has_plausible_pace=True)
 
 
 def test_speech_that_repeats_itself_in_both_windows_is_not_sampled_for():
-    assert next_rung([REPEATED], OPTIONS) == Rung(0.0, full_window=True)
-    assert next_rung([REPEATED, replace(REPEATED, full_window=True)], OPTIONS) is None
-    assert next_rung([replace(REPEATED, full_window=True)], OPTIONS) is None
+    assert next_fallback([REPEATED], OPTIONS) == FallbackStep(0.0, full_window=True)
+    assert next_fallback([REPEATED, replace(REPEATED, full_window=True)], OPTIONS) is None
+    assert next_fallback([replace(REPEATED, full_window=True)], OPTIONS) is None
 
 
-@pytest.mark.parametrize("full", [Tried(text=LOOPED), Tried(avg_logprob=-2.0, is_paced=True)])
+@pytest.mark.parametrize("full", [Tried(text=LOOPED), Tried(avg_logprob=-2.0, has_plausible_pace=True)])
 def test_what_is_a_loop_in_one_window_is_sampled_for(full):
-    assert next_rung([REPEATED, replace(full, full_window=True)], OPTIONS) == Rung(0.2, full_window=False)
+    assert next_fallback([REPEATED, replace(full, full_window=True)], OPTIONS) == FallbackStep(0.2, full_window=False)
 
 
 def test_of_repeated_speech_the_most_complete_and_least_repetitive_is_best():
     short, full = replace(REPEATED, compression_ratio=4.0), replace(REPEATED, compression_ratio=3.0)
     loop = Tried(text=LOOPED, avg_logprob=-0.01)
-    assert best([short, full, loop], OPTIONS) is full
-    assert best([short, full, loop], OPTIONS, missing=lambda attempt: attempt is full) is short
+    assert best_of_failed([short, full, loop], OPTIONS) is full
+    assert best_of_failed([short, full, loop], OPTIONS, missing=lambda attempt: attempt is full) is short
 
 
 def test_unlikely_text_is_no_repeated_speech():
-    assert not is_repeated_speech(replace(REPEATED, avg_logprob=-1.5), OPTIONS)
-    assert not is_repeated_speech(Tried(is_paced=True), OPTIONS)
-    assert not is_repeated_speech(replace(REPEATED, temperature=0.2), OPTIONS)
-    assert is_repeated_speech(REPEATED, OPTIONS)
+    assert not is_genuine_repetition(replace(REPEATED, avg_logprob=-1.5), OPTIONS)
+    assert not is_genuine_repetition(Tried(has_plausible_pace=True), OPTIONS)
+    assert not is_genuine_repetition(replace(REPEATED, temperature=0.2), OPTIONS)
+    assert is_genuine_repetition(REPEATED, OPTIONS)

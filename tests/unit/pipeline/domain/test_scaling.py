@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.scaling import HALF_LIFE_S, Demand, ScalingRule, Speed
+from pipeline.domain.scaling import HALF_LIFE_S, Demand, ReplicaSpeed, ScalingRule
 
-RULE = ScalingRule(target_wait_s=60.0, least_task_s=5.0)
+RULE = ScalingRule(target_wait_s=60.0, min_task_s=5.0)
 demands = st.builds(Demand, tasks=st.integers(0, 10**6), audio_s=st.floats(0, 1e9))
 
 
@@ -39,16 +39,16 @@ def test_the_fleet_is_at_zero_only_without_tasks(demand: Demand, rtfx: float) ->
 
 
 def test_speed_is_audio_over_busy_time() -> None:
-    assert Speed().rtfx == 0.0
-    assert Speed().after(30.0, 2.0).rtfx == pytest.approx(15.0)
+    assert ReplicaSpeed().rtfx == 0.0
+    assert ReplicaSpeed().after(30.0, 2.0).rtfx == pytest.approx(15.0)
 
 
 def test_speed_forgets() -> None:
-    fast = Speed().after(1000.0, 100.0)
+    fast = ReplicaSpeed().after(1000.0, 100.0)
     slow = fast.after(HALF_LIFE_S, HALF_LIFE_S)
     assert 1.0 < slow.rtfx < 3.0
     assert slow.after(10 * HALF_LIFE_S, 10 * HALF_LIFE_S).rtfx == pytest.approx(1.0, abs=0.01)
 
 
 def test_audio_that_arrives_between_two_batches_counts() -> None:
-    assert Speed().after(30.0, 2.0).after(30.0, 0.0).rtfx == pytest.approx(30.0)
+    assert ReplicaSpeed().after(30.0, 2.0).after(30.0, 0.0).rtfx == pytest.approx(30.0)

@@ -1,4 +1,4 @@
-from pipeline.domain.scripts import Characters, count_characters, has_words, is_punctuation
+from pipeline.domain.scripts import CharacterCounts, count_characters, has_words, is_punctuation
 
 
 def test_letters_and_digits_of_any_script_are_words():
@@ -12,4 +12,4 @@ def test_symbols_are_more_than_punctuation():
 
 
 def test_characters_are_counted_by_what_they_stand_for():
-    assert count_characters(" Room 42, 天地!") == Characters(letters=4, syllables=2, digits=2)
+    assert count_characters(" Room 42, 天地!") == CharacterCounts(letters=4, syllables=2, digits=2)

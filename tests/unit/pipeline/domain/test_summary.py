@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.summary import Chapter, StructuredSummary, Summary, SummaryFormat, SummaryOptions, Usage
+from pipeline.domain.summary import Chapter, StructuredSummary, Summary, SummaryFormat, SummaryOptions, TokenUsage
 from pipeline.domain.summary_plan import (
     LINE_S,
     TimedLine,
-    anchored,
+    align_chapters,
     clock_time,
     estimate_tokens,
     pieces,
@@ -138,15 +138,22 @@ LINES = tuple(TimedLine(start, start + 10, "x") for start in (0.4, 60.9, 120.0))
 def test_a_chapter_begins_where_its_line_does() -> None:
     cited = [Chapter(120.0, "C", ""), Chapter(0.0, "A", ""), Chapter(60.0, "B", "")]
 
-    assert [(each.start, each.title) for each in anchored(cited, LINES)] == [(0.4, "A"), (60.9, "B"), (120.0, "C")]
+    assert [(each.start, each.title) for each in align_chapters(cited, LINES)] == [
+        (0.4, "A"),
+        (60.9, "B"),
+        (120.0, "C"),
+    ]
 
 
 def test_a_made_up_time_is_moved_to_the_line_that_was_being_said() -> None:
-    assert [each.start for each in anchored([Chapter(119.0, "B", ""), Chapter(5000.0, "C", "")], LINES)] == [60.9, 120]
+    assert [each.start for each in align_chapters([Chapter(119.0, "B", ""), Chapter(5000.0, "C", "")], LINES)] == [
+        60.9,
+        120,
+    ]
 
 
 def test_two_chapters_at_one_time_are_one() -> None:
-    [only] = anchored([Chapter(61.0, "first", ""), Chapter(62.0, "second", "")], LINES)
+    [only] = align_chapters([Chapter(61.0, "first", ""), Chapter(62.0, "second", "")], LINES)
 
     assert only.title == "first"
 
@@ -191,16 +198,16 @@ SUMMARY = Summary(
     created_at=datetime(2025, 1, 1, tzinfo=UTC),
     completion_id="c-1",
     parts=StructuredSummary("T", "S", (Chapter(1.5, "A", "a"),), ("do",), ("k", "l")),
-    usage=Usage(3, 10, None),
+    usage=TokenUsage(3, 10, None),
     cost=0.5,
 )
 
 
 def test_usage_adds_up_and_what_is_unknown_stays_so() -> None:
-    assert Usage(1, 10, 2) + Usage(2, 5, 3) == Usage(3, 15, 5)
-    assert Usage(1, 10, 2) + Usage(1, None, 3) == Usage(2, None, 5)
+    assert TokenUsage(1, 10, 2) + TokenUsage(2, 5, 3) == TokenUsage(3, 15, 5)
+    assert TokenUsage(1, 10, 2) + TokenUsage(1, None, 3) == TokenUsage(2, None, 5)
 
 
 def test_cost_is_by_the_million() -> None:
-    assert Usage(1, 2_000_000, 500_000).cost(0.15, 0.6) == pytest.approx(0.6)
-    assert Usage(1, None, 5).cost(0.15, 0.6) is None
+    assert TokenUsage(1, 2_000_000, 500_000).cost(0.15, 0.6) == pytest.approx(0.6)
+    assert TokenUsage(1, None, 5).cost(0.15, 0.6) is None

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from pipeline.domain.extraction import Extraction, Format
+from pipeline.domain.extraction import AudioFormat, ExtractionOptions
 from pipeline.errors import MediaTooLong, MediaUndecodable, NoAudioStream
 from pipeline.media.extract import extract_audio
 from tests.support import recordings
@@ -23,7 +23,7 @@ STEREO = wav_of(np.stack([tone(1.0, 300.0), tone(1.0, 1000.0, 4000)], axis=1), 1
 
 def extract(content: bytes, max_duration_s: float = 60.0, **wanted) -> bytes:
     target = io.BytesIO()
-    extract_audio(io.BytesIO(content), target, Extraction(**wanted), max_duration_s)
+    extract_audio(io.BytesIO(content), target, ExtractionOptions(**wanted), max_duration_s)
     return target.getvalue()
 
 
@@ -63,12 +63,14 @@ def test_samples_of_the_same_shape_come_through_unchanged():
     np.testing.assert_array_equal(samples_of(extract(STEREO, sample_rate=16_000))[0], samples_of(STEREO)[0])
 
 
-@pytest.mark.parametrize("output_format", Format)
+@pytest.mark.parametrize("output_format", AudioFormat)
 @pytest.mark.parametrize("sample_rate", [8000, 22_050, 48_000, 192_000])
 def test_every_format_takes_every_rate_and_keeps_channels_and_length(output_format, sample_rate):
     audio, rate = samples_of(extract(STEREO, output_format=output_format, sample_rate=sample_rate))
-    highest = {Format.MP3: 48_000, Format.OGG: 48_000, Format.M4A: 96_000}.get(output_format, sample_rate)
-    assert rate == (48_000 if output_format is Format.OGG else min(sample_rate, highest))
+    highest = {AudioFormat.MP3: 48_000, AudioFormat.OGG: 48_000, AudioFormat.M4A: 96_000}.get(
+        output_format, sample_rate
+    )
+    assert rate == (48_000 if output_format is AudioFormat.OGG else min(sample_rate, highest))
     assert len(audio) == 2
     assert audio.shape[1] / rate == pytest.approx(1.0, abs=0.15)
     spectrum = np.abs(np.fft.rfft(audio[0]))
@@ -77,7 +79,7 @@ def test_every_format_takes_every_rate_and_keeps_channels_and_length(output_form
 
 @pytest.mark.parametrize("bit_depth", [2, 3, 4])
 def test_flac_has_the_depth_that_was_asked_for(bit_depth):
-    content = extract(STEREO, output_format=Format.FLAC, bit_depth=bit_depth, sample_rate=16_000)
+    content = extract(STEREO, output_format=AudioFormat.FLAC, bit_depth=bit_depth, sample_rate=16_000)
     assert (int.from_bytes(content[18:26], "big") >> 36 & 31) + 1 == bit_depth * 8  # STREAMINFO
     np.testing.assert_allclose(samples_of(content)[0], samples_of(STEREO)[0], atol=1e-6)
 
@@ -94,7 +96,7 @@ def test_the_sound_of_a_video_is_taken():
 
 def test_more_channels_than_a_format_takes_become_two():
     surround = wav_of(np.tile(tone(0.5)[:, None], 6))
-    assert len(samples_of(extract(surround, output_format=Format.MP3))[0]) == 2
+    assert len(samples_of(extract(surround, output_format=AudioFormat.MP3))[0]) == 2
     assert len(samples_of(extract(surround))[0]) == 6
 
 
@@ -123,7 +125,7 @@ def test_more_than_the_limit_is_refused():
         extract(encode(tone(3.0), "flac"), max_duration_s=2.0)
 
 
-@pytest.mark.parametrize("output_format", list(Format))
+@pytest.mark.parametrize("output_format", list(AudioFormat))
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
 def test_samples_that_are_no_numbers_of_sound_are_extracted_as_some(output_format, bad):
     sound = (np.tile(tone(1.0), 3).astype(np.float32) / 32_768)[:, None]

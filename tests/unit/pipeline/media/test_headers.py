@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from pipeline.domain.audio import SAMPLE_RATE
-from pipeline.domain.extraction import Extraction
+from pipeline.domain.extraction import ExtractionOptions
 from pipeline.domain.sound import SoundOptions
 from pipeline.errors import MediaError
 from pipeline.media.decode import AudioDecoder
 from pipeline.media.extract import extract_audio
-from pipeline.media.headers import sized
+from pipeline.media.headers import correct_sizes
 from tests.support.containers import write
 from tests.support.recordings import encode, tone
 
@@ -200,7 +200,7 @@ def test_gsm_in_wav_is_whole():
 @pytest.mark.parametrize("kind", FORMATS)
 def test_all_of_the_sound_is_extracted(kind):
     target = io.BytesIO()
-    extract_audio(io.BytesIO(claiming(kind, 4000)), target, Extraction(sample_rate=SAMPLE_RATE), 60.0)
+    extract_audio(io.BytesIO(claiming(kind, 4000)), target, ExtractionOptions(sample_rate=SAMPLE_RATE), 60.0)
     assert_whole(target.getvalue())
 
 
@@ -213,7 +213,7 @@ def test_a_damaged_header_is_read_without_an_error(kind):
         places = source.integers(0, max(1, min(len(damaged), 150)), 6)
         if len(damaged):
             damaged[places] = source.integers(0, 256, 6)
-        found = sized(io.BytesIO(damaged.tobytes()))
+        found = correct_sizes(io.BytesIO(damaged.tobytes()))
         assert found.file.tell() == 0
         assert len(found.file.read()) <= len(damaged)
 
@@ -251,19 +251,19 @@ def test_a_tag_at_the_end_is_not_sound(kind):
 @pytest.mark.parametrize("pattern", [b"TAG", ID3V1[:127], b"LIST" + bytes(4), b"data" + bytes(4), b"ID3 "])
 def test_a_tail_full_of_what_look_like_chunks_is_read_in_no_time(pattern):
     begin = time.process_time()
-    sized(io.BytesIO(saying("wav", 0xFFFF_FFFF) + (pattern * 100_000)[:262_149]))
+    correct_sizes(io.BytesIO(saying("wav", 0xFFFF_FFFF) + (pattern * 100_000)[:262_149]))
     assert time.process_time() - begin < 0.5
 
 
 def test_other_files_are_left_alone():
     for content in (b"", b"RIFF", b"RIFF\0\0\0\0AVI ", b"caff", encode(tone(0.1), "mp3")):
         file = io.BytesIO(content)
-        assert sized(file).file is file
-        assert sized(file).complete is None
+        assert correct_sizes(file).file is file
+        assert correct_sizes(file).complete is None
 
 
 def test_a_patched_file_reads_like_a_file():
-    file = sized(io.BytesIO(claiming("wav", 4000))).file
+    file = correct_sizes(io.BytesIO(claiming("wav", 4000))).file
     assert file.read() == WAV
     assert file.seek(-10, io.SEEK_END) == len(WAV) - 10
     assert file.read(100) == WAV[-10:]
@@ -286,7 +286,7 @@ def test_a_recording_cut_off_in_its_header_gives_sound_or_is_refused(kind):
 
 def test_long_sizes_that_are_not_there_are_not_read():
     content = b"RF64\xff\xff\xff\xffWAVEds64\0\0\0\0data\xff\xff\xff\xff"
-    assert sized(io.BytesIO(content)).complete is None
+    assert correct_sizes(io.BytesIO(content)).complete is None
 
 
 def voc(sound: bytes, missing: int = 8) -> bytes:

@@ -107,7 +107,7 @@ class Splits:
     async def split(self, name: str, blocks: int, *, client: str, rank: int = 1) -> SplitDone:
         await self.store.write(f"{name}/source", stream(f"{name} {blocks}".encode()))
         options = TranscriptionOptions(vad_filter=False)
-        request = SplitRequest(1, f"{name}/source", name, options, 15.0, priority_rank=rank, sharer=client)
+        request = SplitRequest(1, f"{name}/source", name, options, 15.0, priority_rank=rank, share_key=client)
         *_, done = [event async for event in self.splitter.split(request)]
         assert isinstance(done, SplitDone)
         return done

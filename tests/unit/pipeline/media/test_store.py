@@ -11,7 +11,7 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import ConfigurationError, StorageFull
-from pipeline.media.store import LONG_AGO, FsspecMediaStore
+from pipeline.media.store import DEAD_WRITER_TIME, FsspecMediaStore
 from pipeline.process import own_name
 from pipeline.testing.media import MemoryMediaStore
 from tests.support.recordings import stream
@@ -88,7 +88,7 @@ async def test_what_a_dead_process_left_half_written_is_old_at_once(tmp_path: Pa
         (tmp_path / folder / "pcm").mkdir(parents=True)
         (tmp_path / folder / "pcm" / f"00000.s16le~{writer}.partial").write_bytes(b"half")
     changed = await store.prefixes()
-    assert changed["dead"] == LONG_AGO
+    assert changed["dead"] == DEAD_WRITER_TIME
     assert min(changed["alive"], changed["unknown"]) > datetime.now(UTC) - timedelta(minutes=1)
 
 

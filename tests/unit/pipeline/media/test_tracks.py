@@ -7,7 +7,7 @@ import pytest
 from av.stream import Disposition
 
 from pipeline.domain.audio import SAMPLE_RATE
-from pipeline.domain.extraction import Extraction
+from pipeline.domain.extraction import ExtractionOptions
 from pipeline.domain.sound import SoundOptions
 from pipeline.errors import MediaUndecodable, NoSuchTrack
 from pipeline.media.decode import AudioDecoder
@@ -143,5 +143,5 @@ def test_a_track_nobody_can_decode_is_left_out():
 def test_the_same_track_is_extracted():
     content = film((silence(1.0), {}, Disposition.default), (SECOND, {}, NONE))
     target = io.BytesIO()
-    extract_audio(io.BytesIO(content), target, Extraction(), 60.0)
+    extract_audio(io.BytesIO(content), target, ExtractionOptions(), 60.0)
     assert heard(target.getvalue())[0] == round(HIGH, -2)

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from pipeline.domain.extraction import Extraction
+from pipeline.domain.extraction import ExtractionOptions
 from pipeline.errors import MediaError
 from pipeline.media.decode import AudioDecoder
 from pipeline.media.extract import extract_audio
@@ -34,7 +34,7 @@ def test_what_names_another_file_is_refused_in_words(secret: Path, kind: str) ->
     content = {**playlists, **hostile_media.disguises(playlists["hls of a file"])}[kind]
     for refused in (
         lambda: list(AudioDecoder(io.BytesIO(content), 60.0).blocks()),
-        lambda: extract_audio(io.BytesIO(content), io.BytesIO(), Extraction(), 60.0),
+        lambda: extract_audio(io.BytesIO(content), io.BytesIO(), ExtractionOptions(), 60.0),
     ):
         with pytest.raises(MediaError) as caught:
             refused()

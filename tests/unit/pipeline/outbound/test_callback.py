@@ -12,8 +12,8 @@ from standardwebhooks.webhooks import Webhook
 from pipeline.clock import SystemClock
 from pipeline.errors import ConfigurationError
 from pipeline.net import GuardedClient
-from pipeline.outbound.callback import WebhookSender, retry_after_s, verdict_of
-from pipeline.ports import CallbackAnswer, OutboxMessage, Verdict
+from pipeline.outbound.callback import WebhookSender, classify_status, retry_after_s
+from pipeline.ports import CallbackResponse, DeliveryVerdict, OutboxMessage
 from pipeline.settings import CallbackSettings, NetworkSettings
 from pipeline.testing.net import (
     Behaviour,
@@ -38,7 +38,7 @@ async def receiver() -> AsyncIterator[LocalReceiver]:
 
 async def deliver(
     url: str, body: bytes = b"{}", *, secret: str | None = None, timeout_s: float = 5.0
-) -> CallbackAnswer:
+) -> CallbackResponse:
     """Sends a callback in a small internet: public.example is public, private.example allowed, hidden.example not."""
     names = ScriptedResolver(
         {"public.example": [["93.184.216.34"]], "private.example": [["10.1.2.3"]], "hidden.example": [["10.1.2.4"]]}
@@ -55,13 +55,13 @@ async def deliver(
 @pytest.mark.parametrize(
     ("verdict", "statuses"),
     [
-        (Verdict.DELIVERED, [200, 201, 202, 204, 299]),
-        (Verdict.RETRY, [408, 425, 429, 500, 502, 503, 504, 599]),
-        (Verdict.FINAL, [300, 301, 302, 304, 307, 308, 400, 401, 403, 404, 409, 410, 413, 422]),
+        (DeliveryVerdict.DELIVERED, [200, 201, 202, 204, 299]),
+        (DeliveryVerdict.RETRY, [408, 425, 429, 500, 502, 503, 504, 599]),
+        (DeliveryVerdict.FINAL, [300, 301, 302, 304, 307, 308, 400, 401, 403, 404, 409, 410, 413, 422]),
     ],
 )
-def test_what_a_status_means(verdict: Verdict, statuses: list[int]) -> None:
-    assert {verdict_of(status) for status in statuses} == {verdict}
+def test_what_a_status_means(verdict: DeliveryVerdict, statuses: list[int]) -> None:
+    assert {classify_status(status) for status in statuses} == {verdict}
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ async def test_the_request_is_the_record_as_json_under_its_message_id(receiver: 
 
     answer = await deliver(receiver.url("/", "public.example"), body)
 
-    assert answer == CallbackAnswer(Verdict.DELIVERED, 204, "")
+    assert answer == CallbackResponse(DeliveryVerdict.DELIVERED, 204, "")
     (request,) = receiver.requests
     assert (request.method, request.body) == ("POST", body)
     assert request.headers["content-type"] == "application/json"
@@ -132,7 +132,7 @@ async def test_a_redirect_is_final_and_not_followed(receiver: LocalReceiver) -> 
 
     answer = await deliver(receiver.url("/", "public.example"))
 
-    assert (answer.verdict, answer.status_code, answer.message) == (Verdict.FINAL, 302, "moved")
+    assert (answer.verdict, answer.status_code, answer.message) == (DeliveryVerdict.FINAL, 302, "moved")
     assert len(receiver.requests) == 1
 
 
@@ -141,7 +141,7 @@ async def test_retry_after_reaches_the_caller(receiver: LocalReceiver) -> None:
 
     answer = await deliver(receiver.url("/", "public.example"))
 
-    assert answer == CallbackAnswer(Verdict.RETRY, 429, "slower", 120.0)
+    assert answer == CallbackResponse(DeliveryVerdict.RETRY, 429, "slower", 120.0)
 
 
 async def test_of_a_megabyte_only_the_beginning_is_read_and_kept(receiver: LocalReceiver) -> None:
@@ -149,7 +149,7 @@ async def test_of_a_megabyte_only_the_beginning_is_read_and_kept(receiver: Local
 
     answer = await deliver(receiver.url("/", "public.example"))
 
-    assert answer == CallbackAnswer(Verdict.DELIVERED, 200, "ä" * 512)
+    assert answer == CallbackResponse(DeliveryVerdict.DELIVERED, 200, "ä" * 512)
 
 
 async def test_an_answer_without_end_is_left_after_its_beginning(receiver: LocalReceiver) -> None:
@@ -163,7 +163,7 @@ async def test_an_answer_without_end_is_left_after_its_beginning(receiver: Local
 
     answer = await deliver(receiver.url("/", "public.example"), timeout_s=1.0)
 
-    assert answer == CallbackAnswer(Verdict.RETRY, 500, "x" * 512)
+    assert answer == CallbackResponse(DeliveryVerdict.RETRY, 500, "x" * 512)
 
 
 async def test_what_a_private_host_says_is_not_kept(receiver: LocalReceiver) -> None:
@@ -171,14 +171,14 @@ async def test_what_a_private_host_says_is_not_kept(receiver: LocalReceiver) -> 
 
     answer = await deliver(receiver.url("/", "private.example"))
 
-    assert (answer.verdict, answer.status_code) == (Verdict.RETRY, 500)
+    assert (answer.verdict, answer.status_code) == (DeliveryVerdict.RETRY, 500)
     assert answer.message == "The receiver's answer is not recorded, because its host is not public."
 
 
 async def test_a_host_that_may_not_be_reached_ends_the_callback(receiver: LocalReceiver) -> None:
     answer = await deliver(receiver.url("/", "hidden.example"))
 
-    assert (answer.verdict, answer.status_code) == (Verdict.FINAL, None)
+    assert (answer.verdict, answer.status_code) == (DeliveryVerdict.FINAL, None)
     assert "hidden.example is not a public address" in answer.message
     assert receiver.requests == []
 
@@ -192,7 +192,7 @@ async def test_an_answer_whose_status_comes_in_time_counts_though_its_body_does_
 
     answer = await deliver(receiver.url("/", "public.example"), timeout_s=0.5)
 
-    assert (answer.verdict, answer.status_code) == (Verdict.DELIVERED, 200)
+    assert (answer.verdict, answer.status_code) == (DeliveryVerdict.DELIVERED, 200)
     assert answer.message == "public.example did not answer in time."
 
 
@@ -213,4 +213,4 @@ async def test_no_answer_is_tried_again(receiver: LocalReceiver, behaviour: Beha
 
     answer = await deliver(receiver.url("/", "public.example"), timeout_s=0.1)
 
-    assert answer == CallbackAnswer(Verdict.RETRY, None, message)
+    assert answer == CallbackResponse(DeliveryVerdict.RETRY, None, message)

@@ -12,7 +12,7 @@ import pytest
 import tiktoken
 
 from pipeline.clock import SystemClock
-from pipeline.domain.summary import SummaryFormat, SummaryOptions, Usage
+from pipeline.domain.summary import SummaryFormat, SummaryOptions, TokenUsage
 from pipeline.domain.summary_plan import estimate_tokens
 from pipeline.domain.summary_prompts import final_prompt
 from pipeline.errors import (
@@ -120,7 +120,7 @@ async def test_an_action_item_is_found(models: OpenAiModels) -> None:
 
 
 async def test_a_server_that_does_not_count_leaves_the_usage_open(models: OpenAiModels) -> None:
-    assert (await models.open("uncounted", None).text(PROSE)).usage == Usage(1, None, None)
+    assert (await models.open("uncounted", None).text(PROSE)).usage == TokenUsage(1, None, None)
 
 
 @pytest.mark.parametrize(

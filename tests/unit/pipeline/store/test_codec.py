@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from deployments.api.schemas import encode_record
 from pipeline.domain.audio import Chunk, Span
 from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.summary import Chapter, StructuredSummary, Summary, SummaryFormat, SummaryOptions, Usage
+from pipeline.domain.summary import Chapter, StructuredSummary, Summary, SummaryFormat, SummaryOptions, TokenUsage
 from pipeline.domain.task import NewTask, Status
 from pipeline.domain.tracks import Track
 from pipeline.domain.transcript import ChunkResult, LanguageDetection, Segment, Transcript, TranscriptInfo, Word
@@ -162,7 +162,13 @@ def test_summary_options_come_back_as_they_were(options: SummaryOptions) -> None
 def test_a_summary_comes_back_as_it_was() -> None:
     parts = StructuredSummary("T", "S", (Chapter(1.5, "A", "a"),), ("do",), ("k", "l"))
     summary = Summary(
-        text="T", language="en", model="m", created_at=NOW, completion_id="c", parts=parts, usage=Usage(3, 10, None)
+        text="T",
+        language="en",
+        model="m",
+        created_at=NOW,
+        completion_id="c",
+        parts=parts,
+        usage=TokenUsage(3, 10, None),
     )
     for each in (summary, replace(summary, parts=None, cost=0.5)):
         row = ROW | codec.summary_columns(each)

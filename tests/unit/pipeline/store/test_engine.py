@@ -18,14 +18,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pipeline.domain.durability import Durability
 from pipeline.errors import ConfigurationError, DatabaseUnavailable, LeaseLost
 from pipeline.store.engine import (
-    BUSY,
-    SENTENCE,
+    DATABASE_BUSY,
+    DATABASE_UNWRITABLE,
     TRANSACTION_ATTEMPTS,
-    UNWRITABLE,
+    UNAVAILABLE,
     Database,
     UtcDateTime,
-    named_failures,
     parse_url,
+    translate_database_errors,
 )
 
 
@@ -179,7 +179,7 @@ async def test_the_server_may_not_ask_for_ever(database: Database) -> None:
         attempts += 1
         raise _server_error(1213)
 
-    with pytest.raises(DatabaseUnavailable, match=BUSY):
+    with pytest.raises(DatabaseUnavailable, match=DATABASE_BUSY):
         await database.write(work)
     assert attempts == TRANSACTION_ATTEMPTS
 
@@ -192,17 +192,21 @@ async def test_other_failures_are_not_tried_again(database: Database) -> None:
         attempts += 1
         raise _server_error(2013)
 
-    with pytest.raises(DatabaseUnavailable, match=SENTENCE):
+    with pytest.raises(DatabaseUnavailable, match=UNAVAILABLE):
         await database.write(work)
     assert attempts == 1
 
 
 @pytest.mark.parametrize(
     ("cause", "sentence"),
-    [(PoolTimeoutError("QueuePool limit"), BUSY), (ConnectionResetError("10.0.0.7"), SENTENCE), (OSError(), SENTENCE)],
+    [
+        (PoolTimeoutError("QueuePool limit"), DATABASE_BUSY),
+        (ConnectionResetError("10.0.0.7"), UNAVAILABLE),
+        (OSError(), UNAVAILABLE),
+    ],
 )
 def test_failures_beneath_the_driver_have_names_too(cause: Exception, sentence: str) -> None:
-    with pytest.raises(DatabaseUnavailable) as refusal, named_failures():
+    with pytest.raises(DatabaseUnavailable) as refusal, translate_database_errors():
         raise cause
 
     assert refusal.value.message == sentence
@@ -222,9 +226,9 @@ def test_failures_beneath_the_driver_have_names_too(cause: Exception, sentence: 
     ids=str,
 )
 def test_a_database_without_room_says_where_to_look(cause: Exception) -> None:
-    with pytest.raises(DatabaseUnavailable) as refusal, named_failures():
+    with pytest.raises(DatabaseUnavailable) as refusal, translate_database_errors():
         raise OperationalError("INSERT", {}, cause)
-    assert refusal.value.message == UNWRITABLE
+    assert refusal.value.message == DATABASE_UNWRITABLE
 
 
 async def test_a_transaction_that_fails_after_its_caller_was_cancelled_is_no_defect(

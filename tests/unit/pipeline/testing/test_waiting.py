@@ -3,14 +3,14 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import ConfigurationError
-from pipeline.testing.waiting import WaitingEngine
+from pipeline.testing.waiting import SimulatedEngine
 
 
 def test_the_engine_says_what_it_is() -> None:
-    assert (WaitingEngine().info.engine, WaitingEngine().info.model) == ("waiting", "waiting-20x")
+    assert (SimulatedEngine().info.engine, SimulatedEngine().info.model) == ("waiting", "waiting-20x")
 
 
 @pytest.mark.parametrize("model", ["base", "waiting", "waiting-x", "waiting--1x"])
 def test_a_model_is_a_speed(model: str) -> None:
     with pytest.raises(ConfigurationError, match="waiting-20x"):
-        WaitingEngine(model)
+        SimulatedEngine(model)

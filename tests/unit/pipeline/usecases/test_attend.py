@@ -13,8 +13,14 @@ from pipeline.testing.clock import ManualClock
 from pipeline.testing.media import MemoryMediaStore
 from pipeline.testing.store import MemoryTaskStore
 from pipeline.testing.uploads import MemoryUploadStore
-from pipeline.usecases.attend import PATIENCE, RENEWAL_S, attended, dismiss, remove
-from pipeline.usecases.reap import Reaper
+from pipeline.usecases.attend import (
+    KEEPALIVE_INTERVAL_S,
+    KEEPALIVE_TTL,
+    delete_task_and_media,
+    discard_task,
+    keep_alive,
+)
+from pipeline.usecases.reap import Housekeeper
 
 
 class World:
@@ -32,13 +38,13 @@ class World:
             yield b"sound"
 
         await self.media.write("a/source", sound())
-        until = self.clock.now() + PATIENCE if awaited else None
+        until = self.clock.now() + KEEPALIVE_TTL if awaited else None
         task, _ = await self.store.create(NewTask(media_prefix="a", media_key="a/source", awaited_until=until))
         return task.id
 
     async def reap(self) -> None:
         uploads = MemoryUploadStore(self.clock)
-        await Reaper(self.store, uploads, self.media, self.clock, Settings()).reap()
+        await Housekeeper(self.store, uploads, self.media, self.clock, Settings()).reap()
 
     async def pass_time(self, seconds: float) -> None:
         """In steps, so that whoever sleeps in between wakes, works and sleeps again."""
@@ -51,12 +57,12 @@ class World:
 async def test_a_defect_does_not_end_the_renewals(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     task_id = await world.task()
-    async with attended(world.store, world.clock, task_id):
+    async with keep_alive(world.store, world.clock, task_id):
         await asyncio.sleep(0)
         with monkeypatch.context() as patch:
-            patch.setattr(world.store, "await_until", lambda *_: {}[7])
-            await world.pass_time(RENEWAL_S)
-        await world.pass_time(2 * PATIENCE.total_seconds())
+            patch.setattr(world.store, "extend_wait", lambda *_: {}[7])
+            await world.pass_time(KEEPALIVE_INTERVAL_S)
+        await world.pass_time(2 * KEEPALIVE_TTL.total_seconds())
         await world.reap()
         assert await world.store.get(task_id)
 
@@ -69,22 +75,22 @@ async def test_a_task_whose_folder_can_not_be_read_is_removed_all_the_same(monke
         return ""
 
     monkeypatch.setattr(world.store, "delete", delete)
-    await remove(world.store, world.media, world.cancel, task_id)
+    await delete_task_and_media(world.store, world.media, world.cancel, task_id)
     assert world.cancelled == [task_id]
 
 
 async def test_a_task_stays_as_long_as_it_is_attended_and_goes_when_its_process_dies() -> None:
     world = World()
     task_id = await world.task()
-    async with attended(world.store, world.clock, task_id):
+    async with keep_alive(world.store, world.clock, task_id):
         await asyncio.sleep(0)
-        await world.pass_time(10 * PATIENCE.total_seconds())
+        await world.pass_time(10 * KEEPALIVE_TTL.total_seconds())
         await world.reap()
         assert await world.store.get(task_id)
-    await world.pass_time(PATIENCE.total_seconds() - RENEWAL_S)
+    await world.pass_time(KEEPALIVE_TTL.total_seconds() - KEEPALIVE_INTERVAL_S)
     await world.reap()
     assert await world.store.get(task_id)
-    await world.pass_time(RENEWAL_S + 1)
+    await world.pass_time(KEEPALIVE_INTERVAL_S + 1)
     await world.reap()
     with pytest.raises(TaskNotFound):
         await world.store.get(task_id)
@@ -102,31 +108,31 @@ async def test_other_tasks_stay() -> None:
 async def test_an_outage_of_the_database_does_not_end_the_attendance() -> None:
     world = World()
     task_id = await world.task()
-    async with attended(world.store, world.clock, task_id):
+    async with keep_alive(world.store, world.clock, task_id):
         await asyncio.sleep(0)
         world.store.available = False
-        await world.pass_time(RENEWAL_S + 1)
+        await world.pass_time(KEEPALIVE_INTERVAL_S + 1)
         world.store.available = True
-        await world.pass_time(RENEWAL_S)
+        await world.pass_time(KEEPALIVE_INTERVAL_S)
         until = (await world.store.get(task_id)).awaited_until
-    assert until == world.clock.now() - timedelta(seconds=1) + PATIENCE
+    assert until == world.clock.now() - timedelta(seconds=1) + KEEPALIVE_TTL
 
 
 async def test_what_is_removed_leaves_nothing() -> None:
     world = World()
     task_id = await world.task()
-    await remove(world.store, world.media, world.cancel, task_id)
+    await delete_task_and_media(world.store, world.media, world.cancel, task_id)
     assert (world.cancelled, world.media.keys) == ([task_id], frozenset())
     with pytest.raises(TaskNotFound):
-        await remove(world.store, world.media, world.cancel, task_id)
-    await dismiss(world.store, world.media, world.cancel, task_id)
+        await delete_task_and_media(world.store, world.media, world.cancel, task_id)
+    await discard_task(world.store, world.media, world.cancel, task_id)
 
 
 async def test_what_can_not_be_dismissed_now_is_left_to_the_reaper(caplog: pytest.LogCaptureFixture) -> None:
     world = World()
     task_id = await world.task()
     world.store.available = False
-    await dismiss(world.store, world.media, None, task_id)
+    await discard_task(world.store, world.media, None, task_id)
     assert "reaper" in caplog.text
     world.store.available = True
     assert await world.store.get(task_id)

@@ -9,16 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain.records import RecordDefect
-from pipeline.domain.retry import Schedule
+from pipeline.domain.retry import RetrySchedule
 from pipeline.domain.task import NewTask, Priority, Task, TaskError
 from pipeline.errors import DatabaseUnavailable, TaskNotFound
-from pipeline.ports import CallbackAnswer, Lease, OutboxMessage, Verdict
+from pipeline.ports import CallbackResponse, DeliveryVerdict, Lease, OutboxMessage
 from pipeline.settings import CallbackSettings
 from pipeline.testing.clock import ManualClock
 from pipeline.testing.metrics import RecordingMetrics
 from pipeline.testing.net import FakeCallbackSender
 from pipeline.testing.store import MemoryTaskStore
-from pipeline.usecases.deliver_callback import IN_HAND, MAX_RETRY_AFTER_S, PER_HOST, CallbackCourier, retry_delay_s
+from pipeline.usecases.deliver_callback import (
+    MAX_CLAIMED,
+    MAX_PER_HOST,
+    MAX_RETRY_AFTER_S,
+    CallbackDeliverer,
+    retry_delay_s,
+)
 
 RANKS = [priority.rank for priority in Priority]
 UP = "http://up.example/hook"
@@ -44,8 +50,8 @@ class World:
         self.metrics = RecordingMetrics()
         self.courier = self.another_courier()
 
-    def another_courier(self) -> CallbackCourier:
-        return CallbackCourier(
+    def another_courier(self) -> CallbackDeliverer:
+        return CallbackDeliverer(
             self.store,
             self.sender,
             encode,
@@ -64,7 +70,7 @@ class World:
 
     async def due(self) -> Sequence[OutboxMessage]:
         """What another courier would be given now (and then has for a moment)."""
-        return await self.store.due_callbacks("other", timedelta(0), 1000)
+        return await self.store.claim_callbacks("other", timedelta(0), 1000)
 
 
 async def settle() -> None:
@@ -174,10 +180,10 @@ class Broken(MemoryTaskStore):
 
     broken = True
 
-    async def due_callbacks(self, owner: str, lease: timedelta, limit: int) -> list[OutboxMessage]:
+    async def claim_callbacks(self, owner: str, lease: timedelta, limit: int) -> list[OutboxMessage]:
         if self.broken:
             raise KeyError(7)
-        return await super().due_callbacks(owner, lease, limit)
+        return await super().claim_callbacks(owner, lease, limit)
 
 
 async def test_what_only_a_newer_version_can_say_is_left_to_it() -> None:
@@ -199,13 +205,13 @@ async def test_the_courier_outlives_a_defect_and_says_so() -> None:
     stop = asyncio.Event()
     running = asyncio.create_task(world.courier.run(stop))
     await settle()
-    assert world.courier.troubles == ("Taking callbacks in hand fails: see the log.",)
+    assert world.courier.failure_messages == ("Taking callbacks in hand fails: see the log.",)
 
     world.store.broken = False  # type: ignore[attr-defined]
     world.clock.advance(30)
     await settle()
     assert len(world.sender.sent) == 1
-    assert world.courier.troubles == ()
+    assert world.courier.failure_messages == ()
     stop.set()
     await running
 
@@ -248,7 +254,7 @@ async def test_a_slow_receiver_delays_no_other() -> None:
 
     assert [(await world.store.get(task_id)).callback.status_code for task_id in quick] == [200] * 20
     assert [(await world.store.get(task_id)).callback.status_code for task_id in slow] == [None] * 100
-    assert sum(message.url == SLOW for message, _ in world.sender.sent) == PER_HOST
+    assert sum(message.url == SLOW for message, _ in world.sender.sent) == MAX_PER_HOST
     world.sender.held[SLOW].set()
     assert await round_ == 120
     assert {(await world.store.get(task_id)).callback.status_code for task_id in slow} == {200}
@@ -257,7 +263,7 @@ async def test_a_slow_receiver_delays_no_other() -> None:
 @pytest.mark.parametrize("client", ["modest", None])
 async def test_one_clients_slow_receivers_delay_nobody_elses(client: str | None) -> None:
     world = World()
-    for number in range(IN_HAND + 200):
+    for number in range(MAX_CLAIMED + 200):
         url = f"http://slow{number}.example/"
         world.sender.held.setdefault(url, asyncio.Event())
         await world.finished_task(url, "greedy")
@@ -290,7 +296,7 @@ async def test_no_more_are_under_way_than_the_setting_says() -> None:
 async def test_what_waited_too_long_for_its_turn_stays_in_the_outbox() -> None:
     world = World()
     world.sender.held[SLOW] = asyncio.Event()
-    for _ in range(PER_HOST + 3):
+    for _ in range(MAX_PER_HOST + 3):
         await world.finished_task(SLOW)
     round_ = asyncio.create_task(world.courier.run_once())
     await settle()
@@ -299,7 +305,7 @@ async def test_what_waited_too_long_for_its_turn_stays_in_the_outbox() -> None:
     world.sender.held[SLOW].set()
     await round_
 
-    assert len(world.sender.sent) == PER_HOST
+    assert len(world.sender.sent) == MAX_PER_HOST
     world.clock.advance(world.settings.timeout_s + 10)
     assert await world.courier.run_once() == 3
 
@@ -307,7 +313,7 @@ async def test_what_waited_too_long_for_its_turn_stays_in_the_outbox() -> None:
 async def test_a_backlog_is_taken_in_portions_and_worked_off_without_a_pause() -> None:
     world = World()
     world.sender.held[UP] = asyncio.Event()
-    for _ in range(IN_HAND + 100):
+    for _ in range(MAX_CLAIMED + 100):
         await world.finished_task(UP)
 
     async with Running(world):
@@ -320,7 +326,7 @@ async def test_a_backlog_is_taken_in_portions_and_worked_off_without_a_pause() -
         for _ in range(20):
             await settle()
 
-        assert len(world.sender.sent) == IN_HAND + 100
+        assert len(world.sender.sent) == MAX_CLAIMED + 100
 
 
 async def test_two_couriers_share_the_work() -> None:
@@ -495,7 +501,7 @@ async def test_the_loop_outlives_an_absence_of_the_database() -> None:
 async def test_stopping_sees_through_what_is_being_posted_and_leaves_the_rest() -> None:
     world = World()
     world.sender.held[SLOW] = asyncio.Event()
-    for _ in range(PER_HOST + 5):
+    for _ in range(MAX_PER_HOST + 5):
         await world.finished_task(SLOW)
     async with Running(world) as running:
         running.stop.set()
@@ -503,7 +509,7 @@ async def test_stopping_sees_through_what_is_being_posted_and_leaves_the_rest() 
         assert not running.loop.done()
         world.sender.held[SLOW].set()
 
-    assert len(world.sender.sent) == PER_HOST
+    assert len(world.sender.sent) == MAX_PER_HOST
     world.clock.advance(60)
     assert len(await world.due()) == 5
 
@@ -527,35 +533,37 @@ async def test_cancelling_the_loop_leaves_nothing_behind() -> None:
 # --- when to try again ------------------------------------------------------------------------------------------------
 
 
-def answer(verdict: Verdict, retry_after_s: float | None = None) -> CallbackAnswer:
-    return CallbackAnswer(verdict, 503, "", retry_after_s)
+def answer(verdict: DeliveryVerdict, retry_after_s: float | None = None) -> CallbackResponse:
+    return CallbackResponse(verdict, 503, "", retry_after_s)
 
 
 @pytest.mark.parametrize(
     ("attempts", "verdict", "retry_after", "expected"),
     [
-        (1, Verdict.DELIVERED, None, None),
-        (1, Verdict.FINAL, 60.0, None),
-        (1, Verdict.RETRY, None, 30.0),
-        (2, Verdict.RETRY, None, 120.0),
-        (3, Verdict.RETRY, None, None),
-        (3, Verdict.RETRY, 60.0, None),
-        (1, Verdict.RETRY, 10.0, 30.0),
-        (1, Verdict.RETRY, 100.0, 100.0),
-        (1, Verdict.RETRY, 1e9, MAX_RETRY_AFTER_S),
-        (1, Verdict.RETRY, float("inf"), MAX_RETRY_AFTER_S),
+        (1, DeliveryVerdict.DELIVERED, None, None),
+        (1, DeliveryVerdict.FINAL, 60.0, None),
+        (1, DeliveryVerdict.RETRY, None, 30.0),
+        (2, DeliveryVerdict.RETRY, None, 120.0),
+        (3, DeliveryVerdict.RETRY, None, None),
+        (3, DeliveryVerdict.RETRY, 60.0, None),
+        (1, DeliveryVerdict.RETRY, 10.0, 30.0),
+        (1, DeliveryVerdict.RETRY, 100.0, 100.0),
+        (1, DeliveryVerdict.RETRY, 1e9, MAX_RETRY_AFTER_S),
+        (1, DeliveryVerdict.RETRY, float("inf"), MAX_RETRY_AFTER_S),
     ],
 )
-def test_retry_delay(attempts: int, verdict: Verdict, retry_after: float | None, expected: float | None) -> None:
-    assert retry_delay_s(Schedule((30.0, 120.0)), attempts, answer(verdict, retry_after), lambda: 1.0) == expected
+def test_retry_delay(
+    attempts: int, verdict: DeliveryVerdict, retry_after: float | None, expected: float | None
+) -> None:
+    assert retry_delay_s(RetrySchedule((30.0, 120.0)), attempts, answer(verdict, retry_after), lambda: 1.0) == expected
 
 
 @given(st.integers(1, 10), st.floats(0, 1e12) | st.none(), st.floats(0, 1, exclude_max=True))
 def test_a_receiver_may_ask_for_more_patience_but_never_for_less(
     attempts: int, retry_after: float | None, jitter: float
 ) -> None:
-    schedule = Schedule()
-    asked = retry_delay_s(schedule, attempts, answer(Verdict.RETRY, retry_after), lambda: jitter)
+    schedule = RetrySchedule()
+    asked = retry_delay_s(schedule, attempts, answer(DeliveryVerdict.RETRY, retry_after), lambda: jitter)
     planned = schedule.delay_s(attempts, lambda: jitter)
 
     assert (asked is None) is (planned is None)

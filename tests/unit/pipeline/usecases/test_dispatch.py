@@ -35,7 +35,7 @@ from pipeline.errors import (
 from pipeline.ports import Lease, TaskQuery
 from pipeline.settings import CrawlSettings, Settings
 from pipeline.testing.crawl import FakeCrawler
-from pipeline.testing.fleet import TRACKS, FakeSplitter, FakeTranscriber, made_chunks
+from pipeline.testing.fleet import TRACKS, FakeSplitter, FakeTranscriber, make_chunks
 from pipeline.testing.media import MemoryMediaStore
 from pipeline.testing.metrics import RecordingMetrics
 from pipeline.testing.store import MemoryTaskStore
@@ -84,7 +84,7 @@ async def once(data: bytes) -> AsyncIterator[bytes]:
 class World:
     """A Dispatcher among fakes."""
 
-    splitter: FakeSplitter = field(default_factory=lambda: FakeSplitter(made_chunks(5)))
+    splitter: FakeSplitter = field(default_factory=lambda: FakeSplitter(make_chunks(5)))
     fleet: FakeTranscriber = field(default_factory=FakeTranscriber)
     settings: Settings = field(default_factory=quick_settings)
     media: MemoryMediaStore = field(default_factory=MemoryMediaStore)
@@ -202,7 +202,7 @@ async def test_a_task_that_wants_a_summary_is_handed_on_with_its_transcript() ->
 
         watching = asyncio.create_task(dispatcher.watch_end(task.id, 60.0))
         await asyncio.sleep(0)
-        [turn] = await world.store.due_summaries("writer", timedelta(seconds=30), 1)
+        [turn] = await world.store.claim_summaries("writer", timedelta(seconds=30), 1)
         dispatcher.ended(await world.store.finish_summary(turn, TaskError("llm_timeout", "It was silent.")))
         async with asyncio.timeout(5):
             await watching
@@ -311,7 +311,7 @@ async def test_what_will_come_by_itself_is_waited_for(failure: MurmurationError,
 async def test_a_client_that_waits_for_its_task_is_told_instead(failure: MurmurationError) -> None:
     world = World(splitter=FakeSplitter(failure=failure))
     task = await world.add()
-    await world.store.await_until(task.id, world.clock.now() + timedelta(minutes=2))
+    await world.store.extend_wait(task.id, world.clock.now() + timedelta(minutes=2))
     async with world.running():
         ended = await world.end_of(task)
     assert (ended.status, ended.error) == (Status.FAILED, TaskError(failure.code, failure.message))
@@ -326,7 +326,7 @@ def limited_to(minutes: float) -> Settings:
 
 
 async def test_a_recording_pauses_when_its_clients_audio_is_used_up_and_goes_on_later() -> None:
-    parts = (made_chunks(2), made_chunks(2, first=2, part=1), made_chunks(2, first=4, part=2))  # 20 s each
+    parts = (make_chunks(2), make_chunks(2, first=2, part=1), make_chunks(2, first=4, part=2))  # 20 s each
     world = World(splitter=FakeSplitter(*parts), settings=limited_to(30 / 60))
     task = await world.add(language="en")
     other = await world.add(language="en")
@@ -348,7 +348,7 @@ async def test_a_recording_pauses_when_its_clients_audio_is_used_up_and_goes_on_
 
 
 async def test_prepared_audio_makes_room_while_its_task_waits_for_space() -> None:
-    world = World(splitter=FakeSplitter(made_chunks(2), failure=StorageFull("Full.")))
+    world = World(splitter=FakeSplitter(make_chunks(2), failure=StorageFull("Full.")))
     task = await world.add()
     await world.media.write(f"{task.media_prefix}/pcm/00000.s16le", once(bytes(10)))
     async with world.running():
@@ -434,11 +434,11 @@ async def test_a_cancel_that_nobody_announced_is_noticed_by_the_heartbeat() -> N
 
 
 async def test_another_dispatcher_goes_on_from_the_stored_chunks() -> None:
-    world = World(splitter=FakeSplitter(made_chunks(2), made_chunks(2, first=2, part=1)))
+    world = World(splitter=FakeSplitter(make_chunks(2), make_chunks(2, first=2, part=1)))
     task = await world.add(language="en")
     [claimed] = await world.store.claim("dead", timedelta(seconds=-1), 1, [0, 1, 2])
     lease = Lease(claimed.id, claimed.fence)
-    await world.store.add_part(lease, 0, 0, made_chunks(2)[-1].spans[-1].end, made_chunks(2))
+    await world.store.add_part(lease, 0, 0, make_chunks(2)[-1].spans[-1].end, make_chunks(2))
     await world.store.save_results(lease, [ChunkResult(0, 10.0, (), "en")])
     async with world.running("other"):
         ended = await world.end_of(task)
@@ -507,7 +507,7 @@ async def test_watching_ends_with_the_news() -> None:
 
 
 async def test_two_dispatchers_do_each_task_once() -> None:
-    world = World(splitter=FakeSplitter(made_chunks(1)))
+    world = World(splitter=FakeSplitter(make_chunks(1)))
     tasks = [await world.add(language="en") for _ in range(40)]
     async with world.running("one"), world.running("two"):
         ended = [await world.end_of(task) for task in tasks]
@@ -545,7 +545,7 @@ async def test_a_client_s_task_is_claimed_at_once_although_another_s_fill_the_di
         for task in (await world.store.query(TaskQuery(limit=100))).tasks
         if task.status is Status.PROCESSING
     )
-    await dispatcher._hand_back()
+    await dispatcher._release_tasks()
     assert running == {"many": 24, "one": 12, "another": 1}
     assert (len(ones), another.status) == (20, Status.QUEUED)
 
@@ -560,7 +560,7 @@ async def test_without_clients_no_more_is_claimed_than_there_is_room_for() -> No
     await dispatcher._claim_all()
     await dispatcher._claim_all()
     running = [task for task in (await world.store.query(TaskQuery(limit=100))).tasks if task.owner]
-    await dispatcher._hand_back()
+    await dispatcher._release_tasks()
     assert len(running) == 24
 
 
@@ -591,7 +591,7 @@ async def test_an_attempt_that_was_outlived_ends_before_the_next_begins() -> Non
     async with world.running() as dispatcher:
         while not world.fleet.units:
             await asyncio.sleep(0)
-        await world.store.disown("one")  # as a lease that expired; the Dispatcher claims its own task again
+        await world.store.expire_leases_of("one")  # as a lease that expired; the Dispatcher claims its own task again
         dispatcher.wake()
         while not world.fleet.abandoned:
             await asyncio.sleep(0.001)
@@ -607,11 +607,11 @@ async def test_after_an_outage_a_dispatcher_keeps_what_is_still_its_own() -> Non
     dispatcher = world.dispatcher()
     await dispatcher.prepare()
     await dispatcher._claim_all()
-    await world.store.disown("one")  # the outage was longer than the lease
+    await world.store.expire_leases_of("one")  # the outage was longer than the lease
     dispatcher.database_ready = False
     await dispatcher._claim_all()
     kept = await world.store.get(task.id)
-    await dispatcher._hand_back()
+    await dispatcher._release_tasks()
     assert (kept.status, kept.attempts, kept.fence) == (Status.PROCESSING, 1, 1)
 
 
@@ -624,12 +624,12 @@ async def test_a_dispatcher_that_was_held_up_keeps_what_is_still_its_own() -> No
     world.clock.ahead_s = 2 * world.settings.dispatch.lease_duration_s  # its process stood still, and wakes to a claim
     await dispatcher._claim_all()
     kept = await world.store.get(task.id)
-    await dispatcher._hand_back()
+    await dispatcher._release_tasks()
     assert (kept.status, kept.attempts, kept.fence) == (Status.PROCESSING, 1, 1)
 
 
 async def test_the_end_of_an_attempt_is_no_lost_lease() -> None:
-    world = World(splitter=FakeSplitter(made_chunks(1)), settings=quick_settings(heartbeat_s=0.0001))
+    world = World(splitter=FakeSplitter(make_chunks(1)), settings=quick_settings(heartbeat_s=0.0001))
     tasks = [await world.add(language="en") for _ in range(60)]
     async with world.running():
         for task in tasks:
@@ -667,7 +667,7 @@ async def test_a_failure_is_noted_when_the_database_is_back() -> None:
 
 
 async def test_a_file_that_kills_its_replicas_fails_alone() -> None:
-    world = World(splitter=FakeSplitter(made_chunks(3)))
+    world = World(splitter=FakeSplitter(make_chunks(3)))
     innocents = [await world.add(language="en") for _ in range(4)]
     poison = await world.add(language="en")
     world.fleet.poison[poison.id, 1] = 1000
@@ -853,7 +853,7 @@ class BrokenStore(MoodyStore):
         return super().__getattribute__(name)
 
 
-@pytest.mark.parametrize("method", ["claim", "bury", "heartbeat"])
+@pytest.mark.parametrize("method", ["claim", "fail_exhausted", "heartbeat"])
 async def test_loops_outlive_defects_and_say_so(method: str) -> None:
     world = World()
     world.store = BrokenStore(world.clock)
@@ -862,18 +862,18 @@ async def test_loops_outlive_defects_and_say_so(method: str) -> None:
         task = await world.add(language="en")
         dispatcher.wake()
         async with asyncio.timeout(5):
-            while not dispatcher.troubles:
+            while not dispatcher.failure_messages:
                 await asyncio.sleep(0.001)
-        assert all(sentence.endswith("fails: see the log.") for sentence in dispatcher.troubles)
+        assert all(sentence.endswith("fails: see the log.") for sentence in dispatcher.failure_messages)
         assert dispatcher.database_ready
         world.store.broken = frozenset()
         assert (await world.end_of(task)).status is Status.COMPLETED
         async with asyncio.timeout(5):
-            while dispatcher.troubles:
+            while dispatcher.failure_messages:
                 await asyncio.sleep(0.001)
 
 
-@pytest.mark.parametrize("method", ["migrate", "owners"])
+@pytest.mark.parametrize("method", ["migrate", "lease_owners"])
 async def test_preparing_outlives_defects_and_says_so(method: str) -> None:
     world = World()
     world.store = BrokenStore(world.clock)
@@ -881,13 +881,13 @@ async def test_preparing_outlives_defects_and_says_so(method: str) -> None:
     dispatcher = world.dispatcher()
     preparing = asyncio.create_task(dispatcher.prepare())
     async with asyncio.timeout(5):
-        while not dispatcher.troubles:
+        while not dispatcher.failure_messages:
             await asyncio.sleep(0.001)
     assert not dispatcher.database_ready
     world.store.broken = frozenset()
     await asyncio.wait_for(preparing, 5)
     assert dispatcher.database_ready
-    assert dispatcher.troubles == ()
+    assert dispatcher.failure_messages == ()
 
 
 async def test_sending_chunks_outlives_defects_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -898,9 +898,9 @@ async def test_sending_chunks_outlives_defects_and_says_so(monkeypatch: pytest.M
         task = await world.add(language="en")
         dispatcher.wake()
         async with asyncio.timeout(5):
-            while not dispatcher.troubles:
+            while not dispatcher.failure_messages:
                 await asyncio.sleep(0.001)
-        assert dispatcher.troubles == ("Sending chunks to replicas fails: see the log.",)
+        assert dispatcher.failure_messages == ("Sending chunks to replicas fails: see the log.",)
         monkeypatch.setattr(dispatcher._scheduler._queue, "release", release)
         assert (await world.end_of(task)).status is Status.COMPLETED
-        assert dispatcher.troubles == ()
+        assert dispatcher.failure_messages == ()

@@ -40,7 +40,7 @@ async def test_the_recording_lies_where_the_task_looks_for_it() -> None:
 
 
 async def test_a_crawler_that_falls_silent_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "SILENCE_S", 0.01)
+    monkeypatch.setattr(fetch, "CRAWLER_TIMEOUT_S", 0.01)
     media = MemoryMediaStore()
     crawler = FakeCrawler(media, {URL: [b"sound"]})
     crawler.open_gate.clear()
@@ -64,14 +64,14 @@ async def test_what_a_dead_crawler_began_is_removed() -> None:
     fetching = asyncio.create_task(fetcher.fetch(task()))
     while not crawler.requests:
         await asyncio.sleep(0)
-    assert fetcher.at_work == {1}
+    assert fetcher.active_task_ids == {1}
     await media.write("t1/source.partial", once(b"half"))
     crawler.open_gate.set()
 
     with pytest.raises(ReplicaLost):
         await fetching
     assert media.keys == set()
-    assert fetcher.at_work == set()
+    assert fetcher.active_task_ids == set()
 
 
 async def once(data: bytes) -> AsyncIterator[bytes]:
@@ -113,9 +113,11 @@ async def test_one_clients_links_leave_places_to_others() -> None:
     site = Site(places=8)
     assert await site.ask(DRIPS, "greedy", count=64) == [DRIPS] * 4
     assert await site.ask(URL, "modest") == [DRIPS] * 4 + [URL]
-    assert len(site.fetcher.at_work) == 5 + 8  # those that are fetched, and as many that wait as there are places
+    assert (
+        len(site.fetcher.active_task_ids) == 5 + 8
+    )  # those that are fetched, and as many that wait as there are places
     await site.aclose()
-    assert site.fetcher.at_work == set()
+    assert site.fetcher.active_task_ids == set()
 
 
 @pytest.mark.parametrize("client", ["greedy", None])

@@ -18,8 +18,16 @@ from pipeline.domain.transcript import ChunkResult, Segment
 from pipeline.ports import Lease
 from pipeline.testing.clock import ManualClock
 from pipeline.testing.store import MemoryTaskStore
-from pipeline.usecases.follow import WATCH_SLICE_S, Ended, Heard, Progressed, Queued, TaskEvent, follow
-from pipeline.usecases.news import News
+from pipeline.usecases.follow import (
+    WATCH_SLICE_S,
+    SegmentReady,
+    TaskEnded,
+    TaskEvent,
+    TaskProgressed,
+    TaskQueued,
+    follow,
+)
+from pipeline.usecases.news import TaskNotifier
 
 SECOND = 16_000
 
@@ -42,7 +50,7 @@ class World:
     """One task that the test drives, and one who follows it."""
 
     clock: ManualClock = field(default_factory=ManualClock)
-    news: News = field(default_factory=News)
+    news: TaskNotifier = field(default_factory=TaskNotifier)
     events: asyncio.Queue[TaskEvent] = field(default_factory=asyncio.Queue)
     lease: Lease = field(default_factory=lambda: Lease(1, 1))
     results: list[ChunkResult] = field(default_factory=list)
@@ -71,7 +79,7 @@ class World:
         self.tell()
 
     def tell(self) -> None:
-        self.news.announce(1)
+        self.news.notify(1)
         self.clock.advance(1)
 
     async def follow(self, after_chunk: int = -1) -> None:
@@ -98,7 +106,7 @@ class World:
     async def rest(self) -> list[TaskEvent]:
         assert self.following is not None
         events = []
-        while not events or not isinstance(events[-1], Ended):
+        while not events or not isinstance(events[-1], TaskEnded):
             events.append(await self.next())
         await self.following
         assert self.events.empty()
@@ -114,27 +122,29 @@ async def world() -> World:
 
 def heard(events: list[TaskEvent]) -> list[tuple[int, str, int, bool]]:
     return [
-        (event.segment.id, event.segment.text, event.chunk, event.last) for event in events if isinstance(event, Heard)
+        (event.segment.id, event.segment.text, event.chunk, event.last)
+        for event in events
+        if isinstance(event, SegmentReady)
     ]
 
 
 async def test_a_task_is_followed_from_the_queue_to_its_end(world: World) -> None:
     await world.follow()
-    assert isinstance(await world.next(), Queued)
+    assert isinstance(await world.next(), TaskQueued)
     await world.claim()
     progressed = await world.next()
-    assert isinstance(progressed, Progressed)
+    assert isinstance(progressed, TaskProgressed)
     assert progressed.task.stage is Stage.SPLITTING
     await world.save(result(0, " one", " two"))
     events = [await world.next() for _ in range(3)]
-    assert isinstance(events[0], Progressed)
+    assert isinstance(events[0], TaskProgressed)
     assert events[0].task.audio_done_s == 10.0
     assert heard(events) == [(1, " one", 0, False), (2, " two", 0, True)]
     await world.save(result(1), result(2, " three"), result(3, " four"))
     await world.complete()
     ended = (events := await world.rest())[-1]
     assert heard(events) == [(3, " three", 1, True), (4, " four", 2, True)]
-    assert isinstance(ended, Ended)
+    assert isinstance(ended, TaskEnded)
     assert ended.task.result is not None
     assert [segment.text for segment in ended.task.result.segments] == [" one", " two", " three", " four"]
 
@@ -142,13 +152,13 @@ async def test_a_task_is_followed_from_the_queue_to_its_end(world: World) -> Non
 async def test_a_total_that_still_grows_is_no_progress(world: World) -> None:
     await world.claim()
     await world.follow()
-    assert isinstance(await world.next(), Progressed)
+    assert isinstance(await world.next(), TaskProgressed)
     await world.store.add_part(world.lease, 1, 40 * SECOND, 50 * SECOND, [chunk(4)])
     world.tell()
     await world.store.update(world.lease, split_done=True)
     world.tell()
     progressed = await world.next()
-    assert isinstance(progressed, Progressed)
+    assert isinstance(progressed, TaskProgressed)
     assert (progressed.task.split_done, progressed.task.audio_total_s) == (True, 50.0)
     await world.store.cancel(1)
     world.tell()
@@ -159,7 +169,7 @@ async def test_segments_wait_for_those_before_them(world: World) -> None:
     await world.claim()
     await world.save(result(2, " three"), result(1, " two"))
     await world.follow()
-    assert isinstance(await world.next(), Progressed)
+    assert isinstance(await world.next(), TaskProgressed)
     await world.save(result(0, " one"))
     events = [await world.next() for _ in range(4)]
     assert heard(events) == [(1, " one", 0, True), (2, " two", 1, True), (3, " three", 2, True)]
@@ -192,23 +202,23 @@ async def test_a_failed_task_tells_what_was_heard(world: World) -> None:
     await world.follow()
     events = await world.rest()
     assert heard(events) == [(1, " one", 0, True)]
-    assert isinstance(events[-1], Ended)
+    assert isinstance(events[-1], TaskEnded)
     assert events[-1].task.status is Status.FAILED
 
 
 async def test_a_task_that_is_deleted_ends_as_cancelled(world: World) -> None:
     await world.follow()
-    assert isinstance(await world.next(), Queued)
+    assert isinstance(await world.next(), TaskQueued)
     await world.store.delete(1)
     world.tell()
     [ended] = await world.rest()
-    assert isinstance(ended, Ended)
+    assert isinstance(ended, TaskEnded)
     assert ended.task.status is Status.CANCELLED
 
 
 async def test_it_outlives_an_outage_of_the_database(world: World) -> None:
     await world.follow()
-    assert isinstance(await world.next(), Queued)
+    assert isinstance(await world.next(), TaskQueued)
     world.store.available = False
     world.tell()
     for _ in range(20):
@@ -217,7 +227,7 @@ async def test_it_outlives_an_outage_of_the_database(world: World) -> None:
     assert world.events.empty()
     world.store.available = True
     await world.claim()
-    assert isinstance(await world.next(), Progressed)
+    assert isinstance(await world.next(), TaskProgressed)
 
 
 async def test_the_same_state_is_told_once_and_news_without_end_is_not_all_looked_at(world: World) -> None:
@@ -230,7 +240,7 @@ async def test_the_same_state_is_told_once_and_news_without_end_is_not_all_looke
 
     world.news.watch = restless  # type: ignore[method-assign]
     await world.follow()
-    assert isinstance(await world.next(), Queued)
+    assert isinstance(await world.next(), TaskQueued)
     while len(looks) < 5:
         await asyncio.sleep(0)
         world.clock.advance(0.1 if world.clock.sleepers else 0)

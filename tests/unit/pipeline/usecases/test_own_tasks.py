@@ -16,7 +16,7 @@ from pipeline.errors import QuotaExceeded, TaskNotFound
 from pipeline.ports import Lease, StoredChunks, TaskQuery, TaskRecords
 from pipeline.testing.clock import ManualClock
 from pipeline.testing.store import MemoryTaskStore
-from pipeline.usecases.own_tasks import OwnTasks
+from pipeline.usecases.own_tasks import ClientScopedTasks
 
 ANN = Client("ann", frozenset({Scope.READ, Scope.WRITE}), max_queued_tasks=2)
 BOB = Client("bob", frozenset({Scope.READ, Scope.WRITE}))
@@ -38,7 +38,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
 EMPTY: dict[str, tuple[tuple[Any, ...], Any]] = {
     "chunks": ((), StoredChunks()),
     "results": ((0,), ()),
-    "await_until": ((ManualClock().now(),), None),
+    "extend_wait": ((ManualClock().now(),), None),
 }
 
 
@@ -46,7 +46,7 @@ EMPTY: dict[str, tuple[tuple[Any, ...], Any]] = {
 @pytest.mark.parametrize("owner", ["bob", None])
 async def test_a_task_of_another_does_not_exist(store: MemoryTaskStore, verb: str, owner: str | None) -> None:
     task, _ = await store.create(NewTask(media_prefix="a", client=owner))
-    method: Callable[..., Awaitable[Any]] = getattr(OwnTasks(store, ANN), verb)
+    method: Callable[..., Awaitable[Any]] = getattr(ClientScopedTasks(store, ANN), verb)
     with pytest.raises(TaskNotFound, match=f"There is no task {task.id}"):
         await method(task.id, *REFUSED[verb])
     assert await store.get(task.id) == task
@@ -60,10 +60,10 @@ async def test_of_a_task_of_another_there_is_nothing_to_see(store: MemoryTaskSto
     await store.add_part(lease, 0, 0, 16_000, [Chunk(0, 0, 0, (Span(0, 16_000),))])
     before = await store.get(task.id)
     arguments, nothing = EMPTY[verb]
-    method: Callable[..., Awaitable[Any]] = getattr(OwnTasks(store, ANN), verb)
+    method: Callable[..., Awaitable[Any]] = getattr(ClientScopedTasks(store, ANN), verb)
     assert await method(task.id, *arguments) == nothing
     assert await store.get(task.id) == before
-    assert (await OwnTasks(store, BOB).chunks(task.id)).chunks
+    assert (await ClientScopedTasks(store, BOB).chunks(task.id)).chunks
 
 
 async def test_every_verb_that_names_a_task_is_tested_above() -> None:
@@ -76,7 +76,7 @@ async def test_every_verb_that_names_a_task_is_tested_above() -> None:
 
 
 async def test_its_own_tasks_are_at_hand(store: MemoryTaskStore) -> None:
-    own = OwnTasks(store, BOB)
+    own = ClientScopedTasks(store, BOB)
     task, is_new = await own.create(NewTask(media_prefix="a", media_key="a/source"))
     assert (is_new, task.client) == (True, "bob")
     assert await own.get(task.id) == task
@@ -88,12 +88,12 @@ async def test_its_own_tasks_are_at_hand(store: MemoryTaskStore) -> None:
 async def test_a_query_finds_only_its_own_whatever_it_asks_for(store: MemoryTaskStore) -> None:
     for owner in ("ann", "bob", None, "ann"):
         await store.create(NewTask(media_prefix="a", client=owner))
-    page = await OwnTasks(store, ANN).query(TaskQuery(client="bob"))
+    page = await ClientScopedTasks(store, ANN).query(TaskQuery(client="bob"))
     assert (page.total_count, {task.client for task in page.tasks}) == (2, {"ann"})
 
 
 async def test_a_task_is_its_own_and_counts_whatever_is_said(store: MemoryTaskStore) -> None:
-    own = OwnTasks(store, ANN)
+    own = ClientScopedTasks(store, ANN)
     for _ in range(2):
         await own.create(NewTask(media_prefix="a", client="bob"))
     with pytest.raises(QuotaExceeded):

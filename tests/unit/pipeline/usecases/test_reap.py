@@ -13,7 +13,7 @@ from pipeline.testing.clock import ManualClock
 from pipeline.testing.media import MemoryMediaStore
 from pipeline.testing.store import MemoryTaskStore
 from pipeline.testing.uploads import MemoryUploadStore
-from pipeline.usecases.reap import Reaper
+from pipeline.usecases.reap import Housekeeper
 from pipeline.usecases.resumable import ResumableUploads
 from tests.support.recordings import stream
 
@@ -27,7 +27,7 @@ class World:
         self.store = MemoryTaskStore(self.clock, idempotency_ttl_s=DAY_S)
         self.media = MemoryMediaStore(now=self.clock.now)
         self.uploads = MemoryUploadStore(self.clock)
-        self.reaper = Reaper(self.store, self.uploads, self.media, self.clock, Settings(**settings))  # type: ignore[arg-type]
+        self.reaper = Housekeeper(self.store, self.uploads, self.media, self.clock, Settings(**settings))  # type: ignore[arg-type]
 
     async def add(self, name: str, callback_url: str | None = None) -> Task:
         await self.media.write(f"{name}/source", stream(b"sound"))
@@ -99,13 +99,13 @@ async def test_results_go_after_their_time() -> None:
 async def test_callbacks_go_after_their_time_unless_they_are_owed() -> None:
     world = World(callback={"retention_s": DAY_S})
     await world.run_to(Status.COMPLETED, "told", "https://example.com/")
-    [message] = await world.store.due_callbacks("me", timedelta(), 1)
+    [message] = await world.store.claim_callbacks("me", timedelta(), 1)
     await world.store.record_delivery(message, DeliveryAttempt(True, 200, "ok", None))
     await world.run_to(Status.COMPLETED, "owed", "https://example.com/")
     world.clock.advance(DAY_S + 1)
     await world.reaper.reap()
     assert await world.store.prune_callbacks(world.clock.now(), 10) == 0
-    assert len(await world.store.due_callbacks("me", timedelta(), 10)) == 1
+    assert len(await world.store.claim_callbacks("me", timedelta(), 10)) == 1
 
 
 async def test_housekeeping_outlives_whatever_goes_wrong(caplog: pytest.LogCaptureFixture) -> None:
@@ -201,4 +201,4 @@ async def test_callbacks_that_a_changed_clock_postponed_are_due() -> None:
     await world.run_to(Status.COMPLETED, "task", "https://example.com/hook")
     world.clock.jump(-3600)
     await world.reaper.reap()
-    assert len(await world.store.due_callbacks("me", timedelta(seconds=30), 10)) == 1
+    assert len(await world.store.claim_callbacks("me", timedelta(seconds=30), 10)) == 1

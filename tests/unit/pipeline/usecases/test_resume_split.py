@@ -9,12 +9,12 @@ import pytest
 from pipeline.domain.options import TranscriptionOptions
 from pipeline.errors import AttemptsExhausted, MediaUndecodable, ReplicaLost
 from pipeline.ports import SplitDone, SplitPart, SplitRequest
-from pipeline.testing.fleet import FakeSplitter, made_chunks
-from pipeline.usecases.resume_split import ResumingSplitter
+from pipeline.testing.fleet import FakeSplitter, make_chunks
+from pipeline.usecases.resume_split import ResumableSplitter
 from tests.unit.pipeline.usecases.test_dispatch import QuickClock
 
 REQUEST = SplitRequest(1, "a/source", "a", TranscriptionOptions(), 15.0)
-PARTS = tuple(made_chunks(2, first=2 * number, part=number) for number in range(4))
+PARTS = tuple(make_chunks(2, first=2 * number, part=number) for number in range(4))
 
 
 class Fragile(FakeSplitter):
@@ -33,7 +33,7 @@ class Fragile(FakeSplitter):
 
 
 async def events_of(splitter: FakeSplitter, max_losses: int = 2) -> list[SplitPart | SplitDone]:
-    resuming = ResumingSplitter(splitter, QuickClock(), max_losses)
+    resuming = ResumableSplitter(splitter, QuickClock(), max_losses)
     return [event async for event in resuming.split(REQUEST)]
 
 
@@ -88,7 +88,7 @@ class SharedProcess(FakeSplitter):
 
 
 async def test_a_recording_that_takes_down_its_process_fails_alone() -> None:
-    resuming = ResumingSplitter(SharedProcess(poison=3), QuickClock(), max_losses=3)
+    resuming = ResumableSplitter(SharedProcess(poison=3), QuickClock(), max_losses=3)
 
     async def split(task_id: int) -> int:
         return len([event async for event in resuming.split(replace(REQUEST, task_id=task_id))])

@@ -157,7 +157,7 @@ async def test_a_lasting_trouble_ends_the_summary_and_not_the_transcript(trouble
     assert ended.summary.error.code == code
     assert "secret" not in ended.summary.error.message
     assert len(world.summarizer.orders) == 1
-    assert len(await world.store.due_callbacks("courier", LEASE, 5)) == 1
+    assert len(await world.store.claim_callbacks("courier", LEASE, 5)) == 1
     assert world.metrics.total("summaries_finished", outcome="failed") == 1
 
 
@@ -181,7 +181,7 @@ async def test_a_summary_that_takes_its_dispatcher_down_each_time_is_given_up() 
     world = World(llm=LlmSettings(max_attempts=2))
     task = await world.transcribed()
     for _ in range(2):
-        assert await world.store.due_summaries("victim", timedelta(seconds=-1), 1)
+        assert await world.store.claim_summaries("victim", timedelta(seconds=-1), 1)
 
     async with world.running():
         ended = await world.end_of(task)
@@ -239,7 +239,7 @@ async def test_a_runner_that_stops_gives_back_what_it_has_in_hand() -> None:
 async def test_a_runner_that_died_is_replaced_once_its_lease_is_over() -> None:
     world = World()
     task = await world.transcribed()
-    await world.store.due_summaries("dead", timedelta(milliseconds=30), 1)
+    await world.store.claim_summaries("dead", timedelta(milliseconds=30), 1)
 
     async with world.running("alive"):
         ended = await world.end_of(task)
@@ -299,7 +299,7 @@ async def test_a_database_that_is_away_costs_nothing_but_time() -> None:
     assert (ended.summary_status, ended.summary.attempts) == (SummaryStatus.COMPLETED, 1)
 
 
-@pytest.mark.parametrize("method", ["due_summaries", "renew_summaries"])
+@pytest.mark.parametrize("method", ["claim_summaries", "renew_summaries"])
 async def test_summaries_outlive_a_defect_and_say_so(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     world.summarizer.open_gate.clear()
@@ -316,13 +316,13 @@ async def test_summaries_outlive_a_defect_and_say_so(method: str, monkeypatch: p
         await world.ordered()
         broken.set()
         async with asyncio.timeout(5):
-            while not runner.troubles:
+            while not runner.failure_messages:
                 await asyncio.sleep(0.001)
         broken.clear()
         world.summarizer.open_gate.set()
         assert (await world.end_of(task)).summary_status is SummaryStatus.COMPLETED
         async with asyncio.timeout(5):
-            while runner.troubles:
+            while runner.failure_messages:
                 await asyncio.sleep(0.001)
 
 

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from pipeline.domain.summary import Summary, SummaryOptions
-from pipeline.ports import SummaryOrder
+from pipeline.ports import SummaryJob
 from pipeline.testing.clock import START, ManualClock
-from pipeline.usecases.share_summaries import SharingSummarizer
+from pipeline.usecases.share_summaries import FairSummarizer
 
 SUMMARY = Summary(text="Short.", language="en", model="m", created_at=START, completion_id="1")
 
@@ -16,24 +16,24 @@ class SilentModel:
     """Answers every client but ``ignored``."""
 
     def __init__(self, ignored: str) -> None:
-        self.orders: list[SummaryOrder] = []
+        self.orders: list[SummaryJob] = []
         self._ignored = ignored
 
-    async def summarize(self, order: SummaryOrder) -> Summary:
+    async def summarize(self, order: SummaryJob) -> Summary:
         self.orders.append(order)
         if order.client == self._ignored:
             await asyncio.Event().wait()
         return SUMMARY
 
 
-def order(client: str | None) -> SummaryOrder:
-    return SummaryOrder(1, "a", SummaryOptions(), client=client)
+def order(client: str | None) -> SummaryJob:
+    return SummaryJob(1, "a", SummaryOptions(), client=client)
 
 
 @pytest.mark.parametrize("client", ["modest", None])
 async def test_one_clients_hundreds_keep_nobody_waiting(client: str | None) -> None:
     model = SilentModel(ignored="greedy")
-    sharing = SharingSummarizer(model, 8, ManualClock())
+    sharing = FairSummarizer(model, 8, ManualClock())
     waiting = [asyncio.create_task(sharing.summarize(order("greedy"))) for _ in range(500)]
     for _ in range(20):
         await asyncio.sleep(0)
@@ -50,7 +50,7 @@ async def test_one_clients_hundreds_keep_nobody_waiting(client: str | None) -> N
 
 async def test_one_that_gives_up_makes_room() -> None:
     model = SilentModel(ignored="a")
-    sharing = SharingSummarizer(model, 1, ManualClock())
+    sharing = FairSummarizer(model, 1, ManualClock())
     first = asyncio.create_task(sharing.summarize(order("a")))
     second = asyncio.create_task(sharing.summarize(order("b")))
     await asyncio.sleep(0)

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.domain.task import NewTask, Priority, Stage, Status, Task
 from pipeline.ports import SplitDone, SplitPart, SplitRequest, TaskQuery
-from pipeline.testing.fleet import FakeSplitter, made_chunks
+from pipeline.testing.fleet import FakeSplitter, make_chunks
 from pipeline.usecases.resume_split import PAUSE_GROWTH
 from tests.unit.pipeline.usecases.test_dispatch import World, once, quick_settings
 
@@ -19,14 +19,14 @@ class LongRecordings(FakeSplitter):
     """Splits recordings of nobody's into a part a time, each when it is told; those of clients at once."""
 
     def __init__(self, parts: int, part_s: float) -> None:
-        chunks = (made_chunks(1, first=number, seconds=part_s, part=number) for number in range(parts))
+        chunks = (make_chunks(1, first=number, seconds=part_s, part=number) for number in range(parts))
         super().__init__(*chunks)
         self.go_on = asyncio.Event()
         self.parts = 0
 
     async def split(self, request: SplitRequest) -> AsyncGenerator[SplitPart | SplitDone, None]:
         async for event in super().split(request):
-            if request.sharer.startswith("task"):
+            if request.share_key.startswith("task"):
                 self.parts += 1
                 await self.go_on.wait()
                 for _ in range(50):  # so that others get to the line
@@ -38,18 +38,18 @@ class HoldingSplitter(FakeSplitter):
     """Holds recordings of the client ``holds`` for ever, and lets all others through at once."""
 
     def __init__(self, holds: str) -> None:
-        super().__init__(made_chunks(1))
+        super().__init__(make_chunks(1))
         self._holds = holds
 
     async def split(self, request: SplitRequest) -> AsyncGenerator[SplitPart | SplitDone, None]:
-        if request.sharer == f"client {self._holds}":
+        if request.share_key == f"client {self._holds}":
             self.requests.append(request)
             await asyncio.Event().wait()
         async for event in super().split(request):
             yield event
 
     def begun_by(self, client: str) -> int:
-        return sum(request.sharer == f"client {client}" for request in self.requests)
+        return sum(request.share_key == f"client {client}" for request in self.requests)
 
 
 async def add(world: World, client: str | None, priority: Priority = Priority.NORMAL) -> Task:
@@ -94,7 +94,7 @@ async def test_the_splitter_is_told_who_shares_and_how_urgent_it_is() -> None:
     async with world.running():
         await world.end_of(named)
         await world.end_of(nameless)
-    shares = {request.task_id: (request.sharer, request.priority_rank) for request in splitter.requests}
+    shares = {request.task_id: (request.share_key, request.priority_rank) for request in splitter.requests}
     assert shares == {named.id: ("client modest", 0), nameless.id: (f"task {nameless.id}", 2)}
 
 

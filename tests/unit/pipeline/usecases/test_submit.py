@@ -26,7 +26,7 @@ from pipeline.net import GuardedClient
 from pipeline.ports import Lease, TaskQuery
 from pipeline.settings import LlmSettings, NetworkSettings
 from pipeline.testing.clock import ManualClock
-from pipeline.testing.fleet import made_chunks
+from pipeline.testing.fleet import make_chunks
 from pipeline.testing.media import MemoryMediaStore
 from pipeline.testing.net import ScriptedResolver
 from pipeline.testing.store import MemoryTaskStore
@@ -306,7 +306,7 @@ async def test_too_much_audio_takes_nothing_in_until_there_is_less() -> None:
     world = World(max_queued_audio_s=20.0)
     task = await world.submitter.submit(Submission(), b"abc")
     [claimed] = await world.store.claim("me", timedelta(seconds=30), 1, [1])
-    await world.store.add_part(Lease(task.id, claimed.fence), 0, 0, 1, made_chunks(2))
+    await world.store.add_part(Lease(task.id, claimed.fence), 0, 0, 1, make_chunks(2))
     world.clock.advance(1.0)
     with pytest.raises(QueueFull, match=r"20 seconds of audio wait already, and the limit is 20"):
         await world.submitter.submit(Submission(), b"abc")

@@ -20,7 +20,7 @@ from pipeline.errors import (
     TaskNotFinished,
     TaskNotFound,
 )
-from pipeline.ports import Lease, SummaryOrder
+from pipeline.ports import Lease, SummaryJob
 from pipeline.settings import LlmPrice, LlmSettings
 from pipeline.testing.clock import ManualClock
 from pipeline.testing.llm import FakeLanguageModels
@@ -39,8 +39,8 @@ def transcript(minutes: int = 1, said: str = "one two three four five six seven 
     return Transcript(said, tuple(segments), TranscriptInfo("de", 0.9, minutes * 60.0, 5.0))
 
 
-def order(task: Task, api_key: str | None = None, **options: object) -> SummaryOrder:
-    return SummaryOrder(task.id, task.media_prefix, SummaryOptions(**options), api_key)  # type: ignore[arg-type]
+def order(task: Task, api_key: str | None = None, **options: object) -> SummaryJob:
+    return SummaryJob(task.id, task.media_prefix, SummaryOptions(**options), api_key)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -186,7 +186,7 @@ async def test_there_must_be_a_transcript() -> None:
     with pytest.raises(TaskNotFinished):
         await world.summarizer.summarize(order(task))
     with pytest.raises(TaskNotFound):
-        await world.summarizer.summarize(SummaryOrder(task.id + 1, "b", SummaryOptions()))
+        await world.summarizer.summarize(SummaryJob(task.id + 1, "b", SummaryOptions()))
 
 
 async def test_one_failing_part_fails_the_summary() -> None:

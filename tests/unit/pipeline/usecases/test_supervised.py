@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import DatabaseUnavailable
 from pipeline.testing.clock import ManualClock
 from pipeline.testing.metrics import RecordingMetrics
-from pipeline.usecases.supervised import PAUSE, Loop, Outcome, troubles
+from pipeline.usecases.supervised import FAILURE_BACKOFF, RoundOutcome, SupervisedLoop, failure_messages
 
 
 def raising(error: BaseException) -> Callable[[], Awaitable[None]]:
@@ -26,8 +26,8 @@ async def fine() -> None:
 class Supervision:
     def __init__(self) -> None:
         self.metrics = RecordingMetrics()
-        self.outcomes: list[Outcome] = []
-        self.loop = Loop(
+        self.outcomes: list[RoundOutcome] = []
+        self.loop = SupervisedLoop(
             "claim",
             "claiming tasks",
             ManualClock(),
@@ -43,9 +43,9 @@ async def test_a_round_may_raise_anything(error: Exception, caplog: pytest.LogCa
     supervision = Supervision()
     pause_s = await supervision.loop.attempt(raising(error))
 
-    assert pause_s == PAUSE.base_s
+    assert pause_s == FAILURE_BACKOFF.base_s
     assert supervision.metrics.total("loop_errors", loop="claim") == 1
-    assert supervision.loop.trouble == "Claiming tasks fails: see the log."
+    assert supervision.loop.failure_message == "Claiming tasks fails: see the log."
     [record] = caplog.records
     assert record.exc_info
     assert record.exc_info[1] is error
@@ -56,23 +56,23 @@ async def test_pauses_grow_and_are_bounded() -> None:
     loop = Supervision().loop
     pauses = [await loop.attempt(raising(ValueError())) for _ in range(200)]
     assert pauses[:4] == [2.0, 4.0, 8.0, 16.0]
-    assert max(pause for pause in pauses if pause is not None) == PAUSE.cap_s
+    assert max(pause for pause in pauses if pause is not None) == FAILURE_BACKOFF.cap_s
 
 
 async def test_a_round_that_succeeds_clears_the_trouble() -> None:
     supervision = Supervision()
     await supervision.loop.attempt(raising(ValueError()))
     assert await supervision.loop.attempt(fine) is None
-    assert supervision.loop.trouble is None
-    assert await supervision.loop.attempt(raising(ValueError())) == PAUSE.base_s
-    assert supervision.outcomes == [Outcome.FAILED, Outcome.DONE, Outcome.FAILED]
+    assert supervision.loop.failure_message is None
+    assert await supervision.loop.attempt(raising(ValueError())) == FAILURE_BACKOFF.base_s
+    assert supervision.outcomes == [RoundOutcome.FAILED, RoundOutcome.DONE, RoundOutcome.FAILED]
 
 
 async def test_an_outage_is_no_defect(caplog: pytest.LogCaptureFixture) -> None:
     supervision = Supervision()
     away = raising(DatabaseUnavailable("The task database does not answer."))
     assert [await supervision.loop.attempt(away) for _ in range(3)] == [10.0, 20.0, 30.0]
-    assert supervision.loop.trouble is None
+    assert supervision.loop.failure_message is None
     assert supervision.metrics.total("loop_errors", loop="claim") == 0
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
@@ -85,12 +85,12 @@ async def test_a_loop_can_be_ended(signal: BaseException) -> None:
 
 async def test_a_round_that_failed_is_followed_by_its_pause() -> None:
     clock = ManualClock()
-    loop = Loop("claim", "claiming tasks", clock, RecordingMetrics(), jitter=lambda: 1.0)
+    loop = SupervisedLoop("claim", "claiming tasks", clock, RecordingMetrics(), jitter=lambda: 1.0)
     running = asyncio.create_task(loop.round(raising(ValueError())))
     while not clock.sleepers:
         await asyncio.sleep(0)
     assert not running.done()
-    clock.advance(PAUSE.base_s)
+    clock.advance(FAILURE_BACKOFF.base_s)
     assert await running is False
     assert await loop.round(fine) is True
 
@@ -98,4 +98,4 @@ async def test_a_round_that_failed_is_followed_by_its_pause() -> None:
 async def test_what_fails_is_told_together() -> None:
     broken, whole = Supervision().loop, Supervision().loop
     await broken.attempt(raising(ValueError()))
-    assert troubles(whole, broken) == ("Claiming tasks fails: see the log.",)
+    assert failure_messages(whole, broken) == ("Claiming tasks fails: see the log.",)

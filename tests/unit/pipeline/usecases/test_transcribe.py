@@ -11,7 +11,7 @@ from pipeline.domain.transcript import ChunkResult
 from pipeline.errors import AttemptsExhausted, DecodingFailed
 from pipeline.observability import NoMetrics
 from pipeline.settings import DispatchSettings
-from pipeline.testing.fleet import FakeTranscriber, made_chunks
+from pipeline.testing.fleet import FakeTranscriber, make_chunks
 from pipeline.usecases.transcribe import ChunkScheduler, Decoding
 
 OPTIONS = TranscriptionOptions()
@@ -68,7 +68,7 @@ def start(scheduler: ChunkScheduler, job: Job, chunks: Sequence[Chunk], max_in_f
 
 async def test_every_chunk_comes_back_once() -> None:
     async with scheduling(FakeTranscriber()) as scheduler:
-        jobs = [start(scheduler, Job(number), made_chunks(20)) for number in range(3)]
+        jobs = [start(scheduler, Job(number), make_chunks(20)) for number in range(3)]
         assert [await job.done() for job in jobs] == [list(range(20))] * 3
 
 
@@ -82,7 +82,7 @@ async def test_a_task_without_chunks_is_done_without_the_model() -> None:
 async def test_one_chunk_at_a_time_where_the_task_asks_for_it() -> None:
     fleet = FakeTranscriber()
     async with scheduling(fleet) as scheduler:
-        await start(scheduler, Job(1), made_chunks(4), max_in_flight=1).done()
+        await start(scheduler, Job(1), make_chunks(4), max_in_flight=1).done()
     assert [[chunk.index for chunk in unit.chunks] for unit in fleet.units] == [[0], [1], [2], [3]]
 
 
@@ -90,7 +90,7 @@ async def test_chunks_of_a_lost_replica_are_sent_again_together() -> None:
     fleet = FakeTranscriber()
     fleet.poison[1, 2] = 1
     async with scheduling(fleet) as scheduler:
-        assert await start(scheduler, Job(1), made_chunks(6)).done() == list(range(6))
+        assert await start(scheduler, Job(1), make_chunks(6)).done() == list(range(6))
     assert [[chunk.index for chunk in unit.chunks] for unit in fleet.units] == [[0, 1, 2, 3, 4, 5], [2, 3, 4, 5]]
 
 
@@ -98,7 +98,7 @@ async def test_chunks_that_lost_two_replicas_are_sent_alone() -> None:
     fleet = FakeTranscriber()
     fleet.poison[1, 2] = 2
     async with scheduling(fleet) as scheduler:
-        assert await start(scheduler, Job(1), made_chunks(6)).done() == list(range(6))
+        assert await start(scheduler, Job(1), make_chunks(6)).done() == list(range(6))
     assert [[chunk.index for chunk in unit.chunks] for unit in fleet.units[2:]] == [[2], [3], [4], [5]]
 
 
@@ -106,7 +106,7 @@ async def test_what_no_replica_took_in_is_not_to_blame() -> None:
     fleet = FakeTranscriber()
     fleet.unreachable = 20
     async with scheduling(fleet, max_attempts=1) as scheduler:
-        assert await start(scheduler, Job(1), made_chunks(3)).done() == [0, 1, 2]
+        assert await start(scheduler, Job(1), make_chunks(3)).done() == [0, 1, 2]
 
 
 async def test_a_poisonous_chunk_fails_its_own_task_and_no_other() -> None:
@@ -114,8 +114,8 @@ async def test_a_poisonous_chunk_fails_its_own_task_and_no_other() -> None:
     fleet.poison[1, 3] = 1000
     async with scheduling(fleet, max_attempts=3) as scheduler:
         poisoned, innocent = Job(1), Job(2)
-        start(scheduler, poisoned, made_chunks(8))
-        start(scheduler, innocent, made_chunks(30))
+        start(scheduler, poisoned, make_chunks(8))
+        start(scheduler, innocent, make_chunks(30))
         with pytest.raises(AttemptsExhausted, match=r"30\.0 s to 40\.0 s"):
             await poisoned.done()
         scheduler.close(1)
@@ -128,7 +128,7 @@ async def test_a_chunk_the_model_fails_on_fails_its_task() -> None:
     fleet.bad.add((1, 0))
     async with scheduling(fleet) as scheduler:
         with pytest.raises(DecodingFailed):
-            await start(scheduler, Job(1), made_chunks(1)).done()
+            await start(scheduler, Job(1), make_chunks(1)).done()
 
 
 async def test_a_silent_replica_is_given_up() -> None:
@@ -136,14 +136,14 @@ async def test_a_silent_replica_is_given_up() -> None:
     fleet.open_gate.clear()
     async with scheduling(fleet, unit_deadline_s=0.01, max_attempts=1) as scheduler:
         with pytest.raises(AttemptsExhausted):
-            await start(scheduler, Job(1), made_chunks(1, seconds=0.01)).done()
+            await start(scheduler, Job(1), make_chunks(1, seconds=0.01)).done()
 
 
 async def test_a_fleet_scaled_to_zero_may_take_its_time() -> None:
     fleet = FakeTranscriber(replicas=0)
     fleet.open_gate.clear()
     async with scheduling(fleet, unit_deadline_s=0.01, max_attempts=1) as scheduler:
-        job = start(scheduler, Job(1), made_chunks(1, seconds=0.01))
+        job = start(scheduler, Job(1), make_chunks(1, seconds=0.01))
         await asyncio.sleep(0.1)
         fleet.open_gate.set()
         assert await job.done() == [0]
@@ -153,7 +153,7 @@ async def test_closing_a_task_takes_back_what_is_at_a_replica() -> None:
     fleet = FakeTranscriber()
     fleet.open_gate.clear()
     async with scheduling(fleet) as scheduler:
-        start(scheduler, Job(1), made_chunks(3))
+        start(scheduler, Job(1), make_chunks(3))
         while not fleet.units:
             await asyncio.sleep(0)
         scheduler.close(1)
@@ -177,7 +177,7 @@ async def test_what_the_replicas_hold_follows_their_number() -> None:
 async def test_a_clip_goes_to_a_replica_next_although_another_client_has_a_thousand_hours_queued() -> None:
     fleet = FakeTranscriber()
     fleet.open_gate.clear()
-    hour = made_chunks(240, seconds=15.0)
+    hour = make_chunks(240, seconds=15.0)
     async with scheduling(fleet) as scheduler:
         for number in range(1_000):
             start(scheduler, Job(number, client="a", options=DEAR), hour)
@@ -185,19 +185,19 @@ async def test_a_clip_goes_to_a_replica_next_although_another_client_has_a_thous
             await asyncio.sleep(0)
         await asyncio.sleep(0.01)
         before = len(fleet.units)
-        start(scheduler, Job(5_000, client="b"), made_chunks(1, seconds=3.0))
+        start(scheduler, Job(5_000, client="b"), make_chunks(1, seconds=3.0))
         while len(fleet.units) == before:
             await asyncio.sleep(0)
     assert fleet.units[before].task_id == 5_000
-    assert fleet.units[before].tag <= min(unit.tag for unit in fleet.units[:before])
+    assert fleet.units[before].start_tag <= min(unit.start_tag for unit in fleet.units[:before])
 
 
 async def test_a_silent_unit_has_longer_where_its_options_are_dear() -> None:
     fleet = FakeTranscriber()
     fleet.open_gate.clear()
     async with scheduling(fleet, unit_deadline_s=0.01, max_attempts=1) as scheduler:
-        plain = start(scheduler, Job(1), made_chunks(1, seconds=0.1))
-        dear = start(scheduler, Job(2, options=DEAR), made_chunks(1, seconds=3.0))
+        plain = start(scheduler, Job(1), make_chunks(1, seconds=0.1))
+        dear = start(scheduler, Job(2, options=DEAR), make_chunks(1, seconds=3.0))
         with pytest.raises(AttemptsExhausted):
             await plain.done()
         fleet.open_gate.set()

@@ -12,7 +12,7 @@ from pipeline.domain.task import Task
 from pipeline.observability import NoMetrics
 from pipeline.ports import TaskQuery
 from pipeline.settings import Settings
-from pipeline.testing.fleet import FakeSplitter, FakeTranscriber, made_chunks
+from pipeline.testing.fleet import FakeSplitter, FakeTranscriber, make_chunks
 from pipeline.testing.store import MemoryTaskStore
 from pipeline.testing.uploads import MemoryUploadStore
 from pipeline.usecases.dispatch import Dispatcher
@@ -25,7 +25,7 @@ AUDIO = ("talk.mp3", b"ID3 audio")
 class Service(World):
     """A service that works: five chunks of ten seconds are heard in whatever is sent."""
 
-    splitter: FakeSplitter = field(default_factory=lambda: FakeSplitter(made_chunks(5)))
+    splitter: FakeSplitter = field(default_factory=lambda: FakeSplitter(make_chunks(5)))
     fleet: FakeTranscriber = field(default_factory=FakeTranscriber)
 
     def __post_init__(self) -> None:
