@@ -24,7 +24,7 @@ from typing import Any
 
 from deployments.queue_watch import QueueMonitor
 from deployments.wiring import settings_file, task_store
-from pipeline.domain.scaling import Demand, ScalingRule
+from pipeline.domain.scheduling.replica_scaling import Demand, ScalingRule
 from pipeline.ports import QueueStats, TaskStore
 from pipeline.settings import load_settings
 

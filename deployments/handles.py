@@ -18,8 +18,8 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatusOverview
 
-from pipeline.domain.summary import Summary
-from pipeline.domain.transcript import ChunkResult
+from pipeline.domain.decoding.transcript import ChunkResult
+from pipeline.domain.summaries.summary import Summary
 from pipeline.errors import MurmurationError, ReplicaLost, ServiceStarting
 from pipeline.ports import (
     ChunkFailure,

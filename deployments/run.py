@@ -17,7 +17,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from deployments.private_files import UMASKS
+from deployments.security.private_files import UMASKS
 from pipeline.settings import FileAccess
 
 DEFAULT_CONFIG = "serve_config.yaml"

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from pipeline.domain.fair_line import AGEING_S, FairLine, LinePosition, SlotLimits, TurnRequest
+from pipeline.domain.scheduling.fair_queue import AGEING_S, FairLine, LinePosition, SlotLimits, TurnRequest
 from pipeline.ports import Clock
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from typing import Any
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 
-from pipeline.domain.task import Status, Task
+from pipeline.domain.tasks.task import Status, Task
 from pipeline.errors import ConfigurationError
 from pipeline.settings import LoggingSettings
 

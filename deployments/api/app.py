@@ -12,36 +12,36 @@ from starlette.middleware import Middleware
 from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
-from deployments.api import (
-    callbacks,
-    crawl,
-    events,
-    extraction,
-    health,
-    metrics,
-    problems,
-    subtitles,
-    summary,
-    tasks,
-    tus,
-)
-from deployments.api.access import Authenticator, AuthMiddleware
-from deployments.api.admission import AdmissionMiddleware, RequestLimits, RequestSlots
-from deployments.api.flow import FlowControlMiddleware, UnreadBudget
-from deployments.api.hardening import (
+from deployments.api.concurrency.event_loop import FairSemaphore
+from deployments.api.documentation.openapi import Api
+from deployments.api.middleware.admission import AdmissionMiddleware, RequestLimits, RequestSlots
+from deployments.api.middleware.auth import Authenticator, AuthMiddleware
+from deployments.api.middleware.backpressure import FlowControlMiddleware, UnreadBudget
+from deployments.api.middleware.request_limits import (
     BodyLimitMiddleware,
     DecompressionMiddleware,
     HeadLimitMiddleware,
     SecurityHeadersMiddleware,
     cross_origin,
 )
-from deployments.api.loop import FairSemaphore
-from deployments.api.openai import audio, models
-from deployments.api.openapi import Api
-from deployments.api.requests import ImpliedMethodsMiddleware, PlainPathMiddleware
+from deployments.api.openai import audio_routes, model_routes
+from deployments.api.request.routing import ImpliedMethodsMiddleware, PlainPathMiddleware
+from deployments.api.response import problems
+from deployments.api.routes import (
+    audio,
+    callback_echo,
+    events,
+    health,
+    links,
+    prometheus,
+    subtitles,
+    summaries,
+    tasks,
+    tus,
+)
 from deployments.api.services import Services
-from pipeline.usecases.resumable import ResumableUploads
-from pipeline.usecases.submit import Submitter
+from pipeline.usecases.tasks.resumable_uploads import ResumableUploads
+from pipeline.usecases.tasks.submit import Submitter
 
 DOCS = APIRouter(include_in_schema=False)
 KEY = HTTPBearer(scheme_name="key", auto_error=False, description="A key of the service.")
@@ -80,16 +80,16 @@ def build_api(services: Services) -> FastAPI:
     needs_key = [Security(KEY)] if services.settings.auth.keys else []  # for the document: AuthMiddleware asks for it
     for router in (
         tasks.router,
-        crawl.router,
+        links.router,
         tus.router,
         events.router,
         subtitles.router,
-        summary.router,
+        summaries.router,
+        audio_routes.router,
+        model_routes.router,
         audio.router,
-        models.router,
-        extraction.router,
-        callbacks.router,
-        metrics.router,
+        callback_echo.router,
+        prometheus.router,
     ):
         app.include_router(router, dependencies=needs_key)
     for router in (health.router, DOCS):

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from deployments.api.errands import BackgroundTasks
-from deployments.api.loop import WorkerThreads
-from pipeline.domain.confinement import Confinement
+from deployments.api.concurrency.background_tasks import BackgroundTasks
+from deployments.api.concurrency.event_loop import WorkerThreads
+from pipeline.domain.confinement_level import Confinement
 from pipeline.ports import (
     AudioExtractor,
     Clock,
@@ -62,7 +62,7 @@ class Services:
     """The HTTP surface's view of the service.
 
     Attributes:
-        store: every task; a request sees only its client's (see ``deployments.api.access``).
+        store: every task; a request sees only its client's (see ``deployments.api.middleware.auth``).
         uploads: the state of resumable uploads.
         wake: tells the Dispatcher that there is work. A hint (the Dispatcher also polls), so it must not raise.
         watch: takes a task's id, the number of the latest news seen of it (-1: none) and seconds; returns the number

@@ -29,8 +29,8 @@ from ray.serve._private import http_util
 from ray.serve._private.constants import SERVE_NAMESPACE, SERVE_PROXY_NAME
 from ray.serve._private.utils import format_actor_name
 
-from deployments.api.acknowledge import acknowledgement_middleware, with_acknowledgements
-from deployments.cluster import alive_nodes
+from deployments.api.middleware.acknowledgements import acknowledgement_middleware, with_acknowledgements
+from deployments.cluster.nodes import alive_nodes
 from deployments.front.bounds import ConnectionBounds
 from deployments.front.protocol import RESERVED_FILES, BoundedProtocol, bounded_protocol, file_limit
 from pipeline.settings import ConnectionSettings

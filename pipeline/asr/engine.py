@@ -12,11 +12,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.domain.audio import SAMPLE_RATE, Span
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.pace import has_plausible_pace
-from pipeline.domain.speech import within
-from pipeline.domain.transcript import LanguageDetection, Segment, Word
+from pipeline.domain.audio.spans import SAMPLE_RATE, Span
+from pipeline.domain.audio.speech import within
+from pipeline.domain.decoding.speaking_rate import has_plausible_pace
+from pipeline.domain.decoding.transcript import LanguageDetection, Segment, Word
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.errors import DecodingFailed
 from pipeline.ports import EngineInfo
 
@@ -94,7 +94,7 @@ class DecodeItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
-    """One decoding of one chunk; an ``Attempt`` in the eyes of ``pipeline.domain.quality``.
+    """One decoding of one chunk; an ``Attempt`` in the eyes of ``pipeline.domain.decoding.quality_gate``.
 
     Attributes:
         text: all that was heard.

@@ -12,17 +12,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.asr.batch import DecodeRequest, MicroBatcher
+from pipeline.asr.batcher import DecodeRequest, MicroBatcher
 from pipeline.asr.engine import DecodeItem, Engine
-from pipeline.asr.ticket import DecodedChunk, PendingChunk
+from pipeline.asr.pending_chunk import DecodedChunk, PendingChunk
 from pipeline.asr.vad import find_speech
-from pipeline.domain.audio import FULL_SCALE, SAMPLE_RATE, Chunk, Span, part_key
-from pipeline.domain.hallucination import drop_hallucinations, drop_text_without_speech
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.quality import next_prompt
-from pipeline.domain.speech import SpeechRules, audible_spans
-from pipeline.domain.timeline import SPEECH_PAD_S, place
-from pipeline.domain.transcript import ChunkResult, Segment
+from pipeline.domain.audio.spans import FULL_SCALE, SAMPLE_RATE, Chunk, Span, part_key
+from pipeline.domain.audio.speech import SpeechRules, audible_spans
+from pipeline.domain.decoding.hallucination import drop_hallucinations, drop_text_without_speech
+from pipeline.domain.decoding.quality_gate import next_prompt
+from pipeline.domain.decoding.timeline import SPEECH_PAD_S, place
+from pipeline.domain.decoding.transcript import ChunkResult, Segment
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.errors import DecodingFailed, MurmurationError, PreparedAudioLost, ReplicaLost, StorageUnavailable
 from pipeline.ports import ChunkFailure, EngineInfo, MediaStore, Unit
 from pipeline.settings import VadSettings

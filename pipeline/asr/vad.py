@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from faster_whisper.vad import get_vad_model
 
-from pipeline.domain.audio import Span
-from pipeline.domain.speech import Framer, Samples, Scores, SpeechDetector, SpeechRules, merge_touching
+from pipeline.domain.audio.spans import Span
+from pipeline.domain.audio.speech import Framer, Samples, Scores, SpeechDetector, SpeechRules, merge_touching
 
 CONTEXT_SAMPLES = 64
 """Each frame is judged together with the end of the one before (Silero VAD at 16 kHz)."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.confinement.syscalls import call, numbers
-from pipeline.domain.confinement import DONE
+from pipeline.domain.confinement_level import DONE
 
 _AT_FDCWD = -100
 _PAGE_BYTES = mmap.PAGESIZE

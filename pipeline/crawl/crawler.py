@@ -9,13 +9,13 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from pipeline.crawl.download import Download
-from pipeline.crawl.extractors import ExtractorProcesses, PageSession, host_name_of, library_version
-from pipeline.crawl.links import resolve_short_link
-from pipeline.crawl.names import HEAD_BYTES, file_name, is_page, name_in_url
-from pipeline.crawl.wire import ExtractedPage, ExtractRequest, MediaLocation
-from pipeline.domain.crawl import CrawlRecord, LinkKind
-from pipeline.domain.fair_line import TurnRequest, share_key
-from pipeline.domain.transfer import RateMonitor
+from pipeline.crawl.extractor_messages import ExtractedPage, ExtractRequest, MediaLocation
+from pipeline.crawl.extractor_processes import ExtractorProcesses, PageSession, host_name_of, library_version
+from pipeline.crawl.media_names import HEAD_BYTES, file_name, is_page, name_in_url
+from pipeline.crawl.short_links import resolve_short_link
+from pipeline.domain.links.platforms import CrawlRecord, LinkKind
+from pipeline.domain.links.transfer_rate import RateMonitor
+from pipeline.domain.scheduling.fair_queue import TurnRequest, share_key
 from pipeline.errors import (
     ConfigurationError,
     LeaseLost,
@@ -26,7 +26,7 @@ from pipeline.errors import (
     UnsupportedLink,
 )
 from pipeline.net import Dialer, GuardedClient, GuardingProxy, Resolver, SystemResolver, guarding_proxy
-from pipeline.net.client import tls_context
+from pipeline.net.guarded_client import tls_context
 from pipeline.ports import Clock, CrawledMedia, CrawlProgress, CrawlRequest, MediaStore
 from pipeline.settings import NetworkSettings, PlatformSettings, Settings
 

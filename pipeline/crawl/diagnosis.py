@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from pipeline.crawl.wire import ExtractFailure
+from pipeline.crawl.extractor_messages import ExtractFailure
 from pipeline.errors import (
     CookiesRequired,
     ExtractorOutdated,

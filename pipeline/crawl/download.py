@@ -12,7 +12,7 @@ from email.message import Message
 import httpx
 
 from pipeline.crawl.diagnosis import geo_blocked, rate_limited
-from pipeline.crawl.wire import MediaLocation
+from pipeline.crawl.extractor_messages import MediaLocation
 from pipeline.errors import (
     MurmurationError,
     PrivateOrRemoved,
@@ -21,7 +21,7 @@ from pipeline.errors import (
     SourceUnreachable,
 )
 from pipeline.net import GuardedClient, StreamedResponse
-from pipeline.net.client import MAX_REDIRECTS
+from pipeline.net.guarded_client import MAX_REDIRECTS
 
 RETRY_PAUSE_S = 0.5
 """Before a broken download is taken up again; it doubles with every break that brought nothing."""

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from openai.types.chat import ChatCompletion
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo, field_validator
 
-from pipeline.domain.summary import Chapter, StructuredSummary, TokenUsage
-from pipeline.domain.summary_plan import clock_time, seconds_of
+from pipeline.domain.summaries.summary import Chapter, StructuredSummary, TokenUsage
+from pipeline.domain.summaries.transcript_pieces import clock_time, seconds_of
 from pipeline.errors import LlmAnswerUnusable
 
 _THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)

@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-from pipeline.domain.task import Task
+from pipeline.domain.tasks.task import Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.domain.crawl import CrawlRecord, Link
+from pipeline.domain.links.platforms import CrawlRecord, Link
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from pipeline.domain.summary import StructuredSummary, Summary, SummaryOptions, TokenUsage
-from pipeline.domain.summary_prompts import Prompt
+from pipeline.domain.summaries.prompts import Prompt
+from pipeline.domain.summaries.summary import StructuredSummary, Summary, SummaryOptions, TokenUsage
 
 Answer = TypeVar("Answer", str, StructuredSummary)
 

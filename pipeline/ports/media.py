@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import BinaryIO, Protocol
 
-from pipeline.domain.extraction import ExtractionOptions
+from pipeline.domain.audio.extraction import ExtractionOptions
 
 
 class MediaStore(Protocol):

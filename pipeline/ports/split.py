@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from pipeline.domain.audio import Chunk
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.tracks import Track
+from pipeline.domain.audio.spans import Chunk
+from pipeline.domain.audio.tracks import Track
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from pipeline.domain.access import AudioCharge, Client, ClientLoad
-from pipeline.domain.audio import Chunk
-from pipeline.domain.claims import NO_RUNNING_TASKS, RunningTasks
-from pipeline.domain.crawl import CrawlRecord
-from pipeline.domain.summary import Summary, SummaryOptions
-from pipeline.domain.task import IdempotencyClaim, NewTask, Priority, Status, Task, TaskError
-from pipeline.domain.transcript import ChunkResult, Transcript
+from pipeline.domain.audio.spans import Chunk
+from pipeline.domain.decoding.transcript import ChunkResult, Transcript
+from pipeline.domain.links.platforms import CrawlRecord
+from pipeline.domain.scheduling.claim_rule import NO_RUNNING_TASKS, RunningTasks
+from pipeline.domain.summaries.summary import Summary, SummaryOptions
+from pipeline.domain.tasks.client import AudioCharge, Client, ClientLoad
+from pipeline.domain.tasks.task import IdempotencyClaim, NewTask, Priority, Status, Task, TaskError
 from pipeline.ports.callbacks import DeliveryAttempt, OutboxMessage
 
 

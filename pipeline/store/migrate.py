@@ -16,13 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from pipeline.durable_files import make_folders
 from pipeline.errors import ConfigurationError, DatabaseUnavailable
-from pipeline.store.engine import (
+from pipeline.store.connection.database import (
     DATABASE_BUSY,
     DATABASE_UNWRITABLE,
     single_connection_engine,
     translate_database_errors,
 )
-from pipeline.store.presence import DATABASE_LOST, OTHER_DATABASE, IdentityFile, identity_of
+from pipeline.store.connection.sqlite_file import DATABASE_LOST, OTHER_DATABASE, IdentityFile, identity_of
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 LOCK_TIMEOUT_S = 60.0

@@ -11,7 +11,7 @@ from sqlalchemy.orm import registry
 from sqlalchemy.types import TypeDecorator, TypeEngine
 from sqlmodel import Field, SQLModel
 
-from pipeline.store.engine import MYSQL_DIALECTS, UtcDateTime
+from pipeline.store.connection.database import MYSQL_DIALECTS, UtcDateTime
 
 METADATA = MetaData(  # primary keys have no names of their own in MySQL
     naming_convention={

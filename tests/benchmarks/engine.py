@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from pipeline.asr.batch import DecodeRequest, MicroBatcher
+from pipeline.asr.batcher import DecodeRequest, MicroBatcher
 from pipeline.asr.engine import DecodeItem
-from pipeline.asr.faster_whisper_engine import FasterWhisperEngine
-from pipeline.asr.models import resolve
-from pipeline.domain.loops import has_repetition_loop
-from pipeline.domain.options import TranscriptionOptions
+from pipeline.asr.faster_whisper.whisper_engine import FasterWhisperEngine
+from pipeline.asr.model_files import resolve
+from pipeline.domain.decoding.repetition import has_repetition_loop
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.settings import BatchSettings
 from tests.benchmarks.reports import median_s, report, times
 from tests.benchmarks.rivals import load_rival

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-from pipeline.asr.batch import DecodeRequest, MicroBatcher
+from pipeline.asr.batcher import DecodeRequest, MicroBatcher
 from pipeline.asr.engine import Decoded, DecodeItem
-from pipeline.asr.faster_whisper_engine import FasterWhisperEngine
-from pipeline.asr.models import resolve
-from pipeline.domain.decoding_cost import relative_cost
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.quality import PROMPT_TOKENS
+from pipeline.asr.faster_whisper.whisper_engine import FasterWhisperEngine
+from pipeline.asr.model_files import resolve
+from pipeline.domain.decoding.decoding_cost import relative_cost
+from pipeline.domain.decoding.quality_gate import PROMPT_TOKENS
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.settings import BatchSettings
 from tests.benchmarks.reports import report
 from tests.support import speech

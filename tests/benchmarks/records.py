@@ -24,14 +24,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run as a script,
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from deployments.api.schemas import TaskFilter
-from pipeline.clock import SystemClock
-from pipeline.domain.access import Client, Scope
-from pipeline.domain.task import NewTask, Priority, Status
+from deployments.api.response.schemas import TaskFilter
+from pipeline.domain.tasks.client import Client, Scope
+from pipeline.domain.tasks.task import NewTask, Priority, Status
 from pipeline.ports import TaskQuery
-from pipeline.store import codec
-from pipeline.store.store import SqlTaskStore
+from pipeline.store.rows import codec
 from pipeline.store.tables import TASKS, TRANSCRIPTS
+from pipeline.store.task_store import SqlTaskStore
+from pipeline.system_clock import SystemClock
 from tests.contract.tasks import TRANSCRIPT
 from tests.support.mariadb import MariaDbServer
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pipeline.domain.loops import has_repetition_loop
+from pipeline.domain.decoding.repetition import has_repetition_loop
 from tests.benchmarks import local_contenders
 from tests.benchmarks.bootstrap import Interval, difference_per_100
 from tests.benchmarks.local_contenders import Request

@@ -15,15 +15,15 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.asr.cost import CostModel
-from pipeline.asr.forming import select_batch
-from pipeline.domain.audio import SAMPLE_RATE, Chunk, Span
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.transcript import ChunkResult
+from pipeline.asr.batch_cost import CostModel
+from pipeline.asr.batch_selection import select_batch
+from pipeline.domain.audio.spans import SAMPLE_RATE, Chunk, Span
+from pipeline.domain.decoding.transcript import ChunkResult
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.observability import NoMetrics
 from pipeline.ports import ChunkFailure, EngineInfo, Unit
 from pipeline.settings import DispatchSettings
-from pipeline.usecases.transcribe import ChunkScheduler, Decoding
+from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler, Decoding
 from tests.benchmarks.reports import report
 from tests.benchmarks.virtual_time import VirtualClock, run
 from tests.support.tables import percentile

@@ -14,21 +14,21 @@ import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from deployments.api.schemas import encode_record
+from deployments.api.response.schemas import encode_record
 from deployments.wiring import media_store, sandbox, splitter, task_store, upload_store
-from pipeline.asr.batch import MicroBatcher
+from pipeline.asr.batcher import MicroBatcher
 from pipeline.asr.transcriber import LocalTranscriber
-from pipeline.clock import SynchronizedClock
 from pipeline.net import GuardedClient
 from pipeline.observability import NoMetrics
-from pipeline.outbound.callback import WebhookSender
-from pipeline.process import own_name
+from pipeline.outbound.webhook_sender import WebhookSender
+from pipeline.process_identity import own_name
 from pipeline.settings import BatchSettings, Settings
-from pipeline.testing.engine import FakeEngine
-from pipeline.testing.waiting import SimulatedEngine
-from pipeline.usecases.deliver_callback import CallbackDeliverer
-from pipeline.usecases.dispatch import Dispatcher
-from pipeline.usecases.reap import Housekeeper
+from pipeline.system_clock import SynchronizedClock
+from pipeline.testing.fake_engine import FakeEngine
+from pipeline.testing.waiting_engine import SimulatedEngine
+from pipeline.usecases.callbacks.callback_delivery import CallbackDeliverer
+from pipeline.usecases.dispatch.dispatcher import Dispatcher
+from pipeline.usecases.tasks.housekeeping import Housekeeper
 
 CLOCK_OFFSET_FILE = "TEST_CLOCK_OFFSET_FILE"
 

@@ -14,12 +14,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.clock import SynchronizedClock
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.task import NewTask, Status, Task
-from pipeline.media.store import FsspecMediaStore
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
+from pipeline.domain.tasks.task import NewTask, Status, Task
+from pipeline.media.media_store import FsspecMediaStore
 from pipeline.ports import TaskQuery
-from pipeline.store.store import SqlTaskStore
+from pipeline.store.task_store import SqlTaskStore
+from pipeline.system_clock import SynchronizedClock
 from tests.chaos.service import Receiver, eventually
 from tests.support.processes import ROOT
 from tests.support.stores import sql_store

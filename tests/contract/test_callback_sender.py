@@ -7,12 +7,18 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
-from pipeline.clock import SystemClock
 from pipeline.net import GuardedClient
-from pipeline.outbound.callback import WebhookSender
+from pipeline.outbound.webhook_sender import WebhookSender
 from pipeline.ports import CallbackResponse, CallbackSender, DeliveryVerdict, OutboxMessage
 from pipeline.settings import CallbackSettings, NetworkSettings
-from pipeline.testing.net import FakeCallbackSender, LoopbackTransport, ScriptedResolver, answers, local_receiver
+from pipeline.system_clock import SystemClock
+from pipeline.testing.local_network import (
+    FakeCallbackSender,
+    LoopbackTransport,
+    ScriptedResolver,
+    answers,
+    local_receiver,
+)
 
 Opener = Callable[[int, str], AbstractAsyncContextManager[tuple[CallbackSender, str]]]
 """Makes a receiver that answers with a status and a text, and gives a sender and the receiver's URL."""

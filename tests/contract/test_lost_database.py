@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, make_url
 
-from pipeline.domain.task import NewTask
+from pipeline.domain.tasks.task import NewTask
 from pipeline.errors import CommitUnanswered, DatabaseUnavailable
 from pipeline.ports import TaskQuery
-from pipeline.store.engine import CONNECTION_GONE, SCHEMA_MISSING
-from pipeline.store.presence import DATABASE_DAMAGED, DATABASE_LOST, FILE_REMOVED, OTHER_DATABASE
-from pipeline.store.store import SqlTaskStore
-from pipeline.testing.clock import ManualClock
+from pipeline.store.connection.database import CONNECTION_GONE, SCHEMA_MISSING
+from pipeline.store.connection.sqlite_file import DATABASE_DAMAGED, DATABASE_LOST, FILE_REMOVED, OTHER_DATABASE
+from pipeline.store.task_store import SqlTaskStore
+from pipeline.testing.manual_clock import ManualClock
 from tests.contract.older_store import make_0007
 from tests.support.mariadb import MariaDbServer
 from tests.support.stores import migrate, sql_store

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import DatabaseUnavailable
-from pipeline.store.mark import database_id_is_held, hold_database_id
+from pipeline.store.connection.storage_id import database_id_is_held, hold_database_id
 
 LONG = "murmuration-" + "x" * 80
 

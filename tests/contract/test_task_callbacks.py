@@ -6,11 +6,11 @@ import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
-from pipeline.domain.task import (
+from pipeline.domain.tasks.task import (
     CallbackState,
 )
 from pipeline.ports import DeliveryAttempt, Lease, TaskQuery, TaskStore
-from pipeline.testing.clock import ManualClock
+from pipeline.testing.manual_clock import ManualClock
 from tests.contract.tasks import DELIVERED, LEASE, TRANSCRIPT, URL, claim_all, completed, failed
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.domain.claims import RunningTasks
-from pipeline.domain.summary import SummaryOptions
-from pipeline.domain.task import (
+from pipeline.domain.scheduling.claim_rule import RunningTasks
+from pipeline.domain.summaries.summary import SummaryOptions
+from pipeline.domain.tasks.task import (
     Priority,
     Stage,
     Status,
@@ -21,7 +21,7 @@ from pipeline.domain.task import (
 )
 from pipeline.errors import LeaseLost
 from pipeline.ports import Lease, TaskQuery, TaskStore
-from pipeline.testing.clock import ManualClock
+from pipeline.testing.manual_clock import ManualClock
 from tests.contract.tasks import (
     ALL_RANKS,
     CRAWLED,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from pipeline.domain.summary import SummaryOptions
-from pipeline.domain.task import Task
+from pipeline.domain.summaries.summary import SummaryOptions
+from pipeline.domain.tasks.task import Task
 from pipeline.ports import DeliveryAttempt, TaskStore
-from pipeline.testing.clock import ManualClock
+from pipeline.testing.manual_clock import ManualClock
 from tests.contract.tasks import ALL_RANKS, DELIVERED, ERROR, LEASE, TRANSCRIPT, URL, claimed, completed
 
 HOUR_S = 3600.0

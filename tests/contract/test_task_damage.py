@@ -12,25 +12,25 @@ from sqlalchemy import Column, Table, event, insert, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from deployments.api.schemas import encode_record
-from pipeline.clock import SystemClock
-from pipeline.domain.access import Client, Scope
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.summary import SummaryOptions
-from pipeline.domain.task import IdempotencyClaim, Priority, Status, Task
-from pipeline.domain.upload import Upload, UploadPart
+from deployments.api.response.schemas import encode_record
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
+from pipeline.domain.summaries.summary import SummaryOptions
+from pipeline.domain.tasks.client import Client, Scope
+from pipeline.domain.tasks.task import IdempotencyClaim, Priority, Status, Task
+from pipeline.domain.tasks.upload import Upload, UploadPart
 from pipeline.errors import IdempotencyConflict, RecordUnreadable, TaskStateConflict, UploadNotFound
 from pipeline.ports import Lease, TaskQuery
 from pipeline.settings import Settings
-from pipeline.store import codec
-from pipeline.store.store import SqlTaskStore
+from pipeline.store.rows import codec
 from pipeline.store.tables import METADATA
-from pipeline.store.uploads import SqlUploadStore
-from pipeline.testing.clock import ManualClock
-from pipeline.testing.fleet import FakeSplitter, FakeTranscriber, make_chunks
-from pipeline.testing.media import MemoryMediaStore
-from pipeline.testing.metrics import RecordingMetrics
-from pipeline.usecases.dispatch import Dispatcher
+from pipeline.store.task_store import SqlTaskStore
+from pipeline.store.upload_store import SqlUploadStore
+from pipeline.system_clock import SystemClock
+from pipeline.testing.fake_replicas import FakeSplitter, FakeTranscriber, make_chunks
+from pipeline.testing.manual_clock import ManualClock
+from pipeline.testing.memory_media import MemoryMediaStore
+from pipeline.testing.recording_metrics import RecordingMetrics
+from pipeline.usecases.dispatch.dispatcher import Dispatcher
 from tests.contract.tasks import ALL_RANKS, CRAWLED, ERROR, LEASE, TRANSCRIPT, URL, chunk, new_task, result
 from tests.support.stores import AGEING_S, IDEMPOTENCY_TTL_S, MAX_LOSSES
 

@@ -6,13 +6,13 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from pipeline.domain.task import (
+from pipeline.domain.tasks.task import (
     IdempotencyClaim,
     Status,
 )
 from pipeline.errors import TaskStateConflict
 from pipeline.ports import Lease, StoredChunks, TaskQuery, TaskStore
-from pipeline.testing.clock import ManualClock
+from pipeline.testing.manual_clock import ManualClock
 from tests.contract.tasks import DELIVERED, ERROR, LEASE, TRANSCRIPT, URL, chunk, claimed, completed, new_task
 
 # --- housekeeping -----------------------------------------------------------------------------------------------------

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.domain.access import Client, ClientLoad, Scope
-from pipeline.domain.crawl import Link, LinkKind
-from pipeline.domain.options import TaskType, TranscriptionOptions
-from pipeline.domain.task import (
+from pipeline.domain.decoding.transcription_options import TaskType, TranscriptionOptions
+from pipeline.domain.links.platforms import Link, LinkKind
+from pipeline.domain.tasks.client import Client, ClientLoad, Scope
+from pipeline.domain.tasks.task import (
     EngineName,
     IdempotencyClaim,
     NewTask,
@@ -22,7 +22,7 @@ from pipeline.domain.task import (
 )
 from pipeline.errors import IdempotencyConflict, QuotaExceeded, TaskNotFound
 from pipeline.ports import DeliveryAttempt, Lease, StoredChunks, TaskQuery, TaskStore
-from pipeline.testing.clock import ManualClock
+from pipeline.testing.manual_clock import ManualClock
 from tests.contract.tasks import ALL_RANKS, ERROR, TRANSCRIPT, URL, chunk, claimed, completed, new_task, result
 
 # --- records ----------------------------------------------------------------------------------------------------------

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from pipeline.domain.task import (
+from pipeline.domain.audio.tracks import Track
+from pipeline.domain.decoding.transcript import Transcript, TranscriptInfo
+from pipeline.domain.tasks.task import (
     Stage,
     Status,
     TaskError,
 )
-from pipeline.domain.tracks import Track
-from pipeline.domain.transcript import Transcript, TranscriptInfo
 from pipeline.errors import TaskNotFound, TaskStateConflict
 from pipeline.ports import Lease, StoredChunks, TaskQuery, TaskStore
-from pipeline.testing.clock import ManualClock
+from pipeline.testing.manual_clock import ManualClock
 from tests.contract.tasks import (
     CRAWLED,
     ERROR,

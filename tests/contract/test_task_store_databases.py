@@ -19,15 +19,21 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from pipeline.clock import SynchronizedClock
-from pipeline.domain.audio import to_samples
-from pipeline.domain.task import NewTask, Status
+from pipeline.domain.audio.spans import to_samples
+from pipeline.domain.tasks.task import NewTask, Status
 from pipeline.errors import CommitUnanswered, ConfigurationError, DatabaseUnavailable
 from pipeline.ports import Lease, TaskQuery
-from pipeline.store.engine import DATABASE_BUSY, DATABASE_UNWRITABLE, LOGIN_REFUSED, SCHEMA_MISSING, UNAVAILABLE
-from pipeline.store.store import SqlTaskStore
+from pipeline.store.connection.database import (
+    DATABASE_BUSY,
+    DATABASE_UNWRITABLE,
+    LOGIN_REFUSED,
+    SCHEMA_MISSING,
+    UNAVAILABLE,
+)
 from pipeline.store.tables import METADATA
-from pipeline.testing.clock import ManualClock
+from pipeline.store.task_store import SqlTaskStore
+from pipeline.system_clock import SynchronizedClock
+from pipeline.testing.manual_clock import ManualClock
 from tests.contract.older_store import make_0007
 from tests.support.mariadb import PASSWORD, MariaDbServer
 from tests.support.stores import sql_store
@@ -318,9 +324,9 @@ async def test_a_commit_that_is_not_answered_is_told_from_one_that_did_not_happe
 CLAIMER = """
 import asyncio, sys
 from datetime import timedelta
-from pipeline.domain.task import NewTask
+from pipeline.domain.tasks.task import NewTask
 from tests.support.stores import sql_store
-from pipeline.testing.clock import ManualClock
+from pipeline.testing.manual_clock import ManualClock
 
 async def claim_for_ever():
     store = sql_store(sys.argv[1], ManualClock())

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.domain.summary import (
+from pipeline.domain.decoding.transcript import Transcript, TranscriptInfo
+from pipeline.domain.summaries.summary import (
     Chapter,
     StructuredSummary,
     Summary,
@@ -16,11 +17,10 @@ from pipeline.domain.summary import (
     SummaryStatus,
     TokenUsage,
 )
-from pipeline.domain.task import NewTask, Priority, Stage, Status, SummaryState, Task, TaskError
-from pipeline.domain.transcript import Transcript, TranscriptInfo
+from pipeline.domain.tasks.task import NewTask, Priority, Stage, Status, SummaryState, Task, TaskError
 from pipeline.errors import LeaseLost, TaskNotFound, TaskStateConflict
 from pipeline.ports import Lease, SummaryLease, TaskStore
-from pipeline.testing.clock import START, ManualClock
+from pipeline.testing.manual_clock import START, ManualClock
 
 LEASE = timedelta(seconds=30)
 ERROR = TaskError("llm_timeout", "The language model took longer than 120 s.")

@@ -15,17 +15,16 @@ from typing import TypeVar
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from deployments.api.schemas import encode_record
+from deployments.api.response.schemas import encode_record
 from deployments.wiring import task_store
-from pipeline.clock import SystemClock
-from pipeline.domain.task import CallbackState, NewTask, Priority, TaskError
-from pipeline.domain.transcript import Transcript, TranscriptInfo
+from pipeline.domain.decoding.transcript import Transcript, TranscriptInfo
+from pipeline.domain.tasks.task import CallbackState, NewTask, Priority, TaskError
 from pipeline.net import GuardedClient
-from pipeline.outbound.callback import WebhookSender
+from pipeline.outbound.webhook_sender import WebhookSender
 from pipeline.ports import Lease, TaskStore
 from pipeline.settings import CallbackSettings, NetworkSettings, Settings
-from pipeline.testing.metrics import RecordingMetrics
-from pipeline.testing.net import (
+from pipeline.system_clock import SystemClock
+from pipeline.testing.local_network import (
     Behaviour,
     LocalReceiver,
     LoopbackTransport,
@@ -34,7 +33,8 @@ from pipeline.testing.net import (
     answers,
     local_receiver,
 )
-from pipeline.usecases.deliver_callback import CallbackDeliverer
+from pipeline.testing.recording_metrics import RecordingMetrics
+from pipeline.usecases.callbacks.callback_delivery import CallbackDeliverer
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ import pytest
 from pipeline.confinement.namespaces import has_loopback
 from pipeline.confinement.probe import ACTS, ForbiddenAct, ProbeTargets, targets
 from pipeline.confinement.syscalls import numbers
-from pipeline.domain.confinement import DONE, Confinement, confinement_of
+from pipeline.domain.confinement_level import DONE, Confinement, confinement_of
 
 Results = Mapping[str, Mapping[str, str]]
 

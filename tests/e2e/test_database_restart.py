@@ -7,16 +7,16 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from datetime import timedelta
 
-from pipeline.clock import SynchronizedClock
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.task import NewTask, Status
-from pipeline.domain.transcript import ChunkResult
+from pipeline.domain.decoding.transcript import ChunkResult
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
+from pipeline.domain.tasks.task import NewTask, Status
 from pipeline.observability import NoMetrics
 from pipeline.ports import ChunkFailure, TaskQuery, TaskStore, Unit
 from pipeline.settings import Settings
-from pipeline.testing.fleet import FakeSplitter, FakeTranscriber, make_chunks
-from pipeline.testing.media import MemoryMediaStore
-from pipeline.usecases.dispatch import Dispatcher
+from pipeline.system_clock import SynchronizedClock
+from pipeline.testing.fake_replicas import FakeSplitter, FakeTranscriber, make_chunks
+from pipeline.testing.memory_media import MemoryMediaStore
+from pipeline.usecases.dispatch.dispatcher import Dispatcher
 from tests.support.mariadb import MariaDbServer
 from tests.support.recordings import stream
 from tests.support.stores import sql_store

@@ -7,10 +7,10 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from pipeline.domain.extraction import AudioFormat, ExtractionOptions
+from pipeline.domain.audio.extraction import AudioFormat, ExtractionOptions
 from pipeline.errors import ExtractionsFull, NoAudioStream, OutputTooLarge
-from pipeline.media.extractor import SandboxedExtractor
-from pipeline.media.sandbox.parent import Sandbox, SandboxLimits
+from pipeline.media.sandbox.sandbox import Sandbox, SandboxLimits
+from pipeline.media.sandboxed_extractor import SandboxedExtractor
 from pipeline.settings import MediaSettings
 from tests.support.recordings import encode, flac_of_silence, picture_only, stream, tone
 

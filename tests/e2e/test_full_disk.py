@@ -10,23 +10,23 @@ from pathlib import Path
 import pytest
 
 from pipeline.asr.vad import SileroVad
-from pipeline.clock import SystemClock
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.task import NewTask, Status, Task
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
+from pipeline.domain.tasks.task import NewTask, Status, Task
 from pipeline.errors import DatabaseUnavailable, StorageFull
-from pipeline.media.decode import AudioDecoder
-from pipeline.media.split import StreamingSplitter
-from pipeline.media.store import FsspecMediaStore
+from pipeline.media.audio_decoder import AudioDecoder
+from pipeline.media.media_store import FsspecMediaStore
+from pipeline.media.streaming_splitter import StreamingSplitter
 from pipeline.observability import NoMetrics
 from pipeline.ports import TaskStore
 from pipeline.settings import Settings
-from pipeline.store.engine import DATABASE_UNWRITABLE
-from pipeline.testing.fleet import FakeSplitter, FakeTranscriber, make_chunks
-from pipeline.testing.media import MemoryMediaStore
-from pipeline.testing.store import MemoryTaskStore
-from pipeline.testing.uploads import MemoryUploadStore
-from pipeline.usecases.dispatch import Dispatcher
-from pipeline.usecases.resumable import ResumableUploads
+from pipeline.store.connection.database import DATABASE_UNWRITABLE
+from pipeline.system_clock import SystemClock
+from pipeline.testing.fake_replicas import FakeSplitter, FakeTranscriber, make_chunks
+from pipeline.testing.memory_media import MemoryMediaStore
+from pipeline.testing.memory_task_store import MemoryTaskStore
+from pipeline.testing.memory_uploads import MemoryUploadStore
+from pipeline.usecases.dispatch.dispatcher import Dispatcher
+from pipeline.usecases.tasks.resumable_uploads import ResumableUploads
 from tests.support.recordings import encode, stream, tone
 from tests.support.stores import sql_store
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.clock import SystemClock
-from pipeline.domain.task import IdempotencyClaim, NewTask, Status
+from pipeline.domain.tasks.task import IdempotencyClaim, NewTask, Status
 from pipeline.errors import TaskNotFound
-from pipeline.store.store import SqlTaskStore
-from pipeline.store.uploads import SqlUploadStore
+from pipeline.store.task_store import SqlTaskStore
+from pipeline.store.upload_store import SqlUploadStore
+from pipeline.system_clock import SystemClock
 from tests.e2e.power_cut_service import content, media_store, task_store
 from tests.support.power_cut import Disk, PowerCutUnavailable
 from tests.support.processes import ROOT

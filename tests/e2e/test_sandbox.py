@@ -13,9 +13,9 @@ import numpy as np
 import psutil
 import pytest
 
-from pipeline.domain.extraction import ExtractionOptions
+from pipeline.domain.audio.extraction import ExtractionOptions
 from pipeline.errors import DecoderCrashed, DecodingTooCostly, MediaUndecodable, OutputTooLarge
-from pipeline.media.sandbox.parent import Sandbox, SandboxedDecoder, SandboxLimits, extract_in
+from pipeline.media.sandbox.sandbox import Sandbox, SandboxedDecoder, SandboxLimits, extract_in
 from tests.support.recordings import encode, flac_of_silence, tone
 
 BOMB = flac_of_silence(14_000, 8000)

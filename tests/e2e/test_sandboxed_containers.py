@@ -11,17 +11,17 @@ import av.error
 import pytest
 from av.stream import Disposition
 
-from pipeline.domain.extraction import ExtractionOptions
+from pipeline.domain.audio.extraction import ExtractionOptions
 from pipeline.errors import MediaError
-from pipeline.media.decode import AudioDecoder
-from pipeline.media.extract import extract_audio
-from pipeline.media.sandbox.jobs import NOT_LOADED
-from pipeline.media.sandbox.parent import Sandbox, SandboxedDecoder, SandboxLimits, extract_in
+from pipeline.media.audio_decoder import AudioDecoder
+from pipeline.media.audio_extraction import extract_audio
+from pipeline.media.sandbox.decoder_jobs import NOT_LOADED
+from pipeline.media.sandbox.sandbox import Sandbox, SandboxedDecoder, SandboxLimits, extract_in
 from tests.support import containers
 from tests.support.containers import AddStream, attachment, data, film, packets_of, picture
 from tests.support.recordings import silence, tone
 from tests.unit.pipeline.media.test_containers import CHINESE, PROSE, RAW
-from tests.unit.pipeline.media.test_headers import FORMATS, claiming
+from tests.unit.pipeline.media.test_header_repair import FORMATS, claiming
 
 MAX_DURATION_S = 60.0
 
@@ -178,7 +178,7 @@ def test_what_is_looked_at_before_it_is_decoded_is_decoded_alike(sandbox: Sandbo
 def test_all_that_is_imported_late_is_loaded_before_children_are_made() -> None:
     program = (
         "import encodings, pkgutil, sys, av;"
-        "from pipeline.media.sandbox.jobs import preload_modules; preload_modules();"
+        "from pipeline.media.sandbox.decoder_jobs import preload_modules; preload_modules();"
         "names = {module.name for package in (av, encodings)"
         " for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.')};"
         "print(*sorted(names - set(sys.modules)))"

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from pipeline.domain.crawl import CrawlRecord, Link, LinkKind
-from pipeline.domain.task import Task
+from pipeline.domain.links.platforms import CrawlRecord, Link, LinkKind
+from pipeline.domain.tasks.task import Task
 from tests.support.pages import MAX_PAGES, ROOT, all_blocks
 from tests.support.recordings import encode, tone
 from tests.unit.deployments.api.world import TRANSCRIPT, World, client_of

@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 
 from pipeline.store.queries.common import Flow, not_of
-from pipeline.store.reading import MAX_COUNT
+from pipeline.store.rows.row_reader import MAX_COUNT
 from pipeline.store.tables import (
     OUTBOX,
     TASKS,

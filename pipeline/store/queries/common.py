@@ -18,8 +18,8 @@ from sqlalchemy import (
     true,
 )
 
-from pipeline.domain.task import Status
-from pipeline.store.reading import MAX_COUNT
+from pipeline.domain.tasks.task import Status
+from pipeline.store.rows.row_reader import MAX_COUNT
 from pipeline.store.tables import TASKS
 
 Flow = tuple[str | None, int]

@@ -24,9 +24,8 @@ from sqlalchemy import (
     update,
 )
 
-from pipeline.domain.task import Status
+from pipeline.domain.tasks.task import Status
 from pipeline.ports import TaskQuery
-from pipeline.store.codec import vocabulary_digest
 from pipeline.store.queries.common import (
     DENSITY_SAMPLE,
     FINISHED,
@@ -39,6 +38,7 @@ from pipeline.store.queries.common import (
     UNPREPARED,
     not_left_by,
 )
+from pipeline.store.rows.codec import vocabulary_digest
 from pipeline.store.tables import (
     CRAWL_RECORDS,
     IDEMPOTENCY_KEYS,

@@ -31,10 +31,9 @@ from sqlalchemy import (
     update,
 )
 
-from pipeline.domain.task import Stage, Status
+from pipeline.domain.tasks.task import Stage, Status
 from pipeline.ports import Lease
-from pipeline.store.codec import vocabulary_digest
-from pipeline.store.engine import UtcDateTime
+from pipeline.store.connection.database import UtcDateTime
 from pipeline.store.queries.common import (
     LIVE,
     NEXT_FENCE,
@@ -45,6 +44,7 @@ from pipeline.store.queries.common import (
     QUEUED,
     not_left_by,
 )
+from pipeline.store.rows.codec import vocabulary_digest
 from pipeline.store.tables import (
     CHUNK_RESULTS,
     CHUNKS,

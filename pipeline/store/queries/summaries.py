@@ -13,10 +13,10 @@ from sqlalchemy import (
     update,
 )
 
-from pipeline.domain.task import Stage
+from pipeline.domain.tasks.task import Stage
 from pipeline.ports import SummaryLease
-from pipeline.store.codec import vocabulary_digest
 from pipeline.store.queries.common import NEXT_FENCE, NO_OWNER, PROCESSING, QUEUED, Flow, not_left_by, not_of
+from pipeline.store.rows.codec import vocabulary_digest
 from pipeline.store.tables import (
     TASKS,
     TRANSCRIPTS,

@@ -5,10 +5,10 @@ import threading
 from collections.abc import Callable
 
 from deployments.queue_watch import QueueMonitor
-from pipeline.domain.task import NewTask
+from pipeline.domain.tasks.task import NewTask
 from pipeline.errors import DatabaseUnavailable
-from pipeline.testing.clock import ManualClock
-from pipeline.testing.store import MemoryTaskStore
+from pipeline.testing.manual_clock import ManualClock
+from pipeline.testing.memory_task_store import MemoryTaskStore
 
 PERIOD_S = 0.001
 

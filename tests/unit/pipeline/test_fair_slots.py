@@ -5,10 +5,10 @@ import random
 
 import pytest
 
-from pipeline.clock import SystemClock
-from pipeline.domain.fair_line import SlotLimits, TurnRequest
+from pipeline.domain.scheduling.fair_queue import SlotLimits, TurnRequest
 from pipeline.fair_slots import FairSlots, SlicedWork
-from pipeline.testing.clock import ManualClock
+from pipeline.system_clock import SystemClock
+from pipeline.testing.manual_clock import ManualClock
 
 
 class Holder:

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.task import EngineName, Priority, Status, Task, TaskError
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
+from pipeline.domain.tasks.task import EngineName, Priority, Status, Task, TaskError
 from pipeline.errors import ConfigurationError
 from pipeline.observability import (
     LOGGED_PACKAGES,
@@ -293,7 +293,7 @@ def test_the_log_is_written_to_a_file_in_either_form(
 ) -> None:
     file = tmp_path / "logs" / "murmuration.log"
     configure_logging(LoggingSettings(format=form, file=file))
-    logging.getLogger("deployments.ingress").info("it happened", extra={"task_id": 7})
+    logging.getLogger("deployments.replicas.ingress_replica").info("it happened", extra={"task_id": 7})
     logging.getLogger("pipeline.media").warning("twice")
     assert lines(file) == capsys.readouterr().err.splitlines()
     assert [("it happened" in line, "twice" in line) for line in lines(file)] == [(True, False), (False, True)]

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pipeline.domain.task import NewTask
+from pipeline.domain.tasks.task import NewTask
 from pipeline.ports import Lease
-from pipeline.store.store import SqlTaskStore
+from pipeline.store.task_store import SqlTaskStore
 from tests.contract.tasks import CRAWLED
 from tests.unit.deployments.api.world import TRANSCRIPT, World, client_of, detail
 

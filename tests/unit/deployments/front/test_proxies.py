@@ -14,7 +14,7 @@ from ray.exceptions import ActorDiedError, RayTaskError
 from ray.serve._private import http_util
 from ray.serve.config import HTTPOptions
 
-from deployments.api.acknowledge import AcknowledgementMiddleware
+from deployments.api.middleware.acknowledgements import AcknowledgementMiddleware
 from deployments.front.bounds import ConnectionBounds
 from deployments.front.protocol import BoundedProtocol
 from deployments.front.proxies import (

@@ -3,11 +3,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from pipeline.asr.batch import DecodeRequest, MicroBatcher
+from pipeline.asr.batcher import DecodeRequest, MicroBatcher
 from pipeline.asr.engine import DecodeItem
-from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.settings import BatchSettings
-from pipeline.testing.engine import FakeEngine
+from pipeline.testing.fake_engine import FakeEngine
 
 Start = Callable[..., MicroBatcher]
 

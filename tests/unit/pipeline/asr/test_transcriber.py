@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from pipeline.asr.transcriber import LocalTranscriber, chunk_samples
-from pipeline.domain.audio import SAMPLE_RATE, Chunk, Span, part_key
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.transcript import ChunkResult
+from pipeline.domain.audio.spans import SAMPLE_RATE, Chunk, Span, part_key
+from pipeline.domain.decoding.transcript import ChunkResult
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.errors import DecodingFailed, ReplicaLost
 from pipeline.ports import ChunkFailure, Unit
 from pipeline.settings import VadSettings
-from pipeline.testing.engine import FakeEngine
-from pipeline.testing.media import MemoryMediaStore
+from pipeline.testing.fake_engine import FakeEngine
+from pipeline.testing.memory_media import MemoryMediaStore
 
 PREFIX = "task"
 PART_S = 40

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import pytest
 
 from pipeline.crawl.diagnosis import diagnose, rate_limited
-from pipeline.crawl.wire import ExtractFailure
+from pipeline.crawl.extractor_messages import ExtractFailure
 from pipeline.errors import (
     CookiesRequired,
     ExtractorOutdated,

@@ -12,8 +12,8 @@ from sqlalchemy import create_engine
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.sql import ClauseElement
 
-from pipeline.domain.summary import SummaryOptions
-from pipeline.domain.task import Priority, Status
+from pipeline.domain.summaries.summary import SummaryOptions
+from pipeline.domain.tasks.task import Priority, Status
 from pipeline.ports import Lease, SummaryLease, TaskQuery
 from pipeline.store import queries
 from pipeline.store.tables import METADATA
