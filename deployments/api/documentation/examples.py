@@ -1,4 +1,4 @@
-"""Answers as they look, for the documentation: built from the shapes themselves, so that they can't go stale."""
+"""Example responses for the OpenAPI document, built from the schemas so that they stay correct."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from deployments.api.response.schemas import (
     ReadyBody,
     Schema,
     TaskPageData,
-    record,
+    task_record,
 )
 from deployments.api.routes.callback_echo import CallbackEcho
 from deployments.api.routes.summaries import SummaryData, summary_data
@@ -54,7 +54,7 @@ _ERRORS: Mapping[int, tuple[str, str]] = {
 
 
 def error_example(status: int, path: str) -> dict[str, Any]:
-    """An error of the task API's shape."""
+    """Return an example error in the task API's shape."""
     error, message = _ERRORS.get(status, ("bad_request", "A sentence that says what to do about it."))
     fields = [FieldProblem(field="beam_size", message="Input should be less than or equal to 20.")]
     detail = ErrorDetail(
@@ -70,8 +70,8 @@ def error_example(status: int, path: str) -> dict[str, Any]:
 
 
 def examples() -> Mapping[tuple[str, str, int], dict[str, Any]]:
-    """By method, path and status, what a success looks like."""
-    queued, processing, completed = map(record, (_task(), _processing(), _completed()))
+    """Return example responses of successful requests, by method, path and status."""
+    queued, processing, completed = map(task_record, (_task(), _processing(), _completed()))
     page = TaskPageData(tasks=[completed], total_count=1, has_more=False, next_offset=None)
     echo = CallbackEcho(message="The callback has arrived.", callback_data={"id": 1, "status": "completed"})
     task_params = {"task_id": "1"}
@@ -84,7 +84,7 @@ def examples() -> Mapping[tuple[str, str, int], dict[str, Any]]:
             DeletedTask(task_id=1, message="The task was deleted."), f"{TASKS}/delete", task_params
         ),
         ("post", f"{TASKS}/cancel", 200): _envelope(
-            record(replace(_task(), status=Status.CANCELLED, finished_at=_at(9))), f"{TASKS}/cancel", task_params
+            task_record(replace(_task(), status=Status.CANCELLED, finished_at=_at(9))), f"{TASKS}/cancel", task_params
         ),
         ("post", f"{TASKS}/retry", 200): _envelope(queued, f"{TASKS}/retry", task_params),
         ("post", "/api/whisper/callback/test", 200): _envelope(echo, "/api/whisper/callback/test", {}),

@@ -1,6 +1,6 @@
-"""What keeps a service on the open internet upright: headers for browsers, and bounds on every body.
+"""Protection on the open internet: security headers for browsers, and limits on request heads and bodies.
 
-All of it is middleware, so that a route can't forget them.
+All of it is middleware, so that no route can omit it.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
 }
-"""On every answer that does not say otherwise (OWASP REST Security Cheat Sheet). HSTS is for what terminates TLS."""
+"""Default headers of every response (OWASP REST Security Cheat Sheet). HSTS is up to the server that terminates TLS."""
 
 DOCS_POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "connect-src 'self'; frame-ancestors 'none'"
 )
-"""Swagger UI is started by a script in its page."""
+"""The content security policy of Swagger UI, whose page contains the script that starts it."""
 
 CROSS_ORIGIN_EXPOSED = (
     "Location",
@@ -62,30 +62,34 @@ CROSS_ORIGIN_EXPOSED = (
     "Upload-Metadata",
     "Upload-Expires",
 )
-"""What a page may read of an answer, besides the few headers every page may."""
+"""Response headers that a page of another origin may read, besides those that CORS always allows."""
 
 MAX_PATH_BYTES = 4096
 MAX_QUERY_BYTES = 40 * 1024
-"""A prompt of 4,000 Chinese characters, escaped, has 36,000. With a path, as much as `connections.max_url_bytes`."""
+"""A prompt of 4,000 Chinese characters takes 36,000 bytes when escaped. Path and query together stay within
+`connections.max_url_bytes`."""
 MAX_QUERY_FIELDS = 200
 MAX_HEADERS = 100
 MAX_HEADERS_BYTES = 64 * 1024
 MAX_SHOWN_CHARACTERS = 200
-"""Characters of a path that is too long which its answer repeats."""
+"""Characters of an overlong path that the response repeats."""
 
 DRAIN_BYTES = 4 * 1024 * 1024
 DRAIN_S = 2.0
 MAX_DRAINS = 64
-"""Bodies of refused requests that are read on at the same time; the others see a connection that breaks."""
+"""Bodies of refused requests that are drained at the same time. For any further ones the connection is reset."""
 
 UPLOAD_TYPES = ("multipart/form-data", "application/offset+octet-stream")
-"""Bodies that carry recordings."""
+"""Content types of bodies that carry recordings."""
 METHODS_WITH_BODY = frozenset({"POST", "PATCH", "PUT"})
 COMPRESSED_BODY_HEADERS = frozenset({b"content-encoding", b"content-length"})
 
 
 def cross_origin(origins: Sequence[str]) -> list[Middleware]:
-    """CORS for these origins, if there are any. Keys are sent by scripts: there are no cookies to allow."""
+    """Return the CORS middleware for these origins, if there are any.
+
+    Scripts send keys as headers, so there are no cookies to allow.
+    """
     if not origins:
         return []
     return [
@@ -100,16 +104,16 @@ def cross_origin(origins: Sequence[str]) -> list[Middleware]:
 
 
 class HeadLimitMiddleware:
-    """Refuses addresses and headers that are too large to be looked at, and takes cookies away, which nothing reads.
+    """The middleware that refuses overlong URLs and headers, and removes cookies, which no route reads.
 
-    What is refused is not repeated in the answer. Servers in front of the application have bounds of their own.
+    The error does not repeat the refused values. Servers in front of the application have limits of their own.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer it."""
+        """Process a request, or refuse it if its head is too large."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -134,7 +138,7 @@ def _check_address(scope: Scope) -> None:
     path_bytes, query = len(scope.get("raw_path") or scope["path"]), scope["query_string"]
     if path_bytes > MAX_PATH_BYTES or len(query) > MAX_QUERY_BYTES:
         raise AddressTooLong(
-            f"The address is too long: a path has at most {MAX_PATH_BYTES:,} bytes, a query string {MAX_QUERY_BYTES:,}."
+            f"The URL is too long: its path may have {MAX_PATH_BYTES:,} bytes, its query string {MAX_QUERY_BYTES:,}."
         )
     if query.count(b"&") >= MAX_QUERY_FIELDS:
         raise RequestError(f"The query string has more than {MAX_QUERY_FIELDS} parameters.")
@@ -143,18 +147,18 @@ def _check_address(scope: Scope) -> None:
 def _check_headers(headers: Sequence[tuple[bytes, bytes]]) -> None:
     if len(headers) > MAX_HEADERS or sum(len(name) + len(value) for name, value in headers) > MAX_HEADERS_BYTES:
         raise HeadersTooLarge(
-            f"The headers are too large: {MAX_HEADERS} of them are read, and {MAX_HEADERS_BYTES:,} bytes in all."
+            f"The headers are too large: the limit is {MAX_HEADERS} headers and {MAX_HEADERS_BYTES:,} bytes in all."
         )
 
 
 class SecurityHeadersMiddleware:
-    """Adds ``SECURITY_HEADERS`` to every answer."""
+    """The middleware that adds ``SECURITY_HEADERS`` to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on."""
+        """Process a request, adding the headers to its response."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -164,7 +168,7 @@ class SecurityHeadersMiddleware:
                 headers = MutableHeaders(scope=message)
                 if headers.get("content-type", "").startswith("text/html"):
                     headers.setdefault("Content-Security-Policy", DOCS_POLICY)
-                if "etag" in headers:  # a file of the documentation: a browser may keep it, and ask whether it changed
+                if "etag" in headers:  # a file of the documentation: browsers may cache and revalidate it
                     headers.setdefault("Cache-Control", "no-cache")
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
@@ -175,20 +179,20 @@ class SecurityHeadersMiddleware:
 
 @dataclass(frozen=True, slots=True)
 class _BodyLimit:
-    """The bytes a body may have: as many as an upload and a form if it carries a recording, else as a form."""
+    """The size limit of a body: that of an upload and a form if it carries a recording, else that of a form."""
 
     limit_bytes: int
     fields_bytes: int
 
     @classmethod
-    def of(cls, services: Services, headers: Headers) -> _BodyLimit:
+    def from_headers(cls, services: Services, headers: Headers) -> _BodyLimit:
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type in UPLOAD_TYPES:
             return cls(services.settings.media.max_upload_bytes, MAX_FORM_BYTES)
         return cls(MAX_FORM_BYTES, 0)
 
     def check(self, size_bytes: int, unpacked: str = "") -> None:
-        """Raise ``UploadTooLarge`` for a size beyond the limit."""
+        """Raise ``UploadTooLarge`` if the size exceeds the limit."""
         if size_bytes > self.limit_bytes + self.fields_bytes:
             raise UploadTooLarge(
                 f"The body is too large: it has {size_bytes:,} bytes{unpacked}, and the limit is {self.limit_bytes:,}."
@@ -196,11 +200,12 @@ class _BodyLimit:
 
 
 class BodyLimitMiddleware:
-    """Gives up on bodies that are too large for what they are, or come too slowly.
+    """The middleware that refuses bodies that are too large or arrive too slowly.
 
-    A body that carries a recording may have as many bytes as an upload and a form; any other ``MAX_FORM_BYTES``.
-    Nothing may pause longer than ``http.upload_idle_timeout_s``, nor come more slowly than
-    ``http.upload_min_bytes_per_s`` from then on: a slot of the replica is not to be had for a byte a minute.
+    A body that carries a recording may have the size of an upload and a form, any other ``MAX_FORM_BYTES``. No body may
+    pause for longer than ``http.upload_idle_timeout_s``. Once it has kept the server waiting for that long in all, it
+    must have arrived at ``http.upload_min_bytes_per_s`` for the time beyond, so that nobody occupies a slot of the
+    replica with a byte per minute.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -208,13 +213,13 @@ class BodyLimitMiddleware:
         self._drains = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on, its body watched."""
+        """Process a request under the limits on its body."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         body = _LimitedBody(receive, scope["app"].state.services, Headers(scope=scope))
 
-        async def after_the_body(message: Message) -> None:
+        async def drain_and_send(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] >= HTTPStatus.BAD_REQUEST:
                 await self._drain(body)
             await send(message)
@@ -222,9 +227,9 @@ class BodyLimitMiddleware:
         try:
             body.check_announced()
         except UploadTooLarge as error:
-            await response_to(Request(scope), error)(scope, receive, after_the_body)
+            await response_to(Request(scope), error)(scope, receive, drain_and_send)
         else:
-            await self._app(scope, body.receive, after_the_body)
+            await self._app(scope, body.receive, drain_and_send)
 
     async def _drain(self, body: _LimitedBody) -> None:
         if self._drains < MAX_DRAINS:
@@ -236,9 +241,9 @@ class BodyLimitMiddleware:
 
 
 class _LimitedBody:
-    """The messages of one request; raises ``UploadTooLarge`` or ``UploadStalled`` instead of the one that goes too far.
+    """The messages of one request, which raise ``UploadTooLarge`` or ``UploadStalled`` at a limit.
 
-    Time counts only while a message is waited for: a slow disk of ours is not the client's fault.
+    Only the time spent waiting for messages counts: a slow disk on the server is not the client's fault.
     """
 
     def __init__(self, receive: Receive, services: Services, headers: Headers) -> None:
@@ -246,7 +251,7 @@ class _LimitedBody:
         self._clock = services.clock
         self._settings = services.settings.http
         self._announced = headers.get("content-length", "")
-        self._limit = _BodyLimit.of(services, headers)
+        self._limit = _BodyLimit.from_headers(services, headers)
         self._size_bytes = 0
         self._waited_s = 0.0
         self._ended = False
@@ -260,24 +265,24 @@ class _LimitedBody:
         if self._ended:
             return await self._receive()  # only a disconnect may follow
         message = await self._next()
-        self._note(message)
+        self._count(message)
         self._limit.check(self._size_bytes)
         self._check_rate()
         await self._turns.spend(len(message.get("body", b"")))
         return message
 
     async def drain(self) -> None:
-        """Reads on for a moment before an error is answered.
+        """Receive the rest of the body, within limits, before an error response is sent.
 
-        A server that answers and closes while its client is still sending makes the client see a reset connection
-        instead of the answer (RFC 9112, §9.6). What is small is received; what is big is cut off.
+        If a server responds and closes the connection while its client is still sending, the client sees a connection
+        reset instead of the response (RFC 9112, §9.6). A small rest is received, a large one is cut off.
         """
         until_bytes = self._size_bytes + DRAIN_BYTES
-        with suppress(TimeoutError):  # it is too slow to wait for
+        with suppress(TimeoutError):  # the rest arrives too slowly
             async with asyncio.timeout(DRAIN_S):
                 while not self._ended and self._size_bytes <= until_bytes:
                     message = await self._receive()
-                    self._note(message)
+                    self._count(message)
                     await self._turns.spend(len(message.get("body", b"")))
 
     async def _next(self) -> Message:
@@ -288,12 +293,12 @@ class _LimitedBody:
         except TimeoutError as error:
             self._ended = True
             raise UploadStalled(
-                f"Nothing arrived for {self._settings.upload_idle_timeout_s:g} s: send it again."
+                f"Nothing arrived for {self._settings.upload_idle_timeout_s:g} s: send the body again."
             ) from error
         self._waited_s += self._clock.monotonic() - begun_at
         return message
 
-    def _note(self, message: Message) -> None:
+    def _count(self, message: Message) -> None:
         self._size_bytes += len(message.get("body", b""))
         self._ended = message["type"] != "http.request" or not message.get("more_body", False)
 
@@ -301,20 +306,20 @@ class _LimitedBody:
         waited_s = self._waited_s - self._settings.upload_idle_timeout_s
         slowest = self._settings.upload_min_bytes_per_s
         if waited_s > 0 and self._size_bytes < waited_s * slowest:
-            raise UploadStalled(f"The body comes at less than {slowest:,} bytes a second: send it again.")
+            raise UploadStalled(f"The body arrives at less than {slowest:,} bytes per second: send it again.")
 
 
 class DecompressionMiddleware:
-    """The middleware that undoes the ``Content-Encoding`` of bodies, so that routes read what was meant.
+    """The middleware that decodes the ``Content-Encoding`` of bodies, so that routes read the plain content.
 
-    The limits of a body hold for what it unpacks to as well, and count while it does.
+    The size limits of a body also apply to the decompressed content, and are checked while it is decompressed.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, its body unpacked."""
+        """Process a request with its body decompressed."""
         if scope["type"] != "http" or scope["method"] not in METHODS_WITH_BODY:
             await self._app(scope, receive, send)
             return
@@ -327,13 +332,13 @@ class DecompressionMiddleware:
         if inflater is None:
             await self._app(scope, receive, send)
             return
-        body = _DecompressedBody(receive, inflater, _BodyLimit.of(scope["app"].state.services, headers))
+        body = _DecompressedBody(receive, inflater, _BodyLimit.from_headers(scope["app"].state.services, headers))
         kept = [(name, value) for name, value in scope["headers"] if name.lower() not in COMPRESSED_BODY_HEADERS]
         await self._app({**scope, "headers": kept}, body.receive, send)
 
 
 class _DecompressedBody:
-    """The messages of one request, their bodies unpacked: a piece of bounded size in each."""
+    """The messages of one request with decompressed bodies, each of limited size."""
 
     def __init__(self, receive: Receive, inflater: Inflater, limit: _BodyLimit) -> None:
         self._receive = receive

@@ -1,4 +1,4 @@
-"""The shapes that go over the wire: task records, envelopes, errors, and the query's filter."""
+"""The schemas of the task API: task records, envelopes, errors, health, and the filter of queries."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ Time = Annotated[
     PlainSerializer(datetime.isoformat, return_type=str, when_used="json"),
     Field(examples=["2026-01-31T12:00:00.000000+00:00"], json_schema_extra={"format": "date-time"}),
 ]
-"""UTC with its offset."""
+"""A time in UTC, written with its offset."""
 
 
 class Schema(BaseModel):
-    """What all shapes have in common."""
+    """The settings that all schemas share."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class ErrorCause(Schema):
-    """Why a task failed."""
+    """The reason why a task failed."""
 
     code: str = Field(examples=["media_undecodable"])
-    """Stable name."""
+    """Stable name of the reason."""
     message: str
-    """A sentence."""
+    """A sentence for readers."""
 
 
 class ChapterBody(Schema):
-    """A part of the recording."""
+    """A chapter of the recording."""
 
     start: float = Field(examples=[90.0])
-    """Where it begins, in seconds."""
+    """Its start, in seconds."""
     title: str
     summary: str
 
@@ -54,27 +54,27 @@ class SummaryBody(Schema):
     """A summary by a language model."""
 
     text: str
-    """Prose; `[HH:MM:SS]` cites a time of the recording."""
+    """Prose; `[HH:MM:SS]` refers to a time of the recording."""
     format: SummaryFormat
     language: str
     model: str
     """The language model that wrote it."""
     title: str | None
-    """This and the next three only in the format `structured`."""
+    """This field and the next three are set only in the format `structured`."""
     chapters: list[ChapterBody] | None
     action_items: list[str] | None
     keywords: list[str] | None
     calls: int
-    """Calls of the language model that it took."""
+    """Number of calls of the language model."""
     input_tokens: int | None
     output_tokens: int | None
     cost: float | None
-    """By the prices in the settings; null where the model has none there."""
+    """Cost at the prices in the settings; null if they have none for the model."""
     created_at: Time
 
 
 class TaskRecord(Schema):
-    """A task, as every answer and callback shows it."""
+    """A task, as responses and callbacks show it."""
 
     id: int
     status: Status
@@ -88,10 +88,10 @@ class TaskRecord(Schema):
     created_at: Time
     updated_at: Time
     started_at: Time | None
-    """When the last attempt began."""
+    """Start of the last attempt."""
     finished_at: Time | None
     task_processing_time: float | None
-    """Seconds from the last attempt's start to its end."""
+    """Duration of the last attempt, in seconds."""
     file_path: str | None = Field(examples=["0f8fad5bd9cb469fa16570867728950e/source"])
     """Key of the recording in the media store."""
     file_url: str | None
@@ -100,27 +100,27 @@ class TaskRecord(Schema):
     file_duration: float | None = Field(examples=[65.5])
     """Length of the recording, in seconds."""
     language: str | None = Field(examples=["en"])
-    """Asked for or detected."""
+    """The requested or detected language."""
     platform: str | None
     decode_options: dict[str, Any]
-    """Every option in force."""
+    """All options in effect."""
     stage: Stage | None
-    """What is being done."""
+    """The stage of a task in progress."""
     progress: float | None = Field(examples=[0.25])
-    """Share of the speech that is decoded, 0..1; null until the recording is split."""
+    """Decoded share of the speech, from 0 to 1; null until the recording is split."""
     attempts: int
     truncated: bool
-    """The recording broke off; what there was is transcribed."""
+    """Whether the recording was incomplete; only its intact beginning is transcribed."""
     error: ErrorCause | None
     error_message: str | None
     output_url: str = Field(examples=["/api/whisper/tasks/result?task_id=1"])
-    """Where the result is."""
+    """Link to the result."""
     result: Transcript | None
     summary: SummaryBody | None
     summary_status: SummaryStatus | None
-    """How far the summary is; null where none was asked for. The task is completed with or without it."""
+    """State of the summary; null if none was requested. The task completes with or without it."""
     summary_error: ErrorCause | None
-    """Why there is no summary, or what its last attempt met."""
+    """The reason why there is no summary, or why the last attempt to write it failed."""
 
 
 class TaskPageData(Schema):
@@ -128,32 +128,32 @@ class TaskPageData(Schema):
 
     tasks: list[TaskRecord]
     total_count: int
-    """Tasks that match, on all pages."""
+    """Number of matching tasks on all pages."""
     has_more: bool
     next_offset: int | None
     """The `offset` of the next page."""
 
 
 class CrawlRecordBody(Schema):
-    """What a site said about the recording of a task, when its link was followed."""
+    """Information from a site about the recording of a task, stored when its link was fetched."""
 
     task_id: int
     platform: str = Field(examples=["tiktok"])
-    """The extractor that read the link."""
+    """The extractor that read the page."""
     media_id: str = Field(examples=["7332187682480590112"])
-    """The site's id of the recording."""
+    """The recording's id on the site."""
     url: str
-    """Its page."""
+    """URL of the page."""
     title: str | None
     description: str | None
     author: str | None
-    """The account."""
+    """Name of the account."""
     author_id: str | None
     author_name: str | None
-    """What the account calls itself."""
+    """Display name of the account."""
     author_url: str | None
     duration_s: float | None
-    """As the site says, in seconds."""
+    """Duration according to the site, in seconds."""
     published_at: Time | None
     view_count: int | None
     like_count: int | None
@@ -162,11 +162,11 @@ class CrawlRecordBody(Schema):
     thumbnail_url: str | None
     crawled_at: Time
     library: str = Field(examples=["yt-dlp 2026.10.26"])
-    """What read the page."""
+    """The library that read the page, with its version."""
 
 
 class DeletedTask(Schema):
-    """A task that is no more."""
+    """A deleted task."""
 
     task_id: int
     message: str
@@ -176,54 +176,54 @@ Data = TypeVar("Data")
 
 
 class Envelope(Schema, Generic[Data]):
-    """Every successful answer of the task routes."""
+    """The shape of all successful responses of the task routes."""
 
     code: int = Field(200, examples=[200])
     """The HTTP status."""
     router: str = Field(examples=["http://localhost:8000/api/whisper/tasks/result?task_id=1"])
     """The request's URL."""
     params: dict[str, Any]
-    """The request's parameters, shortened, without secrets."""
+    """The request's parameters, shortened and without secrets."""
     data: Data
 
 
 AnyEnvelope = Envelope[Any]
-"""An envelope around anything. Pydantic forgets the classes that nobody holds, and takes 10 ms to build one again."""
+"""An envelope around any data. Pydantic discards unreferenced generic classes, and takes 10 ms to rebuild one."""
 EmptyEnvelope = Envelope[None]
-"""An envelope around nothing, held for the same reason."""
+"""An envelope without data, kept for the same reason."""
 
 
 class FieldProblem(Schema):
-    """A field that can't be as it is."""
+    """An invalid field."""
 
     field: str
     message: str
 
 
 class ErrorDetail(Schema):
-    """What went wrong."""
+    """The details of an error."""
 
     code: int = Field(examples=[422])
     """The HTTP status."""
     error: str = Field(examples=["invalid_value"])
-    """Stable name of the error, to be switched on."""
+    """Stable name of the error, for use in programs."""
     message: str = Field(examples=["beam_size: Input should be less than or equal to 20."])
-    """A sentence that says what to do about it."""
+    """A sentence about the cause and the remedy."""
     time: Time
     router: str
     params: dict[str, Any]
     errors: list[FieldProblem] | None = None
-    """The fields in question; only where there are any."""
+    """The invalid fields; omitted if there are none."""
 
 
 class ErrorBody(Schema):
-    """Every error."""
+    """The shape of all errors on the task routes."""
 
     detail: ErrorDetail
 
 
 class EngineBody(Schema):
-    """What transcribes."""
+    """The engine that transcribes."""
 
     engine: str
     model: str
@@ -233,39 +233,42 @@ class EngineBody(Schema):
 
 
 class HealthBody(Schema):
-    """The service answers."""
+    """A response that shows that the service is alive."""
 
     status: Literal["ok"] = "ok"
 
 
 class ConfinementBody(Schema):
-    """What the processes that open recordings can't do on the answering node, should one be taken over."""
+    """The restrictions on the processes that open recordings, on the responding node.
+
+    A field is true if such a process cannot do what it names, even if an attacker controls it.
+    """
 
     level: Literal["none", "partial", "full"]
     filesystem: bool
-    """Read, create, change or remove files."""
+    """Reading, creating, changing or deleting files."""
     network: bool
-    """Make or accept connections."""
+    """Opening or accepting connections."""
     processes: bool
-    """Start processes or programs."""
+    """Starting processes or programs."""
     signals: bool
-    """Signal, trace or look into other processes."""
+    """Signalling, tracing or inspecting other processes."""
     privileges: bool
-    """Gain rights, raise limits, or reach rarely used parts of the kernel."""
+    """Gaining privileges, raising limits, or reaching rarely used parts of the kernel."""
     memory: bool
-    """Take more memory than its limit."""
+    """Allocating more memory than the limit."""
 
 
 class ReadyBody(Schema):
-    """The service transcribes."""
+    """A response that shows that the service can transcribe."""
 
     status: Literal["ready"] = "ready"
     engine: EngineBody | None
-    """What runs; null where that is not known yet."""
+    """The loaded engine; null while it is unknown."""
     problems: list[str] = []
-    """What fails in the background although tasks are worked at, a sentence each; only where something does."""
+    """Background failures that do not stop the processing of tasks, a sentence each; omitted if there are none."""
     confinement: ConfinementBody | None = None
-    """Left out where it was not tried. Every replica logs its own at its start."""
+    """The confinement on this node; omitted if it was not tried. Every replica logs its own when it starts."""
 
 
 def _blank_as_none(value: object) -> object:
@@ -278,7 +281,7 @@ def _as_utc(value: datetime | None) -> datetime | None:
     try:
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
     except OverflowError as error:
-        raise ValueError("The date lies beyond what can be told in UTC") from error
+        raise ValueError("The date is outside the range that UTC can represent") from error
 
 
 def _language_code(text: str | None) -> str | None:
@@ -286,12 +289,12 @@ def _language_code(text: str | None) -> str | None:
 
 
 def _or_blank(schema: dict[str, Any]) -> None:
-    """In the document of a field that may be left empty."""
+    """Document that a field may be left empty."""
     schema["anyOf"].append({"type": "string", "pattern": r"^\s*$"})
 
 
 def _or_null(schema: dict[str, Any]) -> None:
-    """In the document of a field for which null means its default."""
+    """Document that null means the default of a field."""
     own = {key: schema.pop(key) for key in [*schema] if key not in ("default", "description", "title")}
     schema["anyOf"] = [own, {"type": "null"}]
 
@@ -302,11 +305,11 @@ ShortText = Annotated[str, Field(max_length=200)]
 
 
 class TaskFilter(Schema):
-    """Which tasks to list. `null` (or an empty text) switches a condition off.
+    """The conditions on the tasks to list. `null` or an empty text switches a condition off.
 
-    A condition that is given always holds; a default that it rules out does not apply. With another `status` than
-    `completed` (or `null`), `has_result` and `has_error` are off unless they are given; with `has_result` false or
-    `has_error` true, so are the other two of the three.
+    A given condition always applies, and defaults that contradict it do not. If `status` is `null` or anything but
+    `completed`, `has_result` and `has_error` apply only if they are given. If `has_result` is false or `has_error` is
+    true, the other two of the three apply only if they are given.
     """
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
@@ -318,7 +321,7 @@ class TaskFilter(Schema):
     created_before: Annotated[datetime | None, *Off] = None
     """Inclusive; UTC where no offset is given."""
     language: Annotated[ShortText | None, AfterValidator(_language_code), *Off] = None
-    """A code, a tag or a name, as the option `language` of a task."""
+    """A code, a tag or a name, as in a task's option `language`."""
     engine_name: Annotated[EngineName | None, Choice, *Off] = EngineName.FASTER_WHISPER
     has_result: Annotated[bool | None, *Off] = True
     has_error: Annotated[bool | None, *Off] = False
@@ -327,25 +330,25 @@ class TaskFilter(Schema):
     task_type: Annotated[TaskType | None, Choice, *Off] = None
     platform: Annotated[ShortText | None, *Off] = None
     include_result: Annotated[bool, Trimmed, OrDefault] = True
-    """Whether each record carries its transcript."""
+    """Whether each record contains its transcript."""
     order: Annotated[Literal["asc", "desc"], Choice, OrDefault] = "asc"
-    """By time of creation: oldest or newest first."""
+    """Order by time of creation: oldest or newest first."""
 
     @model_validator(mode="before")
     @classmethod
     def _drop_blank_paging(cls, values: object) -> object:
-        """The paging can't be switched off: null, or an empty text, means its default."""
+        """Remove blank paging fields: null or an empty text means their default, since paging can't be switched off."""
         if not isinstance(values, dict):
             return values
         paging = ("limit", "offset", "include_result", "order")
         return {name: value for name, value in values.items() if not (name in paging and is_blank(value))}
 
     @model_validator(mode="after")
-    def _ruled_out_defaults_are_off(self) -> Self:
-        """Switch off the defaults that do not apply: the three mean "transcribed" together."""
+    def _drop_excluded_defaults(self) -> Self:
+        """Switch off the defaults that contradict a given condition. Together the three defaults mean "transcribed"."""
         if self.status is not Status.COMPLETED or self.has_result is False or self.has_error is True:
             for name in {"status", "has_result", "has_error"} - self.model_fields_set:
-                object.__setattr__(self, name, None)  # without noting it as given
+                object.__setattr__(self, name, None)  # without marking it as given
         return self
 
     @model_validator(mode="after")
@@ -354,17 +357,17 @@ class TaskFilter(Schema):
         return self
 
     def as_query(self) -> TaskQuery:
-        """The same for the store."""
+        """Return the filter as a query of the store."""
         conditions = self.model_dump(exclude={"order"})
         return TaskQuery(descending=self.order == "desc", **conditions)
 
 
-def record(task: Task, base_url: str = "") -> TaskRecord:
-    """The task as clients see it.
+def task_record(task: Task, base_url: str = "") -> TaskRecord:
+    """Convert a task to the record that clients see.
 
     Args:
-        task: as stored.
-        base_url: goes before the path of ``output_url``; empty for a relative link.
+        task: the stored task.
+        base_url: the prefix of the path in ``output_url``; empty for a relative link.
     """
     return TaskRecord(
         id=task.id,
@@ -404,7 +407,7 @@ def record(task: Task, base_url: str = "") -> TaskRecord:
 
 
 def summary_body(summary: Summary) -> SummaryBody:
-    """The summary as clients see it."""
+    """Convert a summary to the form that clients see."""
     parts = summary.parts
     return SummaryBody(
         text=summary.text,
@@ -428,5 +431,5 @@ def _cause(error: TaskError | None) -> ErrorCause | None:
 
 
 def encode_record(task: Task, base_url: str = "") -> bytes:
-    """The task record as JSON: the body of a callback (``pipeline.ports.TaskRecordEncoder``)."""
-    return record(task, base_url).model_dump_json().encode()
+    """Return a task's record as JSON: the body of a callback (``pipeline.ports.TaskRecordEncoder``)."""
+    return task_record(task, base_url).model_dump_json().encode()

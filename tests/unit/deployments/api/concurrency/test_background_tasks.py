@@ -9,7 +9,7 @@ request: ContextVar[str] = ContextVar("request", default="none")
 
 
 async def test_an_errand_outlives_its_request_and_knows_nothing_of_it() -> None:
-    errands, go, seen = BackgroundTasks(), asyncio.Event(), []
+    background, go, seen = BackgroundTasks(), asyncio.Event(), []
 
     async def errand() -> None:
         await go.wait()
@@ -17,7 +17,7 @@ async def test_an_errand_outlives_its_request_and_knows_nothing_of_it() -> None:
 
     async def handler() -> None:
         request.set("the client's")
-        errands.send(errand())
+        background.spawn(errand())
         await asyncio.Event().wait()
 
     handling = asyncio.create_task(handler())
@@ -25,6 +25,6 @@ async def test_an_errand_outlives_its_request_and_knows_nothing_of_it() -> None:
     handling.cancel()
     await asyncio.gather(handling, return_exceptions=True)
     go.set()
-    await errands.done()
+    await background.join()
     assert seen == ["none"]
-    await errands.done()  # nothing is left
+    await background.join()  # nothing is left

@@ -18,7 +18,7 @@ from deployments.api.concurrency.event_loop import (
     FairSemaphore,
     LoopBudget,
     WorkerThreads,
-    shared,
+    single_flight,
     slices,
     tune_interpreter,
 )
@@ -232,7 +232,7 @@ def test_the_interpreter_is_shared_sooner_and_what_is_loaded_is_no_garbage() -> 
         gc.unfreeze()
 
 
-# --- turns, workers, gate ---------------------------------------------------------------------------------------------
+# --- turns, workers, semaphore ----------------------------------------------------------------------------------------
 
 
 async def test_a_turn_ends_after_bytes_or_steps() -> None:
@@ -257,38 +257,38 @@ async def test_work_is_done_in_a_thread_and_what_it_raises_comes_back() -> None:
 
 
 async def test_work_that_is_under_way_is_shared() -> None:
-    begun, gate = 0, asyncio.Event()
+    begun, go = 0, asyncio.Event()
 
     async def work() -> int:
         nonlocal begun
         begun += 1
-        await gate.wait()
+        await go.wait()
         if begun == 2:
             raise ValueError
         return begun
 
-    joined = shared(work)
+    joined = single_flight(work)
     waiting = [asyncio.create_task(joined()) for _ in range(5)]
     await asyncio.sleep(0)
     waiting[0].cancel()  # the others get what they wait for
-    gate.set()
+    go.set()
     assert await asyncio.gather(*waiting[1:]) == [1] * 4
     with pytest.raises(ValueError):  # noqa: PT011
         await joined()
     assert await joined() == 3
 
 
-async def enter(gate: FairSemaphore, client: str, order: list[str], leave: asyncio.Event) -> None:
-    async with gate.one(client):
+async def enter(semaphore: FairSemaphore, client: str, order: list[str], leave: asyncio.Event) -> None:
+    async with semaphore.hold(client):
         order.append(client)
         await leave.wait()
 
 
 async def test_clients_take_turns() -> None:
-    gate, order, leave = FairSemaphore(1), list[str](), asyncio.Event()
+    semaphore, order, leave = FairSemaphore(1), list[str](), asyncio.Event()
     tasks = []
     for client in "aaaabbc":
-        tasks.append(asyncio.create_task(enter(gate, client, order, leave)))
+        tasks.append(asyncio.create_task(enter(semaphore, client, order, leave)))
         await asyncio.sleep(0)
     assert order == ["a"]
     leave.set()
@@ -297,31 +297,31 @@ async def test_clients_take_turns() -> None:
 
 
 async def test_a_client_has_half_of_the_places() -> None:
-    gate, order, leave = FairSemaphore(4), list[str](), asyncio.Event()
+    semaphore, order, leave = FairSemaphore(4), list[str](), asyncio.Event()
     tasks = []
     for client in ["a", "a", "a", "a", "b", "b", "b", "c"]:
-        tasks.append(asyncio.create_task(enter(gate, client, order, leave)))
+        tasks.append(asyncio.create_task(enter(semaphore, client, order, leave)))
         await asyncio.sleep(0)
     assert order == ["a", "a", "b", "b"]
     leave.set()
     await asyncio.gather(*tasks)
     assert sorted(order) == ["a"] * 4 + ["b"] * 3 + ["c"]
-    nobody = [asyncio.create_task(enter(gate, "", order, asyncio.Event())) for _ in range(5)]
+    nobody = [asyncio.create_task(enter(semaphore, "", order, asyncio.Event())) for _ in range(5)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert order[8:] == [""] * 4
     for task in nobody:
         task.cancel()
     await asyncio.gather(*nobody, return_exceptions=True)
-    async with gate.one("a"), gate.one("a"), gate.one("b"), gate.one(None):
+    async with semaphore.hold("a"), semaphore.hold("a"), semaphore.hold("b"), semaphore.hold(None):
         pass
 
 
 async def test_who_goes_away_while_waiting_takes_no_place() -> None:
-    gate, order, leave = FairSemaphore(1), list[str](), asyncio.Event()
+    semaphore, order, leave = FairSemaphore(1), list[str](), asyncio.Event()
     tasks = []
     for client in "abc":
-        tasks.append(asyncio.create_task(enter(gate, client, order, leave)))
+        tasks.append(asyncio.create_task(enter(semaphore, client, order, leave)))
         await asyncio.sleep(0)
     tasks[1].cancel()
     await asyncio.sleep(0)
@@ -331,20 +331,20 @@ async def test_who_goes_away_while_waiting_takes_no_place() -> None:
     assert order == ["a", "c"]
     leave.set()
     await tasks[2]
-    async with gate.one("d"):
+    async with semaphore.hold("d"):
         pass
 
 
 async def test_a_place_given_in_the_moment_of_a_cancel_is_passed_on() -> None:
-    gate, order, leave = FairSemaphore(1), list[str](), asyncio.Event()
+    semaphore, order, leave = FairSemaphore(1), list[str](), asyncio.Event()
     tasks = []
     for client in "abc":
-        tasks.append(asyncio.create_task(enter(gate, client, order, leave)))
+        tasks.append(asyncio.create_task(enter(semaphore, client, order, leave)))
         await asyncio.sleep(0)
     leave.set()
     await asyncio.sleep(0)  # the first leaves: the second's place is there, and it has not run yet
     tasks[1].cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert order in (["a", "c"], ["a", "b", "c"])
-    async with gate.one("d"):
+    async with semaphore.hold("d"):
         pass

@@ -128,7 +128,7 @@ async def test_a_request_lasts_until_its_answer_is_read(world: World) -> None:
         await settle()
         assert not request.done()
         assert app.state.unread.total_bytes == (
-            0 if around is AcknowledgementMiddleware else app.state.unread.share_of(SIZE)
+            0 if around is AcknowledgementMiddleware else app.state.unread.counted_bytes(SIZE)
         )
         reader.may_read.set()
         await request
@@ -201,28 +201,28 @@ async def test_an_answer_that_finds_no_room_is_refused(world: World) -> None:
 
 async def test_bytes_are_given_back() -> None:
     unread = UnreadBudget(100)
-    await unread.take("a", 25)
-    await unread.take("a", 25)
-    third = asyncio.create_task(unread.take("a", 25))
-    await unread.take("b", 25)
+    await unread.reserve("a", 25)
+    await unread.reserve("a", 25)
+    third = asyncio.create_task(unread.reserve("a", 25))
+    await unread.reserve("b", 25)
     await settle(20)
     assert not third.done()
-    await unread.give_back("a", 25)
+    await unread.release("a", 25)
     await third
     for client in "aab":
-        await unread.give_back(client, 25)
+        await unread.release(client, 25)
     assert unread.total_bytes == 0
-    assert unread.share_of(1000) == 50
+    assert unread.counted_bytes(1000) == 50
 
 
 async def test_a_wait_that_is_cancelled_takes_nothing() -> None:
     unread = UnreadBudget(100)
-    await unread.take("a", 50)
-    waiting = asyncio.create_task(unread.take("a", 10))
+    await unread.reserve("a", 50)
+    waiting = asyncio.create_task(unread.reserve("a", 10))
     await settle(20)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    await unread.give_back("a", 50)
+    await unread.release("a", 50)
     assert unread.total_bytes == 0
 
 

@@ -191,7 +191,7 @@ async def test_a_body_that_stops_is_given_up(world: World, path: str, headers: d
 async def test_a_byte_now_and_then_is_not_enough(world: World, path: str, headers: dict[str, str]) -> None:
     status, error = await slow_upload(world, path, headers, [9.0] * 50, upload_min_bytes_per_s=100)
     assert (status, error["error"]) == (408, "upload_stalled")
-    assert "less than 100 bytes a second" in error["message"]
+    assert "less than 100 bytes per second" in error["message"]
 
 
 async def test_what_arrived_of_a_resumable_upload_before_it_stalled_stays(world: World) -> None:

@@ -63,7 +63,7 @@ class Service(World):
     async def until_gone(self, api: FastAPI) -> None:
         """Returns when no task and no media are left."""
         async with asyncio.timeout(5):
-            await api.state.services.errands.done()
+            await api.state.services.background.join()
             while await self.tasks() or self.media.keys:
                 await asyncio.sleep(0)
 

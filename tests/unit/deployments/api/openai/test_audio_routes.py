@@ -374,7 +374,7 @@ async def test_a_client_that_goes_away_stops_its_work(service: Service, api: Fas
 async def test_a_client_that_goes_away_in_the_middle_of_a_stream(
     service: Service, api: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audio_routes, "HEAD_START_S", 0.0)
+    monkeypatch.setattr(audio_routes, "FIRST_EVENT_TIMEOUT_S", 0.0)
     service.fleet.open_gate.clear()
     [start, *_] = await post_and_leave(api, {"stream": "true"}, service.until_decoding)
     assert (start["type"], start["status"]) == ("http.response.start", 200)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from deployments.api.response.large_json import IN_MEMORY_BYTES, record_pieces
-from deployments.api.response.schemas import record
+from deployments.api.response.schemas import task_record
 from pipeline.domain.decoding.transcript import Transcript
 from pipeline.domain.summaries.summary import SummaryOptions
 from pipeline.domain.tasks.task import Task
@@ -119,12 +119,12 @@ async def test_a_record_in_pieces_is_the_record(world: World, transcript: Transc
     lease = await world.processing(file_name='"result":null,{}', summary_options=SummaryOptions())
     await world.store.complete(lease, transcript)
     task = await world.store.get(lease.task_id, include_result=True)
-    whole = json.loads(record(task, "http://a").model_dump_json())
-    pieces = b"".join(record_pieces(record(replace(task, result=None), "http://a"), task.result))
+    whole = json.loads(task_record(task, "http://a").model_dump_json())
+    pieces = b"".join(record_pieces(task_record(replace(task, result=None), "http://a"), task.result))
     assert json.loads(pieces) == whole
     assert [*json.loads(pieces)] == [*whole]
     without = replace(task, result=None)
-    assert json.loads(b"".join(record_pieces(record(without), None)))["result"] is None
+    assert json.loads(b"".join(record_pieces(task_record(without), None)))["result"] is None
 
 
 async def test_a_large_result_waits_on_disk_and_is_whole(world: World) -> None:
