@@ -202,7 +202,7 @@ class _MultipartEvents:
         if self.ended or not self._parts:
             self._around_bytes += len(block)
         if self._around_bytes > MAX_AROUND_BYTES:
-            raise RequestError("The multipart body has too much text before its first part or after its last.")
+            raise RequestError("The multipart body has too much text before the first part, or after the last one.")
         if self.ended:
             return
         try:
@@ -312,7 +312,7 @@ async def _read_field(part: _PartBegin, events: AsyncIterator[_Event], left_byte
         if len(value) > MAX_FIELD_BYTES:
             raise InvalidValue(f"The field is longer than {MAX_FIELD_BYTES:,} bytes.", part.name[:100])
         if len(value) > left_bytes:
-            raise UploadTooLarge(f"The fields besides the recording have more than {MAX_FORM_BYTES:,} bytes in all.")
+            raise UploadTooLarge(f"The fields besides the recording have more than {MAX_FORM_BYTES:,} bytes together.")
     return bytes(value)
 
 

@@ -8,16 +8,16 @@ from deployments.api.concurrency.background_tasks import BackgroundTasks
 request: ContextVar[str] = ContextVar("request", default="none")
 
 
-async def test_an_errand_outlives_its_request_and_knows_nothing_of_it() -> None:
+async def test_a_spawned_coroutine_outlives_its_request_without_its_context() -> None:
     background, go, seen = BackgroundTasks(), asyncio.Event(), []
 
-    async def errand() -> None:
+    async def work() -> None:
         await go.wait()
         seen.append(request.get())
 
     async def handler() -> None:
         request.set("the client's")
-        background.spawn(errand())
+        background.spawn(work())
         await asyncio.Event().wait()
 
     handling = asyncio.create_task(handler())

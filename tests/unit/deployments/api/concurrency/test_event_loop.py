@@ -1,4 +1,4 @@
-"""The event loop, shared: who gets to run while a body is read, and who is let in next."""
+"""Cooperation on the event loop: other tasks run while a body is read, and waiting clients are served in rotation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ KIB = 1024
 
 
 class Ticker:
-    """Somebody else on the loop; counts how often it is let run."""
+    """Another task on the loop, which counts how often it runs."""
 
     def __init__(self) -> None:
         self.ticks = 0
@@ -56,7 +56,7 @@ class Ticker:
 
 
 class Fed:
-    """A body that is all there already: reading it never waits. Notes the most that was read between two ticks."""
+    """A body that is available at once, so that reading never waits. Records the most bytes read between two ticks."""
 
     def __init__(self, ticker: Ticker, body: bytes, block_bytes: int = 64 * KIB) -> None:
         self._ticker = ticker
@@ -82,7 +82,7 @@ class Fed:
 
 
 async def post(world: World, path: str, body: bytes, headers: dict[str, str], block_bytes: int = 64 * KIB) -> Fed:
-    """Send a body that is there at once, as Serve's proxy hands it over."""
+    """Send a body that is available at once, as Serve's proxy hands it over."""
     app = world.api()
     ticker = Ticker()
     fed = Fed(ticker, body, block_bytes)
@@ -97,7 +97,7 @@ async def post(world: World, path: str, body: bytes, headers: dict[str, str], bl
     }
 
     async def send(_: Message) -> None:
-        """Nobody reads it."""
+        """Discard a message."""
 
     async with ticker.running():
         await app(scope, fed.receive, send)
@@ -270,7 +270,7 @@ async def test_work_that_is_under_way_is_shared() -> None:
     joined = single_flight(work)
     waiting = [asyncio.create_task(joined()) for _ in range(5)]
     await asyncio.sleep(0)
-    waiting[0].cancel()  # the others get what they wait for
+    waiting[0].cancel()  # the others still get the result
     go.set()
     assert await asyncio.gather(*waiting[1:]) == [1] * 4
     with pytest.raises(ValueError):  # noqa: PT011
@@ -325,7 +325,7 @@ async def test_who_goes_away_while_waiting_takes_no_place() -> None:
         await asyncio.sleep(0)
     tasks[1].cancel()
     await asyncio.sleep(0)
-    tasks[0].cancel()  # the place goes to the third
+    tasks[0].cancel()  # the slot goes to the third
     await asyncio.gather(*tasks[:2], return_exceptions=True)
     await asyncio.sleep(0)
     assert order == ["a", "c"]
@@ -342,7 +342,7 @@ async def test_a_place_given_in_the_moment_of_a_cancel_is_passed_on() -> None:
         tasks.append(asyncio.create_task(enter(semaphore, client, order, leave)))
         await asyncio.sleep(0)
     leave.set()
-    await asyncio.sleep(0)  # the first leaves: the second's place is there, and it has not run yet
+    await asyncio.sleep(0)  # the first releases its slot, which is granted to the second before that one runs
     tasks[1].cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert order in (["a", "c"], ["a", "b", "c"])

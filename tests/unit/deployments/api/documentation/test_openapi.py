@@ -1,4 +1,4 @@
-"""The document says what is so: in two languages, with examples that are what they are examples of."""
+"""Correctness of the OpenAPI document: texts in two languages, and examples that match their schemas."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def document() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def english() -> set[str]:
-    """The texts as the code has them."""
+    """The English texts as written in the code."""
     api = copy(World().api())
     api.openapi_schema = None
     untranslated = FastAPI.openapi(api)
@@ -102,7 +102,7 @@ def test_what_may_be_away_says_when_to_ask_again(document: dict[str, Any]) -> No
 
 
 def _examples(node: Any) -> Iterator[tuple[dict[str, Any], Any]]:
-    """Every schema that has an example or a default, or stands beside one, with it."""
+    """Yield every schema that has an example or a default, or stands beside one, with that example."""
     if isinstance(node, list):
         for item in node:
             yield from _examples(item)

@@ -1,4 +1,4 @@
-"""How many requests are under way: of one client, of those that last, and in all."""
+"""Limits on concurrent requests: of one client, of long-running requests, and in total."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def stop(requests: list[asyncio.Task[None]], *readers: Reader) -> None:
 
 
 def hold(world: World) -> None:
-    """Nothing happens to the task, and following it takes no time of the world's."""
+    """Leave the task unchanged, and let a watcher wait without using the world's clock."""
 
     async def for_ever(_: float) -> None:
         await asyncio.Event().wait()
@@ -202,7 +202,7 @@ def test_slots_are_given_back_whatever_happens() -> None:
 @pytest.mark.parametrize("capacity", [1, 2, 10, 200, 1000])
 @pytest.mark.parametrize("named", [{}, LIMITS, dict.fromkeys(LIMITS, 100_000)])
 def test_serve_has_slots_beside_ours(capacity: int, named: dict[str, int]) -> None:
-    """What Serve holds back waits in its proxy, health checks among it."""
+    """Requests above Serve's own limit wait in its proxy, health checks included."""
     limits = RequestLimits.from_settings(HttpSettings(**named), capacity)
     assert 1 <= limits.lasting <= limits.total <= max(1, capacity * 9 // 10)
     assert limits.per_client >= 1

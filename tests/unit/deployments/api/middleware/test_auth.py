@@ -1,4 +1,4 @@
-"""Keys: who gets in, whose tasks there are, and how much is too much."""
+"""Authentication by key: access, visibility of tasks, and rate limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What browsers are told, what bodies may be, and what nobody can smuggle in."""
+"""Security headers for browsers, limits on bodies, and limits on request heads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Anything(BaseModel):
 
 
 def with_a_route_of_json(app: FastAPI) -> FastAPI:
-    """A route as FastAPI reads it, which knows nothing of bounds."""
+    """Add a route whose body FastAPI reads itself, without limits of its own."""
 
     @app.post("/api/anything")
     async def anything(body: Anything) -> dict[str, int]:
@@ -144,7 +144,7 @@ async def test_a_body_sent_along_with_a_refusal_is_received_before_it(world: Wor
 
 
 async def slow_upload(world: World, path: str, headers: dict[str, str], pauses: list[float], **http: Any) -> Any:
-    """The answer to an upload whose blocks of ten bytes come after pauses; the last one never ends."""
+    """Send an upload in blocks of ten bytes, each after a pause and the last pause endless; return the response."""
     sent: list[Message] = []
     waiting = iter(pauses)
 

@@ -1,4 +1,4 @@
-"""Keys as OpenAI's client knows them."""
+"""API keys in requests of OpenAI's client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies that come packed."""
+"""Compressed request bodies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies as they come from a socket: in blocks of any size, too large, cut off, or not what they claim to be."""
+"""Request bodies as they arrive from a socket: in blocks of any size, too large, cut off, or mislabelled."""
 
 from __future__ import annotations
 
@@ -75,13 +75,13 @@ async def test_a_body_that_ends_too_early_leaves_nothing(client: httpx.AsyncClie
 
 
 async def raw_upload(world: World, messages: list[Message]) -> list[Message]:
-    """The answer to a request whose messages a test makes up."""
+    """Send a request as a list of ASGI messages and return the response."""
     sent: list[Message] = []
     waiting = iter(messages)
 
     async def receive() -> Message:
         message = next(waiting, None)
-        if message is None:  # the client says no more, and stays
+        if message is None:  # the client sends nothing more, but stays connected
             await asyncio.Event().wait()
         assert message is not None
         return message

@@ -1,4 +1,4 @@
-"""What clients write otherwise than the routes have it."""
+"""Tolerant routing: superfluous slashes, HEAD and OPTIONS."""
 
 from __future__ import annotations
 

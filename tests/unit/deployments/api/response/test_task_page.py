@@ -1,4 +1,4 @@
-"""Pages of tasks with their transcripts: bounded by bytes, complete all the same."""
+"""Pages of tasks with their transcripts: limited in bytes, and complete together."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def long(kibibytes: int) -> Transcript:
 
 
 async def pages(client: httpx.AsyncClient, **condition: Any) -> list[dict[str, Any]]:
-    """All pages, following ``next_offset``."""
+    """Return all pages by following ``next_offset``."""
     found: list[dict[str, Any]] = []
     offset: int | None = 0
     while offset is not None:
@@ -167,4 +167,4 @@ async def test_transcripts_are_read_few_at_a_time_and_clients_take_turns(world: 
         await settle(40)
     gate.set()
     await asyncio.gather(*requests)
-    assert order.index("192.0.2.2") <= 2  # behind one of those that came before it, and the one that was being read
+    assert order.index("192.0.2.2") <= 2  # after one earlier request and the one already being read

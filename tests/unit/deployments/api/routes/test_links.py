@@ -1,4 +1,4 @@
-"""Routes that take a link; nothing is followed here, that happens in the pipeline."""
+"""Routes that accept a link. The pipeline fetches it later, so nothing is fetched here."""
 
 from __future__ import annotations
 
