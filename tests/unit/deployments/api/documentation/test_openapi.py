@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from deployments.api.documentation.examples import examples
 from deployments.api.documentation.openapi import add_headers, chinese, operations, texts
+from deployments.api.response.problems import status_of_code
 from tests.unit.deployments.api.world import World, client_of
 
 
@@ -59,7 +60,14 @@ def test_every_error_of_the_task_api_has_an_example(document: dict[str, Any]) ->
         for status, answer in operation["responses"].items():
             media = answer.get("content", {}).get("application/json", {"schema": {}})
             if media["schema"].get("$ref", "").endswith("/ErrorBody"):
-                assert media["example"]["detail"]["code"] == int(status), (method, path)
+                detail = media["example"]["detail"]
+                assert detail["code"] == int(status), (method, path)
+                assert status_of_code(detail["error"]) == int(status), (method, path)
+
+
+def test_every_tag_is_described_once(document: dict[str, Any]) -> None:
+    names = [tag["name"] for tag in document["tags"]]
+    assert len(names) == len(set(names))
 
 
 def test_every_example_is_shown(document: dict[str, Any]) -> None:
