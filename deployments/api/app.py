@@ -17,13 +17,10 @@ from deployments.api.documentation.openapi import Api
 from deployments.api.middleware.admission import AdmissionMiddleware, RequestLimits, RequestSlots
 from deployments.api.middleware.auth import Authenticator, AuthMiddleware
 from deployments.api.middleware.backpressure import FlowControlMiddleware, UnreadBudget
-from deployments.api.middleware.request_limits import (
-    BodyLimitMiddleware,
-    DecompressionMiddleware,
-    HeadLimitMiddleware,
-    SecurityHeadersMiddleware,
-    cross_origin,
-)
+from deployments.api.middleware.body_limit import BodyLimitMiddleware
+from deployments.api.middleware.decompression import DecompressionMiddleware
+from deployments.api.middleware.head_limit import HeadLimitMiddleware
+from deployments.api.middleware.security_headers import SecurityHeadersMiddleware, cross_origin
 from deployments.api.openai import audio_routes, model_routes
 from deployments.api.request.routing import ImpliedMethodsMiddleware, PlainPathMiddleware
 from deployments.api.response import problems
@@ -122,8 +119,8 @@ def attach(app: FastAPI, services: Services) -> None:
     app.state.authenticator = Authenticator(services.settings.auth)
     app.state.slots = RequestSlots(RequestLimits.from_settings(services.settings.http, services.capacity))
     app.state.unread = UnreadBudget(services.settings.http.max_unread_bytes)
-    app.state.results = FairSemaphore(services.settings.http.max_results_in_hand)
-    app.state.replays = FairSemaphore(services.settings.http.max_replays_in_hand)
+    app.state.transcript_slots = FairSemaphore(services.settings.http.max_results_in_hand)
+    app.state.stream_slots = FairSemaphore(services.settings.http.max_replays_in_hand)
     app.state.uploads = ResumableUploads(
         services.uploads,
         services.media,

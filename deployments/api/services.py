@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from deployments.api.concurrency.background_tasks import BackgroundTasks
 from deployments.api.concurrency.event_loop import WorkerThreads
 from pipeline.domain.confinement_level import Confinement
+from pipeline.domain.tasks.client import Client
 from pipeline.ports import (
     AudioExtractor,
     Clock,
@@ -19,6 +20,7 @@ from pipeline.ports import (
     UploadStore,
 )
 from pipeline.settings import Settings
+from pipeline.usecases.tasks.client_scope import ClientScopedTasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Services:
     """The dependencies of the HTTP surface.
 
     Attributes:
-        store: all tasks. A request sees only those of its client (``deployments.api.middleware.auth``).
+        store: all tasks. A request sees only those of its client (``services_for``).
         uploads: the state of resumable uploads.
         media: the media store.
         settings: the settings of the service.
@@ -112,3 +114,10 @@ class Services:
     background: BackgroundTasks = field(default_factory=BackgroundTasks)
     workers: WorkerThreads = field(default_factory=WorkerThreads)
     confinement: Confinement | None = None
+
+
+def services_for(services: Services, client: Client | None) -> Services:
+    """Return the services with a store that shows only the client's own tasks."""
+    if client is None or client.sees_all_tasks:
+        return services
+    return replace(services, store=ClientScopedTasks(services.store, client))

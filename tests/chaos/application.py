@@ -14,7 +14,7 @@ import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from deployments.api.response.schemas import encode_record
+from deployments.api.response.task_record import encode_record
 from deployments.wiring import media_store, sandbox, splitter, task_store, upload_store
 from pipeline.asr.batcher import MicroBatcher
 from pipeline.asr.transcriber import LocalTranscriber

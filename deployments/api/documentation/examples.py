@@ -19,9 +19,8 @@ from deployments.api.response.schemas import (
     HealthBody,
     ReadyBody,
     Schema,
-    TaskPageData,
-    task_record,
 )
+from deployments.api.response.task_record import TaskPageData, task_record
 from deployments.api.routes.callback_echo import CallbackEcho
 from deployments.api.routes.summaries import SummaryData, summary_data
 from pipeline import errors

@@ -7,7 +7,6 @@ replica counts on its own: with n replicas a client may have n times as many req
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,8 @@ from dataclasses import dataclass
 from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from deployments.api.middleware.auth import client_of, is_open, route_path
+from deployments.api.middleware.auth import is_open
+from deployments.api.request.caller import client_name, route_path
 from deployments.api.response.problems import response_to
 from pipeline.errors import MurmurationError, ServiceBusy, TooManyRequests
 from pipeline.settings import HttpSettings
@@ -33,8 +33,6 @@ LASTING_POSTS = (
 """Prefixes of the paths whose POST requests wait for an upload or for the end of the work."""
 EVENTS_PATH = "/api/whisper/tasks/events"
 RESULT_PATH_PREFIX = "/api/whisper/tasks/result"
-IPV6_PREFIX_BITS = 64
-"""Bits of an IPv6 address that identify a client. A client chooses the remaining bits itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,30 +145,6 @@ class AdmissionMiddleware:
             await self._app(scope, receive, send)
         finally:
             slot.__exit__(None, None, None)
-
-
-def client_name(request: Request) -> str | None:
-    """Return the name that a request counts against: the client of its key, else its address.
-
-    Returns ``None`` for the loopback address: either the machine has a single user, or a proxy on the same host stands
-    in front of many and should pass on their addresses (``X-Forwarded-For``). Addresses behind Serve's HAProxy do not
-    identify clients either.
-    """
-    if client := client_of(request):
-        return client.name
-    if not request.app.state.services.knows_addresses:
-        return None
-    try:
-        address = ipaddress.ip_address(request.client.host if request.client else "")
-    except ValueError:
-        return None
-    if address.is_loopback:
-        return None
-    return f"{_network(address)}"
-
-
-def _network(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> object:
-    return address if address.version == 4 else ipaddress.ip_network((address, IPV6_PREFIX_BITS), strict=False)
 
 
 def is_lasting(method: str, path: str, query: bytes) -> bool:

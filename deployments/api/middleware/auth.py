@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hmac import compare_digest
 from math import ceil
-from typing import Any
 
 from fastapi import Request
 from limits import RateLimitItem, parse_many
@@ -25,8 +23,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
+from deployments.api.request.caller import route_path
 from deployments.api.response.problems import response_to
-from deployments.api.services import Services
 from pipeline.domain.tasks.client import Client, Scope
 from pipeline.errors import (
     ConfigurationError,
@@ -37,7 +35,6 @@ from pipeline.errors import (
     Unavailable,
 )
 from pipeline.settings import AuthSettings
-from pipeline.usecases.tasks.client_scope import ClientScopedTasks
 
 OPEN_PATHS = frozenset({"/", "/docs", "/openapi.json"})
 OPEN_FOLDERS = ("/docs/assets/", "/api/health/")
@@ -134,20 +131,6 @@ def scope_needed(method: str, path: str) -> Scope:
     return Scope.READ if reads else Scope.WRITE
 
 
-def client_of(request: Request) -> Client | None:
-    """Return the client of an authenticated request; ``None`` if the request needs no key."""
-    client = getattr(request.state, "client", None)
-    assert client is None or isinstance(client, Client)  # noqa: S101 (set by AuthMiddleware)
-    return client
-
-
-def services_for(services: Services, client: Client | None) -> Services:
-    """Return the services with a store that shows only the client's own tasks."""
-    if client is None or client.sees_all_tasks:
-        return services
-    return replace(services, store=ClientScopedTasks(services.store, client))
-
-
 class AuthMiddleware:
     """The middleware that authenticates each request and records its client."""
 
@@ -168,13 +151,6 @@ class AuthMiddleware:
             return
         state = {**scope.get("state", {}), "client": client}  # a copy, since requests may share the dictionary
         await self._app({**scope, "state": state}, receive, send)
-
-
-def route_path(scope: Mapping[str, Any]) -> str:
-    """Return the path below the prefix that the application is mounted at."""
-    path, prefix = str(scope["path"]), str(scope.get("root_path", ""))
-    inside = prefix and (path == prefix or path.startswith(f"{prefix}/"))
-    return (path[len(prefix) :] or "/") if inside else path
 
 
 def _presented_key(authorization: str | None) -> str:

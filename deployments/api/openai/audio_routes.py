@@ -9,16 +9,16 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from deployments.api.middleware.admission import client_name
-from deployments.api.middleware.auth import client_of
 from deployments.api.openai.audio_form import AudioFields, AudioRequest, audio_body, audio_request, read_fields
 from deployments.api.openai.awaited_task import DELETED, TranscriptionCall, failure_of, text_events, while_connected
 from deployments.api.openai.bodies import TextDelta, TranscriptionBody, VerboseBody
 from deployments.api.openai.model_routes import check_model
 from deployments.api.openai.transcript_formats import openai_error_responses, transcript_content
+from deployments.api.request.body import RequestBody
+from deployments.api.request.caller import client_name, client_of
 from deployments.api.request.forms import inlined
-from deployments.api.request.multipart import RequestBody, read_form
-from deployments.api.response.envelope import ServicesDep, results_gate
+from deployments.api.request.multipart import read_form
+from deployments.api.response.envelope import ServicesDep, transcript_slots
 from deployments.api.response.event_stream import EventStream
 from deployments.api.response.large_json import SpoolResponse, spooled
 from deployments.api.response.problems import error_response, status_of_code
@@ -94,7 +94,7 @@ async def _respond(request: Request, services: Services, task_type: TaskType) ->
 async def _transcript(
     request: Request, services: Services, call: TranscriptionCall, ended: Task, transcript_request: AudioRequest
 ) -> Response:
-    async with results_gate(request).hold(client_name(request)):
+    async with transcript_slots(request).hold(client_name(request)):
         task = await call.result(ended)
         if (cause := failure_of(task)) is not None:
             return _failure(request, cause)

@@ -14,7 +14,7 @@ from sse_starlette import ServerSentEvent
 from deployments.api.openai.audio_form import AudioRequest
 from deployments.api.openai.bodies import TextDelta, TextDone
 from deployments.api.openai.transcript_formats import log_probs, text_of, usage
-from deployments.api.response.held_transcripts import GatedTranscripts
+from deployments.api.response.held_transcripts import LimitedTranscripts
 from deployments.api.response.openai_errors import OpenAIErrorBody, openai_error
 from deployments.api.services import Services
 from pipeline.domain.decoding.transcript import Segment
@@ -90,7 +90,7 @@ class TranscriptionCall:
         """Yield each segment as soon as it is decoded, then the end of the task."""
         services = self._services
         async with AsyncExitStack() as held:
-            tasks = GatedTranscripts(services.store, request, held)
+            tasks = LimitedTranscripts(services.store, request, held)
             await held.enter_async_context(keep_alive(services.store, services.clock, self._task.id))
             following = follow(tasks, services.watch, services.clock, self._task)
             events = await held.enter_async_context(aclosing(following))

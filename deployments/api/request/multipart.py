@@ -1,4 +1,4 @@
-"""Streaming parsing of request bodies.
+"""Streaming parsing of forms with recordings.
 
 A recording passes from the socket to the media store block by block; fields may precede or follow it. FastAPI's own
 ``UploadFile`` would spool the whole body to disk before the handler runs.
@@ -12,14 +12,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import ClientDisconnect
 
-from deployments.api.concurrency.event_loop import SLICE_BYTES, SMALL_BYTES, LoopBudget, WorkerThreads, slices
+from deployments.api.concurrency.event_loop import SLICE_BYTES, LoopBudget, slices
+from deployments.api.request.body import MAX_FIELDS, MAX_FORM_BYTES, RequestBody, read_urlencoded
 from pipeline.domain.text.file_names import plain_file_name
 from pipeline.errors import (
     InvalidValue,
@@ -30,17 +30,13 @@ from pipeline.errors import (
     UploadTooLarge,
 )
 
-FORM_TYPE = "application/x-www-form-urlencoded"
 FILE_PARTS = ("file_upload", "file")
 MAX_BOUNDARY = 256
-MAX_FIELDS = 200
 MAX_PARTS = MAX_FIELDS + 20
 """Parts of a multipart body, including those that a browser sends for empty file fields."""
 MAX_NAME_BYTES = 200
 """Length of a field's name. The parser limits the headers of a part: eight, of 4 KiB each."""
 MAX_FIELD_BYTES = 64 * 1024
-MAX_FORM_BYTES = 1024 * 1024
-"""Largest body without a recording, and the most that a multipart body may hold besides the recording."""
 MAX_AROUND_BYTES = 64 * 1024
 """Bytes before the first part of a multipart body and after its last. They are ignored."""
 
@@ -55,37 +51,6 @@ _ESCAPED = re.compile("|".join(_ESCAPES))
 
 FileSink = Callable[[AsyncIterator[bytes], str | None], Awaitable[object]]
 """A function that receives a recording: its bytes as they arrive, and the file name given by the client."""
-
-
-class RequestBody:
-    """A request's body as a stream of blocks. A new iteration continues where the last one stopped.
-
-    Raises:
-        UploadInterrupted: the client disconnected.
-    """
-
-    def __init__(self, request: Request) -> None:
-        self._blocks = request.stream()
-        self.workers: WorkerThreads = request.app.state.services.workers
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            async for block in self._blocks:
-                if block:
-                    yield block
-        except ClientDisconnect as error:
-            raise UploadInterrupted("The connection ended during the upload: send it again.") from error
-
-    async def read(self, limit_bytes: int) -> bytes:
-        """Read the whole body. Raises ``UploadTooLarge`` beyond the limit."""
-        content = bytearray()
-        async for block in self:
-            content += block
-            if len(content) > limit_bytes:
-                raise UploadTooLarge(
-                    f"The body is too large: {len(content):,} bytes have arrived and the limit is {limit_bytes:,}."
-                )
-        return bytes(content)
 
 
 async def read_form(
@@ -131,22 +96,6 @@ def _check_announced(request: Request, limit_bytes: int) -> None:
         raise UploadTooLarge(
             f"The file is too large: the upload has {int(announced):,} bytes and the limit is {limit_bytes:,}."
         )
-
-
-async def read_urlencoded(body: RequestBody) -> list[tuple[str, str]]:
-    """Read the body as a URL-encoded form and return its names and values. Raises as ``parse_urlencoded``."""
-    content = await body.read(MAX_FORM_BYTES)
-    if len(content) < SMALL_BYTES:
-        return parse_urlencoded(content)
-    return await body.workers.run(parse_urlencoded, content)
-
-
-def parse_urlencoded(body: bytes) -> list[tuple[str, str]]:
-    """Return the names and values of a URL-encoded form. Raises ``RequestError`` if it can't be parsed."""
-    try:
-        return parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
-    except ValueError as error:
-        raise RequestError("The form can't be read: it has too many fields, or is not UTF-8.") from error
 
 
 # --- multipart --------------------------------------------------------------------------------------------------------

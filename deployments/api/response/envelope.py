@@ -11,12 +11,12 @@ from fastapi import Depends, Query, Request, Response
 from pydantic import WithJsonSchema
 
 from deployments.api.concurrency.event_loop import FairSemaphore
-from deployments.api.middleware.admission import client_name
-from deployments.api.middleware.auth import client_of, services_for
+from deployments.api.request.caller import client_name, client_of
 from deployments.api.response.large_json import SpoolResponse, record_pieces, spooled
 from deployments.api.response.request_echo import request_params, request_url
-from deployments.api.response.schemas import AnyEnvelope, EmptyEnvelope, ErrorBody, Schema, task_record
-from deployments.api.services import Services
+from deployments.api.response.schemas import AnyEnvelope, EmptyEnvelope, ErrorBody, Schema
+from deployments.api.response.task_record import task_record
+from deployments.api.services import Services, services_for
 from pipeline.domain.tasks.client import Client
 from pipeline.domain.tasks.task import Stage, Task
 from pipeline.errors import InvalidValue, TaskNotFound
@@ -50,7 +50,7 @@ async def record_response(request: Request, services: Services, task: Task, stat
     prefix = base_url(request, services)
     if not may_have_result(task):
         return envelope(request, task_record(task, prefix), status)
-    async with results_gate(request).hold(client_name(request)):
+    async with transcript_slots(request).hold(client_name(request)):
         task = await services.store.get(task.id, include_result=True)
         pieces = record_pieces(task_record(replace(task, result=None), prefix), task.result)
         spool = await spooled(services.workers, envelope_pieces(request, pieces, status))
@@ -62,9 +62,9 @@ def may_have_result(task: Task) -> bool:
     return task.status.finished or task.stage is Stage.SUMMARIZING
 
 
-def results_gate(request: Request) -> FairSemaphore:
+def transcript_slots(request: Request) -> FairSemaphore:
     """Return the semaphore that limits how many transcripts are read and serialised at the same time."""
-    semaphore = request.app.state.results
+    semaphore = request.app.state.transcript_slots
     assert isinstance(semaphore, FairSemaphore)  # noqa: S101 (set by attach)
     return semaphore
 

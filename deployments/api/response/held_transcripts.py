@@ -8,7 +8,7 @@ from fastapi import Request
 from typing_extensions import override
 
 from deployments.api.concurrency.event_loop import FairSemaphore
-from deployments.api.middleware.admission import client_name
+from deployments.api.request.caller import client_name
 from deployments.api.response.envelope import may_have_result
 from pipeline.domain.decoding.transcript import ChunkResult
 from pipeline.domain.tasks.task import Task
@@ -16,7 +16,7 @@ from pipeline.ports import TaskRecords
 from pipeline.usecases.tasks.watch import TaskReader
 
 
-class GatedTranscripts(TaskReader):
+class LimitedTranscripts(TaskReader):
     """A reader of tasks that waits for a slot before it reads a transcript.
 
     Args:
@@ -29,7 +29,7 @@ class GatedTranscripts(TaskReader):
         self._store = store
         self._held = held
         self._client = client_name(request)
-        semaphore = request.app.state.replays
+        semaphore = request.app.state.stream_slots
         assert isinstance(semaphore, FairSemaphore)  # noqa: S101 (set by attach)
         self._semaphore = semaphore
         self._has_slot = False

@@ -17,7 +17,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from deployments.api.concurrency.event_loop import PIECE_BYTES, WorkerThreads
-from deployments.api.response.schemas import TaskRecord
+from deployments.api.response.task_record import TaskRecord
 from pipeline.domain.decoding.transcript import Segment, Transcript, TranscriptInfo
 from pipeline.errors import StorageFull
 

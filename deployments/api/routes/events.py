@@ -15,8 +15,9 @@ from sse_starlette import ServerSentEvent
 from deployments.api.concurrency.event_loop import LoopBudget
 from deployments.api.response.envelope import ServicesDep, TaskId, base_url, error_responses
 from deployments.api.response.event_stream import EventStream
-from deployments.api.response.held_transcripts import GatedTranscripts
-from deployments.api.response.schemas import Schema, task_record
+from deployments.api.response.held_transcripts import LimitedTranscripts
+from deployments.api.response.schemas import Schema
+from deployments.api.response.task_record import task_record
 from deployments.api.services import Services
 from pipeline.domain.decoding.transcript import Segment
 from pipeline.domain.tasks.task import Stage, Status, Task
@@ -108,7 +109,7 @@ async def _events(request: Request, services: Services, task: Task, after: int) 
     """Yield the events of a task."""
     prefix, turns = base_url(request, services), LoopBudget()
     async with AsyncExitStack() as held:
-        tasks = GatedTranscripts(services.store, request, held)
+        tasks = LimitedTranscripts(services.store, request, held)
         task = await tasks.get(task.id, include_result=True)
         following = follow(tasks, services.watch, services.clock, task, after)
         async for task_event in await held.enter_async_context(aclosing(following)):

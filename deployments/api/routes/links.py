@@ -9,12 +9,14 @@ from typing import Annotated, Any, NoReturn
 from annotated_types import MaxLen
 from fastapi import APIRouter, Header, Request, Response
 
+from deployments.api.request.body import MAX_FORM_BYTES, RequestBody
 from deployments.api.request.forms import Form
-from deployments.api.request.multipart import MAX_FORM_BYTES, RequestBody, read_form
+from deployments.api.request.multipart import read_form
 from deployments.api.request.task_options import CHECKS, TASK_FORM, TaskRequest, parse_task_request
 from deployments.api.response.envelope import ClientDep, ServicesDep, TaskId, base_url, envelope, error_responses
 from deployments.api.response.request_echo import note_params
-from deployments.api.response.schemas import CrawlRecordBody, Envelope, TaskRecord, task_record
+from deployments.api.response.schemas import Envelope
+from deployments.api.response.task_record import CrawlRecordBody, TaskRecord, task_record
 from deployments.api.routes.tasks import check_engine_of, checked_idempotency_key
 from deployments.api.services import Services
 from pipeline.domain.links.platforms import Link, LinkKind

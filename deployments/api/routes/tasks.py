@@ -12,9 +12,10 @@ from pydantic import BeforeValidator, ValidationError, WithJsonSchema
 from pydantic_core import from_json
 from starlette.responses import StreamingResponse
 
+from deployments.api.request.body import FORM_TYPE, RequestBody, parse_urlencoded
 from deployments.api.request.forms import inlined, invalid_value, parse_json, refuse_unknown
 from deployments.api.request.lenient_values import is_blank, json_text
-from deployments.api.request.multipart import FORM_TYPE, RequestBody, parse_urlencoded, read_form
+from deployments.api.request.multipart import read_form
 from deployments.api.request.task_options import TASK_FORM, TaskRequest, check_engine, parse_task_request, request_body
 from deployments.api.response.envelope import (
     ClientDep,
@@ -28,8 +29,10 @@ from deployments.api.response.envelope import (
 )
 from deployments.api.response.problems import error_response, status_of_code
 from deployments.api.response.request_echo import note_params
-from deployments.api.response.schemas import DeletedTask, Envelope, TaskFilter, TaskPageData, TaskRecord, task_record
+from deployments.api.response.schemas import DeletedTask, Envelope
+from deployments.api.response.task_filter import TaskFilter
 from deployments.api.response.task_page import TaskPageStream
+from deployments.api.response.task_record import TaskPageData, TaskRecord, task_record
 from deployments.api.services import Services
 from pipeline.domain.tasks.task import Status, TaskError
 from pipeline.errors import InvalidValue, TaskCancelled, UnsupportedMediaType

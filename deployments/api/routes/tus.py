@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 
-from deployments.api.request.multipart import RequestBody
+from deployments.api.request.body import RequestBody
 from deployments.api.response.envelope import ClientDep, ServicesDep, base_url, error_responses
 from pipeline.domain.tasks.upload import Upload
 from pipeline.domain.text.file_names import plain_file_name

@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from starlette.types import Message
 
 from deployments.api.app import build_api
-from deployments.api.middleware import request_limits
-from deployments.api.request.multipart import MAX_FORM_BYTES
+from deployments.api.middleware import body_limit
+from deployments.api.request.body import MAX_FORM_BYTES
 from tests.unit.deployments.api.serving import Reader, settle
 from tests.unit.deployments.api.world import World, blocks, client_of, detail
 
@@ -44,7 +44,7 @@ def with_a_route_of_json(app: FastAPI) -> FastAPI:
 @pytest.mark.parametrize("path", ["/api/health/check", "/docs", "/api/nothing", "/docs/assets/swagger-ui.css"])
 async def test_every_answer_carries_the_security_headers(client: httpx.AsyncClient, path: str) -> None:
     headers = (await client.get(path)).headers
-    for name in request_limits.SECURITY_HEADERS:
+    for name in body_limit.SECURITY_HEADERS:
         assert name in headers
     assert headers["x-content-type-options"] == "nosniff"
     assert "frame-ancestors 'none'" in headers["content-security-policy"]
@@ -123,7 +123,7 @@ async def test_a_route_of_json_takes_no_more_than_a_form(world: World) -> None:
         assert (await client.post("/api/anything", json={"text": "short"})).json() == {"length": 5}
         answer = await client.post("/api/anything", content=endless(read), headers={"content-type": "application/json"})
         assert f"{MAX_FORM_BYTES:,}" in detail(answer, 413, "upload_too_large")["message"]
-        assert sum(read) < MAX_FORM_BYTES + request_limits.DRAIN_BYTES + 500_000
+        assert sum(read) < MAX_FORM_BYTES + body_limit.DRAIN_BYTES + 500_000
         announced = await client.post("/api/anything", content=b"x" * (MAX_FORM_BYTES + 1))
         detail(announced, 413, "upload_too_large")
 
@@ -177,7 +177,7 @@ FORM = (CREATE, {"content-type": "multipart/form-data; boundary=xxxxxxxxxx"})
 
 @pytest.fixture(autouse=True)
 def _nobody_waits_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_limits, "DRAIN_S", 0.01)
+    monkeypatch.setattr(body_limit, "DRAIN_S", 0.01)
 
 
 @pytest.mark.parametrize(("path", "headers"), [JSON, TUS])
@@ -272,8 +272,8 @@ async def test_cookies_are_read_by_nobody(world: World) -> None:
 
 
 async def test_refused_bodies_are_read_on_few_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_limits, "MAX_DRAINS", 2)
-    monkeypatch.setattr(request_limits, "DRAIN_S", 60.0)
+    monkeypatch.setattr(body_limit, "MAX_DRAINS", 2)
+    monkeypatch.setattr(body_limit, "DRAIN_S", 60.0)
     app = build_api(world.services())
     refused = [Reader("/api/nothing", method="POST", sent=[]) for _ in range(3)]
     requests = [asyncio.create_task(app(each.scope(app), each.receive, each.send)) for each in refused]

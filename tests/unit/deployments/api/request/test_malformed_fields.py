@@ -12,7 +12,7 @@ import pytest
 
 from deployments.api.openai.audio_form import AUDIO_FORM
 from deployments.api.request.task_options import TASK_FORM
-from deployments.api.response.schemas import TaskFilter
+from deployments.api.response.task_filter import TaskFilter
 from deployments.api.routes.audio import EXTRACTION_FORM
 from deployments.api.routes.links import LINK_FORM
 from deployments.api.routes.subtitles import SUBTITLE_FORM

@@ -12,9 +12,10 @@ import httpx
 import pytest
 from starlette.types import Message
 
-from deployments.api.middleware import request_limits
-from deployments.api.middleware.request_limits import DRAIN_BYTES
-from deployments.api.request.multipart import MAX_FIELD_BYTES, MAX_FIELDS
+from deployments.api.middleware import body_limit
+from deployments.api.middleware.body_limit import DRAIN_BYTES
+from deployments.api.request.body import MAX_FIELDS
+from deployments.api.request.multipart import MAX_FIELD_BYTES
 from tests.unit.deployments.api.world import World, blocks, client_of, detail, fields
 
 CREATE = "/api/whisper/tasks/create"
@@ -171,7 +172,7 @@ async def test_a_mistake_in_the_query_needs_no_upload(world: World) -> None:
 
 
 async def test_a_client_that_stops_sending_gets_its_error_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_limits, "DRAIN_S", 0.01)
+    monkeypatch.setattr(body_limit, "DRAIN_S", 0.01)
     sent = await raw_upload(world, [body_message(part("audio", b"", "a.mp3"))])
     assert sent[0]["status"] == 422
 

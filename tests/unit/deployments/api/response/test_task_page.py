@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from deployments.api.response.large_json import IN_MEMORY_BYTES, record_pieces
-from deployments.api.response.schemas import task_record
+from deployments.api.response.task_record import task_record
 from pipeline.domain.decoding.transcript import Transcript
 from pipeline.domain.summaries.summary import SummaryOptions
 from pipeline.domain.tasks.task import Task

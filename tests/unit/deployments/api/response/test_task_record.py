@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from deployments.api.response.schemas import encode_record, task_record
+from deployments.api.response.task_record import encode_record, task_record
 from tests.unit.deployments.api.world import World
 
 
