@@ -17,8 +17,12 @@ from deployments.api.concurrency.event_loop import FairSemaphore
 
 STARTING_REQUESTS = 16
 """Requests that an HTTP server is handing on at the same time; those of one client have half of these places."""
-START_S = 0.05
+START_S = 0.1
 """Longest time for which a request holds its place. Routing takes less; the rest is the application's time."""
+LEAVING_CLIENTS = 4
+LEAVE_S = 0.01
+"""Of clients that go away in the middle of a request, so many are reported to Serve at a time, one every ``LEAVE_S``: to
+cancel a request costs as much as to route one."""
 MARK = "murmuration.turn"
 """Name of the ASGI extension of a request that has had its turn."""
 
@@ -32,6 +36,7 @@ class FairStartMiddleware:
     def __init__(self, app: ASGIApp, places: int = STARTING_REQUESTS, start_s: float = START_S) -> None:
         self._app = app
         self._places = FairSemaphore(places)
+        self._leaving = FairSemaphore(LEAVING_CLIENTS)
         self._start_s = start_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,12 +50,19 @@ class FairStartMiddleware:
         place = _Place(self._places, client)
         timer = asyncio.get_running_loop().call_later(self._start_s, place.leave)
 
+        async def receive_in_turn() -> Message:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                async with self._leaving.one(client):
+                    await asyncio.sleep(LEAVE_S)
+            return message
+
         async def send_on(message: Message) -> None:
             place.leave()
             await send(message)
 
         try:
-            await self._app({**scope, "extensions": {**extensions, MARK: {}}}, receive, send_on)
+            await self._app({**scope, "extensions": {**extensions, MARK: {}}}, receive_in_turn, send_on)
         finally:
             timer.cancel()
             place.leave()

@@ -117,3 +117,21 @@ def test_a_key_is_a_client_and_without_one_an_address() -> None:
     assert "secret" not in with_key
     assert client_key(request("/")) == "192.0.2.1"
     assert client_key({**request("/"), "client": None}) == "?"
+
+
+async def test_clients_that_leave_are_reported_a_few_at_a_time() -> None:
+    gone: list[str] = []
+
+    async def read_to_the_end(scope: Scope, receive: Receive, send: Send) -> None:
+        assert (await receive())["type"] == "http.disconnect"
+        gone.append(scope["path"])
+
+    async def leave() -> Message:
+        return {"type": "http.disconnect"}
+
+    app = FairStartMiddleware(read_to_the_end, places=100)
+    requests = [asyncio.create_task(app(request(f"/{number}", "a"), leave, ignore)) for number in range(10)]
+    await settled()
+    assert gone == []
+    await asyncio.gather(*requests)
+    assert gone == [f"/{number}" for number in range(10)]
