@@ -142,7 +142,7 @@ def _exporter(endpoint: str) -> Any:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError as error:
         raise ConfigurationError(
-            "tracing.endpoint is set, but the exporter is not installed: pip install 'murmuration[otel]'."
+            "tracing.endpoint is set, but the exporter is not installed: pip install 'murmuration-asr[otel]'."
         ) from error
     return OTLPSpanExporter(endpoint=endpoint)
 
