@@ -20,9 +20,12 @@ MODULES = sorted(
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 QUESTIONS = frozenset({"how", "what", "when", "where", "whether", "which", "who", "whom", "whose", "why"})
 NO_VERBS = frozenset(
-    "a all also an another any are as at both by each either every few for from her his if in is it its likewise many "
-    "more most neither no not of on one only other same several some such that the their there these they this those "
-    "to under what with".split()
+    re.findall(
+        r"\w+",
+        """a all also an another any are as at both by each either every few for from her his if in is it its likewise
+        many more most neither no not of on one only other same several some such that the their there these they this
+        those to under what with""",
+    )
 )
 THIRD_PERSON = re.compile(r".*[^aisu]s")
 """The form of a verb that describes ("takes"), not the one that asks ("take", "pass", "focus", "bias")."""
