@@ -202,7 +202,7 @@ class _KeyWriter:
                 self._file.commit()
 
     def _sync_folders(self) -> None:
-        """Sync every folder from the file's up to the root: another upload may have created one and not synced it yet."""
+        """Sync every folder from the file's up to the root: another upload may have created one and not synced it."""
         folder = posixpath.dirname(self._path)
         sync_folder(folder)
         while folder not in (self._root, posixpath.dirname(folder)):

@@ -23,7 +23,8 @@ from pipeline.domain.audio.extraction import ExtractionOptions
 from pipeline.domain.scheduling.fair_queue import SlotLimits, TurnRequest
 from pipeline.errors import ExtractionsFull
 from pipeline.fair_slots import FairSlots, SlicedWork
-from pipeline.media.sandbox.sandbox import Sandbox, extract_in
+from pipeline.media.sandbox.sandbox import Sandbox
+from pipeline.media.sandbox.sandboxed_decoder import extract_in
 from pipeline.media.storage_failures import translate_storage_errors
 from pipeline.ports import AudioExtractor, Clock
 from pipeline.settings import MediaSettings

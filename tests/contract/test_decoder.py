@@ -14,7 +14,8 @@ from pipeline.domain.audio.sound_options import DEFAULT_SOUND_OPTIONS, SoundOpti
 from pipeline.errors import MediaTooLong, MediaUndecodable, NoAudioStream
 from pipeline.media.audio_decoder import AudioDecoder
 from pipeline.media.recording_decoder import RecordingDecoder
-from pipeline.media.sandbox.sandbox import Sandbox, SandboxedDecoder, SandboxLimits
+from pipeline.media.sandbox.sandbox import Sandbox, SandboxLimits
+from pipeline.media.sandbox.sandboxed_decoder import SandboxedDecoder
 from tests.support.containers import film, pitch_of
 from tests.support.recordings import FORMATS, FailingFile, encode, flac_of_silence, picture_only, tone
 

@@ -16,7 +16,8 @@ from pipeline.errors import MediaError
 from pipeline.media.audio_decoder import AudioDecoder
 from pipeline.media.audio_extraction import extract_audio
 from pipeline.media.sandbox.decoder_jobs import NOT_LOADED
-from pipeline.media.sandbox.sandbox import Sandbox, SandboxedDecoder, SandboxLimits, extract_in
+from pipeline.media.sandbox.sandbox import Sandbox, SandboxLimits
+from pipeline.media.sandbox.sandboxed_decoder import SandboxedDecoder, extract_in
 from tests.support import containers
 from tests.support.containers import AddStream, attachment, data, film, packets_of, picture
 from tests.support.recordings import silence, tone

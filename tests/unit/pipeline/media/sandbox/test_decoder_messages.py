@@ -23,5 +23,5 @@ def test_a_child_may_leave_with_its_last_answer() -> None:
     ours, theirs = socket.socketpair()
     with LeavingChild(fileno=ours.detach()) as parent:
         parent.child = theirs
-        Wire(parent).answer(b"")
+        Wire(parent).send_content(b"")
     assert theirs.fileno() == -1
