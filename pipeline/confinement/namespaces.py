@@ -19,7 +19,7 @@ _INTERFACE = struct.Struct("16sh14x")
 
 
 def become_nobody() -> None:
-    """If this process is a superuser, change to the user and group nobody, which a user namespace may not have."""
+    """Change from a superuser to the user and group nobody, since a user namespace may not have the superuser."""
     if os.getuid() == 0:
         with suppress(OSError):
             os.setgroups([])

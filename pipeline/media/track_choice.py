@@ -82,7 +82,7 @@ def open_track(file: BinaryIO, wanted: str | None = None) -> Iterator[OpenTrack]
             container = opened.enter_context(closing(open_recording(recording.file)))
         best = candidates(tracks, wanted)[0]
         if not best.decodable:
-            raise MediaUndecodable("The sound is in a format that can't be decoded here.")
+            raise MediaUndecodable("The sound is in a format for which there is no decoder here.")
         stream = container.streams.audio[best.index]
         _discard_other_streams(container, [stream])
         yield OpenTrack(container, stream, mark_chosen(tracks, best.index), recording.complete)
