@@ -82,7 +82,7 @@ class SandboxedExtractor(AudioExtractor):
         admitted = self._admitted.total()
         if admitted >= places:
             raise ExtractionsFull(
-                f"All {places} places are taken by recordings that are being extracted or wait; try again later.",
+                f"{admitted} recordings are being extracted or wait, and no place is left; try again later.",
                 RETRY_AFTER_S,
             )
         own = self._admitted[name]
