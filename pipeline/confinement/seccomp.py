@@ -125,9 +125,8 @@ def _assemble_rule(rule: Rule, number: int) -> list[bytes]:
         body.append(_instruction(_LOAD, _NUMBER_AT))
     for condition in reversed(rule.conditions):
         body = [
-            _instruction(
-                _LOAD, _ARGUMENTS_AT + 8 * condition.argument
-            ),  # low half: both architectures are little-endian
+            # The low half comes first, since both architectures are little-endian.
+            _instruction(_LOAD, _ARGUMENTS_AT + 8 * condition.argument),
             _instruction(_AND, condition.mask),
             _instruction(_JUMP_IF_EQUAL, condition.value, if_false=len(body) - 1),
             *body,
@@ -149,22 +148,13 @@ def install(wanted: Filter) -> None:
     Raises:
         OSError: the kernel has no filters, or the architecture is not supported here.
     """
-    install_program(assembled(wanted))
+    program = _assemble_for_this_machine(wanted)
+    structure = _Program(len(program) // _INSTRUCTION.size, program)
+    prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(structure))
 
 
-def assembled(wanted: Filter) -> bytes:
-    """Return the BPF program of a filter for this machine.
-
-    Raises:
-        OSError: the architecture is not supported here.
-    """
+def _assemble_for_this_machine(wanted: Filter) -> bytes:
     architecture = _AUDIT_ARCH.get(platform.machine())
     if architecture is None:
         raise OSError(errno.ENOSYS, f"Filters of system calls are not supported on {platform.machine()}.")
     return assemble(wanted, numbers(), architecture)
-
-
-def install_program(program: bytes) -> None:
-    """Apply an assembled program under the same conditions as ``install``."""
-    structure = _Program(len(program) // _INSTRUCTION.size, program)
-    prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(structure))
