@@ -14,7 +14,8 @@ from pipeline.crawl.extractor_processes import ExtractorProcesses
 from pipeline.domain.tasks.task import Status
 from pipeline.errors import ConfigurationError, DatabaseUnavailable, TaskNotFound
 from pipeline.media.media_store import FsspecMediaStore
-from pipeline.media.sandbox.sandbox import Sandbox, SandboxedDecoder, SandboxLimits
+from pipeline.media.sandbox.sandbox import Sandbox, SandboxLimits
+from pipeline.media.sandbox.sandboxed_decoder import SandboxedDecoder
 from pipeline.media.sandboxed_extractor import SandboxedExtractor
 from pipeline.ports import Clock, CrawlRequest, Metrics, Splitter, TaskStore
 from pipeline.settings import Settings
