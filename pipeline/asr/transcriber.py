@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from pipeline.asr.batcher import DecodeRequest, MicroBatcher
 from pipeline.asr.engine import DecodeItem, Engine
@@ -24,7 +25,7 @@ from pipeline.domain.decoding.timeline import SPEECH_PAD_S, place
 from pipeline.domain.decoding.transcript import ChunkResult, Segment
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.errors import DecodingFailed, MurmurationError, PreparedAudioLost, ReplicaLost, StorageUnavailable
-from pipeline.ports import ChunkFailure, EngineInfo, MediaStore, Unit
+from pipeline.ports import ChunkFailure, EngineInfo, MediaStore, Transcriber, Unit
 from pipeline.settings import VadSettings
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class _PreparedChunk:
     audible: tuple[Span, ...] | None
 
 
-class LocalTranscriber:
+class LocalTranscriber(Transcriber):
     """Satisfies ``Transcriber`` with the engine in this process.
 
     Args:
@@ -88,6 +89,7 @@ class LocalTranscriber:
         self._find_speech = find_speech
         self._pool = ThreadPoolExecutor(prepare_threads, thread_name_prefix="features")
 
+    @override
     async def transcribe(self, unit: Unit) -> AsyncGenerator[Sequence[ChunkOutcome]]:
         """See ``Transcriber.transcribe``: batches of the unit's chunks, in the order that its options demand.
 
@@ -112,14 +114,16 @@ class LocalTranscriber:
                             language = language or result.language or None
                     yield answers
 
+    @override
     async def describe(self) -> EngineInfo:
-        """What runs here. Raises ``ReplicaLost`` when it runs no more."""
+        """Return what runs here. Raise ``ReplicaLost`` if the replica can no longer decode."""
         if not self._batcher.healthy:
             raise ReplicaLost("The replica can't decode any more.")
         return replace(self._engine.info, max_batch_size=self._batcher.settings.max_batch_size)
 
+    @override
     async def replica_count(self) -> int:
-        """One, as long as it decodes."""
+        """Return 1 as long as the batcher decodes, else 0."""
         return int(self._batcher.healthy)
 
     def warm_up(self) -> None:

@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
+from typing_extensions import override
+
 from pipeline.domain.links.platforms import CrawlRecord
 from pipeline.errors import LeaseLost, MurmurationError, PrivateOrRemoved
-from pipeline.ports import CrawledMedia, CrawlProgress, CrawlRequest, MediaStore
+from pipeline.ports import CrawledMedia, Crawler, CrawlProgress, CrawlRequest, MediaStore
 
 
 async def _always(request: CrawlRequest) -> bool:
@@ -16,7 +18,7 @@ async def _always(request: CrawlRequest) -> bool:
 
 
 @dataclass(slots=True)
-class FakeCrawler:
+class FakeCrawler(Crawler):
     """Satisfies ``ports.Crawler``.
 
     Attributes:
@@ -40,8 +42,8 @@ class FakeCrawler:
     def __post_init__(self) -> None:
         self.open_gate.set()
 
+    @override
     async def crawl(self, request: CrawlRequest) -> AsyncGenerator[CrawlProgress | CrawledMedia, None]:
-        """See ``ports.Crawler.crawl``."""
         self.requests.append(request)
         try:
             yield CrawlProgress(0)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from typing_extensions import override
 
 from pipeline.asr.engine import (
     FEATURE_SAMPLES,
@@ -15,6 +16,7 @@ from pipeline.asr.engine import (
     FULL_WINDOW_FRAMES,
     Decoded,
     DecodeItem,
+    Engine,
     Features,
     Samples,
 )
@@ -23,7 +25,7 @@ from pipeline.errors import DecodingFailed
 from pipeline.ports import EngineInfo
 
 
-class FakeEngine:
+class FakeEngine(Engine):
     """Satisfies ``Engine``, deterministically and at once.
 
     The text tells the audio apart: ``heard 1f2e3d4c`` for one and the same audio, whatever batch it is in. It detects
@@ -70,8 +72,8 @@ class FakeEngine:
         self.batches: list[tuple[DecodeItem, ...]] = []
 
     @property
+    @override
     def info(self) -> EngineInfo:
-        """What it says it is."""
         return self._info
 
     def hold(self) -> None:
@@ -83,8 +85,9 @@ class FakeEngine:
         """Lets batches through again."""
         self._open.set()
 
+    @override
     def prepare(self, samples: Samples) -> Features:
-        """The loudness of every 10 ms."""
+        """Return the mean loudness of every 10 ms, shape ``(1, frames)``."""
         frames = len(samples) // FEATURE_SAMPLES
         if frames == 0 or not np.isfinite(samples).all():
             raise DecodingFailed("This stretch of audio can't be decoded.")
@@ -92,18 +95,20 @@ class FakeEngine:
         features: Features = loudness.astype(np.float32)[np.newaxis, :]
         return features
 
+    @override
     def batch_key(self, item: DecodeItem) -> Hashable:
-        """Temperature, beams and the full window where it is asked for, as a real one has it."""
+        """Return temperature, beams, length of the prompt and the full window, if required, as a real engine does."""
         return item.temperature, item.options.beam_size, len(item.previous_tokens), item.full_window
 
+    @override
     def window_frames(self, items: Sequence[DecodeItem]) -> int:
-        """The longest item and 2 s of margin, or the full 30 s."""
+        """Return the longest item and 2 s of margin, or the full 30 s."""
         if not self._short_windows or any(item.full_window for item in items):
             return FULL_WINDOW_FRAMES
         return min(FULL_WINDOW_FRAMES, max(item.frames for item in items) + 2 * FRAMES_PER_SECOND)
 
+    @override
     def decode(self, items: Sequence[DecodeItem]) -> list[Decoded | DecodingFailed]:
-        """See ``Engine.decode``."""
         self.batches.append(tuple(items))
         self.entered.set()
         self._open.wait()

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from typing_extensions import override
+
 from pipeline.domain.summaries.prompts import Prompt
 from pipeline.domain.summaries.summary import Chapter, StructuredSummary, Summary, TokenUsage
 from pipeline.domain.summaries.transcript_pieces import seconds_of
@@ -20,7 +22,7 @@ from pipeline.errors import (
     LlmUnreachable,
     MurmurationError,
 )
-from pipeline.ports import LlmCompletion, SummaryJob
+from pipeline.ports import LanguageModel, LanguageModels, LlmCompletion, Summarizer, SummaryJob
 from pipeline.testing.manual_clock import START
 
 _LINE = re.compile(r"^\[(\d\d:\d\d:\d\d)\] (.*)$", re.MULTILINE)
@@ -40,7 +42,7 @@ FAILURES_BY_NAME: Mapping[str, MurmurationError] = {
 
 
 @dataclass(slots=True)
-class FakeLanguageModels:
+class FakeLanguageModels(LanguageModels):
     """``ports.LanguageModels``; one token a word.
 
     Attributes:
@@ -55,37 +57,41 @@ class FakeLanguageModels:
     context_tokens: int | None = None
     notes: Callable[[Prompt], str] = lambda prompt: prompt.material.splitlines()[1]
 
+    @override
     def open(self, model: str, api_key: str | None) -> FakeLanguageModel:
-        """See ``ports.LanguageModels``."""
         self.opened.append((model, api_key))
         return FakeLanguageModel(self, model)
 
 
 @dataclass(frozen=True, slots=True)
-class FakeLanguageModel:
+class FakeLanguageModel(LanguageModel):
     """``ports.LanguageModel``."""
 
     owner: FakeLanguageModels
     name: str
 
+    @override
     def count_tokens(self, text: str) -> int:
-        """See ``ports.LanguageModel``."""
+        """Count the words."""
         return len(text.split())
 
+    @override
     async def text(self, prompt: Prompt) -> LlmCompletion[str]:
-        """The last line of the material."""
+        """Return the last line of the material."""
         usage = await self._ask(prompt)
         if self.name == "cut-off":
             raise LlmAnswerUnusable("The language model's answer was cut off.")
         return LlmCompletion(f"It was said: {prompt.material.splitlines()[-2]}", self.name, "fake-1", usage)
 
+    @override
     async def notes(self, prompt: Prompt) -> LlmCompletion[str]:
-        """What ``FakeLanguageModels.notes`` makes of it."""
+        """Return the result of ``FakeLanguageModels.notes``."""
         usage = await self._ask(prompt)
         return LlmCompletion(self.owner.notes(prompt), self.name, "fake-1", usage)
 
+    @override
     async def structured(self, prompt: Prompt, end_s: float) -> LlmCompletion[StructuredSummary]:
-        """A chapter for each line."""
+        """Return a chapter for each line."""
         usage = await self._ask(prompt)
         if self.name == "wrong-form":
             raise LlmAnswerUnusable("The language model's answer did not have the form asked for.")
@@ -106,7 +112,7 @@ class FakeLanguageModel:
 
 
 @dataclass(slots=True)
-class FakeSummarizer:
+class FakeSummarizer(Summarizer):
     """``ports.Summarizer``.
 
     Attributes:
@@ -124,8 +130,8 @@ class FakeSummarizer:
     def __post_init__(self) -> None:
         self.open_gate.set()
 
+    @override
     async def summarize(self, order: SummaryJob) -> Summary:
-        """See ``ports.Summarizer``."""
         self.orders.append(order)
         try:
             await self.open_gate.wait()

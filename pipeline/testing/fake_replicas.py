@@ -6,11 +6,13 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 
+from typing_extensions import override
+
 from pipeline.domain.audio.spans import SAMPLE_RATE, Chunk, Span
 from pipeline.domain.audio.tracks import Track
 from pipeline.domain.decoding.transcript import ChunkResult, LanguageDetection, Segment, Word
 from pipeline.errors import MurmurationError, ReplicaLost
-from pipeline.ports import ChunkFailure, EngineInfo, SplitDone, SplitPart, SplitRequest, Unit
+from pipeline.ports import ChunkFailure, EngineInfo, SplitDone, SplitPart, SplitRequest, Splitter, Transcriber, Unit
 
 TRACKS = (Track(0, "aac", "eng", channels=2, default=True, chosen=True),)
 """The audio tracks of every recording of the ``FakeSplitter``'s."""
@@ -22,7 +24,7 @@ def make_chunks(number: int, *, first: int = 0, seconds: float = 10.0, part: int
     return tuple(Chunk(i, part, 0, (Span(i * step, (i + 1) * step),)) for i in range(first, first + number))
 
 
-class FakeSplitter:
+class FakeSplitter(Splitter):
     """Gives out the parts it was made with, each a tuple of chunks, and then the end.
 
     Attributes:
@@ -35,8 +37,8 @@ class FakeSplitter:
         self.failure = failure
         self.requests: list[SplitRequest] = []
 
+    @override
     async def split(self, request: SplitRequest) -> AsyncGenerator[SplitPart | SplitDone, None]:
-        """See ``ports.Splitter.split``."""
         self.requests.append(request)
         end = 0
         for number, chunks in enumerate(self._parts):
@@ -48,7 +50,7 @@ class FakeSplitter:
         yield SplitDone(end / SAMPLE_RATE, truncated=False, tracks=TRACKS)
 
 
-class FakeTranscriber:
+class FakeTranscriber(Transcriber):
     """Answers each chunk with one segment, ``chunk <index>``, in the language it was told to hear.
 
     Where word times are asked for, its two words share the chunk, with probabilities 0.5 and 1.
@@ -77,8 +79,8 @@ class FakeTranscriber:
         self.open_gate = asyncio.Event()
         self.open_gate.set()
 
+    @override
     async def transcribe(self, unit: Unit) -> AsyncGenerator[Sequence[ChunkResult | ChunkFailure], None]:
-        """See ``ports.Transcriber.transcribe``."""
         self.units.append(unit)
         if self.unreachable > 0:
             self.unreachable -= 1
@@ -109,12 +111,12 @@ class FakeTranscriber:
         segments = () if (unit.task_id, chunk.index) in self.silent else (segment,)
         return ChunkResult(chunk.index, chunk.duration_s, segments, unit.language or self.language, detection)
 
+    @override
     async def describe(self) -> EngineInfo:
-        """See ``ports.Transcriber.describe``."""
         return self.info
 
+    @override
     async def replica_count(self) -> int:
-        """See ``ports.Transcriber.replica_count``."""
         return self.replicas
 
 

@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import httpx
+from typing_extensions import override
 
 from pipeline.outbound.webhook_sender import EXCERPT_CHARACTERS, classify_status
-from pipeline.ports import CallbackResponse, DeliveryVerdict, OutboxMessage
+from pipeline.ports import CallbackResponse, CallbackSender, DeliveryVerdict, OutboxMessage
 
 
 class ScriptedResolver:
@@ -173,7 +174,7 @@ async def _read_request(reader: asyncio.StreamReader) -> ReceivedRequest:
 
 
 @dataclass(slots=True)
-class FakeCallbackSender:
+class FakeCallbackSender(CallbackSender):
     """Receivers without a network: satisfies ``ports.CallbackSender``.
 
     Attributes:
@@ -186,8 +187,9 @@ class FakeCallbackSender:
     held: dict[str, asyncio.Event] = field(default_factory=dict)
     sent: list[tuple[OutboxMessage, bytes]] = field(default_factory=list)
 
+    @override
     async def send(self, message: OutboxMessage, body: bytes) -> CallbackResponse:
-        """Answers as the receiver of that URL does."""
+        """Respond as the receiver of that URL does."""
         self.sent.append((message, body))
         if message.url in self.held:
             await self.held[message.url].wait()

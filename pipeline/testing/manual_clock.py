@@ -7,10 +7,14 @@ import heapq
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
+from typing_extensions import override
+
+from pipeline.ports import Clock
+
 START = datetime(2025, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
 
-class ManualClock:
+class ManualClock(Clock):
     """``ports.Clock`` whose time is moved by hand: ``advance`` wakes who slept long enough.
 
     Args:
@@ -23,20 +27,22 @@ class ManualClock:
         self._sleepers: list[tuple[timedelta, int, asyncio.Future[None]]] = []
         self._order = count()
 
+    @override
     def now(self) -> datetime:
-        """See ``ports.Clock``."""
         return self._start + self._elapsed
 
     def jump(self, seconds: float) -> None:
         """Make the time of day jump, forth or back; ``monotonic`` goes on as if nothing had happened."""
         self._start += timedelta(seconds=seconds)
 
+    @override
     def monotonic(self) -> float:
-        """See ``ports.Clock``; begins at 0."""
+        """Return the seconds since the clock was made: it begins at 0."""
         return self._elapsed.total_seconds()
 
+    @override
     async def sleep(self, seconds: float) -> None:
-        """See ``ports.Clock``; returns when the clock has been advanced by so much, at once for 0."""
+        """Return when the clock has been advanced by ``seconds``; at once for 0."""
         if seconds <= 0:
             await asyncio.sleep(0)
             return

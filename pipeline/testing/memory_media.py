@@ -8,13 +8,16 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import BinaryIO
 
+from typing_extensions import override
+
 from pipeline.domain.audio.extraction import ExtractionOptions
 from pipeline.errors import ExtractionsFull, StorageFull
 from pipeline.media.audio_extraction import extract_audio
 from pipeline.media.media_store import IN_USE, validate_key
+from pipeline.ports import AudioExtractor, MediaStore
 
 
-class MemoryMediaStore:
+class MemoryMediaStore(MediaStore):
     """A ``MediaStore`` whose keys live in a dictionary.
 
     Args:
@@ -35,8 +38,8 @@ class MemoryMediaStore:
         """What is stored."""
         return frozenset(self._contents)
 
+    @override
     async def write(self, key: str, data: AsyncIterator[bytes]) -> int:
-        """Stores the stream and returns its size in bytes. If the stream raises, nothing stays behind."""
         validate_key(key)
         content = bytearray()
         async for block in data:
@@ -46,28 +49,28 @@ class MemoryMediaStore:
         self._changed[key] = self._now()
         return len(content)
 
+    @override
     async def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
-        """Bytes ``[offset, offset + length)`` of a key, or to its end."""
         end = None if length is None else offset + length
         return self._content(key)[offset:end]
 
+    @override
     def open(self, key: str) -> BinaryIO:
-        """A seekable file object."""
         return io.BytesIO(self._content(key))
 
+    @override
     async def delete_prefix(self, prefix: str) -> None:
-        """Removes every key under a folder."""
         validate_key(prefix)
         for key in [key for key in self._contents if key.startswith(f"{prefix}/")]:
             del self._contents[key], self._changed[key]
 
+    @override
     async def touch(self, prefix: str) -> None:
-        """Makes a folder count as changed now."""
         key = validate_key(f"{prefix}/{IN_USE}")
         self._contents[key], self._changed[key] = b"", self._now()
 
+    @override
     async def prefixes(self) -> Mapping[str, datetime]:
-        """The folders that exist, with the time each was last changed."""
         latest: dict[str, datetime] = {}
         for key, changed in self._changed.items():
             prefix = key.split("/")[0]
@@ -86,7 +89,7 @@ class MemoryMediaStore:
             raise StorageFull("The media store has no room left; try again later.", 60)
 
 
-class LocalExtractor:
+class LocalExtractor(AudioExtractor):
     """An ``AudioExtractor`` that keeps its files in memory and works where it is called.
 
     Args:
@@ -105,8 +108,8 @@ class LocalExtractor:
         self.clients: list[str | None] = []
 
     @asynccontextmanager
+    @override
     async def place(self, client: str | None = None) -> AsyncIterator[None]:
-        """See ``ports.AudioExtractor.place``."""
         if not self.places:
             raise ExtractionsFull("There is no room: try later.", 10)
         self.places -= 1
@@ -115,13 +118,14 @@ class LocalExtractor:
         finally:
             self.places += 1
 
+    @override
     async def receive(self, data: AsyncIterator[bytes]) -> BinaryIO:
-        """See ``ports.AudioExtractor.receive``."""
         file = self._file()
         async for block in data:
             file.write(block)
         return file
 
+    @override
     async def extract(
         self,
         source: BinaryIO,
@@ -129,7 +133,6 @@ class LocalExtractor:
         client: str | None = None,
         progress: Callable[[float], None] = lambda _decoded_s: None,
     ) -> BinaryIO:
-        """See ``ports.AudioExtractor.extract``."""
         self.clients.append(client)
         source.seek(0)
         target = self._file()
@@ -140,8 +143,8 @@ class LocalExtractor:
             raise
         return target
 
+    @override
     async def blocks(self, file: BinaryIO) -> AsyncGenerator[bytes]:
-        """See ``ports.AudioExtractor.blocks``."""
         file.seek(0)
         while block := file.read(65_536):
             yield block

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from typing_extensions import override
+
 from pipeline.observability import METRICS, MetricKind
+from pipeline.ports import Metrics
 
 Series = tuple[str, frozenset[tuple[str, str]]]
 
 
-class RecordingMetrics:
+class RecordingMetrics(Metrics):
     """Satisfies ``ports.Metrics``; raises ``AssertionError`` for a name, kind or label that is not in the table."""
 
     def __init__(self) -> None:
         self._values: defaultdict[Series, list[float]] = defaultdict(list)
 
+    @override
     def count(self, name: str, value: float = 1.0, **labels: str) -> None:
-        """Adds to a counter."""
         self._note(MetricKind.COUNTER, name, value, labels)
 
+    @override
     def gauge(self, name: str, value: float, **labels: str) -> None:
-        """Sets a gauge."""
         self._note(MetricKind.GAUGE, name, value, labels)
 
+    @override
     def observe(self, name: str, value: float, **labels: str) -> None:
-        """Adds to a histogram."""
         self._note(MetricKind.HISTOGRAM, name, value, labels)
 
     def values(self, name: str, **labels: str) -> list[float]:

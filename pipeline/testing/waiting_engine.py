@@ -6,6 +6,8 @@ import re
 import time
 from collections.abc import Sequence
 
+from typing_extensions import override
+
 from pipeline.asr.engine import Decoded, DecodeItem
 from pipeline.errors import ConfigurationError, DecodingFailed
 from pipeline.ports import EngineInfo
@@ -31,8 +33,9 @@ class SimulatedEngine(FakeEngine):
         super().__init__(info=EngineInfo("waiting", named, "none", "none", ("en", "de"), 8))
         self._rtfx = float(speed[1])
 
+    @override
     def decode(self, items: Sequence[DecodeItem]) -> list[Decoded | DecodingFailed]:
-        """See ``Engine.decode``; a batch takes as long as its audio would at the speed of the model."""
+        """Decode a batch in the time that its audio takes at the speed of the model."""
         time.sleep(sum(item.duration_s for item in items) / self._rtfx)
         self.batches.clear()  # for tests; here it would hold every recording
         return super().decode(items)

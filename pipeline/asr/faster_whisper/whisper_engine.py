@@ -18,8 +18,9 @@ import numpy as np
 from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_suppressed_tokens
+from typing_extensions import override
 
-from pipeline.asr.engine import FULL_WINDOW_FRAMES, Decoded, DecodeItem, Features, Samples
+from pipeline.asr.engine import FULL_WINDOW_FRAMES, Decoded, DecodeItem, Engine, Features, Samples
 from pipeline.asr.faster_whisper.decoding import DecodedRow, PrecomputedAlignment, RawFields, to_decoded, to_detection
 from pipeline.asr.faster_whisper.encoding import EncodedRow, encode, stacked
 from pipeline.asr.model_files import ModelFiles
@@ -49,7 +50,7 @@ SHORTEST_ALIGNED_FRAMES = 2
 """One step of the encoder, which halves the frames; an alignment needs one."""
 
 
-class FasterWhisperEngine:
+class FasterWhisperEngine(Engine):
     """Satisfies ``Engine`` with a CTranslate2 Whisper model.
 
     Args:
@@ -97,10 +98,11 @@ class FasterWhisperEngine:
         )
 
     @property
+    @override
     def info(self) -> EngineInfo:
-        """What it is."""
         return self._info
 
+    @override
     def prepare(self, samples: Samples) -> Features:
         """The log-mel spectrogram of at most 30 s of audio, without padding: shape ``(mels, frames)``."""
         if not np.isfinite(samples).all():
@@ -111,6 +113,7 @@ class FasterWhisperEngine:
             raise DecodingFailed("This stretch of audio is shorter than a hundredth of a second.")
         return features[:, :FULL_WINDOW_FRAMES]
 
+    @override
     def batch_key(self, item: DecodeItem) -> Hashable:
         """What ``generate`` takes once for a batch: how to search, and where in the prompt the transcript starts.
 
@@ -122,6 +125,7 @@ class FasterWhisperEngine:
         window = item.encoding.frames if item.encoding else item.full_window
         return (*search, len(self._prompt(item, self._tokenizer("en", options.task_type.value))), window)
 
+    @override
     def window_frames(self, items: Sequence[DecodeItem]) -> int:
         """Frames to encode for each item: the longest one's and a margin, in whole seconds; or the full 30 s."""
         if items[0].encoding:
@@ -132,8 +136,8 @@ class FasterWhisperEngine:
         stepped = -(-needed // WINDOW_STEP_FRAMES) * WINDOW_STEP_FRAMES
         return min(FULL_WINDOW_FRAMES, max(WINDOW_FLOOR_FRAMES, stepped))
 
+    @override
     def decode(self, items: Sequence[DecodeItem]) -> list[Decoded | DecodingFailed]:
-        """Decodes a batch of items with equal keys. See ``Engine.decode``."""
         refusals = [self._language_error(item) for item in items]
         sound = [item for item, refusal in zip(items, refusals, strict=True) if refusal is None]
         try:
