@@ -1,4 +1,4 @@
-"""A Crawler for which the whole world is a dictionary."""
+"""A Crawler whose recordings come from a dictionary."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ async def _always(request: CrawlRequest) -> bool:
 
 @dataclass(slots=True)
 class FakeCrawler(Crawler):
-    """Satisfies ``ports.Crawler``.
+    """A ``Crawler`` without a network.
 
     Attributes:
-        media: where recordings go.
-        sources: by URL, the recording or what goes wrong; a list is given out one by one, its last stays.
-        records: by URL, what the site says of it.
-        held: whether the task of a request still runs under its fence.
-        open_gate: cleared, nothing arrives until it is set again.
-        requests: what was asked, in order.
-        abandoned: those that were closed before their end.
+        media: media store for the recordings.
+        sources: recordings or errors by URL. Each crawl takes the next entry of the list; the last entry stays.
+        records: crawl records by URL.
+        held: tells whether the task of a request still runs under its fence.
+        open_gate: no recording arrives while this event is cleared.
+        requests: all requests, in order.
+        abandoned: requests whose stream was closed before its end.
     """
 
     media: MediaStore
@@ -59,11 +59,11 @@ class FakeCrawler(Crawler):
         yield CrawledMedia(size_bytes, request.url.rpartition("/")[2], record.platform if record else None, record)
 
     def _source(self, url: str) -> bytes:
-        script = self.sources.get(url, [PrivateOrRemoved("There is nothing at this address.")])
-        found = script.pop(0) if len(script) > 1 else script[0]
-        if isinstance(found, MurmurationError):
-            raise found
-        return found
+        script = self.sources.get(url, [PrivateOrRemoved("There is no recording at this address.")])
+        result = script.pop(0) if len(script) > 1 else script[0]
+        if isinstance(result, MurmurationError):
+            raise result
+        return result
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

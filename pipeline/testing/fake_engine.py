@@ -1,4 +1,4 @@
-"""An engine that knows no speech: what it "hears" is computed from the samples, and it fails on command."""
+"""An engine without a model: it computes its text from the samples, and fails as a test prescribes."""
 
 from __future__ import annotations
 
@@ -26,24 +26,25 @@ from pipeline.ports import EngineInfo
 
 
 class FakeEngine(Engine):
-    """Satisfies ``Engine``, deterministically and at once.
+    """A deterministic ``Engine`` that returns at once.
 
-    The text tells the audio apart: ``heard 1f2e3d4c`` for one and the same audio, whatever batch it is in. It detects
-    the first of its languages, or the first that is allowed.
+    The text identifies the audio: ``heard 1f2e3d4c`` for the same audio in any batch. The detected language is the
+    first one of the engine, or the first one that is allowed.
 
     Args:
-        info: what it says it is.
+        info: value of ``info``.
         memory_rows: batches of more chunks than this raise ``MemoryError``.
-        fault: asked for every item of a batch; an error it returns is raised for the whole batch.
-        result: asked for every decoding, and may change it: to loop at temperature 0, to be silent, to refuse it.
-        short_windows: whether windows fit the longest chunk (and 2 s), or are always full.
-        batch_s: what a batch takes, in seconds; spent by ``sleep``.
-        row_s: what each of its chunks adds to that.
-        sleep: how it waits; a fake clock's for simulations.
+        fault: called for every item of a batch; an error that it returns is raised for the whole batch.
+        result: called for every decoding; it may change it, for example to a repetition loop at temperature 0 or to
+            silence, or return ``DecodingFailed``.
+        short_windows: whether windows fit the longest chunk and 2 s of margin; otherwise they are always full.
+        batch_s: seconds that every batch takes; spent by ``sleep``.
+        row_s: seconds that each chunk of a batch adds.
+        sleep: waits for so many seconds; simulations pass the one of a fake clock.
 
     Attributes:
-        batches: all batches it was given, in order, failed ones included.
-        entered: set whenever it has begun a batch.
+        batches: all batches in order, failed ones included.
+        entered: set whenever a batch has begun.
     """
 
     def __init__(
@@ -77,12 +78,12 @@ class FakeEngine(Engine):
         return self._info
 
     def hold(self) -> None:
-        """Stops every batch at its beginning until ``release``."""
+        """Stop every batch at its beginning until ``release``."""
         self._open.clear()
         self.entered.clear()
 
     def release(self) -> None:
-        """Lets batches through again."""
+        """Let batches continue."""
         self._open.set()
 
     @override
@@ -90,7 +91,7 @@ class FakeEngine(Engine):
         """Return the mean loudness of every 10 ms, shape ``(1, frames)``."""
         frames = len(samples) // FEATURE_SAMPLES
         if frames == 0 or not np.isfinite(samples).all():
-            raise DecodingFailed("This stretch of audio can't be decoded.")
+            raise DecodingFailed("This chunk of audio can't be decoded.")
         loudness = np.abs(samples[: frames * FEATURE_SAMPLES]).reshape(frames, FEATURE_SAMPLES).mean(axis=1)
         features: Features = loudness.astype(np.float32)[np.newaxis, :]
         return features

@@ -1,4 +1,4 @@
-"""A media store in memory, and an extractor in this process."""
+"""A media store in memory, and an audio extractor in this process."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from pipeline.ports import AudioExtractor, MediaStore
 
 
 class MemoryMediaStore(MediaStore):
-    """A ``MediaStore`` whose keys live in a dictionary.
+    """A ``MediaStore`` in memory.
 
     Args:
-        capacity_bytes: with more than this in all, writing raises ``StorageFull``.
-        now: the time of day, aware UTC.
+        capacity_bytes: total size above which writing raises ``StorageFull``.
+        now: returns the time of day, aware UTC.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class MemoryMediaStore(MediaStore):
 
     @property
     def keys(self) -> frozenset[str]:
-        """What is stored."""
+        """All stored keys."""
         return frozenset(self._contents)
 
     @override
@@ -90,15 +90,15 @@ class MemoryMediaStore(MediaStore):
 
 
 class LocalExtractor(AudioExtractor):
-    """An ``AudioExtractor`` that keeps its files in memory and works where it is called.
+    """An ``AudioExtractor`` that keeps its files in memory and runs in the calling thread.
 
     Args:
-        places: room for so many at a time.
-        max_duration_s: longer recordings are refused.
+        places: number of extractions at the same time.
+        max_duration_s: longest recording that is accepted.
 
     Attributes:
-        files: all that were made.
-        clients: whose recordings were worked on, in order.
+        files: all files, in order.
+        clients: client of each extraction, in order.
     """
 
     def __init__(self, places: int = 1, max_duration_s: float = 600.0) -> None:
@@ -111,7 +111,7 @@ class LocalExtractor(AudioExtractor):
     @override
     async def place(self, client: str | None = None) -> AsyncIterator[None]:
         if not self.places:
-            raise ExtractionsFull("There is no room: try later.", 10)
+            raise ExtractionsFull("All places are taken; try again later.", 10)
         self.places -= 1
         try:
             yield

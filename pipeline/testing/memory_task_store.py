@@ -1,4 +1,4 @@
-"""The task store in memory: the same promises as the one on SQL, without its durability."""
+"""A task store in memory, with the behaviour of the SQL one except durability."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class _StoredTask:
-    """All that is kept of one task; the task itself never holds its result."""
+    """The stored state of one task. ``task`` never has its result."""
 
     task: Task
     result: Transcript | None = None
@@ -78,7 +78,7 @@ class _StoredTask:
 
 @dataclass(slots=True)
 class _StoredCallback:
-    """A message of the outbox; ``due_at`` is ``None`` once there is nothing more to do."""
+    """A callback in the outbox; ``due_at`` is ``None`` once it is delivered or given up."""
 
     message: OutboxMessage
     due_at: datetime | None
@@ -86,7 +86,7 @@ class _StoredCallback:
     owner: str | None = None
 
     def due(self, at: datetime) -> DueWork:
-        """The message as ``choose_fairly`` sees it."""
+        """Return the callback as a candidate for ``choose_fairly``, due at ``at``."""
         return DueWork(self.message.id, share_key(self.message.task_id, self.message.client), 0, at.timestamp())
 
 
@@ -98,15 +98,17 @@ class _StoredKey:
 
 
 class MemoryTaskStore(TaskStore):
-    """``ports.TaskStore`` in memory, for one event loop; every method takes effect in one step.
+    """A ``TaskStore`` in memory, for one event loop. Every method takes effect in one step.
 
     Args:
-        clock: all times come from it.
-        idempotency_ttl_s: how long an idempotency key counts.
-        ageing_s: a waiting task is lifted by one priority each time this much time passes.
-        max_losses: a task whose lease expired so many times in a row without progress is left to ``fail_exhausted``.
+        clock: source of all times.
+        idempotency_ttl_s: how long an idempotency key is valid.
+        ageing_s: waiting time after which a task rises by one priority.
+        max_losses: number of expired leases in a row without progress after which a task is left to
+            ``fail_exhausted``.
 
-    Set ``available`` to ``False``, and every method raises ``DatabaseUnavailable`` until it is ``True`` again.
+    Attributes:
+        available: while ``False``, every method raises ``DatabaseUnavailable``.
     """
 
     def __init__(
@@ -261,7 +263,7 @@ class MemoryTaskStore(TaskStore):
         self._answer()
         return self._remove(self._record(task_id).task)
 
-    # the run of a task
+    # attempts
 
     @override
     async def claim(
@@ -605,7 +607,7 @@ class MemoryTaskStore(TaskStore):
         self._taken = {part: taken for part, taken in self._taken.items() if taken[2] > since}
         self._extracted = {name: taken for name, taken in self._extracted.items() if taken[2] > since}
 
-    # how it is kept
+    # state
 
     def _answer(self) -> datetime:
         if not self.available:
@@ -645,7 +647,7 @@ class MemoryTaskStore(TaskStore):
         self._taken[part] = (client, charge.audio_s, now)
 
     def _unsplit_s(self, client: str) -> float:
-        """Estimated seconds of the client's recordings that are still to be decoded."""
+        """Return the estimated seconds of the client's recordings that are not split yet."""
         live = self._in_status(Status.QUEUED) + self._in_status(Status.PROCESSING)
         unsplit = [task for task in live if task.client == client and not task.split_done]
         ids = {task.id for task in unsplit}
@@ -680,7 +682,7 @@ class MemoryTaskStore(TaskStore):
         return self._put(replace(_without_owner(task, status, now), finished_at=now, error=error))
 
     def _take_summary(self, task: Task, owner: str, lease_expires_at: datetime) -> SummaryLease:
-        assert task.summary_options is not None  # noqa: S101 (only such summaries are ever due)
+        assert task.summary_options is not None  # noqa: S101 (only tasks with these options have summaries)
         attempts = task.summary.attempts + 1
         taken = replace(task.summary, owner=owner, due_at=lease_expires_at, attempts=attempts)
         self._put(replace(task, summary=taken))
@@ -713,7 +715,7 @@ class MemoryTaskStore(TaskStore):
 
 
 def _due(task: Task, at: datetime) -> DueWork:
-    """A task's summary as ``choose_fairly`` sees it."""
+    """Return a task's summary as a candidate for ``choose_fairly``, due at ``at``."""
     return DueWork(task.id, share_key(task.id, task.client), task.priority.rank, at.timestamp())
 
 
@@ -724,7 +726,7 @@ def _new_task(task_id: int, new: NewTask, now: datetime) -> Task:
 
 
 def _unprepared(record: _StoredTask) -> Task:
-    """Forgets what was prepared of a task; the task as it is then."""
+    """Delete the parts, chunks and results of a task; return the task without them."""
     record.chunks, record.results, record.parts = {}, {}, {}
     return replace(record.task, split_done=False, audio_total_s=0.0, audio_done_s=0.0)
 
@@ -786,6 +788,6 @@ def _ordered(by_number: dict[int, T], first: int = 0) -> tuple[T, ...]:
 
 
 def _age_s(tasks: Sequence[Task], priority: Priority, now: datetime) -> float:
-    """Age of the oldest of these tasks that has the priority; 0 where none has."""
+    """Return the age of the oldest of these tasks with the priority; 0 if there is none."""
     oldest = min((task.created_at for task in tasks if task.priority is priority), default=now)
     return max(0.0, (now - oldest).total_seconds())

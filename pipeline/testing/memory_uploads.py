@@ -15,7 +15,7 @@ from pipeline.ports import Clock, UploadStore
 
 
 class MemoryUploadStore(UploadStore):
-    """``ports.UploadStore`` in memory, for one event loop; every method takes effect in one step."""
+    """An ``UploadStore`` in memory, for one event loop. Every method takes effect in one step."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
