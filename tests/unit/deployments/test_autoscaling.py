@@ -54,9 +54,9 @@ def test_before_a_replica_has_worked_the_expected_speed_counts() -> None:
 
 
 def test_the_measured_speed_counts_and_is_remembered_at_zero() -> None:
-    asked = policy(STATS)
-    assert asked(context(r1=8.0, r2=12.0, r3=0.0))[0] == 10
-    assert asked(SimpleNamespace(target_num_replicas=0, aggregated_metrics=None))[0] == 10
+    scaling = policy(STATS)
+    assert scaling(context(r1=8.0, r2=12.0, r3=0.0))[0] == 10
+    assert scaling(SimpleNamespace(target_num_replicas=0, aggregated_metrics=None))[0] == 10
 
 
 def test_an_empty_queue_needs_nobody() -> None:
