@@ -19,12 +19,12 @@ from deployments.cluster import preflight
 from deployments.cluster.nodes import alive_nodes, gpu_nodes_may_come, gpus, local_drivers
 from deployments.cluster.shared_storage import verify_shared_storage
 from deployments.config_check import refuse_unknown_keys
-from deployments.replicas.crawler_replica import Crawler
-from deployments.replicas.dispatcher_replica import Dispatcher
-from deployments.replicas.ingress_replica import Ingress
-from deployments.replicas.splitter_replica import Splitter
-from deployments.replicas.summarizer_replica import Summarizer
-from deployments.replicas.whisper_replica import WhisperReplica
+from deployments.replicas.crawler_replica import crawler_deployment
+from deployments.replicas.dispatcher_replica import dispatcher_deployment
+from deployments.replicas.ingress_replica import ingress_deployment
+from deployments.replicas.splitter_replica import splitter_deployment
+from deployments.replicas.summarizer_replica import summarizer_deployment
+from deployments.replicas.whisper_replica import whisper_deployment
 from deployments.wiring import settings_file
 from pipeline.errors import ConfigurationError
 from pipeline.settings import load_settings
@@ -64,12 +64,12 @@ def build(args: BuildArgs) -> Application:
     device = _device(args)
     may_have_several_nodes = args.device == "cuda" or len(alive_nodes()) > 1
     storage_id = verify_shared_storage(settings) if may_have_several_nodes else None
-    whisper = WhisperReplica.options(**_placement(device, args)).bind(settings, device, storage_id)
-    summarizer = Summarizer.bind(settings)
-    crawler = Crawler.bind(settings, storage_id) if settings.crawl.enabled else None
-    splitter = Splitter.bind(settings, storage_id)
-    dispatcher = Dispatcher.bind(settings, splitter, whisper, summarizer, crawler, device, storage_id)
-    return Ingress.bind(settings, dispatcher, summarizer, storage_id)
+    whisper = whisper_deployment.options(**_placement(device, args)).bind(settings, device, storage_id)
+    summarizer = summarizer_deployment.bind(settings)
+    crawler = crawler_deployment.bind(settings, storage_id) if settings.crawl.enabled else None
+    splitter = splitter_deployment.bind(settings, storage_id)
+    dispatcher = dispatcher_deployment.bind(settings, splitter, whisper, summarizer, crawler, device, storage_id)
+    return ingress_deployment.bind(settings, dispatcher, summarizer, storage_id)
 
 
 def _device(args: BuildArgs) -> str:

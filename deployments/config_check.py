@@ -31,7 +31,7 @@ def unknown_keys(config: Mapping[str, Any]) -> list[str]:
 
     Returns:
         Entries like ``applications.murmuration.deployments.Ingress.numreplicas (num_replicas?)``; empty if
-        Serve knows every key.
+            Serve knows all keys.
     """
     return list(_unknown(config, ServeDeploySchema, ()))
 

@@ -45,7 +45,7 @@ class QueueMonitor:
 
 
 class _SharedSnapshot:
-    """The state that the thread and the monitor share. It outlives the monitor."""
+    """State that the thread and the monitor share. A thread with the monitor itself would keep it alive."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()

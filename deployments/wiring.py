@@ -110,7 +110,7 @@ def splitter(settings: Settings, decoders: Sandbox) -> Splitter:
 
 
 def crawler(settings: Settings, store: TaskStore, processes: ExtractorProcesses) -> LocalCrawler:
-    """Return a crawler in this process, which queries the store for whether its tasks are still in progress."""
+    """Return a crawler in this process, which looks up in the store if its tasks are still in progress."""
 
     async def is_held(request: CrawlRequest) -> bool:
         try:

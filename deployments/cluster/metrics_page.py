@@ -1,7 +1,7 @@
 """The content of ``/metrics``: this service's metrics of every node of the cluster, as one page for Prometheus.
 
 Each node exports the metrics of its processes on a TCP port of its own, which Prometheus can find through a file that
-Ray writes (docs/operations.md). This page spares it both: it merges the metrics of all those ports.
+Ray writes (docs/operations.md). This page is the alternative: it merges the metrics of all those ports.
 """
 
 from __future__ import annotations

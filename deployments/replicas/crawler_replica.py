@@ -41,7 +41,7 @@ class CrawlerReplica:
         await self._store.close()
 
 
-Crawler = serve.deployment(
+crawler_deployment = serve.deployment(
     name="Crawler",
     max_ongoing_requests=64,
     ray_actor_options={"num_cpus": 0.1},

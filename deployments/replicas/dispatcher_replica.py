@@ -204,7 +204,7 @@ class DispatcherReplica:
         await self._store.close()
 
 
-Dispatcher = serve.deployment(
+dispatcher_deployment = serve.deployment(
     name="Dispatcher",
     num_replicas=1,
     max_ongoing_requests=10_000,

@@ -233,11 +233,11 @@ def readiness_of(state: DispatcherState, front_problems: tuple[str, ...] = ()) -
 
 
 def _missing_for_engine(state: DispatcherState) -> str:
-    """Return the part of the service that no engine is known without."""
+    """Return the name of what has to start before an engine is known."""
     return "a GPU node" if state.gpu_node_missing else "a WhisperReplica that has loaded its model"
 
 
-Ingress = serve.deployment(
+ingress_deployment = serve.deployment(
     name="Ingress",
     max_ongoing_requests=1000,
     ray_actor_options={"num_cpus": 0.1},

@@ -44,7 +44,7 @@ class SplitterReplica:
                 yield event
 
 
-Splitter = serve.deployment(
+splitter_deployment = serve.deployment(
     name="Splitter",
     max_ongoing_requests=16,
     ray_actor_options={"num_cpus": 0.2},

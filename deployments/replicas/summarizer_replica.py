@@ -45,7 +45,7 @@ class SummarizerReplica:
         await self._store.close()
 
 
-Summarizer = serve.deployment(
+summarizer_deployment = serve.deployment(
     name="Summarizer",
     max_ongoing_requests=32,
     ray_actor_options={"num_cpus": 0.1},

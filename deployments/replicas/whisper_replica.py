@@ -95,7 +95,7 @@ def _trace_attributes(unit: Unit) -> dict[str, Any]:
     }
 
 
-WhisperReplica = serve.deployment(
+whisper_deployment = serve.deployment(
     name="WhisperReplica",
     max_ongoing_requests=256,
     health_check_period_s=2,

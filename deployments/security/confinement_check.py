@@ -1,4 +1,4 @@
-"""The check of what confinement this node offers to untrusted processes; replicas run and log it when they start."""
+"""The check of this node's confinement of untrusted processes, which replicas run and log when they start."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def policy(stats: QueueStats | None, **arguments: Any) -> QueuedAudioPolicy:
     made = QueuedAudioPolicy.__new__(QueuedAudioPolicy)
     made._rule = autoscaling.ScalingRule(60.0, 5.0)
     made._rtfx = 50.0
-    made._watch = Watch(stats)  # type: ignore[assignment]
+    made._monitor = Watch(stats)  # type: ignore[assignment]
     return made
 
 
