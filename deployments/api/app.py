@@ -63,7 +63,7 @@ def build_api(services: Services) -> FastAPI:
     """Build the application that serves ``services``."""
     app = Api(
         title="Murmuration",
-        version=version("murmuration"),
+        version=version("murmuration-asr"),
         description="Distributed Whisper transcription: queue recordings, read transcripts, subtitles and summaries.",
         openapi_tags=TAGS,
         docs_url=None,  # served below, with local scripts instead of a CDN's

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any
 
@@ -33,6 +32,7 @@ from pipeline.testing.recording_metrics import RecordingMetrics
 from pipeline.usecases.dispatch.dispatcher import Dispatcher
 from tests.contract.tasks import ALL_RANKS, CRAWLED, ERROR, LEASE, TRANSCRIPT, URL, chunk, new_task, result
 from tests.support.stores import AGEING_S, IDEMPOTENCY_TTL_S, MAX_LOSSES
+from tests.support.thoroughness import thorough
 
 RUBBISH = (
     "rubbish!",
@@ -53,7 +53,7 @@ RUBBISH = (
 )
 """What people, crashes and bad disks leave in a column; each database takes what it takes."""
 
-VALUES_A_COLUMN = len(RUBBISH) if os.environ.get("MURMURATION_THOROUGH") == "1" else 3
+VALUES_A_COLUMN = len(RUBBISH) if thorough() else 3
 """Values of ``RUBBISH`` that each column is filled with, others in each: columns of one kind have all of them."""
 
 Rows = dict[str, list[dict[str, Any]]]

@@ -24,6 +24,7 @@ import yaml
 
 from tests.attacks.headers import ATTACKS, Attackers, Target
 from tests.support.processes import ROOT, descendants, free_port, on_port, running, surroundings
+from tests.support.thoroughness import thorough
 
 READY_WITHIN_S = 150.0
 HEAD = b"GET /api/health/check HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
@@ -58,7 +59,10 @@ class Alone:
             return int(connection.recv(65_536).split()[1])
 
 
-@pytest.fixture(scope="module", params=["0", "1"], ids=["python proxy", "haproxy"])
+FRONTS = {"python proxy": "0", "haproxy": "1"} if thorough() else {"python proxy": "0"}
+
+
+@pytest.fixture(scope="module", params=FRONTS.values(), ids=FRONTS)
 def alone(request: pytest.FixtureRequest) -> Iterator[Alone]:
     """The service as the one command starts it, ready."""
     home, port = Path(tempfile.mkdtemp(prefix="ma-", dir="/tmp")), free_port()  # Ray's sockets need a short path

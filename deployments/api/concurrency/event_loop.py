@@ -135,13 +135,14 @@ class FairSemaphore:
     async def hold(self, client: str | None) -> AsyncIterator[None]:
         """Wait for a slot and hold it. Unnamed clients (``None``) have no limit of their own."""
         name = client or ""
-        await self._acquire(name)
+        await self.acquire(name)
         try:
             yield
         finally:
-            self._release(name)
+            self.release(name)
 
-    async def _acquire(self, client: str) -> None:
+    async def acquire(self, client: str) -> None:
+        """Wait for a slot, which the caller gives back with ``release``."""
         if client not in self._waiting and self._may_hold(client):
             self._count(client)
             return
@@ -151,7 +152,7 @@ class FairSemaphore:
             await granted
         except asyncio.CancelledError:
             if granted.done() and not granted.cancelled():  # the slot was granted just before the cancellation
-                self._release(client)
+                self.release(client)
             raise
 
     def _may_hold(self, client: str) -> bool:
@@ -161,7 +162,8 @@ class FairSemaphore:
         self._free -= 1
         self._held[client] += 1
 
-    def _release(self, client: str) -> None:
+    def release(self, client: str) -> None:
+        """Release a slot, and grant it to the next waiting client."""
         self._free += 1
         self._held[client] -= 1
         if not self._held[client]:
