@@ -28,7 +28,7 @@ from pipeline.errors import (
     UnsupportedLink,
 )
 from pipeline.net import Dialer, GuardedClient, GuardingProxy, Resolver, SystemResolver, guarding_proxy
-from pipeline.net.guarded_client import tls_context
+from pipeline.net.tls import tls_context
 from pipeline.ports import Clock, CrawledMedia, Crawler, CrawlProgress, CrawlRequest, MediaStore
 from pipeline.settings import NetworkSettings, PlatformSettings, Settings
 

@@ -13,8 +13,9 @@ import httpx
 
 from pipeline.errors import ConfigurationError, SourceUnreachable
 from pipeline.net.address_guard import MAX_ADDRESSES, Guard, Resolver, SystemResolver
-from pipeline.net.guarded_client import CONNECT_TIMEOUT_S, tls_context
+from pipeline.net.guarded_client import CONNECT_TIMEOUT_S
 from pipeline.net.response_body import translate_network_errors
+from pipeline.net.tls import tls_context
 from pipeline.settings import NetworkSettings
 
 MAX_HEAD_BYTES = 64 * 1024

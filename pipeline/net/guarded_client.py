@@ -7,14 +7,13 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
-from pathlib import Path
 
 import httpx
 
 from pipeline.errors import ConfigurationError, SourceTooLarge, SourceUnreachable, UrlNotAllowed
 from pipeline.net.address_guard import Destination, Guard, GuardedTransport, Resolver, SystemResolver
 from pipeline.net.response_body import read_body, translate_network_errors
+from pipeline.net.tls import tls_context
 from pipeline.settings import NetworkSettings
 
 MAX_REDIRECTS = 5
@@ -274,22 +273,6 @@ def _parse_url(url: str) -> httpx.URL:
         raise UrlNotAllowed("This is not a valid address.") from error
 
 
-def tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Return a TLS context that trusts the authorities of a PEM file, or ``certifi``'s.
-
-    The process's environment has no influence.
-
-    Raises:
-        ConfigurationError: the file cannot be read, or holds no certificates.
-    """
-    if ca_file is None:
-        return _public_authorities()
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except OSError as error:  # ssl.SSLError is one too
-        raise ConfigurationError("network.ca_file can't be read as a PEM file of certificates.") from error
-
-
 def _connecting_transport(proxy: str | None, ssl_context: ssl.SSLContext) -> httpx.AsyncHTTPTransport:
     if proxy is not None and not proxy.startswith(("http://", "https://")):
         raise ConfigurationError("network.proxy must be an http:// or https:// address.")
@@ -300,9 +283,3 @@ def _connecting_transport(proxy: str | None, ssl_context: ssl.SSLContext) -> htt
         # GuardedTransport requires that no connection outlives its request.
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
     )
-
-
-@cache
-def _public_authorities() -> ssl.SSLContext:
-    """Return a TLS context that trusts ``certifi``'s authorities, shared within a process: reading them takes 20 ms."""
-    return httpx.create_ssl_context(trust_env=False)
