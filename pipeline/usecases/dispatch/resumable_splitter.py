@@ -6,6 +6,8 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 
+from typing_extensions import override
+
 from pipeline.domain.audio.spans import to_samples, to_seconds
 from pipeline.domain.scheduling.fair_queue import SlotLimits, TurnRequest
 from pipeline.errors import AttemptsExhausted, ReplicaLost
@@ -38,17 +40,19 @@ def may_pause(began_at: int, reached: int) -> bool:
     return reached >= max(PAUSE_GROWTH * began_at, to_samples(PAUSE_AFTER_S))
 
 
-class ResumableSplitter:
-    """A ``Splitter`` over another that may be lost: it is asked again, from the last part on that was given out.
+class ResumableSplitter(Splitter):
+    """A ``Splitter`` that continues after the process of another splitter has died.
 
-    A process may have had several recordings in hand when it died. Until they get further they are split one at a time,
-    so that the one to blame takes no other down again. Chunks of earlier parts are decoded meanwhile. Whoever takes the
-    parts stores each before asking for the next.
+    It repeats the request from the end of the last part that it yielded. The caller must store each part before it
+    asks for the next. Chunks of earlier parts can be decoded meanwhile.
+
+    A process may have been splitting several recordings when it died. Until they make progress, these are split one at
+    a time, so that a recording that kills its process does not affect the others again.
 
     Args:
-        splitter: the one that may be lost.
-        clock: for the pause before it is asked again.
-        max_losses: so many losses in a row without a part in between are the recording's own fault.
+        splitter: the splitter whose process may die.
+        clock: times the pause before a request is repeated.
+        max_losses: after this many losses in a row without a part in between, the recording counts as the cause.
     """
 
     def __init__(self, splitter: Splitter, clock: Clock, max_losses: int) -> None:
@@ -57,8 +61,14 @@ class ResumableSplitter:
         self._max_losses = max_losses
         self._suspects = FairSlots(SlotLimits(1), clock)
 
+    @override
     async def split(self, request: SplitRequest) -> AsyncGenerator[SplitPart | SplitDone, None]:
-        """See ``ports.Splitter.split``. Raises ``AttemptsExhausted`` instead of ``ReplicaLost``."""
+        """Yield the parts in order, then one ``SplitDone``.
+
+        Raises:
+            AttemptsExhausted: the process died ``max_losses`` times in a row; never ``ReplicaLost``.
+            MediaError, StorageFull: as in ``Splitter.split``.
+        """
         losses = 0
         while True:
             try:

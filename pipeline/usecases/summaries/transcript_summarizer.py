@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
+from typing_extensions import override
+
 from pipeline.domain.decoding.transcript import Transcript
 from pipeline.domain.summaries.prompts import Prompt, final_prompt, notes_prompt
 from pipeline.domain.summaries.summary import StructuredSummary, Summary, SummaryFormat, SummaryOptions, TokenUsage
@@ -20,7 +22,7 @@ from pipeline.errors import (
     NothingSaid,
     TaskNotFinished,
 )
-from pipeline.ports import Clock, LanguageModel, LanguageModels, LlmCompletion, SummaryJob, TaskStore
+from pipeline.ports import Clock, LanguageModel, LanguageModels, LlmCompletion, Summarizer, SummaryJob, TaskStore
 from pipeline.settings import LlmSettings
 
 T = TypeVar("T")
@@ -66,14 +68,14 @@ def chosen_model(settings: LlmSettings, named: str | None, *, own_key: bool) -> 
     return model
 
 
-class TranscriptSummarizer:
-    """Writes summaries; satisfies ``ports.Summarizer``.
+class TranscriptSummarizer(Summarizer):
+    """A ``Summarizer`` that reads transcripts from the task store and sends them to a language model.
 
     Args:
-        store: where the transcripts are.
-        models: who writes.
+        store: holds the transcripts.
+        models: opens the language models.
         settings: limits and prices.
-        clock: for the summary's date.
+        clock: gives the summary its date.
     """
 
     def __init__(self, store: TaskStore, models: LanguageModels, settings: LlmSettings, clock: Clock) -> None:
@@ -82,8 +84,8 @@ class TranscriptSummarizer:
         self._settings = settings
         self._clock = clock
 
+    @override
     async def summarize(self, order: SummaryJob) -> Summary:
-        """See ``ports.Summarizer``."""
         name = chosen_model(self._settings, order.options.summary_model, own_key=order.api_key is not None)
         task = await self._store.get(order.task_id, include_result=True)
         lines = timed_lines(_transcript(task).segments)
