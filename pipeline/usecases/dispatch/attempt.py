@@ -37,7 +37,7 @@ from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler, Decoding
 from pipeline.usecases.dispatch.fetcher import Fetcher
 from pipeline.usecases.dispatch.resumable_splitter import may_pause
 from pipeline.usecases.dispatch.task_places import TaskSlots
-from pipeline.usecases.outage_retry import insist
+from pipeline.usecases.outage_retry import retry_until_available
 
 logger = logging.getLogger(__name__)
 
@@ -334,7 +334,7 @@ class Attempt:
         self.context.changed(self.task.id)
 
     async def _insist(self, write: Callable[[], Awaitable[Result]]) -> Result:
-        return await insist(write, self.context.clock)
+        return await retry_until_available(write, self.context.clock)
 
 
 def was_transcribed_under(fence: int, task: Task) -> bool:

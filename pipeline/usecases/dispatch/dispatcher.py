@@ -47,7 +47,7 @@ from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler
 from pipeline.usecases.dispatch.fetcher import Fetcher
 from pipeline.usecases.dispatch.resumable_splitter import ResumableSplitter
 from pipeline.usecases.dispatch.task_places import TaskSlots
-from pipeline.usecases.outage_retry import insist
+from pipeline.usecases.outage_retry import retry_until_available
 from pipeline.usecases.task_notifier import TaskNotifier, wait_for_event
 
 logger = logging.getLogger(__name__)
@@ -369,7 +369,7 @@ class Dispatcher:
             fail = partial(
                 self._store.fail, attempt.lease, reason, retry_at, keep_prepared=not dropped, counted=not waits
             )
-            ended = await insist(fail, self._clock)
+            ended = await retry_until_available(fail, self._clock)
             if dropped:
                 await attempt.drop_prepared()
         except LeaseLost as lost:

@@ -31,7 +31,7 @@ from pipeline.errors import (
 from pipeline.ports import Clock, Metrics, Summarizer, SummaryJob, SummaryLease, TaskStore
 from pipeline.settings import DispatchSettings, LlmSettings
 from pipeline.usecases.background_loop import SupervisedLoop, failure_messages
-from pipeline.usecases.outage_retry import insist
+from pipeline.usecases.outage_retry import retry_until_available
 from pipeline.usecases.task_notifier import wait_for_event
 
 logger = logging.getLogger(__name__)
@@ -175,7 +175,7 @@ class SummaryRunner:
             extra={"task_id": turn.task_id, "attempt": turn.attempts, "delay_s": round(delay_s, 1)},
         )
         due_at = self._clock.now() + timedelta(seconds=delay_s)
-        await insist(lambda: self._store.postpone_summary(turn, due_at, reason), self._clock)
+        await retry_until_available(lambda: self._store.postpone_summary(turn, due_at, reason), self._clock)
         return None
 
     def _delay_s(self, turn: SummaryLease, error: Exception) -> float | None:
@@ -187,7 +187,7 @@ class SummaryRunner:
         return max(delay_s, error.retry_after_s) if isinstance(error, Unavailable) else delay_s
 
     async def _finish(self, turn: SummaryLease, outcome: Summary | TaskError, seconds: float) -> None:
-        task = await insist(lambda: self._store.finish_summary(turn, outcome), self._clock)
+        task = await retry_until_available(lambda: self._store.finish_summary(turn, outcome), self._clock)
         failed = isinstance(outcome, TaskError)
         self._metrics.count("summaries_finished", outcome="failed" if failed else "completed")
         figures: dict[str, Any] = {"task_id": task.id, "attempt": turn.attempts, "seconds": round(seconds, 3)}
