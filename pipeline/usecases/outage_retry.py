@@ -1,4 +1,4 @@
-"""Retries of calls to the database while it is unavailable."""
+"""Pauses and retries after an outage: of the database, or of a replica."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ Result = TypeVar("Result")
 
 DATABASE_RETRY_S = 1.0
 """Pause between two calls while the database is unavailable."""
+
+REPLICA_LOSS_PAUSE_S = 0.5
+"""Pause before work of a lost replica is sent again; until then Serve may still send calls to the dead one."""
 
 
 async def retry_until_available(call: Callable[[], Awaitable[Result]], clock: Clock) -> Result:

@@ -40,7 +40,7 @@ MAX_PER_HOST = 4
 together no more than half of the slots."""
 
 MAX_CLAIMED = 500
-"""Callbacks that are claimed at the same time. Most of them wait for a slot of their host; the rest stay in the outbox."""
+"""Callbacks that are claimed at once. Most of them wait for a slot of their host; the rest stay in the outbox."""
 
 REFILL_AT = (MAX_CLAIMED // 2, MAX_CLAIMED // 4)
 """Numbers of remaining callbacks at which more are claimed at once. One client holds at most half of those claimed."""

@@ -1,4 +1,4 @@
-"""A splitter that outlives the processes it runs in."""
+"""Splitting that continues after the death of a Splitter process, and the rule for pausing a split."""
 
 from __future__ import annotations
 
@@ -13,29 +13,26 @@ from pipeline.domain.scheduling.fair_queue import SlotLimits, TurnRequest
 from pipeline.errors import AttemptsExhausted, ReplicaLost
 from pipeline.fair_slots import FairSlots
 from pipeline.ports import Clock, SplitDone, SplitPart, SplitRequest, Splitter
+from pipeline.usecases.outage_retry import REPLICA_LOSS_PAUSE_S
 
 logger = logging.getLogger(__name__)
 
-LOSS_PAUSE_S = 0.5
-"""Pause before another Splitter is asked: until then the dead one may still be taken for alive."""
-
-
 PAUSE_AFTER_S = 600.0
-"""Shorter recordings are never paused."""
+"""A split is not paused before it has got this far into the recording."""
 
 PAUSE_GROWTH = 3
-"""How many times as far a split must get before it is paused once more."""
+"""A resumed split may be paused again once it has got this many times as far as the last pause."""
 
 
 def may_pause(began_at: int, reached: int) -> bool:
-    """Return whether a split may make room for another at the end of a part.
+    """Return whether a split may pause at the end of a part, so that another can run.
 
-    When it is resumed, it is decoded again up to there. As each pause comes ``PAUSE_GROWTH`` times as far into the
-    recording as the one before, all that is decoded again is less than half as much again as the recording.
+    A resumed split decodes the recording again up to the pause. Each pause comes ``PAUSE_GROWTH`` times as far into the
+    recording as the one before, so that less than half of the recording's length is decoded twice.
 
     Args:
-        began_at: where its parts began this time, in samples.
-        reached: where they end now.
+        began_at: sample at which the split began or was last resumed.
+        reached: sample at which its last part ends.
     """
     return reached >= max(PAUSE_GROWTH * began_at, to_samples(PAUSE_AFTER_S))
 
@@ -76,27 +73,27 @@ class ResumableSplitter(Splitter):
                     if losses:
                         await alone.enter_async_context(self._suspects.turn(_turn_request(request)))
                     async for event in events:
-                        await alone.aclose()  # it got further: no suspect any more
+                        await alone.aclose()  # it has made progress, so it need not run alone any more
                         yield event
                         if isinstance(event, SplitDone):
                             return
                         request, losses = request.after(event), 0
-                raise ReplicaLost("A Splitter ended its answer in the middle.")
+                raise ReplicaLost("The Splitter's stream ended before the recording did.")
             except ReplicaLost as error:
                 losses += 1
-                logger.warning("Splitter lost: %s", error, extra={"task_id": request.task_id, "losses": losses})
+                logger.warning("a Splitter was lost: %s", error, extra={"task_id": request.task_id, "losses": losses})
                 if losses >= self._max_losses:
-                    raise AttemptsExhausted(_poison_sentence(request, losses)) from error
-            await self._clock.sleep(LOSS_PAUSE_S)
+                    raise AttemptsExhausted(_exhausted_message(request, losses)) from error
+            await self._clock.sleep(REPLICA_LOSS_PAUSE_S)
 
 
 def _turn_request(request: SplitRequest) -> TurnRequest:
-    """What is left of a recording is decoded from its start: one that had got far takes long."""
+    """Request a turn whose size is the samples to be decoded again before the split makes progress."""
     return TurnRequest(request.share_key, request.priority_rank, size=request.resume_at)
 
 
-def _poison_sentence(request: SplitRequest, losses: int) -> str:
+def _exhausted_message(request: SplitRequest, losses: int) -> str:
     return (
-        f"The recording took down the process that prepared it {losses} times in a row, "
-        f"with the first {to_seconds(request.resume_at):.0f} seconds of it done."
+        f"The process that prepared the recording died {losses} times in a row, "
+        f"with its first {to_seconds(request.resume_at):.0f} seconds prepared."
     )

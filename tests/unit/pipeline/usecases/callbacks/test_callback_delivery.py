@@ -205,7 +205,7 @@ async def test_the_courier_outlives_a_defect_and_says_so() -> None:
     stop = asyncio.Event()
     running = asyncio.create_task(world.courier.run(stop))
     await settle()
-    assert world.courier.failure_messages == ("Taking callbacks in hand fails: see the log.",)
+    assert world.courier.failure_messages == ("Claiming callbacks fails: see the log.",)
 
     world.store.broken = False  # type: ignore[attr-defined]
     world.clock.advance(30)
@@ -421,7 +421,7 @@ async def test_our_own_defect_is_logged_and_harms_no_other(caplog: pytest.LogCap
 
     assert await world.courier.run_once() == 2
     assert (await world.store.get(good)).callback.status_code == 200
-    assert "by our own defect" in caplog.text
+    assert "because of a defect in the service" in caplog.text
 
 
 # --- the loop ---------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pipeline.observability import NoMetrics
 from pipeline.settings import DispatchSettings
 from pipeline.system_clock import SystemClock
 from pipeline.testing.fake_replicas import FakeTranscriber, make_chunks
-from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler, Decoding
+from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler, TaskDecoding
 
 OPTIONS = TranscriptionOptions()
 DEAR = TranscriptionOptions(beam_size=20, best_of=20, log_prob_threshold=0.0)
@@ -32,7 +32,7 @@ class Job:
         self, task_id: int, rank: int = 1, client: str | None = None, options: TranscriptionOptions = OPTIONS
     ) -> None:
         self.results: list[int] = []
-        self.decoding = Decoding(
+        self.decoding = TaskDecoding(
             task_id=task_id,
             media_prefix=f"t{task_id}",
             options=options,
@@ -62,7 +62,7 @@ async def scheduling(fleet: FakeTranscriber, **settings: float) -> AsyncIterator
 def start(scheduler: ChunkScheduler, job: Job, chunks: Sequence[Chunk], max_in_flight: int | None = None) -> Job:
     scheduler.open(job.decoding, max_in_flight)
     scheduler.add(job.decoding, chunks)
-    job.decoding.seal()
+    job.decoding.complete_input()
     return job
 
 

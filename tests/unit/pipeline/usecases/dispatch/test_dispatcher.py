@@ -376,7 +376,7 @@ async def test_a_splitter_that_dies_is_tried_again_and_then_given_up() -> None:
     assert (ended.status, ended.attempts, len(world.splitter.requests)) == (Status.FAILED, 1, 3)
     assert ended.error is not None
     assert ended.error.code == "attempts_exhausted"
-    assert "took down the process that prepared it 3 times" in ended.error.message
+    assert "The process that prepared the recording died 3 times" in ended.error.message
 
 
 async def test_a_recording_that_crashes_its_decoder_is_tried_again_and_then_given_up() -> None:
@@ -677,7 +677,7 @@ async def test_a_file_that_kills_its_replicas_fails_alone() -> None:
     assert {task.status for task in ended} == {Status.COMPLETED}
     assert failed.error is not None
     assert (failed.error.code, failed.attempts) == ("attempts_exhausted", 1)
-    assert "10.0 s to 20.0 s took down the process that decoded it 3 times" in failed.error.message
+    assert "decoded the audio from 10.0 s to 20.0 s died 3 times" in failed.error.message
     assert world.fleet.poison[poison.id, 1] == 1000 - 3
 
 

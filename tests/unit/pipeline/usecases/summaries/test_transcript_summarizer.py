@@ -110,7 +110,7 @@ async def test_notes_as_long_as_the_transcript_are_no_notes() -> None:
     world.models.notes = lambda prompt: prompt.material
     task = await world.task(transcript(400))
 
-    with pytest.raises(LlmAnswerUnusable, match="as long"):
+    with pytest.raises(LlmAnswerUnusable, match="not shorter"):
         await world.summarizer.summarize(order(task))
 
 

@@ -42,9 +42,9 @@ class World:
         task, _ = await self.store.create(NewTask(media_prefix="a", media_key="a/source", awaited_until=until))
         return task.id
 
-    async def reap(self) -> None:
+    async def run_housekeeping(self) -> None:
         uploads = MemoryUploadStore(self.clock)
-        await Housekeeper(self.store, uploads, self.media, self.clock, Settings()).reap()
+        await Housekeeper(self.store, uploads, self.media, self.clock, Settings()).run_once()
 
     async def pass_time(self, seconds: float) -> None:
         """In steps, so that whoever sleeps in between wakes, works and sleeps again."""
@@ -63,7 +63,7 @@ async def test_a_defect_does_not_end_the_renewals(monkeypatch: pytest.MonkeyPatc
             patch.setattr(world.store, "extend_wait", lambda *_: {}[7])
             await world.pass_time(KEEPALIVE_INTERVAL_S)
         await world.pass_time(2 * KEEPALIVE_TTL.total_seconds())
-        await world.reap()
+        await world.run_housekeeping()
         assert await world.store.get(task_id)
 
 
@@ -85,13 +85,13 @@ async def test_a_task_stays_as_long_as_it_is_attended_and_goes_when_its_process_
     async with keep_alive(world.store, world.clock, task_id):
         await asyncio.sleep(0)
         await world.pass_time(10 * KEEPALIVE_TTL.total_seconds())
-        await world.reap()
+        await world.run_housekeeping()
         assert await world.store.get(task_id)
     await world.pass_time(KEEPALIVE_TTL.total_seconds() - KEEPALIVE_INTERVAL_S)
-    await world.reap()
+    await world.run_housekeeping()
     assert await world.store.get(task_id)
     await world.pass_time(KEEPALIVE_INTERVAL_S + 1)
-    await world.reap()
+    await world.run_housekeeping()
     with pytest.raises(TaskNotFound):
         await world.store.get(task_id)
     assert not world.media.keys
@@ -101,7 +101,7 @@ async def test_other_tasks_stay() -> None:
     world = World()
     task_id = await world.task(awaited=False)
     await world.pass_time(500)
-    await world.reap()
+    await world.run_housekeeping()
     assert await world.store.get(task_id)
 
 
@@ -128,11 +128,11 @@ async def test_what_is_removed_leaves_nothing() -> None:
     await discard_task(world.store, world.media, world.cancel, task_id)
 
 
-async def test_what_can_not_be_dismissed_now_is_left_to_the_reaper(caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_can_not_be_dismissed_now_is_left_to_housekeeping(caplog: pytest.LogCaptureFixture) -> None:
     world = World()
     task_id = await world.task()
     world.store.available = False
     await discard_task(world.store, world.media, None, task_id)
-    assert "reaper" in caplog.text
+    assert "left to housekeeping" in caplog.text
     world.store.available = True
     assert await world.store.get(task_id)

@@ -36,7 +36,7 @@ async def test_the_report_outlives_a_defect_and_says_so(monkeypatch: pytest.Monk
         reporter = QueueReporter(store, clock, metrics)
         reporting = asyncio.create_task(reporter.run())
         await settle()
-        assert reporter.failure_messages == ("Showing the queue fails: see the log.",)
+        assert reporter.failure_messages == ("Reporting the queue fails: see the log.",)
         assert metrics.total("loop_errors", loop="queue_report") == 1
 
     clock.advance(INTERVAL_S)
