@@ -48,7 +48,7 @@ class World:
         return set(await self.media.prefixes())
 
 
-async def test_media_without_a_task_goes_once_it_is_old() -> None:
+async def test_media_without_a_task_is_deleted_once_it_is_old() -> None:
     world = World(media={"orphan_age_s": 600})
     await world.media.write("orphan/source", stream(b"sound"))
     await world.add("waiting")
@@ -60,7 +60,7 @@ async def test_media_without_a_task_goes_once_it_is_old() -> None:
     assert await world.left() == {"waiting"}
 
 
-async def test_what_a_dead_dispatcher_left_of_a_completed_task_goes_too() -> None:
+async def test_media_of_a_completed_task_is_deleted_if_its_dispatcher_died() -> None:
     world, keeping = World(), World(media={"keep_source": True, "retention_s": None})
     for each in (world, keeping):
         for status in (Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.PROCESSING):
@@ -71,7 +71,7 @@ async def test_what_a_dead_dispatcher_left_of_a_completed_task_goes_too() -> Non
 
 
 @pytest.mark.parametrize("keep_source", [False, True])
-async def test_recordings_of_finished_tasks_go_after_their_time(keep_source: bool) -> None:
+async def test_recordings_of_finished_tasks_are_deleted_after_their_retention(keep_source: bool) -> None:
     world = World(media={"retention_s": 7 * DAY_S, "keep_source": keep_source, "orphan_age_s": 1e9})
     for status in (Status.COMPLETED, Status.FAILED, Status.CANCELLED):
         await world.run_to(status, status.value)
@@ -85,7 +85,7 @@ async def test_recordings_of_finished_tasks_go_after_their_time(keep_source: boo
     assert (await world.store.query(TaskQuery())).total_count == 4
 
 
-async def test_results_go_after_their_time() -> None:
+async def test_results_are_deleted_after_their_retention() -> None:
     world = World(dispatch={"retention_s": DAY_S})
     await world.run_to(Status.COMPLETED, "old")
     world.clock.advance(DAY_S)
@@ -96,7 +96,7 @@ async def test_results_go_after_their_time() -> None:
     assert await world.left() == set()
 
 
-async def test_callbacks_go_after_their_time_unless_they_are_owed() -> None:
+async def test_callbacks_are_deleted_after_their_retention_unless_undelivered() -> None:
     world = World(callback={"retention_s": DAY_S})
     await world.run_to(Status.COMPLETED, "told", "https://example.com/")
     [message] = await world.store.claim_callbacks("me", timedelta(), 1)
@@ -108,7 +108,7 @@ async def test_callbacks_go_after_their_time_unless_they_are_owed() -> None:
     assert len(await world.store.claim_callbacks("me", timedelta(), 10)) == 1
 
 
-async def test_housekeeping_outlives_whatever_goes_wrong(caplog: pytest.LogCaptureFixture) -> None:
+async def test_housekeeping_continues_after_an_exception(caplog: pytest.LogCaptureFixture) -> None:
     world = World(dispatch={"retention_s": DAY_S})
     await world.media.write("orphan/source", stream(b"sound"))
     world.clock.advance(601)
@@ -155,7 +155,7 @@ async def test_an_upload_goes_when_it_has_expired_and_not_before() -> None:
     assert await world.uploads.live_prefixes({upload.id}) == set()
 
 
-async def test_it_goes_on_after_an_outage_of_the_database() -> None:
+async def test_housekeeping_continues_after_an_outage_of_the_database() -> None:
     world = World(dispatch={"retention_s": 1})
     await world.run_to(Status.FAILED, "old")
     world.clock.advance(10)
@@ -170,7 +170,7 @@ async def test_it_goes_on_after_an_outage_of_the_database() -> None:
     running.cancel()
 
 
-async def test_nothing_is_old_only_because_the_clock_was_changed() -> None:
+async def test_nothing_expires_because_the_clock_was_changed() -> None:
     world = World(media={"orphan_age_s": 600})
     await world.media.write("upload-under-way/source", stream(b"sound"))
     await world.housekeeper.run_once()
@@ -186,7 +186,7 @@ async def test_nothing_is_old_only_because_the_clock_was_changed() -> None:
     assert await world.left() == set(), "what is really old goes"
 
 
-async def test_a_clock_that_drifts_is_not_changed() -> None:
+async def test_a_drifting_clock_does_not_count_as_changed() -> None:
     world = World(media={"orphan_age_s": 600})
     await world.media.write("orphan/source", stream(b"sound"))
     world.clock.advance(601)
