@@ -21,7 +21,8 @@ from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.observability import NoMetrics
 from pipeline.ports import ChunkFailure, EngineInfo, Unit
 from pipeline.settings import DispatchSettings
-from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler, TaskDecoding
+from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler
+from pipeline.usecases.dispatch.task_decoding import TaskDecoding
 from tests.benchmarks.reports import report
 from tests.benchmarks.scheduling import HOP_S, MARGIN_FRAMES, chunks_of
 from tests.benchmarks.virtual_time import VirtualClock, run

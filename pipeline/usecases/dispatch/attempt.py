@@ -33,9 +33,10 @@ from pipeline.ports import (
     TaskStore,
 )
 from pipeline.settings import Settings
-from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler, TaskDecoding
+from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler
 from pipeline.usecases.dispatch.fetcher import Fetcher
 from pipeline.usecases.dispatch.resumable_splitter import may_pause
+from pipeline.usecases.dispatch.task_decoding import TaskDecoding
 from pipeline.usecases.dispatch.task_slots import TaskSlots
 from pipeline.usecases.outage_retry import retry_until_available
 

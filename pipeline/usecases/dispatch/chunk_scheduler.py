@@ -3,8 +3,7 @@
 The queue stays in this process, where it can be reordered and cancelled; only as much as the replicas can hold is sent.
 A chunk whose replica died is sent again like any other, since most often the machine was the cause. A chunk whose
 replica died twice in a row is a suspect. Suspects are decoded one at a time, each in a call of its own, so that a
-recording that kills its replica is identified without affecting other tasks. The other chunks of a suspect's task wait
-meanwhile.
+recording that kills its replica is identified without affecting other tasks. Other chunks of its task wait meanwhile.
 """
 
 from __future__ import annotations
@@ -12,92 +11,29 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.domain.audio.spans import Chunk
-from pipeline.domain.decoding.decoding_cost import chunk_cost_s, decoded_cost, relative_cost
+from pipeline.domain.decoding.decoding_cost import chunk_cost_s, relative_cost
 from pipeline.domain.decoding.transcript import ChunkResult
-from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.domain.scheduling.chunk_queue import Capacity, ChunkQueue, ReleasedChunks
 from pipeline.errors import AttemptsExhausted, MurmurationError, ReplicaLost
 from pipeline.ports import ChunkFailure, Clock, EngineInfo, Metrics, Transcriber, Unit
 from pipeline.settings import DispatchSettings
 from pipeline.usecases.background_loop import SupervisedLoop, failure_messages
+from pipeline.usecases.dispatch.task_decoding import TaskDecoding
 from pipeline.usecases.outage_retry import REPLICA_LOSS_PAUSE_S
 
 logger = logging.getLogger(__name__)
-
-Deliver = Callable[[Sequence[ChunkResult]], Awaitable[None]]
 
 SUSPECT_LOSSES = 2
 """Number of losses in a row after which a chunk is a suspect."""
 
 STARTING_REFRESH_S, WORKING_REFRESH_S, IDLE_REFRESH_S = 1.0, 5.0, 15.0
 """Interval between queries for the number of replicas; a query to Serve takes about 50 ms of CPU time."""
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class TaskDecoding:
-    """The decoding of one task's chunks.
-
-    Attributes:
-        deliver: stores results as they arrive; calls for one task never overlap.
-        client: the client whose share of the replicas counts; ``None``: the task has a share of its own.
-        language: language of the speech; each unit detects it while this is ``None``.
-        previous_tokens: prompt of the next chunk if it is conditioned on the previous text.
-        outstanding: number of chunks that were added and have no stored result yet.
-        is_input_complete: no more chunks will be added.
-        writing: held while results are stored.
-        done: resolved once the input is complete and every result is stored; holds the error after a failure.
-    """
-
-    task_id: int
-    media_prefix: str
-    options: TranscriptionOptions
-    priority_rank: int
-    deliver: Deliver
-    language: str | None = None
-    client: str | None = None
-    previous_tokens: tuple[int, ...] = ()
-    outstanding: int = 0
-    is_input_complete: bool = False
-    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-    @property
-    def relative_cost(self) -> float:
-        """The expected cost of a second of this audio, as a multiple of the cost with default options."""
-        return relative_cost(self.options)
-
-    def extra_cost_s(self, results: Iterable[ChunkResult]) -> float:
-        """Return the cost of these results beyond the expected one, in seconds of audio with default options."""
-        expected = self.relative_cost
-        return sum(
-            max(0.0, decoded_cost(self.options, result.attempts) - expected) * result.audio_s for result in results
-        )
-
-    def complete_input(self) -> None:
-        """Declare that no more chunks will be added."""
-        self.is_input_complete = True
-        self._settle()
-
-    def count_stored(self, count: int) -> None:
-        """Count the stored results of ``count`` more chunks."""
-        self.outstanding -= count
-        self._settle()
-
-    def fail(self, error: BaseException) -> None:
-        """End the decoding with an error, unless it has ended."""
-        if not self.done.done():
-            self.done.set_exception(error)
-            self.done.exception()  # keeps asyncio from logging it if nothing waits any more
-
-    def _settle(self) -> None:
-        if self.is_input_complete and self.outstanding == 0 and not self.done.done():
-            self.done.set_result(None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from pipeline.observability import NoMetrics
 from pipeline.settings import DispatchSettings
 from pipeline.system_clock import SystemClock
 from pipeline.testing.fake_replicas import FakeTranscriber, make_chunks
-from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler, TaskDecoding
+from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler
+from pipeline.usecases.dispatch.task_decoding import TaskDecoding
 
 OPTIONS = TranscriptionOptions()
 DEAR = TranscriptionOptions(beam_size=20, best_of=20, log_prob_threshold=0.0)
