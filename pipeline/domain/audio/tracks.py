@@ -1,4 +1,4 @@
-"""Which of a recording's audio tracks is taken."""
+"""Choosing one of a recording's audio tracks."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ class Track:
 
     @property
     def rank(self) -> tuple[Any, ...]:
-        """Sort key: the track that is taken comes first."""
+        """Sort key: the best track comes first."""
         return not self.decodable, bool(self.silent), self.auxiliary, not self.default, self.index
 
     @property
     def label(self) -> str:
-        """Index, codec and what else the file says, for a sentence."""
+        """Index, codec and the file's own description of the track, for use in a sentence."""
         flags = ("commentary or the like" if self.auxiliary else None, "default" if self.default else None)
         title = f"“{self.title}”" if self.title else None
         known = filter(None, (self.codec or "unknown codec", self.language, title, *flags))
@@ -81,14 +81,14 @@ class Track:
 
 
 def candidates(tracks: Sequence[Track], wanted: str | None = None) -> tuple[Track, ...]:
-    """Return the tracks that may be taken, the best first.
+    """Return the tracks that may be transcribed, the best first.
 
     Args:
-        tracks: all that the recording has.
-        wanted: an index or a language; without it, any.
+        tracks: all audio tracks of the recording.
+        wanted: an index or a language; ``None`` for any track.
 
     Raises:
-        NoSuchTrack: none is what was wanted.
+        NoSuchTrack: no track has that index or language.
     """
     fitting = tracks if wanted is None else [track for track in tracks if _fits(track, wanted.strip())]
     if not fitting:
@@ -103,13 +103,13 @@ def mark_chosen(tracks: Iterable[Track], index: int) -> tuple[Track, ...]:
 
 
 def known_language(code: str | None) -> str | None:
-    """Return a code that names a language, or ``None`` for one that says that it is not known."""
+    """Return the code if it names a language, or ``None`` if it means that the language is not known."""
     code = (code or "").strip()
     return None if code.lower() in _UNKNOWN_LANGUAGES else code
 
 
 def is_auxiliary_title(title: str | None) -> bool:
-    """Return whether a title is that of a commentary, an audio description or the like."""
+    """Return whether the title is that of a commentary, an audio description or similar."""
     return bool(title and _AUXILIARY_TITLE.search(title))
 
 
