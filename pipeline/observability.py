@@ -1,7 +1,7 @@
-"""What can be seen of the service from outside: its metrics by name, and its log, one event a line.
+"""The service's metrics by name, and its log with one event a line.
 
-Modules log with the standard library, ``logging.getLogger(__name__)``, a short sentence and their figures as
-``extra``. ``configure_logging`` decides how that is written. Metrics go through the port ``ports.Metrics``.
+Modules log with the standard library, ``logging.getLogger(__name__)``: a short sentence, and figures as ``extra``.
+``configure_logging`` sets the format of the log. Metrics go through the port ``ports.Metrics``.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from enum import StrEnum
 from typing import Any
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler
+from typing_extensions import override
 
 from pipeline.domain.tasks.task import Status, Task
 from pipeline.errors import ConfigurationError
+from pipeline.ports.metrics import Metrics
 from pipeline.settings import LoggingSettings
 
 LOGGED_PACKAGES = ("pipeline", "deployments")
-"""The loggers that are configured; everybody else's are left alone."""
+"""The loggers that ``configure_logging`` configures; all others keep their configuration."""
 
 SECONDS_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
-"""Bounds of histograms of times: two a decade, from a short request to a long file."""
+"""Bounds of histograms of seconds: two per decade, from a short request to a long file."""
 
 
 SHARE_BUCKETS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
@@ -34,7 +36,7 @@ WINDOW_BUCKETS = (5.0, 10.0, 12.5, 15.0, 17.5, 20.0, 25.0, 30.0)
 
 
 class MetricKind(StrEnum):
-    """How a metric behaves."""
+    """The kind of a metric."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -43,11 +45,11 @@ class MetricKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric: what ``ports.Metrics`` may be called with.
+    """A metric that ``ports.Metrics`` may be called with.
 
     Attributes:
-        help: what it says, with its unit.
-        labels: exactly the labels each value carries.
+        help: description, with its unit.
+        labels: names of the labels of each value; exactly these are given.
         bounds: upper bounds of a histogram's buckets.
     """
 
@@ -132,20 +134,23 @@ METRICS: Mapping[str, Metric] = {
         Metric("answers_given_up", MetricKind.COUNTER, "Answers whose client did not read them."),
     )
 }
-"""Every metric there is."""
+"""All metrics by name."""
 
 
-class NoMetrics:
-    """Metrics for where nobody looks; satisfies ``ports.Metrics``."""
+class NoMetrics(Metrics):
+    """Metrics that are not recorded."""
 
+    @override
     def count(self, name: str, value: float = 1.0, **labels: str) -> None:
-        """Forgets it."""
+        """Ignore the value."""
 
+    @override
     def gauge(self, name: str, value: float, **labels: str) -> None:
-        """Forgets it."""
+        """Ignore the value."""
 
+    @override
     def observe(self, name: str, value: float, **labels: str) -> None:
-        """Forgets it."""
+        """Ignore the value."""
 
 
 # --- logs -------------------------------------------------------------------------------------------------------------
@@ -153,7 +158,7 @@ class NoMetrics:
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 KEY_PREFIX = "mur_"
-"""What the service's own keys begin with."""
+"""Prefix of the service's own API keys."""
 
 _SECRET_NAME = re.compile(r"secret|token|password|passwd|authorization|api_?key|cookie|signature", re.IGNORECASE)
 
@@ -176,9 +181,7 @@ logger = logging.getLogger(__name__)
 
 
 def configure_logging(settings: LoggingSettings) -> None:
-    """Writes this project's log to standard error in the format asked for, and to a file; may be called again.
-
-    Other packages' loggers, Serve's among them, keep their own handlers.
+    """Write this project's log to standard error in the configured format, and to a file; may be called again.
 
     Raises:
         ConfigurationError: the file can't be written.
@@ -198,7 +201,10 @@ def configure_logging(settings: LoggingSettings) -> None:
 
 
 def _file_handlers(settings: LoggingSettings) -> list[logging.Handler]:
-    """The log file, if there is to be one. Every replica of a node writes to it, so turning it over takes a lock."""
+    """Return the handler of the log file, if one is configured.
+
+    All replicas of a node write to the file, so its rotation takes a lock.
+    """
     if settings.file is None:
         return []
     try:
@@ -217,20 +223,22 @@ def _file_handlers(settings: LoggingSettings) -> list[logging.Handler]:
 
 
 class TextFormatter(logging.Formatter):
-    """``time level logger message key=value …``: one line, whatever the values hold."""
+    """A formatter that writes ``time level logger message key=value …``: always one line, whatever the values hold."""
 
+    @override
     def format(self, record: logging.LogRecord) -> str:
-        """The event as a line of text."""
+        """Return the event as a line of text."""
         event = _log_fields(record)
         head = f"{event.pop('time')} {event.pop('level')} {event.pop('logger')} {_one_line(event.pop('message'))}"
         return " ".join([head, *(f"{name}={_text(value)}" for name, value in event.items())])
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """A formatter that writes one JSON object a line."""
 
+    @override
     def format(self, record: logging.LogRecord) -> str:
-        """The event as JSON."""
+        """Return the event as JSON."""
         return json.dumps(_log_fields(record), ensure_ascii=False, default=str)
 
 
@@ -242,14 +250,14 @@ def log_attempt(
     outcome: str | None = None,
     wall_s: float | None = None,
 ) -> None:
-    """Writes the one line that sums up a finished attempt.
+    """Log one line that sums up a finished attempt.
 
     Args:
-        task: as the attempt left it.
-        stages: seconds each stage took.
+        task: the task as the attempt left it.
+        stages: seconds of each stage.
         audio_s: seconds of audio with a result.
-        outcome: how it ended; the task's status unless given.
-        wall_s: seconds the attempt took; the sum of the stages unless given (they may overlap).
+        outcome: outcome of the attempt; ``None`` for the task's status.
+        wall_s: seconds of the attempt; ``None`` for the sum of the stages (which may overlap).
     """
     seconds = sum(stages.values()) if wall_s is None else wall_s
     extra = {
@@ -284,7 +292,7 @@ def _log_fields(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _masked(value: Any, name: str = "") -> Any:
-    """The value without what looks like a secret, by its name or in its text; numbers and booleans as they are."""
+    """Return a value without secrets, recognized by its name or its text; numbers and booleans do not change."""
     if value is None or isinstance(value, int | float):
         return value
     if _SECRET_NAME.search(name):

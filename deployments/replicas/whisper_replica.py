@@ -64,7 +64,7 @@ class WhisperModelReplica:
     def _record_speed(self, audio_s: float) -> None:
         """Counts finished audio against the time the engine has worked since the last that was finished."""
         busy_s = self._batcher.stats().busy_s
-        self._speed = self._speed.after(audio_s, busy_s - self._busy_s)
+        self._speed = self._speed.updated(audio_s, busy_s - self._busy_s)
         self._busy_s = busy_s
         self._metrics.gauge("rtfx", self._speed.rtfx)
 

@@ -33,8 +33,8 @@ class ExtractionOptions:
     """The form in which the sound of a recording is written."""
 
     sample_rate: Annotated[int, Ge(8000), Le(192_000)] = 22_050
-    """Samples a second. `mp3`, `ogg` and `m4a` know only some rates: the next higher one is taken."""
+    """Samples per second. `mp3`, `ogg` and `m4a` support only some rates: the next higher one is used."""
     bit_depth: Annotated[int, Ge(1), Le(4)] = 2
-    """Bytes a sample, 1 to 4; for `wav` and `flac` (2 to 4), the others have none."""
+    """Bytes per sample, 1 to 4; only for `wav` and `flac` (2 to 4)."""
     output_format: AudioFormat = AudioFormat.WAV
-    """The format of the file: `ogg` holds Opus, `m4a` AAC."""
+    """Format of the file: `ogg` holds Opus, `m4a` AAC."""

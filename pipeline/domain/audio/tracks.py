@@ -48,23 +48,23 @@ class Track:
     index: int
     """Number among the audio tracks, from 0 (FFmpeg's `0:a:<index>`)."""
     codec: str | None = None
-    """FFmpeg's name of the codec; null where it does not know it."""
+    """FFmpeg's name of the codec; null if FFmpeg does not know it."""
     language: str | None = None
-    """As the file says, an ISO 639 code."""
+    """ISO 639 code in the file."""
     title: str | None = None
-    """As the file says."""
+    """Title in the file."""
     channels: int | None = None
-    """How many; null where the codec is not known."""
+    """Number of channels; null if the codec is not known."""
     default: bool = False
-    """Whether the file calls it a default track."""
+    """True if the file marks it as a default track."""
     auxiliary: bool = False
-    """Whether it is a commentary, an audio description or the like, by its flags or its title."""
+    """True for a commentary, an audio description or similar, by its flags or its title."""
     decodable: bool = True
-    """Whether there is a decoder for it."""
+    """True if there is a decoder for it."""
     silent: bool | None = None
-    """Whether it begins with digital silence; null if the track was not probed."""
+    """True if it begins with digital silence; null if the track was not probed."""
     chosen: bool = False
-    """Whether it is the one that was transcribed."""
+    """True for the track that was transcribed."""
 
     @property
     def rank(self) -> tuple[Any, ...]:

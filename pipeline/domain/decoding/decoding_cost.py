@@ -79,7 +79,7 @@ def chunk_cost_s(duration_s: float, options: TranscriptionOptions) -> float:
 
 
 def charged_audio_s(duration_s: float, options: TranscriptionOptions) -> float:
-    """Return the seconds that a recording uses of its client's quota: at least its duration, more for costly options."""
+    """Return the seconds that a recording uses of its client's quota: its duration, or more with costly options."""
     return duration_s * max(1.0, relative_cost(options))
 
 

@@ -59,7 +59,7 @@ class TranscriptionOptions:
     best_of: Annotated[int, Ge(1), Le(20)] = 5
     """Candidates that are sampled at temperatures above 0."""
     temperature: Annotated[tuple[Temperature, ...], MinLen(1), MaxLen(10)] = DEFAULT_TEMPERATURES
-    """A temperature, or a comma list that is climbed while a chunk fails the thresholds below."""
+    """A temperature, or a comma-separated list: a chunk that fails the thresholds below is decoded at the next one."""
     compression_ratio_threshold: Annotated[float, Ge(0.0)] | None = 2.4
     """A chunk whose text compresses better than this is repetitive and decoded again at the next temperature."""
     log_prob_threshold: Annotated[float, Le(0.0)] | None = -1.0
@@ -79,17 +79,17 @@ class TranscriptionOptions:
     append_punctuations: Annotated[str, MaxLen(100)] = "\"'.。,，!！?？:：”)]}、"
     """Punctuation that belongs to the word before it."""
     clip_timestamps: Annotated[tuple[Seconds, ...], MaxLen(2 * MAX_CLIPS)] = ()
-    """`start,end,start,end…` in seconds: only these clips are transcribed and VAD is not asked. `0`: the whole file."""
+    """`start,end,start,end…` in seconds: only these clips are transcribed, without VAD. `0`: the whole file."""
     hallucination_silence_threshold: Seconds | None = None
     """With word timestamps: text that looks made up beside a silence longer than this is dropped. `0`: off."""
     vad_filter: bool = True
-    """Leave out what holds no speech (Silero VAD)."""
+    """Leave out audio without speech (Silero VAD)."""
     vad_threshold: Annotated[float, Gt(0.0), Lt(1.0)] | None = None
-    """Speech probability from which a frame counts as speech. Empty: as the service is set."""
+    """Speech probability from which a frame counts as speech. Empty: the service's setting."""
     vad_min_silence_duration_ms: Annotated[int, Ge(0), Le(60_000)] | None = None
-    """Silence shorter than this does not end a stretch of speech. Empty: as the service is set."""
+    """Silence shorter than this does not end a speech span. Empty: the service's setting."""
     vad_speech_pad_ms: Annotated[int, Ge(0), Le(10_000)] | None = None
-    """Added on both sides of a stretch of speech. Empty: as the service is set."""
+    """Padding on both sides of a speech span. Empty: the service's setting."""
     audio_track: Annotated[str, MinLen(1), MaxLen(35)] | None = None
     """Audio track: its index among the audio tracks, from 0, or its language (`eng`, `en`). Empty: the best one."""
     normalize_level: bool = True

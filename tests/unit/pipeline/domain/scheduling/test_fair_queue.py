@@ -4,16 +4,16 @@ from collections import Counter
 
 import pytest
 
-from pipeline.domain.scheduling.fair_queue import MAX_IDLE, FairLine, LinePosition, SlotLimits, TurnRequest, share_key
+from pipeline.domain.scheduling.fair_queue import MAX_IDLE, FairQueue, QueuePosition, SlotLimits, TurnRequest, share_key
 
 AGEING_S = 600.0
 
 
-def line(slots: int = 1, **limits: object) -> FairLine:
-    return FairLine(SlotLimits(slots, **limits), AGEING_S)  # type: ignore[arg-type]
+def line(slots: int = 1, **limits: object) -> FairQueue:
+    return FairQueue(SlotLimits(slots, **limits), AGEING_S)  # type: ignore[arg-type]
 
 
-def served(fair: FairLine, turns: int, cost: float = 1.0, now: float = 0.0) -> list[str]:
+def served(fair: FairQueue, turns: int, cost: float = 1.0, now: float = 0.0) -> list[str]:
     """Clients whose turn it was, one turn after another, each of which waits again at once."""
     clients = []
     for _ in range(turns):
@@ -26,7 +26,7 @@ def served(fair: FairLine, turns: int, cost: float = 1.0, now: float = 0.0) -> l
     return clients
 
 
-def begun(fair: FairLine, now: float = 0.0) -> list[LinePosition]:
+def begun(fair: FairQueue, now: float = 0.0) -> list[QueuePosition]:
     """Everyone whose turn can begin."""
     places = []
     while place := fair.next(now):
