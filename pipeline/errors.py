@@ -563,8 +563,7 @@ class LeaseLost(MurmurationError):
 
 
 class RecordUnreadable(MurmurationError):
-    """A row of the database that is damaged or of a newer version; the message names its column and none of its
-    content.
+    """A row of the database that is damaged or of a newer version; the message names its column and no content.
 
     Args:
         message: a sentence that names the column.
