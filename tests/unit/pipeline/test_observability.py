@@ -47,7 +47,7 @@ TASK = Task(
 
 @pytest.fixture
 def loggers() -> Iterator[None]:
-    """Puts back what ``configure_logging`` changes."""
+    """Restore the loggers that ``configure_logging`` changes."""
     before = [
         (logger, logger.handlers, logger.level, logger.propagate) for logger in map(logging.getLogger, LOGGED_PACKAGES)
     ]
@@ -178,7 +178,7 @@ def test_secrets_are_never_written(extra: dict[str, Any]) -> None:
 
 def test_a_secret_in_an_exception_is_never_written() -> None:
     try:
-        raise OSError("://".join(["mysql", "user:swordfish@db/name"]))  # so that the source line is not in the way
+        raise OSError("://".join(["mysql", "user:swordfish@db/name"]))  # so that the source line does not hold the secret
     except OSError:
         record = event()
         record.exc_info = sys.exc_info()
@@ -282,7 +282,7 @@ def lines(file: Path) -> list[str]:
 
 
 def written(file: Path) -> list[str]:
-    """All lines in the file and those put aside, oldest first."""
+    """Return all lines of the file and of the rotated ones, oldest first."""
     aside = sorted(file.parent.glob(f"{file.name}.*"), key=lambda path: -int(path.suffix[1:]))
     return [line for path in (*aside, file) for line in lines(path)]
 

@@ -14,11 +14,11 @@ demands = st.builds(Demand, tasks=st.integers(0, 10**6), audio_s=st.floats(0, 1e
     ("demand", "rtfx", "replicas"),
     [
         (Demand(0, 0.0), 10.0, 0),
-        (Demand(1, 0.0), 10.0, 1),  # its recording was not cut yet
+        (Demand(1, 0.0), 10.0, 1),  # its recording was not split yet
         (Demand(1, 1.0), 10.0, 1),  # the last second of a running task keeps its replica
         (Demand(1, 600.0), 10.0, 1),
         (Demand(1, 600.1), 10.0, 2),
-        (Demand(1, 36_000.0), 10.0, 60),  # one long file is worth a whole fleet
+        (Demand(1, 36_000.0), 10.0, 60),  # one long recording needs a whole fleet
         (Demand(1000, 0.0), 10.0, 9),  # 1000 unknown recordings of at least 5 s
         (Demand(1000, 60_000.0), 100.0, 10),
     ],
