@@ -479,7 +479,7 @@ class AuthSettings(Section):
             raise ValueError("two keys have the same name; give the holder of two keys a list of two under `sha256`")
         hashes = [sha256 for key in self.keys for sha256 in key.sha256]
         if len(set(hashes)) < len(hashes):
-            raise ValueError("the same sha256 occurs twice; give every key a hash of its own")
+            raise ValueError("the same sha256 is there twice; give every key a hash of its own")
         return self
 
 

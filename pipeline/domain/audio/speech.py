@@ -64,7 +64,8 @@ MIN_AUDIBLE_AMPLITUDE = 32
 def audible_spans(samples: Samples) -> tuple[Span, ...]:
     """Return the spans that hold any sound, in whole frames of ``FRAME_SAMPLES``.
 
-    Args: samples: shape ``(samples,)``.
+    Args:
+        samples: shape ``(samples,)``.
     """
     loudness = np.abs(samples.astype(np.int32))
     frames = (Span(at, min(at + FRAME_SAMPLES, len(samples))) for at in range(0, len(samples), FRAME_SAMPLES))

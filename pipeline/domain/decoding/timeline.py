@@ -74,8 +74,10 @@ def _place_segment(chunk: Chunk, speech: Sequence[Span], segment: Segment) -> Se
 class _Joint:
     """A joint between two spans of a chunk, where silence was cut out, in seconds of the chunk.
 
-    Attributes: at: position of the joint. begin: latest time before the joint from which nobody speaks for certain.
-    end: earliest time after the joint until which nobody speaks for certain.
+    Attributes:
+        at: position of the joint.
+        begin: latest time before the joint from which nobody speaks for certain.
+        end: earliest time after the joint until which nobody speaks for certain.
     """
 
     at: float

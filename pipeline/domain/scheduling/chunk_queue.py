@@ -29,74 +29,15 @@ from itertools import accumulate, count, islice
 from math import ceil, inf, nextafter
 
 from pipeline.domain.audio.spans import Chunk
-from pipeline.domain.scheduling.fair_share import Backlog, FairSharing, Flow, InFlightChunk
-
-CHUNK_COST_S = 35.0
-"""Cost of the longest chunk with default options. A chunk that costs more counts as several in flight."""
+from pipeline.domain.scheduling.capacity import CHUNK_COST_S, Capacity, ReleasedChunks, load_of
+from pipeline.domain.scheduling.fair_share import Backlog, Flow, InFlightChunk, RankSharing
 
 MAX_EARLY_S = 8 * CHUNK_COST_S
 """Most cost that a client may have in flight with start tags smaller than its tag time, which delays other clients."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReleasedChunks:
-    """Chunks of one task that may be sent to a replica together: a unit.
-
-    Attributes:
-        priority_rank: rank at the replica: that of the task, or a more urgent one by ageing.
-        start_tag: order at the replica within a rank; the smallest goes first.
-    """
-
-    task_id: int
-    priority_rank: int
-    chunks: tuple[Chunk, ...]
-    start_tag: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Capacity:
-    """The number of chunks that the replicas can hold.
-
-    Attributes:
-        replicas: number of replicas; 0 counts as 1, so that the first unit starts a fleet scaled to zero.
-        max_batch_size: most chunks that a replica decodes together.
-        batches_in_flight: batches that each replica may have, including the running one: enough to fill the next one,
-            too, while some chunks wait to be decoded again. The last of them is used only while more chunks wait than
-            fill a batch for each replica: at the end, chunks go to the replica that is done first.
-    """
-
-    replicas: int
-    max_batch_size: int
-    batches_in_flight: int = 3
-
-    @property
-    def chunks(self) -> int:
-        """Most chunks in flight."""
-        return self.batches_in_flight * self._batch_for_each
-
-    def room(self, waiting: int) -> int:
-        """Return the most chunks in flight while ``waiting`` chunks wait."""
-        if waiting > self._batch_for_each:
-            return self.chunks
-        return max(1, self.batches_in_flight - 1) * self._batch_for_each
-
-    @property
-    def reserve(self) -> int:
-        """Further chunks that may be in flight, only of clients that have less than their share there."""
-        return self._batch_for_each
-
-    @property
-    def _batch_for_each(self) -> int:
-        return max(1, self.replicas) * self.max_batch_size
-
-
 def _duration_s(chunk: Chunk) -> float:
     return chunk.duration_s
-
-
-def _load(cost: float) -> int:
-    """Return the number of default chunks that a chunk of this cost counts for."""
-    return max(1, ceil(cost / CHUNK_COST_S))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,20 +59,6 @@ class _FlowChoice:
     aged: bool = False
 
 
-class _Rank(FairSharing[Flow]):
-    """The clients of one priority."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda flow: flow.share, lambda flow: flow.tasks.next is not None, lambda flow: flow.first_tag)
-        self.clients_in_flight = 0
-        self.last_tag = 0.0
-
-    @property
-    def current_tag(self) -> float:
-        """The smallest start tag in flight, else the last one."""
-        return self.last_tag if self.first_tag is None else self.first_tag
-
-
 class ChunkQueue:
     """The queue of the chunks of all running tasks.
 
@@ -144,7 +71,7 @@ class ChunkQueue:
         self._backlogs: dict[int, Backlog] = {}
         self._flows: dict[tuple[int, str], Flow] = {}
         self._numbers = count()
-        self._ranks: dict[int, _Rank] = {}
+        self._ranks: dict[int, RankSharing] = {}
         self._in_flight: Counter[int] = Counter()
         self._aged_last = False
         self._waiting_chunks = 0
@@ -252,7 +179,7 @@ class ChunkQueue:
 
     def _flow(self, rank: int, client: str | None) -> Flow:
         """Return the flow of a client, which outlives its tasks, or a new one."""
-        self._ranks.setdefault(rank, _Rank())
+        self._ranks.setdefault(rank, RankSharing())
         if client is None:
             return Flow(next(self._numbers), rank, is_named=False)
         if (rank, client) not in self._flows:
@@ -325,7 +252,7 @@ class ChunkQueue:
         size = min(capacity.max_batch_size, ceil(len(backlog.waiting) / max(1, capacity.replicas)))
         unit = list(islice(backlog.waiting, min(size, backlog.room)))
         most = min(choice.room, capacity.max_batch_size)
-        loads = accumulate(_load(backlog.cost(chunk)) for chunk in unit)
+        loads = accumulate(load_of(backlog.cost(chunk)) for chunk in unit)
         return unit[: max(1, sum(load <= most for load in loads))]
 
     def _take(self, backlog: Backlog, choice: _FlowChoice, chunks: Sequence[Chunk], now: float) -> ReleasedChunks:
@@ -334,7 +261,7 @@ class ChunkQueue:
         is_early = not choice.aged and start_tag < flow.tag_time
         room = choice.room
         for cost in costs:
-            early_s, load = cost if is_early else 0.0, min(room, _load(cost))
+            early_s, load = cost if is_early else 0.0, min(room, load_of(cost))
             room -= load
             sent = InFlightChunk(flow.tag_time, backlog.share.virtual_time, choice.rank, load, early_s)
             backlog.waiting.popleft()

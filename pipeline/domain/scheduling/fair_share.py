@@ -268,3 +268,17 @@ class Flow:
             raise LookupError("The client has nothing to release.")
         self._aged_last = oldest is not fair and not self._aged_last and oldest.share.has_aged(now, ageing_s)
         return (oldest, False) if self._aged_last else (fair, True)
+
+
+class RankSharing(FairSharing[Flow]):
+    """The clients of one priority."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda flow: flow.share, lambda flow: flow.tasks.next is not None, lambda flow: flow.first_tag)
+        self.clients_in_flight = 0
+        self.last_tag = 0.0
+
+    @property
+    def current_tag(self) -> float:
+        """The smallest start tag in flight, else the last one."""
+        return self.last_tag if self.first_tag is None else self.first_tag

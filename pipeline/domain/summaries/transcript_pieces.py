@@ -49,7 +49,7 @@ def seconds_of(text: str) -> float:
     """
     match = _TIME.fullmatch(text.strip())
     if match is None:
-        raise ValueError("This is not a time like 00:12:34")
+        raise ValueError("the text is not a time such as 00:12:34")
     hours, minutes, seconds = match.groups(default="0")
     return int(hours) * 3600.0 + int(minutes) * 60.0 + int(seconds)
 

@@ -114,7 +114,7 @@ def refuse_over_quota(client: Client, load: ClientLoad, now: datetime) -> None:
     refuse_more_audio(client.max_audio_s, load, now)
     if client.max_audio_s is not None and load.audio_s + load.pending_s >= client.max_audio_s:
         raise QuotaExceeded(
-            f"{_usage_sentence(client.max_audio_s, load)}, and your recordings that wait have about "
+            f"{_usage_sentence(client.max_audio_s, load)}, and your waiting recordings have about "
             f"{load.pending_s / 60:,.1f} more.",
             QUEUE_RETRY_S,
         )

@@ -76,14 +76,14 @@ def message_id(task_id: int, fence: int, media_prefix: str) -> str:
 
 def attempts_exhausted(losses: int) -> TaskError:
     """Return the error of a task whose owner was lost ``losses`` times in a row without progress in between."""
-    times = "once" if losses == 1 else f"{losses} times in a row without getting any further"
+    times = "once" if losses == 1 else f"{losses} times in a row without progress"
     return TaskError(
         "attempts_exhausted", f"The process that ran this task was lost {times}; retry the task to run it again."
     )
 
 
 CANCEL_REFUSED = "it can't be cancelled"
-RETRY_REFUSED = "only a failed or cancelled one is retried"
+RETRY_REFUSED = "only a failed or cancelled task can be retried"
 
 
 def refusal_sentence(task: Task, otherwise: str) -> str:

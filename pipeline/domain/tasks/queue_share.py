@@ -20,6 +20,6 @@ def refuse_over_share(load: ClientLoad, queued_tasks: int, max_queued_tasks: int
     """Raise ``QuotaExceeded`` if the client's next task would take room that is left for others in a crowded queue."""
     if load.queued_tasks >= share_of(queued_tasks, max_queued_tasks):
         raise QuotaExceeded(
-            f"{load.queued_tasks:,} of your tasks wait already, and what is left of the queue is for others.",
+            f"{load.queued_tasks:,} of your tasks wait already, and the rest of the queue is for others.",
             QUEUE_RETRY_S,
         )

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain.audio.spans import SAMPLE_RATE, Chunk, Span
-from pipeline.domain.scheduling.chunk_queue import Capacity, ChunkQueue, ReleasedChunks
+from pipeline.domain.scheduling.capacity import Capacity, ReleasedChunks
+from pipeline.domain.scheduling.chunk_queue import ChunkQueue
 
 HIGH, NORMAL, LOW = range(3)
 WIDE = Capacity(replicas=4, max_batch_size=8)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pipeline.domain.audio.spans import SAMPLE_RATE, Chunk, Span
 from pipeline.domain.decoding.decoding_cost import chunk_cost_s, relative_cost
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
-from pipeline.domain.scheduling.chunk_queue import Capacity, ChunkQueue, ReleasedChunks
+from pipeline.domain.scheduling.capacity import Capacity, ReleasedChunks
+from pipeline.domain.scheduling.chunk_queue import ChunkQueue
 
 HIGH, NORMAL, LOW = range(3)
 AGEING_S = 600.0
