@@ -19,7 +19,8 @@ from typing import Any
 from pipeline.domain.audio.spans import Chunk
 from pipeline.domain.decoding.decoding_cost import chunk_cost_s, relative_cost
 from pipeline.domain.decoding.transcript import ChunkResult
-from pipeline.domain.scheduling.chunk_queue import Capacity, ChunkQueue, ReleasedChunks
+from pipeline.domain.scheduling.capacity import Capacity, ReleasedChunks
+from pipeline.domain.scheduling.chunk_queue import ChunkQueue
 from pipeline.errors import AttemptsExhausted, MurmurationError, ReplicaLost
 from pipeline.ports import ChunkFailure, Clock, EngineInfo, Metrics, Transcriber, Unit
 from pipeline.settings import DispatchSettings

@@ -36,8 +36,8 @@ from pipeline.errors import (
     StorageUnavailable,
     TaskNotFound,
 )
+from pipeline.event_log import log_attempt
 from pipeline.fair_slots import FairSlots
-from pipeline.observability import log_attempt
 from pipeline.ports import Clock, Crawler, EngineInfo, Lease, MediaStore, Metrics, Splitter, TaskStore, Transcriber
 from pipeline.process_identity import is_dead
 from pipeline.settings import DispatchSettings, Settings

@@ -6,7 +6,7 @@ from pipeline.domain.decoding.transcript import Segment, Word
 
 
 def segment(start, end, *, sure=True, word_s=None):
-    """Three words that fill the segment, or last ``word_s``; probable or not."""
+    """Make a segment of three words that fill it, or last ``word_s`` each; probable or not."""
     step = (end - start) / 3
     words = tuple(
         Word(start + i * step, start + i * step + (word_s or step), f" word{i}", 0.9 if sure else 0.05)
