@@ -47,9 +47,9 @@ def settings_file(config: str) -> Path:
 def engine(settings: Settings, device: str) -> Engine:
     """The engine the settings name, loaded."""
     if settings.asr.engine == "waiting":
-        from pipeline.testing.waiting_engine import SimulatedEngine  # only for trials of a cluster; see its docstring
+        from pipeline.asr.simulated_engine import SimulatedEngine  # only for trials of a cluster
 
-        return SimulatedEngine(settings.asr.model)
+        return SimulatedEngine.of_model(settings.asr.model)
     from pipeline.asr.engine_loading import load_engine  # by the one process that decodes
 
     return load_engine(settings.asr, device=device)
