@@ -77,7 +77,8 @@ def test_recordings_that_wait_count_as_well(audio_s: float, pending_s: float, re
     if not refused:
         refuse_over_quota(client(audio_s=600.0), load, NOW)
         return
-    with pytest.raises(QuotaExceeded, match=r"used 5\.0 of 10\.0 minutes .* waiting recordings have about 5\.0 more") as caught:
+    sentence = r"used 5\.0 of 10\.0 minutes .* waiting recordings have about 5\.0 more"
+    with pytest.raises(QuotaExceeded, match=sentence) as caught:
         refuse_over_quota(client(audio_s=600.0), load, NOW)
     assert caught.value.retry_after_s == QUEUE_RETRY_S
 
