@@ -133,13 +133,14 @@ class FairGate:
     async def one(self, client: str | None) -> AsyncIterator[None]:
         """Wait for a place, and hold it; for ``None``, who is nobody in particular, without a share."""
         name = client or ""
-        await self._enter(name)
+        await self.acquire(name)
         try:
             yield
         finally:
-            self._leave(name)
+            self.release(name)
 
-    async def _enter(self, client: str) -> None:
+    async def acquire(self, client: str) -> None:
+        """Wait for a place, which the caller gives back with ``release``."""
         if client not in self._waiting and self._has_room(client):
             self._take(client)
             return
@@ -149,7 +150,7 @@ class FairGate:
             await called
         except asyncio.CancelledError:
             if called.done() and not called.cancelled():  # it was given a place in this very moment
-                self._leave(client)
+                self.release(client)
             raise
 
     def _has_room(self, client: str) -> bool:
@@ -159,7 +160,8 @@ class FairGate:
         self._free -= 1
         self._inside[client] += 1
 
-    def _leave(self, client: str) -> None:
+    def release(self, client: str) -> None:
+        """Give a place back, to the next client in the line."""
         self._free += 1
         self._inside[client] -= 1
         if not self._inside[client]:

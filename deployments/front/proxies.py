@@ -33,6 +33,7 @@ from deployments.api.acknowledge import acknowledged, acknowledging
 from deployments.cluster import alive_nodes
 from deployments.front.bounds import ConnectionBounds
 from deployments.front.protocol import RESERVED_FILES, BoundedProtocol, bounded_protocol, file_limit
+from deployments.front.turns import FairStartMiddleware, fair_start_middleware
 from pipeline.settings import ConnectionSettings
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ def bounded() -> list[Any]:
     """
     if not hasattr(uvicorn.config.HTTP_PROTOCOLS["auto"], "bounds"):
         bound_this_process(ConnectionBounds())
-    return acknowledging()
+    return [*fair_start_middleware(), *acknowledging()]
 
 
 def bound_this_process(bounds: ConnectionBounds) -> None:
@@ -106,10 +107,15 @@ def _bound_uvicorn(actor: Any, bounds: ConnectionBounds) -> bool:
         return False
     if getattr(server.config.http_protocol_class, "bounds", None) != bounds:
         server.config.http_protocol_class = bounded_protocol(bounds)
-        server.config.loaded_app = acknowledged(server.config.loaded_app)
+        server.config.loaded_app = _with_layers(server.config.loaded_app)
         for connection in list(server.server_state.connections):
             connection.loop.call_soon_threadsafe(_close_unbounded, connection)
     return True
+
+
+def _with_layers(app: Any) -> Any:
+    """Return the application inside what ``bounded`` returns, once."""
+    return app if isinstance(app, FairStartMiddleware) else FairStartMiddleware(acknowledged(app))
 
 
 def _close_unbounded(connection: Any) -> None:

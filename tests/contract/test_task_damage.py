@@ -54,7 +54,7 @@ RUBBISH = (
 """What people, crashes and bad disks leave in a column; each database takes what it takes."""
 
 VALUES_A_COLUMN = len(RUBBISH) if os.environ.get("MURMURATION_THOROUGH") == "1" else 3
-"""Values of ``RUBBISH`` that each column is filled with, others in each: columns of one kind have all of them."""
+"""Values of ``RUBBISH`` that each column is filled with: all in CI, else a fifth, others in each column."""
 
 Rows = dict[str, list[dict[str, Any]]]
 TABLES = [table for table in METADATA.tables.values() if table.name != "store_identity"]
