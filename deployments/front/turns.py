@@ -23,6 +23,8 @@ LEAVING_CLIENTS = 4
 LEAVE_S = 0.01
 """Serve learns of so many clients that go away at a time, each after ``LEAVE_S``: to cancel a request costs as much as
 to route one."""
+HEALTH_PATHS = frozenset({"/api/health/check", "/api/health/ready"})
+"""Requests that wait for nobody: whoever asks them without a key may share its address with an attacker."""
 MARK = "murmuration.turn"
 """Name of the ASGI extension of a request that has had its turn."""
 
@@ -42,12 +44,15 @@ class FairStartMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on when it is its client's turn."""
         extensions = scope.get("extensions") or {}
-        if scope["type"] != "http" or MARK in extensions:
+        if scope["type"] != "http" or MARK in extensions or scope["path"] in HEALTH_PATHS:
             await self._app(scope, receive, send)
             return
         client = client_key(scope)
         await self._places.acquire(client)
         place = _Place(self._places, client)
+        if has_left(receive):
+            place.leave()
+            return
         timer = asyncio.get_running_loop().call_later(self._start_s, place.leave)
 
         async def receive_in_turn() -> Message:
@@ -83,6 +88,11 @@ class _Place:
         if self._is_held:
             self._is_held = False
             self._places.release(self._client)
+
+
+def has_left(receive: Receive) -> bool:
+    """Return whether the connection of a request is lost, as uvicorn knows without reading what the request sends."""
+    return getattr(getattr(receive, "__self__", None), "disconnected", False) is True
 
 
 def client_key(scope: Scope) -> str:

@@ -65,10 +65,9 @@ def test_a_recording_without_sound(service: Service) -> None:
 def test_a_client_that_goes_away_is_forgotten(service: Service) -> None:
     for _ in range(3):
         with pytest.raises(httpx.ReadTimeout):
-            answer = service.client.post(
+            service.client.post(
                 EXTRACT, files={"file": ("talk.flac", hostile_media.BOMB)}, data={"output_format": "flac"}, timeout=0.2
             )
-            pytest.fail(f"It was answered at once: {answer.status_code} {answer.text[:500]}")
     test_sound_is_extracted(service)
 
 
