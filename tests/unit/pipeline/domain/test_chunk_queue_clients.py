@@ -16,6 +16,7 @@ from pipeline.domain.audio import SAMPLE_RATE, Chunk, Span
 from pipeline.domain.chunk_queue import Capacity, ChunkQueue, Released
 from pipeline.domain.decoding_cost import chunk_cost_s, relative_cost
 from pipeline.domain.options import TranscriptionOptions
+from tests.support.thoroughness import examples
 
 HIGH, NORMAL, LOW = range(3)
 AGEING_S = 600.0
@@ -490,6 +491,6 @@ def test_no_step_looks_at_all_tasks(clients: int) -> None:
         assert unit
         queue.finish(unit.task_id, len(unit.chunks))
 
-    for _ in range(200):
+    for _ in range(examples(200)):
         most = max(most, calls(step))
     assert most < 1_000

@@ -17,6 +17,7 @@ from pipeline.errors import MediaError, MediaTooLong, MediaUndecodable, NoAudioS
 from pipeline.media.decode import BLOCK_SAMPLES, AudioDecoder
 from tests.support import containers, recordings, speech
 from tests.support.recordings import FORMATS, FRAGMENTED, FailingFile, click_at, encode, heard_at, silence, tone
+from tests.support.thoroughness import some
 
 
 def decode(content: bytes, max_duration_s: float = 3600.0) -> tuple[np.ndarray, bool]:
@@ -318,7 +319,7 @@ def decoded_left(bad: float | None, kind: type, channels: int, rate: int, *, nor
     return np.concatenate(list(decoder.blocks())).astype(int)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30, -1e30, 1e300, 1e-42])
+@pytest.mark.parametrize("bad", some([np.nan, np.inf, -np.inf, 1e30, -1e30, 1e300, 1e-42]))
 @pytest.mark.parametrize(("kind", "rate"), [(np.float32, 16_000), (np.float64, 44_100)])
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("normalize_level", [False, True])
