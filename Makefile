@@ -2,9 +2,9 @@
 
 URL ?= http://127.0.0.1:8000
 
-.PHONY: all format lint types layers unit test bench
+.PHONY: all format lint types layers docs unit test bench
 
-all: lint types layers test
+all: lint types layers docs test
 
 format: ## rewrites
 	ruff format .
@@ -19,6 +19,9 @@ types:
 
 layers:
 	lint-imports
+
+docs: ## writes build/site; a dead link or a dead anchor is an error
+	zensical build --clean --strict
 
 unit:
 	pytest tests/unit

@@ -15,16 +15,16 @@ import ray
 from pydantic import BaseModel, ConfigDict, Field
 from ray.serve import Application
 
-from deployments import preflight
-from deployments.cluster import alive_nodes, gpu_nodes_may_come, gpus, local_drivers
+from deployments.cluster import preflight
+from deployments.cluster.nodes import alive_nodes, gpu_nodes_may_come, gpus, local_drivers
+from deployments.cluster.shared_storage import check_cluster
 from deployments.config_check import refuse_unknown_keys
-from deployments.crawler import Crawler
-from deployments.dispatcher import Dispatcher
-from deployments.ingress import Ingress
-from deployments.shared import check_cluster
-from deployments.splitter import Splitter
-from deployments.summarizer import Summarizer
-from deployments.whisper import WhisperReplica
+from deployments.replicas.crawler_replica import Crawler
+from deployments.replicas.dispatcher_replica import Dispatcher
+from deployments.replicas.ingress_replica import Ingress
+from deployments.replicas.splitter_replica import Splitter
+from deployments.replicas.summarizer_replica import Summarizer
+from deployments.replicas.whisper_replica import WhisperReplica
 from deployments.wiring import settings_file
 from pipeline.errors import ConfigurationError
 from pipeline.settings import load_settings

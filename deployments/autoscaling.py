@@ -22,15 +22,15 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from deployments.queue_watch import QueueWatch
+from deployments.queue_watch import QueueMonitor
 from deployments.wiring import settings_file, task_store
-from pipeline.domain.scaling import Demand, ScalingRule
+from pipeline.domain.scheduling.replica_scaling import Demand, ScalingRule
 from pipeline.ports import QueueStats, TaskStore
 from pipeline.settings import load_settings
 
 logger = logging.getLogger(__name__)
 
-RTFX = "rtfx"
+RTFX_KEY = "rtfx"
 """What a WhisperReplica calls its speed in ``record_autoscaling_stats``."""
 
 
@@ -41,7 +41,7 @@ class QueuedAudioPolicy:
         config: the application's ``args.config``.
         target_wait_s: seconds in which all that waits and runs should be decoded.
         expected_rtfx: speed of a replica before one was measured.
-        least_task_s: seconds of audio that a task counts for at least.
+        min_task_s: seconds of audio that a task counts for at least.
         poll_s: how often the database is asked.
     """
 
@@ -50,12 +50,12 @@ class QueuedAudioPolicy:
         config: str = "gpu",
         target_wait_s: float = 60.0,
         expected_rtfx: float = 50.0,
-        least_task_s: float = 5.0,
+        min_task_s: float = 5.0,
         poll_s: float = 1.0,
     ) -> None:
-        self._rule = ScalingRule(target_wait_s, least_task_s)
+        self._rule = ScalingRule(target_wait_s, min_task_s)
         self._rtfx = expected_rtfx
-        self._watch = QueueWatch(lambda: _store(config), poll_s)
+        self._watch = QueueMonitor(lambda: _store(config), poll_s)
 
     def __call__(self, ctx: Any) -> tuple[int, dict[str, Any]]:
         """The number of replicas there should be, and no state: Serve keeps this object."""
@@ -73,7 +73,7 @@ def demand_of(stats: QueueStats) -> Demand:
 
 def measured_rtfx(metrics: Mapping[str, Mapping[Any, float]] | None) -> float | None:
     """The replicas' mean speed, of those that have worked; ``None`` while none has."""
-    speeds = [speed for speed in (metrics or {}).get(RTFX, {}).values() if speed > 0]
+    speeds = [speed for speed in (metrics or {}).get(RTFX_KEY, {}).values() if speed > 0]
     return fmean(speeds) if speeds else None
 
 

@@ -20,7 +20,7 @@ from deployments.config_check import read_config, unknown_keys
 from pipeline.errors import ConfigurationError
 
 FAILED = {"DEPLOY_FAILED", "UNHEALTHY"}
-LOOK_AGAIN_S = 1.0
+POLL_S = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,8 +58,8 @@ def deploy(client: Any, config: dict[str, Any], timeout_s: float, sleep: Callabl
     client.deploy_applications(config)
     names = [application["name"] for application in config["applications"]]
     shown = ""
-    for _ in range(max(1, round(timeout_s / LOOK_AGAIN_S))):
-        sleep(LOOK_AGAIN_S)
+    for _ in range(max(1, round(timeout_s / POLL_S))):
+        sleep(POLL_S)
         applications = client.get_serve_details()["applications"]
         states = {name: applications.get(name, {}).get("status", "NOT_STARTED") for name in names}
         for name in names:

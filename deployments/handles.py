@@ -18,8 +18,8 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatusOverview
 
-from pipeline.domain.summary import Summary
-from pipeline.domain.transcript import ChunkResult
+from pipeline.domain.decoding.transcript import ChunkResult
+from pipeline.domain.summaries.summary import Summary
 from pipeline.errors import MurmurationError, ReplicaLost, ServiceStarting
 from pipeline.ports import (
     ChunkFailure,
@@ -30,7 +30,7 @@ from pipeline.ports import (
     SplitDone,
     SplitPart,
     SplitRequest,
-    SummaryOrder,
+    SummaryJob,
     Unit,
 )
 
@@ -91,11 +91,11 @@ class CrawlerHandle:
                 yield event
 
 
-ROOM_FOR_POLICY_S = 8.0
+POLICY_GRACE_S = 8.0
 """How long a call leaves it to the scaling policy to wake a fleet that is scaled to zero."""
-LOOK_AGAIN_S = 0.5
+POLL_S = 0.5
 
-DESCRIBED_FOR_S = 60.0
+DESCRIPTION_TTL_S = 60.0
 """How long a description counts while there is work. An idle fleet is not asked: a question is a request, and one
 that Serve still remembers wakes a fleet that was scaled to zero since."""
 
@@ -114,7 +114,7 @@ class TranscriberHandle:
         """See ``ports.Transcriber.transcribe``."""
         self._used = True
         if self._at_zero:
-            await self._leave_room_for_policy()
+            await self._wait_for_policy()
         async for results in _stream(self._handle, "transcribe", unit):
             yield results
 
@@ -126,16 +126,16 @@ class TranscriberHandle:
         with suppress(ServiceStarting):
             await self.describe()
 
-    async def _leave_room_for_policy(self) -> None:
+    async def _wait_for_policy(self) -> None:
         """Waits a little for the scaling policy to ask for replicas.
 
         A call to a deployment without replicas makes Serve start exactly one and not ask its policy again before
         that one runs, which takes minutes where a node must be brought first; the policy knows how many are needed.
         """
         async with self._waking:
-            deadline = time.monotonic() + ROOM_FOR_POLICY_S
+            deadline = time.monotonic() + POLICY_GRACE_S
             while self._at_zero and time.monotonic() < deadline:
-                await asyncio.sleep(LOOK_AGAIN_S)
+                await asyncio.sleep(POLL_S)
                 self._at_zero = not any((await self._states()).values())
             self._at_zero = False
 
@@ -153,7 +153,7 @@ class TranscriberHandle:
 
     async def describe(self) -> EngineInfo:
         """See ``ports.Transcriber.describe``."""
-        if self._described and not (self._used and time.monotonic() - self._described[0] > DESCRIBED_FOR_S):
+        if self._described and not (self._used and time.monotonic() - self._described[0] > DESCRIPTION_TTL_S):
             return self._described[1]
         try:
             info = cast("EngineInfo", await self._handle.describe.remote())
@@ -169,7 +169,7 @@ class SummarizerHandle:
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle
 
-    async def summarize(self, order: SummaryOrder) -> Summary:
+    async def summarize(self, order: SummaryJob) -> Summary:
         """See ``ports.Summarizer.summarize``."""
         answer = await _call(self._handle, "summarize", order)
         if isinstance(answer, MurmurationError):

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import yaml
 from pydantic import ValidationError
 
-from pipeline.domain.access import Scope
+from pipeline.domain.tasks.client import Scope
 from pipeline.observability import KEY_PREFIX
 from pipeline.settings import KeySettings
 

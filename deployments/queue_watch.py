@@ -19,7 +19,7 @@ RETRY_S = 1.0
 """Pause after a failure."""
 
 
-class QueueWatch:
+class QueueMonitor:
     """Asks the task store for its totals over and over; ``latest`` returns at once.
 
     The thread ends soon after the watch is garbage collected, for instance when Serve replaces a scaling policy.
@@ -31,7 +31,7 @@ class QueueWatch:
     """
 
     def __init__(self, open_store: Callable[[], TaskStore], period_s: float, retry_s: float = RETRY_S) -> None:
-        self._cell = _Cell()
+        self._cell = _SharedSnapshot()
         thread = threading.Thread(
             target=_follow, args=(self._cell, open_store, period_s, retry_s), name="queue-watch", daemon=True
         )
@@ -44,7 +44,7 @@ class QueueWatch:
         return seen[1] if seen and time.monotonic() - seen[0] < STALE_AFTER_S else None
 
 
-class _Cell:
+class _SharedSnapshot:
     """What the thread and its watch share; not the watch itself, which could then never be collected."""
 
     def __init__(self) -> None:
@@ -52,16 +52,16 @@ class _Cell:
         self.seen: tuple[float, QueueStats] | None = None
 
 
-def _follow(cell: _Cell, open_store: Callable[[], TaskStore], period_s: float, retry_s: float) -> None:
+def _follow(cell: _SharedSnapshot, open_store: Callable[[], TaskStore], period_s: float, retry_s: float) -> None:
     while not cell.stop.is_set():
         try:
-            _ask_until_it_fails(cell, open_store, period_s)
+            _poll_until_failure(cell, open_store, period_s)
         except Exception as error:
             logger.warning("the queue can't be watched", exc_info=error)
             cell.stop.wait(max(period_s, retry_s))
 
 
-def _ask_until_it_fails(cell: _Cell, open_store: Callable[[], TaskStore], period_s: float) -> None:
+def _poll_until_failure(cell: _SharedSnapshot, open_store: Callable[[], TaskStore], period_s: float) -> None:
     with asyncio.Runner() as runner:  # one loop: the store's connections belong to it
         store = open_store()
         try:

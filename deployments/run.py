@@ -17,11 +17,11 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from deployments.private_files import UMASKS
+from deployments.security.private_files import UMASKS
 from pipeline.settings import FileAccess
 
 DEFAULT_CONFIG = "serve_config.yaml"
-ENVIRONMENT: Mapping[str, str] = {
+DEFAULT_ENVIRONMENT: Mapping[str, str] = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.front.proxies:bounded",
@@ -31,7 +31,7 @@ ENVIRONMENT: Mapping[str, str] = {
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
     """The variables that ``serve run`` is started with."""
-    return {**ENVIRONMENT, **given}
+    return {**DEFAULT_ENVIRONMENT, **given}
 
 
 def command(arguments: Sequence[str]) -> list[str]:

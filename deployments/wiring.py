@@ -6,23 +6,23 @@ from functools import partial
 from importlib import resources
 from pathlib import Path
 
-from deployments.traced_store import TracedTaskStore
-from deployments.tracing import Tracing
+from deployments.telemetry.traced_store import TracedTaskStore
+from deployments.telemetry.tracing import Tracing
 from pipeline.asr.engine import Engine
-from pipeline.clock import FollowingClock, SystemClock
 from pipeline.crawl.crawler import LocalCrawler
-from pipeline.crawl.extractors import ExtractorProcesses
-from pipeline.domain.task import Status
+from pipeline.crawl.extractor_processes import ExtractorProcesses
+from pipeline.domain.tasks.task import Status
 from pipeline.errors import ConfigurationError, DatabaseUnavailable, TaskNotFound
-from pipeline.media.extractor import SandboxedExtractor
-from pipeline.media.sandbox.parent import Sandbox, SandboxedDecoder, SandboxLimits
-from pipeline.media.store import FsspecMediaStore
+from pipeline.media.media_store import FsspecMediaStore
+from pipeline.media.sandbox.sandbox import Sandbox, SandboxedDecoder, SandboxLimits
+from pipeline.media.sandboxed_extractor import SandboxedExtractor
 from pipeline.ports import Clock, CrawlRequest, Metrics, Splitter, TaskStore
 from pipeline.settings import Settings
-from pipeline.store.store import SqlTaskStore
-from pipeline.store.uploads import SqlUploadStore
+from pipeline.store.task_store import SqlTaskStore
+from pipeline.store.upload_store import SqlUploadStore
+from pipeline.system_clock import SynchronizedClock, SystemClock
 
-QUIET = {"enable_access_log": False}
+NO_ACCESS_LOG = {"enable_access_log": False}
 """Serve's logging of deployments that only other deployments call: a line a call would drown what matters."""
 
 
@@ -47,10 +47,10 @@ def settings_file(config: str) -> Path:
 def engine(settings: Settings, device: str) -> Engine:
     """The engine the settings name, loaded."""
     if settings.asr.engine == "waiting":
-        from pipeline.testing.waiting import WaitingEngine  # only for trials of a cluster; see its docstring
+        from pipeline.testing.waiting_engine import SimulatedEngine  # only for trials of a cluster; see its docstring
 
-        return WaitingEngine(settings.asr.model)
-    from pipeline.asr.loading import load_engine  # by the one process that decodes
+        return SimulatedEngine(settings.asr.model)
+    from pipeline.asr.engine_loading import load_engine  # by the one process that decodes
 
     return load_engine(settings.asr, device=device)
 
@@ -65,7 +65,7 @@ def task_store(
     make = partial(TracedTaskStore, tracing=traces) if traces and traces.enabled else SqlTaskStore
     return make(
         settings.database_url,
-        clock or FollowingClock(),
+        clock or SynchronizedClock(),
         busy_timeout_s=settings.database.busy_timeout_s,
         idempotency_ttl_s=settings.database.idempotency_ttl_s,
         ageing_s=settings.dispatch.ageing_s,
@@ -98,7 +98,7 @@ def splitter(settings: Settings, decoders: Sandbox) -> Splitter:
     """A splitter in this process, with its decoders in processes of their own."""
     # Imported by the one process that listens: the others would take longer to come back after a crash.
     from pipeline.asr.vad import SileroVad
-    from pipeline.media.split import StreamingSplitter
+    from pipeline.media.streaming_splitter import StreamingSplitter
 
     return StreamingSplitter(
         media_store(settings),

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from pipeline.domain.fair_line import AGEING_S, FairLine, Place, SlotLimits, TurnRequest
+from pipeline.domain.scheduling.fair_queue import AGEING_S, FairLine, LinePosition, SlotLimits, TurnRequest
 from pipeline.ports import Clock
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ class FairSlots:
     def __init__(self, limits: SlotLimits, clock: Clock, ageing_s: float = AGEING_S) -> None:
         self._line = FairLine(limits, ageing_s)
         self._clock = clock
-        self._granted: dict[Place, asyncio.Future[None]] = {}
+        self._granted: dict[LinePosition, asyncio.Future[None]] = {}
 
     @asynccontextmanager
     async def turn(self, request: TurnRequest) -> AsyncIterator[Turn]:
@@ -70,23 +70,23 @@ class FairSlots:
             else:
                 granted.set_result(None)
 
-    def _withdraw(self, place: Place, granted: asyncio.Future[None]) -> None:
+    def _withdraw(self, place: LinePosition, granted: asyncio.Future[None]) -> None:
         """Take back the request of a waiter that was cancelled, perhaps just after it had got its slot."""
         if self._granted.pop(place, None) is not None:
             self._line.leave(place)
         elif not granted.cancelled():
             self.end(place)
 
-    def charge(self, place: Place, seconds: float) -> None:
+    def charge(self, place: LinePosition, seconds: float) -> None:
         """Charge a turn by its length, unless it was paid for when it began."""
         if not place.request.cost:
             self._line.charge(place, seconds)
 
-    def is_wanted(self, place: Place, size: float) -> bool:
-        """Return whether somebody waits who would have the turn in its holder's stead; see ``Turn.is_wanted``."""
-        return self._line.is_wanted(place, size, self._clock.monotonic())
+    def should_yield(self, place: LinePosition, size: float) -> bool:
+        """Return whether somebody waits who would have the turn in its holder's stead; see ``Turn.should_yield``."""
+        return self._line.should_yield(place, size, self._clock.monotonic())
 
-    def end(self, place: Place) -> None:
+    def end(self, place: LinePosition) -> None:
         """Give a slot to the next, once whoever held it has had the chance to ask for another turn."""
         self._line.finish(place)
         asyncio.get_running_loop().call_soon(self._grant)
@@ -95,21 +95,21 @@ class FairSlots:
 class Turn:
     """A slot that is held; made by ``FairSlots.turn``."""
 
-    def __init__(self, slots: FairSlots, place: Place, clock: Clock) -> None:
+    def __init__(self, slots: FairSlots, place: LinePosition, clock: Clock) -> None:
         self._slots = slots
         self._place = place
         self._clock = clock
         self._charged_until = clock.monotonic()
         self._held = True
 
-    def is_wanted(self, size: float) -> bool:
+    def should_yield(self, size: float) -> bool:
         """Return whether somebody who waits should have the slot now rather than its holder.
 
         Args:
             size: of the holder's work, as it is known now.
         """
         self.charge()
-        return self._slots.is_wanted(self._place, size)
+        return self._slots.should_yield(self._place, size)
 
     def release(self) -> None:
         """Give the slot back before the work has ended. Once is enough, more often is fine."""
@@ -125,7 +125,7 @@ class Turn:
         self._charged_until = now
 
 
-class Slices:
+class SlicedWork:
     """One piece of work that is done in short steps, each in a turn of its own.
 
     Work that has taken less time goes before other work of its client, so that what is short is soon done.
@@ -154,10 +154,10 @@ class Slices:
                     turn.release()
                 return await step
             finally:
-                await self._see_through(step, turn)
+                await self._finish_step(step, turn)
                 self._spent_s += self._clock.monotonic() - began
 
-    async def _see_through(self, step: asyncio.Future[Any], turn: Turn) -> None:
+    async def _finish_step(self, step: asyncio.Future[Any], turn: Turn) -> None:
         """Cancel a step that still runs, and wait for its end; a slow one gives its slot back meanwhile."""
         if step.done():
             return

@@ -18,22 +18,22 @@ from typing import Any
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 
-from pipeline.domain.task import Status, Task
+from pipeline.domain.tasks.task import Status, Task
 from pipeline.errors import ConfigurationError
 from pipeline.settings import LoggingSettings
 
 LOGGED_PACKAGES = ("pipeline", "deployments")
 """The loggers that are configured; everybody else's are left alone."""
 
-SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+SECONDS_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 """Bounds of histograms of times: two a decade, from a short request to a long file."""
 
 
-SHARES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
-WINDOWS = (5.0, 10.0, 12.5, 15.0, 17.5, 20.0, 25.0, 30.0)
+SHARE_BUCKETS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
+WINDOW_BUCKETS = (5.0, 10.0, 12.5, 15.0, 17.5, 20.0, 25.0, 30.0)
 
 
-class Kind(StrEnum):
+class MetricKind(StrEnum):
     """How a metric behaves."""
 
     COUNTER = "counter"
@@ -52,7 +52,7 @@ class Metric:
     """
 
     name: str
-    kind: Kind
+    kind: MetricKind
     help: str
     labels: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
@@ -61,43 +61,75 @@ class Metric:
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("tasks_finished", Kind.COUNTER, "Tasks that ended, by how.", ("status",)),
-        Metric("task_seconds", Kind.HISTOGRAM, "Seconds from a task's creation to its end.", ("priority",), SECONDS),
-        Metric("stage_seconds", Kind.HISTOGRAM, "Seconds an attempt spent in a stage.", ("stage",), SECONDS),
-        Metric("queued_tasks", Kind.GAUGE, "Tasks that wait to be run.", ("priority",)),
+        Metric("tasks_finished", MetricKind.COUNTER, "Tasks that ended, by how.", ("status",)),
         Metric(
-            "oldest_task_seconds", Kind.GAUGE, "Age in seconds of the oldest task that waits to be run.", ("priority",)
+            "task_seconds",
+            MetricKind.HISTOGRAM,
+            "Seconds from a task's creation to its end.",
+            ("priority",),
+            SECONDS_BUCKETS,
         ),
-        Metric("processing_tasks", Kind.GAUGE, "Tasks that run."),
-        Metric("pending_audio_seconds", Kind.GAUGE, "Seconds of audio that wait and run and are not decoded yet."),
-        Metric("waiting_for_space", Kind.GAUGE, "Tasks that wait until the media store has room."),
         Metric(
-            "postponed_attempts", Kind.COUNTER, "Attempts that ended because something has to be waited for.", ("code",)
+            "stage_seconds", MetricKind.HISTOGRAM, "Seconds an attempt spent in a stage.", ("stage",), SECONDS_BUCKETS
         ),
-        Metric("waiting_callbacks", Kind.GAUGE, "Callbacks still to be delivered."),
-        Metric("waiting_chunks", Kind.GAUGE, "Chunks that wait for a replica."),
-        Metric("replicas", Kind.GAUGE, "Replicas that can take work."),
-        Metric("left_tasks", Kind.GAUGE, "Tasks whose record only a newer version of this software can read."),
-        Metric("unreadable_records", Kind.COUNTER, "Damaged rows of the database that were met.", ("table", "column")),
-        Metric("loop_errors", Kind.COUNTER, "Rounds of a background loop that failed by a defect.", ("loop",)),
-        Metric("lost_units", Kind.COUNTER, "Units whose replica died or fell silent."),
-        Metric("lost_leases", Kind.COUNTER, "Tasks that passed to another owner while they ran."),
-        Metric("audio_seconds", Kind.COUNTER, "Seconds of audio decoded."),
-        Metric("batch_size", Kind.HISTOGRAM, "Chunks decoded together.", (), (1, 2, 4, 8, 16, 32, 64, 128, 256)),
-        Metric("batch_fill", Kind.HISTOGRAM, "Share of the largest batch allowed that a batch filled.", (), SHARES),
-        Metric("window_seconds", Kind.HISTOGRAM, "Seconds of the window that a batch was encoded in.", (), WINDOWS),
-        Metric("rtfx", Kind.GAUGE, "Seconds of audio a replica finishes per second it works."),
-        Metric("batch_seconds", Kind.HISTOGRAM, "Seconds one batch took.", (), SECONDS),
-        Metric("uncovered_stretches", Kind.COUNTER, "Stretches of speech without words, decoded again."),
-        Metric("gated_chunks", Kind.COUNTER, "Chunks sent round again by the quality gate.", ("reason",)),
-        Metric("summaries_finished", Kind.COUNTER, "Summaries that ended, by how.", ("outcome",)),
-        Metric("summary_seconds", Kind.HISTOGRAM, "Seconds one attempt at a summary took.", (), SECONDS),
-        Metric("llm_tokens", Kind.COUNTER, "Tokens sent to the language model and written by it.", ("direction",)),
-        Metric("llm_cost", Kind.COUNTER, "Cost of the language model by the configured prices."),
-        Metric("callback_attempts", Kind.COUNTER, "Attempts to deliver a callback, by outcome.", ("outcome",)),
-        Metric("callback_seconds", Kind.HISTOGRAM, "Seconds until a receiver answered.", (), SECONDS),
-        Metric("requests_refused", Kind.COUNTER, "Requests refused for those under way, by error.", ("reason",)),
-        Metric("answers_given_up", Kind.COUNTER, "Answers whose client did not read them."),
+        Metric("queued_tasks", MetricKind.GAUGE, "Tasks that wait to be run.", ("priority",)),
+        Metric(
+            "oldest_task_seconds",
+            MetricKind.GAUGE,
+            "Age in seconds of the oldest task that waits to be run.",
+            ("priority",),
+        ),
+        Metric("processing_tasks", MetricKind.GAUGE, "Tasks that run."),
+        Metric(
+            "pending_audio_seconds", MetricKind.GAUGE, "Seconds of audio that wait and run and are not decoded yet."
+        ),
+        Metric("waiting_for_space", MetricKind.GAUGE, "Tasks that wait until the media store has room."),
+        Metric(
+            "postponed_attempts",
+            MetricKind.COUNTER,
+            "Attempts that ended because something has to be waited for.",
+            ("code",),
+        ),
+        Metric("waiting_callbacks", MetricKind.GAUGE, "Callbacks still to be delivered."),
+        Metric("waiting_chunks", MetricKind.GAUGE, "Chunks that wait for a replica."),
+        Metric("replicas", MetricKind.GAUGE, "Replicas that can take work."),
+        Metric("left_tasks", MetricKind.GAUGE, "Tasks whose record only a newer version of this software can read."),
+        Metric(
+            "unreadable_records", MetricKind.COUNTER, "Damaged rows of the database that were met.", ("table", "column")
+        ),
+        Metric("loop_errors", MetricKind.COUNTER, "Rounds of a background loop that failed by a defect.", ("loop",)),
+        Metric("lost_units", MetricKind.COUNTER, "Units whose replica died or fell silent."),
+        Metric("lost_leases", MetricKind.COUNTER, "Tasks that passed to another owner while they ran."),
+        Metric("audio_seconds", MetricKind.COUNTER, "Seconds of audio decoded."),
+        Metric("batch_size", MetricKind.HISTOGRAM, "Chunks decoded together.", (), (1, 2, 4, 8, 16, 32, 64, 128, 256)),
+        Metric(
+            "batch_fill",
+            MetricKind.HISTOGRAM,
+            "Share of the largest batch allowed that a batch filled.",
+            (),
+            SHARE_BUCKETS,
+        ),
+        Metric(
+            "window_seconds",
+            MetricKind.HISTOGRAM,
+            "Seconds of the window that a batch was encoded in.",
+            (),
+            WINDOW_BUCKETS,
+        ),
+        Metric("rtfx", MetricKind.GAUGE, "Seconds of audio a replica finishes per second it works."),
+        Metric("batch_seconds", MetricKind.HISTOGRAM, "Seconds one batch took.", (), SECONDS_BUCKETS),
+        Metric("uncovered_stretches", MetricKind.COUNTER, "Stretches of speech without words, decoded again."),
+        Metric("gated_chunks", MetricKind.COUNTER, "Chunks sent round again by the quality gate.", ("reason",)),
+        Metric("summaries_finished", MetricKind.COUNTER, "Summaries that ended, by how.", ("outcome",)),
+        Metric("summary_seconds", MetricKind.HISTOGRAM, "Seconds one attempt at a summary took.", (), SECONDS_BUCKETS),
+        Metric(
+            "llm_tokens", MetricKind.COUNTER, "Tokens sent to the language model and written by it.", ("direction",)
+        ),
+        Metric("llm_cost", MetricKind.COUNTER, "Cost of the language model by the configured prices."),
+        Metric("callback_attempts", MetricKind.COUNTER, "Attempts to deliver a callback, by outcome.", ("outcome",)),
+        Metric("callback_seconds", MetricKind.HISTOGRAM, "Seconds until a receiver answered.", (), SECONDS_BUCKETS),
+        Metric("requests_refused", MetricKind.COUNTER, "Requests refused for those under way, by error.", ("reason",)),
+        Metric("answers_given_up", MetricKind.COUNTER, "Answers whose client did not read them."),
     )
 }
 """Every metric there is."""
@@ -138,7 +170,7 @@ _SECRET_TEXT = re.compile(
 _PLAIN = re.compile(r"[^\s\"=\\\x00-\x1f\x7f\u0085\u2028\u2029]+")
 """A value of the text format that needs no quotes."""
 
-HIDDEN = "***"
+MASK = "***"
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +221,7 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The event as a line of text."""
-        event = _event(record)
+        event = _log_fields(record)
         head = f"{event.pop('time')} {event.pop('level')} {event.pop('logger')} {_one_line(event.pop('message'))}"
         return " ".join([head, *(f"{name}={_text(value)}" for name, value in event.items())])
 
@@ -199,7 +231,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The event as JSON."""
-        return json.dumps(_event(record), ensure_ascii=False, default=str)
+        return json.dumps(_log_fields(record), ensure_ascii=False, default=str)
 
 
 def log_attempt(
@@ -236,7 +268,7 @@ def log_attempt(
     logger.log(level, "attempt", extra={name: value for name, value in extra.items() if value is not None})
 
 
-def _event(record: logging.LogRecord) -> dict[str, Any]:
+def _log_fields(record: logging.LogRecord) -> dict[str, Any]:
     event: dict[str, Any] = {
         "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
         "level": record.levelname,
@@ -256,8 +288,8 @@ def _masked(value: Any, name: str = "") -> Any:
     if value is None or isinstance(value, int | float):
         return value
     if _SECRET_NAME.search(name):
-        return HIDDEN
-    return _SECRET_TEXT.sub(lambda found: f"{found['keep'] or found['bearer'] or ''}{HIDDEN}", str(value))
+        return MASK
+    return _SECRET_TEXT.sub(lambda match: f"{match['keep'] or match['bearer'] or ''}{MASK}", str(value))
 
 
 def _text(value: Any) -> str:

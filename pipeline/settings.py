@@ -27,9 +27,9 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from pipeline.domain.access import Client, Scope
-from pipeline.domain.confinement import ConfinementLevel
+from pipeline.domain.confinement_level import ConfinementLevel
 from pipeline.domain.durability import Durability
+from pipeline.domain.tasks.client import Client, Scope
 from pipeline.errors import ConfigurationError
 
 MEBIBYTE = 1024 * 1024

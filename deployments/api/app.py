@@ -12,30 +12,36 @@ from starlette.middleware import Middleware
 from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
-from deployments.api import (
-    callbacks,
-    crawl,
+from deployments.api.concurrency.event_loop import FairSemaphore
+from deployments.api.documentation.openapi import Api
+from deployments.api.middleware.admission import AdmissionMiddleware, RequestLimits, RequestSlots
+from deployments.api.middleware.auth import Authenticator, AuthMiddleware
+from deployments.api.middleware.backpressure import FlowControlMiddleware, UnreadBudget
+from deployments.api.middleware.request_limits import (
+    BodyLimitMiddleware,
+    DecompressionMiddleware,
+    HeadLimitMiddleware,
+    SecurityHeadersMiddleware,
+    cross_origin,
+)
+from deployments.api.openai import audio_routes, model_routes
+from deployments.api.request.routing import ImpliedMethodsMiddleware, PlainPathMiddleware
+from deployments.api.response import problems
+from deployments.api.routes import (
+    audio,
+    callback_echo,
     events,
-    extraction,
     health,
-    metrics,
-    problems,
+    links,
+    prometheus,
     subtitles,
-    summary,
+    summaries,
     tasks,
     tus,
 )
-from deployments.api.access import Gate, GateKeeper
-from deployments.api.admission import Admission, RequestLimits, Slots
-from deployments.api.flow import AnswerFlow, UnreadBytes
-from deployments.api.hardening import BodyBounds, RequestBounds, SecurityHeaders, UnpackedBodies, cross_origin
-from deployments.api.loop import FairGate
-from deployments.api.openai import audio, models
-from deployments.api.openapi import Api
-from deployments.api.requests import ImpliedMethods, PlainPaths
 from deployments.api.services import Services
-from pipeline.usecases.resumable import ResumableUploads
-from pipeline.usecases.submit import Submitter
+from pipeline.usecases.tasks.resumable_uploads import ResumableUploads
+from pipeline.usecases.tasks.submit import Submitter
 
 DOCS = APIRouter(include_in_schema=False)
 KEY = HTTPBearer(scheme_name="key", auto_error=False, description="A key of the service.")
@@ -61,29 +67,29 @@ def build_api(services: Services) -> FastAPI:
     """The application that serves ``services``."""
     app = Api(
         title="Murmuration",
-        version=version("murmuration"),
+        version=version("murmuration-asr"),
         description="Distributed Whisper transcription: queue recordings, read transcripts, subtitles and summaries.",
         openapi_tags=TAGS,
         docs_url=None,  # served below, with scripts of our own instead of a CDN's
         redoc_url=None,
-        redirect_slashes=False,  # see PlainPaths
+        redirect_slashes=False,  # see PlainPathMiddleware
     )
     attach(app, services)
-    problems.install(app)
+    problems.install_error_handlers(app)
     _add_middleware(app, services)
-    needs_key = [Security(KEY)] if services.settings.auth.keys else []  # for the document: GateKeeper asks for it
+    needs_key = [Security(KEY)] if services.settings.auth.keys else []  # for the document: AuthMiddleware asks for it
     for router in (
         tasks.router,
-        crawl.router,
+        links.router,
         tus.router,
         events.router,
         subtitles.router,
-        summary.router,
+        summaries.router,
+        audio_routes.router,
+        model_routes.router,
         audio.router,
-        models.router,
-        extraction.router,
-        callbacks.router,
-        metrics.router,
+        callback_echo.router,
+        prometheus.router,
     ):
         app.include_router(router, dependencies=needs_key)
     for router in (health.router, DOCS):
@@ -95,17 +101,17 @@ def build_api(services: Services) -> FastAPI:
 def _add_middleware(app: FastAPI, services: Services) -> None:
     """The layers a request passes, from the outside in; Starlette wants them in the other order."""
     layers = [
-        Middleware(AnswerFlow),
+        Middleware(FlowControlMiddleware),
         *cross_origin(services.settings.http.cors_origins),
-        Middleware(SecurityHeaders),
-        Middleware(RequestBounds),
-        Middleware(PlainPaths),
-        Middleware(ImpliedMethods),
-        Middleware(BodyBounds),
-        Middleware(problems.DefectBoundary),
-        Middleware(GateKeeper),
-        Middleware(Admission),
-        Middleware(UnpackedBodies),
+        Middleware(SecurityHeadersMiddleware),
+        Middleware(HeadLimitMiddleware),
+        Middleware(PlainPathMiddleware),
+        Middleware(ImpliedMethodsMiddleware),
+        Middleware(BodyLimitMiddleware),
+        Middleware(problems.ServerErrorMiddleware),
+        Middleware(AuthMiddleware),
+        Middleware(AdmissionMiddleware),
+        Middleware(DecompressionMiddleware),
     ]
     for layer in reversed(layers):
         app.add_middleware(layer.cls, *layer.args, **layer.kwargs)
@@ -114,11 +120,11 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
 def attach(app: FastAPI, services: Services) -> None:
     """Gives the application the services that its routes find in ``app.state``."""
     app.state.services = services
-    app.state.gate = Gate(services.settings.auth)
-    app.state.slots = Slots(RequestLimits.of(services.settings.http, services.capacity))
-    app.state.unread = UnreadBytes(services.settings.http.max_unread_bytes)
-    app.state.results = FairGate(services.settings.http.max_results_in_hand)
-    app.state.replays = FairGate(services.settings.http.max_replays_in_hand)
+    app.state.gate = Authenticator(services.settings.auth)
+    app.state.slots = RequestSlots(RequestLimits.of(services.settings.http, services.capacity))
+    app.state.unread = UnreadBudget(services.settings.http.max_unread_bytes)
+    app.state.results = FairSemaphore(services.settings.http.max_results_in_hand)
+    app.state.replays = FairSemaphore(services.settings.http.max_replays_in_hand)
     app.state.uploads = ResumableUploads(
         services.uploads,
         services.media,

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from deployments.api.errands import Errands
-from deployments.api.loop import Workers
-from pipeline.domain.confinement import Confinement
+from deployments.api.concurrency.background_tasks import BackgroundTasks
+from deployments.api.concurrency.event_loop import WorkerThreads
+from pipeline.domain.confinement_level import Confinement
 from pipeline.ports import (
     AudioExtractor,
     Clock,
@@ -30,14 +30,14 @@ class Readiness:
         waiting_for: otherwise, what is missing, each as words that follow "waiting for" (``a GPU node``).
         engine: what runs, once that is known.
         problems: why this configuration can't serve this cluster, or no task is worked at, a sentence each.
-        troubles: what fails in the background although tasks are worked at, a sentence each.
+        failure_messages: what fails in the background although tasks are worked at, a sentence each.
     """
 
     ready: bool
     waiting_for: tuple[str, ...] = ()
     engine: EngineInfo | None = None
     problems: tuple[str, ...] = ()
-    troubles: tuple[str, ...] = ()
+    failure_messages: tuple[str, ...] = ()
 
 
 async def _no_metrics() -> str:
@@ -49,7 +49,7 @@ def _count_nothing(name: str, value: float = 1.0, **labels: str) -> None:
     """For where nothing is counted."""
 
 
-class Count(Protocol):
+class CountMetric(Protocol):
     """Adds to a counter of ``pipeline.observability``; ``ports.Metrics.count``."""
 
     def __call__(self, name: str, value: float = 1.0, **labels: str) -> None:
@@ -62,7 +62,7 @@ class Services:
     """The HTTP surface's view of the service.
 
     Attributes:
-        store: every task; a request sees only its client's (see ``deployments.api.access``).
+        store: every task; a request sees only its client's (see ``deployments.api.middleware.auth``).
         uploads: the state of resumable uploads.
         wake: tells the Dispatcher that there is work. A hint (the Dispatcher also polls), so it must not raise.
         watch: takes a task's id, the number of the latest news seen of it (-1: none) and seconds; returns the number
@@ -99,10 +99,10 @@ class Services:
     check_url: Callable[[str, str], Awaitable[None]]
     extractor: AudioExtractor
     metrics: Callable[[], Awaitable[str]] = _no_metrics
-    count: Count = _count_nothing
+    count: CountMetric = _count_nothing
     knows_addresses: bool = True
     capacity: int = 1000
     fetch_available: bool = False
-    errands: Errands = field(default_factory=Errands)
-    workers: Workers = field(default_factory=Workers)
+    errands: BackgroundTasks = field(default_factory=BackgroundTasks)
+    workers: WorkerThreads = field(default_factory=WorkerThreads)
     confinement: Confinement | None = None

@@ -141,14 +141,14 @@ class RequestMeter:
         return None if within else HEAD_TOO_LARGE
 
 
-class Connection(Hashable, Protocol):
+class EvictableConnection(Hashable, Protocol):
     """A connection as the table knows it."""
 
     def evict(self) -> None:
         """Close at once: another connection needs the place."""
 
 
-C = TypeVar("C", bound=Connection)
+C = TypeVar("C", bound=EvictableConnection)
 
 
 @dataclass

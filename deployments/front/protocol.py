@@ -28,7 +28,7 @@ from deployments.front.bounds import (
     is_passed_on,
 )
 
-OPENAI_PREFIX = b"/v1/"
+OPENAI_PATH_PREFIX = b"/v1/"
 RESERVED_FILES = 256
 """File descriptors of the process that are not for connections."""
 
@@ -94,19 +94,19 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         """A piece of the request's target."""
-        self._url_start = (self._url_start + url)[: len(OPENAI_PREFIX)]
-        self._insist_on(self._meter.url(len(url)))
+        self._url_start = (self._url_start + url)[: len(OPENAI_PATH_PREFIX)]
+        self._raise_if_refused(self._meter.url(len(url)))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; trailers are counted and left out, since the request has long been handed on."""
-        self._insist_on(self._meter.header(len(name) + len(value)))
+        self._raise_if_refused(self._meter.header(len(name) + len(value)))
         if not self._meter.in_body and is_passed_on(name, value):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The request can be looked at."""
-        self._insist_on(TOO_MANY_PIPELINED if len(self.pipeline) >= self.bounds.max_pipelined else None)
+        self._raise_if_refused(TOO_MANY_PIPELINED if len(self.pipeline) >= self.bounds.max_pipelined else None)
         self._stop_deadline()
         self._meter.head_ended()
         self.table.request_began(self)
@@ -141,7 +141,7 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self._refuse(self._refusal)
 
-    def _insist_on(self, refusal: Refusal | None) -> None:
+    def _raise_if_refused(self, refusal: Refusal | None) -> None:
         if refusal is not None:
             self._refusal = refusal
             raise _Refused
@@ -150,7 +150,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refusal = refusal
         self._stop_deadline()
         if not self._answering():  # else the answer that is being sent would be taken for this one's
-            self.transport.write(answer(refusal, openai=self._url_start == OPENAI_PREFIX))
+            self.transport.write(answer(refusal, openai=self._url_start == OPENAI_PATH_PREFIX))
         self.transport.close()
 
     def _answering(self) -> bool:

@@ -29,27 +29,28 @@ from ray.serve._private import http_util
 from ray.serve._private.constants import SERVE_NAMESPACE, SERVE_PROXY_NAME
 from ray.serve._private.utils import format_actor_name
 
-from deployments.api.acknowledge import acknowledged, acknowledging
-from deployments.cluster import alive_nodes
+from deployments.api.middleware.acknowledgements import acknowledgement_middleware, with_acknowledgements
+from deployments.cluster.nodes import alive_nodes
 from deployments.front.bounds import ConnectionBounds
 from deployments.front.protocol import RESERVED_FILES, BoundedProtocol, bounded_protocol, file_limit
+from deployments.front.turns import FairStartMiddleware, fair_start_middleware
 from pipeline.settings import ConnectionSettings
 
 logger = logging.getLogger(__name__)
 
-LOOK_AGAIN_S = 2.0
+CHECK_INTERVAL_S = 2.0
 """How soon a proxy that was replaced is bounded again."""
-ANSWER_WITHIN_S = 10.0
-LAST_RELOAD = "murmuration_reload"
+PROXY_TIMEOUT_S = 10.0
+RELOAD_ATTRIBUTE = "murmuration_reload"
 """Attribute of HAProxy's manager: the reload that gave it its bounds."""
-FALLBACK = "fallback-"
+FALLBACK_PROXY_PREFIX = "fallback-"
 """In the name of the Python proxy behind HAProxy, on the head node."""
 HAPROXY_CONNECTIONS = 4
 """HAProxy's connections, as a multiple of a Python proxy's: it closes none that waits to make room for another, so that
 whoever would fill it has to hold many more."""
 HAPROXY_FILES = 3
 """Files that a connection may take in HAProxy: both of its ends, and a share of the pipes that splice them."""
-CLIENT_SILENCE_S = 60
+CLIENT_TIMEOUT_S = 60
 """How long HAProxy waits for more of a request's body, or for somebody to read an answer; not for the answer itself."""
 
 
@@ -75,7 +76,7 @@ def bounded() -> list[Any]:
     """
     if not hasattr(uvicorn.config.HTTP_PROTOCOLS["auto"], "bounds"):
         bound_this_process(ConnectionBounds())
-    return acknowledging()
+    return [*fair_start_middleware(), *acknowledgement_middleware()]
 
 
 def bound_this_process(bounds: ConnectionBounds) -> None:
@@ -106,10 +107,15 @@ def _bound_uvicorn(actor: Any, bounds: ConnectionBounds) -> bool:
         return False
     if getattr(server.config.http_protocol_class, "bounds", None) != bounds:
         server.config.http_protocol_class = bounded_protocol(bounds)
-        server.config.loaded_app = acknowledged(server.config.loaded_app)
+        server.config.loaded_app = _with_layers(server.config.loaded_app)
         for connection in list(server.server_state.connections):
             connection.loop.call_soon_threadsafe(_close_unbounded, connection)
     return True
+
+
+def _with_layers(app: Any) -> Any:
+    """Return the application inside what ``bounded`` returns, once."""
+    return app if isinstance(app, FairStartMiddleware) else FairStartMiddleware(with_acknowledgements(app))
 
 
 def _close_unbounded(connection: Any) -> None:
@@ -123,11 +129,11 @@ def _bound_haproxy(manager: Any, bounds: ConnectionBounds) -> bool:
     if not manager._haproxy_start_task.done():  # noqa: SLF001 - no public way to HAProxy's configuration
         return False
     wanted, config = haproxy_options(bounds, file_limit()), manager._haproxy.cfg  # noqa: SLF001
-    last: Future[None] | None = vars(manager).get(LAST_RELOAD)
+    last: Future[None] | None = vars(manager).get(RELOAD_ATTRIBUTE)
     failure = last.exception() if last is not None and last.done() else None
     if last is None or failure or any(getattr(config, name) != value for name, value in wanted.items()):
         vars(config).update(wanted)
-        vars(manager)[LAST_RELOAD] = asyncio.run_coroutine_threadsafe(_reload(manager), manager.event_loop)
+        vars(manager)[RELOAD_ATTRIBUTE] = asyncio.run_coroutine_threadsafe(_reload(manager), manager.event_loop)
         if failure:
             raise failure
         return False
@@ -144,7 +150,7 @@ def haproxy_options(bounds: ConnectionBounds, files: int) -> Mapping[str, int]:
     return {
         "bufsize": bounds.max_head_bytes,
         "timeout_http_request_s": max(1, round(bounds.head_timeout_s)),
-        "timeout_client_s": CLIENT_SILENCE_S,
+        "timeout_client_s": CLIENT_TIMEOUT_S,
         "maxconn": max(1, min(HAPROXY_CONNECTIONS * bounds.max_connections, (files - RESERVED_FILES) // HAPROXY_FILES)),
     }
 
@@ -175,11 +181,11 @@ class ServeProxies:
 
     def bound(self, proxy: Any, bounds: ConnectionBounds) -> bool:
         """Bounds one in its own process."""
-        done: bool = ray.get(proxy.__ray_call__.remote(bound_proxy, bounds), timeout=ANSWER_WITHIN_S)
+        done: bool = ray.get(proxy.__ray_call__.remote(bound_proxy, bounds), timeout=PROXY_TIMEOUT_S)
         return done
 
     def _actors(self) -> Iterator[Any]:
-        names = [f"{kind}{node['NodeID']}" for node in alive_nodes() for kind in ("", FALLBACK)]
+        names = [f"{kind}{node['NodeID']}" for node in alive_nodes() for kind in ("", FALLBACK_PROXY_PREFIX)]
         for name in names:
             with suppress(ValueError):  # no such proxy on this node
                 yield ray.get_actor(format_actor_name(SERVE_PROXY_NAME, name), SERVE_NAMESPACE)
@@ -218,15 +224,15 @@ class ProxyKeeper:
         return None
 
 
-def keep_bounded(keeper: ProxyKeeper, *, every_s: float = LOOK_AGAIN_S) -> Callable[[], None]:
+def keep_bounded(keeper: ProxyKeeper, *, every_s: float = CHECK_INTERVAL_S) -> Callable[[], None]:
     """Looks again and again, in a thread, until the keeper is gone; returns what stops it."""
     stop = threading.Event()
     weakref.finalize(keeper, stop.set)
-    threading.Thread(target=_look_again, args=(weakref.ref(keeper), stop, every_s), daemon=True).start()
+    threading.Thread(target=_check_periodically, args=(weakref.ref(keeper), stop, every_s), daemon=True).start()
     return stop.set
 
 
-def _look_again(reference: weakref.ref[ProxyKeeper], stop: threading.Event, every_s: float) -> None:
+def _check_periodically(reference: weakref.ref[ProxyKeeper], stop: threading.Event, every_s: float) -> None:
     while not stop.is_set():
         keeper = reference()
         if keeper is None:

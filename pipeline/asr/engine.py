@@ -12,11 +12,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.domain.audio import SAMPLE_RATE, Span
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.pace import is_paced
-from pipeline.domain.speech import within
-from pipeline.domain.transcript import LanguageDetection, Segment, Word
+from pipeline.domain.audio.spans import SAMPLE_RATE, Span
+from pipeline.domain.audio.speech import within
+from pipeline.domain.decoding.speaking_rate import has_plausible_pace
+from pipeline.domain.decoding.transcript import LanguageDetection, Segment, Word
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.errors import DecodingFailed
 from pipeline.ports import EngineInfo
 
@@ -94,7 +94,7 @@ class DecodeItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
-    """One decoding of one chunk; an ``Attempt`` in the eyes of ``pipeline.domain.quality``.
+    """One decoding of one chunk; an ``Attempt`` in the eyes of ``pipeline.domain.decoding.quality_gate``.
 
     Attributes:
         text: all that was heard.
@@ -127,9 +127,9 @@ class Decoded:
         return [word for segment in self.segments for word in segment.words or ()]
 
     @property
-    def is_paced(self) -> bool:
+    def has_plausible_pace(self) -> bool:
         """Whether its words take as long as people take to say them; ``False`` where that is not known."""
-        return is_paced(self.words)
+        return has_plausible_pace(self.words)
 
 
 class Engine(Protocol):

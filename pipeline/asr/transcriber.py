@@ -12,17 +12,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.asr.batch import MicroBatcher, Submission
+from pipeline.asr.batcher import DecodeRequest, MicroBatcher
 from pipeline.asr.engine import DecodeItem, Engine
-from pipeline.asr.ticket import Outcome, Ticket
+from pipeline.asr.pending_chunk import DecodedChunk, PendingChunk
 from pipeline.asr.vad import find_speech
-from pipeline.domain.audio import FULL_SCALE, SAMPLE_RATE, Chunk, Span, part_key
-from pipeline.domain.hallucination import drop_hallucinations, drop_unspoken
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.quality import next_prompt
-from pipeline.domain.speech import SpeechRules, audible_spans
-from pipeline.domain.timeline import SPEECH_PAD_S, place
-from pipeline.domain.transcript import ChunkResult, Segment
+from pipeline.domain.audio.spans import FULL_SCALE, SAMPLE_RATE, Chunk, Span, part_key
+from pipeline.domain.audio.speech import SpeechRules, audible_spans
+from pipeline.domain.decoding.hallucination import drop_hallucinations, drop_text_without_speech
+from pipeline.domain.decoding.quality_gate import next_prompt
+from pipeline.domain.decoding.timeline import SPEECH_PAD_S, place
+from pipeline.domain.decoding.transcript import ChunkResult, Segment
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.errors import DecodingFailed, MurmurationError, PreparedAudioLost, ReplicaLost, StorageUnavailable
 from pipeline.ports import ChunkFailure, EngineInfo, MediaStore, Unit
 from pipeline.settings import VadSettings
@@ -35,16 +35,16 @@ PREPARE_THREADS = 2
 SHORTEST_CHUNK_S = 0.05
 """Shorter audio can hold no word."""
 
-SIGN_OF_LIFE_S = 10.0
+HEARTBEAT_S = 10.0
 """A unit whose chunks wait for others' turns hears after so long that something is decoded. Nothing, and it is for the
 Dispatcher to say when it has waited long enough."""
 
-Answer = ChunkResult | ChunkFailure
+ChunkOutcome = ChunkResult | ChunkFailure
 FindSpeech = Callable[[npt.NDArray[np.int16], SpeechRules], tuple[Span, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
+class _PreparedChunk:
     """A chunk that can be decoded.
 
     Attributes:
@@ -88,7 +88,7 @@ class LocalTranscriber:
         self._find_speech = find_speech
         self._pool = ThreadPoolExecutor(prepare_threads, thread_name_prefix="features")
 
-    async def transcribe(self, unit: Unit) -> AsyncGenerator[Sequence[Answer]]:
+    async def transcribe(self, unit: Unit) -> AsyncGenerator[Sequence[ChunkOutcome]]:
         """See ``Transcriber.transcribe``: batches of the unit's chunks, in the order that its options demand.
 
         Closing the stream early drops what has not been decoded.
@@ -101,10 +101,10 @@ class LocalTranscriber:
         tokens, language = unit.previous_tokens, None if unit.options.multilingual else unit.language
         waiting = list(unit.chunks)
         while waiting:
-            chunks = waiting[: self._releasable(unit, language)]
+            chunks = waiting[: self._iter_groups(unit, language)]
             del waiting[: len(chunks)]
-            prepared = await asyncio.gather(*(self._prepared(unit, chunk, language, tokens) for chunk in chunks))
-            async with aclosing(self._decoded(unit, prepared)) as stream:
+            prepared = await asyncio.gather(*(self._prepare_chunk(unit, chunk, language, tokens) for chunk in chunks))
+            async with aclosing(self._decode_group(unit, prepared)) as stream:
                 async for answers in stream:
                     for result in (answer for answer in answers if isinstance(answer, ChunkResult)):
                         tokens = next_prompt(tokens, result, unit.options.temperature)
@@ -132,7 +132,7 @@ class LocalTranscriber:
         language = "en" if "en" in self._engine.info.languages else self._engine.info.languages[0]
         options = TranscriptionOptions(temperature=(0.0,), language=language)
         item = DecodeItem(features=self._engine.prepare(noise), options=options, language=language)
-        [ticket] = self._batcher.submit([Submission(task_id=0, item=item, rank=0, tag=0.0)])
+        [ticket] = self._batcher.submit([DecodeRequest(task_id=0, item=item, rank=0, start_tag=0.0)])
         ticket.future.result()
 
     def close(self) -> None:
@@ -142,51 +142,53 @@ class LocalTranscriber:
     # --- one unit
 
     @staticmethod
-    def _releasable(unit: Unit, language: str | None) -> int:
+    def _iter_groups(unit: Unit, language: str | None) -> int:
         """Chunks that can be decoded at once: one where the next depends on it for its prompt or its language."""
         follows = language is None and not unit.options.multilingual
         return 1 if follows or unit.options.condition_on_previous_text else len(unit.chunks)
 
-    async def _decoded(self, unit: Unit, prepared: Sequence[_Prepared | Answer]) -> AsyncGenerator[Sequence[Answer]]:
+    async def _decode_group(
+        self, unit: Unit, prepared: Sequence[_PreparedChunk | ChunkOutcome]
+    ) -> AsyncGenerator[Sequence[ChunkOutcome]]:
         """Put chunks in line together and yield what comes of them as it comes."""
-        answered = [one for one in prepared if not isinstance(one, _Prepared)]
+        answered = [one for one in prepared if not isinstance(one, _PreparedChunk)]
         if answered:
             yield answered
-        sound = [one for one in prepared if isinstance(one, _Prepared)]
+        sound = [one for one in prepared if isinstance(one, _PreparedChunk)]
         tickets = self._batcher.submit(
-            Submission(unit.task_id, one.item, unit.priority_rank, unit.tag) for one in sound
+            DecodeRequest(unit.task_id, one.item, unit.priority_rank, unit.start_tag) for one in sound
         )
-        chunks = {_awaitable(ticket): one for ticket, one in zip(tickets, sound, strict=True)}
+        chunks = {_wrap_future(ticket): one for ticket, one in zip(tickets, sound, strict=True)}
         batches = self._batcher.stats().batches
         try:
             while chunks:
-                done, _ = await asyncio.wait(chunks, timeout=SIGN_OF_LIFE_S, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(chunks, timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)
                 before, batches = batches, self._batcher.stats().batches
                 if done or batches > before:  # others are decoded meanwhile; where nobody is, silence tells
-                    yield [_answer(chunks.pop(future), future) for future in done]
+                    yield [_to_result(chunks.pop(future), future) for future in done]
         finally:
             self._batcher.withdraw(tickets)
 
-    async def _prepared(
+    async def _prepare_chunk(
         self, unit: Unit, chunk: Chunk, language: str | None, tokens: tuple[int, ...]
-    ) -> _Prepared | Answer:
+    ) -> _PreparedChunk | ChunkOutcome:
         if chunk.duration_s < SHORTEST_CHUNK_S:
             return ChunkResult(chunk.index, chunk.duration_s, (), language or "")
         try:
             pcm = await self._store.read(part_key(unit.media_prefix, chunk.part), *chunk.byte_range)
             prepared = await asyncio.get_running_loop().run_in_executor(self._pool, self._prepare, pcm, chunk, unit)
         except FileNotFoundError:
-            return _failure(chunk, PreparedAudioLost("The prepared audio of this stretch is missing."))
+            return _to_failure(chunk, PreparedAudioLost("The prepared audio of this stretch is missing."))
         except OSError:
             logger.exception("prepared audio of task %d, chunk %d, can't be read", unit.task_id, chunk.index)
-            return _failure(chunk, StorageUnavailable("The prepared audio of this stretch could not be read."))
+            return _to_failure(chunk, StorageUnavailable("The prepared audio of this stretch could not be read."))
         except (DecodingFailed, PreparedAudioLost, StorageUnavailable) as error:
-            return _failure(chunk, error)
+            return _to_failure(chunk, error)
         conditioned = unit.options.condition_on_previous_text
         item = replace(prepared.item, language=language, previous_tokens=tokens if conditioned else ())
         return replace(prepared, item=item)
 
-    def _prepare(self, pcm: bytes, chunk: Chunk, unit: Unit) -> _Prepared:
+    def _prepare(self, pcm: bytes, chunk: Chunk, unit: Unit) -> _PreparedChunk:
         samples, options = chunk_samples(pcm, chunk), unit.options
         given = options.vad_options | {"speech_pad_ms": round(1000 * SPEECH_PAD_S)}
         speech = self._find_speech(samples, SpeechRules.from_ms(**self._vad.model_dump() | given))
@@ -198,7 +200,7 @@ class LocalTranscriber:
             temperature=options.temperature[0],
             speech=speech,
         )
-        return _Prepared(chunk, item, speech, None if options.uses_vad else audible_spans(samples))
+        return _PreparedChunk(chunk, item, speech, None if options.uses_vad else audible_spans(samples))
 
 
 def chunk_samples(pcm: bytes, chunk: Chunk) -> npt.NDArray[np.int16]:
@@ -218,21 +220,21 @@ def chunk_samples(pcm: bytes, chunk: Chunk) -> npt.NDArray[np.int16]:
     return np.concatenate([whole[span.start - origin : span.end - origin] for span in chunk.spans])
 
 
-def _awaitable(ticket: Ticket) -> asyncio.Future[Outcome]:
+def _wrap_future(ticket: PendingChunk) -> asyncio.Future[DecodedChunk]:
     """The ticket's future for this event loop; an error that nobody waits for any more is no news."""
     future = asyncio.wrap_future(ticket.future)
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
     return future
 
 
-def _answer(prepared: _Prepared, future: asyncio.Future[Outcome]) -> Answer:
+def _to_result(prepared: _PreparedChunk, future: asyncio.Future[DecodedChunk]) -> ChunkOutcome:
     """Return what the port gives for a chunk; errors other than the chunk's own are raised."""
     chunk, item = prepared.chunk, prepared.item
     try:
         outcome = future.result()
     except DecodingFailed as error:
-        return _failure(chunk, error)
-    segments = _placed(prepared, outcome.segments)
+        return _to_failure(chunk, error)
+    segments = _to_timeline(prepared, outcome.segments)
     # The language of silence is a guess that would hold for the whole recording.
     is_guess = item.language is None and not (segments or prepared.speech)
     return ChunkResult(
@@ -245,16 +247,16 @@ def _answer(prepared: _Prepared, future: asyncio.Future[Outcome]) -> Answer:
     )
 
 
-def _placed(prepared: _Prepared, segments: Sequence[Segment]) -> tuple[Segment, ...]:
+def _to_timeline(prepared: _PreparedChunk, segments: Sequence[Segment]) -> tuple[Segment, ...]:
     """Return segments on the original timeline, without what was made up, and with words if they are wanted."""
     chunk, options = prepared.chunk, prepared.item.options
     if prepared.audible is not None:
-        segments = drop_unspoken(segments, prepared.speech, prepared.audible)
+        segments = drop_text_without_speech(segments, prepared.speech, prepared.audible)
     placed = place(chunk, segments, prepared.speech)
     if options.word_timestamps and options.hallucination_silence_threshold:
         placed = drop_hallucinations(placed, options.hallucination_silence_threshold, chunk.start_s, chunk.end_s)
     return placed if options.word_timestamps else tuple(replace(one, words=None) for one in placed)
 
 
-def _failure(chunk: Chunk, error: MurmurationError) -> ChunkFailure:
+def _to_failure(chunk: Chunk, error: MurmurationError) -> ChunkFailure:
     return ChunkFailure(index=chunk.index, code=error.code, message=error.message)

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from faster_whisper.vad import get_vad_model
 
-from pipeline.domain.audio import Span
-from pipeline.domain.speech import Framer, Samples, Scores, SpeechDetector, SpeechRules, merge_touching
+from pipeline.domain.audio.spans import Span
+from pipeline.domain.audio.speech import Framer, Samples, Scores, SpeechDetector, SpeechRules, merge_touching
 
 CONTEXT_SAMPLES = 64
 """Each frame is judged together with the end of the one before (Silero VAD at 16 kHz)."""
@@ -39,10 +39,10 @@ class SileroVad:
             frames: shape ``(frames, 512)``, following those of the call before.
         """
         starts = range(0, len(frames), FRAMES_PER_CALL)
-        heard = [self._listen(frames[start : start + FRAMES_PER_CALL]) for start in starts]
-        return np.concatenate([np.empty(0, np.float32), *heard])
+        outputs = [self._run_model(frames[start : start + FRAMES_PER_CALL]) for start in starts]
+        return np.concatenate([np.empty(0, np.float32), *outputs])
 
-    def _listen(self, frames: Samples) -> Scores:
+    def _run_model(self, frames: Samples) -> Scores:
         audio = frames.astype(np.float32) / 32768.0
         ends = audio[:, -CONTEXT_SAMPLES:]
         before = np.concatenate([self._context, ends[:-1]])

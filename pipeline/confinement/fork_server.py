@@ -27,7 +27,7 @@ FIRST_DESCRIPTOR = 3
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _RunningChild:
     """A child that runs, and the message it was forked for."""
 
     pid: int
@@ -55,7 +55,7 @@ class ForkServer:
         self._descriptors = descriptors
         self._run = run
         self._clean_up = clean_up
-        self._jobs: dict[int, _Job] = {}  # by the descriptor of the pipe that waits for its end
+        self._jobs: dict[int, _RunningChild] = {}  # by the descriptor of the pipe that waits for its end
         self._woken, wake = os.pipe()
         os.set_blocking(wake, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -73,11 +73,11 @@ class ForkServer:
             if self._woken in ready:
                 os.read(self._woken, 4096)
                 self._reap()
-            if self._control.fileno() in ready and not self._take():
+            if self._control.fileno() in ready and not self._receive_job():
                 self._kill_all()
                 return
 
-    def _take(self) -> bool:
+    def _receive_job(self) -> bool:
         message, descriptors, _, _ = socket.recv_fds(self._control, MAX_JOB_BYTES, self._descriptors)
         if not message:
             return False
@@ -87,7 +87,7 @@ class ForkServer:
             self._become_child(message, given)
         for descriptor in given:
             os.close(descriptor)
-        self._jobs[status] = _Job(pid, message)
+        self._jobs[status] = _RunningChild(pid, message)
         self._poll.register(status, 0)  # an error is reported unasked: the reader has gone
         return True
 
@@ -129,7 +129,7 @@ class ForkServer:
 
 def _keep_only(descriptors: list[int]) -> None:
     """Move descriptors to ``FIRST_DESCRIPTOR`` and on, and close all others; nothing reaches the service's log."""
-    high = [_above(descriptor, FIRST_DESCRIPTOR + len(descriptors)) for descriptor in descriptors]
+    high = [_duplicate_above(descriptor, FIRST_DESCRIPTOR + len(descriptors)) for descriptor in descriptors]
     for place, descriptor in enumerate(high, FIRST_DESCRIPTOR):
         os.dup2(descriptor, place)
     null = os.open(os.devnull, os.O_RDWR)
@@ -138,6 +138,6 @@ def _keep_only(descriptors: list[int]) -> None:
     os.closerange(FIRST_DESCRIPTOR + len(descriptors), 1 << 16)
 
 
-def _above(descriptor: int, lowest: int) -> int:
+def _duplicate_above(descriptor: int, lowest: int) -> int:
     """Return a duplicate of a descriptor whose number is not below the lowest."""
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD, lowest)

@@ -22,7 +22,7 @@ _PATH_RULE = struct.Struct("=Qi")
 _PORT_RULE = struct.Struct("=QQ")
 
 
-class FileAccess(IntFlag):
+class LandlockFileAccess(IntFlag):
     """``LANDLOCK_ACCESS_FS_…``."""
 
     EXECUTE = 1 << 0
@@ -43,25 +43,36 @@ class FileAccess(IntFlag):
     IOCTL_DEV = 1 << 15
 
 
-class NetAccess(IntFlag):
+class LandlockNetAccess(IntFlag):
     """``LANDLOCK_ACCESS_NET_…``."""
 
     BIND_TCP = 1
     CONNECT_TCP = 2
 
 
-class Scope(IntFlag):
+class LandlockScope(IntFlag):
     """``LANDLOCK_SCOPE_…``: what reaches only processes that are confined alike."""
 
     ABSTRACT_UNIX_SOCKET = 1
     SIGNAL = 2
 
 
-READ = FileAccess.READ_FILE | FileAccess.READ_DIR
-RUN = READ | FileAccess.EXECUTE
-KEEP_FILES = READ | FileAccess.WRITE_FILE | FileAccess.REMOVE_FILE | FileAccess.MAKE_REG | FileAccess.TRUNCATE
+READ = LandlockFileAccess.READ_FILE | LandlockFileAccess.READ_DIR
+RUN = READ | LandlockFileAccess.EXECUTE
+MANAGE_FILES = (
+    READ
+    | LandlockFileAccess.WRITE_FILE
+    | LandlockFileAccess.REMOVE_FILE
+    | LandlockFileAccess.MAKE_REG
+    | LandlockFileAccess.TRUNCATE
+)
 """Create, read, change and remove files of one folder, but no folders, links or devices in it."""
-_OF_FILES = FileAccess.EXECUTE | FileAccess.WRITE_FILE | FileAccess.READ_FILE | FileAccess.TRUNCATE
+_OF_FILES = (
+    LandlockFileAccess.EXECUTE
+    | LandlockFileAccess.WRITE_FILE
+    | LandlockFileAccess.READ_FILE
+    | LandlockFileAccess.TRUNCATE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,26 +84,30 @@ class Ruleset:
         connect_ports: TCP ports that may be connected to, at any address.
     """
 
-    paths: Mapping[str, FileAccess]
+    paths: Mapping[str, LandlockFileAccess]
     connect_ports: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Handled:
+class HandledAccess:
     """What a version of Landlock can refuse."""
 
-    files: FileAccess
-    net: NetAccess
-    scope: Scope
+    files: LandlockFileAccess
+    net: LandlockNetAccess
+    scope: LandlockScope
 
     @classmethod
-    def by_version(cls, version: int) -> Handled:
+    def by_version(cls, version: int) -> HandledAccess:
         """Return what a version refuses, from 1 on."""
-        files = FileAccess((FileAccess.MAKE_SYM << 1) - 1)
-        for since, right in ((2, FileAccess.REFER), (3, FileAccess.TRUNCATE), (5, FileAccess.IOCTL_DEV)):
-            files |= right if version >= since else FileAccess(0)
-        net = NetAccess.BIND_TCP | NetAccess.CONNECT_TCP if version >= 4 else NetAccess(0)
-        scope = Scope.ABSTRACT_UNIX_SOCKET | Scope.SIGNAL if version >= 6 else Scope(0)
+        files = LandlockFileAccess((LandlockFileAccess.MAKE_SYM << 1) - 1)
+        for since, right in (
+            (2, LandlockFileAccess.REFER),
+            (3, LandlockFileAccess.TRUNCATE),
+            (5, LandlockFileAccess.IOCTL_DEV),
+        ):
+            files |= right if version >= since else LandlockFileAccess(0)
+        net = LandlockNetAccess.BIND_TCP | LandlockNetAccess.CONNECT_TCP if version >= 4 else LandlockNetAccess(0)
+        scope = LandlockScope.ABSTRACT_UNIX_SOCKET | LandlockScope.SIGNAL if version >= 6 else LandlockScope(0)
         return cls(files, net, scope)
 
     def encode(self, version: int) -> bytes:
@@ -116,7 +131,7 @@ def restrict(ruleset: Ruleset) -> None:
         OSError: the kernel has no Landlock.
     """
     number = version()
-    handled = Handled.by_version(max(1, number))
+    handled = HandledAccess.by_version(max(1, number))
     attributes = handled.encode(number)
     descriptor = call("landlock_create_ruleset", attributes, len(attributes), 0)
     try:
@@ -129,7 +144,7 @@ def restrict(ruleset: Ruleset) -> None:
         os.close(descriptor)
 
 
-def _allow_path(ruleset: int, path: str, access: FileAccess) -> None:
+def _allow_path(ruleset: int, path: str, access: LandlockFileAccess) -> None:
     """Add a rule for a path; one that does not exist needs none."""
     with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
         beneath = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -143,5 +158,5 @@ def _allow_path(ruleset: int, path: str, access: FileAccess) -> None:
 
 def _allow_ports(ruleset: int, ports: Iterable[int]) -> None:
     for port in ports:
-        rule = ctypes.create_string_buffer(_PORT_RULE.pack(int(NetAccess.CONNECT_TCP), port))
+        rule = ctypes.create_string_buffer(_PORT_RULE.pack(int(LandlockNetAccess.CONNECT_TCP), port))
         call("landlock_add_rule", ruleset, _NET_PORT, rule, 0)

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.confinement.syscalls import call, numbers
-from pipeline.domain.confinement import DONE
+from pipeline.domain.confinement_level import DONE
 
 _AT_FDCWD = -100
 _PAGE_BYTES = mmap.PAGESIZE
 
 
 @dataclass(frozen=True, slots=True)
-class Targets:
+class ProbeTargets:
     """What the acts are aimed at; made by ``targets``.
 
     Attributes:
@@ -51,7 +51,7 @@ class Targets:
 
 
 @contextmanager
-def targets(memory_bytes: int) -> Iterator[Targets]:
+def targets(memory_bytes: int) -> Iterator[ProbeTargets]:
     """Provide something to aim at until the block ends; ``memory_bytes`` is what the process may take."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="murmuration-probe-")))
@@ -65,11 +65,11 @@ def targets(memory_bytes: int) -> Iterator[Targets]:
         abstract = stack.enter_context(socket.socket(socket.AF_UNIX))
         abstract.bind(f"\0{name}")
         abstract.listen()
-        yield Targets(str(folder), str(folder / "file"), os.getpid(), tcp.getsockname()[1], name, 2 * memory_bytes)
+        yield ProbeTargets(str(folder), str(folder / "file"), os.getpid(), tcp.getsockname()[1], name, 2 * memory_bytes)
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
+class ForbiddenAct:
     """A forbidden act.
 
     Attributes:
@@ -81,10 +81,10 @@ class Act:
 
     part: str
     name: str
-    do: Callable[[Targets], object]
+    do: Callable[[ProbeTargets], object]
     reached: frozenset[str] = frozenset()
 
-    def attempt(self, at: Targets) -> str:
+    def attempt(self, at: ProbeTargets) -> str:
         """Return ``DONE``, or the name of the ``errno`` it was refused with."""
         try:
             self.do(at)
@@ -96,7 +96,7 @@ class Act:
         return DONE
 
 
-def attempt_all(at: Targets) -> dict[str, dict[str, str]]:
+def attempt_all(at: ProbeTargets) -> dict[str, dict[str, str]]:
     """Try every act and return the results by part and name."""
     results: dict[str, dict[str, str]] = {}
     for act in ACTS:
@@ -108,10 +108,10 @@ def _path(path: str) -> bytes:
     return path.encode() + b"\0"
 
 
-def _of(name: str, *arguments: object) -> Callable[[Targets], object]:
+def _syscall_act(name: str, *arguments: object) -> Callable[[ProbeTargets], object]:
     """Return an act that makes a system call; strings among its arguments are templates of paths."""
 
-    def do(at: Targets) -> object:
+    def do(at: ProbeTargets) -> object:
         filled = (
             _path(argument.format_map(at.encode())) if isinstance(argument, str) else argument for argument in arguments
         )
@@ -124,8 +124,8 @@ _PID: object = object()
 """Stands for the number of the process that is not to be touched."""
 
 
-def _open(flags: int, path: str) -> Callable[[Targets], object]:
-    def do(at: Targets) -> object:
+def _open(flags: int, path: str) -> Callable[[ProbeTargets], object]:
+    def do(at: ProbeTargets) -> object:
         descriptor = call("openat", _AT_FDCWD, _path(path.format_map(at.encode())), flags, 0o600)
         os.close(descriptor)
         return descriptor
@@ -133,8 +133,8 @@ def _open(flags: int, path: str) -> Callable[[Targets], object]:
     return do
 
 
-def _connect(family: int, kind: int, address: Callable[[Targets], Any]) -> Callable[[Targets], object]:
-    def do(at: Targets) -> object:
+def _connect(family: int, kind: int, address: Callable[[ProbeTargets], Any]) -> Callable[[ProbeTargets], object]:
+    def do(at: ProbeTargets) -> object:
         with socket.socket(family, kind) as sock:
             sock.settimeout(5)
             sock.connect(address(at))
@@ -143,28 +143,28 @@ def _connect(family: int, kind: int, address: Callable[[Targets], Any]) -> Calla
     return do
 
 
-def _send(at: Targets) -> object:
+def _send(at: ProbeTargets) -> object:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         return sock.sendto(b"", ("127.0.0.1", at.port))
 
 
-def _listen(at: Targets) -> object:
+def _listen(at: ProbeTargets) -> object:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
         sock.bind(("127.0.0.1", 0))
         sock.listen()
     return at
 
 
-def _sockets_of(family: int, kind: int, protocol: int = 0) -> Callable[[Targets], object]:
-    def do(at: Targets) -> object:
+def _sockets_of(family: int, kind: int, protocol: int = 0) -> Callable[[ProbeTargets], object]:
+    def do(at: ProbeTargets) -> object:
         socket.socket(family, kind, protocol).close()
         return at
 
     return do
 
 
-def _fork(name: str, *arguments: int) -> Callable[[Targets], object]:
-    def do(at: Targets) -> object:
+def _fork(name: str, *arguments: int) -> Callable[[ProbeTargets], object]:
+    def do(at: ProbeTargets) -> object:
         pid = call(name, *arguments)
         if pid == 0:
             os._exit(0)
@@ -174,20 +174,20 @@ def _fork(name: str, *arguments: int) -> Callable[[Targets], object]:
     return do
 
 
-def _thread(at: Targets) -> object:
+def _thread(at: ProbeTargets) -> object:
     """A thread without shared signal handlers, which the kernel refuses once it has looked."""
     return call("clone", 0x0001_0000, 0, 0, 0, 0)
 
 
-def _execute(at: Targets) -> object:
+def _execute(at: ProbeTargets) -> object:
     """A program with arguments that can't be read."""
     return call("execve", _path("/proc/self/exe"), 1, 1)
 
 
-def _read_memory(name: str) -> Callable[[Targets], object]:
+def _read_memory(name: str) -> Callable[[ProbeTargets], object]:
     """A byte at an address that no process has."""
 
-    def do(at: Targets) -> object:
+    def do(at: ProbeTargets) -> object:
         byte = ctypes.create_string_buffer(1)
         here = (ctypes.c_ulong * 2)(ctypes.addressof(byte), 1)
         there = (ctypes.c_ulong * 2)(8, 1)
@@ -196,11 +196,11 @@ def _read_memory(name: str) -> Callable[[Targets], object]:
     return do
 
 
-def _keep_priority(at: Targets) -> object:
+def _keep_priority(at: ProbeTargets) -> object:
     return call("setpriority", os.PRIO_PROCESS, at.pid, os.getpriority(os.PRIO_PROCESS, at.pid))
 
 
-def _signal_by_descriptor(at: Targets) -> object:
+def _signal_by_descriptor(at: ProbeTargets) -> object:
     descriptor = call("pidfd_open", at.pid, 0)
     try:
         return call("pidfd_send_signal", descriptor, 0, 0, 0)
@@ -212,28 +212,28 @@ def _limits(resource: int, soft: int, hard: int) -> Any:
     return (ctypes.c_ulong * 2)(soft, hard), resource
 
 
-def _raise_limit(at: Targets) -> object:
+def _raise_limit(at: ProbeTargets) -> object:
     values, core = _limits(4, 0, 1)
     return call("prlimit64", 0, core, ctypes.byref(values), 0)
 
 
-def _raise_limit_by_the_old_call(at: Targets) -> object:
+def _raise_limit_by_the_old_call(at: ProbeTargets) -> object:
     values, core = _limits(4, 0, 1)
     return call("setrlimit", core, ctypes.byref(values))
 
 
-def _limit_of_another(at: Targets) -> object:
+def _limit_of_another(at: ProbeTargets) -> object:
     values = (ctypes.c_ulong * 2)()
     return call("prlimit64", at.pid, 4, 0, ctypes.byref(values))
 
 
-def _shared_segment(at: Targets) -> object:
+def _shared_segment(at: ProbeTargets) -> object:
     segment = call("shmget", 0, _PAGE_BYTES, 0o600)
     return call("shmctl", segment, 0, 0)
 
 
-def _map(flags: int) -> Callable[[Targets], object]:
-    def do(at: Targets) -> object:
+def _map(flags: int) -> Callable[[ProbeTargets], object]:
+    def do(at: ProbeTargets) -> object:
         mmap.mmap(-1, at.memory_bytes, flags=flags).close()
         return at
 
@@ -244,8 +244,8 @@ _INVALID = frozenset({"EINVAL"})
 _FAULT = frozenset({"EFAULT"})
 
 
-def _files() -> Iterator[Act]:
-    acts: dict[str, Callable[[Targets], object]] = {
+def _files() -> Iterator[ForbiddenAct]:
+    acts: dict[str, Callable[[ProbeTargets], object]] = {
         "read a file": _open(os.O_RDONLY, "{file}"),
         "write a file": _open(os.O_WRONLY, "{file}"),
         "append to a file": _open(os.O_WRONLY | os.O_APPEND, "{file}"),
@@ -255,32 +255,32 @@ def _files() -> Iterator[Act]:
         "list a folder": _open(os.O_RDONLY | os.O_DIRECTORY, "{folder}"),
         "read the environment of another process": _open(os.O_RDONLY, "/proc/{pid}/environ"),
         "read the accounts": _open(os.O_RDONLY, "/etc/passwd"),
-        "truncate": _of("truncate", "{file}", 1),
-        "link": _of("linkat", _AT_FDCWD, "{file}", _AT_FDCWD, "{folder}/link", 0),
-        "make a symbolic link": _of("symlinkat", "{file}", _AT_FDCWD, "{folder}/symlink"),
-        "make a folder": _of("mkdirat", _AT_FDCWD, "{folder}/made", 0o700),
-        "make a pipe": _of("mknodat", _AT_FDCWD, "{folder}/fifo", 0o10600, 0),
-        "make a socket": _of("mknodat", _AT_FDCWD, "{folder}/socket", 0o140600, 0),
-        "change a mode": _of("fchmodat", _AT_FDCWD, "{file}", 0o666),
-        "change an owner": _of("fchownat", _AT_FDCWD, "{file}", -1, -1, 0),
-        "change times": _of("utimensat", _AT_FDCWD, "{file}", 0, 0),
-        "set an attribute": _of("setxattr", "{file}", "user.probe", b"1", 1, 0),
-        "rename": _of("renameat2", _AT_FDCWD, "{folder}/to-rename", _AT_FDCWD, "{folder}/renamed", 0),
-        "remove a file": _of("unlinkat", _AT_FDCWD, "{folder}/to-remove", 0),
-        "remove a folder": _of("unlinkat", _AT_FDCWD, "{folder}/empty", 0x200),
+        "truncate": _syscall_act("truncate", "{file}", 1),
+        "link": _syscall_act("linkat", _AT_FDCWD, "{file}", _AT_FDCWD, "{folder}/link", 0),
+        "make a symbolic link": _syscall_act("symlinkat", "{file}", _AT_FDCWD, "{folder}/symlink"),
+        "make a folder": _syscall_act("mkdirat", _AT_FDCWD, "{folder}/made", 0o700),
+        "make a pipe": _syscall_act("mknodat", _AT_FDCWD, "{folder}/fifo", 0o10600, 0),
+        "make a socket": _syscall_act("mknodat", _AT_FDCWD, "{folder}/socket", 0o140600, 0),
+        "change a mode": _syscall_act("fchmodat", _AT_FDCWD, "{file}", 0o666),
+        "change an owner": _syscall_act("fchownat", _AT_FDCWD, "{file}", -1, -1, 0),
+        "change times": _syscall_act("utimensat", _AT_FDCWD, "{file}", 0, 0),
+        "set an attribute": _syscall_act("setxattr", "{file}", "user.probe", b"1", 1, 0),
+        "rename": _syscall_act("renameat2", _AT_FDCWD, "{folder}/to-rename", _AT_FDCWD, "{folder}/renamed", 0),
+        "remove a file": _syscall_act("unlinkat", _AT_FDCWD, "{folder}/to-remove", 0),
+        "remove a folder": _syscall_act("unlinkat", _AT_FDCWD, "{folder}/empty", 0x200),
     }
     if "open" in numbers():
         acts |= {
-            "chmod": _of("chmod", "{file}", 0o666),
-            "rename by the old call": _of("rename", "{folder}/to-rename-too", "{folder}/renamed-too"),
-            "unlink": _of("unlink", "{folder}/to-unlink"),
-            "creat": _of("creat", "{folder}/created", 0o600),
+            "chmod": _syscall_act("chmod", "{file}", 0o666),
+            "rename by the old call": _syscall_act("rename", "{folder}/to-rename-too", "{folder}/renamed-too"),
+            "unlink": _syscall_act("unlink", "{folder}/to-unlink"),
+            "creat": _syscall_act("creat", "{folder}/created", 0o600),
         }
-    return (Act("filesystem", name, do) for name, do in acts.items())
+    return (ForbiddenAct("filesystem", name, do) for name, do in acts.items())
 
 
-def _network() -> Iterator[Act]:
-    acts: Mapping[str, Callable[[Targets], object]] = {
+def _network() -> Iterator[ForbiddenAct]:
+    acts: Mapping[str, Callable[[ProbeTargets], object]] = {
         "connect to a port": _connect(socket.AF_INET, socket.SOCK_STREAM, lambda at: ("127.0.0.1", at.port)),
         "connect to an abstract socket": _connect(socket.AF_UNIX, socket.SOCK_STREAM, lambda at: f"\0{at.name}"),
         "send a datagram": _send,
@@ -290,66 +290,80 @@ def _network() -> Iterator[Act]:
         "talk to the kernel's network": _sockets_of(socket.AF_NETLINK, socket.SOCK_RAW),
         "open a packet socket": _sockets_of(socket.AF_PACKET, socket.SOCK_RAW),
     }
-    return (Act("network", name, do) for name, do in acts.items())
+    return (ForbiddenAct("network", name, do) for name, do in acts.items())
 
 
-def _processes() -> Iterator[Act]:
-    yield Act("processes", "fork", _fork(*(("fork",) if "fork" in numbers() else ("clone", 17, 0, 0, 0, 0))))
-    yield Act("processes", "clone", _fork("clone", 17, 0, 0, 0, 0))
-    yield Act("processes", "clone3", _of("clone3", 0, 0), _INVALID)
-    yield Act("processes", "start a thread", _thread, _INVALID)
-    yield Act("processes", "start a program", _execute, _FAULT)
-    yield Act(
-        "processes", "start a program by descriptor", _of("execveat", _AT_FDCWD, "/proc/self/exe", 1, 1, 0), _FAULT
+def _processes() -> Iterator[ForbiddenAct]:
+    yield ForbiddenAct("processes", "fork", _fork(*(("fork",) if "fork" in numbers() else ("clone", 17, 0, 0, 0, 0))))
+    yield ForbiddenAct("processes", "clone", _fork("clone", 17, 0, 0, 0, 0))
+    yield ForbiddenAct("processes", "clone3", _syscall_act("clone3", 0, 0), _INVALID)
+    yield ForbiddenAct("processes", "start a thread", _thread, _INVALID)
+    yield ForbiddenAct("processes", "start a program", _execute, _FAULT)
+    yield ForbiddenAct(
+        "processes",
+        "start a program by descriptor",
+        _syscall_act("execveat", _AT_FDCWD, "/proc/self/exe", 1, 1, 0),
+        _FAULT,
     )
 
 
-def _signals() -> Iterator[Act]:
-    acts: Mapping[str, Callable[[Targets], object]] = {
-        "signal": _of("kill", _PID, 0),
-        "signal everybody": _of("kill", -1, 0),
-        "signal a thread": _of("tkill", _PID, 0),
-        "signal a thread of a process": _of("tgkill", _PID, _PID, 0),
+def _signals() -> Iterator[ForbiddenAct]:
+    acts: Mapping[str, Callable[[ProbeTargets], object]] = {
+        "signal": _syscall_act("kill", _PID, 0),
+        "signal everybody": _syscall_act("kill", -1, 0),
+        "signal a thread": _syscall_act("tkill", _PID, 0),
+        "signal a thread of a process": _syscall_act("tgkill", _PID, _PID, 0),
         "signal by descriptor": _signal_by_descriptor,
-        "trace": _of("ptrace", 0x4206, _PID, 0, 0),
+        "trace": _syscall_act("ptrace", 0x4206, _PID, 0, 0),
         "change the priority of another": _keep_priority,
         "read the limits of another": _limit_of_another,
     }
     for name, do in acts.items():
-        yield Act("signals", name, do)
-    yield Act("signals", "queue a signal", _of("rt_sigqueueinfo", _PID, 0, 0), _FAULT)
-    yield Act("signals", "read memory of another", _read_memory("process_vm_readv"), _FAULT)
-    yield Act("signals", "write memory of another", _read_memory("process_vm_writev"), _FAULT)
-    yield Act("signals", "take a descriptor of another", _of("pidfd_getfd", -1, 0, 0), frozenset({"EBADF"}))
+        yield ForbiddenAct("signals", name, do)
+    yield ForbiddenAct("signals", "queue a signal", _syscall_act("rt_sigqueueinfo", _PID, 0, 0), _FAULT)
+    yield ForbiddenAct("signals", "read memory of another", _read_memory("process_vm_readv"), _FAULT)
+    yield ForbiddenAct("signals", "write memory of another", _read_memory("process_vm_writev"), _FAULT)
+    yield ForbiddenAct(
+        "signals", "take a descriptor of another", _syscall_act("pidfd_getfd", -1, 0, 0), frozenset({"EBADF"})
+    )
 
 
-def _privileges() -> Iterator[Act]:
-    acts: Mapping[str, Callable[[Targets], object]] = {
+def _privileges() -> Iterator[ForbiddenAct]:
+    acts: Mapping[str, Callable[[ProbeTargets], object]] = {
         "raise a limit": _raise_limit,
         "raise a limit by the old call": _raise_limit_by_the_old_call,
-        "become root": _of("setresuid", 0, 0, 0),
-        "read a key": _of("keyctl", 0, -3, 0),
-        "add a key": _of("add_key", "user", "probe", b"1", 1, -1),
+        "become root": _syscall_act("setresuid", 0, 0, 0),
+        "read a key": _syscall_act("keyctl", 0, -3, 0),
+        "add a key": _syscall_act("add_key", "user", "probe", b"1", 1, -1),
         "make a shared segment": _shared_segment,
     }
     for name, do in acts.items():
-        yield Act("privileges", name, do)
-    yield Act("privileges", "enter a namespace", _of("setns", -1, 0), frozenset({"EBADF"}))
-    yield Act("privileges", "mount", _of("mount", "none", "{folder}", "no-such-type", 0, 0), frozenset({"ENODEV"}))
-    yield Act("privileges", "open a mount", _of("fsopen", "tmpfs", 0))
-    yield Act("privileges", "load a program into the kernel", _of("bpf", 0, 0, 0), _INVALID | _FAULT)
-    yield Act("privileges", "make a ring", _of("io_uring_setup", 0, 0), _INVALID | _FAULT)
-    yield Act("privileges", "catch page faults", _of("userfaultfd", 1))
-    yield Act("privileges", "count events", _of("perf_event_open", 0, 0, -1, -1, 0), _INVALID | _FAULT)
-    yield Act("privileges", "open a file by handle", _of("open_by_handle_at", -1, 0, 0), frozenset({"EBADF"}) | _FAULT)
-    yield Act("privileges", "make a namespace", _of("unshare", 0x1000_0000))
-    yield Act("privileges", "change the root", _of("chroot", "{folder}"))
+        yield ForbiddenAct("privileges", name, do)
+    yield ForbiddenAct("privileges", "enter a namespace", _syscall_act("setns", -1, 0), frozenset({"EBADF"}))
+    yield ForbiddenAct(
+        "privileges", "mount", _syscall_act("mount", "none", "{folder}", "no-such-type", 0, 0), frozenset({"ENODEV"})
+    )
+    yield ForbiddenAct("privileges", "open a mount", _syscall_act("fsopen", "tmpfs", 0))
+    yield ForbiddenAct("privileges", "load a program into the kernel", _syscall_act("bpf", 0, 0, 0), _INVALID | _FAULT)
+    yield ForbiddenAct("privileges", "make a ring", _syscall_act("io_uring_setup", 0, 0), _INVALID | _FAULT)
+    yield ForbiddenAct("privileges", "catch page faults", _syscall_act("userfaultfd", 1))
+    yield ForbiddenAct(
+        "privileges", "count events", _syscall_act("perf_event_open", 0, 0, -1, -1, 0), _INVALID | _FAULT
+    )
+    yield ForbiddenAct(
+        "privileges",
+        "open a file by handle",
+        _syscall_act("open_by_handle_at", -1, 0, 0),
+        frozenset({"EBADF"}) | _FAULT,
+    )
+    yield ForbiddenAct("privileges", "make a namespace", _syscall_act("unshare", 0x1000_0000))
+    yield ForbiddenAct("privileges", "change the root", _syscall_act("chroot", "{folder}"))
 
 
-def _memory() -> Iterator[Act]:
-    yield Act("memory", "take private memory", _map(mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
-    yield Act("memory", "take shared memory", _map(mmap.MAP_SHARED | mmap.MAP_ANONYMOUS))
-    yield Act("memory", "make a file of memory", _of("memfd_create", "probe", 0))
+def _memory() -> Iterator[ForbiddenAct]:
+    yield ForbiddenAct("memory", "take private memory", _map(mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+    yield ForbiddenAct("memory", "take shared memory", _map(mmap.MAP_SHARED | mmap.MAP_ANONYMOUS))
+    yield ForbiddenAct("memory", "make a file of memory", _syscall_act("memfd_create", "probe", 0))
 
 
-ACTS: tuple[Act, ...] = (*_files(), *_network(), *_processes(), *_signals(), *_memory(), *_privileges())
+ACTS: tuple[ForbiddenAct, ...] = (*_files(), *_network(), *_processes(), *_signals(), *_memory(), *_privileges())

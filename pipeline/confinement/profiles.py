@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.confinement import landlock, limits, namespaces, seccomp
-from pipeline.confinement.landlock import KEEP_FILES, READ, RUN, FileAccess, Ruleset
+from pipeline.confinement.landlock import MANAGE_FILES, READ, RUN, LandlockFileAccess, Ruleset
 from pipeline.confinement.seccomp import MISSING, Condition, Filter, Rule, allow, refuse
 from pipeline.confinement.syscalls import prctl
 
@@ -60,14 +60,14 @@ _CONNECTIONS = """
     poll ppoll select pselect6
 """
 _TERMINAL_ATTRIBUTES, _SET_BLOCKING, _CLOSE_ON_EXEC, _KEEP_ON_EXEC = 0x5401, 0x5421, 0x5451, 0x5450
-_EVERY_BIT = 0xFFFF_FFFF
+_ALL_BITS = 0xFFFF_FFFF
 
 EXTRACTOR = Filter(
     (
         *allow(*_FILES.split(), *_CONNECTIONS.split(), *_OF_ANY_PROCESS.split()),
-        Rule("socket", conditions=(Condition(0, _EVERY_BIT, socket.AF_INET), Condition(1, 0xF, socket.SOCK_STREAM))),
+        Rule("socket", conditions=(Condition(0, _ALL_BITS, socket.AF_INET), Condition(1, 0xF, socket.SOCK_STREAM))),
         *(
-            Rule("ioctl", conditions=(Condition(1, _EVERY_BIT, request),))
+            Rule("ioctl", conditions=(Condition(1, _ALL_BITS, request),))
             for request in (_SET_BLOCKING, _TERMINAL_ATTRIBUTES, _CLOSE_ON_EXEC, _KEEP_ON_EXEC)
         ),
         *allow("mmap", "mprotect", "uname", "sysinfo", "getrusage", "times", "sched_getaffinity", "membarrier"),
@@ -96,10 +96,10 @@ RUNTIME = Filter(
         *refuse(*_NEVER.split()),
         *(Rule("clone", seccomp.REFUSE, (Condition(0, flag, flag),)) for flag in _NEW_NAMESPACES),
         Rule("clone3", MISSING),
-        Rule("socket", conditions=(Condition(0, _EVERY_BIT, socket.AF_INET), Condition(1, 0xF, socket.SOCK_STREAM))),
+        Rule("socket", conditions=(Condition(0, _ALL_BITS, socket.AF_INET), Condition(1, 0xF, socket.SOCK_STREAM))),
         *refuse("socket", "setpriority"),
-        Rule("kill", seccomp.REFUSE, (Condition(0, _EVERY_BIT, _EVERY_BIT),)),
-        Rule("prlimit64", conditions=(Condition(0, _EVERY_BIT, 0),)),
+        Rule("kill", seccomp.REFUSE, (Condition(0, _ALL_BITS, _ALL_BITS),)),
+        Rule("prlimit64", conditions=(Condition(0, _ALL_BITS, 0),)),
         *refuse("prlimit64"),
     ),
     default=seccomp.ALLOW,
@@ -134,8 +134,8 @@ class ExtractorRights:
 
     def ruleset(self) -> Ruleset:
         """Return the files and the port as rules for Landlock."""
-        paths: dict[str, FileAccess] = dict.fromkeys((*library_folders(), *_SYSTEM, *self.readable), READ)
-        paths |= {"/dev/null": READ | FileAccess.WRITE_FILE, "/dev/urandom": READ, self.scratch: KEEP_FILES}
+        paths: dict[str, LandlockFileAccess] = dict.fromkeys((*library_folders(), *_SYSTEM, *self.readable), READ)
+        paths |= {"/dev/null": READ | LandlockFileAccess.WRITE_FILE, "/dev/urandom": READ, self.scratch: MANAGE_FILES}
         if self.runtime is not None:
             paths |= dict.fromkeys((str(Path(self.runtime).resolve()), *_loaders()), RUN) | {"/proc/self": READ}
         return Ruleset(paths, (self.proxy_port,))
@@ -186,7 +186,7 @@ def confine_extractor(rights: ExtractorRights) -> socket.socket | None:
         Where the kernel allows a network of its own: a socket that listens at ``proxy_port`` there, to be handed to
         the proxy, which accepts its connections; nothing else can be reached.
     """
-    if _nobody_reads((*library_folders(), *rights.readable)):
+    if _readable_by_nobody((*library_folders(), *rights.readable)):
         os.chown(rights.scratch, namespaces.NOBODY, namespaces.NOBODY)
         namespaces.become_nobody()
     separated = rights.own_network and namespaces.separate()
@@ -217,7 +217,7 @@ def _bind_to_parent() -> None:
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
-def _nobody_reads(paths: tuple[str, ...]) -> bool:
+def _readable_by_nobody(paths: tuple[str, ...]) -> bool:
     """Return whether a superuser that becomes nobody could still read files and folders."""
     if os.getuid() != 0:
         return False

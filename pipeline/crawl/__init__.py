@@ -1,7 +1,7 @@
 """From a link or a URL to a recording in the MediaStore.
 
 Plain URLs are fetched by our guarded HTTP client. Links go to yt-dlp first, which runs in a process of its own, without
-secrets and without connections but those through a guarding proxy in ours (``pipeline.net.forward``).
+secrets and without connections but those through a guarding proxy in ours (``pipeline.net.guarding_proxy``).
 
 ::
 

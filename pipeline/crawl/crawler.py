@@ -9,13 +9,13 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from pipeline.crawl.download import Download
-from pipeline.crawl.extractors import Extraction, ExtractorProcesses, host_of, library_version
-from pipeline.crawl.links import post_address
-from pipeline.crawl.names import HEAD_BYTES, file_name, is_page, name_in_url
-from pipeline.crawl.wire import ExtractRequest, Found, MediaLocation
-from pipeline.domain.crawl import CrawlRecord, LinkKind
-from pipeline.domain.fair_line import TurnRequest, sharer
-from pipeline.domain.transfer import MinimumRate
+from pipeline.crawl.extractor_messages import ExtractedPage, ExtractRequest, MediaLocation
+from pipeline.crawl.extractor_processes import ExtractorProcesses, PageSession, host_name_of, library_version
+from pipeline.crawl.media_names import HEAD_BYTES, file_name, is_page, name_in_url
+from pipeline.crawl.short_links import resolve_short_link
+from pipeline.domain.links.platforms import CrawlRecord, LinkKind
+from pipeline.domain.links.transfer_rate import RateMonitor
+from pipeline.domain.scheduling.fair_queue import TurnRequest, share_key
 from pipeline.errors import (
     ConfigurationError,
     LeaseLost,
@@ -26,7 +26,7 @@ from pipeline.errors import (
     UnsupportedLink,
 )
 from pipeline.net import Dialer, GuardedClient, GuardingProxy, Resolver, SystemResolver, guarding_proxy
-from pipeline.net.client import trusting
+from pipeline.net.guarded_client import tls_context
 from pipeline.ports import Clock, CrawledMedia, CrawlProgress, CrawlRequest, MediaStore
 from pipeline.settings import NetworkSettings, PlatformSettings, Settings
 
@@ -73,16 +73,16 @@ class LocalCrawler:
         self._held = held
         self._clock = clock
         self._resolver = resolver or SystemResolver()
-        self._ssl_context = trusting(settings.network.ca_file)  # which takes longer than many a crawl
+        self._ssl_context = tls_context(settings.network.ca_file)  # which takes longer than many a crawl
 
     async def crawl(self, request: CrawlRequest) -> AsyncGenerator[CrawlProgress | CrawledMedia, None]:
         """See ``ports.Crawler.crawl``."""
         crawl = _Crawl(request, self._clock.monotonic)
         fetching = asyncio.create_task(self._fetch(crawl))
-        rate = MinimumRate(self._settings.crawl.min_bytes_per_s, self._settings.crawl.min_rate_window_s)
+        rate = RateMonitor(self._settings.crawl.min_bytes_per_s, self._settings.crawl.min_rate_window_s)
         try:
             while not (await asyncio.wait({fetching}, timeout=PROGRESS_S))[0]:
-                await self._check_held(request)
+                await self._check_lease(request)
                 self._check_rate(crawl, rate)
                 yield CrawlProgress(crawl.stored, crawl.total)
             yield fetching.result()
@@ -90,16 +90,16 @@ class LocalCrawler:
             fetching.cancel()
             await asyncio.gather(fetching, return_exceptions=True)
 
-    async def _check_held(self, request: CrawlRequest) -> None:
+    async def _check_lease(self, request: CrawlRequest) -> None:
         if not await self._held(request):
             raise LeaseLost(f"Task {request.task_id} passed to another owner, or ended, after fence {request.fence}.")
 
-    def _check_rate(self, crawl: _Crawl, rate: MinimumRate) -> None:
+    def _check_rate(self, crawl: _Crawl, rate: RateMonitor) -> None:
         """Refuse a source that sends too slowly; the time that our own storage takes is not held against it."""
-        if rate.is_missed(crawl.received, crawl.source_s):
+        if rate.is_too_slow(crawl.received, crawl.source_s):
             limits = self._settings.crawl
             raise SourceTooSlow(
-                f"{host_of(crawl.request.url)} sends less than {limits.min_bytes_per_s:,} bytes a second over "
+                f"{host_name_of(crawl.request.url)} sends less than {limits.min_bytes_per_s:,} bytes a second over "
                 f"{limits.min_rate_window_s:g} s: the recording is not waited for."
             )
 
@@ -113,7 +113,7 @@ class LocalCrawler:
                     return await self._fetch_file(crawl, client)
                 return await self._fetch_link(crawl, site, client)
         except TimeoutError as error:
-            raise SourceTimeout(f"{host_of(crawl.request.url)} takes too long to send the recording.") from error
+            raise SourceTimeout(f"{host_name_of(crawl.request.url)} takes too long to send the recording.") from error
         finally:
             await client.aclose()
 
@@ -121,23 +121,23 @@ class LocalCrawler:
         stem, extension = name_in_url(crawl.request.url)
         location = MediaLocation(crawl.request.url, {}, extension, direct=True)
         download = self._download(crawl, client, location)
-        crawl.await_source()
+        crawl.start_source_timer()
         await self._store(crawl, download.blocks(), download)
         if download.name:
             stem, extension = name_in_url(f"/{download.name}")
         return CrawledMedia(crawl.stored, file_name(stem, crawl.head, extension))
 
-    async def _fetch_link(self, crawl: _Crawl, site: _Site, client: GuardedClient) -> CrawledMedia:
+    async def _fetch_link(self, crawl: _Crawl, site: _SiteAccess, client: GuardedClient) -> CrawledMedia:
         async with self._extraction(crawl, site, client) as extraction:
             async with asyncio.timeout(self._settings.crawl.extract_timeout_s):
                 found = await extraction.found()
             self._check_length(found)
             if not found.media.direct:
-                crawl.await_source()
-                extraction.take_up_to(self._settings.media.max_upload_bytes + SLACK_BYTES)
+                crawl.start_source_timer()
+                extraction.allow_bytes(self._settings.media.max_upload_bytes + SLACK_BYTES)
                 await self._store(crawl, extraction.media(self._remaining_s(crawl)))
         if found.media.direct:  # without the process, whose place is another link's now
-            crawl.await_source()
+            crawl.start_source_timer()
             download = self._download(crawl, client, found.media)
             await self._store(crawl, download.blocks(), download)
         record = self._record(crawl.request, found)
@@ -145,18 +145,18 @@ class LocalCrawler:
         return CrawledMedia(crawl.stored, name, record.platform, record)
 
     @asynccontextmanager
-    async def _extraction(self, crawl: _Crawl, site: _Site, client: GuardedClient) -> AsyncIterator[Extraction]:
+    async def _extraction(self, crawl: _Crawl, site: _SiteAccess, client: GuardedClient) -> AsyncIterator[PageSession]:
         limits, request = self._settings.crawl, crawl.request
         platform = request.link.kind.platform
         url = request.url
         if platform is not None:
-            url = await post_address(platform, url, client, limits.extract_timeout_s)
+            url = await resolve_short_link(platform, url, client, limits.extract_timeout_s)
         dialer = Dialer(site.network, self._resolver, self._ssl_context)
         async with guarding_proxy(dialer, limits.max_page_bytes) as proxy:
             crawl.proxy = proxy
-            asked = ExtractRequest(
+            extract_request = ExtractRequest(
                 url=url,
-                extractors=platform.extractors if platform else _named(request.link.extractor),
+                extractors=platform.extractors if platform else _extractor_pattern(request.link.extractor),
                 formats=FILM_FIRST if platform else AUDIO_FIRST,
                 proxy=proxy.url,
                 timeout_s=limits.extract_timeout_s,
@@ -166,7 +166,9 @@ class LocalCrawler:
                 user_agent=site.user_agent,
                 js_runtime=str(limits.js_runtime) if limits.js_runtime else None,
             )
-            async with self._processes.conversation(asked, host_of(request.url), proxy, _turn(request)) as extraction:
+            async with self._processes.conversation(
+                extract_request, host_name_of(request.url), proxy, _turn_request(request)
+            ) as extraction:
                 yield extraction
 
     def _download(self, crawl: _Crawl, client: GuardedClient, location: MediaLocation) -> Download:
@@ -189,16 +191,16 @@ class LocalCrawler:
                 async for block in blocks:
                     crawl.take(block, self._settings.media.max_upload_bytes)
                     crawl.total = download.total if download else None
-                    crawl.leave_source()
+                    crawl.stop_source_timer()
                     yield block
-                    crawl.await_source()
-            crawl.leave_source()
+                    crawl.start_source_timer()
+            crawl.stop_source_timer()
             crawl.check_head()
-            await self._check_held(crawl.request)  # nobody but the task's owner may put a recording there
+            await self._check_lease(crawl.request)  # nobody but the task's owner may put a recording there
 
         await self._media.write(crawl.request.media_key, checked())
 
-    def _check_length(self, found: Found) -> None:
+    def _check_length(self, found: ExtractedPage) -> None:
         duration_s = found.seconds("duration")
         longest_s = self._settings.media.max_duration_s
         if duration_s is not None and duration_s > longest_s:
@@ -207,7 +209,7 @@ class LocalCrawler:
     def _remaining_s(self, crawl: _Crawl) -> float:
         return max(1.0, crawl.deadline - asyncio.get_running_loop().time())
 
-    def _record(self, request: CrawlRequest, found: Found) -> CrawlRecord:
+    def _record(self, request: CrawlRequest, found: ExtractedPage) -> CrawlRecord:
         return CrawlRecord(
             platform=(found.text("extractor", 100) or "generic").lower(),
             media_id=found.text("id", 255) or "",
@@ -229,17 +231,17 @@ class LocalCrawler:
             library=f"yt-dlp {library_version()}",
         )
 
-    def _site(self, request: CrawlRequest) -> _Site:
+    def _site(self, request: CrawlRequest) -> _SiteAccess:
         """How the request's site is asked, by the settings."""
         platforms = self._settings.crawl.platforms
-        name = request.link.kind.value if request.link.kind.platform else host_of(request.url)
+        name = request.link.kind.value if request.link.kind.platform else host_name_of(request.url)
         labels = name.split(".")
         names = [".".join(labels[start:]) for start in range(len(labels))]
         chosen = next((platforms[each] for each in names if each in platforms), PlatformSettings())
         network = self._settings.network
         if chosen.proxy is not None:
             network = network.model_copy(update={"proxy": chosen.proxy.get_secret_value()})
-        return _Site(network, _cookies(chosen), chosen.user_agent)
+        return _SiteAccess(network, _cookies(chosen), chosen.user_agent)
 
 
 @dataclass(slots=True)
@@ -259,20 +261,20 @@ class _Crawl:
     head: bytes = b""
     proxy: GuardingProxy | None = None
     _source_s: float = 0.0
-    _awaited_since: float | None = None
+    _source_timer_started: float | None = None
 
-    def await_source(self) -> None:
+    def start_source_timer(self) -> None:
         """Note that what comes next of the recording is the source's to send."""
-        self._awaited_since = self.clock()
+        self._source_timer_started = self.clock()
 
-    def leave_source(self) -> None:
+    def stop_source_timer(self) -> None:
         """Note that the source can't send for now: its last bytes are being stored."""
-        self._source_s, self._awaited_since = self.source_s, None
+        self._source_s, self._source_timer_started = self.source_s, None
 
     @property
     def source_s(self) -> float:
         """Seconds that the source has had to send the recording."""
-        waiting_s = 0.0 if self._awaited_since is None else self.clock() - self._awaited_since
+        waiting_s = 0.0 if self._source_timer_started is None else self.clock() - self._source_timer_started
         return self._source_s + waiting_s
 
     @property
@@ -284,7 +286,9 @@ class _Crawl:
         """Counts a block of the recording and looks at the first ones."""
         self.stored += len(block)
         if self.stored > max_bytes:
-            raise SourceTooLarge(f"{host_of(self.request.url)} sends more than the {max_bytes:,} bytes that are taken.")
+            raise SourceTooLarge(
+                f"{host_name_of(self.request.url)} sends more than the {max_bytes:,} bytes that are taken."
+            )
         if len(self.head) < HEAD_BYTES:
             self.head += block[: HEAD_BYTES - len(self.head)]
             if len(self.head) == HEAD_BYTES:
@@ -294,14 +298,14 @@ class _Crawl:
         """Refuses a web page, whatever its headers say."""
         if is_page(self.head):
             raise UnsupportedLink(
-                f"{host_of(self.request.url)} sends a web page there, not a recording: "
+                f"{host_name_of(self.request.url)} sends a web page there, not a recording: "
                 "links to pages go to /api/crawl/video_task.",
                 "file_url",
             )
 
 
 @dataclass(frozen=True, slots=True)
-class _Site:
+class _SiteAccess:
     """How one site is asked."""
 
     network: NetworkSettings
@@ -309,16 +313,18 @@ class _Site:
     user_agent: str | None
 
 
-def _named(extractor: str | None) -> tuple[str, ...]:
+def _extractor_pattern(extractor: str | None) -> tuple[str, ...]:
     """A pattern for the extractor of a name, and for those of its parts (``vimeo``, ``vimeo:album``)."""
     return () if extractor is None else (rf"{re.escape(extractor.lower())}(:.*)?",)
 
 
-def _turn(request: CrawlRequest) -> TurnRequest:
+def _turn_request(request: CrawlRequest) -> TurnRequest:
     """Who shares the processes, by the same names as in the Dispatcher."""
     kind = request.link.kind
-    host = kind.value if kind.platform else host_of(request.url)
-    return TurnRequest(request.sharer or sharer(request.task_id, None), request.priority_rank, host=host, cost=1.0)
+    host = kind.value if kind.platform else host_name_of(request.url)
+    return TurnRequest(
+        request.share_key or share_key(request.task_id, None), request.priority_rank, host=host, cost=1.0
+    )
 
 
 def _cookies(platform: PlatformSettings) -> str | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from pipeline.crawl.wire import Trouble
+from pipeline.crawl.extractor_messages import ExtractFailure
 from pipeline.errors import (
     CookiesRequired,
     ExtractorOutdated,
@@ -49,23 +49,23 @@ _LOGIN = re.compile(
     re.IGNORECASE,
 )
 _LIVE = re.compile(r"live event|livestream|not currently live|is live|premieres? (?:in|will)|will begin", re.IGNORECASE)
-_TOO_OFTEN = re.compile(r"too many requests|rate.?limit|try again later", re.IGNORECASE)
+_RATE_LIMITED = re.compile(r"too many requests|rate.?limit|try again later", re.IGNORECASE)
 _FILE_TOO_LARGE = re.compile(rf"\[Errno {errno.EFBIG}\]")
 _NO_SPACE = re.compile(rf"\[Errno ({errno.ENOSPC}|{errno.EDQUOT})\]")
 _DRM = re.compile(r"\bDRM\b", re.IGNORECASE)
 
-Rule = tuple[Callable[[Trouble], bool], Callable[[str, Trouble], MurmurationError]]
+Rule = tuple[Callable[[ExtractFailure], bool], Callable[[str, ExtractFailure], MurmurationError]]
 
 
-def _says(pattern: re.Pattern[str]) -> Callable[[Trouble], bool]:
+def _message_matches(pattern: re.Pattern[str]) -> Callable[[ExtractFailure], bool]:
     return lambda trouble: bool(pattern.search(trouble.message))
 
 
-def _is(*kinds: str) -> Callable[[Trouble], bool]:
+def _kind_is(*kinds: str) -> Callable[[ExtractFailure], bool]:
     return lambda trouble: trouble.kind in kinds
 
 
-def _answered(*statuses: int) -> Callable[[Trouble], bool]:
+def _status_is(*statuses: int) -> Callable[[ExtractFailure], bool]:
     return lambda trouble: trouble.status in statuses
 
 
@@ -104,39 +104,42 @@ def _outdated(site: str, library: str) -> ExtractorOutdated:
 
 
 RULES: tuple[Rule, ...] = (
-    (_is("Playlist"), lambda site, _: UnsupportedLink("The link leads to several recordings: send one link for each.")),
-    (_is("Live", "UserNotLive"), lambda site, _: _live(site)),
-    (_is("NoFormats"), lambda site, _: UnsupportedLink(f"There is nothing to listen to at this link of {site}.")),
-    (_is("UnsupportedError", "UnknownExtractor"), lambda site, _: _unsupported(site)),
-    (_is("GeoRestrictedError"), lambda site, _: geo_blocked(site)),
-    (_answered(429), lambda site, trouble: rate_limited(site, trouble.retry_after)),
-    (_answered(451), lambda site, _: geo_blocked(site)),
-    (_answered(404, 410), lambda site, _: private_or_removed(site)),
-    (_answered(401, 403), lambda site, _: _cookies_required(site)),
+    (
+        _kind_is("Playlist"),
+        lambda site, _: UnsupportedLink("The link leads to several recordings: send one link for each."),
+    ),
+    (_kind_is("Live", "UserNotLive"), lambda site, _: _live(site)),
+    (_kind_is("NoFormats"), lambda site, _: UnsupportedLink(f"There is nothing to listen to at this link of {site}.")),
+    (_kind_is("UnsupportedError", "UnknownExtractor"), lambda site, _: _unsupported(site)),
+    (_kind_is("GeoRestrictedError"), lambda site, _: geo_blocked(site)),
+    (_status_is(429), lambda site, trouble: rate_limited(site, trouble.retry_after)),
+    (_status_is(451), lambda site, _: geo_blocked(site)),
+    (_status_is(404, 410), lambda site, _: private_or_removed(site)),
+    (_status_is(401, 403), lambda site, _: _cookies_required(site)),
     (lambda trouble: trouble.status is not None, lambda site, trouble: SourceUnreachable(
         f"{site} answered {trouble.status}."
     )),
-    (_is(*NETWORK_KINDS), lambda site, _: SourceUnreachable(f"No connection to {site}, or it broke off.")),
-    (_is("MemoryError"), lambda site, _: SourceTooLarge(f"A page of {site} is too large to be read.")),
-    (_says(_FILE_TOO_LARGE), lambda site, _: SourceTooLarge(
+    (_kind_is(*NETWORK_KINDS), lambda site, _: SourceUnreachable(f"No connection to {site}, or it broke off.")),
+    (_kind_is("MemoryError"), lambda site, _: SourceTooLarge(f"A page of {site} is too large to be read.")),
+    (_message_matches(_FILE_TOO_LARGE), lambda site, _: SourceTooLarge(
         f"{site} sends a part of the recording that is larger than is taken."
     )),
-    (_says(_NO_SPACE), lambda site, _: StorageFull("The server has no room left for temporary files.", 60)),
-    (_is("CookieLoadError"), lambda site, _: CookiesRequired(
+    (_message_matches(_NO_SPACE), lambda site, _: StorageFull("The server has no room left for temporary files.", 60)),
+    (_kind_is("CookieLoadError"), lambda site, _: CookiesRequired(
         f"The cookies given for {site} under crawl.platforms are not in the format of a Netscape cookie file."
     )),
-    (_says(re.compile(r"^(?:ERROR: )?No suitable extractor")), lambda site, _: _unsupported(site)),
-    (_says(_DRM), lambda site, _: UnsupportedLink(f"The recording at {site} is protected by DRM.")),
-    (_says(_LIVE), lambda site, _: _live(site)),
-    (_says(_GEO), lambda site, _: geo_blocked(site)),
-    (_says(_TOO_OFTEN), lambda site, trouble: rate_limited(site, trouble.retry_after)),
-    (_says(_UNAVAILABLE), lambda site, _: private_or_removed(site)),
-    (_says(_LOGIN), lambda site, _: _cookies_required(site)),
+    (_message_matches(re.compile(r"^(?:ERROR: )?No suitable extractor")), lambda site, _: _unsupported(site)),
+    (_message_matches(_DRM), lambda site, _: UnsupportedLink(f"The recording at {site} is protected by DRM.")),
+    (_message_matches(_LIVE), lambda site, _: _live(site)),
+    (_message_matches(_GEO), lambda site, _: geo_blocked(site)),
+    (_message_matches(_RATE_LIMITED), lambda site, trouble: rate_limited(site, trouble.retry_after)),
+    (_message_matches(_UNAVAILABLE), lambda site, _: private_or_removed(site)),
+    (_message_matches(_LOGIN), lambda site, _: _cookies_required(site)),
 )  # fmt: skip
 """First match wins; what none matches, yt-dlp either knows (nothing to be had) or did not understand (outdated)."""
 
 
-def diagnose(trouble: Trouble, site: str, library: str) -> MurmurationError:
+def diagnose(trouble: ExtractFailure, site: str, library: str) -> MurmurationError:
     """The error for what yt-dlp ran into.
 
     Args:

@@ -12,7 +12,7 @@ from email.message import Message
 import httpx
 
 from pipeline.crawl.diagnosis import geo_blocked, rate_limited
-from pipeline.crawl.wire import MediaLocation
+from pipeline.crawl.extractor_messages import MediaLocation
 from pipeline.errors import (
     MurmurationError,
     PrivateOrRemoved,
@@ -21,13 +21,13 @@ from pipeline.errors import (
     SourceUnreachable,
 )
 from pipeline.net import GuardedClient, StreamedResponse
-from pipeline.net.client import MAX_REDIRECTS
+from pipeline.net.guarded_client import MAX_REDIRECTS
 
-PAUSE_S = 0.5
+RETRY_PAUSE_S = 0.5
 """Before a broken download is taken up again; it doubles with every break that brought nothing."""
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
-_OURS = frozenset({"range", "if-range", "accept-encoding", "host", "content-length", "connection"})
+_FIXED_HEADERS = frozenset({"range", "if-range", "accept-encoding", "host", "content-length", "connection"})
 """Headers that are not the site's to choose."""
 
 
@@ -94,7 +94,7 @@ class Download:
             raise SourceTimeout(f"{self._host} takes too long to send the recording.") from error
         if self._breaks > self.max_breaks or self._changed:
             raise error
-        await self.sleep(min(PAUSE_S * 2.0**self._breaks, max(0.0, self.deadline - loop.time())))
+        await self.sleep(min(RETRY_PAUSE_S * 2.0**self._breaks, max(0.0, self.deadline - loop.time())))
 
     async def _request(self) -> AsyncGenerator[bytes, None]:
         async with self.client.stream(
@@ -109,7 +109,7 @@ class Download:
                 self._complete = True
                 return
             before = self.received
-            skip = self._understand(answer)
+            skip = self._read_response_head(answer)
             async for block in answer.aiter_bytes():
                 fresh, skip = block[skip:], max(0, skip - len(block))
                 self.received += len(fresh)
@@ -119,7 +119,7 @@ class Download:
             self._note_end(answer, before)
 
     def _headers(self) -> dict[str, str]:
-        headers = {name: value for name, value in self.source.headers.items() if name.lower() not in _OURS}
+        headers = {name: value for name, value in self.source.headers.items() if name.lower() not in _FIXED_HEADERS}
         chunk = self.source.chunk_bytes
         if self.received or chunk:
             last = str(self.received + chunk - 1) if chunk else ""
@@ -128,32 +128,34 @@ class Download:
             headers["If-Range"] = self._validator
         return headers
 
-    def _understand(self, answer: StreamedResponse) -> int:
+    def _read_response_head(self, answer: StreamedResponse) -> int:
         """Takes in the answer's head; returns how many of its bytes are known already."""
-        self.name = self.name or _disposed_name(answer.headers.get("content-disposition", ""))
+        self.name = self.name or _name_in_disposition(answer.headers.get("content-disposition", ""))
         if answer.status == 206:
-            return self._understand_part(answer)
+            return self._read_partial_response(answer)
         if answer.status != 200:
-            raise self._refusal(answer)
+            raise self._status_error(answer)
         length = answer.headers.get("content-length", "")
         size = int(length) if length.isascii() and length.isdecimal() and len(length) < 19 else None
-        if self.received and (size is None or size != self.total or self._tag(answer) != self._validator):
-            raise self._another(f"{self._host} sends another file than before the connection broke: try again.")
+        if self.received and (size is None or size != self.total or self._validator_of(answer) != self._validator):
+            raise self._changed_file_error(
+                f"{self._host} sends another file than before the connection broke: try again."
+            )
         self._set_total(size)
-        self._validator = self._tag(answer)
+        self._validator = self._validator_of(answer)
         return self.received  # a host that doesn't do ranges sends it all again
 
-    def _understand_part(self, answer: StreamedResponse) -> int:
+    def _read_partial_response(self, answer: StreamedResponse) -> int:
         place = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", ""))
         total = None if place is None or place[2] == "*" else int(place[2])
         changed = self.total is not None and total not in (None, self.total)
         if place is None or int(place[1]) != self.received or changed:
-            raise self._another(f"{self._host} sends another part of the file than was asked for.")
+            raise self._changed_file_error(f"{self._host} sends another part of the file than was asked for.")
         self._set_total(total or self.total)
-        self._validator = self._validator or self._tag(answer)
+        self._validator = self._validator or self._validator_of(answer)
         return 0
 
-    def _another(self, message: str) -> SourceUnreachable:
+    def _changed_file_error(self, message: str) -> SourceUnreachable:
         """Going on would give a file that is pieced together from two."""
         self._changed = True
         return SourceUnreachable(message)
@@ -177,13 +179,13 @@ class Download:
             raise SourceUnreachable(f"{self._host} broke off before the end of the recording.")
 
     @staticmethod
-    def _tag(answer: StreamedResponse) -> str | None:
+    def _validator_of(answer: StreamedResponse) -> str | None:
         """What says that a file is still the same (RFC 9110, §13.1.5): a strong ETag, else the date."""
         tag = answer.headers.get("etag", "")
         strong = tag if not tag.startswith("W/") else ""
         return str(strong or answer.headers.get("last-modified", "")) or None
 
-    def _refusal(self, answer: StreamedResponse) -> MurmurationError:
+    def _status_error(self, answer: StreamedResponse) -> MurmurationError:
         match answer.status:
             case 401 | 403 | 404 | 410:
                 return PrivateOrRemoved(
@@ -196,7 +198,7 @@ class Download:
         return SourceUnreachable(f"{self._host} answered {answer.status}.")
 
 
-def _disposed_name(disposition: str) -> str:
+def _name_in_disposition(disposition: str) -> str:
     """The file name in a ``Content-Disposition`` (RFC 6266, RFC 2231)."""
     message = Message()
     message["Content-Disposition"] = disposition

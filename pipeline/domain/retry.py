@@ -33,7 +33,7 @@ class Backoff:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class UnlimitedBackoff:
     """Delays without end, for what comes back by itself: room on a disk, a server, a quota.
 
     Attributes:
@@ -56,7 +56,7 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
+class RetrySchedule:
     """Fixed delays between attempts, each jittered: for callbacks, whose receivers expect a known table."""
 
     delays_s: tuple[float, ...] = (30.0, 120.0, 600.0, 3600.0)

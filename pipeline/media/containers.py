@@ -67,15 +67,15 @@ def refusal(head: bytes) -> str:
     return "The file is not in an audio or video format that can be decoded, or its beginning is damaged."
 
 
-def breaks_off(format_name: str, file: BinaryIO) -> bool:
+def is_truncated(format_name: str, file: BinaryIO) -> bool:
     """Return whether the bytes themselves show that the end is missing, for formats whose demuxers don't tell."""
     return format_name == "ogg" and not _ogg_ends(file)
 
 
 def states_duration(format_name: str, file: BinaryIO) -> bool:
     """Return whether the file says how long it is; otherwise FFmpeg's number is a guess."""
-    if format_name in _STATEMENTS:
-        return _STATEMENTS[format_name](file)
+    if format_name in _DURATION_CHECKS:
+        return _DURATION_CHECKS[format_name](file)
     return format_name not in ESTIMATED_DURATION
 
 
@@ -138,7 +138,7 @@ def _asf_states_length(file: BinaryIO) -> bool:
     return at < 0 or not flags or not flags[0] & _ASF_BROADCAST
 
 
-_STATEMENTS: Mapping[str, Callable[[BinaryIO], bool]] = {
+_DURATION_CHECKS: Mapping[str, Callable[[BinaryIO], bool]] = {
     "mp3": _mp3_states_length,
     "avi": _avi_states_length,
     "asf": _asf_states_length,

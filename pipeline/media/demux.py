@@ -37,14 +37,14 @@ def open_recording(file: BinaryIO) -> Any:
         if not head:
             raise MediaUndecodable(refusal(head))
         # FFmpeg would also judge a file by its name; ours have none.
-        return av.open(_Nameless(file), mode="r", metadata_errors="ignore", options=INPUT_OPTIONS)
+        return av.open(_AnonymousFile(file), mode="r", metadata_errors="ignore", options=INPUT_OPTIONS)
     except av.error.FFmpegError as error:
         if is_image(head):
             raise NoAudioStream("The file is an image; there is no sound in it.") from error
         raise MediaUndecodable(refusal(head)) from error
 
 
-class _Nameless:
+class _AnonymousFile:
     """The part of a file object that a demuxer needs."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -60,7 +60,7 @@ def decodable_frames(container: Any, stream: Any, note: Callable[[bool], None] =
         note: told, packet by packet, whether it was broken.
     """
     for packet in packets(container, [stream], note):
-        frames, broken = decoded(packet)
+        frames, broken = decode_packet(packet)
         if packet.size:  # the empty packet at the end only empties the decoder
             note(broken)
         yield from frames
@@ -82,7 +82,7 @@ def packets(container: Any, streams: Sequence[Any], note: Callable[[bool], None]
         yield packet
 
 
-def decoded(packet: Any) -> tuple[list[Any], bool]:
+def decode_packet(packet: Any) -> tuple[list[Any], bool]:
     """Return a packet's frames, and whether it is broken."""
     try:
         return packet.decode(), packet.is_corrupt
@@ -90,7 +90,7 @@ def decoded(packet: Any) -> tuple[list[Any], bool]:
         return [], True
 
 
-def bound(frame: Any) -> None:
+def clamp_samples(frame: Any) -> None:
     """Make every sample of a frame a number in [-4, 4], in place; what is not a number becomes 0.
 
     Recordings in floating point may hold NaN, infinities and numbers such as 1e30, and damaged packets may decode to

@@ -35,7 +35,7 @@ RETRY_S = 60
 
 
 @contextmanager
-def named_storage_failures(
+def translate_storage_errors(
     full: str = "The media store has no room left; try again later.",
 ) -> Iterator[None]:
     """Raise our error for what a file system or bucket says.
@@ -70,13 +70,13 @@ def _is_full_bucket(error: BaseException | None) -> bool:
     """Return whether an S3 server's answer, here or among the causes, says that it has no room."""
     while error is not None:
         response = getattr(error, "response", None)
-        if isinstance(response, Mapping) and _says_full(response):
+        if isinstance(response, Mapping) and _is_full_response(response):
             return True
         error = error.__cause__
     return False
 
 
-def _says_full(response: Mapping[str, Any]) -> bool:
+def _is_full_response(response: Mapping[str, Any]) -> bool:
     code = response.get("Error", {}).get("Code")
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     return code in FULL_CODES or status == HTTPStatus.INSUFFICIENT_STORAGE

@@ -6,10 +6,10 @@ Each redirect is a new request and judged anew. Nothing is taken over from the p
 (cookies, connections) is kept from one request to the next.
 """
 
-from pipeline.net.client import GuardedClient, StreamedResponse, WholeResponse
-from pipeline.net.dial import Dialer
-from pipeline.net.forward import GuardingProxy, guarding_proxy
-from pipeline.net.guard import Guard, GuardedTransport, Resolver, SystemResolver
+from pipeline.net.address_guard import Guard, GuardedTransport, Resolver, SystemResolver
+from pipeline.net.dialer import Dialer
+from pipeline.net.guarded_client import GuardedClient, StreamedResponse, WholeResponse
+from pipeline.net.guarding_proxy import GuardingProxy, guarding_proxy
 
 __all__ = [
     "Dialer",

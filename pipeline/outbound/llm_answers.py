@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from openai.types.chat import ChatCompletion
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo, field_validator
 
-from pipeline.domain.summary import Chapter, StructuredSummary, Usage
-from pipeline.domain.summary_plan import clock_time, seconds_of
+from pipeline.domain.summaries.summary import Chapter, StructuredSummary, TokenUsage
+from pipeline.domain.summaries.transcript_pieces import clock_time, seconds_of
 from pipeline.errors import LlmAnswerUnusable
 
 _THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
@@ -45,11 +45,11 @@ def cut_off_error() -> LlmAnswerUnusable:
     return LlmAnswerUnusable("The language model's answer was cut off: llm.max_output_tokens is too low for it.")
 
 
-def usage_of(completion: ChatCompletion) -> Usage:
+def usage_of(completion: ChatCompletion) -> TokenUsage:
     """The tokens of one call; unknown where the server does not count, or not in numbers."""
     usage = completion.usage
     sent, written = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
-    return Usage(1, sent if isinstance(sent, int) else None, written if isinstance(written, int) else None)
+    return TokenUsage(1, sent if isinstance(sent, int) else None, written if isinstance(written, int) else None)
 
 
 # --- structured output ------------------------------------------------------------------------------------------------
@@ -61,24 +61,24 @@ def _not_blank(text: str) -> str:
     return text.strip()
 
 
-def _numbers_too(value: object) -> object:
+def _number_to_text(value: object) -> object:
     return clock_time(value) if isinstance(value, int | float) and 0 <= value < 1e6 else value
 
 
-Filled = Annotated[str, AfterValidator(_not_blank)]
+NonBlankText = Annotated[str, AfterValidator(_not_blank)]
 
 
-class Part(BaseModel):
+class StrictSchema(BaseModel):
     """Schema of what may be in an answer: every field required and no others, as strict modes want it."""
 
     model_config = ConfigDict(json_schema_extra={"additionalProperties": False})
 
 
-class ChapterAnswer(Part):
+class ChapterAnswer(StrictSchema):
     """A chapter as a model writes it; ``start`` is ``HH:MM:SS``."""
 
-    start: Annotated[str, BeforeValidator(_numbers_too)]
-    title: Filled
+    start: Annotated[str, BeforeValidator(_number_to_text)]
+    title: NonBlankText
     summary: str
 
     @field_validator("start")
@@ -90,11 +90,11 @@ class ChapterAnswer(Part):
         return start
 
 
-class SummaryAnswer(Part):
+class SummaryAnswer(StrictSchema):
     """A summary in parts as a model writes it."""
 
-    title: Filled
-    summary: Filled
+    title: NonBlankText
+    summary: NonBlankText
     chapters: list[ChapterAnswer]
     action_items: list[str]
     keywords: list[str]
@@ -102,14 +102,14 @@ class SummaryAnswer(Part):
 
 def structured_of(text: str, end_s: float) -> StructuredSummary:
     """The parts in an answer. Raises pydantic's ``ValidationError``."""
-    found = _OBJECT.search(text)
-    answer = SummaryAnswer.model_validate_json(found[0] if found else text, context={"end_s": end_s})
+    match = _OBJECT.search(text)
+    answer = SummaryAnswer.model_validate_json(match[0] if match else text, context={"end_s": end_s})
     return StructuredSummary(
         title=answer.title,
         summary=answer.summary,
         chapters=tuple(Chapter(seconds_of(each.start), each.title, each.summary.strip()) for each in answer.chapters),
-        action_items=_filled(answer.action_items),
-        keywords=_filled(answer.keywords),
+        action_items=_without_blanks(answer.action_items),
+        keywords=_without_blanks(answer.keywords),
     )
 
 
@@ -118,5 +118,5 @@ def answer_schema() -> dict[str, Any]:
     return SummaryAnswer.model_json_schema()
 
 
-def _filled(texts: list[str]) -> tuple[str, ...]:
+def _without_blanks(texts: list[str]) -> tuple[str, ...]:
     return tuple(text.strip() for text in texts if text.strip())

@@ -5,16 +5,16 @@ Every port has a fake in ``pipeline.testing`` that passes the same contract test
 
 from pipeline.ports.asr import ChunkFailure, EngineInfo, Transcriber, Unit
 from pipeline.ports.callbacks import (
-    CallbackAnswer,
+    CallbackResponse,
     CallbackSender,
     DeliveryAttempt,
+    DeliveryVerdict,
     OutboxMessage,
     TaskRecordEncoder,
-    Verdict,
 )
 from pipeline.ports.clock import Clock
 from pipeline.ports.crawl import CrawledMedia, Crawler, CrawlProgress, CrawlRequest
-from pipeline.ports.llm import LanguageModel, LanguageModels, Summarizer, SummaryOrder, Written
+from pipeline.ports.llm import LanguageModel, LanguageModels, LlmCompletion, Summarizer, SummaryJob
 from pipeline.ports.media import AudioExtractor, MediaStore
 from pipeline.ports.metrics import Metrics
 from pipeline.ports.split import SplitDone, SplitPart, SplitRequest, Splitter
@@ -22,7 +22,7 @@ from pipeline.ports.tasks import (
     Lease,
     QueueStats,
     StoredChunks,
-    SummaryTurn,
+    SummaryLease,
     TaskPage,
     TaskQuery,
     TaskRecords,
@@ -32,7 +32,7 @@ from pipeline.ports.uploads import UploadStore
 
 __all__ = [
     "AudioExtractor",
-    "CallbackAnswer",
+    "CallbackResponse",
     "CallbackSender",
     "ChunkFailure",
     "Clock",
@@ -41,10 +41,12 @@ __all__ = [
     "CrawledMedia",
     "Crawler",
     "DeliveryAttempt",
+    "DeliveryVerdict",
     "EngineInfo",
     "LanguageModel",
     "LanguageModels",
     "Lease",
+    "LlmCompletion",
     "MediaStore",
     "Metrics",
     "OutboxMessage",
@@ -55,8 +57,8 @@ __all__ = [
     "Splitter",
     "StoredChunks",
     "Summarizer",
-    "SummaryOrder",
-    "SummaryTurn",
+    "SummaryJob",
+    "SummaryLease",
     "TaskPage",
     "TaskQuery",
     "TaskRecordEncoder",
@@ -65,6 +67,4 @@ __all__ = [
     "Transcriber",
     "Unit",
     "UploadStore",
-    "Verdict",
-    "Written",
 ]

@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.domain.audio import Chunk
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.transcript import ChunkResult
+from pipeline.domain.audio.spans import Chunk
+from pipeline.domain.decoding.transcript import ChunkResult
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.errors import DecodingFailed, MurmurationError, PreparedAudioLost, StorageUnavailable
 
 
@@ -23,7 +23,7 @@ class Unit:
         options: how to decode them.
         language: of the speech, or ``None`` to detect it on the unit's first chunk (and use it for the others).
         priority_rank: 0 is served first.
-        tag: the smaller goes first within a rank: see ``domain.chunk_queue``.
+        start_tag: the smaller goes first within a rank: see ``domain.chunk_queue``.
         previous_tokens: text before the first chunk, for ``condition_on_previous_text``.
     """
 
@@ -33,7 +33,7 @@ class Unit:
     options: TranscriptionOptions
     language: str | None
     priority_rank: int
-    tag: float
+    start_tag: float
     previous_tokens: tuple[int, ...] = ()
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-from pipeline.domain.task import Task
+from pipeline.domain.tasks.task import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class DeliveryAttempt:
     retry_at: datetime | None
 
 
-class Verdict(StrEnum):
+class DeliveryVerdict(StrEnum):
     """What an attempt to deliver a callback means for the next one."""
 
     DELIVERED = "delivered"
@@ -52,7 +52,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class CallbackAnswer:
+class CallbackResponse:
     """What a receiver made of a callback.
 
     Attributes:
@@ -61,7 +61,7 @@ class CallbackAnswer:
         retry_after_s: how long the receiver asks to be left alone, in seconds.
     """
 
-    verdict: Verdict
+    verdict: DeliveryVerdict
     status_code: int | None
     message: str
     retry_after_s: float | None = None
@@ -70,7 +70,7 @@ class CallbackAnswer:
 class CallbackSender(Protocol):
     """Posts one callback to its receiver."""
 
-    async def send(self, message: OutboxMessage, body: bytes) -> CallbackAnswer:
+    async def send(self, message: OutboxMessage, body: bytes) -> CallbackResponse:
         """One attempt, bounded in time. Whatever the receiver does is an answer, never an error."""
         ...
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.domain.crawl import CrawlRecord, Link
+from pipeline.domain.links.platforms import CrawlRecord, Link
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class CrawlRequest:
         link: what the URL is.
         media_key: where the recording is to lie.
         priority_rank: of the task; 0 goes first.
-        sharer: name under which the task takes turns, see ``fair_line.sharer``; empty: one of its own.
+        share_key: name under which the task takes turns, see ``fair_line.share_key``; empty: one of its own.
     """
 
     task_id: int
@@ -29,7 +29,7 @@ class CrawlRequest:
     link: Link
     media_key: str
     priority_rank: int = 1
-    sharer: str = ""
+    share_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from pipeline.domain.summary import StructuredSummary, Summary, SummaryOptions, Usage
-from pipeline.domain.summary_prompts import Prompt
+from pipeline.domain.summaries.prompts import Prompt
+from pipeline.domain.summaries.summary import StructuredSummary, Summary, SummaryOptions, TokenUsage
 
 Answer = TypeVar("Answer", str, StructuredSummary)
 
 
 @dataclass(frozen=True, slots=True)
-class Written(Generic[Answer]):
+class LlmCompletion(Generic[Answer]):
     """What a language model wrote.
 
     Attributes:
@@ -25,7 +25,7 @@ class Written(Generic[Answer]):
     content: Answer
     model: str
     completion_id: str
-    usage: Usage
+    usage: TokenUsage
 
 
 class LanguageModel(Protocol):
@@ -38,15 +38,15 @@ class LanguageModel(Protocol):
         """How many tokens the text has, or at most has where the model's tokenizer is not at hand."""
         ...
 
-    async def text(self, prompt: Prompt) -> Written[str]:
+    async def text(self, prompt: Prompt) -> LlmCompletion[str]:
         """Prose, never empty. Raises ``LlmAnswerUnusable`` where it is cut off."""
         ...
 
-    async def notes(self, prompt: Prompt) -> Written[str]:
+    async def notes(self, prompt: Prompt) -> LlmCompletion[str]:
         """Prose that may be cut off."""
         ...
 
-    async def structured(self, prompt: Prompt, end_s: float) -> Written[StructuredSummary]:
+    async def structured(self, prompt: Prompt, end_s: float) -> LlmCompletion[StructuredSummary]:
         """A summary in parts; no chapter begins after ``end_s``. ``LlmAnswerUnusable`` if it can't be had."""
         ...
 
@@ -60,7 +60,7 @@ class LanguageModels(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class SummaryOrder:
+class SummaryJob:
     """A summary to be written now.
 
     Attributes:
@@ -81,7 +81,7 @@ class SummaryOrder:
 class Summarizer(Protocol):
     """Writes summaries of stored transcripts; in production replicas behind one handle."""
 
-    async def summarize(self, order: SummaryOrder) -> Summary:
+    async def summarize(self, order: SummaryJob) -> Summary:
         """The summary, which is not stored yet.
 
         Raises ``TaskNotFound``, ``TaskNotFinished``, ``NothingSaid``, ``LlmError``, ``LlmNotConfigured``,

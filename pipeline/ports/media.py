@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import BinaryIO, Protocol
 
-from pipeline.domain.extraction import Extraction
+from pipeline.domain.audio.extraction import ExtractionOptions
 
 
 class MediaStore(Protocol):
@@ -67,7 +67,7 @@ class AudioExtractor(Protocol):
     async def extract(
         self,
         source: BinaryIO,
-        wanted: Extraction,
+        wanted: ExtractionOptions,
         client: str | None = None,
         progress: Callable[[float], None] = lambda _decoded_s: None,
     ) -> BinaryIO:

@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from pipeline.domain.audio import Chunk
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.tracks import Track
+from pipeline.domain.audio.spans import Chunk
+from pipeline.domain.audio.tracks import Track
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class SplitRequest:
         first_chunk: index of the first chunk to give out.
         resume_at: sample of the original timeline where ``first_part`` begins.
         priority_rank: of the task; 0 is served first.
-        sharer: the name under which the task takes turns, see ``domain.fair_line``.
+        share_key: the name under which the task takes turns, see ``domain.fair_line``.
     """
 
     task_id: int
@@ -37,7 +37,7 @@ class SplitRequest:
     first_chunk: int = 0
     resume_at: int = 0
     priority_rank: int = 1
-    sharer: str = ""
+    share_key: str = ""
 
     def after(self, part: SplitPart) -> SplitRequest:
         """Return what is left to do once a part is stored."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from pipeline.domain.access import AudioCharge, Client, ClientLoad
-from pipeline.domain.audio import Chunk
-from pipeline.domain.claims import NOTHING, Holdings
-from pipeline.domain.crawl import CrawlRecord
-from pipeline.domain.summary import Summary, SummaryOptions
-from pipeline.domain.task import IdempotencyClaim, NewTask, Priority, Status, Task, TaskError
-from pipeline.domain.transcript import ChunkResult, Transcript
+from pipeline.domain.audio.spans import Chunk
+from pipeline.domain.decoding.transcript import ChunkResult, Transcript
+from pipeline.domain.links.platforms import CrawlRecord
+from pipeline.domain.scheduling.claim_rule import NO_RUNNING_TASKS, RunningTasks
+from pipeline.domain.summaries.summary import Summary, SummaryOptions
+from pipeline.domain.tasks.client import AudioCharge, Client, ClientLoad
+from pipeline.domain.tasks.task import IdempotencyClaim, NewTask, Priority, Status, Task, TaskError
 from pipeline.ports.callbacks import DeliveryAttempt, OutboxMessage
 
 
@@ -85,7 +85,7 @@ class QueueStats:
 
 
 @dataclass(frozen=True, slots=True)
-class SummaryTurn:
+class SummaryLease:
     """The right to write a task's summary; ``attempts`` is raised each time it is taken, ``fence`` is the task's."""
 
     task_id: int
@@ -151,7 +151,7 @@ class TaskRecords(Protocol):
         ``QuotaExceeded``: the client may not have another task in the queue now, and the task is its own.
 
         A task that was cancelled while only its summary was missing goes back to that stage instead. One whose
-        recording has gone (``expire_media``), and can't be fetched again, is a conflict too.
+        recording has gone (``delete_expired_media``), and can't be fetched again, is a conflict too.
         """
         ...
 
@@ -166,7 +166,7 @@ class TaskRecords(Protocol):
         """Put the seconds that were decoded, so far or in the end, in the place of the estimate."""
         ...
 
-    async def await_until(self, task_id: int, until: datetime) -> None:
+    async def extend_wait(self, task_id: int, until: datetime) -> None:
         """Moves on the time until which a client is known to wait for the task; a task that is gone stays so."""
         ...
 
@@ -207,7 +207,12 @@ class TaskStore(TaskRecords, Protocol):
     # the run of a task
 
     async def claim(
-        self, owner: str, lease: timedelta, limit: int, ranks: Collection[int], holdings: Holdings = NOTHING
+        self,
+        owner: str,
+        lease: timedelta,
+        limit: int,
+        ranks: Collection[int],
+        running_tasks: RunningTasks = NO_RUNNING_TASKS,
     ) -> list[Task]:
         """Takes up to ``limit`` tasks of the given priority ranks that are queued and due, or whose lease expired.
 
@@ -215,7 +220,7 @@ class TaskStore(TaskRecords, Protocol):
         see ``domain.claims``. There may be more to claim where fewer than ``limit`` are returned; there is nothing
         where none is. Each claim sets owner, lease, ``fence + 1``,
         ``attempts + 1``, ``started_at``, ``processing``, ``Task.first_stage``; ``losses + 1`` where a lease expired.
-        Expired tasks that were lost too often without getting any further are not returned: ``bury`` is for them.
+        Expired tasks that were lost too often without getting any further are left to ``fail_exhausted``.
         A task whose record is damaged is failed (``record_unreadable``) instead, and one that only a newer version can
         read is left as it is.
         """
@@ -225,7 +230,7 @@ class TaskStore(TaskRecords, Protocol):
         """Renews leases; returns the ids of tasks that are no longer ours (lost, cancelled or deleted)."""
         ...
 
-    async def bury(self, max_losses: int) -> list[Task]:
+    async def fail_exhausted(self, max_losses: int) -> list[Task]:
         """Fails (``attempts_exhausted``) the tasks whose lease expired so many times in a row without progress between.
 
         Progress is a part or a result that was not stored before. Returns the tasks.
@@ -239,11 +244,11 @@ class TaskStore(TaskRecords, Protocol):
         """
         ...
 
-    async def owners(self) -> frozenset[str]:
+    async def lease_owners(self) -> frozenset[str]:
         """Who holds the lease of a task, or of a callback that others are still kept from."""
         ...
 
-    async def disown(self, owner: str) -> None:
+    async def expire_leases_of(self, owner: str) -> None:
         """Ends every lease of an owner that is dead for certain, so that nobody need wait for them to expire."""
         ...
 
@@ -254,7 +259,7 @@ class TaskStore(TaskRecords, Protocol):
         """
         ...
 
-    async def save_crawl(self, lease: Lease, record: CrawlRecord) -> None:
+    async def save_crawl_record(self, lease: Lease, record: CrawlRecord) -> None:
         """Keeps what a site says about the task's recording; a later record takes the place of an earlier one."""
         ...
 
@@ -310,35 +315,35 @@ class TaskStore(TaskRecords, Protocol):
 
     # summaries
 
-    async def due_summaries(self, owner: str, lease: timedelta, limit: int) -> list[SummaryTurn]:
+    async def claim_summaries(self, owner: str, lease: timedelta, limit: int) -> list[SummaryLease]:
         """Takes up to ``limit`` summaries that are due, for as long as the lease lasts.
 
         Order: priority (lifted by age), then the client of which the owner has fewest in hand, then longest due first.
-        Slots are kept for others: see ``domain.fair_choice.choose``.
+        Slots are kept for others: see ``domain.fair_choice.choose_fairly``.
         """
         ...
 
-    async def renew_summaries(self, turns: Sequence[SummaryTurn], lease: timedelta) -> frozenset[int]:
+    async def renew_summaries(self, turns: Sequence[SummaryLease], lease: timedelta) -> frozenset[int]:
         """Renews leases; returns the ids of tasks whose summary is no longer the caller's to write."""
         ...
 
-    async def finish_summary(self, turn: SummaryTurn, outcome: Summary | TaskError) -> Task:
+    async def finish_summary(self, turn: SummaryLease, outcome: Summary | TaskError) -> Task:
         """``completed``, with its summary or the reason why there is none, and its outbox row. Else ``LeaseLost``."""
         ...
 
     async def postpone_summary(
-        self, turn: SummaryTurn, due_at: datetime, error: TaskError | None = None, *, counted: bool = True
+        self, turn: SummaryLease, due_at: datetime, error: TaskError | None = None, *, counted: bool = True
     ) -> None:
         """Gives the summary back until ``due_at``, with the error kept for show. Raises ``LeaseLost``."""
         ...
 
     # callbacks
 
-    async def due_callbacks(self, owner: str, lease: timedelta, limit: int) -> list[OutboxMessage]:
+    async def claim_callbacks(self, owner: str, lease: timedelta, limit: int) -> list[OutboxMessage]:
         """Takes up to ``limit`` callbacks that are due, for as long as the lease lasts.
 
         Order: the client of which the owner has fewest in hand, then longest due first; slots are kept for others, as
-        in ``due_summaries``.
+        in ``claim_summaries``.
         """
         ...
 
@@ -352,14 +357,14 @@ class TaskStore(TaskRecords, Protocol):
         """Deletes up to ``limit`` finished tasks finished before then; returns their media prefixes."""
         ...
 
-    async def expire_unawaited(self, limit: int) -> list[str]:
+    async def delete_unawaited(self, limit: int) -> list[str]:
         """Deletes up to ``limit`` tasks, whatever their state, that nobody waits for any more.
 
         Those are the tasks whose ``awaited_until`` has passed. Returns their media prefixes.
         """
         ...
 
-    async def expire_media(self, older_than: datetime, limit: int, statuses: Collection[Status]) -> list[str]:
+    async def delete_expired_media(self, older_than: datetime, limit: int, statuses: Collection[Status]) -> list[str]:
         """Takes the recordings from up to ``limit`` tasks that finished so before then; returns their media prefixes.
 
         Their stored chunks go too, and ``media_key`` is empty from then on.
@@ -378,7 +383,7 @@ class TaskStore(TaskRecords, Protocol):
         """Deletes up to ``limit`` callbacks created before then that are delivered or given up; returns how many."""
         ...
 
-    async def prune_keys(self, limit: int) -> int:
+    async def prune_idempotency_keys(self, limit: int) -> int:
         """Deletes up to ``limit`` idempotency keys that have expired; returns how many."""
         ...
 
@@ -389,10 +394,10 @@ class TaskStore(TaskRecords, Protocol):
         """
         ...
 
-    async def count_waiting(self, code: str) -> int:
+    async def count_queued_with_error(self, code: str) -> int:
         """Return how many queued tasks show an error of this code: those that wait for what it names."""
         ...
 
-    async def forget_taken_audio(self) -> None:
+    async def delete_old_usage(self) -> None:
         """Forgets what was taken from clients so long ago that no limit asks for it."""
         ...

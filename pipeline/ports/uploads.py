@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from pipeline.domain.access import Client
-from pipeline.domain.upload import Upload, UploadPart
+from pipeline.domain.tasks.client import Client
+from pipeline.domain.tasks.upload import Upload, UploadPart
 
 
 class UploadStore(Protocol):

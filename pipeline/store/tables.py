@@ -11,7 +11,7 @@ from sqlalchemy.orm import registry
 from sqlalchemy.types import TypeDecorator, TypeEngine
 from sqlmodel import Field, SQLModel
 
-from pipeline.store.engine import MYSQL_DIALECTS, UtcDateTime
+from pipeline.store.connection.database import MYSQL_DIALECTS, UtcDateTime
 
 METADATA = MetaData(  # primary keys have no names of their own in MySQL
     naming_convention={
@@ -25,7 +25,7 @@ METADATA = MetaData(  # primary keys have no names of their own in MySQL
 MYSQL_OPTIONS = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
 MYSQL_OPTIONS |= {name.replace("mysql", "mariadb", 1): value for name, value in MYSQL_OPTIONS.items()}
 
-LARGEST_ID = 2**63 - 1
+MAX_ID = 2**63 - 1
 """Ids have 64 bits; a larger one names nothing, and a driver would stumble over it."""
 
 
@@ -143,7 +143,7 @@ class TaskRow(StoreRow, table=True):
     summary_due_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     client: str | None = Field(default=None, max_length=64)
     left_by: str | None = Field(default=None, max_length=16)
-    """Which version found that a newer one wrote this row, as ``codec.vocabulary``."""
+    """Which version found that a newer one wrote this row, as ``codec.vocabulary_digest``."""
 
 
 def _task_id(**arguments: Any) -> Any:

@@ -14,9 +14,9 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
-from pipeline.domain.segments import ends_clause, ends_sentence
-from pipeline.domain.timeline import MAX_PAUSE_S
-from pipeline.domain.transcript import Segment, Transcript
+from pipeline.domain.decoding.segments import ends_clause, ends_sentence
+from pipeline.domain.decoding.timeline import MAX_PAUSE_S
+from pipeline.domain.decoding.transcript import Segment, Transcript
 from pipeline.subtitles.text import hard_cut, split_text, width_of
 
 MIN_CUE_MS = 40

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from icu4py.breakers import LineBreaker
 from wcwidth import wcswidth
 
-from pipeline.domain.graphemes import graphemes, pieces
+from pipeline.domain.text.graphemes import graphemes, pieces
 
 PHRASES = "ja-u-lb-strict-lw-phrase"
 """Lines are broken between phrases where the script has them, and never before small kana (UTS 35, Part 1, §3.6.1)."""

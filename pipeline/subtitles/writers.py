@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from pysubs2 import SSAEvent, SSAFile
 
-from pipeline.domain.transcript import Transcript
+from pipeline.domain.decoding.transcript import Transcript
 from pipeline.errors import InvalidValue
 from pipeline.subtitles.cues import Cue, CueStyle, karaoke_frames, shape_cues, spaced_text
 

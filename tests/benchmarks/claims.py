@@ -28,10 +28,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run as a script,
 from sqlalchemy import literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pipeline.clock import SystemClock
-from pipeline.domain.task import NewTask
-from pipeline.store.store import SqlTaskStore
+from pipeline.domain.tasks.task import NewTask
 from pipeline.store.tables import TASKS
+from pipeline.store.task_store import SqlTaskStore
+from pipeline.system_clock import SystemClock
 from tests.support.mariadb import MariaDbServer
 
 LEASE = timedelta(minutes=10)

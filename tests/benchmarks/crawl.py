@@ -26,8 +26,8 @@ from typing import Any
 
 import psutil
 
-from pipeline.domain.crawl import Link, LinkKind
-from pipeline.domain.task import NewTask
+from pipeline.domain.links.platforms import Link, LinkKind
+from pipeline.domain.tasks.task import NewTask
 from pipeline.ports import CrawledMedia, CrawlRequest
 from tests.benchmarks.reports import command_line, report
 from tests.standins.site import POST
@@ -171,7 +171,7 @@ def crawler(home: Path, url: str) -> Iterator[Bench]:
     import ray
     from ray import serve
 
-    from deployments.crawler import Crawler
+    from deployments.replicas.crawler_replica import Crawler
     from pipeline.settings import load_settings
 
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)

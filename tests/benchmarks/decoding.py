@@ -6,8 +6,8 @@ import argparse
 import io
 import time
 
-from pipeline.media.decode import AudioDecoder
-from pipeline.media.sandbox.parent import Sandbox, SandboxedDecoder, SandboxLimits
+from pipeline.media.audio_decoder import AudioDecoder
+from pipeline.media.sandbox.sandbox import Sandbox, SandboxedDecoder, SandboxLimits
 from tests.benchmarks.reports import median_s, report, times
 from tests.benchmarks.timing import Runs
 from tests.support.recordings import encode, tone

@@ -18,15 +18,15 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from pipeline.clock import SystemClock
-from pipeline.domain.audio import Chunk, Span
+from pipeline.domain.audio.spans import Chunk, Span
+from pipeline.domain.decoding.transcript import ChunkResult, Segment, Transcript, TranscriptInfo
 from pipeline.domain.durability import Durability
-from pipeline.domain.task import NewTask
-from pipeline.domain.transcript import ChunkResult, Segment, Transcript, TranscriptInfo
-from pipeline.media.store import FsspecMediaStore
+from pipeline.domain.tasks.task import NewTask
+from pipeline.media.media_store import FsspecMediaStore
 from pipeline.ports import Lease
-from pipeline.store import store as sql
-from pipeline.store.engine import Database
+from pipeline.store import task_store as sql
+from pipeline.store.connection.database import Database
+from pipeline.system_clock import SystemClock
 from tests.benchmarks.reports import report
 from tests.support.tables import percentile
 

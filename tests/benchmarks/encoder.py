@@ -9,7 +9,7 @@ import numpy as np
 from faster_whisper import WhisperModel
 
 from pipeline.asr.engine import FRAMES_PER_SECOND
-from pipeline.asr.models import resolve
+from pipeline.asr.model_files import resolve
 from tests.benchmarks.reports import median_s, report
 from tests.benchmarks.timing import Runs
 

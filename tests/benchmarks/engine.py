@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from pipeline.asr.batch import MicroBatcher, Submission
+from pipeline.asr.batcher import DecodeRequest, MicroBatcher
 from pipeline.asr.engine import DecodeItem
-from pipeline.asr.faster_whisper_engine import FasterWhisperEngine
-from pipeline.asr.models import resolve
-from pipeline.domain.loops import has_loop
-from pipeline.domain.options import TranscriptionOptions
+from pipeline.asr.faster_whisper.whisper_engine import FasterWhisperEngine
+from pipeline.asr.model_files import resolve
+from pipeline.domain.decoding.repetition import has_repetition_loop
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.settings import BatchSettings
 from tests.benchmarks.reports import median_s, report, times
 from tests.benchmarks.rivals import load_rival
@@ -52,7 +52,7 @@ class Contender:
             median_s(self.seconds),
             times(self.seconds, plain.seconds),
             f"{total.percent:.1f}",
-            str(sum(map(has_loop, self.texts))),
+            str(sum(map(has_repetition_loop, self.texts))),
             by_language,
         ]
 
@@ -71,7 +71,7 @@ def ours(
         )
         for sample in samples
     ]
-    tickets = batcher.submit([Submission(number, item, 1, 0.0) for number, item in enumerate(items)])
+    tickets = batcher.submit([DecodeRequest(number, item, 1, 0.0) for number, item in enumerate(items)])
     outcomes = [ticket.future.result() for ticket in tickets]
     print(batcher.stats(), flush=True)
     batcher.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.domain.audio import SAMPLE_RATE
+from pipeline.domain.audio.spans import SAMPLE_RATE
 from tests.benchmarks.arguments import contenders, parser
 from tests.benchmarks.client import Record, Service
 from tests.benchmarks.reports import median_s, report, times

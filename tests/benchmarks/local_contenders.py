@@ -18,7 +18,7 @@ from typing import Any
 
 import ctranslate2
 
-from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from tests.benchmarks.result_cache import Key, Result, ResultCache, TimedText, TimedWord
 from tests.benchmarks.rivals import load_rival
 from tests.support.in_process import InProcess

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-from pipeline.asr.batch import MicroBatcher, Submission
+from pipeline.asr.batcher import DecodeRequest, MicroBatcher
 from pipeline.asr.engine import Decoded, DecodeItem
-from pipeline.asr.faster_whisper_engine import FasterWhisperEngine
-from pipeline.asr.models import resolve
-from pipeline.domain.decoding_cost import relative_cost
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.quality import PROMPT_TOKENS
+from pipeline.asr.faster_whisper.whisper_engine import FasterWhisperEngine
+from pipeline.asr.model_files import resolve
+from pipeline.domain.decoding.decoding_cost import relative_cost
+from pipeline.domain.decoding.quality_gate import PROMPT_TOKENS
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.settings import BatchSettings
 from tests.benchmarks.reports import report
 from tests.support import speech
@@ -99,7 +99,7 @@ def chunk_seconds(engine: FasterWhisperEngine, some: Sequence[DecodeItem], optio
     """Seconds that the engine works on a chunk, from its first decoding to its outcome."""
     batcher = MicroBatcher(engine, BatchSettings(max_batch_size=len(some), max_batch_s=1000.0)).start()
     tickets = batcher.submit(
-        [Submission(number, replace(item, options=options), 1, 0.0) for number, item in enumerate(some)]
+        [DecodeRequest(number, replace(item, options=options), 1, 0.0) for number, item in enumerate(some)]
     )
     for ticket in tickets:
         ticket.future.result()

@@ -30,7 +30,7 @@ from tests.benchmarks.placement_measures import (
     sample_observations,
     sample_recall,
 )
-from tests.benchmarks.placement_set import JOINS, Join, Written, placement_set
+from tests.benchmarks.placement_set import JOINS, Join, LlmCompletion, placement_set
 from tests.benchmarks.reports import report
 from tests.benchmarks.result_cache import Result, TimedText
 from tests.support import speech
@@ -44,7 +44,7 @@ KINDS = ("segment", "cue", "sample", "sample beside a pause")
 class Measured:
     """A contender's result for a recording, measured against the placements of its samples."""
 
-    written: Written
+    written: LlmCompletion
     result: Result
 
     @cached_property

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
 
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.stitching import stitch
-from pipeline.domain.transcript import ChunkResult, Segment, Transcript, Word
+from pipeline.domain.decoding.stitching import stitch
+from pipeline.domain.decoding.transcript import ChunkResult, Segment, Transcript, Word
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.subtitles.cues import CueStyle, shape_cues
 from tests.benchmarks.result_cache import Result, TimedText
 from tests.support import speech

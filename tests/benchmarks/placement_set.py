@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.domain.audio import SAMPLE_RATE
+from pipeline.domain.audio.spans import SAMPLE_RATE
 from tests.benchmarks.robustness_set import write
 from tests.support import speech
 from tests.support.speech import Audio
@@ -83,15 +83,15 @@ class Join:
         ]
         return list(accumulate(lengths, initial=0))
 
-    def written(self, folder: Path) -> Written:
+    def written(self, folder: Path) -> LlmCompletion:
         """Write it into a folder."""
         path, joined = folder / f"{self.name}.wav", self.joined()
         write(joined.audio, "clean", path)
-        return Written(self.name, self.lang, path, joined.placements, joined.duration_s)
+        return LlmCompletion(self.name, self.lang, path, joined.placements, joined.duration_s)
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class LlmCompletion:
     """A join in a file, and the placements of its samples."""
 
     name: str

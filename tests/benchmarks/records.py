@@ -24,14 +24,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run as a script,
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from deployments.api.schemas import TaskFilter
-from pipeline.clock import SystemClock
-from pipeline.domain.access import Client, Scope
-from pipeline.domain.task import NewTask, Priority, Status
+from deployments.api.response.schemas import TaskFilter
+from pipeline.domain.tasks.client import Client, Scope
+from pipeline.domain.tasks.task import NewTask, Priority, Status
 from pipeline.ports import TaskQuery
-from pipeline.store import codec
-from pipeline.store.store import SqlTaskStore
+from pipeline.store.rows import codec
 from pipeline.store.tables import TASKS, TRANSCRIPTS
+from pipeline.store.task_store import SqlTaskStore
+from pipeline.system_clock import SystemClock
 from tests.contract.tasks import TRANSCRIPT
 from tests.support.mariadb import MariaDbServer
 
@@ -149,7 +149,7 @@ async def calls(
     yield "stats", store.stats
     yield "create", lambda: store.create(NewTask(media_prefix="new", client="client-1"), client=CLIENT)
     yield "client_load", lambda: store.client_load("client-1")
-    yield "heartbeat of none, bury", lambda: store.bury(3)
+    yield "heartbeat of none, bury", lambda: store.fail_exhausted(3)
     yield "fail_unreachable", lambda: store.fail_unreachable(200)
     yield "claim 1", lambda: store.claim("me", LEASE, 1, (0, 1, 2))
     yield "claim 16", lambda: store.claim("me", LEASE, 16, (0, 1, 2))

@@ -9,7 +9,7 @@ from typing import Any
 
 from faster_whisper import BatchedInferencePipeline, WhisperModel
 
-from pipeline.asr.models import resolve
+from pipeline.asr.model_files import resolve
 from tests.support import speech
 
 BATCH_SIZE = 8

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pipeline.domain.loops import has_loop
+from pipeline.domain.decoding.repetition import has_repetition_loop
 from tests.benchmarks import local_contenders
 from tests.benchmarks.bootstrap import Interval, difference_per_100
 from tests.benchmarks.local_contenders import Request
@@ -136,7 +136,7 @@ def _row(results: Sequence[Measured]) -> list[str]:
         *(f"{100 * count / length:.2f}" for count in counts),
         str(sum(one.is_truncated for one in results)),
         str(sum(not one.result.text.strip() for one in results)),
-        str(sum(has_loop(one.result.text) for one in results)),
+        str(sum(has_repetition_loop(one.result.text) for one in results)),
         f"{sum(one.result.seconds for one in results):.1f}",
     ]
 

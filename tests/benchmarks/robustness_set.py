@@ -12,7 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from pipeline.domain.audio import SAMPLE_RATE
+from pipeline.domain.audio.spans import SAMPLE_RATE
 from tests.support import speech
 from tests.support.speech import Audio
 

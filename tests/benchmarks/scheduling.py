@@ -15,15 +15,15 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.asr.cost import CostModel
-from pipeline.asr.forming import form_batch
-from pipeline.domain.audio import SAMPLE_RATE, Chunk, Span
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.transcript import ChunkResult
+from pipeline.asr.batch_cost import CostModel
+from pipeline.asr.batch_selection import select_batch
+from pipeline.domain.audio.spans import SAMPLE_RATE, Chunk, Span
+from pipeline.domain.decoding.transcript import ChunkResult
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.observability import NoMetrics
 from pipeline.ports import ChunkFailure, EngineInfo, Unit
 from pipeline.settings import DispatchSettings
-from pipeline.usecases.transcribe import ChunkScheduler, Decoding
+from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler, Decoding
 from tests.benchmarks.reports import report
 from tests.benchmarks.virtual_time import VirtualClock, run
 from tests.support.tables import percentile
@@ -40,12 +40,12 @@ class Waiting:
     """A chunk in line at a replica."""
 
     rank: int
-    tag: float
+    start_tag: float
     frames: int
     done: asyncio.Future[None]
     key: int = 0
-    patient_until: int = 0
-    dearness: float = 1.0
+    deferred_until: int = 0
+    cost_factor: float = 1.0
     width: int = 5
 
 
@@ -66,8 +66,8 @@ class Replica:
         while True:
             await self.more.wait()
             while self.line:
-                self.line.sort(key=lambda waiting: (waiting.rank, waiting.tag))
-                batch = form_batch(self.line, self.rows, self.max_batch_s, self.cost, len(self.batches))
+                self.line.sort(key=lambda waiting: (waiting.rank, waiting.start_tag))
+                batch = select_batch(self.line, self.rows, self.max_batch_s, self.cost, len(self.batches))
                 self.line = [waiting for waiting in self.line if waiting not in batch]
                 began = loop.time()
                 await asyncio.sleep(self.cost.predict(len(batch), max(one.frames for one in batch)))
@@ -97,7 +97,7 @@ class Fleet:
         chunks = {}
         for chunk in unit.chunks:
             frames = max(1_000, int(chunk.duration_s * 100) + MARGIN_FRAMES)
-            waiting = Waiting(unit.priority_rank, unit.tag, frames, loop.create_future())
+            waiting = Waiting(unit.priority_rank, unit.start_tag, frames, loop.create_future())
             replica.line.append(waiting)
             chunks[waiting.done] = chunk
         replica.more.set()

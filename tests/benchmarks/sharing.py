@@ -12,16 +12,16 @@ import random
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.asr.cost import CostModel
-from pipeline.asr.forming import form_batch
-from pipeline.asr.ticket import FREE_WORK
-from pipeline.domain.decoding_cost import ladder_costs, search_width
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.transcript import ChunkResult
+from pipeline.asr.batch_cost import CostModel
+from pipeline.asr.batch_selection import select_batch
+from pipeline.asr.pending_chunk import FREE_DECODINGS
+from pipeline.domain.decoding.decoding_cost import fallback_costs, search_width
+from pipeline.domain.decoding.transcript import ChunkResult
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.observability import NoMetrics
 from pipeline.ports import ChunkFailure, EngineInfo, Unit
 from pipeline.settings import DispatchSettings
-from pipeline.usecases.transcribe import ChunkScheduler, Decoding
+from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler, Decoding
 from tests.benchmarks.reports import report
 from tests.benchmarks.scheduling import HOP_S, MARGIN_FRAMES, chunks_of
 from tests.benchmarks.virtual_time import VirtualClock, run
@@ -31,7 +31,7 @@ PLAIN = TranscriptionOptions(language="en")
 DEAR = TranscriptionOptions(language="en", beam_size=20, best_of=20, log_prob_threshold=0.0)
 CHUNK_S, HOUR_CHUNKS = 15.0, 240
 CLIP_S = 3.0
-USUAL = ladder_costs(PLAIN)
+USUAL = fallback_costs(PLAIN)
 
 
 @dataclass(slots=True, eq=False)
@@ -39,7 +39,7 @@ class Climbing:
     """A chunk in line, with the cost of each decoding that is left."""
 
     rank: int
-    tag: float
+    start_tag: float
     number: int
     duration_s: float
     steps: list[float]
@@ -47,14 +47,14 @@ class Climbing:
     done: asyncio.Future[None]
     work: float = 0.0
     excess: float = 0.0
-    patient_until: int = 0
+    deferred_until: int = 0
 
     @property
     def key(self) -> tuple[int, float]:
-        return self.width, self.dearness
+        return self.width, self.cost_factor
 
     @property
-    def dearness(self) -> float:
+    def cost_factor(self) -> float:
         return self.steps[0]
 
     @property
@@ -63,8 +63,8 @@ class Climbing:
 
     @property
     def order(self) -> tuple[int, float, int]:
-        """As ``Ticket.order``."""
-        return self.rank, self.tag + max(self.excess, self.work - FREE_WORK) * self.duration_s, self.number
+        """As ``PendingChunk.order``."""
+        return self.rank, self.start_tag + max(self.excess, self.work - FREE_DECODINGS) * self.duration_s, self.number
 
 
 @dataclass(slots=True)
@@ -88,10 +88,10 @@ class Replica:
 
     async def _decode(self) -> None:
         self.line.sort(key=lambda waiting: waiting.order)
-        batch = form_batch(self.line, self.rows, self.max_batch_s, self.cost, self.batches)
+        batch = select_batch(self.line, self.rows, self.max_batch_s, self.cost, self.batches)
         self.line = [waiting for waiting in self.line if waiting not in batch]
         self.batches += 1
-        await asyncio.sleep(self.cost.predict(len(batch), max(one.frames for one in batch), batch[0].dearness))
+        await asyncio.sleep(self.cost.predict(len(batch), max(one.frames for one in batch), batch[0].cost_factor))
         for one in batch:
             usual = USUAL[-len(one.steps)] if len(one.steps) > 1 else one.steps[0]
             one.work += one.steps[0]
@@ -102,14 +102,14 @@ class Replica:
                 one.done.set_result(None)
 
     def put(self, unit: Unit, duration_s: float) -> asyncio.Future[None]:
-        costs = ladder_costs(unit.options)
+        costs = fallback_costs(unit.options)
         climbs = unit.options.log_prob_threshold == 0.0
         width = max(search_width(unit.options, temperature) for temperature in unit.options.temperature)
         self.arrivals += 1
         self.line.append(
             Climbing(
                 unit.priority_rank,
-                unit.tag,
+                unit.start_tag,
                 self.arrivals,
                 duration_s,
                 list(costs if climbs else costs[:1]),
@@ -137,7 +137,7 @@ class Fleet:
             done, _ = await asyncio.wait(chunks, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.sleep(HOP_S)
             finished = [chunks.pop(one) for one in done]
-            attempts = len(ladder_costs(unit.options)) if unit.options is DEAR else 1
+            attempts = len(fallback_costs(unit.options)) if unit.options is DEAR else 1
             yield [ChunkResult(one.index, one.duration_s, (), "en", None, attempts) for one in finished]
 
     async def describe(self) -> EngineInfo:

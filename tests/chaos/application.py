@@ -14,26 +14,26 @@ import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from deployments.api.schemas import encode_record
+from deployments.api.response.schemas import encode_record
 from deployments.wiring import media_store, sandbox, splitter, task_store, upload_store
-from pipeline.asr.batch import MicroBatcher
+from pipeline.asr.batcher import MicroBatcher
 from pipeline.asr.transcriber import LocalTranscriber
-from pipeline.clock import FollowingClock
 from pipeline.net import GuardedClient
 from pipeline.observability import NoMetrics
-from pipeline.outbound.callback import WebhookSender
-from pipeline.process import own_name
+from pipeline.outbound.webhook_sender import WebhookSender
+from pipeline.process_identity import own_name
 from pipeline.settings import BatchSettings, Settings
-from pipeline.testing.engine import FakeEngine
-from pipeline.testing.waiting import WaitingEngine
-from pipeline.usecases.deliver_callback import CallbackCourier
-from pipeline.usecases.dispatch import Dispatcher
-from pipeline.usecases.reap import Reaper
+from pipeline.system_clock import SynchronizedClock
+from pipeline.testing.fake_engine import FakeEngine
+from pipeline.testing.waiting_engine import SimulatedEngine
+from pipeline.usecases.callbacks.callback_delivery import CallbackDeliverer
+from pipeline.usecases.dispatch.dispatcher import Dispatcher
+from pipeline.usecases.tasks.housekeeping import Housekeeper
 
 CLOCK_OFFSET_FILE = "TEST_CLOCK_OFFSET_FILE"
 
 
-class JumpingClock(FollowingClock):
+class JumpingClock(SynchronizedClock):
     """The clock, off by as many seconds as a file says at the moment.
 
     Args:
@@ -50,22 +50,22 @@ class JumpingClock(FollowingClock):
         return super().now() + timedelta(seconds=float(text or 0))
 
 
-def own_clock() -> FollowingClock:
+def own_clock() -> SynchronizedClock:
     """The clock that the environment asks for."""
     file = os.environ.get(CLOCK_OFFSET_FILE)
-    return FollowingClock() if file is None else JumpingClock(Path(file))
+    return SynchronizedClock() if file is None else JumpingClock(Path(file))
 
 
 def own_engine(settings: Settings) -> FakeEngine:
     """The engine that the settings ask for: one that takes no time, or one that does."""
-    return WaitingEngine(settings.asr.model) if settings.asr.engine == "waiting" else FakeEngine()
+    return SimulatedEngine(settings.asr.model) if settings.asr.engine == "waiting" else FakeEngine()
 
 
-async def main(settings: Settings, clock: FollowingClock) -> None:
+async def main(settings: Settings, clock: SynchronizedClock) -> None:
     owner, engine = own_name(), own_engine(settings)
     store, media, stop = task_store(settings, clock), media_store(settings), asyncio.Event()
     sender = WebhookSender(GuardedClient(settings.network), settings.callback, clock)
-    courier = CallbackCourier(
+    courier = CallbackDeliverer(
         store, sender, encode_record, clock, NoMetrics(), settings.callback, owner=owner, poll_s=0.1
     )
     dispatcher = Dispatcher(
@@ -83,7 +83,7 @@ async def main(settings: Settings, clock: FollowingClock) -> None:
     await dispatcher.prepare()
     running = asyncio.create_task(dispatcher.run())
     delivering = asyncio.create_task(courier.run(stop))
-    reaping = asyncio.create_task(Reaper(store, upload_store(store), media, clock, settings).run())
+    reaping = asyncio.create_task(Housekeeper(store, upload_store(store), media, clock, settings).run())
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     await stop.wait()

@@ -14,16 +14,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from tests.support.stores import sql_store
-
-from pipeline.clock import FollowingClock
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.task import NewTask, Status, Task
-from pipeline.media.store import FsspecMediaStore
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
+from pipeline.domain.tasks.task import NewTask, Status, Task
+from pipeline.media.media_store import FsspecMediaStore
 from pipeline.ports import TaskQuery
-from pipeline.store.store import SqlTaskStore
+from pipeline.store.task_store import SqlTaskStore
+from pipeline.system_clock import SynchronizedClock
 from tests.chaos.service import Receiver, eventually
 from tests.support.processes import ROOT
+from tests.support.stores import sql_store
 
 OPTIONS = TranscriptionOptions(language="en", vad_filter=False)
 
@@ -83,7 +82,7 @@ def applications(url: str, folder: Path, settings: dict[str, str] | None = None)
 
 async def submit_all(url: str, folder: Path, callback_url: str, count: int) -> None:
     """Creates the tasks, each a twentieth of a second long."""
-    store, media = sql_store(url, FollowingClock()), FsspecMediaStore(folder.as_uri())
+    store, media = sql_store(url, SynchronizedClock()), FsspecMediaStore(folder.as_uri())
     await store.migrate()
     for number in range(count):
         key = f"{number}/source"
@@ -116,7 +115,7 @@ def _tiny_recording(number: int) -> bytes:
 
 
 async def _ask(url: str, question: Callable[[SqlTaskStore], Awaitable[Answer]]) -> Answer:
-    store = sql_store(url, FollowingClock())
+    store = sql_store(url, SynchronizedClock())
     try:
         return await question(store)
     finally:

@@ -14,14 +14,14 @@ from tests.standins.llm import LlmServer, running_llm_server
 from tests.support.mariadb import MariaDbServer, mariadb_required, running_mariadb
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def llm() -> Iterator[LlmServer]:
     """The language model's server, which is never killed."""
     with running_llm_server() as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service(llm: LlmServer) -> Iterator[Service]:
     """The application as ``serve run`` starts it, on SQLite."""
     with on_one_node(llm) as running:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.domain.task import Status
+from pipeline.domain.tasks.task import Status
 from tests.chaos.applications import all_tasks, applications, check_each_is_done, submit_all, unfinished
 from tests.chaos.service import Receiver, eventually
 from tests.support.mariadb import MariaDbServer

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.ports import TaskStore
-from pipeline.testing.clock import ManualClock
-from pipeline.testing.store import MemoryTaskStore
+from pipeline.testing.manual_clock import ManualClock
+from pipeline.testing.memory_task_store import MemoryTaskStore
 from tests.support.mariadb import MariaDbServer
 from tests.support.s3 import S3Server
 from tests.support.stores import AGEING_S, IDEMPOTENCY_TTL_S, MAX_LOSSES, migrate, sql_store

@@ -6,10 +6,10 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, MetaData
 
-from pipeline.domain.task import NewTask
-from pipeline.store.codec import new_task_row
+from pipeline.domain.tasks.task import NewTask
 from pipeline.store.migrate import MIGRATIONS
-from pipeline.testing.clock import ManualClock
+from pipeline.store.rows.codec import new_task_row
+from pipeline.testing.manual_clock import ManualClock
 
 NOW = ManualClock().now()
 

@@ -6,14 +6,21 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pipeline.domain.audio import Chunk, Span
-from pipeline.domain.crawl import CrawlRecord
-from pipeline.domain.task import (
+from pipeline.domain.audio.spans import Chunk, Span
+from pipeline.domain.decoding.transcript import (
+    ChunkResult,
+    LanguageDetection,
+    Segment,
+    Transcript,
+    TranscriptInfo,
+    Word,
+)
+from pipeline.domain.links.platforms import CrawlRecord
+from pipeline.domain.tasks.task import (
     NewTask,
     Task,
     TaskError,
 )
-from pipeline.domain.transcript import ChunkResult, LanguageDetection, Segment, Transcript, TranscriptInfo, Word
 from pipeline.ports import DeliveryAttempt, Lease, TaskStore
 
 LEASE = timedelta(seconds=30)

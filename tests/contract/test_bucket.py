@@ -7,7 +7,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from pipeline.media.store import BUCKET_BLOCK_BYTES, FsspecMediaStore
+from pipeline.media.media_store import BUCKET_BLOCK_BYTES, FsspecMediaStore
 from tests.support.recordings import stream
 
 LARGE = bytes(2 * BUCKET_BLOCK_BYTES + 1)

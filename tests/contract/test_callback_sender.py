@@ -7,12 +7,18 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
-from pipeline.clock import SystemClock
 from pipeline.net import GuardedClient
-from pipeline.outbound.callback import WebhookSender
-from pipeline.ports import CallbackAnswer, CallbackSender, OutboxMessage, Verdict
+from pipeline.outbound.webhook_sender import WebhookSender
+from pipeline.ports import CallbackResponse, CallbackSender, DeliveryVerdict, OutboxMessage
 from pipeline.settings import CallbackSettings, NetworkSettings
-from pipeline.testing.net import FakeCallbackSender, LoopbackTransport, ScriptedResolver, answers, local_receiver
+from pipeline.system_clock import SystemClock
+from pipeline.testing.local_network import (
+    FakeCallbackSender,
+    LoopbackTransport,
+    ScriptedResolver,
+    answers,
+    local_receiver,
+)
 
 Opener = Callable[[int, str], AbstractAsyncContextManager[tuple[CallbackSender, str]]]
 """Makes a receiver that answers with a status and a text, and gives a sender and the receiver's URL."""
@@ -42,15 +48,15 @@ def opener(request: pytest.FixtureRequest) -> Opener:
 @pytest.mark.parametrize(
     ("status", "text", "answer"),
     [
-        (200, "thanks", CallbackAnswer(Verdict.DELIVERED, 200, "thanks")),
-        (204, "", CallbackAnswer(Verdict.DELIVERED, 204, "")),
-        (302, "over there", CallbackAnswer(Verdict.FINAL, 302, "over there")),
-        (410, "gone", CallbackAnswer(Verdict.FINAL, 410, "gone")),
-        (429, "slower", CallbackAnswer(Verdict.RETRY, 429, "slower")),
-        (500, "x" * 1000, CallbackAnswer(Verdict.RETRY, 500, "x" * 512)),
+        (200, "thanks", CallbackResponse(DeliveryVerdict.DELIVERED, 200, "thanks")),
+        (204, "", CallbackResponse(DeliveryVerdict.DELIVERED, 204, "")),
+        (302, "over there", CallbackResponse(DeliveryVerdict.FINAL, 302, "over there")),
+        (410, "gone", CallbackResponse(DeliveryVerdict.FINAL, 410, "gone")),
+        (429, "slower", CallbackResponse(DeliveryVerdict.RETRY, 429, "slower")),
+        (500, "x" * 1000, CallbackResponse(DeliveryVerdict.RETRY, 500, "x" * 512)),
     ],
 )
-async def test_an_answer(opener: Opener, status: int, text: str, answer: CallbackAnswer) -> None:
+async def test_an_answer(opener: Opener, status: int, text: str, answer: CallbackResponse) -> None:
     async with opener(status, text) as (sender, url):
         assert await sender.send(OutboxMessage(1, "msg_1", 1, url, 0), b"{}") == answer
 
@@ -60,5 +66,5 @@ async def test_no_answer(opener: Opener) -> None:
         dead = url.replace("receiver.example", "nobody.example")
         answer = await sender.send(OutboxMessage(1, "msg_1", 1, dead, 0), b"{}")
 
-    assert (answer.verdict, answer.status_code) == (Verdict.RETRY, None)
+    assert (answer.verdict, answer.status_code) == (DeliveryVerdict.RETRY, None)
     assert answer.message

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pipeline.clock import SystemClock
 from pipeline.crawl import crawler as real
 from pipeline.crawl.crawler import LocalCrawler
-from pipeline.crawl.extractors import ExtractorProcesses
-from pipeline.domain.crawl import Link
+from pipeline.crawl.extractor_processes import ExtractorProcesses
+from pipeline.domain.links.platforms import Link
 from pipeline.errors import (
     LeaseLost,
     MurmurationError,
@@ -24,9 +23,10 @@ from pipeline.errors import (
 )
 from pipeline.ports import CrawledMedia, Crawler, CrawlProgress, CrawlRequest
 from pipeline.settings import Settings
-from pipeline.testing.crawl import FakeCrawler
-from pipeline.testing.media import MemoryMediaStore
-from pipeline.testing.net import LocalReceiver, ReceivedRequest, answers, head, local_receiver
+from pipeline.system_clock import SystemClock
+from pipeline.testing.fake_crawler import FakeCrawler
+from pipeline.testing.local_network import LocalReceiver, ReceivedRequest, answers, head, local_receiver
+from pipeline.testing.memory_media import MemoryMediaStore
 
 FILM = b"\0\0\0\x20ftypisom" + bytes(100_000)
 LIMIT = 200_000

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 
-from pipeline.domain.sound import DEFAULT_SOUND, SoundOptions
+from pipeline.domain.audio.sound_options import DEFAULT_SOUND_OPTIONS, SoundOptions
 from pipeline.errors import MediaTooLong, MediaUndecodable, NoAudioStream
-from pipeline.media.decode import AudioDecoder
-from pipeline.media.sandbox.parent import Sandbox, SandboxedDecoder, SandboxLimits
-from pipeline.media.split import Decoder
+from pipeline.media.audio_decoder import AudioDecoder
+from pipeline.media.sandbox.sandbox import Sandbox, SandboxedDecoder, SandboxLimits
+from pipeline.media.streaming_splitter import Decoder
 from tests.support.containers import film, pitch_of
 from tests.support.recordings import FORMATS, FailingFile, encode, flac_of_silence, picture_only, tone
 
@@ -32,7 +32,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture(params=["here", "in a child"])
 def new_decoder(request: pytest.FixtureRequest, sandbox: Sandbox) -> NewDecoder:
-    def make(file: BinaryIO, max_duration_s: float = 3600.0, sound: SoundOptions = DEFAULT_SOUND) -> Decoder:
+    def make(file: BinaryIO, max_duration_s: float = 3600.0, sound: SoundOptions = DEFAULT_SOUND_OPTIONS) -> Decoder:
         if request.param == "here":
             return AudioDecoder(file, max_duration_s, sound)
         return SandboxedDecoder(sandbox, file, max_duration_s, sound)

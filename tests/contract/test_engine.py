@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from pipeline.asr.engine import FULL_WINDOW_FRAMES, Decoded, DecodeItem
-from pipeline.asr.loading import load_engine
-from pipeline.domain.audio import SAMPLE_RATE, Span
-from pipeline.domain.options import TranscriptionOptions
+from pipeline.asr.engine_loading import load_engine
+from pipeline.domain.audio.spans import SAMPLE_RATE, Span
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.errors import DecodingFailed
 from pipeline.settings import AsrSettings
-from pipeline.testing.engine import FakeEngine
+from pipeline.testing.fake_engine import FakeEngine
 from tests.support import speech
 
 

@@ -7,9 +7,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
-from pipeline.clock import SystemClock
-from pipeline.domain.summary import SummaryFormat, SummaryOptions
-from pipeline.domain.summary_prompts import Prompt, final_prompt, notes_prompt
+from pipeline.domain.summaries.prompts import Prompt, final_prompt, notes_prompt
+from pipeline.domain.summaries.summary import SummaryFormat, SummaryOptions
 from pipeline.errors import (
     LlmAnswerUnusable,
     LlmContextExceeded,
@@ -21,10 +20,11 @@ from pipeline.errors import (
     MurmurationError,
 )
 from pipeline.observability import NoMetrics
-from pipeline.outbound.llm import OpenAiModels
+from pipeline.outbound.openai_model import OpenAiModels
 from pipeline.ports import LanguageModels
 from pipeline.settings import LlmSettings
-from pipeline.testing.llm import FakeLanguageModels
+from pipeline.system_clock import SystemClock
+from pipeline.testing.fake_llm import FakeLanguageModels
 from tests.standins.llm import llm_server
 
 LINES = ("[00:00:01] Good morning everybody.", "[00:01:30] We need to talk about the budget.")

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, make_url
 
-from pipeline.domain.task import NewTask
+from pipeline.domain.tasks.task import NewTask
 from pipeline.errors import CommitUnanswered, DatabaseUnavailable
 from pipeline.ports import TaskQuery
-from pipeline.store.engine import GONE, UNPREPARED
-from pipeline.store.presence import DAMAGED, LOST, OTHER, REMOVED
-from pipeline.store.store import SqlTaskStore
-from pipeline.testing.clock import ManualClock
+from pipeline.store.connection.database import CONNECTION_GONE, SCHEMA_MISSING
+from pipeline.store.connection.sqlite_file import DATABASE_DAMAGED, DATABASE_LOST, FILE_REMOVED, OTHER_DATABASE
+from pipeline.store.task_store import SqlTaskStore
+from pipeline.testing.manual_clock import ManualClock
 from tests.contract.older_store import make_0007
 from tests.support.mariadb import MariaDbServer
 from tests.support.stores import migrate, sql_store
@@ -100,7 +100,7 @@ async def test_a_file_that_is_removed_is_missed_until_it_is_back(
     task, _ = await store.create(NEW)
     move_away(file, tmp_path / "away")
 
-    await refused(store, (REMOVED,))
+    await refused(store, (FILE_REMOVED,))
     assert files_of(file) == []
 
     move_back(file, tmp_path / "away")
@@ -116,7 +116,7 @@ async def test_a_file_that_is_replaced_is_refused_until_the_right_one_is_back(
     move_away(file, tmp_path / "away")
     put(file)
 
-    await refused(store, (OTHER, DAMAGED))
+    await refused(store, (OTHER_DATABASE, DATABASE_DAMAGED))
 
     for each in files_of(file):
         each.unlink()
@@ -129,7 +129,7 @@ async def test_the_file_of_another_store_is_refused(store: SqlTaskStore, file: P
     move_away(file, tmp_path / "away")
     await asyncio.to_thread(other_store, file)
 
-    await refused(store, (OTHER,))
+    await refused(store, (OTHER_DATABASE,))
 
 
 async def test_a_backup_of_the_same_store_is_taken(store: SqlTaskStore, file: Path, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ async def test_a_file_that_is_cut_off_is_refused(store: SqlTaskStore, file: Path
     await store.ping()
     os.truncate(file, size_bytes)
 
-    await refused(store, (DAMAGED, OTHER))
+    await refused(store, (DATABASE_DAMAGED, OTHER_DATABASE))
 
 
 async def test_what_is_stored_while_the_file_goes_is_not_promised(
@@ -169,7 +169,7 @@ async def test_what_is_stored_while_the_file_goes_is_not_promised(
         if not (tmp_path / "away").exists() and looks:
             move_away(file, tmp_path / "away")
             assert database._file is not None
-            sight = database._file.look()
+            sight = database._file.snapshot()
         looks.append(sight)
         return commits(sight)  # type: ignore[arg-type]
 
@@ -177,7 +177,7 @@ async def test_what_is_stored_while_the_file_goes_is_not_promised(
     monkeypatch.setattr(database, "_is_trusted", removed_before_the_look)
     with pytest.raises(CommitUnanswered) as refusal:
         await store.create(NEW)
-    assert refusal.value.message == GONE
+    assert refusal.value.message == CONNECTION_GONE
 
 
 async def test_a_log_that_is_removed_is_noticed(
@@ -204,14 +204,14 @@ async def test_a_service_that_starts_without_its_file_makes_no_new_one(
     for call in (next_store.migrate, next_store.ping, next_store.stats):
         with pytest.raises(DatabaseUnavailable) as refusal:
             await call()
-        assert refusal.value.message == LOST
+        assert refusal.value.message == DATABASE_LOST
     assert files_of(file) == []
 
     empty_file(file)
     for call in (next_store.migrate, next_store.stats):
         with pytest.raises(DatabaseUnavailable) as refusal:
             await call()
-        assert refusal.value.message == LOST
+        assert refusal.value.message == DATABASE_LOST
     for each in files_of(file):
         each.unlink()
     move_back(file, tmp_path / "away")
@@ -260,9 +260,9 @@ async def test_tables_that_are_dropped_on_the_server(mariadb: MariaDbServer, clo
     for call in (lambda: store.create(NEW), lambda: store.get(1), store.stats):
         with pytest.raises(DatabaseUnavailable) as refusal:
             await call()
-        assert refusal.value.message == UNPREPARED
+        assert refusal.value.message == SCHEMA_MISSING
     mariadb.execute("USE dropped; CREATE TABLE tasks (id BIGINT PRIMARY KEY)")
     with pytest.raises(DatabaseUnavailable) as refusal:
         await store.get(1)
-    assert refusal.value.message == UNPREPARED
+    assert refusal.value.message == SCHEMA_MISSING
     await store.close()

@@ -3,28 +3,28 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import DatabaseUnavailable
-from pipeline.store.mark import held_mark, sees_mark
+from pipeline.store.connection.storage_id import database_id_is_held, hold_database_id
 
 LONG = "murmuration-" + "x" * 80
 
 
 @pytest.mark.parametrize("name", ["murmuration-1", LONG])
 async def test_a_mark_is_seen_while_it_is_held(mysql_url: str, name: str) -> None:
-    assert not await sees_mark(mysql_url, name)
-    async with held_mark(mysql_url, name):
-        assert await sees_mark(mysql_url, name)
-        assert not await sees_mark(mysql_url, "another")
-    assert not await sees_mark(mysql_url, name)
+    assert not await database_id_is_held(mysql_url, name)
+    async with hold_database_id(mysql_url, name):
+        assert await database_id_is_held(mysql_url, name)
+        assert not await database_id_is_held(mysql_url, "another")
+    assert not await database_id_is_held(mysql_url, name)
 
 
 async def test_a_server_that_is_not_there_sees_nothing(mysql_url: str, free_port: int) -> None:
     elsewhere = f"mysql+asyncmy://u:p@127.0.0.1:{free_port}/m"
-    assert not await sees_mark(elsewhere, "murmuration-1")
+    assert not await database_id_is_held(elsewhere, "murmuration-1")
     with pytest.raises(DatabaseUnavailable):
-        async with held_mark(elsewhere, "murmuration-1"):
+        async with hold_database_id(elsewhere, "murmuration-1"):
             pass
 
 
 async def test_a_file_needs_no_mark(sqlite_url: str) -> None:
-    async with held_mark(sqlite_url, "murmuration-1"):
-        assert await sees_mark(sqlite_url, "murmuration-1")
+    async with hold_database_id(sqlite_url, "murmuration-1"):
+        assert await database_id_is_held(sqlite_url, "murmuration-1")

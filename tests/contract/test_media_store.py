@@ -9,9 +9,9 @@ from uuid import uuid4
 import pytest
 
 from pipeline.errors import InvalidValue
-from pipeline.media.store import FsspecMediaStore
+from pipeline.media.media_store import FsspecMediaStore
 from pipeline.ports import MediaStore
-from pipeline.testing.media import MemoryMediaStore
+from pipeline.testing.memory_media import MemoryMediaStore
 from tests.support.recordings import stream
 
 

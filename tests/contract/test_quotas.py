@@ -9,15 +9,15 @@ from datetime import timedelta
 
 import pytest
 
-from pipeline.domain.access import DAY, AudioCharge, Client, Scope
-from pipeline.domain.task import NewTask, Status, Task
-from pipeline.domain.upload import Upload
+from pipeline.domain.tasks.client import DAY, AudioCharge, Client, Scope
+from pipeline.domain.tasks.task import NewTask, Status, Task
+from pipeline.domain.tasks.upload import Upload
 from pipeline.errors import QuotaExceeded, TaskStateConflict
 from pipeline.ports import Lease, TaskStore, UploadStore
-from pipeline.store.store import SqlTaskStore
-from pipeline.store.uploads import SqlUploadStore
-from pipeline.testing.clock import ManualClock
-from pipeline.testing.uploads import MemoryUploadStore
+from pipeline.store.task_store import SqlTaskStore
+from pipeline.store.upload_store import SqlUploadStore
+from pipeline.testing.manual_clock import ManualClock
+from pipeline.testing.memory_uploads import MemoryUploadStore
 from tests.contract.tasks import ERROR, chunk, claim_all, claimed, failed
 
 ANN = Client("ann", frozenset({Scope.WRITE}), max_queued_tasks=5, max_audio_s=600.0)
@@ -181,7 +181,7 @@ async def test_a_clock_that_jumps_forth_and_back_forgets_and_invents_nothing(
     await take(store, lease, 0)
     clock.advance(23.5 * 3600)
     clock.jump(3600.0)
-    await store.forget_taken_audio()
+    await store.delete_old_usage()
     assert (await store.client_load("ann")).audio_s == 0.0
     await take(store, lease, 1)
     clock.jump(-3600.0)

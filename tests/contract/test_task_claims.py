@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.domain.claims import Holdings
-from pipeline.domain.summary import SummaryOptions
-from pipeline.domain.task import (
+from pipeline.domain.scheduling.claim_rule import RunningTasks
+from pipeline.domain.summaries.summary import SummaryOptions
+from pipeline.domain.tasks.task import (
     Priority,
     Stage,
     Status,
@@ -21,7 +21,7 @@ from pipeline.domain.task import (
 )
 from pipeline.errors import LeaseLost
 from pipeline.ports import Lease, TaskQuery, TaskStore
-from pipeline.testing.clock import ManualClock
+from pipeline.testing.manual_clock import ManualClock
 from tests.contract.tasks import (
     ALL_RANKS,
     CRAWLED,
@@ -132,7 +132,7 @@ async def test_clients_take_turns_given_what_runs_of_each(store: TaskStore) -> N
     for client, number in (("a", 5), ("b", 5), (None, 2)):
         for index in range(number):
             await store.create(new_task(f"{client} {index}", client=client))
-    running = Holdings({(1, "a"): 3, (1, "b"): 1})
+    running = RunningTasks({(1, "a"): 3, (1, "b"): 1})
 
     tasks = await store.claim("me", LEASE, 6, ALL_RANKS, running)
 
@@ -144,8 +144,8 @@ async def test_where_all_room_is_taken_only_who_runs_less_than_a_share_gets_more
         for index in range(5):
             await store.create(new_task(f"{client} {index}", client=client))
 
-    beside = await store.claim("me", LEASE, 10, ALL_RANKS, Holdings({(1, "a"): 4}, limit=4))
-    nobody = await store.claim("me", LEASE, 10, ALL_RANKS, Holdings({(1, "a"): 4, (1, "b"): 2}, limit=4))
+    beside = await store.claim("me", LEASE, 10, ALL_RANKS, RunningTasks({(1, "a"): 4}, limit=4))
+    nobody = await store.claim("me", LEASE, 10, ALL_RANKS, RunningTasks({(1, "a"): 4, (1, "b"): 2}, limit=4))
 
     assert [task.media_prefix for task in beside] == ["b 0", "b 1"]
     assert nobody == []
@@ -159,7 +159,7 @@ async def test_of_more_clients_than_one_claim_looks_at_each_gets_its_turn(store:
     claims: list[str] = []
     running: Counter[tuple[int, str | None]] = Counter()
 
-    while tasks := await store.claim("me", LEASE, 7, ALL_RANKS, Holdings(running)):
+    while tasks := await store.claim("me", LEASE, 7, ALL_RANKS, RunningTasks(running)):
         claims += [task.media_prefix for task in tasks]
         running.update((1, task.client) for task in tasks)
 
@@ -312,7 +312,7 @@ async def test_a_heartbeat_revives_an_expired_lease_nobody_took(store: TaskStore
 
 LEASED_WRITES: dict[str, Callable[[TaskStore, Lease], Awaitable[object]]] = {
     "update": lambda store, lease: store.update(lease, stage=Stage.TRANSCRIBING),
-    "save_crawl": lambda store, lease: store.save_crawl(lease, CRAWLED),
+    "save_crawl_record": lambda store, lease: store.save_crawl_record(lease, CRAWLED),
     "add_part": lambda store, lease: store.add_part(lease, 7, 0, 16_000, [chunk(7)]),
     "save_results": lambda store, lease: store.save_results(lease, [result(7)]),
     "complete": lambda store, lease: store.complete(lease, TRANSCRIPT),
@@ -358,13 +358,13 @@ async def test_no_write_under_a_lost_lease(
     task, lease = await claimed(store, callback_url=URL)
     await end(store, clock, task)
     before = (await store.query(TaskQuery())).tasks, await store.chunks(task.id)
-    owed = len(await store.due_callbacks("me", timedelta(0), 10))
+    owed = len(await store.claim_callbacks("me", timedelta(0), 10))
 
     with pytest.raises(LeaseLost):
         await LEASED_WRITES[write](store, lease)
 
     assert ((await store.query(TaskQuery())).tasks, await store.chunks(task.id)) == before
-    assert len(await store.due_callbacks("me", timedelta(0), 10)) == owed
+    assert len(await store.claim_callbacks("me", timedelta(0), 10)) == owed
 
 
 # --- progress, and owners that are lost -------------------------------------------------------------------------------
@@ -377,7 +377,7 @@ async def test_a_task_that_gets_further_is_no_dead_letter_however_often_its_owne
     for index in range(6):
         await store.save_results(lease, [result(index)])
         clock.advance(31)
-        assert await store.bury(3) == []
+        assert await store.fail_exhausted(3) == []
         [again] = await claim_all(store)
         assert (again.attempts, again.losses) == (index + 2, 1)
         lease = Lease(again.id, again.fence)
@@ -387,7 +387,7 @@ async def test_a_task_that_gets_further_is_no_dead_letter_however_often_its_owne
     assert again.losses == 2
     clock.advance(31)
     assert await claim_all(store) == []
-    [dead] = await store.bury(3)
+    [dead] = await store.fail_exhausted(3)
     assert dead.error is not None
     assert "3 times in a row" in dead.error.message
 
@@ -415,30 +415,30 @@ async def test_failures_in_a_row_are_counted_until_a_retry(store: TaskStore, clo
 async def test_what_a_dead_owner_held_is_free_at_once(store: TaskStore, clock: ManualClock) -> None:
     await completed(store, callback_url=URL)
     task, lease = await claimed(store)
-    [message] = await store.due_callbacks("owner", LEASE, 10)
-    assert await store.owners() == {"owner"}
-    await store.disown("somebody else")
+    [message] = await store.claim_callbacks("owner", LEASE, 10)
+    assert await store.lease_owners() == {"owner"}
+    await store.expire_leases_of("somebody else")
     assert await claim_all(store) == []
 
-    await store.disown("owner")
+    await store.expire_leases_of("owner")
 
     [again] = await store.claim("next", LEASE, 10, ALL_RANKS)
     assert (again.id, again.fence, again.losses) == (task.id, lease.fence + 1, 1)
-    assert [each.message_id for each in await store.due_callbacks("next", LEASE, 10)] == [message.message_id]
-    assert await store.owners() == {"next"}
+    assert [each.message_id for each in await store.claim_callbacks("next", LEASE, 10)] == [message.message_id]
+    assert await store.lease_owners() == {"next"}
     with pytest.raises(LeaseLost):
         await store.complete(lease, TRANSCRIPT)
 
 
 async def test_the_summary_a_dead_owner_had_in_hand_is_due_at_once(store: TaskStore) -> None:
     await completed(store, summary_options=SummaryOptions())
-    [turn] = await store.due_summaries("owner", LEASE, 10)
-    assert await store.owners() == {"owner"}
-    assert await store.due_summaries("next", LEASE, 10) == []
+    [turn] = await store.claim_summaries("owner", LEASE, 10)
+    assert await store.lease_owners() == {"owner"}
+    assert await store.claim_summaries("next", LEASE, 10) == []
 
-    await store.disown("owner")
+    await store.expire_leases_of("owner")
 
-    [again] = await store.due_summaries("next", LEASE, 10)
+    [again] = await store.claim_summaries("next", LEASE, 10)
     assert (again.task_id, again.attempts) == (turn.task_id, turn.attempts + 1)
 
 

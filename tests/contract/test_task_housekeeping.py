@@ -6,13 +6,13 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from pipeline.domain.task import (
+from pipeline.domain.tasks.task import (
     IdempotencyClaim,
     Status,
 )
 from pipeline.errors import TaskStateConflict
 from pipeline.ports import Lease, StoredChunks, TaskQuery, TaskStore
-from pipeline.testing.clock import ManualClock
+from pipeline.testing.manual_clock import ManualClock
 from tests.contract.tasks import DELIVERED, ERROR, LEASE, TRANSCRIPT, URL, chunk, claimed, completed, new_task
 
 # --- housekeeping -----------------------------------------------------------------------------------------------------
@@ -36,7 +36,7 @@ async def test_a_task_stays_until_its_callback_is_settled(store: TaskStore, cloc
     await completed(store, prefix="owing", callback_url=URL)
     clock.advance(100)
     kept = await store.expire(clock.now(), 10)
-    [message] = await store.due_callbacks("me", LEASE, 10)
+    [message] = await store.claim_callbacks("me", LEASE, 10)
     await store.record_delivery(message, DELIVERED)
 
     assert kept == []
@@ -51,15 +51,15 @@ async def test_a_task_that_nobody_waits_for_goes_whatever_its_state(store: TaskS
     await completed(store, prefix="second", awaited_until=until(3))
     await claimed(store, prefix="first", awaited_until=until(2))
     renewed, _ = await store.create(new_task("renewed", awaited_until=until(1)))
-    await store.await_until(renewed.id, until(10))
-    await store.await_until(renewed.id + 1, until(10))
+    await store.extend_wait(renewed.id, until(10))
+    await store.extend_wait(renewed.id + 1, until(10))
 
     assert (await store.get(renewed.id)).awaited_until == until(10)
     clock.advance(3)
-    assert await store.expire_unawaited(10) == ["first"]
+    assert await store.delete_unawaited(10) == ["first"]
     clock.advance(0.001)
-    assert await store.expire_unawaited(1) == ["second"]
-    assert await store.expire_unawaited(10) == []
+    assert await store.delete_unawaited(1) == ["second"]
+    assert await store.delete_unawaited(10) == []
     assert {task.media_prefix for task in (await store.query(TaskQuery())).tasks} == {"kept", "renewed"}
 
 
@@ -93,11 +93,11 @@ async def test_recordings_kept_for_a_retry_expire(store: TaskStore, clock: Manua
     await completed(store, prefix="completed")
     clock.advance(10)
     statuses = (Status.FAILED, Status.CANCELLED)
-    assert await store.expire_media(clock.now() - timedelta(seconds=20), 10, statuses) == []
+    assert await store.delete_expired_media(clock.now() - timedelta(seconds=20), 10, statuses) == []
 
-    assert await store.expire_media(clock.now(), 10, statuses) == ["failed"]
+    assert await store.delete_expired_media(clock.now(), 10, statuses) == ["failed"]
 
-    assert await store.expire_media(clock.now(), 10, statuses) == []
+    assert await store.delete_expired_media(clock.now(), 10, statuses) == []
     assert await store.chunks(task.id) == StoredChunks()
     assert (await store.get(task.id)).media_key is None
     with pytest.raises(TaskStateConflict, match="no longer kept"):
@@ -112,7 +112,7 @@ async def test_what_can_be_fetched_again_is_retried_without_its_recording(store:
 
 async def test_settled_callbacks_are_forgotten_and_open_ones_kept(store: TaskStore, clock: ManualClock) -> None:
     await completed(store, callback_url=URL)
-    [message] = await store.due_callbacks("me", LEASE, 10)
+    [message] = await store.claim_callbacks("me", LEASE, 10)
     await store.record_delivery(message, DELIVERED)
     await completed(store, callback_url=URL)
     clock.advance(60)
@@ -120,7 +120,7 @@ async def test_settled_callbacks_are_forgotten_and_open_ones_kept(store: TaskSto
     assert await store.prune_callbacks(clock.now() - timedelta(seconds=60), 10) == 0
     assert await store.prune_callbacks(clock.now(), 10) == 1
     assert await store.prune_callbacks(clock.now(), 10) == 0
-    assert len(await store.due_callbacks("me", LEASE, 10)) == 1
+    assert len(await store.claim_callbacks("me", LEASE, 10)) == 1
 
 
 async def test_expired_keys_are_forgotten(store: TaskStore, clock: ManualClock) -> None:
@@ -128,8 +128,8 @@ async def test_expired_keys_are_forgotten(store: TaskStore, clock: ManualClock) 
     clock.advance(3600)
     await store.create(new_task("new"), IdempotencyClaim("new", "f"))
 
-    assert await store.prune_keys(10) == 1
-    assert await store.prune_keys(10) == 0
+    assert await store.prune_idempotency_keys(10) == 1
+    assert await store.prune_idempotency_keys(10) == 0
     assert (await store.create(new_task(), IdempotencyClaim("new", "f")))[1] is False
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.domain.access import Client, ClientLoad, Scope
-from pipeline.domain.crawl import Link, LinkKind
-from pipeline.domain.options import TaskType, TranscriptionOptions
-from pipeline.domain.task import (
+from pipeline.domain.decoding.transcription_options import TaskType, TranscriptionOptions
+from pipeline.domain.links.platforms import Link, LinkKind
+from pipeline.domain.tasks.client import Client, ClientLoad, Scope
+from pipeline.domain.tasks.task import (
     EngineName,
     IdempotencyClaim,
     NewTask,
@@ -22,7 +22,7 @@ from pipeline.domain.task import (
 )
 from pipeline.errors import IdempotencyConflict, QuotaExceeded, TaskNotFound
 from pipeline.ports import DeliveryAttempt, Lease, StoredChunks, TaskQuery, TaskStore
-from pipeline.testing.clock import ManualClock
+from pipeline.testing.manual_clock import ManualClock
 from tests.contract.tasks import ALL_RANKS, ERROR, TRANSCRIPT, URL, chunk, claimed, completed, new_task, result
 
 # --- records ----------------------------------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ async def test_stats_count_the_callbacks_still_to_be_delivered(store: TaskStore)
     for number in range(2):
         _task, lease = await claimed(store, prefix=f"t{number}", callback_url="https://example.org/hook")
         await store.complete(lease, TRANSCRIPT)
-    [message] = await store.due_callbacks("me", timedelta(seconds=30), 1)
+    [message] = await store.claim_callbacks("me", timedelta(seconds=30), 1)
     await store.record_delivery(message, DeliveryAttempt(True, 200, "ok", None))
 
     assert (await store.stats()).waiting_callbacks == 1
@@ -302,12 +302,12 @@ async def test_audio_leaves_the_count_after_a_day(store: TaskStore, clock: Manua
     await split(store, "ann", 60.0)
     clock.advance(12 * 3600)
     await split(store, "ann", 30.0)
-    await store.forget_taken_audio()
+    await store.delete_old_usage()
     assert (await store.client_load("ann")).audio_s == 90.0
     clock.advance(12 * 3600)
     assert (await store.client_load("ann")).audio_s == 30.0
-    await store.forget_taken_audio()
+    await store.delete_old_usage()
     assert (await store.client_load("ann")).audio_s == 30.0
     clock.advance(12 * 3600)
-    await store.forget_taken_audio()
+    await store.delete_old_usage()
     assert await store.client_load("ann") == ClientLoad()

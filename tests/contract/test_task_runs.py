@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from pipeline.domain.task import (
+from pipeline.domain.audio.tracks import Track
+from pipeline.domain.decoding.transcript import Transcript, TranscriptInfo
+from pipeline.domain.tasks.task import (
     Stage,
     Status,
     TaskError,
 )
-from pipeline.domain.tracks import Track
-from pipeline.domain.transcript import Transcript, TranscriptInfo
 from pipeline.errors import TaskNotFound, TaskStateConflict
 from pipeline.ports import Lease, StoredChunks, TaskQuery, TaskStore
-from pipeline.testing.clock import ManualClock
+from pipeline.testing.manual_clock import ManualClock
 from tests.contract.tasks import (
     CRAWLED,
     ERROR,
@@ -41,8 +41,8 @@ async def test_what_a_site_says_is_kept_with_the_task(store: TaskStore) -> None:
     task, lease = await claimed(store)
     assert await store.crawl_record(task.id) is None
 
-    await store.save_crawl(lease, replace(CRAWLED, title="before"))
-    await store.save_crawl(lease, CRAWLED)
+    await store.save_crawl_record(lease, replace(CRAWLED, title="before"))
+    await store.save_crawl_record(lease, CRAWLED)
 
     assert await store.crawl_record(task.id) == CRAWLED
     await store.delete(task.id)
@@ -226,7 +226,7 @@ async def test_a_failed_attempt_is_queued_again_with_its_error(store: TaskStore,
     assert (again.owner, again.stage, again.lease_expires_at, again.finished_at) == (None, None, None, None)
     assert (again.attempts, again.fence) == (1, task.fence)
     assert await store.get(task.id) == again
-    assert await store.due_callbacks("me", LEASE, 10) == []
+    assert await store.claim_callbacks("me", LEASE, 10) == []
 
 
 async def test_success_clears_the_error_of_an_earlier_attempt(store: TaskStore, clock: ManualClock) -> None:
@@ -256,13 +256,13 @@ async def test_the_dead_are_buried_after_their_last_attempt(store: TaskStore, cl
     task, _lease = await claimed(store, callback_url=URL)
     for _attempt in range(2):
         clock.advance(31)
-        assert await store.bury(3) == []
+        assert await store.fail_exhausted(3) == []
         assert len(await claim_all(store)) == 1
-    alive = await store.bury(3)
+    alive = await store.fail_exhausted(3)
     clock.advance(31)
     claimable = await claim_all(store)
 
-    [dead] = await store.bury(3)
+    [dead] = await store.fail_exhausted(3)
 
     assert (alive, claimable) == ([], [])
     assert (dead.id, dead.status, dead.attempts) == (task.id, Status.FAILED, 3)
@@ -270,8 +270,8 @@ async def test_the_dead_are_buried_after_their_last_attempt(store: TaskStore, cl
     assert dead.error.code == "attempts_exhausted"
     assert (dead.finished_at, dead.owner, dead.lease_expires_at) == (clock.now(), None, None)
     assert await store.get(task.id) == dead
-    assert [message.task_id for message in await store.due_callbacks("me", LEASE, 10)] == [task.id]
-    assert await store.bury(3) == []
+    assert [message.task_id for message in await store.claim_callbacks("me", LEASE, 10)] == [task.id]
+    assert await store.fail_exhausted(3) == []
 
 
 # --- cancel, retry, delete --------------------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ async def test_a_cancelled_task_is_finished_without_a_callback(
     assert await store.get(task.id) == cancelled
     clock.advance(100)
     assert await claim_all(store) == []
-    assert await store.due_callbacks("me", LEASE, 10) == []
+    assert await store.claim_callbacks("me", LEASE, 10) == []
 
 
 async def test_a_finished_task_is_not_cancelled(store: TaskStore) -> None:
@@ -375,7 +375,7 @@ async def test_a_deleted_task_leaves_nothing(store: TaskStore) -> None:
             await store.get(task_id, include_result=True)
         assert await store.chunks(task_id) == StoredChunks()
     assert (await store.query(TaskQuery())).total_count == 0
-    assert await store.due_callbacks("me", LEASE, 10) == []
+    assert await store.claim_callbacks("me", LEASE, 10) == []
 
 
 async def test_a_wait_is_no_failure_and_is_shown_while_it_lasts(store: TaskStore, clock: ManualClock) -> None:
@@ -384,10 +384,10 @@ async def test_a_wait_is_no_failure_and_is_shown_while_it_lasts(store: TaskStore
     for _ in range(5):
         waiting = await store.fail(lease, full, clock.now() + timedelta(seconds=10), counted=False)
         assert (waiting.status, waiting.error, waiting.failures) == (Status.QUEUED, full, 0)
-        assert await store.count_waiting("storage_full") == 1
+        assert await store.count_queued_with_error("storage_full") == 1
         assert await claim_all(store) == []
         clock.advance(10)
         [task] = await claim_all(store)
         lease = Lease(task.id, task.fence)
-        assert await store.count_waiting("storage_full") == 0
+        assert await store.count_queued_with_error("storage_full") == 0
     assert (await store.complete(lease, TRANSCRIPT)).error is None

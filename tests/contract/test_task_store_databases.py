@@ -18,19 +18,25 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
-from tests.support.stores import sql_store
 
-from pipeline.clock import FollowingClock
-from pipeline.domain.audio import to_samples
-from pipeline.domain.task import NewTask, Status
+from pipeline.domain.audio.spans import to_samples
+from pipeline.domain.tasks.task import NewTask, Status
 from pipeline.errors import CommitUnanswered, ConfigurationError, DatabaseUnavailable
 from pipeline.ports import Lease, TaskQuery
-from pipeline.store.engine import BUSY, LOGIN, SENTENCE, UNPREPARED, UNWRITABLE
-from pipeline.store.store import SqlTaskStore
+from pipeline.store.connection.database import (
+    DATABASE_BUSY,
+    DATABASE_UNWRITABLE,
+    LOGIN_REFUSED,
+    SCHEMA_MISSING,
+    UNAVAILABLE,
+)
 from pipeline.store.tables import METADATA
-from pipeline.testing.clock import ManualClock
+from pipeline.store.task_store import SqlTaskStore
+from pipeline.system_clock import SynchronizedClock
+from pipeline.testing.manual_clock import ManualClock
 from tests.contract.older_store import make_0007
 from tests.support.mariadb import PASSWORD, MariaDbServer
+from tests.support.stores import sql_store
 
 LEASE = timedelta(seconds=30)
 OpenStore = Callable[..., SqlTaskStore]
@@ -160,7 +166,7 @@ async def test_a_server_that_does_not_listen(
     with pytest.raises(DatabaseUnavailable) as refusal:
         await call(store)
 
-    assert refusal.value.message == SENTENCE
+    assert refusal.value.message == UNAVAILABLE
     assert refusal.value.retry_after_s > 0
 
 
@@ -168,7 +174,7 @@ async def test_a_server_that_refuses_the_login(mariadb: MariaDbServer, open_stor
     for url in (mariadb.url("contract", password="hidden-word"), mariadb.url("no_such_database")):
         with pytest.raises(DatabaseUnavailable) as refusal:
             await open_store(url).ping()
-        assert refusal.value.message == LOGIN
+        assert refusal.value.message == LOGIN_REFUSED
 
 
 async def test_a_server_that_dies_and_comes_back(mysql_url: str, mariadb: MariaDbServer, open_store: OpenStore) -> None:
@@ -198,7 +204,7 @@ async def test_a_row_another_process_holds_for_too_long(mysql_url: str, open_sto
             await store.cancel(task.id)
     await engine.dispose()
 
-    assert refusal.value.message == BUSY
+    assert refusal.value.message == DATABASE_BUSY
     assert (await store.cancel(task.id)).status is Status.CANCELLED
 
 
@@ -212,7 +218,7 @@ async def test_a_file_another_process_holds_for_too_long(sqlite_url: str, open_s
         readable = await store.get(task.id)
         other.execute("ROLLBACK")
 
-    assert refusal.value.message == BUSY
+    assert refusal.value.message == DATABASE_BUSY
     assert readable == task
     assert (await store.cancel(task.id)).status is Status.CANCELLED
 
@@ -224,7 +230,7 @@ async def test_a_file_that_can_not_be(tmp_path: Path, open_store: OpenStore) -> 
     for call in (store.migrate, store.ping, store.stats):
         with pytest.raises(DatabaseUnavailable) as refusal:
             await call()
-        assert refusal.value.message == UNWRITABLE
+        assert refusal.value.message == DATABASE_UNWRITABLE
 
 
 async def test_a_file_that_is_no_database(tmp_path: Path, open_store: OpenStore) -> None:
@@ -244,13 +250,13 @@ async def test_a_database_that_nobody_has_migrated_yet(empty_url: str, open_stor
     for call in (store.stats, lambda: store.create(NewTask(media_prefix="a")), lambda: store.get(1)):
         with pytest.raises(DatabaseUnavailable) as refusal:
             await call()
-        assert refusal.value.message == UNPREPARED
+        assert refusal.value.message == SCHEMA_MISSING
 
 
 # --- clocks that differ -----------------------------------------------------------------------------------------------
 
 
-class AheadClock(FollowingClock):
+class AheadClock(SynchronizedClock):
     """The clock of a machine that is an hour ahead, unless it is told better."""
 
     def now(self) -> datetime:
@@ -258,12 +264,12 @@ class AheadClock(FollowingClock):
 
 
 async def test_a_node_whose_clock_is_ahead_takes_nothing_from_others(mysql_url: str) -> None:
-    exact, ahead = sql_store(mysql_url, FollowingClock()), sql_store(mysql_url, AheadClock())
+    exact, ahead = sql_store(mysql_url, SynchronizedClock()), sql_store(mysql_url, AheadClock())
     task, _ = await exact.create(NewTask(media_prefix="a"))
     [claimed] = await exact.claim("exact", LEASE, 1, (0, 1, 2))
 
     assert await ahead.claim("ahead", LEASE, 1, (0, 1, 2)) == []
-    assert await ahead.bury(1) == []
+    assert await ahead.fail_exhausted(1) == []
     created, _ = await ahead.create(NewTask(media_prefix="b"))
     assert abs(created.created_at - task.created_at) < timedelta(minutes=1)
     assert claimed.lease_expires_at is not None
@@ -318,9 +324,9 @@ async def test_a_commit_that_is_not_answered_is_told_from_one_that_did_not_happe
 CLAIMER = """
 import asyncio, sys
 from datetime import timedelta
-from pipeline.domain.task import NewTask
+from pipeline.domain.tasks.task import NewTask
 from tests.support.stores import sql_store
-from pipeline.testing.clock import ManualClock
+from pipeline.testing.manual_clock import ManualClock
 
 async def claim_for_ever():
     store = sql_store(sys.argv[1], ManualClock())
@@ -349,6 +355,6 @@ async def test_a_process_that_is_killed_while_it_writes_leaves_no_lock_behind(
     kill_a_claimer(sql_url)
     before = (await store.query(TaskQuery())).total_count
     async with asyncio.timeout(5):
-        await store.disown("dead")
+        await store.expire_leases_of("dead")
         claimed = await store.claim("next", LEASE, 1000, (0, 1, 2))
     assert len(claimed) == before >= 5

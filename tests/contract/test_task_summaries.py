@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 
-from pipeline.domain.summary import (
+from pipeline.domain.decoding.transcript import Transcript, TranscriptInfo
+from pipeline.domain.summaries.summary import (
     Chapter,
     StructuredSummary,
     Summary,
     SummaryFormat,
     SummaryOptions,
     SummaryStatus,
-    Usage,
+    TokenUsage,
 )
-from pipeline.domain.task import NewTask, Priority, Stage, Status, SummaryState, Task, TaskError
-from pipeline.domain.transcript import Transcript, TranscriptInfo
+from pipeline.domain.tasks.task import NewTask, Priority, Stage, Status, SummaryState, Task, TaskError
 from pipeline.errors import LeaseLost, TaskNotFound, TaskStateConflict
-from pipeline.ports import Lease, SummaryTurn, TaskStore
-from pipeline.testing.clock import START, ManualClock
+from pipeline.ports import Lease, SummaryLease, TaskStore
+from pipeline.testing.manual_clock import START, ManualClock
 
 LEASE = timedelta(seconds=30)
 ERROR = TaskError("llm_timeout", "The language model took longer than 120 s.")
@@ -38,7 +38,7 @@ SUMMARY = Summary(
     created_at=START,
     completion_id="chatcmpl-1",
     parts=StructuredSummary("Titel", "Kurz.", (Chapter(1.5, "Anfang", "Alle grüßen."),), ("Brot kaufen",), ("Gruß",)),
-    usage=Usage(3, 1200, None),
+    usage=TokenUsage(3, 1200, None),
     cost=0.0125,
 )
 
@@ -50,8 +50,8 @@ async def transcribed(store: TaskStore, prefix: str = "a", **fields: Any) -> Tas
     return await store.complete(Lease(task.id, task.fence), TRANSCRIPT)
 
 
-async def taken(store: TaskStore) -> SummaryTurn:
-    [turn] = await store.due_summaries("writer", LEASE, 10)
+async def taken(store: TaskStore) -> SummaryLease:
+    [turn] = await store.claim_summaries("writer", LEASE, 10)
     return turn
 
 
@@ -67,7 +67,7 @@ async def test_a_task_without_a_wish_for_a_summary_has_none(store: TaskStore) ->
     task = await transcribed(store, summary_options=None)
 
     assert (task.status, task.summary_status, task.summary_options) == (Status.COMPLETED, None, None)
-    assert await store.due_summaries("writer", LEASE, 10) == []
+    assert await store.claim_summaries("writer", LEASE, 10) == []
 
 
 async def test_a_transcribed_task_stays_in_process_until_its_summary_is_there(store: TaskStore) -> None:
@@ -80,7 +80,7 @@ async def test_a_transcribed_task_stays_in_process_until_its_summary_is_there(st
         None,
     )
     assert (await store.get(task.id, include_result=True)).result == TRANSCRIPT
-    assert await store.due_callbacks("courier", LEASE, 10) == []
+    assert await store.claim_callbacks("courier", LEASE, 10) == []
 
 
 async def test_the_lease_of_the_transcription_has_ended(store: TaskStore) -> None:
@@ -96,7 +96,7 @@ async def test_it_is_not_claimed_or_buried_while_it_waits(store: TaskStore, cloc
     clock.advance(3600)
 
     assert await store.claim("other", LEASE, 10, (0, 1, 2)) == []
-    assert await store.bury(1) == []
+    assert await store.fail_exhausted(1) == []
 
 
 async def test_a_summary_is_taken_by_one_for_the_time_of_its_lease(
@@ -106,11 +106,11 @@ async def test_a_summary_is_taken_by_one_for_the_time_of_its_lease(
 
     turn = await taken(store)
 
-    assert turn == SummaryTurn(task.id, task.media_prefix, task.fence, "writer", 1, OPTIONS)
+    assert turn == SummaryLease(task.id, task.media_prefix, task.fence, "writer", 1, OPTIONS)
     assert (await store.get(task.id)).summary_status is SummaryStatus.PROCESSING
-    assert await other_store.due_summaries("other", LEASE, 10) == []
+    assert await other_store.claim_summaries("other", LEASE, 10) == []
     clock.advance(31)
-    [again] = await other_store.due_summaries("other", LEASE, 10)
+    [again] = await other_store.claim_summaries("other", LEASE, 10)
     assert (again.owner, again.attempts) == ("other", 2)
     assert await store.renew_summaries([turn], LEASE) == {task.id}
     with pytest.raises(LeaseLost):
@@ -127,7 +127,7 @@ async def test_a_lease_is_renewed(store: TaskStore, clock: ManualClock) -> None:
         clock.advance(20)
         assert await store.renew_summaries([turn], LEASE) == frozenset()
 
-    assert await store.due_summaries("other", LEASE, 10) == []
+    assert await store.claim_summaries("other", LEASE, 10) == []
     assert await store.renew_summaries([], LEASE) == frozenset()
 
 
@@ -137,8 +137,8 @@ async def test_the_longest_due_are_taken_first_and_no_more_than_asked_for(store:
         ids.append((await transcribed(store, prefix)).id)
         clock.advance(1)
 
-    assert [turn.task_id for turn in await store.due_summaries("writer", LEASE, 2)] == ids[:2]
-    assert await store.due_summaries("writer", LEASE, 0) == []
+    assert [turn.task_id for turn in await store.claim_summaries("writer", LEASE, 2)] == ids[:2]
+    assert await store.claim_summaries("writer", LEASE, 0) == []
 
 
 async def test_with_its_summary_the_task_is_completed_and_its_callback_owed(
@@ -155,10 +155,10 @@ async def test_with_its_summary_the_task_is_completed_and_its_callback_owed(
     assert ended.summary == SummaryState(result=SUMMARY, attempts=1)
     assert ended.summary_status is SummaryStatus.COMPLETED
     assert ended.error is None
-    [message] = await store.due_callbacks("courier", LEASE, 10)
+    [message] = await store.claim_callbacks("courier", LEASE, 10)
     assert message.task_id == task.id
     clock.advance(3600)
-    assert await store.due_summaries("writer", LEASE, 10) == []
+    assert await store.claim_summaries("writer", LEASE, 10) == []
 
 
 async def test_without_its_summary_the_task_is_completed_too(store: TaskStore) -> None:
@@ -169,7 +169,7 @@ async def test_without_its_summary_the_task_is_completed_too(store: TaskStore) -
     assert (ended.status, ended.error, ended.summary_status) == (Status.COMPLETED, None, SummaryStatus.FAILED)
     assert ended.summary.error == ERROR
     assert (await store.get(task.id, include_result=True)).result == TRANSCRIPT
-    assert len(await store.due_callbacks("courier", LEASE, 10)) == 1
+    assert len(await store.claim_callbacks("courier", LEASE, 10)) == 1
 
 
 @pytest.mark.parametrize(("counted", "attempts"), [(True, 2), (False, 1)])
@@ -183,15 +183,15 @@ async def test_a_postponed_summary_comes_back(
     waiting = await store.get(task.id)
     assert (waiting.summary.error, waiting.summary_status) == (ERROR, SummaryStatus.QUEUED)
     clock.advance(59)
-    assert await store.due_summaries("writer", LEASE, 10) == []
+    assert await store.claim_summaries("writer", LEASE, 10) == []
     clock.advance(1)
     assert (await taken(store)).attempts == attempts
     await store.finish_summary(turn_of(waiting, attempts), SUMMARY)
     assert (await store.get(task.id)).summary.error is None
 
 
-def turn_of(task: Task, attempts: int) -> SummaryTurn:
-    return SummaryTurn(task.id, task.media_prefix, task.fence, "writer", attempts, OPTIONS)
+def turn_of(task: Task, attempts: int) -> SummaryLease:
+    return SummaryLease(task.id, task.media_prefix, task.fence, "writer", attempts, OPTIONS)
 
 
 async def test_cancelling_ends_the_summary_and_retrying_resumes_it(store: TaskStore, clock: ManualClock) -> None:
@@ -204,7 +204,7 @@ async def test_cancelling_ends_the_summary_and_retrying_resumes_it(store: TaskSt
     with pytest.raises(LeaseLost):
         await store.finish_summary(turn, SUMMARY)
     clock.advance(3600)
-    assert await store.due_summaries("writer", LEASE, 10) == []
+    assert await store.claim_summaries("writer", LEASE, 10) == []
 
     retried = await store.retry(task.id)
 
@@ -258,12 +258,12 @@ async def test_one_clients_summaries_leave_room_for_everybody_elses(store: TaskS
     greedy = [await transcribed(store, f"g{number}", client="greedy") for number in range(12)]
     modest, nobodys = await transcribed(store, "m", client="modest"), await transcribed(store, "n")
 
-    first = await store.due_summaries("writer", LEASE, 8)
+    first = await store.claim_summaries("writer", LEASE, 8)
 
     assert [turn.task_id for turn in first] == [greedy[0].id, modest.id, nobodys.id, *(task.id for task in greedy[1:4])]
-    assert await store.due_summaries("writer", LEASE, 2) == []  # what is left free is for those to come
+    assert await store.claim_summaries("writer", LEASE, 2) == []  # what is left free is for those to come
     late = await transcribed(store, "l", client="late")
-    assert [turn.task_id for turn in await store.due_summaries("writer", LEASE, 2)] == [late.id]
+    assert [turn.task_id for turn in await store.claim_summaries("writer", LEASE, 2)] == [late.id]
 
 
 async def test_an_urgent_summary_is_taken_first(store: TaskStore) -> None:
@@ -271,7 +271,7 @@ async def test_an_urgent_summary_is_taken_first(store: TaskStore) -> None:
         await transcribed(store, f"a{number}", client="a")
     urgent = await transcribed(store, "b", client="b", priority=Priority.HIGH)
 
-    assert (await store.due_summaries("writer", LEASE, 4))[0].task_id == urgent.id
+    assert (await store.claim_summaries("writer", LEASE, 4))[0].task_id == urgent.id
 
 
 async def test_a_backlog_hides_neither_another_client_nor_a_clients_own_urgent_wish(store: TaskStore) -> None:
@@ -282,6 +282,6 @@ async def test_a_backlog_hides_neither_another_client_nor_a_clients_own_urgent_w
     urgent = await transcribed(store, "u", client="a", priority=Priority.HIGH)
     modest = await transcribed(store, "m", client="modest")
 
-    turns = await store.due_summaries("writer", LEASE, 4)
+    turns = await store.claim_summaries("writer", LEASE, 4)
 
     assert {urgent.id, modest.id} <= {turn.task_id for turn in turns}

@@ -10,16 +10,16 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
-from tests.support.stores import sql_store
 
-from pipeline.domain.task import NewTask
-from pipeline.domain.upload import Upload, UploadPart
+from pipeline.domain.tasks.task import NewTask
+from pipeline.domain.tasks.upload import Upload, UploadPart
 from pipeline.errors import UploadNotFound, UploadStateConflict
 from pipeline.ports import TaskStore, UploadStore
-from pipeline.store.uploads import SqlUploadStore
-from pipeline.testing.clock import ManualClock
-from pipeline.testing.store import MemoryTaskStore
-from pipeline.testing.uploads import MemoryUploadStore
+from pipeline.store.upload_store import SqlUploadStore
+from pipeline.testing.manual_clock import ManualClock
+from pipeline.testing.memory_task_store import MemoryTaskStore
+from pipeline.testing.memory_uploads import MemoryUploadStore
+from tests.support.stores import sql_store
 
 TTL = timedelta(hours=1)
 

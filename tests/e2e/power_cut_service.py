@@ -14,16 +14,16 @@ from datetime import timedelta
 from itertools import count
 from pathlib import Path
 
-from pipeline.clock import SystemClock
-from pipeline.domain.task import IdempotencyClaim, NewTask, Priority
-from pipeline.domain.transcript import Transcript, TranscriptInfo
-from pipeline.media.store import FsspecMediaStore
+from pipeline.domain.decoding.transcript import Transcript, TranscriptInfo
+from pipeline.domain.tasks.task import IdempotencyClaim, NewTask, Priority
+from pipeline.media.media_store import FsspecMediaStore
 from pipeline.ports import Lease
 from pipeline.settings import LlmSettings, Settings
-from pipeline.store.store import SqlTaskStore
-from pipeline.store.uploads import SqlUploadStore
-from pipeline.usecases.resumable import ResumableUploads
-from pipeline.usecases.submit import Submission, Submitter
+from pipeline.store.task_store import SqlTaskStore
+from pipeline.store.upload_store import SqlUploadStore
+from pipeline.system_clock import SystemClock
+from pipeline.usecases.tasks.resumable_uploads import ResumableUploads
+from pipeline.usecases.tasks.submit import Submission, Submitter
 
 LIMIT_BYTES = 2**30
 TRANSCRIPT = Transcript("kept", (), TranscriptInfo("en", 1.0, 1.0, 1.0, None, {}, {}))

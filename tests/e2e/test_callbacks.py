@@ -15,17 +15,16 @@ from typing import TypeVar
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from deployments.api.schemas import encode_record
+from deployments.api.response.schemas import encode_record
 from deployments.wiring import task_store
-from pipeline.clock import SystemClock
-from pipeline.domain.task import CallbackState, NewTask, Priority, TaskError
-from pipeline.domain.transcript import Transcript, TranscriptInfo
+from pipeline.domain.decoding.transcript import Transcript, TranscriptInfo
+from pipeline.domain.tasks.task import CallbackState, NewTask, Priority, TaskError
 from pipeline.net import GuardedClient
-from pipeline.outbound.callback import WebhookSender
+from pipeline.outbound.webhook_sender import WebhookSender
 from pipeline.ports import Lease, TaskStore
 from pipeline.settings import CallbackSettings, NetworkSettings, Settings
-from pipeline.testing.metrics import RecordingMetrics
-from pipeline.testing.net import (
+from pipeline.system_clock import SystemClock
+from pipeline.testing.local_network import (
     Behaviour,
     LocalReceiver,
     LoopbackTransport,
@@ -34,7 +33,8 @@ from pipeline.testing.net import (
     answers,
     local_receiver,
 )
-from pipeline.usecases.deliver_callback import CallbackCourier
+from pipeline.testing.recording_metrics import RecordingMetrics
+from pipeline.usecases.callbacks.callback_delivery import CallbackDeliverer
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class Service:
     """
 
     store: TaskStore
-    courier: CallbackCourier
+    courier: CallbackDeliverer
     receiver: LocalReceiver
 
     async def complete(self, path: str, host: str = "public.example") -> int:
@@ -111,7 +111,7 @@ async def service(
         stack.push_async_callback(store.close)
         await store.migrate()
         sender = WebhookSender(client, callback, clock)
-        courier = CallbackCourier(
+        courier = CallbackDeliverer(
             store, sender, encode_record, clock, RecordingMetrics(), callback, owner="test", poll_s=0.02
         )
         loop = asyncio.create_task(courier.run(stop))

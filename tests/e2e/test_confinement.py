@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.confinement.namespaces import has_loopback
-from pipeline.confinement.probe import ACTS, Act, Targets, targets
+from pipeline.confinement.probe import ACTS, ForbiddenAct, ProbeTargets, targets
 from pipeline.confinement.syscalls import numbers
-from pipeline.domain.confinement import DONE, Confinement, judge
+from pipeline.domain.confinement_level import DONE, Confinement, confinement_of
 
 Results = Mapping[str, Mapping[str, str]]
 
@@ -91,26 +91,26 @@ def results(process: str, user: int, missing: tuple[str, ...] = ()) -> Results:
 @pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("act", ACTS, ids=lambda act: act.name)
-def test_a_confined_process_is_refused(act: Act, process: str, user: int) -> None:
+def test_a_confined_process_is_refused(act: ForbiddenAct, process: str, user: int) -> None:
     assert results(process, user)[act.part][act.name] != DONE
 
 
 @pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize("process", PROCESSES)
 def test_everything_holds_here(process: str, user: int) -> None:
-    assert judge(results(process, user)).missing == ()
+    assert confinement_of(results(process, user)).missing == ()
 
 
 @pytest.mark.parametrize("missing", ["landlock", "namespaces"])
 @pytest.mark.parametrize("user", USERS)
 def test_a_decoder_is_confined_by_its_list_of_calls_alone(missing: str, user: int) -> None:
-    assert judge(results("decoder", user, (missing,))).missing == ()
+    assert confinement_of(results("decoder", user, (missing,))).missing == ()
 
 
 @pytest.mark.parametrize("user", USERS)
 def test_without_a_list_of_calls_landlock_keeps_files_and_signals_to_others(user: int) -> None:
     found = results("decoder", user, ("seccomp",))
-    assert "filesystem" in judge(found).missing  # times of files, which Landlock leaves open
+    assert "filesystem" in confinement_of(found).missing  # times of files, which Landlock leaves open
     for act in ("read a file", "truncate", "rename", "unlink", "link", "make a folder"):
         assert found["filesystem"].get(act) != DONE, act
     for act in ("signal", "trace", "read memory of another"):
@@ -119,7 +119,7 @@ def test_without_a_list_of_calls_landlock_keeps_files_and_signals_to_others(user
 
 @pytest.mark.parametrize("user", USERS)
 def test_without_landlock_an_extractor_reads_files_and_the_report_says_so(user: int) -> None:
-    found = judge(results("extractor", user, ("landlock",)))
+    found = confinement_of(results("extractor", user, ("landlock",)))
     assert not found.filesystem
     assert found.processes
     assert found.signals
@@ -127,11 +127,11 @@ def test_without_landlock_an_extractor_reads_files_and_the_report_says_so(user: 
 
 @pytest.mark.parametrize("user", USERS)
 def test_without_a_network_of_its_own_an_extractor_reaches_only_the_proxys_port(user: int) -> None:
-    assert judge(results("extractor", user, ("namespaces",))).network
+    assert confinement_of(results("extractor", user, ("namespaces",))).network
 
 
 def test_a_process_that_is_not_confined_is_found_out() -> None:
-    assert judge(results("nothing", USERS[-1])) in (
+    assert confinement_of(results("nothing", USERS[-1])) in (
         Confinement(),
         Confinement(privileges=True),  # where this test itself runs confined
     )
@@ -139,7 +139,7 @@ def test_a_process_that_is_not_confined_is_found_out() -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only a superuser is free to do everything")
 @pytest.mark.parametrize("act", ACTS, ids=lambda act: act.name)
-def test_an_act_can_succeed_or_its_refusal_would_show_nothing(act: Act) -> None:
+def test_an_act_can_succeed_or_its_refusal_would_show_nothing(act: ForbiddenAct) -> None:
     assert results("nothing", 0)[act.part][act.name] == DONE
 
 
@@ -149,7 +149,7 @@ def test_a_new_network_can_be_used_here() -> None:
 
 def test_targets_are_gone_afterwards() -> None:
     with targets(1) as aims:
-        assert isinstance(aims, Targets)
+        assert isinstance(aims, ProbeTargets)
         folder = Path(aims.folder)
         assert folder.exists()
     assert not folder.exists()

@@ -7,16 +7,16 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from datetime import timedelta
 
-from pipeline.clock import FollowingClock
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.task import NewTask, Status
-from pipeline.domain.transcript import ChunkResult
+from pipeline.domain.decoding.transcript import ChunkResult
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
+from pipeline.domain.tasks.task import NewTask, Status
 from pipeline.observability import NoMetrics
 from pipeline.ports import ChunkFailure, TaskQuery, TaskStore, Unit
 from pipeline.settings import Settings
-from pipeline.testing.fleet import FakeSplitter, FakeTranscriber, made_chunks
-from pipeline.testing.media import MemoryMediaStore
-from pipeline.usecases.dispatch import Dispatcher
+from pipeline.system_clock import SynchronizedClock
+from pipeline.testing.fake_replicas import FakeSplitter, FakeTranscriber, make_chunks
+from pipeline.testing.memory_media import MemoryMediaStore
+from pipeline.usecases.dispatch.dispatcher import Dispatcher
 from tests.support.mariadb import MariaDbServer
 from tests.support.recordings import stream
 from tests.support.stores import sql_store
@@ -41,7 +41,7 @@ class CountingFleet(FakeTranscriber):
 
 
 async def test_two_hundred_tasks_outlive_a_restart_of_their_database(mariadb: MariaDbServer) -> None:
-    clock, fleet, media = FollowingClock(), CountingFleet(), MemoryMediaStore()
+    clock, fleet, media = SynchronizedClock(), CountingFleet(), MemoryMediaStore()
     store = sql_store(mariadb.create_database("restarted"), clock, busy_timeout_s=5.0)
     await store.migrate()
     await media.write("t/source", stream(b"sound"))
@@ -53,7 +53,7 @@ async def test_two_hundred_tasks_outlive_a_restart_of_their_database(mariadb: Ma
         owner="me",
         store=store,
         media=media,
-        splitter=FakeSplitter(made_chunks(CHUNKS)),
+        splitter=FakeSplitter(make_chunks(CHUNKS)),
         transcriber=fleet,
         clock=clock,
         settings=Settings(dispatch={"poll_s": 0.2, "heartbeat_s": 0.5, "max_active_tasks": TASKS}),
@@ -74,7 +74,7 @@ async def test_two_hundred_tasks_outlive_a_restart_of_their_database(mariadb: Ma
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     tasks = (await store.query(TaskQuery(include_result=False, limit=2 * TASKS))).tasks
-    owed = await store.due_callbacks("me", timedelta(minutes=5), 2 * TASKS)
+    owed = await store.claim_callbacks("me", timedelta(minutes=5), 2 * TASKS)
     await store.close()
     assert in_flight >= TASKS // 2
     assert {task.attempts for task in tasks} == {1}, "the leases outlived the outage"

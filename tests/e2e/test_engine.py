@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from faster_whisper import WhisperModel
 
-from pipeline.asr.batch import MicroBatcher, Submission
+from pipeline.asr.batcher import DecodeRequest, MicroBatcher
 from pipeline.asr.engine import DecodeItem
-from pipeline.asr.faster_whisper_engine import FasterWhisperEngine
-from pipeline.asr.models import resolve
-from pipeline.domain.audio import SAMPLE_RATE
-from pipeline.domain.options import TaskType, TranscriptionOptions
+from pipeline.asr.faster_whisper.whisper_engine import FasterWhisperEngine
+from pipeline.asr.model_files import resolve
+from pipeline.domain.audio.spans import SAMPLE_RATE
+from pipeline.domain.decoding.transcription_options import TaskType, TranscriptionOptions
 from pipeline.errors import DecodingFailed
 from pipeline.settings import BatchSettings
 from tests.support import speech
@@ -61,7 +61,7 @@ def item(engine):
 
 
 def decode(batcher, items):
-    tickets = batcher.submit([Submission(1, one, rank=1, tag=0.0) for one in items])
+    tickets = batcher.submit([DecodeRequest(1, one, rank=1, start_tag=0.0) for one in items])
     return [ticket.future.exception(TIMEOUT_S) or ticket.future.result() for ticket in tickets]
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.domain.audio import SAMPLE_RATE
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.transcript import Transcript
+from pipeline.domain.audio.spans import SAMPLE_RATE
+from pipeline.domain.decoding.transcript import Transcript
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.subtitles.cues import CueStyle, shape_cues
 from tests.support import recordings, speech
 from tests.support.accuracy import normalise

@@ -7,10 +7,10 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from pipeline.domain.extraction import Extraction, Format
+from pipeline.domain.audio.extraction import AudioFormat, ExtractionOptions
 from pipeline.errors import ExtractionsFull, NoAudioStream, OutputTooLarge
-from pipeline.media.extractor import SandboxedExtractor
-from pipeline.media.sandbox.parent import Sandbox, SandboxLimits
+from pipeline.media.sandbox.sandbox import Sandbox, SandboxLimits
+from pipeline.media.sandboxed_extractor import SandboxedExtractor
 from pipeline.settings import MediaSettings
 from tests.support.recordings import encode, flac_of_silence, picture_only, stream, tone
 
@@ -30,7 +30,7 @@ async def test_what_comes_in_goes_out_in_another_format(sandbox: Sandbox) -> Non
     extractor = SandboxedExtractor(sandbox, MediaSettings())
     with (
         await extractor.receive(stream(encode(tone(3.0), "mp4", picture=True))) as source,
-        await extractor.extract(source, Extraction(output_format=Format.FLAC)) as target,
+        await extractor.extract(source, ExtractionOptions(output_format=AudioFormat.FLAC)) as target,
     ):
         assert (await content_of(extractor, target)).startswith(b"fLaC")
 
@@ -42,7 +42,7 @@ async def test_many_at_once_take_turns(sandbox: Sandbox) -> None:
         async with extractor.place():
             with (
                 await extractor.receive(stream(encode(tone(1.0), "wav"))) as source,
-                await extractor.extract(source, Extraction(sample_rate=16_000)) as target,
+                await extractor.extract(source, ExtractionOptions(sample_rate=16_000)) as target,
             ):
                 return len(await content_of(extractor, target))
 
@@ -81,7 +81,7 @@ async def test_a_short_recording_is_done_before_long_ones_of_another_client(sand
 
     async def extract(content: bytes, client: str, name: str) -> None:
         with await extractor.receive(stream(content)) as source:
-            (await extractor.extract(source, Extraction(sample_rate=8_000), client)).close()
+            (await extractor.extract(source, ExtractionOptions(sample_rate=8_000), client)).close()
         ended.append(name)
 
     long = [asyncio.create_task(extract(flac_of_silence(4000, 8000), "greedy", "long")) for _ in range(4)]
@@ -99,7 +99,7 @@ async def test_a_short_recording_is_done_before_long_ones_of_another_client(sand
 async def test_a_refusal_reaches_whoever_asked(sandbox: Sandbox, content: bytes, error: type[Exception]) -> None:
     extractor = SandboxedExtractor(sandbox, MediaSettings(max_upload_bytes=1_000_000))
     with await extractor.receive(stream(content)) as source, pytest.raises(error):
-        await extractor.extract(source, Extraction())
+        await extractor.extract(source, ExtractionOptions())
 
 
 async def test_an_upload_that_breaks_off_leaves_no_file(sandbox: Sandbox) -> None:
@@ -114,9 +114,9 @@ async def test_an_upload_that_breaks_off_leaves_no_file(sandbox: Sandbox) -> Non
 async def test_a_client_that_goes_away_takes_the_child_with_it(sandbox: Sandbox) -> None:
     extractor = SandboxedExtractor(sandbox, MediaSettings(max_duration_s=1e9, max_extractions=1))
     with await extractor.receive(stream(flac_of_silence(14_000, 8000))) as source:
-        endless = asyncio.ensure_future(extractor.extract(source, Extraction(output_format=Format.FLAC)))
+        endless = asyncio.ensure_future(extractor.extract(source, ExtractionOptions(output_format=AudioFormat.FLAC)))
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await endless
     with await extractor.receive(stream(encode(tone(1.0), "wav"))) as source:
-        (await extractor.extract(source, Extraction())).close()  # its place is free
+        (await extractor.extract(source, ExtractionOptions())).close()  # its place is free

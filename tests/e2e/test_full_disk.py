@@ -8,27 +8,27 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.stores import sql_store
 
 from pipeline.asr.vad import SileroVad
-from pipeline.clock import SystemClock
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.task import NewTask, Status, Task
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
+from pipeline.domain.tasks.task import NewTask, Status, Task
 from pipeline.errors import DatabaseUnavailable, StorageFull
-from pipeline.media.decode import AudioDecoder
-from pipeline.media.split import StreamingSplitter
-from pipeline.media.store import FsspecMediaStore
+from pipeline.media.audio_decoder import AudioDecoder
+from pipeline.media.media_store import FsspecMediaStore
+from pipeline.media.streaming_splitter import StreamingSplitter
 from pipeline.observability import NoMetrics
 from pipeline.ports import TaskStore
 from pipeline.settings import Settings
-from pipeline.store.engine import UNWRITABLE
-from pipeline.testing.fleet import FakeSplitter, FakeTranscriber, made_chunks
-from pipeline.testing.media import MemoryMediaStore
-from pipeline.testing.store import MemoryTaskStore
-from pipeline.testing.uploads import MemoryUploadStore
-from pipeline.usecases.dispatch import Dispatcher
-from pipeline.usecases.resumable import ResumableUploads
+from pipeline.store.connection.database import DATABASE_UNWRITABLE
+from pipeline.system_clock import SystemClock
+from pipeline.testing.fake_replicas import FakeSplitter, FakeTranscriber, make_chunks
+from pipeline.testing.memory_media import MemoryMediaStore
+from pipeline.testing.memory_task_store import MemoryTaskStore
+from pipeline.testing.memory_uploads import MemoryUploadStore
+from pipeline.usecases.dispatch.dispatcher import Dispatcher
+from pipeline.usecases.tasks.resumable_uploads import ResumableUploads
 from tests.support.recordings import encode, stream, tone
+from tests.support.stores import sql_store
 
 MEBIBYTE = 1024 * 1024
 PLAIN = TranscriptionOptions(language="en", vad_filter=False)
@@ -171,7 +171,7 @@ async def test_a_database_that_finds_no_room_says_so_and_comes_back(small_disk: 
     _fill_up(filler)
     with pytest.raises(DatabaseUnavailable) as refusal:
         await _fill(store)
-    assert refusal.value.message == UNWRITABLE
+    assert refusal.value.message == DATABASE_UNWRITABLE
     filler.unlink()
     task, _ = await store.create(NewTask(media_prefix="again"))
     assert await store.get(task.id) == task
@@ -187,7 +187,7 @@ async def test_an_accepted_task_outlives_a_database_without_room(small_disk: Pat
         owner="me",
         store=store,
         media=media,
-        splitter=FakeSplitter(made_chunks(3)),
+        splitter=FakeSplitter(make_chunks(3)),
         transcriber=fleet,
         clock=clock,
         settings=Settings(dispatch={"poll_s": 0.05, "heartbeat_s": 0.2}),

@@ -16,10 +16,9 @@ import psutil
 import pytest
 import trustme
 
-from pipeline.clock import SystemClock
 from pipeline.crawl.crawler import LocalCrawler
-from pipeline.crawl.extractors import ExtractorProcesses
-from pipeline.domain.crawl import Link, LinkKind
+from pipeline.crawl.extractor_processes import ExtractorProcesses
+from pipeline.domain.links.platforms import Link, LinkKind
 from pipeline.errors import (
     CookiesRequired,
     ExtractorOutdated,
@@ -38,7 +37,8 @@ from pipeline.errors import (
 )
 from pipeline.ports import CrawledMedia, CrawlRequest
 from pipeline.settings import Settings
-from pipeline.testing.media import MemoryMediaStore
+from pipeline.system_clock import SystemClock
+from pipeline.testing.memory_media import MemoryMediaStore
 from tests.standins.site import BOMB_BYTES, CHANGED_POST, POST, RATE_LIMITED_POST, Site, stand_in
 from tests.support import recordings
 

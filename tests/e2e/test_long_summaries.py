@@ -7,17 +7,17 @@ from datetime import timedelta
 
 import pytest
 
-from pipeline.clock import SystemClock
-from pipeline.domain.summary import SummaryFormat, SummaryOptions
-from pipeline.domain.task import NewTask
-from pipeline.domain.transcript import Segment, Transcript, TranscriptInfo
+from pipeline.domain.decoding.transcript import Segment, Transcript, TranscriptInfo
+from pipeline.domain.summaries.summary import SummaryFormat, SummaryOptions
+from pipeline.domain.tasks.task import NewTask
 from pipeline.observability import NoMetrics
-from pipeline.outbound.llm import OpenAiModels
-from pipeline.ports import Lease, SummaryOrder
+from pipeline.outbound.openai_model import OpenAiModels
+from pipeline.ports import Lease, SummaryJob
 from pipeline.settings import LlmSettings
-from pipeline.testing.clock import ManualClock
-from pipeline.testing.store import MemoryTaskStore
-from pipeline.usecases.summarize import TranscriptSummarizer
+from pipeline.system_clock import SystemClock
+from pipeline.testing.manual_clock import ManualClock
+from pipeline.testing.memory_task_store import MemoryTaskStore
+from pipeline.usecases.summaries.transcript_summarizer import TranscriptSummarizer
 from tests.standins.llm import SMALL_CONTEXT_CHARACTERS, llm_server
 
 MINUTES = 120
@@ -51,7 +51,7 @@ async def test_it_is_read_in_parts_and_every_chapter_begins_where_something_is_s
         models = OpenAiModels(llm, SystemClock(), NoMetrics())
         summarizer = TranscriptSummarizer(store, models, llm, SystemClock())
         options = SummaryOptions(summary_format=SummaryFormat.STRUCTURED)
-        summary = await summarizer.summarize(SummaryOrder(task.id, task.media_prefix, options))
+        summary = await summarizer.summarize(SummaryJob(task.id, task.media_prefix, options))
         await models.close()
 
     assert summary.parts is not None

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.clock import SystemClock
-from pipeline.domain.task import IdempotencyClaim, NewTask, Status
+from pipeline.domain.tasks.task import IdempotencyClaim, NewTask, Status
 from pipeline.errors import TaskNotFound
-from pipeline.store.store import SqlTaskStore
-from pipeline.store.uploads import SqlUploadStore
+from pipeline.store.task_store import SqlTaskStore
+from pipeline.store.upload_store import SqlUploadStore
+from pipeline.system_clock import SystemClock
 from tests.e2e.power_cut_service import content, media_store, task_store
 from tests.support.power_cut import Disk, PowerCutUnavailable
 from tests.support.processes import ROOT
@@ -122,7 +122,7 @@ async def _check_ended(store: SqlTaskStore, promises: Promises) -> None:
             NewTask(media_prefix="other"), IdempotencyClaim(f"key {promise['number']}", "0" * 64)
         )
         assert (again.id, is_new) == (task.id, False)
-    owed = await store.due_callbacks("me", timedelta(minutes=5), 10_000)
+    owed = await store.claim_callbacks("me", timedelta(minutes=5), 10_000)
     assert {message.task_id for message in owed} >= {promise["id"] for promise in promises["completed"]}
     for promise in promises["cancelled"]:
         assert (await store.get(promise["id"])).status is Status.CANCELLED

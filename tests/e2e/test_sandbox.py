@@ -13,9 +13,9 @@ import numpy as np
 import psutil
 import pytest
 
-from pipeline.domain.extraction import Extraction
+from pipeline.domain.audio.extraction import ExtractionOptions
 from pipeline.errors import DecoderCrashed, DecodingTooCostly, MediaUndecodable, OutputTooLarge
-from pipeline.media.sandbox.parent import Sandbox, SandboxedDecoder, SandboxLimits, extract_in
+from pipeline.media.sandbox.sandbox import Sandbox, SandboxedDecoder, SandboxLimits, extract_in
 from tests.support.recordings import encode, flac_of_silence, tone
 
 BOMB = flac_of_silence(14_000, 8000)
@@ -128,7 +128,12 @@ def test_an_extraction_that_unfolds_is_cut_off(sandbox: Sandbox) -> None:
     with pytest.raises(OutputTooLarge, match="1,000,000 bytes"):
         list(
             extract_in(
-                sandbox, io.BytesIO(BOMB), target, Extraction(sample_rate=8000), max_duration_s=1e9, max_bytes=1_000_000
+                sandbox,
+                io.BytesIO(BOMB),
+                target,
+                ExtractionOptions(sample_rate=8000),
+                max_duration_s=1e9,
+                max_bytes=1_000_000,
             )
         )
     assert len(target.getvalue()) <= 1_000_000

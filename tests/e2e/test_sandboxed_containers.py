@@ -11,17 +11,17 @@ import av.error
 import pytest
 from av.stream import Disposition
 
-from pipeline.domain.extraction import Extraction
+from pipeline.domain.audio.extraction import ExtractionOptions
 from pipeline.errors import MediaError
-from pipeline.media.decode import AudioDecoder
-from pipeline.media.extract import extract_audio
-from pipeline.media.sandbox.jobs import NOT_LOADED
-from pipeline.media.sandbox.parent import Sandbox, SandboxedDecoder, SandboxLimits, extract_in
+from pipeline.media.audio_decoder import AudioDecoder
+from pipeline.media.audio_extraction import extract_audio
+from pipeline.media.sandbox.decoder_jobs import NOT_LOADED
+from pipeline.media.sandbox.sandbox import Sandbox, SandboxedDecoder, SandboxLimits, extract_in
 from tests.support import containers
 from tests.support.containers import AddStream, attachment, data, film, packets_of, picture
 from tests.support.recordings import silence, tone
 from tests.unit.pipeline.media.test_containers import CHINESE, PROSE, RAW
-from tests.unit.pipeline.media.test_headers import FORMATS, claiming
+from tests.unit.pipeline.media.test_header_repair import FORMATS, claiming
 
 MAX_DURATION_S = 60.0
 
@@ -93,7 +93,7 @@ def decoded(decoder: AudioDecoder | SandboxedDecoder) -> object:
 def extracted_here(content: bytes) -> object:
     target = io.BytesIO()
     try:
-        extract_audio(io.BytesIO(content), target, Extraction(), MAX_DURATION_S)
+        extract_audio(io.BytesIO(content), target, ExtractionOptions(), MAX_DURATION_S)
     except MediaError as error:
         return type(error), error.message
     return len(target.getvalue())
@@ -103,7 +103,7 @@ def extracted_there(sandbox: Sandbox, content: bytes) -> object:
     target = io.BytesIO()
     try:
         limits = {"max_duration_s": MAX_DURATION_S, "max_bytes": 1 << 30}
-        for _ in extract_in(sandbox, io.BytesIO(content), target, Extraction(), **limits):
+        for _ in extract_in(sandbox, io.BytesIO(content), target, ExtractionOptions(), **limits):
             pass
     except MediaError as error:
         return type(error), error.message
@@ -177,7 +177,8 @@ def test_what_is_looked_at_before_it_is_decoded_is_decoded_alike(sandbox: Sandbo
 
 def test_all_that_is_imported_late_is_loaded_before_children_are_made() -> None:
     program = (
-        "import encodings, pkgutil, sys, av; from pipeline.media.sandbox.jobs import rehearse; rehearse();"
+        "import encodings, pkgutil, sys, av;"
+        "from pipeline.media.sandbox.decoder_jobs import preload_modules; preload_modules();"
         "names = {module.name for package in (av, encodings)"
         " for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.')};"
         "print(*sorted(names - set(sys.modules)))"

@@ -21,10 +21,10 @@ from tusclient.exceptions import TusCommunicationError, TusUploadFailed
 from deployments.api.app import build_api
 from deployments.api.services import Readiness, Services
 from deployments.wiring import media_store, task_store, upload_store
-from pipeline.clock import SystemClock
 from pipeline.settings import Settings
-from pipeline.testing.llm import FakeSummarizer
-from pipeline.testing.media import LocalExtractor
+from pipeline.system_clock import SystemClock
+from pipeline.testing.fake_llm import FakeSummarizer
+from pipeline.testing.memory_media import LocalExtractor
 
 CREATE = "/api/whisper/tasks/create"
 UPLOADS = "/api/whisper/uploads"

@@ -13,7 +13,7 @@ import av.error
 import numpy as np
 from av.stream import Disposition
 
-from pipeline.domain.audio import SAMPLE_RATE
+from pipeline.domain.audio.spans import SAMPLE_RATE
 from tests.support.recordings import Samples, tone
 
 SECONDS = 0.3

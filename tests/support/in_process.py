@@ -11,23 +11,23 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.asr.batch import MicroBatcher
-from pipeline.asr.faster_whisper_engine import FasterWhisperEngine
-from pipeline.asr.models import resolve
+from pipeline.asr.batcher import MicroBatcher
+from pipeline.asr.faster_whisper.whisper_engine import FasterWhisperEngine
+from pipeline.asr.model_files import resolve
 from pipeline.asr.transcriber import LocalTranscriber
 from pipeline.asr.vad import SileroVad
-from pipeline.clock import SystemClock
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.task import NewTask, Task
-from pipeline.domain.transcript import Transcript
+from pipeline.domain.decoding.transcript import Transcript
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
+from pipeline.domain.tasks.task import NewTask, Task
 from pipeline.errors import MurmurationError
-from pipeline.media.decode import AudioDecoder
-from pipeline.media.split import StreamingSplitter
+from pipeline.media.audio_decoder import AudioDecoder
+from pipeline.media.streaming_splitter import StreamingSplitter
 from pipeline.observability import NoMetrics
 from pipeline.settings import BatchSettings, DispatchSettings, Settings
-from pipeline.testing.media import MemoryMediaStore
-from pipeline.testing.store import MemoryTaskStore
-from pipeline.usecases.dispatch import Dispatcher
+from pipeline.system_clock import SystemClock
+from pipeline.testing.memory_media import MemoryMediaStore
+from pipeline.testing.memory_task_store import MemoryTaskStore
+from pipeline.usecases.dispatch.dispatcher import Dispatcher
 from tests.support.recordings import stream
 
 CONCURRENCY = 16

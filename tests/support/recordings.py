@@ -13,7 +13,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.domain.audio import SAMPLE_RATE
+from pipeline.domain.audio.spans import SAMPLE_RATE
 
 Samples = npt.NDArray[np.int16]
 

@@ -18,7 +18,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.domain.audio import SAMPLE_RATE
+from pipeline.domain.audio.spans import SAMPLE_RATE
 from tests.support import recordings
 
 Audio = npt.NDArray[np.float32]

@@ -14,7 +14,7 @@ from ray._common.utils import import_attr
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from deployments.config_check import unknown_keys
-from deployments.front.proxies import CLIENT_SILENCE_S, bounded
+from deployments.front.proxies import CLIENT_TIMEOUT_S, bounded
 from pipeline.settings import ConnectionSettings, load_settings
 from tests.support.processes import ROOT
 
@@ -22,7 +22,7 @@ NODE_TYPES = ("head", "cpu", "gpu")
 BOUNDS = {
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.front.proxies:bounded",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(ConnectionSettings().max_head_bytes),
-    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(CLIENT_SILENCE_S),
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(CLIENT_TIMEOUT_S),
 }
 """What bounds requests in HAProxy and behind it, as the Ingress does by default."""
 

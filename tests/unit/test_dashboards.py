@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.observability import METRICS, Kind
+from pipeline.observability import METRICS, MetricKind
 from tests.support.dashboards import ALERTS, DASHBOARD, dashboard_queries, rule_queries, series_of
 
-SUFFIXES = {Kind.COUNTER: ("_total",), Kind.GAUGE: ("",), Kind.HISTOGRAM: ("_bucket", "_sum", "_count")}
+SUFFIXES = {
+    MetricKind.COUNTER: ("_total",),
+    MetricKind.GAUGE: ("",),
+    MetricKind.HISTOGRAM: ("_bucket", "_sum", "_count"),
+}
 LABELS_OF = {
     f"ray_murmuration_{metric.name}{suffix}": set(metric.labels)
     for metric in METRICS.values()

@@ -18,13 +18,13 @@ from sqlalchemy import (
 )
 
 from pipeline.store.queries.common import Flow, not_of
-from pipeline.store.reading import LARGEST_COUNT
+from pipeline.store.rows.row_reader import MAX_COUNT
 from pipeline.store.tables import (
     OUTBOX,
     TASKS,
 )
 
-_NEXT_ATTEMPT = case((OUTBOX.c.attempts < LARGEST_COUNT, OUTBOX.c.attempts + 1), else_=OUTBOX.c.attempts)
+_NEXT_ATTEMPT = case((OUTBOX.c.attempts < MAX_COUNT, OUTBOX.c.attempts + 1), else_=OUTBOX.c.attempts)
 
 
 def due_callbacks(now: datetime, limit: int, full: Collection[Flow] = ()) -> Select[Any]:
@@ -59,7 +59,7 @@ def callbacks(ids: Collection[int]) -> Select[Any]:
     return select(OUTBOX, TASKS.c.client).select_from(tasks).where(OUTBOX.c.id.in_(ids)).order_by(OUTBOX.c.id)
 
 
-def note_callback(outbox_id: int, task_id: int, values: dict[str, Any]) -> Update:
+def update_callback_state(outbox_id: int, task_id: int, values: dict[str, Any]) -> Update:
     """The answer in the task's record; nothing once the message is delivered, given up or withdrawn."""
     open_message = select(OUTBOX.c.id).where(OUTBOX.c.id == outbox_id, OUTBOX.c.due_at.is_not(None)).exists()
     return update(TASKS).where(TASKS.c.id == task_id, open_message).values(**values)

@@ -18,8 +18,8 @@ from sqlalchemy import (
     true,
 )
 
-from pipeline.domain.task import Status
-from pipeline.store.reading import LARGEST_COUNT
+from pipeline.domain.tasks.task import Status
+from pipeline.store.rows.row_reader import MAX_COUNT
 from pipeline.store.tables import TASKS
 
 Flow = tuple[str | None, int]
@@ -28,7 +28,7 @@ Flow = tuple[str | None, int]
 QUEUED, PROCESSING = Status.QUEUED.value, Status.PROCESSING.value
 LIVE = (QUEUED, PROCESSING)
 FINISHED = tuple(status.value for status in Status if status.finished)
-NEXT_FENCE: ColumnElement[int] = case((TASKS.c.fence < LARGEST_COUNT, TASKS.c.fence + 1), else_=1)
+NEXT_FENCE: ColumnElement[int] = case((TASKS.c.fence < MAX_COUNT, TASKS.c.fence + 1), else_=1)
 """The fence raised; one that is damaged must not overflow its column."""
 LONGEST_S = 1e8
 """Three years of audio: a recording that is longer is a number that was damaged."""

@@ -24,9 +24,8 @@ from sqlalchemy import (
     update,
 )
 
-from pipeline.domain.task import Status
+from pipeline.domain.tasks.task import Status
 from pipeline.ports import TaskQuery
-from pipeline.store.codec import vocabulary
 from pipeline.store.queries.common import (
     DENSITY_SAMPLE,
     FINISHED,
@@ -39,6 +38,7 @@ from pipeline.store.queries.common import (
     UNPREPARED,
     not_left_by,
 )
+from pipeline.store.rows.codec import vocabulary_digest
 from pipeline.store.tables import (
     CRAWL_RECORDS,
     IDEMPOTENCY_KEYS,
@@ -47,7 +47,7 @@ from pipeline.store.tables import (
     TRANSCRIPTS,
 )
 
-LARGEST_BYTES = 2**50
+MAX_COUNTED_BYTES = 2**50
 
 
 def task(task_id: int, *, with_result: bool = False) -> Select[Any]:
@@ -94,7 +94,7 @@ def recent_density() -> Select[float, int]:
         .where(
             TASKS.c.finished_at.is_not(None),
             TASKS.c.file_duration_s.between(0.001, LONGEST_S),
-            TASKS.c.file_size_bytes.between(1, LARGEST_BYTES),
+            TASKS.c.file_size_bytes.between(1, MAX_COUNTED_BYTES),
         )
         .order_by(TASKS.c.finished_at.desc())
         .limit(DENSITY_SAMPLE)
@@ -103,12 +103,12 @@ def recent_density() -> Select[float, int]:
     return select(func.sum(recent.c.seconds).label("seconds"), func.sum(recent.c.size_bytes).label("size_bytes"))
 
 
-def live_totals(seconds_a_byte: float) -> Select[Any]:
+def live_totals(seconds_per_byte: float) -> Select[Any]:
     """Per status and priority of the tasks that wait or run: how many, their audio to come, the oldest.
 
     What is not split yet counts by its size.
     """
-    estimate_s = func.coalesce(TASKS.c.file_size_bytes, 0) * seconds_a_byte
+    estimate_s = func.coalesce(TASKS.c.file_size_bytes, 0) * seconds_per_byte
     unsplit = and_(TASKS.c.split_done.is_(False), estimate_s > TASKS.c.audio_total_s)
     pending_s = case((unsplit, estimate_s), else_=TASKS.c.audio_total_s) - TASKS.c.audio_done_s
     return (
@@ -119,7 +119,7 @@ def live_totals(seconds_a_byte: float) -> Select[Any]:
             func.sum(case((pending_s.between(0.0, LONGEST_S), pending_s), else_=0.0)).label("pending_audio_s"),
             func.min(TASKS.c.created_at).label("oldest"),
         )
-        .where(TASKS.c.status.in_(LIVE), not_left_by(vocabulary()))
+        .where(TASKS.c.status.in_(LIVE), not_left_by(vocabulary_digest()))
         .group_by(TASKS.c.status, TASKS.c.priority_rank)
     )
 
@@ -127,7 +127,9 @@ def live_totals(seconds_a_byte: float) -> Select[Any]:
 def left_tasks() -> Select[int]:
     """How many tasks that have not finished this version leaves to a newer one."""
     return (
-        select(func.count()).select_from(TASKS).where(TASKS.c.left_by == vocabulary(), TASKS.c.status.not_in(FINISHED))
+        select(func.count())
+        .select_from(TASKS)
+        .where(TASKS.c.left_by == vocabulary_digest(), TASKS.c.status.not_in(FINISHED))
     )
 
 
@@ -221,7 +223,7 @@ def expired_records(older_than: datetime, limit: int) -> Select[Any]:
     )
 
 
-def await_until(task_id: int, until: datetime) -> Update:
+def extend_wait(task_id: int, until: datetime) -> Update:
     """Somebody still waits for the task."""
     return update(TASKS).where(TASKS.c.id == task_id).values(awaited_until=until)
 
@@ -258,7 +260,7 @@ def finished_recordings(older_than: datetime, limit: int, statuses: Collection[S
     )
 
 
-def forget_recordings(task_ids: Collection[int]) -> Update:
+def clear_recordings(task_ids: Collection[int]) -> Update:
     """The tasks have no recording and no prepared audio any more."""
     return update(TASKS).where(TASKS.c.id.in_(task_ids)).values(media_key=None, **UNPREPARED)
 

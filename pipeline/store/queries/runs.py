@@ -31,10 +31,9 @@ from sqlalchemy import (
     update,
 )
 
-from pipeline.domain.task import Stage, Status
+from pipeline.domain.tasks.task import Stage, Status
 from pipeline.ports import Lease
-from pipeline.store.codec import vocabulary
-from pipeline.store.engine import UtcDateTime
+from pipeline.store.connection.database import UtcDateTime
 from pipeline.store.queries.common import (
     LIVE,
     NEXT_FENCE,
@@ -45,6 +44,7 @@ from pipeline.store.queries.common import (
     QUEUED,
     not_left_by,
 )
+from pipeline.store.rows.codec import vocabulary_digest
 from pipeline.store.tables import (
     CHUNK_RESULTS,
     CHUNKS,
@@ -55,7 +55,7 @@ from pipeline.store.tables import (
 
 LEASE_INDEX = "ix_tasks_status_lease_expires_at"
 """What a claim walks. MySQL is told so: it would rather walk all tasks by age, and the finished ones first."""
-LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
+MAX_DATETIME = datetime.max.replace(tzinfo=UTC)
 """A time that is later in SQLite is none."""
 
 LOST = -1
@@ -228,12 +228,12 @@ def unreachable(limit: int) -> CompoundSelect[int]:
     """Tasks that no claim ever comes to: a rank that is no rank, a time that never comes, or none where one must be."""
     rank = TASKS.c.priority_rank
     no_rank = or_(rank.is_(None), rank < -(2**15), rank >= 2**15, rank != cast(rank, Integer))
-    queued = TASKS.c.status == QUEUED, or_(no_rank, TASKS.c.available_at > LAST_MOMENT)
+    queued = TASKS.c.status == QUEUED, or_(no_rank, TASKS.c.available_at > MAX_DATETIME)
     no_lease = and_(TASKS.c.lease_expires_at.is_(None), TASKS.c.summary_due_at.is_(None))
-    never = or_(TASKS.c.lease_expires_at > LAST_MOMENT, TASKS.c.summary_due_at > LAST_MOMENT)
+    never = or_(TASKS.c.lease_expires_at > MAX_DATETIME, TASKS.c.summary_due_at > MAX_DATETIME)
     processing = TASKS.c.status == PROCESSING, or_(no_rank, never, no_lease)
     found = [
-        select(TASKS.c.id).where(*conditions, not_left_by(vocabulary())).limit(limit).subquery()
+        select(TASKS.c.id).where(*conditions, not_left_by(vocabulary_digest())).limit(limit).subquery()
         for conditions in (queued, processing)
     ]
     return union_all(*(select(each) for each in found))
@@ -273,7 +273,7 @@ def lock_exhausted(now: datetime, max_losses: int) -> Select[Any]:
     return select(TASKS).where(*_exhausted(now, max_losses)).order_by(TASKS.c.id).with_for_update(skip_locked=True)
 
 
-def owners(now: datetime) -> CompoundSelect[str]:
+def lease_owners(now: datetime) -> CompoundSelect[str]:
     """Who holds a lease of a task, or one of a callback or a summary that has not expired yet."""
     of_tasks = select(TASKS.c.owner).where(TASKS.c.status == PROCESSING, TASKS.c.owner.is_not(None))
     of_callbacks = select(OUTBOX.c.owner).where(OUTBOX.c.due_at > now, OUTBOX.c.owner.is_not(None))
@@ -281,17 +281,17 @@ def owners(now: datetime) -> CompoundSelect[str]:
     return union(of_tasks, of_callbacks, of_summaries)
 
 
-def disown_tasks(owner: str, expired_at: datetime) -> Update:
+def expire_task_leases(owner: str, expired_at: datetime) -> Update:
     """Ends the leases of an owner on tasks."""
     return update(TASKS).where(TASKS.c.status == PROCESSING, TASKS.c.owner == owner).values(lease_expires_at=expired_at)
 
 
-def disown_callbacks(owner: str, now: datetime) -> Update:
+def expire_callback_leases(owner: str, now: datetime) -> Update:
     """Ends the leases of an owner on callbacks."""
     return update(OUTBOX).where(OUTBOX.c.owner == owner, OUTBOX.c.due_at > now).values(due_at=now, owner=None)
 
 
-def disown_summaries(owner: str, now: datetime) -> Update:
+def expire_summary_leases(owner: str, now: datetime) -> Update:
     """Ends the leases of an owner on summaries."""
     return (
         update(TASKS)
@@ -302,12 +302,12 @@ def disown_summaries(owner: str, now: datetime) -> Update:
 
 def lock_leased(lease: Lease) -> Select[Any]:
     """The task of a lease that still holds; nobody can take it away before the transaction ends."""
-    return select(TASKS).where(*_under(lease)).with_for_update()
+    return select(TASKS).where(*_lease_holds(lease)).with_for_update()
 
 
 def change_leased(lease: Lease, values: dict[str, Any]) -> Update:
     """Changes the task of a lease that still holds."""
-    return update(TASKS).where(*_under(lease)).values(**values)
+    return update(TASKS).where(*_lease_holds(lease)).values(**values)
 
 
 def add_audio_total(lease: Lease, seconds: float, now: datetime) -> Update:
@@ -353,16 +353,16 @@ def chunks(task_id: int) -> Select[Any]:
 
 def _due(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
     is_due = or_(TASKS.c.available_at.is_(None), TASKS.c.available_at <= now)
-    return and_(TASKS.c.status == QUEUED, is_due, not_left_by(vocabulary()))
+    return and_(TASKS.c.status == QUEUED, is_due, not_left_by(vocabulary_digest()))
 
 
 def _abandoned(now: datetime | BindParameter[datetime], max_losses: int | BindParameter[int]) -> ColumnElement[bool]:
-    expired = and_(TASKS.c.status == PROCESSING, TASKS.c.lease_expires_at < now, not_left_by(vocabulary()))
+    expired = and_(TASKS.c.status == PROCESSING, TASKS.c.lease_expires_at < now, not_left_by(vocabulary_digest()))
     return and_(expired, TASKS.c.losses + 1 < max_losses)
 
 
 def _exhausted(now: datetime, max_losses: int) -> tuple[ColumnElement[bool], ...]:
-    expired = TASKS.c.status == PROCESSING, TASKS.c.lease_expires_at < now, not_left_by(vocabulary())
+    expired = TASKS.c.status == PROCESSING, TASKS.c.lease_expires_at < now, not_left_by(vocabulary_digest())
     return *expired, TASKS.c.losses + 1 >= max_losses
 
 
@@ -374,5 +374,5 @@ def _claimable(now: datetime, max_losses: int) -> ColumnElement[bool]:
     return case((TASKS.c.status == QUEUED, _due(now)), else_=_abandoned(now, max_losses))
 
 
-def _under(lease: Lease) -> tuple[ColumnElement[bool], ...]:
+def _lease_holds(lease: Lease) -> tuple[ColumnElement[bool], ...]:
     return TASKS.c.id == lease.task_id, TASKS.c.status == PROCESSING, TASKS.c.fence == lease.fence

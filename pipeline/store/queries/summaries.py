@@ -13,10 +13,10 @@ from sqlalchemy import (
     update,
 )
 
-from pipeline.domain.task import Stage
-from pipeline.ports import SummaryTurn
-from pipeline.store.codec import vocabulary
+from pipeline.domain.tasks.task import Stage
+from pipeline.ports import SummaryLease
 from pipeline.store.queries.common import NEXT_FENCE, NO_OWNER, PROCESSING, QUEUED, Flow, not_left_by, not_of
+from pipeline.store.rows.codec import vocabulary_digest
 from pipeline.store.tables import (
     TASKS,
     TRANSCRIPTS,
@@ -49,7 +49,7 @@ def resume_summary(task_id: int, now: datetime) -> Update:
 def due_summaries(now: datetime, limit: int, full: Collection[Flow] = ()) -> Select[Any]:
     """Tasks whose summary is to be written now, longest due first, but for some clients'; nothing is locked."""
     columns = TASKS.c.id, TASKS.c.client, TASKS.c.priority_rank, TASKS.c.summary_due_at
-    due = select(*columns).where(TASKS.c.summary_due_at <= now, not_left_by(vocabulary()), not_of(full))
+    due = select(*columns).where(TASKS.c.summary_due_at <= now, not_left_by(vocabulary_digest()), not_of(full))
     return due.order_by(TASKS.c.summary_due_at, TASKS.c.id).limit(limit)
 
 
@@ -86,12 +86,12 @@ def summaries_of(task_ids: Collection[int]) -> Select[Any]:
     )
 
 
-def renew_summary(turn: SummaryTurn, due_at: datetime) -> Update:
+def renew_summary(turn: SummaryLease, due_at: datetime) -> Update:
     """Renews one lease that still holds."""
     return change_summary(turn, {"summary_due_at": due_at})
 
 
-def change_summary(turn: SummaryTurn, values: dict[str, Any]) -> Update:
+def change_summary(turn: SummaryLease, values: dict[str, Any]) -> Update:
     """Changes the task of a summary that is still the owner's to write."""
     return (
         update(TASKS)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.domain.audio import SAMPLE_RATE
+from pipeline.domain.audio.spans import SAMPLE_RATE
 from tests.benchmarks.bootstrap import FEWEST, difference_per_100
 from tests.benchmarks.result_cache import Key, Result, ResultCache, TimedText, TimedWord
 from tests.benchmarks.robustness import Measured, Pair, slices_of

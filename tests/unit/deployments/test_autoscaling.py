@@ -12,8 +12,8 @@ from ray.serve.config import AutoscalingConfig
 from deployments import autoscaling
 from deployments.app import SCALING_POLICY
 from deployments.autoscaling import QueuedAudioPolicy, demand_of, measured_rtfx
-from pipeline.domain.scaling import Demand
-from pipeline.domain.task import Priority
+from pipeline.domain.scheduling.replica_scaling import Demand
+from pipeline.domain.tasks.task import Priority
 from pipeline.ports import QueueStats
 
 STATS = QueueStats(

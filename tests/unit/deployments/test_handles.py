@@ -36,7 +36,7 @@ class Replicas:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handles, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(handles, "POLL_S", 0.0)
 
 
 async def test_only_running_replicas_can_take_work() -> None:
@@ -47,23 +47,23 @@ async def test_only_running_replicas_can_take_work() -> None:
 async def test_a_call_to_a_fleet_at_zero_waits_for_the_policy_to_ask_for_replicas() -> None:
     fleet = Fleet({}, {}, {"STARTING": 6})
     await fleet.replica_count()
-    await fleet._leave_room_for_policy()
+    await fleet._wait_for_policy()
     assert fleet.looks == 3
 
 
 async def test_the_calls_that_follow_do_not_wait_again() -> None:
     fleet = Fleet({}, {"STARTING": 6})
     await fleet.replica_count()
-    await fleet._leave_room_for_policy()
-    await fleet._leave_room_for_policy()
+    await fleet._wait_for_policy()
+    await fleet._wait_for_policy()
     assert fleet.looks == 2
 
 
 async def test_a_policy_that_asks_for_nobody_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handles, "ROOM_FOR_POLICY_S", 0.0)
+    monkeypatch.setattr(handles, "POLICY_GRACE_S", 0.0)
     fleet = Fleet({})
     await fleet.replica_count()
-    await fleet._leave_room_for_policy()
+    await fleet._wait_for_policy()
     assert fleet.looks == 1
 
 
@@ -76,7 +76,7 @@ async def test_replicas_that_start_are_no_fleet_at_zero() -> None:
 async def test_an_idle_fleet_is_not_asked_what_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     replicas = Replicas()
     fleet = TranscriberHandle(replicas)  # type: ignore[arg-type]
-    monkeypatch.setattr(handles, "DESCRIBED_FOR_S", 0.0)
+    monkeypatch.setattr(handles, "DESCRIPTION_TTL_S", 0.0)
     for _ in range(3):
         assert (await fleet.describe()).engine == "fake"
     assert replicas.asked == 1

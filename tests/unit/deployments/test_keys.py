@@ -9,9 +9,9 @@ import re
 import pytest
 import yaml
 
-from deployments.exposure import warn_if_open
 from deployments.keys import main, new_key
-from pipeline.domain.access import Scope
+from deployments.security.exposure import warn_if_open
+from pipeline.domain.tasks.client import Scope
 from pipeline.settings import AuthSettings, KeySettings
 
 KEY = KeySettings(name="a", sha256=("0" * 64,))
@@ -58,7 +58,7 @@ def test_what_can_not_be_is_refused_in_words(arguments: list[str], capsys: pytes
 def test_an_open_service_is_warned_of(
     host: str, keys: tuple[KeySettings, ...], warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    logger = logging.getLogger("deployments.exposure")
+    logger = logging.getLogger("deployments.security.exposure")
     logger.addHandler(caplog.handler)
     try:
         warn_if_open(AuthSettings(keys=keys), host)

@@ -4,11 +4,11 @@ import gc
 import threading
 from collections.abc import Callable
 
-from deployments.queue_watch import QueueWatch
-from pipeline.domain.task import NewTask
+from deployments.queue_watch import QueueMonitor
+from pipeline.domain.tasks.task import NewTask
 from pipeline.errors import DatabaseUnavailable
-from pipeline.testing.clock import ManualClock
-from pipeline.testing.store import MemoryTaskStore
+from pipeline.testing.manual_clock import ManualClock
+from pipeline.testing.memory_task_store import MemoryTaskStore
 
 PERIOD_S = 0.001
 
@@ -45,7 +45,7 @@ def opening(store: WatchedStore) -> Callable[[], WatchedStore]:
 async def test_the_latest_totals_are_there_without_waiting() -> None:
     store = WatchedStore()
     await store.create(NewTask(media_prefix="a"))
-    watch = QueueWatch(opening(store), PERIOD_S)
+    watch = QueueMonitor(opening(store), PERIOD_S)
     until_asked_twice(store)
     stats = watch.latest()
     assert stats is not None
@@ -59,7 +59,7 @@ def test_before_the_first_answer_nothing_is_known() -> None:
         held.wait(10)
         return WatchedStore()
 
-    watch = QueueWatch(open_store, PERIOD_S)
+    watch = QueueMonitor(open_store, PERIOD_S)
     assert watch.latest() is None
     held.set()
 
@@ -67,7 +67,7 @@ def test_before_the_first_answer_nothing_is_known() -> None:
 def test_a_database_that_comes_back_is_asked_again() -> None:
     broken, mended = WatchedStore(fails=True), WatchedStore()
     stores = iter([broken, mended])
-    watch = QueueWatch(lambda: next(stores), PERIOD_S, retry_s=PERIOD_S)
+    watch = QueueMonitor(lambda: next(stores), PERIOD_S, retry_s=PERIOD_S)
     until_asked_twice(mended)
     assert watch.latest() is not None
     assert broken.closed.is_set()
@@ -75,7 +75,7 @@ def test_a_database_that_comes_back_is_asked_again() -> None:
 
 def test_the_thread_ends_with_its_watch() -> None:
     store = WatchedStore()
-    watch = QueueWatch(opening(store), PERIOD_S)
+    watch = QueueMonitor(opening(store), PERIOD_S)
     until_asked_twice(store)
     del watch
     gc.collect()

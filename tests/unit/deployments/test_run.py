@@ -9,13 +9,13 @@ from ray.serve._private import constants
 
 from deployments.config_check import config_of
 from deployments.front.proxies import bounded
-from deployments.run import ENVIRONMENT, command, environment, main
+from deployments.run import DEFAULT_ENVIRONMENT, command, environment, main
 from tests.support.processes import ROOT
 
 
 def test_a_variable_that_is_set_stays() -> None:
     assert environment({"RAY_AUTH_MODE": "disabled", "A": "b"}) == {
-        **ENVIRONMENT,
+        **DEFAULT_ENVIRONMENT,
         "RAY_AUTH_MODE": "disabled",
         "A": "b",
     }
@@ -40,11 +40,11 @@ def test_the_process_is_replaced() -> None:
         os.umask(before)
     [(file, words, variables)] = replaced
     assert (file, words[0]) == (sys.executable, sys.executable)
-    assert variables.items() >= ENVIRONMENT.items() - {("RAY_AUTH_MODE", "token")}
+    assert variables.items() >= DEFAULT_ENVIRONMENT.items() - {("RAY_AUTH_MODE", "token")}
 
 
 def test_ray_knows_the_variables() -> None:
-    assert ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR in ENVIRONMENT
+    assert ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR in DEFAULT_ENVIRONMENT
     callback = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
     assert hasattr(constants, callback)
-    assert import_attr(ENVIRONMENT[callback]) is bounded
+    assert import_attr(DEFAULT_ENVIRONMENT[callback]) is bounded

@@ -5,10 +5,10 @@ import random
 
 import pytest
 
-from pipeline.clock import SystemClock
-from pipeline.domain.fair_line import SlotLimits, TurnRequest
-from pipeline.fair_slots import FairSlots, Slices
-from pipeline.testing.clock import ManualClock
+from pipeline.domain.scheduling.fair_queue import SlotLimits, TurnRequest
+from pipeline.fair_slots import FairSlots, SlicedWork
+from pipeline.system_clock import SystemClock
+from pipeline.testing.manual_clock import ManualClock
 
 
 class Holder:
@@ -123,7 +123,7 @@ async def test_what_takes_little_is_done_before_what_takes_much() -> None:
     slots, ended = FairSlots(SlotLimits(1), clock), list[str]()
 
     async def work(name: str, steps: int) -> None:
-        slices = Slices(slots, TurnRequest("one"), clock)
+        slices = SlicedWork(slots, TurnRequest("one"), clock)
 
         async def step() -> None:
             await asyncio.sleep(0)
@@ -144,13 +144,13 @@ async def test_a_step_that_takes_long_goes_on_without_its_slot() -> None:
     clock = SystemClock()
     slots = FairSlots(SlotLimits(1), clock)
     hangs = asyncio.Event()
-    slow = asyncio.create_task(Slices(slots, TurnRequest("slow"), clock, slow_s=0.0).run(hangs.wait))
+    slow = asyncio.create_task(SlicedWork(slots, TurnRequest("slow"), clock, slow_s=0.0).run(hangs.wait))
 
     async def step() -> str:
         return "done"
 
     async with asyncio.timeout(5):
-        assert await Slices(slots, TurnRequest("other"), clock).run(step) == "done"
+        assert await SlicedWork(slots, TurnRequest("other"), clock).run(step) == "done"
     assert not slow.done()
     hangs.set()
     assert await slow
@@ -167,7 +167,7 @@ async def test_a_step_is_seen_through_before_a_cancelled_caller_goes_on() -> Non
             await asyncio.sleep(0)
             ended.append("step")
 
-    caller = asyncio.create_task(Slices(slots, TurnRequest("a"), ManualClock()).run(step))
+    caller = asyncio.create_task(SlicedWork(slots, TurnRequest("a"), ManualClock()).run(step))
     await settle()
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -191,11 +191,11 @@ async def test_a_cancelled_step_that_takes_long_to_end_does_not_keep_its_slot() 
     async def step() -> str:
         return "done"
 
-    caller = asyncio.create_task(Slices(slots, TurnRequest("a"), clock, slow_s=0.2).run(stubborn))
+    caller = asyncio.create_task(SlicedWork(slots, TurnRequest("a"), clock, slow_s=0.2).run(stubborn))
     await begun.wait()
     caller.cancel()
     async with asyncio.timeout(5):
-        assert await Slices(slots, TurnRequest("b"), clock).run(step) == "done"
+        assert await SlicedWork(slots, TurnRequest("b"), clock).run(step) == "done"
     assert not caller.done()
     ends.set()
     with pytest.raises(asyncio.CancelledError):
@@ -209,5 +209,5 @@ async def test_what_is_wrong_with_a_step_is_told_and_its_slot_is_free() -> None:
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
-        await Slices(slots, TurnRequest("a"), ManualClock()).run(step)
+        await SlicedWork(slots, TurnRequest("a"), ManualClock()).run(step)
     assert slots.taken == 0

@@ -13,15 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.task import EngineName, Priority, Status, Task, TaskError
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
+from pipeline.domain.tasks.task import EngineName, Priority, Status, Task, TaskError
 from pipeline.errors import ConfigurationError
 from pipeline.observability import (
-    HIDDEN,
     LOGGED_PACKAGES,
+    MASK,
     METRICS,
     JsonFormatter,
-    Kind,
+    MetricKind,
     NoMetrics,
     TextFormatter,
     configure_logging,
@@ -85,7 +85,7 @@ def test_every_metric_is_well_formed(metric: Any) -> None:
     assert metric.name.isidentifier()
     assert metric.name.islower()
     assert metric.help.endswith(".")
-    assert bool(metric.bounds) is (metric.kind is Kind.HISTOGRAM)
+    assert bool(metric.bounds) is (metric.kind is MetricKind.HISTOGRAM)
     assert list(metric.bounds) == sorted(set(metric.bounds))
     assert "second" in metric.help.lower() or "seconds" not in metric.name
 
@@ -173,7 +173,7 @@ def test_secrets_are_never_written(extra: dict[str, Any]) -> None:
     for formatter in (TextFormatter(), JsonFormatter()):
         line = formatter.format(event(message, **extra))
         assert "swordfish" not in line
-        assert HIDDEN in line
+        assert MASK in line
 
 
 def test_a_secret_in_an_exception_is_never_written() -> None:
@@ -293,7 +293,7 @@ def test_the_log_is_written_to_a_file_in_either_form(
 ) -> None:
     file = tmp_path / "logs" / "murmuration.log"
     configure_logging(LoggingSettings(format=form, file=file))
-    logging.getLogger("deployments.ingress").info("it happened", extra={"task_id": 7})
+    logging.getLogger("deployments.replicas.ingress_replica").info("it happened", extra={"task_id": 7})
     logging.getLogger("pipeline.media").warning("twice")
     assert lines(file) == capsys.readouterr().err.splitlines()
     assert [("it happened" in line, "twice" in line) for line in lines(file)] == [(True, False), (False, True)]
@@ -350,7 +350,7 @@ def test_no_secret_reaches_the_file(tmp_path: Path, loggers: None, form: Literal
     except ValueError:
         log.exception("it failed")
     text = file.read_text("utf-8")
-    assert text.count(HIDDEN) >= 12
+    assert text.count(MASK) >= 12
     assert "swordfish" not in text
     assert key[4:] not in text
 

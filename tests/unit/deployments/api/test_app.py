@@ -5,8 +5,8 @@ import re
 import httpx
 from starlette.types import Message
 
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.summary import SummaryOptions
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
+from pipeline.domain.summaries.summary import SummaryOptions
 from tests.unit.deployments.api.world import World
 
 ROUTES = {

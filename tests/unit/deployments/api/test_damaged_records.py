@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pipeline.domain.task import NewTask
+from pipeline.domain.tasks.task import NewTask
 from pipeline.ports import Lease
-from pipeline.store.store import SqlTaskStore
+from pipeline.store.task_store import SqlTaskStore
 from tests.contract.tasks import CRAWLED
 from tests.unit.deployments.api.world import TRANSCRIPT, World, client_of, detail
 
@@ -40,7 +40,7 @@ class Tables:
     async def completed(self) -> int:
         task_id = await self.task()
         [task] = await self.store.claim("me", timedelta(seconds=30), 1, (0, 1, 2))
-        await self.store.save_crawl(Lease(task.id, task.fence), CRAWLED)
+        await self.store.save_crawl_record(Lease(task.id, task.fence), CRAWLED)
         await self.store.complete(Lease(task.id, task.fence), TRANSCRIPT)
         return task_id
 

@@ -14,19 +14,19 @@ from fastapi import FastAPI
 
 from deployments.api.app import attach, build_api
 from deployments.api.services import Readiness, Services
-from pipeline.domain.confinement import Confinement
-from pipeline.domain.task import NewTask, Task, TaskError
-from pipeline.domain.tracks import Track
-from pipeline.domain.transcript import Segment, Transcript, TranscriptInfo, Word
+from pipeline.domain.audio.tracks import Track
+from pipeline.domain.confinement_level import Confinement
+from pipeline.domain.decoding.transcript import Segment, Transcript, TranscriptInfo, Word
+from pipeline.domain.tasks.task import NewTask, Task, TaskError
 from pipeline.net import GuardedClient
 from pipeline.ports import EngineInfo, Lease, TaskQuery
 from pipeline.settings import NetworkSettings, Settings
-from pipeline.testing.clock import ManualClock
-from pipeline.testing.llm import FakeSummarizer
-from pipeline.testing.media import LocalExtractor, MemoryMediaStore
-from pipeline.testing.net import ScriptedResolver
-from pipeline.testing.store import MemoryTaskStore
-from pipeline.testing.uploads import MemoryUploadStore
+from pipeline.testing.fake_llm import FakeSummarizer
+from pipeline.testing.local_network import ScriptedResolver
+from pipeline.testing.manual_clock import ManualClock
+from pipeline.testing.memory_media import LocalExtractor, MemoryMediaStore
+from pipeline.testing.memory_task_store import MemoryTaskStore
+from pipeline.testing.memory_uploads import MemoryUploadStore
 
 ENGINE = EngineInfo("faster_whisper", "base", "cpu", "int8", ("en", "de", "zh"), 8)
 LEASE = timedelta(seconds=30)

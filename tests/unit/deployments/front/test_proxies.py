@@ -14,7 +14,7 @@ from ray.exceptions import ActorDiedError, RayTaskError
 from ray.serve._private import http_util
 from ray.serve.config import HTTPOptions
 
-from deployments.api.acknowledge import Acknowledgements
+from deployments.api.middleware.acknowledgements import AcknowledgementMiddleware
 from deployments.front.bounds import ConnectionBounds
 from deployments.front.protocol import BoundedProtocol
 from deployments.front.proxies import (
@@ -26,6 +26,7 @@ from deployments.front.proxies import (
     haproxy_options,
     keep_bounded,
 )
+from deployments.front.turns import FairStartMiddleware
 from pipeline.settings import ConnectionSettings
 
 BOUNDS = ConnectionBounds(max_head_bytes=8192)
@@ -125,7 +126,7 @@ def test_the_keeper_looks_until_it_is_gone() -> None:
     keeper = ProxyKeeper(proxies, BOUNDS)
     keep_bounded(keeper, every_s=0.001)
     assert proxies.looked.wait(5)
-    threads = [thread for thread in threading.enumerate() if "_look_again" in thread.name]
+    threads = [thread for thread in threading.enumerate() if "_check_periodically" in thread.name]
     del keeper
     for thread in threads:
         thread.join(5)
@@ -141,7 +142,7 @@ def _own_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_own_process")
 def test_serves_callback_bounds_the_process_and_has_answers_acknowledged() -> None:
-    assert [middleware.cls for middleware in bounded()] == [Acknowledgements]
+    assert [middleware.cls for middleware in bounded()] == [FairStartMiddleware, AcknowledgementMiddleware]
     config = uvicorn.config.Config(lambda: None, factory=True, log_config=None)
     config.load()
     assert issubclass(config.http_protocol_class, BoundedProtocol)  # type: ignore[arg-type]
@@ -153,7 +154,7 @@ def test_a_process_that_was_given_bounds_keeps_them_and_calls_back() -> None:
     bound_this_process(BOUNDS)
     assert import_attr(http_util.RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH) is bounded
     options = http_util.configure_http_middlewares(HTTPOptions(middlewares=[]))
-    assert [layer.cls for layer in options.middlewares] == [Acknowledgements]
+    assert [layer.cls for layer in options.middlewares] == [FairStartMiddleware, AcknowledgementMiddleware]
     assert uvicorn.config.HTTP_PROTOCOLS["auto"].bounds == BOUNDS  # type: ignore[union-attr]
 
 
@@ -180,7 +181,7 @@ async def test_a_python_proxy_gets_the_protocol_once_it_listens() -> None:
     assert bound_proxy(actor, BOUNDS)
     given: Any = server.config.http_protocol_class
     assert given.bounds == BOUNDS
-    assert isinstance(server.config.loaded_app, Acknowledgements)
+    assert isinstance(server.config.loaded_app, FairStartMiddleware)
     assert bound_proxy(actor, BOUNDS)
     assert server.config.http_protocol_class is given
     await asyncio.sleep(0)

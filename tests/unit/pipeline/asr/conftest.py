@@ -3,11 +3,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from pipeline.asr.batch import MicroBatcher, Submission
+from pipeline.asr.batcher import DecodeRequest, MicroBatcher
 from pipeline.asr.engine import DecodeItem
-from pipeline.domain.options import TranscriptionOptions
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.settings import BatchSettings
-from pipeline.testing.engine import FakeEngine
+from pipeline.testing.fake_engine import FakeEngine
 
 Start = Callable[..., MicroBatcher]
 
@@ -43,8 +43,8 @@ def item() -> Callable[..., DecodeItem]:
 
 
 @pytest.fixture
-def submission(item) -> Callable[..., Submission]:
-    def make(mark: int = 0, *, task_id: int = 1, rank: int = 1, age: float = 0.0, **rest: object) -> Submission:
-        return Submission(task_id, item(mark, **rest), rank, age)
+def submission(item) -> Callable[..., DecodeRequest]:
+    def make(mark: int = 0, *, task_id: int = 1, rank: int = 1, age: float = 0.0, **rest: object) -> DecodeRequest:
+        return DecodeRequest(task_id, item(mark, **rest), rank, age)
 
     return make

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from pipeline.asr.transcriber import LocalTranscriber, chunk_samples
-from pipeline.domain.audio import SAMPLE_RATE, Chunk, Span, part_key
-from pipeline.domain.options import TranscriptionOptions
-from pipeline.domain.transcript import ChunkResult
+from pipeline.domain.audio.spans import SAMPLE_RATE, Chunk, Span, part_key
+from pipeline.domain.decoding.transcript import ChunkResult
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.errors import DecodingFailed, ReplicaLost
 from pipeline.ports import ChunkFailure, Unit
 from pipeline.settings import VadSettings
-from pipeline.testing.engine import FakeEngine
-from pipeline.testing.media import MemoryMediaStore
+from pipeline.testing.fake_engine import FakeEngine
+from pipeline.testing.memory_media import MemoryMediaStore
 
 PREFIX = "task"
 PART_S = 40
@@ -68,7 +68,7 @@ async def collect(stream):
 
 
 async def test_a_unit_that_others_overtake_hears_that_there_is_life(transcriber, monkeypatch):
-    monkeypatch.setattr("pipeline.asr.transcriber.SIGN_OF_LIFE_S", 0.005)
+    monkeypatch.setattr("pipeline.asr.transcriber.HEARTBEAT_S", 0.005)
     turns = threading.Semaphore(0)
     engine = FakeEngine(sleep=lambda _: turns.acquire(timeout=10))
     one = transcriber(engine, max_batch_size=1)
@@ -88,7 +88,7 @@ async def test_a_unit_that_others_overtake_hears_that_there_is_life(transcriber,
 
 
 async def test_where_nothing_is_decoded_there_is_silence(transcriber, monkeypatch):
-    monkeypatch.setattr("pipeline.asr.transcriber.SIGN_OF_LIFE_S", 0.005)
+    monkeypatch.setattr("pipeline.asr.transcriber.HEARTBEAT_S", 0.005)
     engine = FakeEngine()
     engine.hold()
     stream = transcriber(engine).transcribe(unit())

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from pipeline.asr.vad import SileroVad, find_speech
-from pipeline.domain.audio import SAMPLE_RATE
-from pipeline.domain.speech import Framer, SpeechRules
+from pipeline.domain.audio.spans import SAMPLE_RATE
+from pipeline.domain.audio.speech import Framer, SpeechRules
 from tests.support import speech
 
 

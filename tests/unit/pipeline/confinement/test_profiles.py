@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import sysconfig
 
-from pipeline.confinement.landlock import FileAccess
+from pipeline.confinement.landlock import LandlockFileAccess
 from pipeline.confinement.profiles import ExtractorRights
 
 RIGHTS = ExtractorRights("/scratch", ("/etc/own.pem",), 4711, 1, 1)
 
 
 def writable(rights: ExtractorRights) -> set[str]:
-    changing = FileAccess.WRITE_FILE | FileAccess.MAKE_REG | FileAccess.REMOVE_FILE | FileAccess.TRUNCATE
+    changing = (
+        LandlockFileAccess.WRITE_FILE
+        | LandlockFileAccess.MAKE_REG
+        | LandlockFileAccess.REMOVE_FILE
+        | LandlockFileAccess.TRUNCATE
+    )
     return {path for path, access in rights.ruleset().paths.items() if access & changing}
 
 
 def executable(rights: ExtractorRights) -> set[str]:
-    return {path for path, access in rights.ruleset().paths.items() if access & FileAccess.EXECUTE}
+    return {path for path, access in rights.ruleset().paths.items() if access & LandlockFileAccess.EXECUTE}
 
 
 def test_an_extractor_writes_its_scratch_folder_only() -> None:

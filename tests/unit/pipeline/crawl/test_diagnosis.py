@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import pytest
 
 from pipeline.crawl.diagnosis import diagnose, rate_limited
-from pipeline.crawl.wire import Trouble
+from pipeline.crawl.extractor_messages import ExtractFailure
 from pipeline.errors import (
     CookiesRequired,
     ExtractorOutdated,
@@ -48,7 +48,7 @@ SAID = {
 
 @pytest.mark.parametrize("message", SAID)
 def test_what_extractors_say_in_words(message: str) -> None:
-    assert type(diagnose(Trouble("ExtractorError", message, expected=True), "a.example", "1")) is SAID[message]
+    assert type(diagnose(ExtractFailure("ExtractorError", message, expected=True), "a.example", "1")) is SAID[message]
 
 
 KINDS: dict[str, type[MurmurationError]] = {
@@ -70,7 +70,7 @@ KINDS: dict[str, type[MurmurationError]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_exceptions_mean(kind: str) -> None:
-    assert type(diagnose(Trouble(kind, "message"), "a.example", "1")) is KINDS[kind]
+    assert type(diagnose(ExtractFailure(kind, "message"), "a.example", "1")) is KINDS[kind]
 
 
 @pytest.mark.parametrize(
@@ -87,12 +87,12 @@ def test_what_exceptions_mean(kind: str) -> None:
     ],
 )
 def test_what_statuses_mean(status: int, error: type[MurmurationError]) -> None:
-    assert type(diagnose(Trouble("HTTPError", "HTTP Error", status, expected=True), "a.example", "1")) is error
+    assert type(diagnose(ExtractFailure("HTTPError", "HTTP Error", status, expected=True), "a.example", "1")) is error
 
 
 def test_every_sentence_names_the_site_and_what_to_do_and_nothing_of_the_library() -> None:
-    told = {diagnose(Trouble(kind, "/secret/path"), "a.example", "2026.10.26").message for kind in KINDS}
-    told |= {diagnose(Trouble("ExtractorError", text, expected=True), "a.example", "1").message for text in SAID}
+    told = {diagnose(ExtractFailure(kind, "/secret/path"), "a.example", "2026.10.26").message for kind in KINDS}
+    told |= {diagnose(ExtractFailure("ExtractorError", text, expected=True), "a.example", "1").message for text in SAID}
     assert all(sentence.endswith(".") and "/secret" not in sentence for sentence in told)
     assert any("pip install -U yt-dlp" in sentence and "2026.10.26" in sentence for sentence in told)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from pipeline.crawl.download import Download
-from pipeline.crawl.wire import MediaLocation
+from pipeline.crawl.extractor_messages import MediaLocation
 from pipeline.errors import (
     GeoBlocked,
     MurmurationError,
@@ -23,7 +23,7 @@ from pipeline.errors import (
 )
 from pipeline.net import GuardedClient
 from pipeline.settings import NetworkSettings
-from pipeline.testing.net import (
+from pipeline.testing.local_network import (
     Behaviour,
     LocalReceiver,
     ReceivedRequest,

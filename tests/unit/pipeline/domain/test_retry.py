@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.retry import Backoff, Patience, Schedule
+from pipeline.domain.retry import Backoff, RetrySchedule, UnlimitedBackoff
 
 jitters = st.floats(0, 1, exclude_max=True)
 
@@ -40,22 +40,22 @@ def test_no_number_of_attempts_is_too_many_for_a_backoff(
 
 @pytest.mark.parametrize(("attempts", "bound"), [(1, 30.0), (2, 120.0), (3, 600.0), (4, 3600.0)])
 def test_a_schedule_takes_at_most_half_of_each_delay_away(attempts: int, bound: float) -> None:
-    schedule = Schedule()
+    schedule = RetrySchedule()
 
     assert schedule.delay_s(attempts, lambda: 1.0) == bound
     assert schedule.delay_s(attempts, lambda: 0.0) == bound / 2
 
 
 def test_a_schedule_ends_with_its_table() -> None:
-    assert Schedule().delay_s(5, lambda: 0.0) is None
-    assert Schedule(()).delay_s(1, lambda: 0.0) is None
+    assert RetrySchedule().delay_s(5, lambda: 0.0) is None
+    assert RetrySchedule(()).delay_s(1, lambda: 0.0) is None
 
 
 @given(st.lists(st.floats(0, 1e6)).map(tuple), st.integers(1, 20), jitters)
 def test_a_schedule_has_a_delay_for_each_entry_and_no_more(
     delays_s: tuple[float, ...], attempts: int, jitter: float
 ) -> None:
-    delay_s = Schedule(delays_s).delay_s(attempts, lambda: jitter)
+    delay_s = RetrySchedule(delays_s).delay_s(attempts, lambda: jitter)
 
     if attempts > len(delays_s):
         assert delay_s is None
@@ -66,7 +66,7 @@ def test_a_schedule_has_a_delay_for_each_entry_and_no_more(
 
 @pytest.mark.parametrize(("waits", "bound"), [(0, 2.0), (1, 2.0), (2, 4.0), (8, 256.0), (9, 300.0), (10**6, 300.0)])
 def test_patience_has_no_end_and_never_spins(waits: int, bound: float) -> None:
-    patience = Patience(base_s=2.0, cap_s=300.0)
+    patience = UnlimitedBackoff(base_s=2.0, cap_s=300.0)
 
     assert patience.delay_s(waits, lambda: 0.0) == bound / 2
     assert patience.delay_s(waits, lambda: 1.0) == bound

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import StorageFull, StorageUnavailable, UploadTooLarge
-from pipeline.media.storage_failures import named_storage_failures
+from pipeline.media.storage_failures import translate_storage_errors
 
 
 class ClientError(Exception):
@@ -56,6 +56,6 @@ def translated(status: int, code: str) -> OSError:
     ids=repr,
 )
 def test_each_failure_says_what_can_be_done(error: Exception, raised: type[Exception]) -> None:
-    with pytest.raises(raised) as caught, named_storage_failures():
+    with pytest.raises(raised) as caught, translate_storage_errors():
         raise error
     assert type(caught.value) is raised

@@ -12,9 +12,9 @@ from sqlalchemy import create_engine
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.sql import ClauseElement
 
-from pipeline.domain.summary import SummaryOptions
-from pipeline.domain.task import Priority, Status
-from pipeline.ports import Lease, SummaryTurn, TaskQuery
+from pipeline.domain.summaries.summary import SummaryOptions
+from pipeline.domain.tasks.task import Priority, Status
+from pipeline.ports import Lease, SummaryLease, TaskQuery
 from pipeline.store import queries
 from pipeline.store.tables import METADATA
 
@@ -36,9 +36,9 @@ WALKED = {
     "finished_recordings": queries.records.finished_recordings(NOW, 5, [Status.FAILED]),
     "settled_callbacks": queries.callbacks.settled_callbacks(NOW, 5),
     "expired_keys": queries.records.expired_keys(NOW, 5),
-    "owners": queries.runs.owners(NOW),
-    "disown_tasks": queries.runs.disown_tasks("me", NOW),
-    "disown_callbacks": queries.runs.disown_callbacks("me", NOW),
+    "lease_owners": queries.runs.lease_owners(NOW),
+    "expire_task_leases": queries.runs.expire_task_leases("me", NOW),
+    "expire_callback_leases": queries.runs.expire_callback_leases("me", NOW),
     "lock_leased": queries.runs.lock_leased(LEASE),
     "task_page": queries.records.task_page(TaskQuery(status=Status.COMPLETED, priority=Priority.NORMAL)),
     "any page": queries.records.task_page(TaskQuery(has_result=True, has_error=False)),
@@ -49,11 +49,11 @@ WALKED = {
     "take_summaries": queries.summaries.take_summaries([1, 2], "me", NOW, NOW),
     "resume_summary": queries.summaries.resume_summary(1, NOW),
     "change_summary": queries.summaries.change_summary(
-        SummaryTurn(1, "t1", 1, "me", 1, SummaryOptions()), {"summary_owner": None}
+        SummaryLease(1, "t1", 1, "me", 1, SummaryOptions()), {"summary_owner": None}
     ),
-    "disown_summaries": queries.runs.disown_summaries("me", NOW),
+    "expire_summary_leases": queries.runs.expire_summary_leases("me", NOW),
     "due_callbacks": queries.callbacks.due_callbacks(NOW, 5),
-    "note_callback": queries.callbacks.note_callback(1, 1, {"callback_status_code": 200}),
+    "update_callback_state": queries.callbacks.update_callback_state(1, 1, {"callback_status_code": 200}),
     "waiting_callbacks": queries.callbacks.waiting_callbacks(),
     "withdraw_callbacks": queries.callbacks.withdraw_callbacks(1),
     "chunks": queries.runs.chunks(1),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.transcript import Segment, Transcript, TranscriptInfo, Word
+from pipeline.domain.decoding.transcript import Segment, Transcript, TranscriptInfo, Word
 from pipeline.subtitles.cues import Cue, CueStyle, karaoke_frames, shape_cues
 from pipeline.subtitles.text import width_of
 

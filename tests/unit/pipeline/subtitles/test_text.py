@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.graphemes import graphemes
+from pipeline.domain.text.graphemes import graphemes
 from pipeline.subtitles.text import hard_cut, split_text, width_of
 
 THAI = "ผมรักประเทศไทยมากและอยากไปเที่ยว"

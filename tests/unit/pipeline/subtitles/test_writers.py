@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.transcript import Segment, Transcript, TranscriptInfo, Word
+from pipeline.domain.decoding.transcript import Segment, Transcript, TranscriptInfo, Word
 from pipeline.errors import InvalidValue
 from pipeline.subtitles.cues import CueStyle, shape_cues
 from pipeline.subtitles.writers import FORMATS, write_subtitles

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 
 from fastapi import FastAPI
 
-from pipeline.clock import SystemClock
-from pipeline.domain.task import Task
+from pipeline.domain.tasks.task import Task
 from pipeline.observability import NoMetrics
 from pipeline.ports import TaskQuery
 from pipeline.settings import Settings
-from pipeline.testing.fleet import FakeSplitter, FakeTranscriber, made_chunks
-from pipeline.testing.store import MemoryTaskStore
-from pipeline.testing.uploads import MemoryUploadStore
-from pipeline.usecases.dispatch import Dispatcher
+from pipeline.system_clock import SystemClock
+from pipeline.testing.fake_replicas import FakeSplitter, FakeTranscriber, make_chunks
+from pipeline.testing.memory_task_store import MemoryTaskStore
+from pipeline.testing.memory_uploads import MemoryUploadStore
+from pipeline.usecases.dispatch.dispatcher import Dispatcher
 from tests.unit.deployments.api.world import World
 
 AUDIO = ("talk.mp3", b"ID3 audio")
@@ -25,7 +25,7 @@ AUDIO = ("talk.mp3", b"ID3 audio")
 class Service(World):
     """A service that works: five chunks of ten seconds are heard in whatever is sent."""
 
-    splitter: FakeSplitter = field(default_factory=lambda: FakeSplitter(made_chunks(5)))
+    splitter: FakeSplitter = field(default_factory=lambda: FakeSplitter(make_chunks(5)))
     fleet: FakeTranscriber = field(default_factory=FakeTranscriber)
 
     def __post_init__(self) -> None:

@@ -1,0 +1,1 @@
+"""The OpenAPI document, in English and Chinese, and its examples."""

@@ -1,0 +1,185 @@
+"""Answers as they look, for the documentation: built from the shapes themselves, so that they can't go stale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from deployments.api.response.schemas import (
+    AnyEnvelope,
+    ConfinementBody,
+    DeletedTask,
+    EngineBody,
+    ErrorBody,
+    ErrorDetail,
+    FieldProblem,
+    HealthBody,
+    ReadyBody,
+    Schema,
+    TaskPageData,
+    record,
+)
+from deployments.api.routes.callback_echo import CallbackEcho
+from deployments.api.routes.summaries import SummaryData, summary_data
+from pipeline.domain.audio.tracks import Track
+from pipeline.domain.decoding.transcript import Segment, Transcript, TranscriptInfo, Word
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
+from pipeline.domain.summaries.summary import Summary, TokenUsage
+from pipeline.domain.tasks.task import EngineName, Priority, Stage, Status, Task
+
+BASE = "http://localhost:8000"
+TASKS = "/api/whisper/tasks"
+
+_ERRORS: Mapping[int, tuple[str, str]] = {
+    400: ("source_missing", "Send a recording: a file in the part file_upload, or its address as file_url."),
+    401: ("unauthorized", "This needs a key: send it as Authorization: Bearer …"),
+    403: ("forbidden", "The key does not allow this."),
+    404: ("task_not_found", "There is no task of that id."),
+    408: ("upload_stalled", "The body came too slowly: send it again."),
+    409: ("task_state_conflict", "The task has finished already."),
+    413: (
+        "upload_too_large",
+        "The file is too large: 2,147,483,649 bytes have arrived and the limit is 2,147,483,648.",
+    ),
+    415: ("unsupported_media_type", "Send the recording as multipart/form-data, in a part named file_upload."),
+    422: ("invalid_value", "beam_size: Input should be less than or equal to 20."),
+    429: ("rate_limited", "That was too often: try again later."),
+    500: ("internal_error", "Something went wrong here that is not your request's fault. It has been logged."),
+    502: ("source_unreachable", "The server of the recording does not answer."),
+    503: ("queue_full", "10,000 tasks wait already, and the limit is 10,000: try later."),
+    504: ("source_timeout", "The server of the recording took too long."),
+}
+
+
+def error_example(status: int, path: str) -> dict[str, Any]:
+    """An error of the task API's shape."""
+    error, message = _ERRORS.get(status, ("bad_request", "A sentence that says what to do about it."))
+    fields = [FieldProblem(field="beam_size", message="Input should be less than or equal to 20.")]
+    detail = ErrorDetail(
+        code=status,
+        error=error,
+        message=message,
+        time=_task().created_at,
+        router=f"{BASE}{path}",
+        params={},
+        errors=fields if status == 422 else None,
+    )
+    return ErrorBody(detail=detail).model_dump(mode="json", exclude=None if status == 422 else {"detail": {"errors"}})
+
+
+def examples() -> Mapping[tuple[str, str, int], dict[str, Any]]:
+    """By method, path and status, what a success looks like."""
+    queued, processing, completed = map(record, (_task(), _processing(), _completed()))
+    page = TaskPageData(tasks=[completed], total_count=1, has_more=False, next_offset=None)
+    echo = CallbackEcho(message="The callback has arrived.", callback_data={"id": 1, "status": "completed"})
+    task_params = {"task_id": "1"}
+    return {
+        ("post", f"{TASKS}/create", 200): _envelope(queued, f"{TASKS}/create", {"language": "en"}),
+        ("get", f"{TASKS}/result", 200): _envelope(completed, f"{TASKS}/result", task_params),
+        ("get", f"{TASKS}/result", 202): _envelope(processing, f"{TASKS}/result", task_params, 202),
+        ("post", f"{TASKS}/query", 200): _envelope(page, f"{TASKS}/query", {"limit": 20}),
+        ("delete", f"{TASKS}/delete", 200): _envelope(
+            DeletedTask(task_id=1, message="The task was deleted."), f"{TASKS}/delete", task_params
+        ),
+        ("post", f"{TASKS}/cancel", 200): _envelope(
+            record(replace(_task(), status=Status.CANCELLED, finished_at=_at(9))), f"{TASKS}/cancel", task_params
+        ),
+        ("post", f"{TASKS}/retry", 200): _envelope(queued, f"{TASKS}/retry", task_params),
+        ("post", "/api/whisper/callback/test", 200): _envelope(echo, "/api/whisper/callback/test", {}),
+        ("post", "/api/chatgpt/summary", 200): _envelope(_summary(), "/api/chatgpt/summary", {"task_id": 1}),
+        ("get", "/api/health/check", 200): HealthBody().model_dump(mode="json"),
+        ("get", "/api/health/ready", 200): ReadyBody(
+            engine=EngineBody(
+                engine="faster_whisper", model="base", device="cpu", compute_type="int8", languages=["en", "zh"]
+            ),
+            confinement=ConfinementBody(
+                level="full",
+                filesystem=True,
+                network=True,
+                processes=True,
+                signals=True,
+                privileges=True,
+                memory=True,
+            ),
+        ).model_dump(mode="json"),
+    }
+
+
+def _summary() -> SummaryData:
+    summary = Summary(
+        text="[00:00:00] Somebody greets the world.",
+        language="en",
+        model="gpt-4o-mini",
+        created_at=_at(5),
+        completion_id="chatcmpl-1",
+        usage=TokenUsage(calls=1, input_tokens=420, output_tokens=17),
+    )
+    return summary_data("Hello world.", summary)
+
+
+def _envelope(data: Schema, path: str, params: dict[str, Any], code: int = 200) -> dict[str, Any]:
+    query = "&".join(f"{name}={value}" for name, value in params.items() if name == "task_id")
+    url = f"{BASE}{path}{'?' if query else ''}{query}"
+    return AnyEnvelope(code=code, router=url, params=params, data=data).model_dump(mode="json")
+
+
+def _at(second: int) -> datetime:
+    return datetime(2026, 1, 31, 12, 0, second, tzinfo=UTC)
+
+
+def _task() -> Task:
+    return Task(
+        id=1,
+        status=Status.QUEUED,
+        priority=Priority.NORMAL,
+        engine_name=EngineName.FASTER_WHISPER,
+        options=TranscriptionOptions(language="en"),
+        media_prefix="0f8fad5bd9cb469fa16570867728950e",
+        media_key="0f8fad5bd9cb469fa16570867728950e/source",
+        file_name="interview.mp3",
+        file_size_bytes=160_000,
+        created_at=_at(0),
+        updated_at=_at(0),
+    )
+
+
+def _processing() -> Task:
+    return replace(
+        _task(),
+        status=Status.PROCESSING,
+        stage=Stage.TRANSCRIBING,
+        attempts=1,
+        started_at=_at(1),
+        updated_at=_at(2),
+        file_duration_s=10.0,
+        split_done=True,
+        audio_total_s=8.0,
+        audio_done_s=2.0,
+    )
+
+
+def _completed() -> Task:
+    word = Word(start=0.2, end=0.56, word=" Hello", probability=0.9)
+    segment = Segment(1, 20, 0.2, 1.6, " Hello world.", (50364, 2425, 1002, 13), 0.0, -0.2, 0.6, 0.01, (word,))
+    info = TranscriptInfo(
+        "en",
+        0.98,
+        10.0,
+        8.0,
+        (("en", 0.98), ("de", 0.01)),
+        {"beam_size": 5},
+        {"threshold": 0.5},
+        (Track(0, "aac", "eng", channels=2, default=True, chosen=True),),
+    )
+    return replace(
+        _processing(),
+        status=Status.COMPLETED,
+        stage=None,
+        audio_done_s=8.0,
+        finished_at=_at(3),
+        updated_at=_at(3),
+        language="en",
+        result=Transcript("Hello world.", (segment,), info),
+    )

@@ -1,0 +1,1 @@
+"""Reading of requests: bodies, forms, options, and lenient values."""

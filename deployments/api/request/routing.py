@@ -1,0 +1,122 @@
+"""Requests that clients write otherwise than the routes have it: empty parts of paths, HEAD for GET, OPTIONS anywhere.
+
+All of it is middleware before the routes, so that a route that is added later has it too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import FastAPI
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Mount
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+SENT_PATH = "murmuration.sent_path"
+"""Key of a scope that holds the path as its client wrote it, if that is another."""
+
+
+class PlainPathMiddleware:
+    """The middleware that takes ``/v1/models/`` and ``//v1/models`` for ``/v1/models``.
+
+    Clients join a base address and a path, and either may have the slash. The route is served at once: a redirect would
+    cost a POST its body, and be built from the caller's Host header.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, under its plain path."""
+        if scope["type"] == "http":
+            path = plain_path(scope["path"], scope.get("root_path", ""))
+            if path != scope["path"]:
+                scope = {**scope, "path": path, "raw_path": quote(path).encode(), SENT_PATH: scope["path"]}
+        await self._app(scope, receive, send)
+
+
+def plain_path(path: str, prefix: str = "") -> str:
+    """Return a path without empty parts, below the prefix that the application is mounted at."""
+    path = re.sub("/{2,}", "/", path)
+    shortest = len(prefix.rstrip("/")) + 1
+    return path[:shortest] + path[shortest:].rstrip("/")
+
+
+class ImpliedMethodsMiddleware:
+    """The middleware that answers HEAD wherever GET is taken, and OPTIONS at every path there is."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer it."""
+        if scope["type"] != "http" or scope["method"] not in ("HEAD", "OPTIONS"):
+            await self._app(scope, receive, send)
+        elif scope["method"] == "HEAD":
+            await self._head(scope, receive, send)
+        else:
+            await self._options(scope, receive, send)
+
+    async def _head(self, scope: Scope, receive: Receive, send: Send) -> None:
+        taken = methods_at(scope)
+        if "HEAD" not in taken and "GET" in taken:
+            scope = {**scope, "method": "GET"}
+        headers = _HeadersOnly(send)
+        answering = asyncio.ensure_future(self._app(scope, receive, headers.send))
+        headers.stop = answering.cancel
+        try:
+            await asyncio.wait({answering})
+        finally:
+            answering.cancel()
+        if not answering.cancelled():
+            answering.result()
+
+    async def _options(self, scope: Scope, receive: Receive, send: Send) -> None:
+        taken = methods_at(scope)
+        if "OPTIONS" in taken or not taken:
+            await self._app(scope, receive, send)
+        else:
+            await Response(status_code=204, headers={"Allow": f"{allowed(taken)}, OPTIONS"})(scope, receive, send)
+
+
+def methods_at(scope: Mapping[str, Any]) -> frozenset[str]:
+    """Return the methods that routes take at the request's path; none where there is no route."""
+    app: FastAPI = scope["app"]
+    return frozenset(
+        method for method in METHODS for route in app.router.routes if _takes(route, {**scope, "method": method})
+    )
+
+
+def allowed(methods: frozenset[str]) -> str:
+    """Return the value of an ``Allow`` header: the methods that routes take, and HEAD where there is GET."""
+    return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else frozenset())))
+
+
+def _takes(route: BaseRoute, scope: Scope) -> bool:
+    if isinstance(route, Mount) and scope["method"] not in ("GET", "HEAD"):
+        return False  # it has files below it, and matches every method
+    return route.matches(scope)[0] is Match.FULL
+
+
+class _HeadersOnly:
+    """An answer without its body. A body that comes in pieces is stopped at the first: it may be a stream without end.
+
+    Attributes:
+        stop: stops whoever answers.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.stop: Callable[[], object] = lambda: None
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await self._send(message)
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        elif message.get("more_body", False):
+            self.stop()

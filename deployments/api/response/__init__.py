@@ -1,0 +1,1 @@
+"""Answers: schemas, envelopes, error responses, and large bodies written in pieces."""

@@ -1,0 +1,204 @@
+"""Errors as answers: the one table from error to HTTP status, and the one shape of each surface.
+
+``/v1`` answers in OpenAI's shape, everything else in the task API's, unknown routes and defects of our own included.
+Defects are logged once, here, with their traceback; clients get a sentence.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from deployments.api.request.content_encoding import ENCODINGS
+from deployments.api.request.forms import invalid_value
+from deployments.api.request.routing import allowed, methods_at
+from deployments.api.response.openai_errors import is_openai_route, openai_error, openai_status
+from deployments.api.response.request_echo import request_params, request_url
+from deployments.api.response.schemas import ErrorBody, ErrorDetail, FieldProblem
+from pipeline import errors
+from pipeline.domain.text.wording import sentence
+
+logger = logging.getLogger(__name__)
+
+STATUSES: Mapping[type[errors.MurmurationError], int] = {
+    errors.MurmurationError: 500,
+    errors.RequestError: 400,
+    errors.InvalidValue: 422,
+    errors.UploadStalled: 408,
+    errors.UploadTooLarge: 413,
+    errors.AddressTooLong: 414,
+    errors.HeadersTooLarge: 431,
+    errors.UploadNotFound: 404,
+    errors.UploadStateConflict: 409,
+    errors.ChecksumMismatch: 460,  # tus's own, https://tus.io/protocols/resumable-upload#checksum
+    errors.ProtocolVersionUnsupported: 412,
+    errors.NotAuthenticated: 401,
+    errors.ScopeMissing: 403,
+    errors.UnsupportedMediaType: 415,
+    errors.UnsupportedContentEncoding: 415,
+    errors.TaskNotFound: 404,
+    errors.ModelNotFound: 404,
+    errors.CrawlRecordNotFound: 404,
+    errors.TaskStateConflict: 409,
+    errors.IdempotencyConflict: 409,
+    errors.MediaError: 422,
+    errors.DecoderCrashed: 422,
+    errors.SourceError: 502,
+    errors.SourceTimeout: 504,
+    errors.SourceTooLarge: 413,
+    errors.PrivateOrRemoved: 422,
+    errors.LiveStream: 422,
+    errors.LlmError: 502,
+    errors.LlmTimeout: 504,
+    errors.Unavailable: 503,
+    errors.LimitReached: 429,
+    errors.TaskCancelled: 409,
+    errors.ReplicaLost: 503,
+    errors.ModelUnavailable: 503,
+}
+"""Status of an error and of all below it in the tree, unless they have a line of their own."""
+
+
+def status_of(error: type[errors.MurmurationError]) -> int:
+    """The HTTP status of a class of errors."""
+    return next(STATUSES[cls] for cls in error.__mro__ if cls in STATUSES)
+
+
+def status_of_code(code: str) -> int:
+    """The HTTP status of an error that was stored by its code; 500 for a code this version does not know."""
+    return _statuses_by_code(errors.MurmurationError).get(code, 500)
+
+
+def _statuses_by_code(error: type[errors.MurmurationError]) -> dict[str, int]:
+    below = [_statuses_by_code(child) for child in error.__subclasses__()]
+    return {error.code: status_of(error)} | {code: status for codes in below for code, status in codes.items()}
+
+
+def error_response(
+    request: Request,
+    status: int,
+    error: str,
+    message: str,
+    *,
+    fields: Sequence[FieldProblem] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """An error as an answer, in the shape of the surface that the request was made to."""
+    if is_openai_route(request.scope):
+        status = openai_status(status)
+        param = fields[0].field if fields else None
+        content = openai_error(status, error, message, param).model_dump_json()
+    else:
+        content = _task_api_error(request, status, error, message, fields)
+    return Response(content, status, headers=dict(headers or {}), media_type="application/json")
+
+
+def _task_api_error(request: Request, status: int, error: str, message: str, fields: Sequence[FieldProblem]) -> str:
+    detail = ErrorDetail(
+        code=status,
+        error=error,
+        message=sentence(message),
+        time=request.app.state.services.clock.now(),
+        router=request_url(request),
+        params=request_params(request),
+        errors=list(fields) or None,
+    )
+    return ErrorBody(detail=detail).model_dump_json(exclude=None if fields else {"detail": {"errors"}})
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Makes every error of the application leave in the shape of its surface."""
+    app.add_exception_handler(errors.MurmurationError, _murmuration_error)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+
+
+def response_to(request: Request, error: errors.MurmurationError) -> Response:
+    """One of our errors as an answer, in the shape of the surface that was asked; middleware has no other way."""
+    status = status_of(type(error))
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, errors.RecordUnreadable):
+        return _unexpected_error(request, error)
+    problems = error.problems if isinstance(error, errors.InvalidValue) else ()
+    fields = [FieldProblem(field=field, message=message) for field, message in problems]
+    return error_response(request, status, error.code, error.message, fields=fields, headers=_headers(error))
+
+
+def _headers(error: errors.MurmurationError) -> dict[str, str]:
+    if isinstance(error, errors.Unavailable):
+        return {"Retry-After": str(error.retry_after_s)}
+    if isinstance(error, errors.NotAuthenticated):
+        return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, errors.ProtocolVersionUnsupported):
+        return {"Tus-Version": "1.0.0"}
+    if isinstance(error, errors.UnsupportedContentEncoding):
+        return {"Accept-Encoding": ", ".join(ENCODINGS)}  # RFC 9110, §12.5.3
+    return {}
+
+
+async def _murmuration_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.MurmurationError)  # noqa: S101 (registered for nothing else)
+    return response_to(request, error)
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    """Starlette's own: unknown routes, methods a route doesn't take."""
+    assert isinstance(error, HTTPException)  # noqa: S101
+    if isinstance(error.__cause__, errors.MurmurationError):  # FastAPI's word for what went wrong with a body
+        return response_to(request, error.__cause__)
+    status = HTTPStatus(error.status_code)
+    message = {
+        HTTPStatus.NOT_FOUND: f"There is nothing at {request.url.path[:200]}; see /docs for what there is.",
+        HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not what this route takes; see /docs.",
+    }.get(status, f"{status.phrase}.")
+    headers = error.headers
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:  # Starlette's Allow has the methods of one route of the path
+        headers = {"Allow": allowed(methods_at(request.scope))}
+    return error_response(request, status, status.name.lower(), message, headers=headers)
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    findings = [finding | {"loc": finding["loc"][1:]} for finding in error.errors()]  # without "query"
+    return await _murmuration_error(request, invalid_value(findings))
+
+
+def _unexpected_error(request: Request, error: Exception) -> Response:
+    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return error_response(
+        request,
+        500,
+        errors.MurmurationError.code,
+        "Something went wrong here that is not your request's fault. It has been logged.",
+    )
+
+
+class ServerErrorMiddleware:
+    """The last resort: an exception nobody expected is logged once, and answered if that is still possible."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched_send)
+        except Exception as error:
+            if started:  # the status is out: only a broken connection can still tell the client
+                raise
+            await _unexpected_error(Request(scope), error)(scope, receive, send)

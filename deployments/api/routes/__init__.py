@@ -1,0 +1,1 @@
+"""Routes of the task API, one module for each noun."""

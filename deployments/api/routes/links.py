@@ -1,0 +1,156 @@
+"""Links: a post on TikTok or Douyin, or a page of any site the extractor library knows, as the source of a task."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, NoReturn
+
+from annotated_types import MaxLen
+from fastapi import APIRouter, Header, Request, Response
+
+from deployments.api.request.forms import Form
+from deployments.api.request.multipart import MAX_FORM_BYTES, open_body, read_form
+from deployments.api.request.task_options import CHECKS, TASK_FORM, TaskRequest, parse_task_request
+from deployments.api.response.envelope import ClientDep, ServicesDep, TaskId, answer, base_url, error_responses
+from deployments.api.response.request_echo import note_params
+from deployments.api.response.schemas import CrawlRecordBody, Envelope, TaskRecord, record
+from deployments.api.routes.tasks import check_engine_of, checked_idempotency_key
+from deployments.api.services import Services
+from pipeline.domain.links.platforms import Link, LinkKind
+from pipeline.domain.tasks.client import Client
+from pipeline.errors import CrawlRecordNotFound, InvalidValue, SourceConflict, SourceMissing, UrlNotAllowed
+from pipeline.usecases.tasks.submit import Submitter
+
+router = APIRouter(prefix="/api", tags=["links"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkFields:
+    """What a link's form has beside the options of every task."""
+
+    url: Annotated[str, MaxLen(2048)] | None = None
+    """The link, as the site's own button for sharing gives it. Required."""
+    save_data_in_db: bool = True
+    """Keep what the site says about the recording, for `/api/crawl/records`."""
+
+
+_LINK_WANTED = "Give the link as url, a form or query field; options may be form or query fields too."
+LINK_FORM = Form(LinkFields, checks={"url": CHECKS["file_url"]})
+
+
+def _request_body() -> dict[str, Any]:
+    properties = LINK_FORM.properties() | TASK_FORM.properties()
+    del properties["file_url"], properties["upload_id"]
+    schema = {"type": "object", "required": ["url"], "properties": properties}
+    kinds = ("application/x-www-form-urlencoded", "multipart/form-data")
+    return {"requestBody": {"required": True, "content": {kind: {"schema": schema} for kind in kinds}}}
+
+
+IdempotencyKey = Annotated[
+    str | None, Header(description="The same key with the same request returns the original task.")
+]
+ANSWERS: dict[str, Any] = {
+    "response_model": Envelope[TaskRecord],
+    "responses": error_responses(400, 409, 413, 415, 422),
+    "openapi_extra": _request_body(),
+}
+
+
+@router.post("/tiktok/video_task", **ANSWERS)
+async def tiktok_video_task(
+    request: Request, services: ServicesDep, client: ClientDep, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Queue a TikTok post for transcription. Only links of TikTok, short ones included, are followed.
+
+    The answer comes at once; the post is fetched in the stage `fetching` of the task. An empty field means "not given".
+    """
+    return await _create(request, services, client, LinkKind.TIKTOK, idempotency_key)
+
+
+@router.post("/douyin/video_task", **ANSWERS)
+async def douyin_video_task(
+    request: Request, services: ServicesDep, client: ClientDep, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Queue a Douyin post for transcription. Only links of Douyin, short ones included, are followed.
+
+    The answer comes at once; the post is fetched in the stage `fetching` of the task. An empty field means "not given".
+    """
+    return await _create(request, services, client, LinkKind.DOUYIN, idempotency_key)
+
+
+@router.post("/crawl/video_task", **ANSWERS)
+async def crawl_video_task(
+    request: Request, services: ServicesDep, client: ClientDep, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Queue the recording on a page of any site that yt-dlp knows.
+
+    `platform` names the one extractor that may read the page (`youtube`, `vimeo`, `soundcloud` …); left empty, the one
+    that fits does, and the task's record then names it. A link to several recordings is refused.
+    """
+    return await _create(request, services, client, LinkKind.ANY, idempotency_key)
+
+
+@router.get("/crawl/records", response_model=Envelope[CrawlRecordBody], responses=error_responses(404, 422))
+async def crawl_record(request: Request, services: ServicesDep, task_id: TaskId) -> Response:
+    """Read what the site said about a task's recording: author, title, length, ids, counts."""
+    found = await services.store.crawl_record(task_id)
+    if found is None:
+        raise CrawlRecordNotFound(
+            f"Nothing is kept about a link of task {task_id}: it has none, it was not fetched yet, "
+            "or save_data_in_db was false."
+        )
+    return answer(request, CrawlRecordBody.model_validate({"task_id": task_id, **_fields(found)}))
+
+
+async def _create(
+    request: Request, services: Services, client: Client | None, kind: LinkKind, idempotency_key: str | None
+) -> Response:
+    submitter: Submitter = request.app.state.submitter
+    async with open_body(request) as body, submitter.intake(checked_idempotency_key(idempotency_key), client) as intake:
+        form = await read_form(request, body, _no_file, MAX_FORM_BYTES, wanted=_LINK_WANTED)
+        note_params(request, form)
+        task_request = parse_link_request(
+            {**request.query_params, **{name: value for name, value in form.items() if value.strip()}}, kind
+        )
+        await check_engine_of(task_request, services)
+        try:
+            task, _ = await intake.create(task_request.submission)
+        except UrlNotAllowed as error:
+            raise UrlNotAllowed(error.message, "url" if error.field == "file_url" else error.field) from error
+    shown = record(task, base_url(request, services))
+    return answer(request, shown, headers={"Location": shown.output_url})
+
+
+def parse_link_request(values: Mapping[str, object], kind: LinkKind) -> TaskRequest:
+    """Reads a link and the options of its task, given by name as text (HTTP) or as Python values.
+
+    Raises:
+        SourceMissing: there is no ``url``.
+        UnsupportedLink: it is another site's than the kind's.
+        RequestError: as ``parse_task_request``.
+    """
+    if "file_url" in values:
+        raise InvalidValue("The link goes into url here; file_url belongs to /api/whisper/tasks/create.", "file_url")
+    own = LINK_FORM.parse({name: value for name, value in values.items() if name in LINK_FORM.names})
+    task_request = parse_task_request({name: value for name, value in values.items() if name not in LINK_FORM.names})
+    url = own.get("url")
+    if task_request.upload_id is not None:
+        raise SourceConflict("An upload_id was sent together with a link: send one of them.")
+    if url is None:
+        raise SourceMissing("There is no link: send it as url.")
+    if kind.platform is not None:
+        kind.platform.check(url, "url")
+    submission = task_request.submission
+    extractor = submission.platform if kind is LinkKind.ANY else None
+    platform = submission.platform or (kind.value if kind.platform else None)
+    link = Link(kind, extractor, own.get("save_data_in_db", True))
+    return replace(task_request, submission=replace(submission, file_url=url, link=link, platform=platform))
+
+
+def _fields(found: Any) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in found.__dataclass_fields__}
+
+
+async def _no_file(data: AsyncIterator[bytes], name: str | None) -> NoReturn:
+    raise InvalidValue("This route takes a link as url; files go to /api/whisper/tasks/create.", "file_upload")

@@ -1,0 +1,16 @@
+"""The service's metrics, for Prometheus."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import PlainTextResponse
+
+from deployments.api.response.envelope import ServicesDep
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+async def metrics(services: ServicesDep) -> PlainTextResponse:
+    """Show the metrics of every node, in Prometheus's text format."""
+    return PlainTextResponse(await services.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")

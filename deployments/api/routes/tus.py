@@ -1,0 +1,237 @@
+"""Resumable uploads as tus 1.0 has them (https://tus.io/protocols/resumable-upload).
+
+Spoken are the core and the extensions creation, creation-with-upload, termination, checksum and expiration.
+Any replica takes any request of an upload: its state is in the database, its bytes are in the media store. When all of
+it has arrived, ``tasks/create`` with its ``upload_id`` makes it a task.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from email.utils import format_datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Request, Response
+
+from deployments.api.request.multipart import RequestBody
+from deployments.api.response.envelope import ClientDep, ServicesDep, base_url, error_responses
+from pipeline.domain.tasks.upload import Upload
+from pipeline.domain.text.file_names import plain_file_name
+from pipeline.errors import InvalidValue, ProtocolVersionUnsupported, UnsupportedMediaType, UploadStateConflict
+from pipeline.usecases.tasks.resumable_uploads import CHECKSUMS, Checksum, ResumableUploads
+from pipeline.usecases.tasks.submit import Submitter
+
+VERSION = "1.0.0"
+EXTENSIONS = "creation,creation-with-upload,termination,checksum,expiration"
+BODY_TYPE = "application/offset+octet-stream"
+MAX_METADATA = 4096
+MAX_SIZE_DIGITS = 15
+FILE_NAMES = ("filename", "name")
+
+_ID = re.compile(r"[0-9a-f]{32}")
+_METADATA_KEY = re.compile(r"[\x21-\x2b\x2d-\x7e]{1,100}")
+
+PREFIX = "/api/whisper/uploads"
+router = APIRouter(prefix=PREFIX, tags=["resumable uploads"])
+
+
+async def _check_version(request: Request) -> None:
+    """Every request but OPTIONS says which version it speaks."""
+    if request.headers.get("tus-resumable") != VERSION:
+        raise ProtocolVersionUnsupported(f"This speaks tus {VERSION}: send Tus-Resumable: {VERSION}.")
+
+
+async def _uploads(request: Request) -> ResumableUploads:
+    uploads = request.app.state.uploads
+    assert isinstance(uploads, ResumableUploads)  # noqa: S101 (set by build_api)
+    return uploads
+
+
+UploadsDep = Annotated[ResumableUploads, Depends(_uploads)]
+
+
+async def _upload(
+    upload_id: Annotated[str, Path(description="The last part of the upload's address.")],
+    uploads: UploadsDep,
+    client: ClientDep,
+) -> Upload:
+    return await uploads.get(upload_id if _ID.fullmatch(upload_id) else "", client)
+
+
+UploadDep = Annotated[Upload, Depends(_upload)]
+SPOKEN = [Depends(_check_version)]
+
+
+def _header(description: str, *, required: bool = False) -> dict[str, Any]:
+    return {"in": "header", "required": required, "schema": {"type": "string"}, "description": description}
+
+
+_TUS = {"name": "Tus-Resumable", **_header(f"`{VERSION}`", required=True)}
+_LENGTH = {"name": "Upload-Length", **_header("How many bytes the upload will have.", required=True)}
+_METADATA = {
+    "name": "Upload-Metadata",
+    **_header("`name base64,…`; `filename` becomes the task's file name. At most 4 KiB."),
+}
+_OFFSET = {"name": "Upload-Offset", **_header("Where these bytes go: where the upload ends now.", required=True)}
+_CHECKSUM = {"name": "Upload-Checksum", **_header(f"`algorithm base64` of the body; {', '.join(CHECKSUMS)}.")}
+_BODY = {"required": False, "content": {BODY_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
+
+
+@router.options("", status_code=204, response_class=Response)
+async def describe_uploads(uploads: UploadsDep) -> Response:
+    """Say what is spoken here."""
+    return _answer(
+        204,
+        {
+            "Tus-Version": VERSION,
+            "Tus-Extension": EXTENSIONS,
+            "Tus-Max-Size": str(uploads.max_upload_bytes),
+            "Tus-Checksum-Algorithm": ",".join(CHECKSUMS),
+        },
+    )
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_class=Response,
+    dependencies=SPOKEN,
+    responses={
+        201: {"description": "Begun; `Location` is its address"},
+        **error_responses(400, 408, 409, 412, 413, 415, 422, 460),
+    },
+    openapi_extra={"parameters": [_TUS, _LENGTH, _METADATA, _CHECKSUM], "requestBody": _BODY},
+)
+async def begin_upload(request: Request, services: ServicesDep, uploads: UploadsDep, client: ClientDep) -> Response:
+    """Begin an upload; its first bytes may come along as the body."""
+    submitter: Submitter = request.app.state.submitter
+    await submitter.check_room(client)
+    if "upload-defer-length" in request.headers:
+        raise InvalidValue("Upload-Defer-Length is not taken here: say how long the upload will be.", "Upload-Length")
+    size_bytes = _number(request, "Upload-Length")
+    metadata = _metadata(request.headers.get("upload-metadata", ""))
+    checksum = _checksum(request)
+    upload = await uploads.create(size_bytes, metadata, client)
+    location = {"Location": f"{base_url(request, services).rstrip('/')}{PREFIX}/{upload.id}"}
+    if request.headers.get("content-type") == BODY_TYPE:
+        upload = await uploads.append(upload, 0, aiter(RequestBody(request)), checksum)
+    return _answer(201, location | _state(upload))
+
+
+@router.head(
+    "/{upload_id}",
+    response_class=Response,
+    dependencies=SPOKEN,
+    responses=error_responses(404, 412, 422),
+    openapi_extra={"parameters": [_TUS]},
+)
+async def upload_offset(upload: UploadDep) -> Response:
+    """Say how much of an upload has arrived."""
+    headers = {"Upload-Length": str(upload.size_bytes), "Cache-Control": "no-store"}
+    if upload.metadata:
+        headers["Upload-Metadata"] = ",".join(f"{key} {_base64(value)}" for key, value in upload.metadata.items())
+    return _answer(200, headers | _state(upload))
+
+
+@router.patch(
+    "/{upload_id}",
+    status_code=204,
+    response_class=Response,
+    dependencies=SPOKEN,
+    responses={204: {"description": "Added"}, **error_responses(400, 404, 408, 409, 412, 413, 415, 422, 460)},
+    openapi_extra={"parameters": [_TUS, _OFFSET, _CHECKSUM], "requestBody": _BODY},
+)
+async def append_to_upload(request: Request, uploads: UploadsDep, upload: UploadDep) -> Response:
+    """Add the body to an upload; what arrives before a connection breaks stays."""
+    if request.headers.get("content-type") != BODY_TYPE:
+        raise UnsupportedMediaType(f"Bytes of an upload are sent as Content-Type: {BODY_TYPE}.")
+    offset, checksum = _number(request, "Upload-Offset"), _checksum(request)
+    if upload.task_id is not None:
+        raise UploadStateConflict(f"The upload is complete and became task {upload.task_id}.")
+    added = await uploads.append(upload, offset, aiter(RequestBody(request)), checksum)
+    return _answer(204, _state(added))
+
+
+@router.delete(
+    "/{upload_id}",
+    status_code=204,
+    response_class=Response,
+    dependencies=SPOKEN,
+    responses={204: {"description": "Gone"}, **error_responses(404, 412, 422)},
+    openapi_extra={"parameters": [_TUS]},
+)
+async def delete_upload(uploads: UploadsDep, upload: UploadDep) -> Response:
+    """Throw an upload away; the task it may have become stays."""
+    await uploads.delete(upload)
+    return _answer(204, {})
+
+
+@router.post("/{upload_id}", status_code=204, include_in_schema=False, response_class=Response, dependencies=SPOKEN)
+async def overridden(request: Request, uploads: UploadsDep, upload: UploadDep) -> Response:
+    """PATCH and DELETE for clients that can't send them (``X-HTTP-Method-Override``)."""
+    method = request.headers.get("x-http-method-override", "").upper()
+    if method == "PATCH":
+        return await append_to_upload(request, uploads, upload)
+    if method == "DELETE":
+        return await delete_upload(uploads, upload)
+    raise InvalidValue("X-HTTP-Method-Override must be PATCH or DELETE.", "X-HTTP-Method-Override")
+
+
+def _answer(status: int, headers: Mapping[str, str]) -> Response:
+    return Response(status_code=status, headers={"Tus-Resumable": VERSION, **headers})
+
+
+def _state(upload: Upload) -> dict[str, str]:
+    expires = format_datetime(upload.expires_at, usegmt=True)
+    return {"Upload-Offset": str(upload.received_bytes), "Upload-Expires": expires}
+
+
+def _number(request: Request, name: str) -> int:
+    text = request.headers.get(name, "")
+    if not re.fullmatch(rf"[0-9]{{1,{MAX_SIZE_DIGITS}}}", text):
+        raise InvalidValue(f"{name} must be a number of bytes.", name)
+    return int(text)
+
+
+def _checksum(request: Request) -> Checksum | None:
+    text = request.headers.get("upload-checksum")
+    if text is None:
+        return None
+    algorithm, _, digest = text.strip().partition(" ")
+    if algorithm not in CHECKSUMS:
+        raise InvalidValue(f"Upload-Checksum: the algorithms here are {', '.join(CHECKSUMS)}.", "Upload-Checksum")
+    try:
+        return Checksum(algorithm, b64decode(digest, validate=True))
+    except binascii.Error as error:
+        raise InvalidValue("Upload-Checksum must be `algorithm base64`.", "Upload-Checksum") from error
+
+
+def _metadata(text: str) -> dict[str, str]:
+    """Pairs of a name and, in Base64, a value; file names are reduced to names."""
+    if len(text) > MAX_METADATA:
+        raise InvalidValue(f"Upload-Metadata is longer than {MAX_METADATA:,} bytes.", "Upload-Metadata")
+    pairs: dict[str, str] = {}
+    for pair in filter(None, map(str.strip, text.split(","))):
+        key, _, value = pair.partition(" ")
+        try:
+            decoded = b64decode(value, validate=True)
+        except binascii.Error as error:
+            raise _invalid_metadata() from error
+        if not _METADATA_KEY.fullmatch(key) or key in pairs:
+            raise _invalid_metadata()
+        text = decoded.decode(errors="replace")
+        pairs[key] = plain_file_name(text) if key in FILE_NAMES else text
+    return pairs
+
+
+def _invalid_metadata() -> InvalidValue:
+    return InvalidValue(
+        "Upload-Metadata must be pairs of a name and a Base64 value, each name once.", "Upload-Metadata"
+    )
+
+
+def _base64(text: str) -> str:
+    return b64encode(text.encode()).decode("ascii")

@@ -1,0 +1,212 @@
+"""The Dispatcher deployment: the loop that claims tasks and sees them through, and the few questions it answers.
+
+It is started with the replica, never from a request: what a request starts dies with its client. An update runs the
+old and the new replica side by side for seconds; the leases in the database make that harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from deployments.api.response.schemas import encode_record
+from deployments.cluster import preflight
+from deployments.cluster.nodes import alive_nodes, gpus
+from deployments.cluster.shared_storage import verify_storage
+from deployments.handles import CrawlerHandle, SplitterHandle, SummarizerHandle, TranscriberHandle
+from deployments.replicas.startup import begin_replica
+from deployments.telemetry.serve_metrics import ServeMetrics
+from deployments.telemetry.tracing import tracing
+from deployments.wiring import NO_ACCESS_LOG, media_store, task_store, upload_store
+from pipeline.errors import DatabaseUnavailable
+from pipeline.net import GuardedClient
+from pipeline.outbound.webhook_sender import WebhookSender
+from pipeline.ports import EngineInfo
+from pipeline.process_identity import own_name
+from pipeline.settings import Settings
+from pipeline.system_clock import SynchronizedClock
+from pipeline.usecases.background_loop import SupervisedLoop, failure_messages
+from pipeline.usecases.callbacks.callback_delivery import CallbackDeliverer
+from pipeline.usecases.dispatch.dispatcher import Dispatcher as TaskDispatcher
+from pipeline.usecases.summaries.summary_runner import SummaryRunner
+from pipeline.usecases.tasks.housekeeping import Housekeeper
+from pipeline.usecases.tasks.queue_report import QueueReporter
+
+logger = logging.getLogger(__name__)
+
+CLUSTER_CHECK_S = 10.0
+"""How often the cluster is held against the configuration: nodes come and go."""
+
+
+@dataclass(frozen=True, slots=True)
+class DispatcherState:
+    """What the Dispatcher knows of the service.
+
+    Attributes:
+        database_ready: the database answers.
+        engine: what the replicas run, once one has loaded its model.
+        problems: why this configuration can't serve this cluster as it is now, a sentence each.
+        gpu_node_missing: no engine is known yet because no node has a GPU.
+        stopped: why no task is worked at, a sentence each.
+        failure_messages: what else fails in the background, a sentence each.
+    """
+
+    database_ready: bool
+    engine: EngineInfo | None
+    problems: tuple[str, ...] = ()
+    gpu_node_missing: bool = False
+    stopped: tuple[str, ...] = ()
+    failure_messages: tuple[str, ...] = ()
+
+
+class DispatcherReplica:
+    """One process that drives tasks."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        splitter: DeploymentHandle,
+        whisper: DeploymentHandle,
+        summarizer: DeploymentHandle,
+        crawler: DeploymentHandle | None,
+        device: str = "cpu",
+        storage_id: str | None = None,
+    ) -> None:
+        begin_replica(settings)
+        preflight.refuse(settings)
+        clock, metrics = SynchronizedClock(), ServeMetrics()
+        store, media = task_store(settings, clock, tracing(settings, "Dispatcher"), metrics), media_store(settings)
+        verify_storage(media, storage_id)
+        owner = self._owner = own_name()
+        self._settings = settings
+        self._problems: tuple[str, ...] = ()
+        self._store = store
+        self._needs_gpu = device == "cuda"
+        transcriber = TranscriberHandle(whisper)
+        self._courier = CallbackDeliverer(
+            store,
+            WebhookSender(GuardedClient(settings.network), settings.callback, clock),
+            encode_record,
+            clock,
+            metrics,
+            settings.callback,
+            owner=owner,
+        )
+        self._dispatcher = TaskDispatcher(
+            owner=owner,
+            store=store,
+            media=media,
+            splitter=SplitterHandle(splitter),
+            transcriber=transcriber,
+            crawler=CrawlerHandle(crawler) if crawler else None,
+            clock=clock,
+            settings=settings,
+            metrics=metrics,
+            finished=self._courier.wake,
+            transcribed=lambda: self._summaries.wake(),
+        )
+        self._summaries = SummaryRunner(
+            store,
+            SummarizerHandle(summarizer),
+            clock,
+            metrics,
+            settings.dispatch,
+            settings.llm,
+            owner=owner,
+            finished=self._dispatcher.ended,
+        )
+        self._stopping = asyncio.Event()
+        self._reaper = Housekeeper(store, upload_store(store), media, clock, settings, metrics)
+        self._reporter = QueueReporter(store, clock, metrics)
+        self._watching = SupervisedLoop("cluster_watch", "looking at the cluster", clock, metrics)
+        self._running = asyncio.create_task(self._run())
+        self._waking = asyncio.create_task(transcriber.wake())
+
+    async def _run(self) -> None:
+        await self._dispatcher.prepare()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._dispatcher.run())
+            group.create_task(self._summaries.run())
+            group.create_task(self._reaper.run())
+            group.create_task(self._courier.run(self._stopping))
+            group.create_task(self._reporter.run())
+            group.create_task(self._cluster_check_loop())
+
+    async def _cluster_check_loop(self) -> None:
+        while True:
+            await self._watching.attempt(self._check_cluster)  # Ray may be away: no reason to stop working
+            await asyncio.sleep(CLUSTER_CHECK_S)
+
+    async def _check_cluster(self) -> None:
+        current_problems = preflight.problems(self._settings, len(await asyncio.to_thread(alive_nodes)))
+        for sentence in set(current_problems) - set(self._problems):
+            logger.error("%s", sentence)
+        self._problems = current_problems
+
+    def wake(self) -> None:
+        """There is a task to claim, or a summary to write."""
+        self._dispatcher.wake()
+        self._summaries.wake()
+
+    async def watch(self, task_id: int, seen: int, timeout_s: float) -> int:
+        """The number of the task's latest news, once it is not ``seen``, or after ``timeout_s``."""
+        return await self._dispatcher.watch(task_id, seen, timeout_s)
+
+    async def watch_end(self, task_id: int, timeout_s: float) -> None:
+        """Returns when the task has finished, or after ``timeout_s``."""
+        await self._dispatcher.watch_end(task_id, timeout_s)
+
+    async def cancel(self, task_id: int) -> None:
+        """Stops the attempt at a task that was cancelled or deleted."""
+        await self._summaries.cancel(task_id)
+        await self._dispatcher.cancel(task_id)
+
+    async def state(self) -> DispatcherState:
+        """What is ready and what is not."""
+        engine = self._dispatcher.engine
+        missing = self._needs_gpu and engine is None and not await asyncio.to_thread(gpus)
+        return DispatcherState(
+            self._dispatcher.database_ready,
+            engine,
+            self._problems,
+            missing,
+            stopped=self._dispatcher.failure_messages,
+            failure_messages=self._failure_messages,
+        )
+
+    @property
+    def _failure_messages(self) -> tuple[str, ...]:
+        others = self._summaries, self._courier, self._reaper, self._reporter
+        return (*(sentence for each in others for sentence in each.failure_messages), *failure_messages(self._watching))
+
+    def check_health(self) -> None:
+        """Raises what ended the loop, so that Serve replaces this replica."""
+        if self._running.done():
+            self._running.result()
+
+    async def __del__(self) -> None:
+        """Serve awaits this before it stops a replica: every task goes back to the queue at once."""
+        self._stopping.set()
+        self._waking.cancel()
+        self._running.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._running
+        with suppress(DatabaseUnavailable):
+            await self._store.expire_leases_of(self._owner)  # callbacks that were under way are another's now
+        await self._store.close()
+
+
+Dispatcher = serve.deployment(
+    name="Dispatcher",
+    num_replicas=1,
+    max_ongoing_requests=10_000,
+    ray_actor_options={"num_cpus": 0.1},
+    health_check_period_s=2,
+    graceful_shutdown_timeout_s=20,
+    logging_config=NO_ACCESS_LOG,
+)(DispatcherReplica)

@@ -1,0 +1,244 @@
+"""The Ingress deployment: HTTP for everyone, and the same verbs as Python methods for whoever holds the handle.
+
+::
+
+    from ray import serve
+
+    handle = serve.get_app_handle("murmuration")
+    record = handle.transcribe.remote(Path("talk.mp3").read_bytes(), file_name="talk.mp3", language="en").result()
+    print(record.result.text)
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any, cast
+
+from fastapi import FastAPI
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from deployments.api.app import build_api
+from deployments.api.concurrency.background_tasks import BackgroundTasks
+from deployments.api.concurrency.event_loop import shared, tune_interpreter
+from deployments.api.request.task_options import check_engine, parse_task_request
+from deployments.api.routes.links import parse_link_request
+from deployments.api.services import Readiness, Services
+from deployments.cluster import preflight
+from deployments.cluster.metrics_page import metrics_page
+from deployments.cluster.shared_storage import verify_storage
+from deployments.handles import SummarizerHandle
+from deployments.replicas.dispatcher_replica import DispatcherState
+from deployments.replicas.startup import begin_replica
+from deployments.security.confinement_check import check_confinement
+from deployments.security.exposure import guard
+from deployments.telemetry.serve_metrics import ServeMetrics
+from deployments.telemetry.tracing import tracing
+from deployments.wiring import extractor, media_store, sandbox, task_store, upload_store
+from pipeline.domain.links.platforms import LinkKind
+from pipeline.domain.tasks.task import Task
+from pipeline.errors import InvalidValue
+from pipeline.net import GuardedClient
+from pipeline.ports import EngineInfo
+from pipeline.settings import Settings
+from pipeline.system_clock import SynchronizedClock
+from pipeline.usecases.summaries.fair_summarizer import FairSummarizer
+from pipeline.usecases.tasks.submit import Submitter
+from pipeline.usecases.tasks.watch import wait_for_end
+
+logger = logging.getLogger(__name__)
+
+ENGINE_TTL_S = 10.0
+"""How long it is believed which model is loaded."""
+
+BACKGROUND_NICENESS = 10
+"""Of what takes the sound out of recordings, which yields to everything else."""
+
+DISPATCHER_UNREACHABLE = (RayError, RayServeException)
+"""How a handle says that nobody is there."""
+
+
+class IngressReplica:
+    """One process that takes requests."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        dispatcher: DeploymentHandle,
+        summarizer: DeploymentHandle,
+        storage_id: str | None = None,
+    ) -> None:
+        begin_replica(settings)
+        preflight.refuse(settings)
+        media = media_store(settings)
+        verify_storage(media, storage_id)
+        self._dispatcher = dispatcher
+        self._errands = BackgroundTasks()
+        clock = SynchronizedClock()
+        store = task_store(settings, clock, tracing(settings, "Ingress"), ServeMetrics())
+        decoders = sandbox(settings, niceness=BACKGROUND_NICENESS)
+        confinement = decoders.confinement()
+        check_confinement("decoder", confinement, settings.confinement.required)
+        self._loaded: EngineInfo | None = None
+        self._loaded_until = 0.0
+        self._services = Services(
+            store=store,
+            uploads=upload_store(store),
+            media=media,
+            settings=settings,
+            clock=clock,
+            wake=self._wake,
+            watch=self._watch,
+            watch_end=self._watch_end,
+            cancel=self._cancel_task,
+            readiness=shared(self._readiness),
+            engine=self._engine,
+            summarizer=FairSummarizer(SummarizerHandle(summarizer), settings.llm.max_waited_summaries, clock),
+            metrics=shared(metrics_page),
+            count=ServeMetrics().count,
+            check_url=GuardedClient(settings.network).check,
+            errands=self._errands,
+            fetch_available=settings.crawl.enabled,
+            extractor=extractor(settings, decoders),
+            knows_addresses=os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "1",  # Serve's HAProxy does not pass them on
+            capacity=_capacity(),
+            confinement=confinement,
+        )
+        self._api = build_api(self._services)
+        self._front = guard(settings)
+        self._submitter: Submitter = self._api.state.submitter
+        tune_interpreter()
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Serve asks for the application once the replica exists."""
+        return self._api
+
+    # the Dispatcher, by handle; each is a hint, since what counts is in the database
+
+    async def _wake(self) -> None:
+        """Tells the Dispatcher without waiting for it."""
+        self._errands.send(self._ask_dispatcher("wake"))
+
+    async def _watch(self, task_id: int, seen: int, timeout_s: float) -> int:
+        news = await self._ask_dispatcher("watch", task_id, seen, timeout_s)
+        return seen if news is None else cast("int", news)
+
+    async def _watch_end(self, task_id: int, timeout_s: float) -> None:
+        await self._ask_dispatcher("watch_end", task_id, timeout_s)
+
+    async def _cancel_task(self, task_id: int) -> None:
+        await self._ask_dispatcher("cancel", task_id)
+
+    async def _ask_dispatcher(self, method: str, *arguments: Any) -> object:
+        """What the Dispatcher answers, or ``None`` where it can't be reached."""
+        try:
+            return await self._dispatcher.options(method_name=method).remote(*arguments)
+        except DISPATCHER_UNREACHABLE as error:
+            logger.warning("the Dispatcher did not hear: %s", type(error).__name__, extra={"method": method})
+            return None
+
+    async def _readiness(self) -> Readiness:
+        try:
+            state: DispatcherState = await self._dispatcher.state.remote()
+        except DISPATCHER_UNREACHABLE:
+            return Readiness(ready=False, waiting_for=("the Dispatcher",))
+        return readiness_of(state, self._front.problems())
+
+    async def _engine(self) -> EngineInfo | None:
+        """What is loaded, believed for a while: a hop takes ten milliseconds, and an update some seconds."""
+        now = self._services.clock.monotonic()
+        if self._loaded is None or now >= self._loaded_until:
+            self._loaded, self._loaded_until = (await self._readiness()).engine, now + ENGINE_TTL_S
+        return self._loaded
+
+    # for Python callers
+
+    async def submit(self, audio: bytes, file_name: str = "audio", **options: Any) -> Task:
+        """Queues a recording and returns its task at once.
+
+        Args:
+            audio: a file's bytes, in any format that FFmpeg decodes.
+            file_name: for the record.
+            options: the task options of the HTTP interface, ``priority`` and ``callback_url`` among them.
+
+        Raises:
+            RequestError: something that can't be; the message names it.
+            Unavailable: the queue is full, or the database or the storage away.
+        """
+        task_request = parse_task_request(options)
+        check_engine(task_request, await self._engine(), self._services.settings.asr.model)
+        return await self._submitter.submit(task_request.submission, audio, file_name=file_name)
+
+    async def submit_link(self, url: str, kind: str = "any", **options: Any) -> Task:
+        """Queues the recording that a URL leads to, and returns its task at once.
+
+        Args:
+            url: where to look.
+            kind: what is there: a ``file``, a post on ``tiktok`` or ``douyin``, or a page of ``any`` site.
+            options: those of the HTTP interface.
+
+        Raises:
+            RequestError: something that can't be; the message names it.
+            Unavailable: the queue is full, or the database away.
+        """
+        if kind not in tuple(LinkKind):
+            raise InvalidValue(f"kind is one of {', '.join(LinkKind)}.", "kind")
+        task_request = parse_link_request({"url": url, **options}, LinkKind(kind))
+        check_engine(task_request, (await self._readiness()).engine, self._services.settings.asr.model)
+        return await self._submitter.submit(task_request.submission)
+
+    async def result(self, task_id: int, wait_s: float = 0.0) -> Task:
+        """The task, with its transcript once it is completed; waits up to ``wait_s`` seconds for its end.
+
+        Raises:
+            TaskNotFound: there is no such task.
+        """
+        services = self._services
+        return await wait_for_end(services.store, services.watch_end, services.clock, task_id, wait_s)
+
+    async def transcribe(self, audio: bytes, file_name: str = "audio", **options: Any) -> Task:
+        """Queues a recording and returns its task when it has finished, however that ended; see ``submit``."""
+        task = await self.submit(audio, file_name, **options)
+        while not task.status.finished:
+            task = await self.result(task.id, wait_s=60.0)
+        return task
+
+    async def cancel(self, task_id: int) -> Task:
+        """Stops a task that has not finished. Raises ``TaskNotFound``, ``TaskStateConflict``."""
+        task = await self._services.store.cancel(task_id)
+        await self._cancel_task(task_id)
+        return task
+
+
+def _capacity() -> int:
+    """Requests that Serve hands to this replica at the same time: ``max_ongoing_requests`` of the Serve config."""
+    return int(serve.get_replica_context()._deployment_config.max_ongoing_requests)  # noqa: SLF001 (told nowhere else)
+
+
+def readiness_of(state: DispatcherState, open_to_attack: tuple[str, ...] = ()) -> Readiness:
+    """Return what clients are told of the Dispatcher's state: not ready where no task can be worked at.
+
+    Nor where the service should not be used as it is reached: ``open_to_attack`` says why.
+    """
+    waiting = [
+        *([] if state.database_ready else ["the database"]),
+        *([] if state.engine else [_missing(state)]),
+    ]
+    problems = (*state.problems, *state.stopped, *open_to_attack)
+    return Readiness(not waiting and not problems, tuple(waiting), state.engine, problems, state.failure_messages)
+
+
+def _missing(state: DispatcherState) -> str:
+    """Why no engine is known yet."""
+    return "a GPU node" if state.gpu_node_missing else "a WhisperReplica that has loaded its model"
+
+
+Ingress = serve.deployment(
+    name="Ingress",
+    max_ongoing_requests=1000,
+    ray_actor_options={"num_cpus": 0.1},
+    health_check_period_s=2,
+)(serve.ingress()(IngressReplica))

@@ -1,0 +1,104 @@
+"""The WhisperReplica deployment: one model in one process, on one GPU or on the CPU's cores."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from ray import serve
+
+from deployments.autoscaling import RTFX_KEY
+from deployments.cluster.shared_storage import verify_storage
+from deployments.replicas.startup import begin_replica
+from deployments.telemetry.serve_metrics import ServeMetrics
+from deployments.telemetry.tracing import tracing
+from deployments.wiring import NO_ACCESS_LOG, engine, media_store
+from pipeline.asr.batcher import MicroBatcher
+from pipeline.asr.transcriber import LocalTranscriber
+from pipeline.domain.decoding.transcript import ChunkResult
+from pipeline.domain.scheduling.replica_scaling import ReplicaSpeed
+from pipeline.errors import ReplicaLost
+from pipeline.ports import ChunkFailure, EngineInfo, Unit
+from pipeline.settings import BatchSettings, Settings
+
+
+class WhisperModelReplica:
+    """One loaded model behind a micro-batcher. The model lives as long as the replica: a CUDA fault ends both."""
+
+    def __init__(self, settings: Settings, device: str, storage_id: str | None = None) -> None:
+        """Loads the model and decodes with it: a replica that exists works.
+
+        Args:
+            settings: which model, and how.
+            device: ``cpu`` or ``cuda``; a GPU that turns out not to be there is replaced by the CPU, with a warning.
+            storage_id: what the media store must hold, see ``deployments.cluster.shared_storage``.
+
+        Raises:
+            ConfigurationError: this node sees another media store than the rest of the cluster.
+            ModelUnavailable: the model can't be had; the message lists what can.
+        """
+        begin_replica(settings)
+        self._stall_s = settings.asr.stall_s
+        media = media_store(settings)
+        verify_storage(media, storage_id)
+        self._metrics = ServeMetrics()
+        loaded = engine(settings, device)
+        self._batcher = MicroBatcher(loaded, BatchSettings(), metrics=self._metrics).start()
+        self._transcriber = LocalTranscriber(media, loaded, self._batcher, vad=settings.vad)
+        self._transcriber.warm_up()
+        self._tracing = tracing(settings, "WhisperReplica")
+        self._speed = ReplicaSpeed()
+        self._busy_s = self._batcher.stats().busy_s
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Takes batch settings over without a restart; an unknown name or value is refused in words."""
+        self._batcher.reconfigure(BatchSettings(**user_config))
+
+    async def transcribe(self, unit: Unit) -> AsyncGenerator[Sequence[ChunkResult | ChunkFailure], None]:
+        """See ``ports.Transcriber.transcribe``."""
+        with self._tracing.span("transcribe", unit.media_prefix, **_trace_attributes(unit)):
+            async for results in self._transcriber.transcribe(unit):
+                self._record_speed(sum(result.audio_s for result in results if isinstance(result, ChunkResult)))
+                yield results
+
+    def _record_speed(self, audio_s: float) -> None:
+        """Counts finished audio against the time the engine has worked since the last that was finished."""
+        busy_s = self._batcher.stats().busy_s
+        self._speed = self._speed.after(audio_s, busy_s - self._busy_s)
+        self._busy_s = busy_s
+        self._metrics.gauge("rtfx", self._speed.rtfx)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What the scaling policy is told of this replica; Serve asks every few seconds."""
+        return {RTFX_KEY: self._speed.rtfx}
+
+    async def describe(self) -> EngineInfo:
+        """What runs here."""
+        return await self._transcriber.describe()
+
+    def check_health(self) -> None:
+        """Raises once the inference thread has died or hangs, so that Serve replaces this replica."""
+        if not self._batcher.healthy:
+            raise ReplicaLost("The inference thread has died.")
+        if self._batcher.decoding_s > self._stall_s:
+            raise ReplicaLost(f"A batch has been decoded for more than {self._stall_s:.0f} seconds.")
+
+
+def _trace_attributes(unit: Unit) -> dict[str, Any]:
+    """A unit's attributes in its task's trace."""
+    audio_s = sum(chunk.duration_s for chunk in unit.chunks)
+    return {
+        "task_id": unit.task_id,
+        "first_chunk": unit.chunks[0].index,
+        "chunks": len(unit.chunks),
+        "audio_s": audio_s,
+    }
+
+
+WhisperReplica = serve.deployment(
+    name="WhisperReplica",
+    max_ongoing_requests=256,
+    health_check_period_s=2,
+    graceful_shutdown_timeout_s=120,
+    logging_config=NO_ACCESS_LOG,
+)(WhisperModelReplica)

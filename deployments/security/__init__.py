@@ -1,0 +1,1 @@
+"""Protection of the machine: reachable ports, private files, and confinement of untrusted processes."""

@@ -1,0 +1,1 @@
+"""Metrics and traces, exported through Ray and OpenTelemetry."""

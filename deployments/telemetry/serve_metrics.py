@@ -1,0 +1,46 @@
+"""``ports.Metrics`` over ``ray.serve.metrics``: exported by every node as ``ray_murmuration_<name>``."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from ray.serve import metrics
+
+from pipeline.observability import METRICS, Metric, MetricKind
+
+
+class ServeMetrics:
+    """The metrics of ``pipeline.observability``, tagged with deployment and replica by Serve."""
+
+    def count(self, name: str, value: float = 1.0, **labels: str) -> None:
+        """Adds to a counter."""
+        if value > 0:
+            _instrument(name).inc(value, tags=labels)
+
+    def gauge(self, name: str, value: float, **labels: str) -> None:
+        """Sets a gauge."""
+        _instrument(name).set(value, tags=labels)
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        """Adds to a histogram."""
+        _instrument(name).observe(value, tags=labels)
+
+
+@cache
+def _instrument(name: str) -> Any:
+    """One instrument a process; Ray registers each name once."""
+    return _make(METRICS[name])
+
+
+def _make(metric: Metric) -> Any:
+    name = f"murmuration_{metric.name}"
+    match metric.kind:
+        case MetricKind.COUNTER:
+            return metrics.Counter(name, description=metric.help, tag_keys=metric.labels)
+        case MetricKind.GAUGE:
+            return metrics.Gauge(name, description=metric.help, tag_keys=metric.labels)
+        case MetricKind.HISTOGRAM:
+            return metrics.Histogram(
+                name, description=metric.help, boundaries=list(metric.bounds), tag_keys=metric.labels
+            )

@@ -1,0 +1,303 @@
+"""A process that reads one site's pages with yt-dlp, and ends.
+
+It works on what strangers wrote, so it has no secrets but the site's cookies, no files but a folder of its own, no
+connections but to one proxy, no programs to start but a JavaScript runtime, little memory, and a time limit. The kernel
+holds all of this (``pipeline.confinement``); an audit hook, which nothing in Python can remove, holds the connections
+and programs also where the kernel can't. When the other end of its conversation closes, it is killed.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import mimetypes
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pipeline.confinement.probe import ProbeTargets, attempt_all
+from pipeline.confinement.profiles import ExtractorRights, confine_extractor, filter_extractor
+from pipeline.crawl.extractor_messages import (
+    HELLO,
+    MAX_TEXT,
+    ExtractedPage,
+    ExtractFailure,
+    ExtractRequest,
+    MediaLocation,
+    Message,
+    ProbeReport,
+    RecordingWritten,
+    encode,
+)
+
+SENT_FIELDS = (
+    "extractor",
+    "extractor_key",
+    "id",
+    "title",
+    "description",
+    "uploader",
+    "uploader_id",
+    "uploader_url",
+    "channel",
+    "channel_id",
+    "channel_url",
+    "duration",
+    "timestamp",
+    "webpage_url",
+    "view_count",
+    "like_count",
+    "comment_count",
+    "repost_count",
+    "thumbnail",
+    "live_status",
+)
+"""What is sent of what yt-dlp found out."""
+
+LIVE = ("is_live", "is_upcoming", "post_live")
+
+WARM_UP_PAGE = "data:text/html,<html><title>A</title><video src='https://host.invalid/a.mp4'></video></html>"
+"""A page that needs no connection. That its recording is nowhere does not matter: it is not asked for."""
+
+SOCKET_TIMEOUT_S = 20.0
+
+_PROGRAMS = frozenset({"os.system", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn"})
+_DATAGRAMS = frozenset({"socket.sendto", "socket.sendmsg"})
+
+
+def warm_up() -> None:
+    """Load yt-dlp and its extractors, and have it read a page, so that no pattern is left to be compiled."""
+    import yt_dlp
+
+    mimetypes.init()  # which reads files that a confined process can't
+    with yt_dlp.YoutubeDL({"logger": _NullLogger(), "cachedir": False, "format": "b"}) as downloader:
+        downloader.extract_info(WARM_UP_PAGE, download=False)
+    gc.freeze()  # what is shared with the forks is not touched by the collector
+
+
+def run(conversation_fd: int, data_fd: int, *, own_network: bool) -> None:
+    """Read a request, answer it, and, when told how many seconds it may take, write the recording to ``data_fd``."""
+    conversation = socket.socket(fileno=conversation_fd)
+    lines = conversation.makefile("rb")
+    request = ExtractRequest.decode(lines.readline())
+    os.dup2(data_fd, 1)
+    os.close(data_fd)
+    _confine(request, conversation, own_network)
+    answers = iter([_probe(request)]) if request.targets else _answers(request, lines)
+    for message in answers:
+        conversation.sendall(encode(message))
+
+
+def _probe(request: ExtractRequest) -> ProbeReport:
+    return ProbeReport(attempt_all(ProbeTargets(**request.targets)))
+
+
+def _answers(request: ExtractRequest, lines: io.BufferedReader) -> Iterator[Message]:
+    import yt_dlp
+
+    try:
+        with yt_dlp.YoutubeDL(_parameters(request), auto_init=False) as downloader:
+            _add_extractors(downloader, request.extractors)
+            found = _extract_info(downloader, request.url)
+            yield found
+            if isinstance(found, ExtractedPage) and not found.media.direct:
+                signal.setitimer(signal.ITIMER_REAL, float(lines.readline()))
+                downloader.process_info(dict(downloader.found))
+                if not sys.stdout.closed:  # some downloaders close it, others don't even flush
+                    sys.stdout.flush()
+                yield RecordingWritten()
+    except yt_dlp.utils.YoutubeDLError as error:
+        yield _to_failure(error)
+    except MemoryError:
+        yield ExtractFailure("MemoryError", "the page is too large")
+    except Exception as error:  # noqa: BLE001 - an extractor that stumbles over a page is what this is about
+        yield ExtractFailure(type(error).__name__, str(error))
+
+
+def _parameters(request: ExtractRequest) -> dict[str, Any]:
+    runtime = request.js_runtime
+    parameters: dict[str, Any] = {
+        "logger": _NullLogger(),
+        "quiet": True,
+        "noprogress": True,
+        "logtostderr": True,
+        "color": "never",
+        "proxy": request.proxy,
+        "socket_timeout": SOCKET_TIMEOUT_S,
+        "retries": 3,
+        "fragment_retries": 5,
+        "extractor_retries": 1,
+        "skip_unavailable_fragments": False,
+        "noplaylist": True,
+        "extract_flat": "in_playlist",
+        "playlist_items": "1:2",
+        "format": request.formats,
+        "cachedir": False,
+        "outtmpl": {"default": "-"},
+        "hls_prefer_native": True,
+        "external_downloader": {"default": "native"},
+        "fixup": "never",
+        "geo_bypass": False,
+        "compat_opts": {"no-certifi"} if request.system_authorities else set(),
+        "js_runtimes": {Path(runtime).name: {"path": runtime}} if runtime else {},
+        "enable_file_urls": False,
+    }
+    if request.user_agent:
+        parameters["http_headers"] = {"User-Agent": request.user_agent}
+    if request.cookies:
+        parameters["cookiefile"] = io.StringIO(request.cookies)
+    return parameters
+
+
+def _add_extractors(downloader: Any, names: tuple[str, ...]) -> None:
+    """Those of the names, or all. yt-dlp's own way (``allowed_extractors``) takes as long as reading a page."""
+    from yt_dlp.extractor import gen_extractor_classes
+
+    wanted = re.compile("|".join(names) or ".*")
+    for extractor in gen_extractor_classes():
+        if extractor._ENABLED and wanted.fullmatch(extractor.IE_NAME.lower()):  # noqa: SLF001 - as yt-dlp does
+            downloader.add_info_extractor(extractor)
+
+
+# --- finding ----------------------------------------------------------------------------------------------------------
+
+
+def _extract_info(downloader: Any, url: str) -> Message:
+    info = downloader.extract_info(url, download=False)
+    entries = list(info.get("entries") or ()) if info.get("_type") in ("playlist", "multi_video") else None
+    if entries is not None:
+        if len(entries) != 1:
+            return ExtractFailure("Playlist", f"{len(entries)} entries")
+        info = _single_entry(downloader, entries[0])
+    if info.get("live_status") in LIVE or info.get("is_live"):
+        return ExtractFailure("Live", str(info.get("live_status")))
+    if not info.get("url"):
+        return ExtractFailure("NoFormats", "no single format")
+    downloader.found = info
+    return ExtractedPage(
+        {name: _truncate(info[name]) for name in SENT_FIELDS if name in info}, _location(downloader, info)
+    )
+
+
+def _truncate(value: object) -> object:
+    """Return a text no longer than it is believed, and nothing of what is neither text nor number."""
+    if isinstance(value, str):
+        return value[:MAX_TEXT]
+    return value if isinstance(value, int | float) else None
+
+
+def _single_entry(downloader: Any, entry: dict[str, Any]) -> dict[str, Any]:
+    """A page with one recording in it comes as a list of one."""
+    if entry.get("_type") in ("url", "url_transparent"):
+        info: dict[str, Any] = downloader.extract_info(entry["url"], download=False, ie_key=entry.get("ie_key"))
+        return info
+    return entry
+
+
+def _location(downloader: Any, info: Mapping[str, Any]) -> MediaLocation:
+    headers = {str(name): str(value) for name, value in (info.get("http_headers") or {}).items()}
+    if cookies := downloader.cookiejar.get_cookie_header(info["url"]):
+        headers["Cookie"] = cookies
+    options = info.get("downloader_options") or {}
+    return MediaLocation(
+        url=info["url"],
+        headers=headers,
+        extension=str(info.get("ext") or ""),
+        direct=info.get("protocol") in ("http", "https") and not info.get("impersonate"),
+        size_bytes=info.get("filesize"),
+        chunk_bytes=options.get("http_chunk_size"),
+    )
+
+
+def _to_failure(error: Any) -> ExtractFailure:
+    original = error.exc_info[1] if getattr(error, "exc_info", None) and error.exc_info[1] else error
+    cause = getattr(original, "cause", None)
+    status = getattr(cause, "status", None) or getattr(original, "status", None)
+    response = getattr(cause, "response", None) or getattr(original, "response", None)
+    network = getattr(type(cause), "__module__", "") == "yt_dlp.networking.exceptions"
+    return ExtractFailure(
+        kind=type(cause if network else original).__name__,
+        message=str(getattr(original, "orig_msg", None) or getattr(original, "msg", None) or original),
+        status=status if isinstance(status, int) else None,
+        expected=bool(getattr(original, "expected", False)),
+        retry_after=(response.get_header("Retry-After") or "") if response is not None else "",
+    )
+
+
+class _NullLogger:
+    """yt-dlp's log goes nowhere: what matters is in its exceptions."""
+
+    def debug(self, message: str) -> None:
+        """Drops it."""
+
+    def info(self, message: str) -> None:
+        """Drops it."""
+
+    def warning(self, message: str) -> None:
+        """Drops it."""
+
+    def error(self, message: str) -> None:
+        """Drops it."""
+
+
+# --- confinement ------------------------------------------------------------------------------------------------------
+
+
+def _confine(request: ExtractRequest, conversation: socket.socket, own_network: bool) -> None:
+    """Limit what the process may do from here on, and send the socket that the proxy is to accept connections from.
+
+    The kernel keeps the time, even while a pattern runs wild.
+    """
+    os.chdir(request.scratch)
+    os.environ |= {"HOME": request.scratch, "TMPDIR": request.scratch}
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, request.timeout_s)
+    proxy = urlsplit(request.proxy)
+    rights = ExtractorRights(
+        scratch=request.scratch,
+        readable=tuple(filter(None, (os.environ.get("SSL_CERT_FILE"),))),
+        proxy_port=int(proxy.port or 0),
+        memory_bytes=request.max_process_bytes,
+        file_bytes=request.max_process_bytes,
+        runtime=request.js_runtime,
+        own_network=own_network,
+    )
+    listener = confine_extractor(rights)
+    socket.send_fds(conversation, [HELLO], [listener.fileno()] if listener else [])
+    if listener is not None:
+        listener.close()
+    if not request.targets:  # the probe makes system calls, which the hook does not see
+        sys.addaudithook(_AuditHook((str(proxy.hostname), rights.proxy_port), request.js_runtime))
+    filter_extractor(rights)
+
+
+class _AuditHook:
+    """Refuses every connection but to the proxy, and every program but the JavaScript runtime."""
+
+    def __init__(self, proxy: tuple[str, int], runtime: str | None) -> None:
+        self._proxy = proxy
+        self._runtime = runtime
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "socket.connect":
+            self._check_address(arguments[1])
+        elif event == "socket.getaddrinfo":
+            self._check_name(arguments[0])
+        elif event in _DATAGRAMS:
+            raise PermissionError("only the proxy is connected to")
+        elif event in _PROGRAMS or (event == "subprocess.Popen" and arguments[0] != self._runtime):
+            raise PermissionError("no programs are started here")
+
+    def _check_name(self, name: object) -> None:
+        if name not in (self._proxy[0], self._proxy[0].encode()):
+            raise PermissionError("names are looked up by the proxy")
+
+    def _check_address(self, address: object) -> None:
+        if not isinstance(address, tuple) or address[:2] != self._proxy:
+            raise PermissionError("only the proxy is connected to")

@@ -1,0 +1,430 @@
+"""Our side of the conversation with the processes that read pages."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import httpx
+
+from pipeline.confinement.probe import targets
+from pipeline.crawl.diagnosis import NETWORK_KINDS, diagnose
+from pipeline.crawl.extractor_messages import (
+    HELLO,
+    ExtractedPage,
+    ExtractFailure,
+    ExtractRequest,
+    Message,
+    ProbeReport,
+    RecordingWritten,
+    decode,
+)
+from pipeline.domain.confinement_level import Confinement, confinement_of
+from pipeline.domain.scheduling.fair_queue import SlotLimits, TurnRequest
+from pipeline.errors import MurmurationError, ReplicaLost, SourceTooLarge
+from pipeline.fair_slots import FairSlots
+from pipeline.net import GuardingProxy
+from pipeline.ports import Clock
+from pipeline.system_clock import SystemClock
+
+logger = logging.getLogger(__name__)
+
+MAX_LINE_BYTES = 512 * 1024
+BLOCK_BYTES = 64 * 1024
+MAX_PROCESSES = 16
+GRACE_S = 5.0
+"""The kernel ends a process this long after we should have."""
+EXIT_TIMEOUT_S = 5.0
+"""How long the parent of the processes, or a process that was killed, may take to end."""
+READY_TIMEOUT_S = 60.0
+"""How long a process may take to confine itself; the first waits until the library is loaded."""
+SCRATCH_CHECK_S = 0.25
+"""How often a scratch folder is looked at."""
+FOLDER_ENTRY_BYTES = 4096
+"""What an empty file counts as."""
+UNUSED_PORT = 9
+"""Of a proxy that nobody connects to."""
+PROBE_BYTES = 256 * 1024 * 1024
+"""Memory of the process that tries what is forbidden."""
+
+
+def library_version() -> str:
+    """Which yt-dlp is installed."""
+    return version("yt-dlp")
+
+
+class ExtractorProcesses:
+    """Starts a process for every link, from a parent that has yt-dlp loaded; see ``zygote``.
+
+    Args:
+        ca_file: whom TLS trusts instead of certifi's authorities.
+        max_processes: at the same time; further links wait. One host has half of them, and a client leaves half to
+            others.
+        clock: for the ageing of links that wait.
+    """
+
+    def __init__(
+        self, ca_file: Path | None = None, max_processes: int = MAX_PROCESSES, clock: Clock | None = None
+    ) -> None:
+        self._ca_file = ca_file
+        limits = SlotLimits(max_processes, max_per_host=max(1, max_processes // 2), reserve=True)
+        self._places = FairSlots(limits, clock or SystemClock())
+        self._zygote: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+
+    def start(self) -> None:
+        """Starts the parent, unless it lives."""
+        if self._zygote is not None and self._zygote.poll() is None:
+            return
+        self._close_control()
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._zygote = subprocess.Popen(  # noqa: S603 - our own module
+                [sys.executable, "-P", "-m", "pipeline.crawl.extractor_fork_server", str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                env=self._environment(),
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+
+    async def aclose(self) -> None:
+        """Ends the parent; the processes end with their conversations."""
+        self._close_control()
+        if self._zygote is not None:
+            await asyncio.to_thread(_wait_or_kill, self._zygote)
+            self._zygote = None
+
+    async def confinement(self, js_runtime: str | None = None) -> Confinement:
+        """Have a process try what is forbidden, and return what holds.
+
+        Args:
+            js_runtime: what processes may start.
+
+        Raises:
+            ReplicaLost: the process ended before it could answer.
+        """
+        with targets(PROBE_BYTES) as aims:
+            request = ExtractRequest(
+                url="",
+                extractors=(),
+                formats="",
+                proxy=f"http://127.0.0.1:{UNUSED_PORT}",
+                timeout_s=READY_TIMEOUT_S,
+                max_process_bytes=PROBE_BYTES,
+                scratch="",
+                js_runtime=js_runtime,
+                targets=aims.encode(),
+            )
+            async with self._process(request) as process:
+                return confinement_of(await process.probe_results())
+
+    @asynccontextmanager
+    async def conversation(
+        self, request: ExtractRequest, site: str, proxy: GuardingProxy, turn: TurnRequest
+    ) -> AsyncIterator[PageSession]:
+        """A process that works on a request, until the block ends; ``scratch`` is filled in here.
+
+        Args:
+            request: what is to be found out.
+            site: the link's host, for the sentences of errors.
+            proxy: what the process connects by.
+            turn: who shares the places, and how urgent the link is.
+
+        Raises:
+            ReplicaLost: no process could be started.
+        """
+        async with self._places.turn(turn), self._process(request) as process:
+            if (listener := process.detach_listener()) is not None:
+                await proxy.accept_from(listener)
+            yield PageSession(site, proxy, process)
+
+    @asynccontextmanager
+    async def _process(self, request: ExtractRequest) -> AsyncIterator[_ExtractorProcess]:
+        """A confined process, which is killed when the block ends."""
+        scratch = await asyncio.to_thread(tempfile.mkdtemp, prefix="murmuration-crawl-")
+        try:
+            ours, data_fd, status_fd = self._fork(scratch)
+            data, transport = await _pipe_reader(data_fd)
+            process = _ExtractorProcess(scratch, 2 * request.max_process_bytes, ours, data, status_fd)
+            try:
+                await process.begin(self._completed(request, scratch))
+                yield process
+            finally:
+                await process.end()
+                transport.close()
+        finally:
+            await asyncio.to_thread(_remove, Path(scratch))
+
+    def _fork(self, scratch: str) -> tuple[socket.socket, int, int]:
+        """Our ends of a new process's conversation, data and status."""
+        ours, theirs = socket.socketpair()
+        data, status = os.pipe(), os.pipe()
+        try:
+            self.start()
+            assert self._control is not None  # noqa: S101 (start made it)
+            socket.send_fds(self._control, [os.fsencode(scratch)], [theirs.fileno(), data[1], status[1]])
+        except OSError as error:
+            ours.close()
+            os.close(data[0])
+            os.close(status[0])
+            raise ReplicaLost("The process that reads pages has died.") from error
+        finally:
+            theirs.close()
+            os.close(data[1])
+            os.close(status[1])
+        ours.setblocking(False)
+        return ours, data[0], status[0]
+
+    def _completed(self, request: ExtractRequest, scratch: str) -> ExtractRequest:
+        own_authorities = self._ca_file is not None
+        timeout_s = request.timeout_s + GRACE_S
+        return replace(request, scratch=scratch, timeout_s=timeout_s, system_authorities=own_authorities)
+
+    def _environment(self) -> dict[str, str]:
+        """Nothing of ours but where modules are: the environment holds the service's secrets."""
+        environment = {
+            "PATH": "",
+            "LANG": "C.UTF-8",
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "YTDLP_NO_PLUGINS": "1",
+        }
+        return environment | ({"SSL_CERT_FILE": str(self._ca_file)} if self._ca_file else {})
+
+    def _close_control(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+
+
+@dataclass(slots=True)
+class _ExtractorProcess:
+    """A process while it lives.
+
+    Attributes:
+        scratch: its folder.
+        max_scratch_bytes: most that may be in it.
+        data: the recording, as the process writes it.
+        listener: where it connects to, in a network of its own.
+        overflowed: it wrote more into its folder than it may, and was killed.
+    """
+
+    scratch: str
+    max_scratch_bytes: int
+    _socket: socket.socket
+    data: asyncio.StreamReader
+    _status_fd: int
+    listener: socket.socket | None = None
+    overflowed: bool = False
+    _reader: asyncio.StreamReader | None = None
+    _writer: asyncio.StreamWriter | None = None
+    _watching: asyncio.Task[None] | None = None
+
+    async def begin(self, request: ExtractRequest) -> None:
+        """Send the request, and wait until the process is confined.
+
+        Raises:
+            ReplicaLost: it ended before.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                await loop.sock_sendall(self._socket, request.encode())
+                await _until_readable(self._socket)
+            hello, descriptors, _, _ = socket.recv_fds(self._socket, len(HELLO), 1)
+        except OSError as error:  # a timeout among them
+            raise ReplicaLost("The process that reads pages has died.") from error
+        if hello != HELLO:
+            raise ReplicaLost("The process that reads pages has died.")
+        self.listener = socket.socket(fileno=descriptors[0]) if descriptors else None
+        self._reader, self._writer = await asyncio.open_unix_connection(sock=self._socket, limit=MAX_LINE_BYTES)
+        self._watching = asyncio.create_task(self._watch_scratch())
+
+    def detach_listener(self) -> socket.socket | None:
+        """Return the socket that the process connects to, once; whoever takes it closes it."""
+        listener, self.listener = self.listener, None
+        return listener
+
+    async def next(self) -> bytes:
+        """Return what the process says next, without waiting for more than a line; empty once it has ended.
+
+        Raises:
+            ValueError: the line is too long.
+        """
+        return await self._reader.readline() if self._reader else b""
+
+    def send(self, line: str) -> None:
+        """Send a line."""
+        if self._writer:
+            self._writer.write(f"{line}\n".encode())
+
+    async def probe_results(self) -> Mapping[str, Mapping[str, str]]:
+        """Return the results of what is forbidden.
+
+        Raises:
+            ReplicaLost: the process ended before it could answer.
+        """
+        message = decode(line) if (line := await self.next()) else None
+        if not isinstance(message, ProbeReport):
+            raise ReplicaLost("The process that tries what is forbidden has died.")
+        return message.results
+
+    async def end(self) -> None:
+        """Kill the process, and wait until it is gone."""
+        self._kill()  # before anything is awaited, which may be cancelled
+        (self._writer or self._socket).close()
+        if self.listener is not None:
+            self.listener.close()
+        if self._watching:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(EXIT_TIMEOUT_S):
+                while await self.data.read(BLOCK_BYTES):  # its end of the pipe is closed with it
+                    pass
+
+    def _kill(self) -> None:
+        """Close the pipe for its status, upon which its parent kills it."""
+        if self._status_fd >= 0:
+            os.close(self._status_fd)
+            self._status_fd = -1
+
+    async def _watch_scratch(self) -> None:
+        """Kill the process once there is too much in its folder."""
+        while not self.overflowed:
+            await asyncio.sleep(SCRATCH_CHECK_S)
+            self.overflowed = await asyncio.to_thread(_exceeds, self.scratch, self.max_scratch_bytes)
+        self._kill()
+
+
+async def _until_readable(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(sock, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(sock)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a scratch folder, which the process's parent may be removing, too."""
+    for _ in range(100):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.01)
+
+
+def _exceeds(folder: str, max_bytes: int) -> bool:
+    """Return whether files take more disk than they may; many small ones count as well."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                max_bytes -= max(FOLDER_ENTRY_BYTES, entry.stat(follow_symlinks=False).st_blocks * 512)
+            if max_bytes < 0:
+                return True
+    return False
+
+
+@dataclass(slots=True)
+class PageSession:
+    """One process at work; made by ``ExtractorProcesses.conversation``."""
+
+    _site: str
+    _proxy: GuardingProxy
+    _process: _ExtractorProcess
+
+    async def found(self) -> ExtractedPage:
+        """What the page leads to.
+
+        Raises:
+            MurmurationError: what ``diagnosis`` makes of the trouble.
+        """
+        message = await self._next()
+        if isinstance(message, ExtractedPage) and not self._proxy.exhausted:
+            return message
+        raise self._error(message)
+
+    def allow_bytes(self, more_bytes: int) -> None:
+        """Let so many bytes more come back than the pages took."""
+        self._proxy.max_bytes = self._proxy.received + more_bytes
+
+    async def media(self, timeout_s: float) -> AsyncGenerator[bytes, None]:
+        """The recording, put together by the process; raises as ``found``."""
+        self._process.send(f"{timeout_s + GRACE_S:.3f}")
+        message = asyncio.create_task(self._next())
+        try:
+            while block := await self._process.data.read(BLOCK_BYTES):
+                yield block
+            if not isinstance(ended := await message, RecordingWritten) or self._proxy.exhausted:
+                raise self._error(ended)
+        finally:
+            message.cancel()
+            with contextlib.suppress(asyncio.CancelledError, MurmurationError):
+                await message
+
+    async def _next(self) -> Message:
+        try:
+            line = await self._process.next()
+            if line:
+                return decode(line)
+        except ValueError as error:
+            raise ReplicaLost(
+                f"The process that read the pages of {self._site} does not answer as it should."
+            ) from error
+        if self._process.overflowed:
+            raise SourceTooLarge(f"{self._site} sends a part of a recording that is larger than is taken.")
+        raise ReplicaLost(f"The process that read the pages of {self._site} died.")
+
+    def _error(self, message: Message) -> MurmurationError:
+        trouble = (
+            message if isinstance(message, ExtractFailure) else ExtractFailure("OutOfTurn", "it answered out of turn")
+        )
+        logger.info(
+            "no recording at a link",
+            extra={"site": self._site, "kind": trouble.kind, "reason": trouble.message, "status": trouble.status},
+        )
+        if self._proxy.exhausted:
+            return SourceTooLarge(f"{self._site} sends more than the {self._proxy.max_bytes:,} bytes that are taken.")
+        if self._proxy.refusals and (trouble.kind in NETWORK_KINDS or trouble.status in (403, 502)):
+            return self._proxy.refusals[-1]
+        return diagnose(trouble, self._site, library_version())
+
+
+async def _pipe_reader(read_fd: int) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
+    reader = asyncio.StreamReader(limit=BLOCK_BYTES)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_fd, "rb", 0)
+    )
+    return reader, transport
+
+
+def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(EXIT_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def host_name_of(url: str) -> str:
+    """A URL's host, for sentences and settings."""
+    try:
+        return httpx.URL(url).host.removeprefix("www.")
+    except httpx.InvalidURL:
+        return "that address"

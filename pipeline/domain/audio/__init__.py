@@ -1,0 +1,1 @@
+"""Rules for audio: time spans, levels, voice activity, tracks, and chunks."""

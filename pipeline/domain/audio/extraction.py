@@ -1,0 +1,40 @@
+"""Sound taken out of a recording: what can be asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated
+
+from annotated_types import Ge, Le
+
+
+class AudioFormat(StrEnum):
+    """Formats that sound is written in."""
+
+    WAV = "wav"
+    MP3 = "mp3"
+    FLAC = "flac"
+    OGG = "ogg"
+    M4A = "m4a"
+
+
+MEDIA_TYPES = {
+    AudioFormat.WAV: "audio/wav",
+    AudioFormat.MP3: "audio/mpeg",
+    AudioFormat.FLAC: "audio/flac",
+    AudioFormat.OGG: "audio/ogg",
+    AudioFormat.M4A: "audio/mp4",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractionOptions:
+    """How the sound of a recording is to be written."""
+
+    sample_rate: Annotated[int, Ge(8000), Le(192_000)] = 22_050
+    """Samples a second. `mp3`, `ogg` and `m4a` know only some rates: the next higher one is taken."""
+    bit_depth: Annotated[int, Ge(1), Le(4)] = 2
+    """Bytes a sample, 1 to 4; for `wav` and `flac` (2 to 4), the others have none."""
+    output_format: AudioFormat = AudioFormat.WAV
+    """The format of the file: `ogg` holds Opus, `m4a` AAC."""

@@ -1,0 +1,1 @@
+"""Rules for decoding: options, quality, cost, and the text that results."""

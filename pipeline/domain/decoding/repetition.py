@@ -1,0 +1,61 @@
+"""Finding text in which the model got stuck and said the same thing over and over.
+
+The compression ratio sees long loops; a short clip's loop, or a loop at the end of much good text, slips through it.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+
+from pipeline.domain.decoding.writing_systems import is_unspaced
+
+WORD_LIMIT = 6
+"""One word this many times in a row is a loop; "no, no, no" (three times) and then three times too often."""
+
+PHRASE_LIMIT = 4
+"""A phrase of several words this many times in a row is a loop: said once, and then three times too often."""
+
+SYLLABLE_LIMIT = 7
+"""One to three characters of a script without spaces this many times in a row; laughter is written that way."""
+
+LONGEST_SYLLABLES = 3
+
+
+def has_repetition_loop(text: str) -> bool:
+    """Whether a word or phrase is repeated, without anything between, three times more often than people would."""
+    units = tuple(_split_words(text))
+    unspaced = sum(len(unit) == 1 and is_unspaced(unit) for unit in units) * 2 > len(units)
+    longest = len(units) // PHRASE_LIMIT
+    return any(_repeats(units, length) >= _limit(length, unspaced) for length in range(1, longest + 1))
+
+
+def _limit(length: int, unspaced: bool) -> int:
+    if unspaced:
+        return SYLLABLE_LIMIT if length <= LONGEST_SYLLABLES else PHRASE_LIMIT
+    return WORD_LIMIT if length == 1 else PHRASE_LIMIT
+
+
+def _repeats(units: Sequence[str], length: int) -> int:
+    """The most times in a row that any phrase of ``length`` units is said."""
+    run = most = 0
+    for earlier, later in zip(units, units[length:], strict=False):
+        run = run + 1 if earlier == later else 0
+        most = max(most, run)
+    return most // length + 1
+
+
+def _split_words(text: str) -> Iterator[str]:
+    """Words without punctuation, or single characters where a script has no spaces."""
+    word = ""
+    for character in text.casefold():
+        if is_unspaced(character) or unicodedata.category(character)[0] not in "LMN":
+            if word:
+                yield word
+            word = ""
+            if is_unspaced(character):
+                yield character
+        else:
+            word += character
+    if word:
+        yield word

@@ -1,0 +1,1 @@
+"""Rules for links: platforms, public addresses, and transfer rates."""

@@ -1,0 +1,1 @@
+"""Rules for summaries: their options, their prompts, and the pieces of a transcript."""

@@ -1,0 +1,1 @@
+"""Rules for tasks: their states, their clients, and their uploads."""

@@ -1,0 +1,233 @@
+"""A task: what a client asked for, and how far it has come. The states and the moves between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from pipeline.domain.audio.tracks import Track
+from pipeline.domain.decoding.transcript import Transcript
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
+from pipeline.domain.links.platforms import Link
+from pipeline.domain.summaries.summary import Summary, SummaryOptions, SummaryStatus
+from pipeline.domain.tasks.record_defect import RecordDefect
+
+
+class Status(StrEnum):
+    """Where a task stands."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more happens to the task by itself."""
+        return self in (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
+
+
+class Priority(StrEnum):
+    """How urgent a task is."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+    @property
+    def rank(self) -> int:
+        """0 is served first."""
+        return (Priority.HIGH, Priority.NORMAL, Priority.LOW).index(self)
+
+
+class Stage(StrEnum):
+    """What a task that is being processed is at."""
+
+    FETCHING = "fetching"
+    SPLITTING = "splitting"
+    TRANSCRIBING = "transcribing"
+    FINISHING = "finishing"
+    SUMMARIZING = "summarizing"
+
+
+class EngineName(StrEnum):
+    """Which implementation decodes."""
+
+    FASTER_WHISPER = "faster_whisper"
+    OPENAI_WHISPER = "openai_whisper"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTask:
+    """What is known of a task when it is created.
+
+    Attributes:
+        media_prefix: the folder of all its media keys.
+        awaited_until: the task is only wanted while its client waits for it: from this time on it may be deleted,
+            unless the time is moved on. ``None``: it is kept.
+        link: what ``file_url`` is, for tasks that have one.
+        summary_options: set where a summary is wanted.
+        client: name of the key it was created with; ``None`` where none was asked for.
+    """
+
+    media_prefix: str
+    options: TranscriptionOptions = field(default_factory=TranscriptionOptions)
+    summary_options: SummaryOptions | None = None
+    priority: Priority = Priority.NORMAL
+    engine_name: EngineName = EngineName.FASTER_WHISPER
+    platform: str | None = None
+    callback_url: str | None = None
+    media_key: str | None = None
+    file_url: str | None = None
+    file_name: str | None = None
+    file_size_bytes: int | None = None
+    awaited_until: datetime | None = None
+    link: Link | None = None
+    client: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyClaim:
+    """A client's key for a request, and the fingerprint (SHA-256, hex) of what the request asks for."""
+
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskError:
+    """Why a task failed: a stable code (see ``pipeline.errors``) and a sentence."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackState:
+    """What the receiver of the callback last answered."""
+
+    status_code: int | None = None
+    message: str | None = None
+    time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryState:
+    """How far a task's summary is.
+
+    Attributes:
+        result: the last summary that was stored, whoever asked for it.
+        error: why there is none.
+        attempts: how often it was taken in hand since the transcript was stored.
+        owner: who has it in hand.
+        due_at: when it is to be taken in hand, again if need be; ``None`` while there is nothing to do.
+    """
+
+    result: Summary | None = None
+    error: TaskError | None = None
+    attempts: int = 0
+    owner: str | None = None
+    due_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One task as stored. Times are aware UTC, durations seconds.
+
+    Attributes:
+        fence: raised at every claim; a write under an older fence is refused.
+        attempts: how often it was claimed to be run.
+        failures: attempts in a row that failed without having got the task any further.
+        losses: leases in a row that ran out without the task having got any further.
+        audio_total_s: seconds of audio to decode, known once splitting is done (``split_done``).
+        audio_done_s: seconds of audio decoded and stored.
+        language: asked for or, later, detected.
+        link: what ``file_url`` is, for tasks that have one.
+        truncated: the recording broke off; what was there is transcribed.
+        tracks: the recording's audio tracks, known once splitting is done.
+        awaited_until: as in ``NewTask``.
+        summary_options: set where a summary was asked for with the task.
+        client: name of the key it was created with, if any; who else may see it is ``domain.access``'s to say.
+        result: only filled where it was asked for.
+        defect: set where the record could not be read as a whole; what could be is shown, with the reason as ``error``.
+    """
+
+    id: int
+    status: Status
+    priority: Priority
+    engine_name: EngineName
+    options: TranscriptionOptions
+    media_prefix: str
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    stage: Stage | None = None
+    attempts: int = 0
+    failures: int = 0
+    losses: int = 0
+    owner: str | None = None
+    fence: int = 0
+    lease_expires_at: datetime | None = None
+    available_at: datetime | None = None
+    platform: str | None = None
+    media_key: str | None = None
+    file_url: str | None = None
+    file_name: str | None = None
+    file_size_bytes: int | None = None
+    link: Link | None = None
+    file_duration_s: float | None = None
+    audio_total_s: float = 0.0
+    audio_done_s: float = 0.0
+    split_done: bool = False
+    truncated: bool = False
+    tracks: tuple[Track, ...] = ()
+    language: str | None = None
+    language_probability: float | None = None
+    error: TaskError | None = None
+    callback_url: str | None = None
+    callback: CallbackState = field(default_factory=CallbackState)
+    awaited_until: datetime | None = None
+    summary_options: SummaryOptions | None = None
+    summary: SummaryState = field(default_factory=SummaryState)
+    client: str | None = None
+    result: Transcript | None = None
+    defect: RecordDefect | None = None
+
+    @property
+    def summary_status(self) -> SummaryStatus | None:
+        """How far the summary is; ``None`` where there is none and none was asked for."""
+        if self.summary.result is not None:
+            return SummaryStatus.COMPLETED
+        if self.summary.error is not None and self.status is Status.COMPLETED:
+            return SummaryStatus.FAILED
+        if self.summary_options is None:
+            return None
+        if self.status.finished:
+            return SummaryStatus.SKIPPED
+        return SummaryStatus.PROCESSING if self.summary.owner else SummaryStatus.QUEUED
+
+    @property
+    def progress(self) -> float | None:
+        """Decoded over all speech seconds, 0..1; ``None`` until the total is known. Never an estimate."""
+        if self.status is Status.COMPLETED or self.stage is Stage.SUMMARIZING:
+            return 1.0
+        if not self.split_done:
+            return None
+        return min(1.0, self.audio_done_s / self.audio_total_s) if self.audio_total_s else 1.0
+
+    @property
+    def first_stage(self) -> Stage:
+        """What an attempt begins with, given what earlier ones have stored."""
+        if self.split_done:
+            return Stage.TRANSCRIBING
+        return Stage.SPLITTING if self.media_key else Stage.FETCHING
+
+    @property
+    def processing_s(self) -> float | None:
+        """Seconds from the last attempt's claim to its end."""
+        if self.started_at is None or self.finished_at is None:
+            return None
+        return (self.finished_at - self.started_at).total_seconds()

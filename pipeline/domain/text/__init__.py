@@ -1,0 +1,1 @@
+"""Rules for text that people read: file names, graphemes, and sentences."""

@@ -1,0 +1,414 @@
+"""The task store on SQL: each method one transaction, at the time of a clock that is passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pipeline.domain.audio.spans import Chunk
+from pipeline.domain.decoding.transcript import ChunkResult, Transcript
+from pipeline.domain.durability import Durability
+from pipeline.domain.links.platforms import CrawlRecord
+from pipeline.domain.scheduling.claim_rule import NO_RUNNING_TASKS, RunningTasks
+from pipeline.domain.summaries.summary import Summary
+from pipeline.domain.tasks.client import AudioCharge, Client, ClientLoad
+from pipeline.domain.tasks.lifecycle import refuse_fixed_fields
+from pipeline.domain.tasks.task import IdempotencyClaim, NewTask, Status, Task, TaskError
+from pipeline.observability import NoMetrics
+from pipeline.ports import (
+    Clock,
+    DeliveryAttempt,
+    Lease,
+    Metrics,
+    OutboxMessage,
+    QueueStats,
+    StoredChunks,
+    SummaryLease,
+    TaskPage,
+    TaskQuery,
+)
+from pipeline.store.connection.database import MYSQL_DIALECTS, Database, parse_url
+from pipeline.store.migrate import migrate
+from pipeline.store.rows.defect_report import DefectReport
+from pipeline.store.transactions import (
+    callback_outbox,
+    client_usage,
+    clock_changes,
+    summary_queue,
+    task_records,
+    task_runs,
+)
+from pipeline.system_clock import SynchronizedClock
+
+CLAIM_ROUNDS = 3
+"""How often a claim looks again when others took every task it saw."""
+
+
+RECOMPUTABLE = (
+    task_runs.claim,
+    task_runs.heartbeat,
+    task_runs.expire_leases_of,
+    task_runs.release,
+    task_runs.update,
+    task_runs.save_crawl_record,
+    task_runs.add_part,
+    task_runs.save_results,
+    task_records.extend_wait,
+    task_records.prune_callbacks,
+    task_records.prune_idempotency_keys,
+    summary_queue.take,
+    summary_queue.renew,
+    summary_queue.postpone,
+    callback_outbox.take,
+    client_usage.begin_extraction,
+    client_usage.charge_extraction,
+    client_usage.forget,
+)
+"""Transactions that need not wait for the disk: leases end with the processes of the machine that lost its power, parts
+and results are made again, and the same goes for what is due. All others are promises."""
+
+
+class SqlTaskStore:
+    """``ports.TaskStore`` on SQLite (``sqlite+aiosqlite:////folder/tasks.db``) or MySQL (``mysql+asyncmy://…``).
+
+    Any number of processes may use one database. Connections are opened at first use.
+
+    Args:
+        url: SQLAlchemy URL of the database.
+        clock: all times come from it. A ``SynchronizedClock`` is kept at the time of the MySQL server, so that
+            Dispatchers on nodes whose clocks differ agree on when a lease has expired.
+        busy_timeout_s: how long a statement waits for a lock.
+        idempotency_ttl_s: how long an idempotency key counts.
+        ageing_s: a waiting task is lifted by one priority each time this much time passes.
+        max_losses: a task whose lease expired so many times in a row without progress is left to ``fail_exhausted``.
+        metrics: counts rows that can't be read.
+        durability: whether a commit that a client relies on waits for the disk.
+
+    Raises:
+        ConfigurationError: a URL that names no database this store can use.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        clock: Clock,
+        *,
+        busy_timeout_s: float,
+        idempotency_ttl_s: float,
+        ageing_s: float,
+        max_losses: int,
+        metrics: Metrics | None = None,
+        durability: Durability = Durability.FULL,
+    ) -> None:
+        self._url = parse_url(url)
+        self._clock = clock
+        self._busy_timeout_s = busy_timeout_s
+        self._idempotency_ttl = timedelta(seconds=idempotency_ttl_s)
+        self._ageing_s = ageing_s
+        self._max_losses = max_losses
+        self._database = Database(self._url, busy_timeout_s, durability, RECOMPUTABLE)
+        self._report = DefectReport(metrics or NoMetrics())
+        on_server = self._url.get_backend_name() in MYSQL_DIALECTS
+        self._following = clock if on_server and isinstance(clock, SynchronizedClock) else None
+
+    @property
+    def database(self) -> Database:
+        """The connections, for a store of other rows in the same database."""
+        return self._database
+
+    @property
+    def report(self) -> DefectReport:
+        """Told of rows that can't be read, those of a store of other rows too."""
+        return self._report
+
+    async def migrate(self) -> None:
+        """See ``ports.TaskStore``. Makes the folder of an SQLite file where it is missing."""
+        await migrate(self._url, self._busy_timeout_s)
+        await self._database.warn_of_lossy_server()
+
+    async def ping(self) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.read(_ping)
+
+    async def close(self) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.close()
+
+    # records
+
+    async def create(
+        self, new: NewTask, idempotency: IdempotencyClaim | None = None, client: Client | None = None
+    ) -> tuple[Task, bool]:
+        """See ``ports.TaskStore``."""
+        now = await self._now()
+        arguments = (new, idempotency, client, now, now + self._idempotency_ttl)
+        try:
+            task, is_new = await self._database.write(task_records.create, *arguments)
+        except IntegrityError:  # another process stored the same key in this moment: now it is there to be read
+            task, is_new = await self._database.write(task_records.create, *arguments)
+        return self._report.seen(task), is_new
+
+    async def client_load(self, client: str) -> ClientLoad:
+        """See ``ports.TaskStore``."""
+        return await self._database.read(client_usage.client_load, client, self._clock.now())
+
+    async def get(self, task_id: int, *, include_result: bool = False) -> Task:
+        """See ``ports.TaskStore``."""
+        return self._report.seen(await self._database.read(task_records.get, task_id, with_result=include_result))
+
+    async def query(self, query: TaskQuery) -> TaskPage:
+        """See ``ports.TaskStore``."""
+        page = await self._database.read(task_records.page, query)
+        for task in page.tasks:
+            self._report.seen(task)
+        return page
+
+    async def stats(self) -> QueueStats:
+        """See ``ports.TaskStore``."""
+        return await self._database.read(task_records.stats, await self._now())
+
+    async def cancel(self, task_id: int) -> Task:
+        """See ``ports.TaskStore``."""
+        return self._report.seen(await self._database.write(task_records.cancel, task_id, await self._now()))
+
+    async def retry(self, task_id: int, client: Client | None = None) -> Task:
+        """See ``ports.TaskStore``. Callbacks of the earlier run that were not delivered yet are withdrawn."""
+        return self._report.seen(await self._database.write(task_records.retry, task_id, await self._now(), client))
+
+    async def begin_extraction(self, client: Client, extraction_id: str, size_bytes: int) -> float:
+        """See ``ports.TaskStore``."""
+        return await self._database.write(
+            client_usage.begin_extraction, client, extraction_id, size_bytes, await self._now()
+        )
+
+    async def charge_extraction(self, extraction_id: str, audio_s: float) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.write(client_usage.charge_extraction, extraction_id, audio_s)
+
+    async def extend_wait(self, task_id: int, until: datetime) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.write(task_records.extend_wait, task_id, until)
+
+    async def delete(self, task_id: int) -> str:
+        """See ``ports.TaskStore``."""
+        return await self._database.write(task_records.remove, task_id)
+
+    # the run of a task
+
+    async def claim(
+        self,
+        owner: str,
+        lease: timedelta,
+        limit: int,
+        ranks: Collection[int],
+        running_tasks: RunningTasks = NO_RUNNING_TASKS,
+    ) -> list[Task]:
+        """See ``ports.TaskStore``."""
+        if limit < 1 or not ranks:
+            return []
+        rounds = CLAIM_ROUNDS
+        while rounds:
+            now = await self._now()
+            waiting = await self._database.read(
+                task_runs.candidates, ranks, now, self._max_losses, limit, self._ageing_s, running_tasks
+            )
+            if not waiting:
+                break
+            claim = (waiting, limit, now, self._max_losses, owner, now + lease, self._report.note)
+            claims = await self._database.write(task_runs.claim, *claim)
+            if claims.tasks:
+                return list(claims.tasks)
+            if not claims.set_aside:
+                rounds -= 1
+        return []
+
+    async def heartbeat(self, leases: Sequence[Lease], lease: timedelta) -> frozenset[int]:
+        """See ``ports.TaskStore``."""
+        if not leases:
+            return frozenset()
+        return await self._database.write(task_runs.heartbeat, leases, await self._now() + lease)
+
+    async def fail_exhausted(self, max_losses: int) -> list[Task]:
+        """See ``ports.TaskStore``."""
+        now = await self._now()
+        if not await self._database.read(task_runs.any_exhausted, now, max_losses):
+            return []
+        return await self._database.write(task_runs.fail_exhausted, now, max_losses, self._report.note)
+
+    async def fail_unreachable(self, limit: int) -> list[Task]:
+        """See ``ports.TaskStore``."""
+        ids = await self._database.read(task_runs.unreachable, limit)
+        if not ids:
+            return []
+        return await self._database.write(task_runs.fail_unreachable, ids, await self._now(), self._report.note)
+
+    async def lease_owners(self) -> frozenset[str]:
+        """See ``ports.TaskStore``."""
+        return await self._database.read(task_runs.lease_owners, await self._now())
+
+    async def expire_leases_of(self, owner: str) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.write(task_runs.expire_leases_of, owner, await self._now())
+
+    async def update(self, lease: Lease, **changes: Any) -> None:
+        """See ``ports.TaskStore``. Raises ``TypeError`` for fields that only the store moves."""
+        refuse_fixed_fields(changes)
+        await self._database.write(task_runs.update, lease, changes, await self._now())
+
+    async def save_crawl_record(self, lease: Lease, record: CrawlRecord) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.write(task_runs.save_crawl_record, lease, record, self._clock.now())
+
+    async def crawl_record(self, task_id: int) -> CrawlRecord | None:
+        """See ``ports.TaskStore``."""
+        return await self._database.read(task_records.crawl_record, task_id, self._report.note)
+
+    async def add_part(
+        self,
+        lease: Lease,
+        part: int,
+        start: int,
+        end: int,
+        chunks: Sequence[Chunk],
+        charge: AudioCharge | None = None,
+    ) -> None:
+        """See ``ports.TaskStore``. A part of a number that is stored already is left as it is."""
+        await self._database.write(task_runs.add_part, lease, (part, start, end), chunks, await self._now(), charge)
+
+    async def save_results(self, lease: Lease, results: Sequence[ChunkResult]) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.write(task_runs.save_results, lease, results, await self._now())
+
+    async def chunks(self, task_id: int) -> StoredChunks:
+        """See ``ports.TaskStore``. Nothing for a task that does not exist or is completed."""
+        return await self._database.read(task_runs.stored_chunks, task_id, self._report.note)
+
+    async def results(self, task_id: int, first: int) -> tuple[ChunkResult, ...]:
+        """See ``ports.TaskStore``. Nothing for a task that does not exist or is completed."""
+        return await self._database.read(task_runs.stored_results, task_id, first, self._report.note)
+
+    async def complete(self, lease: Lease, transcript: Transcript) -> Task:
+        """See ``ports.TaskStore``. The task is returned without its result, which the caller has."""
+        return await self._database.write(task_runs.complete, lease, transcript, await self._now())
+
+    async def fail(
+        self,
+        lease: Lease,
+        error: TaskError,
+        retry_at: datetime | None = None,
+        *,
+        keep_prepared: bool = True,
+        counted: bool = True,
+    ) -> Task:
+        """See ``ports.TaskStore``."""
+        return await self._database.write(
+            task_runs.fail, lease, error, retry_at, await self._now(), keep_prepared=keep_prepared, counted=counted
+        )
+
+    async def release(self, lease: Lease) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.write(task_runs.release, lease, await self._now())
+
+    # summaries
+
+    async def claim_summaries(self, owner: str, lease: timedelta, limit: int) -> list[SummaryLease]:
+        """See ``ports.TaskStore``."""
+        now = await self._now()
+        chosen = await self._database.read(summary_queue.choose_due, owner, now, limit) if limit > 0 else []
+        if not chosen:
+            return []
+        return await self._database.write(summary_queue.take, owner, now, now + lease, chosen, self._report.note)
+
+    async def renew_summaries(self, turns: Sequence[SummaryLease], lease: timedelta) -> frozenset[int]:
+        """See ``ports.TaskStore``."""
+        if not turns:
+            return frozenset()
+        return await self._database.write(summary_queue.renew, turns, await self._now() + lease)
+
+    async def finish_summary(self, turn: SummaryLease, outcome: Summary | TaskError) -> Task:
+        """See ``ports.TaskStore``."""
+        return await self._database.write(summary_queue.finish, turn, outcome, await self._now())
+
+    async def postpone_summary(
+        self, turn: SummaryLease, due_at: datetime, error: TaskError | None = None, *, counted: bool = True
+    ) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.write(summary_queue.postpone, turn, due_at, error, await self._now(), counted=counted)
+
+    async def save_summary(self, task_id: int, summary: Summary) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.write(summary_queue.save, task_id, summary, await self._now())
+
+    # callbacks
+
+    async def claim_callbacks(self, owner: str, lease: timedelta, limit: int) -> list[OutboxMessage]:
+        """See ``ports.TaskStore``."""
+        now = await self._now()
+        chosen = await self._database.read(callback_outbox.choose_due, owner, now, limit) if limit > 0 else []
+        if not chosen:
+            return []
+        return await self._database.write(callback_outbox.take, owner, now, now + lease, chosen, self._report.note)
+
+    async def record_delivery(self, message: OutboxMessage, attempt: DeliveryAttempt) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.write(callback_outbox.record, message, attempt, await self._now())
+
+    # housekeeping
+
+    async def expire(self, older_than: datetime, limit: int) -> list[str]:
+        """See ``ports.TaskStore``. A task whose callback is still to be delivered stays."""
+        return await self._database.write(task_records.expire, older_than, limit)
+
+    async def delete_unawaited(self, limit: int) -> list[str]:
+        """See ``ports.TaskStore``."""
+        return await self._database.write(task_records.delete_unawaited, await self._now(), limit)
+
+    async def delete_expired_media(self, older_than: datetime, limit: int, statuses: Collection[Status]) -> list[str]:
+        """See ``ports.TaskStore``."""
+        return await self._database.write(task_records.delete_expired_media, older_than, limit, statuses)
+
+    async def release_postponed(self) -> int:
+        """See ``ports.TaskStore``."""
+        return await self._database.write(clock_changes.release_postponed, await self._now())
+
+    async def prune_callbacks(self, older_than: datetime, limit: int) -> int:
+        """See ``ports.TaskStore``."""
+        return await self._database.write(task_records.prune_callbacks, older_than, limit)
+
+    async def prune_idempotency_keys(self, limit: int) -> int:
+        """See ``ports.TaskStore``."""
+        return await self._database.write(task_records.prune_idempotency_keys, await self._now(), limit)
+
+    async def live_prefixes(self, prefixes: Collection[str], *, transcribed: bool = True) -> set[str]:
+        """See ``ports.TaskStore``."""
+        return await self._database.read(task_records.live_prefixes, prefixes, transcribed=transcribed)
+
+    async def count_queued_with_error(self, code: str) -> int:
+        """See ``ports.TaskStore``."""
+        return await self._database.read(task_records.count_queued_with_error, code)
+
+    async def delete_old_usage(self) -> None:
+        """See ``ports.TaskStore``."""
+        await self._database.write(client_usage.forget, await self._now())
+
+    async def _now(self) -> datetime:
+        """The time of everything that is stored; now and then the server is asked for its own."""
+        if self._following is not None and self._following.needs_sync:
+            asked_at = self._following.monotonic()
+            moment = await self._database.read(_server_time)
+            self._following.follow(moment, (asked_at + self._following.monotonic()) / 2)
+        return self._clock.now()
+
+
+async def _server_time(connection: AsyncConnection) -> datetime:
+    moment: datetime = (await connection.execute(text("SELECT UTC_TIMESTAMP(6)"))).scalar_one()
+    return moment.replace(tzinfo=UTC)
+
+
+async def _ping(connection: AsyncConnection) -> None:
+    await connection.execute(text("SELECT 1"))

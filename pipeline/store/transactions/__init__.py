@@ -1,0 +1,1 @@
+"""Transactions of the task store, one module for each subject."""

