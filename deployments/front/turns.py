@@ -21,8 +21,8 @@ START_S = 0.1
 """Longest time for which a request holds its place. Routing takes less; the rest is the application's time."""
 LEAVING_CLIENTS = 4
 LEAVE_S = 0.01
-"""Serve learns of so many clients that go away at a time, each after ``LEAVE_S``: to cancel a request costs as much as to
-route one."""
+"""Serve learns of so many clients that go away at a time, each after ``LEAVE_S``: to cancel a request costs as much as
+to route one."""
 MARK = "murmuration.turn"
 """Name of the ASGI extension of a request that has had its turn."""
 
