@@ -1,1 +1,1 @@
-"""Murmuration as a Ray Serve application: one deployment a file, chained in ``app``."""
+"""Murmuration as a Ray Serve application: deployments, their HTTP interface, and the code that connects them."""

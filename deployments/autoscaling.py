@@ -1,4 +1,4 @@
-"""How many WhisperReplicas there are: Serve asks this policy, ten times a second, in its controller.
+"""The policy that sets the number of WhisperReplicas. Serve's controller calls it ten times a second.
 
 ::
 
@@ -7,12 +7,12 @@
         policy_function: deployments.autoscaling:QueuedAudioPolicy
         policy_kwargs: {config: gpu, target_wait_s: 60}
 
-Serve's own policy counts requests. Ours counts the seconds of audio that wait and run, as the database knows them, so
-that it also sees what nobody has sent to a replica yet, and scales from zero to what the queue needs in one step.
-Bounds and delays stay Serve's. Secrets are not arguments, since Serve's REST API shows those: the settings are read
-where the policy runs, from the file that ``config`` names and from the head node's environment.
+Serve's own policy counts requests. This one counts the seconds of audio in the queue and in progress, from the
+database. So it includes work that no replica has received yet, and scales from zero to the required number in one step.
+Serve still applies its bounds and delays. Secrets are not arguments, since Serve's REST API shows arguments: the policy
+reads the settings in the controller, from the file that ``config`` names and from the head node's environment.
 
-Serve pickles this module by value; what it imports must be installed on the head node.
+Serve pickles this module by value; the modules that it imports must be installed on the head node.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from pipeline.settings import load_settings
 logger = logging.getLogger(__name__)
 
 RTFX_KEY = "rtfx"
-"""What a WhisperReplica calls its speed in ``record_autoscaling_stats``."""
+"""The name of a WhisperReplica's speed in ``record_autoscaling_stats``."""
 
 
 class QueuedAudioPolicy:
-    """Replicas for a target wait; made once by Serve, and called with its ``AutoscalingContext``.
+    """A scaling policy for a target wait. Serve creates it once and calls it with its ``AutoscalingContext``.
 
     Args:
         config: the application's ``args.config``.
-        target_wait_s: seconds in which all that waits and runs should be decoded.
-        expected_rtfx: speed of a replica before one was measured.
-        min_task_s: seconds of audio that a task counts for at least.
-        poll_s: how often the database is asked.
+        target_wait_s: seconds in which all audio in the queue and in progress should be decoded.
+        expected_rtfx: speed of a replica before any has been measured, as audio seconds per second.
+        min_task_s: smallest number of audio seconds that a task counts for.
+        poll_s: seconds between two queries of the database.
     """
 
     def __init__(
@@ -55,24 +55,24 @@ class QueuedAudioPolicy:
     ) -> None:
         self._rule = ScalingRule(target_wait_s, min_task_s)
         self._rtfx = expected_rtfx
-        self._watch = QueueMonitor(lambda: _store(config), poll_s)
+        self._monitor = QueueMonitor(lambda: _store(config), poll_s)
 
     def __call__(self, ctx: Any) -> tuple[int, dict[str, Any]]:
-        """The number of replicas there should be, and no state: Serve keeps this object."""
+        """Return the number of replicas to run, and no state, since Serve keeps this object."""
         self._rtfx = measured_rtfx(ctx.aggregated_metrics) or self._rtfx
-        stats = self._watch.latest()
-        if stats is None:  # a database that is away is no reason to move a replica
+        stats = self._monitor.latest()
+        if stats is None:  # an unreachable database is no reason to change the number
             return ctx.target_num_replicas, {}
         return self._rule.replicas(demand_of(stats), self._rtfx), {}
 
 
 def demand_of(stats: QueueStats) -> Demand:
-    """The work behind the queue's totals."""
+    """Return the demand that the queue's totals describe."""
     return Demand(sum(stats.queued_tasks.values()) + stats.processing_tasks, stats.pending_audio_s)
 
 
 def measured_rtfx(metrics: Mapping[str, Mapping[Any, float]] | None) -> float | None:
-    """The replicas' mean speed, of those that have worked; ``None`` while none has."""
+    """Return the mean speed of the replicas that have decoded something, or ``None`` if none has."""
     speeds = [speed for speed in (metrics or {}).get(RTFX_KEY, {}).values() if speed > 0]
     return fmean(speeds) if speeds else None
 

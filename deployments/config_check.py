@@ -1,11 +1,11 @@
-"""Finds keys of a Serve config that Serve doesn't know; it would ignore them without a word.
+"""Check for keys of a Serve config that Serve does not know and ignores silently.
 
-A ``numreplicas: 2`` deploys one replica and reports success, because Serve's schemas drop what they don't know
-(Ray 2.60, ``ray/serve/schema.py``). Free-form values (``args``, ``user_config``, ``runtime_env``) are not looked into.
+A ``numreplicas: 2`` deploys one replica and reports success, because Serve's schemas drop unknown keys (Ray 2.60,
+``ray/serve/schema.py``). The check does not read free-form values (``args``, ``user_config``, ``runtime_env``).
 
-The command line of ``serve`` reads the file and passes on what it knows, so the service itself never sees a typo. What
-started it can be asked: ``refuse_unknown_keys`` reads the file of the ``serve run`` that this application belongs to.
-``python -m deployments.deploy`` checks before it deploys.
+The ``serve`` command reads the file and passes on known keys only, so the application never receives a misspelt one.
+Therefore ``refuse_unknown_keys`` reads the file again, from the ``serve run`` process that started this application.
+``python -m deployments.deploy`` runs the check before it deploys.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from pipeline.errors import ConfigurationError
 
 
 def unknown_keys(config: Mapping[str, Any]) -> list[str]:
-    """The keys Serve would ignore, each as a dotted path and, where one is near, the name that was meant.
+    """Return the keys that Serve would ignore, each as a dotted path with the closest known name, if one is similar.
 
     Args:
         config: the parsed content of a file for ``serve run`` or ``serve deploy``.
 
     Returns:
-        Entries like ``applications.murmuration.deployments.Ingress.numreplicas (num_replicas?)``; empty if all is well.
+        Entries like ``applications.murmuration.deployments.Ingress.numreplicas (num_replicas?)``; empty if
+            Serve knows all keys.
     """
     return list(_unknown(config, ServeDeploySchema, ()))
 
@@ -49,7 +50,7 @@ def _unknown(value: Any, schema: type[BaseModel], path: tuple[str, ...]) -> Iter
 
 
 def _schema_in(annotation: Any) -> type[BaseModel] | None:
-    """The schema behind an annotation such as ``Optional[List[DeploymentSchema]]``; ``None`` for free-form values."""
+    """Return the schema in an annotation such as ``Optional[List[DeploymentSchema]]``; ``None`` for other values."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((inner for argument in get_args(annotation) if (inner := _schema_in(argument))), None)
@@ -65,10 +66,10 @@ def _suggestion(key: str, schema: type[BaseModel]) -> str:
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """The content of a Serve config.
+    """Return the content of a Serve config.
 
     Raises:
-        ConfigurationError: it can't be read, or is no YAML mapping.
+        ConfigurationError: the file can't be read, or is not a YAML mapping.
     """
     try:
         content = yaml.safe_load(file.read_text("utf-8"))
@@ -77,18 +78,18 @@ def read_config(file: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"The Serve config is not YAML: {error}.") from error
     if not isinstance(content, dict):
-        raise ConfigurationError("The Serve config must hold names and values, such as `applications:`.")
+        raise ConfigurationError("The Serve config must be a YAML mapping, with keys such as `applications:`.")
     return content
 
 
 def refuse_unknown_keys(processes: Iterable[tuple[Sequence[str], Path]]) -> None:
-    """Refuses to start under a ``serve run`` whose config has keys that Serve ignores.
+    """Refuse to start under a ``serve run`` whose config has keys that Serve ignores.
 
     Args:
         processes: command line and working directory of each process that may have started this application.
 
     Raises:
-        ConfigurationError: names the keys.
+        ConfigurationError: there are such keys; the message names them.
     """
     for command, folder in processes:
         file = config_of(command, folder)
@@ -97,7 +98,7 @@ def refuse_unknown_keys(processes: Iterable[tuple[Sequence[str], Path]]) -> None
 
 
 def config_of(command: Sequence[str], folder: Path) -> Path | None:
-    """The config file of a ``serve run FILE`` command; ``None`` for any other."""
+    """Return the config file of a ``serve run FILE`` command; ``None`` for any other command."""
     words = [PurePath(word).name for word in command[:4]]
     is_serve = "serve" in words or "ray.serve.scripts" in words
     if not (is_serve and "run" in command):
@@ -107,7 +108,7 @@ def config_of(command: Sequence[str], folder: Path) -> Path | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m deployments.config_check serve_config.yaml``: names the unknown keys; 1 if there are any."""
+    """Print the unknown keys of ``python -m deployments.config_check FILE`` and return 1, or 0 if there are none."""
     [file] = sys.argv[1:] if arguments is None else arguments
     unknown = unknown_keys(read_config(Path(file)))
     for key in unknown:

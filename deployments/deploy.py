@@ -1,7 +1,7 @@
-"""``python -m deployments.deploy configs/serve.gpu.yaml``: checks a Serve config, deploys it, and waits until it runs.
+"""Check a Serve config, deploy it and wait until it runs: ``python -m deployments.deploy configs/serve.gpu.yaml``.
 
-``serve deploy`` returns before anything is deployed, with success even if it fails a moment later, and drops keys it
-does not know. This command exits with 0 only when the application runs, and says why it doesn't otherwise.
+``serve deploy`` returns before anything is deployed, reports success even if the deployment fails a moment later, and
+drops keys that it does not know. This command exits with 0 only once the application runs; otherwise it prints why not.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ POLL_S = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """See the module; 1 if the config is refused, the deployment fails, or it takes too long."""
+    """Run the command. Return 0 once the application runs, or 1 if the config is refused or deploying fails."""
     parser = argparse.ArgumentParser(prog="python -m deployments.deploy", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("config", type=Path, help="a Serve config, such as configs/serve.gpu.yaml")
-    parser.add_argument("-a", "--address", default="http://localhost:8265", help="the cluster's dashboard")
-    parser.add_argument("--timeout", type=float, default=900.0, help="seconds to wait until it runs")
-    asked = parser.parse_args(arguments)
+    parser.add_argument("-a", "--address", default="http://localhost:8265", help="address of the cluster's dashboard")
+    parser.add_argument("--timeout", type=float, default=900.0, help="seconds to wait until the application runs")
+    options = parser.parse_args(arguments)
     try:
-        config = checked(asked.config)
-        deploy(ServeSubmissionClient(asked.address), config, asked.timeout, time.sleep)
+        config = read_checked_config(options.config)
+        deploy(ServeSubmissionClient(options.address), config, options.timeout, time.sleep)
     except (ConfigurationError, ConnectionError, RuntimeError, TimeoutError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
 
 
-def checked(file: Path) -> dict[str, Any]:
-    """The config, if Serve would take all of it. Raises ``ConfigurationError``."""
+def read_checked_config(file: Path) -> dict[str, Any]:
+    """Return the config. Raise ``ConfigurationError`` if it has keys that Serve does not know."""
     config = read_config(file)
     if unknown := unknown_keys(config):
         raise ConfigurationError(f"{file.name} has keys that Serve does not know: {', '.join(unknown)}.")
@@ -49,11 +49,11 @@ def checked(file: Path) -> dict[str, Any]:
 
 
 def deploy(client: Any, config: dict[str, Any], timeout_s: float, sleep: Callable[[float], None]) -> None:
-    """Hands the config over and waits until all of its applications run.
+    """Send the config to the cluster and wait until all of its applications run.
 
     Raises:
-        RuntimeError: one can't be deployed; says what Serve says.
-        TimeoutError: they don't run yet.
+        RuntimeError: an application can't be deployed; the message has Serve's reason.
+        TimeoutError: an application does not run after ``timeout_s``.
     """
     client.deploy_applications(config)
     names = [application["name"] for application in config["applications"]]
@@ -71,11 +71,11 @@ def deploy(client: Any, config: dict[str, Any], timeout_s: float, sleep: Callabl
             shown = line
         if set(states.values()) == {"RUNNING"}:
             return
-    raise TimeoutError(f"After {timeout_s:.0f} s still {shown}: `serve status` says more.")
+    raise TimeoutError(f"After {timeout_s:.0f} s still {shown}: run `serve status` for details.")
 
 
 def _reason(message: str) -> str:
-    """What a traceback ends with, since that is a sentence of ours; all of any other message."""
+    """Return the last line of a traceback, which is the sentence of our error; any other message whole."""
     if "Traceback" not in message:
         return message
     last = message.strip().splitlines()[-1]

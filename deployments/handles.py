@@ -1,7 +1,7 @@
-"""Ports satisfied by handles to other deployments: what is one method call in a test is a hop through Ray here.
+"""Adapters that call other deployments by their Ray Serve handles.
 
-A replica that dies with a call in hand shows as ``RayActorError``; Serve does not retry what a replica has accepted,
-and should not: the queue knows better where the work goes next.
+If a replica dies during a call, the handle raises ``RayActorError``. Serve does not retry a call that a replica has
+accepted, and should not: the queue decides better where the work goes next.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatusOverview
+from typing_extensions import override
 
 from pipeline.domain.decoding.transcript import ChunkResult
 from pipeline.domain.summaries.summary import Summary
@@ -24,19 +25,28 @@ from pipeline.errors import MurmurationError, ReplicaLost, ServiceStarting
 from pipeline.ports import (
     ChunkFailure,
     CrawledMedia,
+    Crawler,
     CrawlProgress,
     CrawlRequest,
     EngineInfo,
     SplitDone,
     SplitPart,
     SplitRequest,
+    Splitter,
+    Summarizer,
     SummaryJob,
+    Transcriber,
     Unit,
 )
 
 
 async def _stream(handle: DeploymentHandle, method: str, argument: Any) -> AsyncGenerator[Any, None]:
-    """A streamed call whose replica may die, and which is cancelled there when it is closed here."""
+    """Yield the items of a streamed call; closing the generator cancels the call.
+
+    Raises:
+        ReplicaLost: the replica died.
+        MurmurationError: the replica raised it.
+    """
     response = handle.options(method_name=method, stream=True).remote(argument)
     try:
         async for item in response:
@@ -44,64 +54,64 @@ async def _stream(handle: DeploymentHandle, method: str, argument: Any) -> Async
     except RayTaskError as error:
         raise _own_error(error) from error
     except (RayActorError, RayServeException) as error:
-        raise ReplicaLost("A replica died while it worked on this.") from error
+        raise ReplicaLost("The replica that worked on this ended; the work can be tried again.") from error
     finally:
         response.cancel()
 
 
 def _own_error(error: RayTaskError) -> Exception:
-    """Ours, if the far side raised one of ours; else the far side's own failure."""
+    """Return the ``MurmurationError`` that the replica raised, or Ray's error if it raised another."""
     cause = error.cause
     return cause if isinstance(cause, MurmurationError) else error
 
 
 async def _call(handle: DeploymentHandle, method: str, argument: Any) -> Any:
-    """A call whose replica may die."""
+    """Return the result of a call. Raise ``ReplicaLost`` if the replica dies."""
     try:
         return await handle.options(method_name=method).remote(argument)
     except RayTaskError as error:
         raise _own_error(error) from error
     except (RayActorError, RayServeException) as error:
-        raise ReplicaLost("A replica died while it worked on this.") from error
+        raise ReplicaLost("The replica that worked on this ended; the work can be tried again.") from error
 
 
-class SplitterHandle:
-    """``ports.Splitter`` over the Splitter deployment."""
+class SplitterHandle(Splitter):
+    """A splitter that calls the Splitter deployment."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle
 
+    @override
     async def split(self, request: SplitRequest) -> AsyncGenerator[SplitPart | SplitDone, None]:
-        """See ``ports.Splitter.split``."""
         async with aclosing(_stream(self._handle, "split", request)) as events:
             async for event in events:
                 yield event
 
 
-class CrawlerHandle:
-    """``ports.Crawler`` over the Crawler deployment."""
+class CrawlerHandle(Crawler):
+    """A crawler that calls the Crawler deployment."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle
 
+    @override
     async def crawl(self, request: CrawlRequest) -> AsyncGenerator[CrawlProgress | CrawledMedia, None]:
-        """See ``ports.Crawler.crawl``."""
         async with aclosing(_stream(self._handle, "crawl", request)) as events:
             async for event in events:
                 yield event
 
 
 POLICY_GRACE_S = 8.0
-"""How long a call leaves it to the scaling policy to wake a fleet that is scaled to zero."""
+"""Longest time for which a call waits for the scaling policy to start replicas when there are none."""
 POLL_S = 0.5
 
 DESCRIPTION_TTL_S = 60.0
-"""How long a description counts while there is work. An idle fleet is not asked: a question is a request, and one
-that Serve still remembers wakes a fleet that was scaled to zero since."""
+"""Age at which a description is requested again, if there has been work since. Without work it is not: a request that
+Serve still remembers would start a replica after scaling to zero."""
 
 
-class TranscriberHandle:
-    """``ports.Transcriber`` over the WhisperReplica deployment."""
+class TranscriberHandle(Transcriber):
+    """A transcriber that calls the WhisperReplica deployment."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle
@@ -110,27 +120,28 @@ class TranscriberHandle:
         self._described: tuple[float, EngineInfo] | None = None
         self._used = False
 
+    @override
     async def transcribe(self, unit: Unit) -> AsyncGenerator[Sequence[ChunkResult | ChunkFailure], None]:
-        """See ``ports.Transcriber.transcribe``."""
         self._used = True
         if self._at_zero:
             await self._wait_for_policy()
-        async for results in _stream(self._handle, "transcribe", unit):
-            yield results
+        async with aclosing(_stream(self._handle, "transcribe", unit)) as batches:
+            async for results in batches:
+                yield results
 
     async def wake(self) -> None:
-        """Has a replica started if there is none, as a call for it does, so that it is known what runs.
+        """Start a replica if there is none, by a call for its description, so that the engine is known.
 
-        Else a Dispatcher that is new while the fleet is scaled to zero would not be ready before there is work.
+        Otherwise a Dispatcher that starts while there are no replicas would not be ready before there is work.
         """
         with suppress(ServiceStarting):
             await self.describe()
 
     async def _wait_for_policy(self) -> None:
-        """Waits a little for the scaling policy to ask for replicas.
+        """Wait up to ``POLICY_GRACE_S`` for the scaling policy to request replicas.
 
-        A call to a deployment without replicas makes Serve start exactly one and not ask its policy again before
-        that one runs, which takes minutes where a node must be brought first; the policy knows how many are needed.
+        A call to a deployment without replicas makes Serve start exactly one, and Serve does not call its policy again
+        before that one runs. This takes minutes if a node must be added first; the policy knows how many are needed.
         """
         async with self._waking:
             deadline = time.monotonic() + POLICY_GRACE_S
@@ -139,46 +150,46 @@ class TranscriberHandle:
                 self._at_zero = not any((await self._states()).values())
             self._at_zero = False
 
+    @override
     async def replica_count(self) -> int:
-        """See ``ports.Transcriber.replica_count``."""
         states = await self._states()
         self._at_zero = not any(states.values())
         return states.get("RUNNING", 0)
 
     async def _states(self) -> dict[str, int]:
-        """How many replicas are in which of Serve's states."""
+        """Return the number of replicas in each of Serve's states."""
         application = await asyncio.to_thread(_application, self._handle.app_name)
         deployment = application.deployments.get(self._handle.deployment_name)
         return dict(deployment.replica_states) if deployment else {}
 
+    @override
     async def describe(self) -> EngineInfo:
-        """See ``ports.Transcriber.describe``."""
         if self._described and not (self._used and time.monotonic() - self._described[0] > DESCRIPTION_TTL_S):
             return self._described[1]
         try:
             info = cast("EngineInfo", await self._handle.describe.remote())
         except (RayError, RayServeException) as error:
-            raise ServiceStarting("No replica answers yet.") from error
+            raise ServiceStarting("No replica has answered yet; try again in a moment.") from error
         self._described, self._used = (time.monotonic(), info), False
         return info
 
 
-class SummarizerHandle:
-    """``ports.Summarizer`` over the Summarizer deployment."""
+class SummarizerHandle(Summarizer):
+    """A summarizer that calls the Summarizer deployment."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle
 
-    async def summarize(self, order: SummaryJob) -> Summary:
-        """See ``ports.Summarizer.summarize``."""
-        answer = await _call(self._handle, "summarize", order)
-        if isinstance(answer, MurmurationError):
-            raise answer
-        return cast("Summary", answer)
+    @override
+    async def summarize(self, job: SummaryJob) -> Summary:
+        result = await _call(self._handle, "summarize", job)
+        if isinstance(result, MurmurationError):
+            raise result
+        return cast("Summary", result)
 
 
 def _application(name: str) -> ApplicationStatusOverview:
     try:
         return serve.status().applications[name]
     except (KeyError, RayError, RayServeException) as error:
-        raise ServiceStarting("The application is not up yet.") from error
+        raise ServiceStarting("The application has not started yet; try again in a moment.") from error

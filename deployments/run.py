@@ -1,14 +1,14 @@
-"""``python -m deployments.run [serve_config.yaml]``: ``serve run``, for a single machine that keeps to itself.
+"""Start ``serve run`` for a single machine, closed to the network: ``python -m deployments.run [serve_config.yaml]``.
 
-What ``serve run`` alone leaves open can only be closed by variables that are there before Ray starts:
+``serve run`` alone has gaps that only environment variables can close, set before Ray starts:
 
-- Ray's ports (GCS, raylet, workers, dashboard, metrics) listen on the loopback interface instead of on all of them.
-  Ray 2.60 replaces a loopback ``--node-ip-address`` by the machine's address; it keeps to the loopback where clusters
-  of several nodes are switched off, by the variable it has for that on Windows and macOS.
-- Whoever calls Ray needs its token, and its files are this user's alone.
+- Ray's TCP ports (GCS, raylet, workers, dashboard, metrics) listen on the loopback interface instead of on all of them.
+  Ray 2.60 replaces a loopback ``--node-ip-address`` by the machine's address. It uses the loopback interface only if
+  clusters of several nodes are disabled, by the variable that it has for this on Windows and macOS.
+- Callers of Ray need its token, and only this user can read the files that the service and Ray create.
 - Serve's HTTP proxies are bounded from their first connection on.
 
-A variable that is set already is left as it is. The process becomes ``serve run``: signals reach it as ever.
+Variables that are set already keep their values. The process becomes ``serve run``, so signals reach it unchanged.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ DEFAULT_ENVIRONMENT: Mapping[str, str] = {
 
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
-    """The variables that ``serve run`` is started with."""
+    """Return the environment for ``serve run``: the given variables, and the defaults for those that are not set."""
     return {**DEFAULT_ENVIRONMENT, **given}
 
 
 def command(arguments: Sequence[str]) -> list[str]:
-    """The command that takes this process's place."""
+    """Return the command that replaces this process."""
     return [sys.executable, "-m", "ray.serve.scripts", "run", *(arguments or [DEFAULT_CONFIG])]
 
 
 def main(
     arguments: Sequence[str] | None = None, replace: Callable[[str, list[str], dict[str, str]], object] = os.execve
 ) -> None:
-    """Become ``serve run``; return only where ``replace`` does."""
+    """Replace this process by ``serve run``; return only if ``replace`` does."""
     os.umask(UMASKS[FileAccess.OWNER])
     words = command(sys.argv[1:] if arguments is None else arguments)
     replace(words[0], words, environment(os.environ))

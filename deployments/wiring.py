@@ -1,4 +1,4 @@
-"""Which adapter stands behind which port. Called on the replica that uses it, never at import."""
+"""The choice of adapters for ports. Replicas call these functions at start; nothing runs at import."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pipeline.crawl.extractor_processes import ExtractorProcesses
 from pipeline.domain.tasks.task import Status
 from pipeline.errors import ConfigurationError, DatabaseUnavailable, TaskNotFound
 from pipeline.media.media_store import FsspecMediaStore
-from pipeline.media.sandbox.sandbox import Sandbox, SandboxedDecoder, SandboxLimits
+from pipeline.media.sandbox.sandbox import Sandbox, SandboxLimits
+from pipeline.media.sandbox.sandboxed_decoder import SandboxedDecoder
 from pipeline.media.sandboxed_extractor import SandboxedExtractor
 from pipeline.ports import Clock, CrawlRequest, Metrics, Splitter, TaskStore
 from pipeline.settings import Settings
@@ -23,14 +24,14 @@ from pipeline.store.upload_store import SqlUploadStore
 from pipeline.system_clock import SynchronizedClock, SystemClock
 
 NO_ACCESS_LOG = {"enable_access_log": False}
-"""Serve's logging of deployments that only other deployments call: a line a call would drown what matters."""
+"""Serve's logging for deployments that only other deployments call: a line for each call would hide other messages."""
 
 
 def settings_file(config: str) -> Path:
-    """The file that the Serve config's ``args.config`` means: one of the package ``configs``, or an absolute path.
+    """Return the settings file that ``args.config`` of the Serve config names: in the package ``configs``, or by path.
 
     Raises:
-        ConfigurationError: there is no such file; the message lists those that are.
+        ConfigurationError: the package has no such file; the message lists those it has.
     """
     path = Path(config)
     if path.is_absolute():
@@ -45,12 +46,12 @@ def settings_file(config: str) -> Path:
 
 
 def engine(settings: Settings, device: str) -> Engine:
-    """The engine the settings name, loaded."""
+    """Return the engine that the settings name, with its model loaded."""
     if settings.asr.engine == "waiting":
-        from pipeline.testing.waiting_engine import SimulatedEngine  # only for trials of a cluster; see its docstring
+        from pipeline.testing.waiting_engine import SimulatedEngine  # only for trials of a cluster
 
         return SimulatedEngine(settings.asr.model)
-    from pipeline.asr.engine_loading import load_engine  # by the one process that decodes
+    from pipeline.asr.engine_loading import load_engine  # only the process that decodes imports it
 
     return load_engine(settings.asr, device=device)
 
@@ -58,9 +59,9 @@ def engine(settings: Settings, device: str) -> Engine:
 def task_store(
     settings: Settings, clock: Clock | None = None, traces: Tracing | None = None, metrics: Metrics | None = None
 ) -> SqlTaskStore:
-    """The task store the settings name; its times are the clock's, by default those of the database's server.
+    """Return the task store that the settings name. If ``traces`` are enabled, it records each step of a task there.
 
-    One that tells ``traces`` of each step where there are any.
+    Its times are those of ``clock``; the default clock follows the database's server.
     """
     make = partial(TracedTaskStore, tracing=traces) if traces and traces.enabled else SqlTaskStore
     return make(
@@ -76,17 +77,17 @@ def task_store(
 
 
 def upload_store(store: SqlTaskStore) -> SqlUploadStore:
-    """The state of resumable uploads, in the task store's database."""
+    """Return the store of resumable uploads, which is in the task store's database."""
     return SqlUploadStore(store.database, SystemClock(), store.report.note)
 
 
 def media_store(settings: Settings) -> FsspecMediaStore:
-    """The media store the settings name."""
+    """Return the media store that the settings name."""
     return FsspecMediaStore(settings.media_url)
 
 
 def sandbox(settings: Settings, niceness: int = 0) -> Sandbox:
-    """Where recordings are opened; it gets ready while we go on."""
+    """Return a sandbox for opening recordings; it starts in the background."""
     media = settings.media
     limits = SandboxLimits(media.decode_cpu_s, media.decode_cpu_s_per_mib, media.decode_memory_bytes)
     sandbox = Sandbox(limits, niceness)
@@ -95,8 +96,8 @@ def sandbox(settings: Settings, niceness: int = 0) -> Sandbox:
 
 
 def splitter(settings: Settings, decoders: Sandbox) -> Splitter:
-    """A splitter in this process, with its decoders in processes of their own."""
-    # Imported by the one process that listens: the others would take longer to come back after a crash.
+    """Return a splitter in this process, whose decoders run in processes of their own."""
+    # Only the process that splits imports them: the others would take longer to restart after a crash.
     from pipeline.asr.vad import SileroVad
     from pipeline.media.streaming_splitter import StreamingSplitter
 
@@ -110,20 +111,20 @@ def splitter(settings: Settings, decoders: Sandbox) -> Splitter:
 
 
 def crawler(settings: Settings, store: TaskStore, processes: ExtractorProcesses) -> LocalCrawler:
-    """A crawler in this process, which asks the store whether its tasks still run."""
+    """Return a crawler in this process, which looks up in the store if its tasks are still in progress."""
 
-    async def held(request: CrawlRequest) -> bool:
+    async def is_held(request: CrawlRequest) -> bool:
         try:
             task = await store.get(request.task_id)
         except TaskNotFound:
             return False
         except DatabaseUnavailable:
-            return True  # the Dispatcher, which can't write either, decides by the lease
+            return True  # the Dispatcher can't write either; it decides by the lease
         return task.status is Status.PROCESSING and task.fence == request.fence
 
-    return LocalCrawler(media_store(settings), processes, settings, held, SystemClock())
+    return LocalCrawler(media_store(settings), processes, settings, is_held, SystemClock())
 
 
 def extractor(settings: Settings, decoders: Sandbox) -> SandboxedExtractor:
-    """Takes the sound out of recordings, in processes of their own."""
+    """Return an extractor that converts the sound of recordings in processes of their own."""
     return SandboxedExtractor(decoders, settings.media)

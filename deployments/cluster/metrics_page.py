@@ -1,7 +1,7 @@
-"""``/metrics``: what every node of the cluster exports of this service, as one page for Prometheus.
+"""The content of ``/metrics``: this service's metrics of every node of the cluster, as one page for Prometheus.
 
-Each node has a port of its own for the metrics of its processes, which Prometheus finds through a file of Ray's
-(docs/operations.md). This page needs neither: it asks those ports and joins what they say.
+Each node exports the metrics of its processes on a TCP port of its own, which Prometheus can find through a file that
+Ray writes (docs/operations.md). This page is the alternative: it merges the metrics of all those ports.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from deployments.cluster.nodes import alive_nodes
 logger = logging.getLogger(__name__)
 
 FAMILIES = ("ray_murmuration_", "ray_serve_")
-"""What of a node's page is this service's."""
+"""Prefixes of the metric families that belong to this service."""
 
 NODE_TIMEOUT_S = 5.0
 
 
 async def metrics_page() -> str:
-    """All nodes' metrics of this service, in Prometheus's text format; a node that does not answer is left out."""
+    """Return this service's metrics of all nodes that answer, in Prometheus's text format."""
     nodes = await asyncio.to_thread(alive_nodes)
     addresses = [f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics" for node in nodes]
     async with httpx.AsyncClient(timeout=NODE_TIMEOUT_S, trust_env=False) as client:
@@ -33,27 +33,27 @@ async def metrics_page() -> str:
 
 async def _page(client: httpx.AsyncClient, address: str) -> str:
     try:
-        answer = await client.get(address)
-        answer.raise_for_status()
+        response = await client.get(address)
+        response.raise_for_status()
     except httpx.HTTPError as error:
         logger.warning("a node's metrics can't be read: %s", type(error).__name__)
         return ""
-    return answer.text
+    return response.text
 
 
 def joined(pages: Iterable[str]) -> str:
-    """One page of several, each family once with its samples from all of them, and only this service's families."""
+    """Return one page with the samples of all pages, each family once, and only this service's families."""
     families: dict[str, tuple[list[str], list[str]]] = {}
     for page in pages:
         for name, comments, samples in _families(page):
-            known = families.setdefault(name, (comments, []))
-            known[1].extend(samples)
+            _, merged_samples = families.setdefault(name, (comments, []))
+            merged_samples.extend(samples)
     lines = [line for comments, samples in families.values() for line in (*comments, *samples)]
     return "".join(f"{line}\n" for line in lines)
 
 
 def _families(page: str) -> Iterator[tuple[str, list[str], list[str]]]:
-    """The families of a page: name, its ``# HELP`` and ``# TYPE`` lines, its samples."""
+    """Yield this service's families of a page: the name, the ``# HELP`` and ``# TYPE`` lines, and the samples."""
     name, comments, samples = "", list[str](), list[str]()
     for line in page.splitlines():
         if line.startswith("# HELP "):

@@ -1,4 +1,4 @@
-"""What can be known of the Ray cluster: its nodes, its GPUs, and whether more of them may come."""
+"""Facts about the Ray cluster: its nodes, its GPUs, and whether GPU nodes may join."""
 
 from __future__ import annotations
 
@@ -17,56 +17,56 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 T = TypeVar("T")
 
 HEAD = "node:__internal_head__"
-"""The resource by which Ray marks the head node."""
+"""The resource that only the head node has."""
 
 NODE_TIMEOUT_S = 60.0
-"""How long a node may take to run a small task, starting a worker included."""
+"""Longest time for a small task on a node, including the start of a worker."""
 
 
 def gpus() -> float:
-    """Logical GPUs of all nodes that are up."""
+    """Return the number of logical GPUs of all nodes that are up."""
     return float(ray.cluster_resources().get("GPU", 0.0))
 
 
 def alive_nodes() -> list[dict[str, Any]]:
-    """Ray's records of the nodes that are up; none where Ray has not been started."""
+    """Return Ray's records of the nodes that are up; none if Ray has not been started."""
     if not ray.is_initialized():
         return []
     return [node for node in ray.nodes() if node["Alive"]]
 
 
 def local_drivers() -> Iterator[tuple[list[str], Path]]:
-    """Command line and working directory of each driver of this cluster that runs on this machine."""
+    """Yield the command line and working directory of each driver of this cluster that runs on this machine."""
     here = ray.util.get_node_ip_address()
     for job in state.jobs():
         process = Path("/proc") / str(job["DriverPid"])
         if not job["IsDead"] and job["DriverIPAddress"] == here:
-            with suppress(OSError):  # it has just ended, or is another user's
+            with suppress(OSError):  # the process has ended, or belongs to another user
                 yield _command(process / "cmdline"), (process / "cwd").resolve(strict=True)
 
 
 def gpu_nodes_may_come() -> bool:
-    """Whether something could add GPU nodes: Ray's autoscaler, or KubeRay, whose autoscaler is in another container."""
+    """Return whether Ray's autoscaler runs, or KubeRay's, which is in another container: either may add GPU nodes."""
     address = ray.get_runtime_context().gcs_address
     heads = [node["NodeID"] for node in alive_nodes() if HEAD in node["Resources"]]
     return any(run_on(node_id, partial(_autoscaled, address)) for node_id in heads)
 
 
 def run_on(node_id: str, function: Callable[[], T]) -> T:
-    """Runs a small function on one node and returns what it returns.
+    """Run a small function on one node and return its result.
 
     Raises:
-        RayError: the node is gone, or did not answer in time.
+        RayError: the node is gone, or did not answer within ``NODE_TIMEOUT_S``.
     """
-    answer: T = ray.get(_start(node_id, function), timeout=NODE_TIMEOUT_S)
-    return answer
+    result: T = ray.get(_start(node_id, function), timeout=NODE_TIMEOUT_S)
+    return result
 
 
 def run_on_all(function: Callable[[], T]) -> list[tuple[str, T | RayError]]:
-    """Runs a small function on every node that is up, at once.
+    """Run a small function on every node that is up, at the same time.
 
     Returns:
-        For each node its name and what the function returned there, or why it returned nothing.
+        For each node its name and the function's result there, or Ray's error.
     """
     tasks = [(node["NodeName"], _start(node["NodeID"], function)) for node in alive_nodes()]
     return [(name, _outcome(task)) for name, task in tasks]
@@ -78,7 +78,7 @@ def _start(node_id: str, function: Callable[[], Any]) -> ray.ObjectRef:
 
 
 def _call(function: Callable[[], Any]) -> Any:
-    """What Ray runs: it takes plain functions only, and ours carry arguments."""
+    """Call the function on a node. Ray accepts plain functions only, and ours are partial ones with arguments."""
     return function()
 
 
@@ -96,9 +96,9 @@ def _autoscaled(address: str) -> bool:
 
 
 def _commands(processes: Path) -> Iterator[list[str]]:
-    """The command lines of this machine's processes."""
+    """Yield the command lines of this machine's processes."""
     for file in processes.glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # it ended, or is another user's
+        with suppress(OSError):  # the process has ended, or belongs to another user
             yield _command(file)
 
 
@@ -107,7 +107,7 @@ def _command(cmdline: Path) -> list[str]:
 
 
 def _is_autoscaler(command: Sequence[str], address: str) -> bool:
-    """Whether this is the monitor that ``ray start --head --autoscaling-config=…`` starts for the cluster."""
+    """Return whether this is the monitor that ``ray start --head --autoscaling-config=…`` starts for the cluster."""
     return f"--gcs-address={address}" in command and any(
         argument.startswith("--autoscaling-config=") for argument in command
     )

@@ -1,7 +1,7 @@
-"""What has to hold before the service may run on this cluster; whatever does not is said in a sentence.
+"""Checks that this cluster fits the configuration; each failed check returns a sentence.
 
-``refuse`` is called where the application is built and by each replica that opens the database, so that a deployment
-that can't work fails with its reason. ``problems`` is asked again while the service runs, since nodes may join later.
+The application builder and each replica that opens the database call ``refuse``, so that a deployment that can't work
+fails with its reason. The Dispatcher calls ``problems`` again while the service runs, since nodes may join later.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from pipeline.settings import Settings
 
 
 def problems(settings: Settings, nodes: int) -> tuple[str, ...]:
-    """Why this configuration can't serve a cluster of so many nodes, a sentence each; empty where it can."""
+    """Return a sentence for each reason why this configuration can't serve a cluster of so many nodes."""
     checks = (sqlite_problem,)
     return tuple(sentence for check in checks if (sentence := check(settings, nodes)))
 
 
 def sqlite_problem(settings: Settings, nodes: int) -> str | None:
-    """An SQLite file is one node's: each of several would open a file of its own, or share one without its locks."""
+    """Return a sentence if several nodes would use SQLite: each would open its own file, or share one without locks."""
     if nodes < 2 or not settings.database_url.startswith("sqlite"):
         return None
     return (
@@ -28,6 +28,6 @@ def sqlite_problem(settings: Settings, nodes: int) -> str | None:
 
 
 def refuse(settings: Settings) -> None:
-    """Raises ``ConfigurationError`` with every problem there is."""
+    """Raise ``ConfigurationError`` with all problems, if there are any."""
     if reasons := problems(settings, len(alive_nodes())):
         raise ConfigurationError(" ".join(reasons))

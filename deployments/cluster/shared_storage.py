@@ -1,8 +1,9 @@
-"""Whether every node of the cluster sees the same media store and the same database.
+"""Checks that every node of the cluster uses the same media store and the same database.
 
-A folder may be shared or be each node's own, and ``localhost`` is another machine everywhere: both look right from
-where the application is built. So a mark is left there and looked for from every other node; a node that joins later is
-held to it by each replica it starts. What is wrong is refused in a sentence, before a recording is lost to it.
+A folder may be shared or local to each node, and ``localhost`` is another machine on every node. Neither mistake shows
+on the node that builds the application. So that node writes an id to the media store and holds one in the database, and
+every node reads both. On a node that joins later, each replica reads the id of the media store when it starts. A
+mismatch is a ``ConfigurationError``, before a recording is lost because of it.
 """
 
 from __future__ import annotations
@@ -35,78 +36,83 @@ OTHER_DATABASE = (
 )
 
 
-def check_cluster(settings: Settings) -> str:
-    """Marks the media store and the database, and looks for both marks from every node that is up.
+def verify_shared_storage(settings: Settings) -> str:
+    """Check from every node that is up that it uses this node's media store and database.
 
     Returns:
-        What ``verify_storage`` is to find in the media store, from every node, from now on.
+        The media store's id, for ``verify_storage`` on every node from now on.
 
     Raises:
-        ConfigurationError: what which node does not see.
+        ConfigurationError: a node uses another store or database; the message names the nodes.
     """
-    return asyncio.run(_check_cluster(settings))
+    return asyncio.run(_verify_shared_storage(settings))
 
 
-def verify_storage(media: MediaStore, mark: str | None) -> None:
-    """Raises ``ConfigurationError`` if this node's media store is not the one that was marked; blocks for a moment."""
-    if mark is not None and _read_storage_id(media) != mark:
+def verify_storage(media: MediaStore, storage_id: str | None) -> None:
+    """Raise ``ConfigurationError`` if this node's media store has another id. Block for one read.
+
+    ``None``, the id in a cluster of one node, is not checked.
+    """
+    if storage_id is not None and _read_storage_id(media) != storage_id:
         raise ConfigurationError(f"This node {OTHER_STORE}.")
 
 
-async def _check_cluster(settings: Settings) -> str:
-    mark = await _ensure_storage_id(media_store(settings))
+async def _verify_shared_storage(settings: Settings) -> str:
+    storage_id = await _ensure_storage_id(media_store(settings))
     if len(alive_nodes()) < 2:
-        return mark
-    name = f"murmuration-{mark}"
+        return storage_id
+    database_id = f"murmuration-{storage_id}"
     try:
-        async with hold_database_id(settings.database_url, name):
-            answers = await asyncio.to_thread(run_on_all, partial(_check_node, settings, mark, name))
+        async with hold_database_id(settings.database_url, database_id):
+            answers = await asyncio.to_thread(run_on_all, partial(_check_node, settings, storage_id, database_id))
     except DatabaseUnavailable as error:
-        logger.warning("whether all nodes see one database can't be checked: %s", error)
-        answers = await asyncio.to_thread(run_on_all, partial(_check_node, settings, mark, None))
+        logger.warning("the check that all nodes use one database failed: %s", error)
+        answers = await asyncio.to_thread(run_on_all, partial(_check_node, settings, storage_id, None))
     if problems := [problem for node, answer in answers for problem in _problems(node, answer)]:
         raise ConfigurationError(" ".join(problems))
-    return mark
+    return storage_id
 
 
 def _problems(node: str, answer: tuple[bool, bool] | RayError) -> list[str]:
-    """Sentences about a node, empty if it sees what it should; a node that has gone is no problem of this kind."""
+    """Return a sentence for each storage that a node does not share; none for a node that has gone."""
     if isinstance(answer, RayError):
-        logger.warning("node %s did not say what it sees: %s", node, type(answer).__name__)
+        logger.warning("node %s did not answer the check of its storage: %s", node, type(answer).__name__)
         return []
     same_store, same_database = answer
     checks = ((same_store, OTHER_STORE), (same_database, OTHER_DATABASE))
-    return [f"Node {node} {sentence}." for seen, sentence in checks if not seen]
+    return [f"Node {node} {sentence}." for is_shared, sentence in checks if not is_shared]
 
 
-def _check_node(settings: Settings, mark: str, database_id: str | None) -> tuple[bool, bool]:
-    """Runs on a node: whether it sees the mark in the media store, and the one in the database if there is one."""
-    same_store = _read_storage_id(media_store(settings)) == mark
+def _check_node(settings: Settings, storage_id: str, database_id: str | None) -> tuple[bool, bool]:
+    """Return whether this node, on which Ray runs the function, reads each id; no database id counts as read."""
+    same_store = _read_storage_id(media_store(settings)) == storage_id
     return same_store, database_id is None or asyncio.run(database_id_is_held(settings.database_url, database_id))
 
 
 async def _ensure_storage_id(media: MediaStore) -> str:
-    """The store's mark, made if there is none."""
+    """Return the store's id; write a new one if there is none."""
     known = _read_storage_id(media)
     if known:
         return known
-    mark = uuid4().hex
+    storage_id = uuid4().hex
     try:
-        await media.write(STORAGE_ID_KEY, _once(mark.encode()))
+        await media.write(STORAGE_ID_KEY, _once(storage_id.encode()))
     except Exception as error:
-        raise ConfigurationError(f"The media store can't be written to ({type(error).__name__}).") from error
-    return mark
+        raise ConfigurationError(
+            f"The media store can't be written to ({type(error).__name__}): check media.url and its permissions."
+        ) from error
+    return storage_id
 
 
 def _read_storage_id(media: MediaStore) -> str | None:
-    """The mark that this node finds; ``None`` if there is none or the store can't be read."""
+    """Return the store's id as this node reads it; ``None`` if there is none or the store can't be read."""
     try:
         with media.open(STORAGE_ID_KEY) as file:
             return file.read().decode()
     except FileNotFoundError:
         return None
-    except Exception as error:  # noqa: BLE001 - whatever a bucket raises, this node does not see the store
-        logger.warning("the media store can't be read here: %s", type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - whatever a bucket raises, this node can't use the store
+        logger.warning("this node can't read the media store: %s", type(error).__name__)
         return None
 
 

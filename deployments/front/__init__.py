@@ -1,5 +1,5 @@
-"""Bounds on connections and request heads, in front of everything that trusts a request.
+"""Bounds on connections and request heads, which apply before the application sees a request.
 
-``protocol`` is the bounded HTTP server protocol, ``proxies`` puts it into Serve's HTTP proxies, ``exposure`` says who
-can reach them. What listens where: docs/security.md.
+``bounds`` has the rules, ``protocol`` the HTTP server protocol that applies them, and ``proxies`` installs it in
+Serve's HTTP servers. docs/security.md lists the addresses and TCP ports that the service listens on.
 """

@@ -1,4 +1,4 @@
-"""How large a request's head may be, how long it may take, and how many connections there may be: rules alone."""
+"""Rules for the size and duration of request heads and for the number of connections, without input or output."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 FRAMING_BYTES_PER_BYTE = 8
-"""Bytes of chunk sizes that each byte of a body may cost: a body in chunks of one byte takes five."""
+"""Bytes of framing allowed for each byte of a body; a body in HTTP chunks of one byte takes five."""
 
 
 HINTS_TO_SERVE = frozenset(
@@ -18,15 +18,15 @@ HINTS_TO_SERVE = frozenset(
         b"x_request_disconnect_disabled",
     }
 )
-"""Headers by which whoever sends a request would tell Serve how to run it: where, for how long, and whether to go on
-when the client has gone (Ray 2.60, ``ray/serve/_private/constants.py``). They are for proxies of Serve's own."""
+"""Headers by which a client could control how Serve runs its request: on which replica, for how long, and whether to go
+on after a disconnect (Ray 2.60, ``ray/serve/_private/constants.py``). Serve means them for proxies of its own."""
 HINT_PREFIX = b"x_serve_router_"
 REQUEST_ID = b"x_request_id"
 MAX_REQUEST_ID_BYTES = 128
 
 
 def is_passed_on(name: bytes, value: bytes) -> bool:
-    """Return whether a client's header may reach Serve, which takes some for its own."""
+    """Return whether a client's header may reach Serve, which obeys some headers."""
     plain = name.lower().replace(b"-", b"_")
     if plain == REQUEST_ID:
         return len(value) <= MAX_REQUEST_ID_BYTES and value.isascii()
@@ -38,12 +38,12 @@ class ConnectionBounds:
     """Bounds on the connections of one HTTP server.
 
     Attributes:
-        max_head_bytes: request line and headers together; also what the framing of a body may take beyond its due.
+        max_head_bytes: request line and headers together; also the framing of a body beyond its allowance.
         max_url_bytes: the request's target.
         max_headers: headers of one request, its trailers included.
         head_timeout_s: from the first byte of a request, or from the connection's start, to the end of its headers.
-        max_connections: open connections; when they are reached, those that wait for a request go first.
-        max_pipelined: requests that one connection may send ahead of their answers.
+        max_connections: open connections; at this number, one that waits for a request is closed to admit another.
+        max_pipelined: requests that one connection may send before their responses.
     """
 
     max_head_bytes: int = 64 * 1024
@@ -56,7 +56,7 @@ class ConnectionBounds:
 
 @dataclass(frozen=True)
 class Refusal:
-    """An answer that ends a connection before its request is looked at; the shape of the service's other errors."""
+    """An error response that ends a connection before the application sees its request."""
 
     status: int
     code: str
@@ -68,16 +68,18 @@ URL_TOO_LONG = Refusal(
 )
 HEAD_TOO_LARGE = Refusal(431, "headers_too_large", "The request has too many or too large headers.")
 HEAD_TOO_SLOW = Refusal(408, "headers_too_slow", "The request's headers did not arrive in time.")
-BAD_FRAMING = Refusal(400, "bad_request", "The request's body is framed with too much around too little.")
-TOO_MANY_PIPELINED = Refusal(429, "too_many_requests", "Too many requests were sent ahead of their answers.")
+BAD_FRAMING = Refusal(400, "bad_request", "The request's body has too much framing for its size: send larger chunks.")
+TOO_MANY_PIPELINED = Refusal(
+    429, "too_many_requests", "Too many requests were sent before their responses: wait for some of them."
+)
 TOO_MANY_CONNECTIONS = Refusal(503, "too_many_connections", "All connections are in use; try again in a moment.")
 
 
 @dataclass
 class RequestMeter:
-    """Counts what a connection sends around the bodies of its requests, and says when it is too much.
+    """A count of the bytes that a connection sends besides the bodies of its requests.
 
-    Each method that counts returns a refusal, or ``None`` while all is within bounds.
+    ``url``, ``header`` and ``parsed`` return a refusal, or ``None`` within the bounds.
     """
 
     bounds: ConnectionBounds
@@ -89,16 +91,16 @@ class RequestMeter:
     in_body: bool = False
 
     def received(self, size: int) -> None:
-        """Counts bytes before they are parsed."""
+        """Count bytes before they are parsed."""
         self._unclaimed += size
 
     def request_began(self) -> None:
-        """Starts counting anew."""
+        """Start counting from zero."""
         self._head_bytes = self._url_bytes = self._headers = self._body_bytes = 0
         self.in_body = False
 
     def url(self, size: int) -> Refusal | None:
-        """Counts a piece of the request's target."""
+        """Count a piece of the request's target."""
         self._url_bytes += size
         self._head_bytes += size
         if self._url_bytes > self.bounds.max_url_bytes:
@@ -106,28 +108,28 @@ class RequestMeter:
         return self._head_refusal()
 
     def header(self, size: int) -> Refusal | None:
-        """Counts a header or a trailer: its name and value."""
+        """Count a header or a trailer by the size of its name and value."""
         self._headers += 1
         self._head_bytes += size + len(": \r\n")
         return self._head_refusal()
 
     def head_ended(self) -> None:
-        """The headers are complete, and a body may follow."""
+        """Note that the headers are complete and a body may follow."""
         self._unclaimed = 0
         self.in_body = True
 
     def body(self, size: int) -> None:
-        """Counts a piece of the body, which its own bounds take care of."""
+        """Count a piece of the body; the application bounds its size."""
         self._unclaimed -= size
         self._body_bytes += size
 
     def request_ended(self) -> None:
-        """The request is complete, and another may follow."""
+        """Note that the request is complete and another may follow."""
         self._unclaimed = 0
         self.in_body = False
 
     def parsed(self) -> Refusal | None:
-        """Looks at what was received and belongs to no body: an unfinished head, or the framing of a body."""
+        """Check the bytes received that belong to no body: those of an unfinished head, or the framing of a body."""
         self._unclaimed = max(0, self._unclaimed)
         if self.in_body:
             allowed = self.bounds.max_head_bytes + FRAMING_BYTES_PER_BYTE * self._body_bytes
@@ -142,10 +144,10 @@ class RequestMeter:
 
 
 class EvictableConnection(Hashable, Protocol):
-    """A connection as the table knows it."""
+    """A connection that the table can close."""
 
     def evict(self) -> None:
-        """Close at once: another connection needs the place."""
+        """Close at once, because another connection needs the place."""
 
 
 C = TypeVar("C", bound=EvictableConnection)
@@ -153,9 +155,9 @@ C = TypeVar("C", bound=EvictableConnection)
 
 @dataclass
 class ConnectionTable(Generic[C]):
-    """Open connections of one server. At its bound, the one that has waited longest for a request makes room.
+    """The open connections of one server. When it is full, a new one replaces the one that has been idle longest.
 
-    So connections that are only held open can't keep anybody out, as in nginx (``worker_connections``).
+    So idle connections can't keep clients out, as in nginx (``worker_connections``).
     """
 
     max_connections: int
@@ -166,26 +168,26 @@ class ConnectionTable(Generic[C]):
         return len(self._waiting) + len(self._busy)
 
     def admit(self, connection: C) -> bool:
-        """Takes a new connection in; ``False`` if every place is taken by a request in progress."""
+        """Add a new connection. Return ``False`` if every connection has a request in progress."""
         if len(self) >= self.max_connections and not self._make_room():
             return False
         self._waiting[connection] = None
         return True
 
     def request_began(self, connection: C) -> None:
-        """A request is in progress: the connection keeps its place."""
+        """Note a request in progress, so that the connection keeps its place."""
         if connection in self._waiting:
             del self._waiting[connection]
             self._busy.add(connection)
 
     def request_ended(self, connection: C) -> None:
-        """The connection waits for its next request."""
+        """Note that the connection is idle again."""
         if connection in self._busy:
             self._busy.discard(connection)
             self._waiting[connection] = None
 
     def leave(self, connection: C) -> None:
-        """The connection is closed."""
+        """Remove a connection that is closed."""
         self._waiting.pop(connection, None)
         self._busy.discard(connection)
 

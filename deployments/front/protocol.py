@@ -1,8 +1,8 @@
-"""uvicorn's HTTP protocol with bounds on what comes before a request's body.
+"""uvicorn's HTTP protocol with bounds on request heads and connections.
 
-uvicorn's httptools protocol bounds neither the size, the number nor the time of headers, nor how many connections wait
-for a request, and keeps an unfinished header in memory (uvicorn 0.54, ``httptools_impl.py``); its options don't reach
-it through Serve. So Serve's proxies get this subclass (see ``deployments.front.proxies``).
+uvicorn's httptools protocol does not bound the size, the number or the time of headers, nor the number of idle
+connections, and it keeps an unfinished header in memory (uvicorn 0.54, ``httptools_impl.py``). Serve does not pass on
+uvicorn's options. Therefore Serve's proxies use this subclass (see ``deployments.front.proxies``).
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from deployments.front.bounds import (
 
 OPENAI_PATH_PREFIX = b"/v1/"
 RESERVED_FILES = 256
-"""File descriptors of the process that are not for connections."""
+"""File descriptors of the process that are kept free of connections."""
 
 
 class _Refused(Exception):
-    """Stops the parser in the middle of what it was given."""
+    """A signal that stops the parser in the middle of its input."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection, within bounds. ``bounded_protocol`` makes the class that knows them."""
+    """A connection with bounds. ``bounded_protocol`` creates the subclass with their values."""
 
     bounds: ClassVar[ConnectionBounds]
     table: ClassVar[ConnectionTable[BoundedProtocol]]
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.ws_protocol_class = None  # the service has no WebSockets, and theirs would have other bounds
+        self.ws_protocol_class = None  # the service has no WebSockets, and their protocol would have other bounds
         self._meter = RequestMeter(self.bounds)
         self._refusal: Refusal | None = None
         self._url_start = b""
@@ -54,7 +54,7 @@ class BoundedProtocol(HttpToolsProtocol):
     # the connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Takes the connection, and waits for its first request."""
+        """Admit the connection and start the deadline of its first request."""
         super().connection_made(transport)
         if self.table.admit(self):
             self._start_deadline()
@@ -62,21 +62,21 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(TOO_MANY_CONNECTIONS)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Frees the connection's place."""
+        """Free the connection's place."""
         self._stop_deadline()
         self.table.leave(self)
-        self._unset_keepalive_if_required()  # uvicorn leaves it after a reset, and with it the connection, in memory
+        self._unset_keepalive_if_required()  # after a reset, uvicorn keeps the timer and so the connection in memory
         super().connection_lost(exc)
 
     def evict(self) -> None:
-        """Closes at once: another connection needs the place."""
+        """Close at once, because another connection needs the place."""
         self._stop_deadline()
         self.transport.abort()
 
-    # what arrives
+    # input
 
     def data_received(self, data: bytes) -> None:
-        """Parses what arrived, unless it is too much."""
+        """Parse the bytes, and refuse the request if they exceed a bound."""
         if self._refusal is not None:
             return
         if self._deadline is None and not self._meter.in_body:
@@ -87,25 +87,28 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(refusal)
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """Start counting a new request."""
         self._meter.request_began()
         self._url_start = b""
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        """A piece of the request's target."""
+        """Count a piece of the request's target and pass it on."""
         self._url_start = (self._url_start + url)[: len(OPENAI_PATH_PREFIX)]
         self._raise_if_refused(self._meter.url(len(url)))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header; trailers are counted and left out, since the request has long been handed on."""
+        """Count a header, and pass it on if Serve may see it.
+
+        Trailers are counted and dropped, since the application has received the headers already.
+        """
         self._raise_if_refused(self._meter.header(len(name) + len(value)))
         if not self._meter.in_body and is_passed_on(name, value):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The request can be looked at."""
+        """Pass the request to the application, now that its headers are complete."""
         self._raise_if_refused(TOO_MANY_PIPELINED if len(self.pipeline) >= self.bounds.max_pipelined else None)
         self._stop_deadline()
         self._meter.head_ended()
@@ -113,29 +116,29 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the request's body."""
+        """Count a piece of the request's body and pass it on."""
         self._meter.body(len(body))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is complete."""
+        """End the request, and its deadline if it was answered early."""
         self._meter.request_ended()
         super().on_message_complete()
         if self.cycle.response_complete:
             self._stop_deadline()
 
     def on_response_complete(self) -> None:
-        """The answer is sent; what is left of a request that was answered early has to come soon."""
+        """Free the connection for its next request; the rest of a request that was answered early has a deadline."""
         if not self.pipeline:
             self.table.request_ended(self)
         super().on_response_complete()
         if self._meter.in_body and not self.pipeline:
             self._start_deadline()
 
-    # refusing
+    # refusals
 
     def send_400_response(self, msg: str) -> None:
-        """Answers what can't be parsed, or what the parser was stopped in."""
+        """Respond to a request that can't be parsed, or whose refusal stopped the parser."""
         if self._refusal is None:
             super().send_400_response(msg)
         else:
@@ -149,11 +152,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, refusal: Refusal) -> None:
         self._refusal = refusal
         self._stop_deadline()
-        if not self._answering():  # else the answer that is being sent would be taken for this one's
-            self.transport.write(answer(refusal, openai=self._url_start == OPENAI_PATH_PREFIX))
+        if not self._is_responding():  # the client would read the refusal as part of the response in progress
+            self.transport.write(refusal_response(refusal, openai=self._url_start == OPENAI_PATH_PREFIX))
         self.transport.close()
 
-    def _answering(self) -> bool:
+    def _is_responding(self) -> bool:
         return self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
 
     # time
@@ -170,15 +173,15 @@ class BoundedProtocol(HttpToolsProtocol):
     def _deadline_passed(self) -> None:
         self._deadline = None
         if self.cycle is not None and not self.cycle.response_complete:
-            self._start_deadline()  # a head that was sent ahead; it is read once the answer is sent
+            self._start_deadline()  # a pipelined head, which is read once the response is sent
         elif self.cycle is None or not self._meter.in_body:
             self._refuse(HEAD_TOO_SLOW)
         else:
             self.transport.abort()
 
 
-def answer(refusal: Refusal, *, openai: bool) -> bytes:
-    """The refusal as an HTTP answer that ends the connection, in the shape of the surface that it was sent to."""
+def refusal_response(refusal: Refusal, *, openai: bool) -> bytes:
+    """Return the bytes of an HTTP response that ends the connection, with the error body of the task or OpenAI API."""
     body = json.dumps(_openai_body(refusal) if openai else _task_body(refusal)).encode()
     head = (
         f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}\r\n"
@@ -201,14 +204,14 @@ def _openai_body(refusal: Refusal) -> dict[str, Any]:
 
 
 def bounded_protocol(bounds: ConnectionBounds) -> type[BoundedProtocol]:
-    """The protocol with these bounds, and a table of its connections; no more than the process may have files."""
+    """Return a protocol class with these bounds and a table of connections, within the process's file limit."""
     places = min(bounds.max_connections, file_limit() - RESERVED_FILES)
     table: ConnectionTable[BoundedProtocol] = ConnectionTable(max(1, places))
     return type("Bounded", (BoundedProtocol,), {"bounds": replace(bounds), "table": table})
 
 
 def file_limit() -> int:
-    """Ask for all the files that this process may have open, and return how many those are."""
+    """Raise this process's limit on open files to its maximum, and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

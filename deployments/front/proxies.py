@@ -1,13 +1,13 @@
-"""Puts the bounds into Serve's HTTP servers: its Python proxies, HAProxy, and the replicas behind HAProxy.
+"""Installation of the bounds in Serve's HTTP servers: its Python proxies, HAProxy, and the replicas behind HAProxy.
 
-Serve has no option that bounds request heads (Ray 2.60), nor one that says how much of an answer has gone, which
-``api.acknowledge`` does. Three ways lead into the processes that listen:
+Serve has no option that bounds request heads (Ray 2.60), nor one that reports how much of a response has been sent,
+which ``api.middleware.acknowledgements`` does. There are three ways into the processes that listen:
 
 - ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=deployments.front.proxies:bounded`` in a node's environment: Serve calls
   ``bounded`` in each of these processes before it listens. The container images and ``configs/production.env`` set it.
-- ``ProxyKeeper`` reaches the proxies that run, by Ray's ``__ray_call__``, with the bounds of the settings; so they are
-  bounded where nobody set the variable (``serve run serve_config.yaml``), and again after a proxy was replaced.
-- ``bound_this_process``: in HAProxy mode each Ingress replica listens on a port of its own, as soon as it is made.
+- ``ProxyKeeper`` calls the running proxies by Ray's ``__ray_call__``, with the bounds of the settings. So they are
+  bounded if the variable is not set (``serve run serve_config.yaml``), and again after a proxy was replaced.
+- ``bound_this_process``: in HAProxy mode each Ingress replica listens on a TCP port of its own as soon as it starts.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.serve._private import http_util
 from ray.serve._private.constants import SERVE_NAMESPACE, SERVE_PROXY_NAME
 from ray.serve._private.utils import format_actor_name
+from typing_extensions import override
 
 from deployments.api.middleware.acknowledgements import acknowledgement_middleware, with_acknowledgements
 from deployments.cluster.nodes import alive_nodes
@@ -39,23 +40,24 @@ from pipeline.settings import ConnectionSettings
 logger = logging.getLogger(__name__)
 
 CHECK_INTERVAL_S = 2.0
-"""How soon a proxy that was replaced is bounded again."""
+"""Interval between checks, and so the longest time before a replaced proxy is bounded."""
 PROXY_TIMEOUT_S = 10.0
 RELOAD_ATTRIBUTE = "murmuration_reload"
-"""Attribute of HAProxy's manager: the reload that gave it its bounds."""
+"""Attribute of HAProxy's manager that holds the reload with the bounds."""
 FALLBACK_PROXY_PREFIX = "fallback-"
-"""In the name of the Python proxy behind HAProxy, on the head node."""
+"""Prefix in the name of the Python proxy behind HAProxy, on the head node."""
 HAPROXY_CONNECTIONS = 4
-"""HAProxy's connections, as a multiple of a Python proxy's: it closes none that waits to make room for another, so that
-whoever would fill it has to hold many more."""
+"""HAProxy's connections as a multiple of a Python proxy's. HAProxy closes no idle connection to admit another, so a
+higher number makes it harder to fill."""
 HAPROXY_FILES = 3
-"""Files that a connection may take in HAProxy: both of its ends, and a share of the pipes that splice them."""
+"""Files that a connection may need in HAProxy: both of its ends, and a share of the pipes that splice them."""
 CLIENT_TIMEOUT_S = 60
-"""How long HAProxy waits for more of a request's body, or for somebody to read an answer; not for the answer itself."""
+"""Longest time that HAProxy waits for more of a request's body, or for the client to read a response; the application
+may take longer to respond."""
 
 
 def bounds_of(settings: ConnectionSettings) -> ConnectionBounds:
-    """The bounds that the settings name."""
+    """Return the bounds that the settings name."""
     return ConnectionBounds(
         max_head_bytes=settings.max_head_bytes,
         max_url_bytes=settings.max_url_bytes,
@@ -70,9 +72,9 @@ def bounds_of(settings: ConnectionSettings) -> ConnectionBounds:
 
 
 def bounded() -> list[Any]:
-    """Serve's proxy callback: bounds the HTTP server that this process is about to start; returns its middleware.
+    """Bound the HTTP server that this process is about to start, and return its middleware: Serve's proxy callback.
 
-    Bounds that the process was given before, those of the settings, stay.
+    If the process has bounds already, those of the settings, they stay.
     """
     if not hasattr(uvicorn.config.HTTP_PROTOCOLS["auto"], "bounds"):
         bound_this_process(ConnectionBounds())
@@ -80,9 +82,9 @@ def bounded() -> list[Any]:
 
 
 def bound_this_process(bounds: ConnectionBounds) -> None:
-    """Gives the HTTP servers that this process starts from now on the bounded protocol and what ``bounded`` returns.
+    """Have the HTTP servers that this process starts from now on use the bounded protocol and ``bounded``'s middleware.
 
-    Serve asks its own copy of the variable, as it was when Ray was imported.
+    Serve reads its own copy of the environment variable, made when Ray was imported, so this sets the copy.
     """
     uvicorn.config.HTTP_PROTOCOLS["auto"] = bounded_protocol(bounds)  # type: ignore[assignment]
     if not http_util.RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH:
@@ -90,11 +92,11 @@ def bound_this_process(bounds: ConnectionBounds) -> None:
 
 
 def bound_proxy(actor: Any, bounds: ConnectionBounds) -> bool:
-    """Runs in a proxy's process: bounds what it listens with; ``False`` while that goes on, or it is only starting.
+    """Bound the HTTP server of a proxy; Ray runs this in the proxy's process. Return ``False`` until that is done.
 
     Raises:
-        AttributeError: the proxy is built otherwise than Ray's 2.60.
-        RuntimeError: HAProxy did not take its bounds; it is tried again.
+        AttributeError: the proxy is not built like that of Ray 2.60.
+        RuntimeError: HAProxy did not load its bounds; this call has started another try.
     """
     return _bound_haproxy(actor, bounds) if hasattr(actor, "_haproxy") else _bound_uvicorn(actor, bounds)
 
@@ -119,7 +121,7 @@ def _with_layers(app: Any) -> Any:
 
 
 def _close_unbounded(connection: Any) -> None:
-    """Closes a connection from before the bounds, unless it is being answered."""
+    """Close a connection from before the bounds, unless a response is in progress."""
     cycle = getattr(connection, "cycle", None)
     if not isinstance(connection, BoundedProtocol) and (cycle is None or cycle.response_complete):
         connection.transport.close()
@@ -146,7 +148,7 @@ async def _reload(manager: Any) -> None:
 
 
 def haproxy_options(bounds: ConnectionBounds, files: int) -> Mapping[str, int]:
-    """The bounds as fields of Ray's ``HAProxyConfig``; HAProxy's own bound on headers is 101 (``tune.http.maxhdr``)."""
+    """Return the bounds as fields of Ray's ``HAProxyConfig``; HAProxy accepts 101 headers (``tune.http.maxhdr``)."""
     return {
         "bufsize": bounds.max_head_bytes,
         "timeout_http_request_s": max(1, round(bounds.head_timeout_s)),
@@ -162,25 +164,27 @@ class Proxies(Protocol):
     """The HTTP proxies of the cluster."""
 
     def running(self) -> Mapping[str, Any]:
-        """Those that run, by an id that is never used again."""
+        """Return the running proxies by an id that is never reused."""
 
     def bound(self, proxy: Any, bounds: ConnectionBounds) -> bool:
-        """Bounds one; ``False`` while it is only starting.
+        """Bound a proxy. Return ``False`` while it is starting.
 
         Raises:
-            RayError: it can't be reached, or can't be bounded.
+            RayError: the proxy can't be reached or can't be bounded.
         """
 
 
-class ServeProxies:
-    """Serve's proxies, by the names it gives their actors."""
+class ServeProxies(Proxies):
+    """Serve's proxies, found by the names of their actors."""
 
+    @override
     def running(self) -> Mapping[str, Any]:
-        """One a node at most, and one behind HAProxy, by the actor's id."""
-        return {actor._actor_id.hex(): actor for actor in self._actors()}  # noqa: SLF001 - a restarted one has another
+        """Return at most one proxy a node, and the one behind HAProxy, by the actor's id."""
+        return {actor._actor_id.hex(): actor for actor in self._actors()}  # noqa: SLF001 - a restarted actor has another id
 
+    @override
     def bound(self, proxy: Any, bounds: ConnectionBounds) -> bool:
-        """Bounds one in its own process."""
+        """Bound a proxy in its own process."""
         done: bool = ray.get(proxy.__ray_call__.remote(bound_proxy, bounds), timeout=PROXY_TIMEOUT_S)
         return done
 
@@ -193,10 +197,10 @@ class ServeProxies:
 
 @dataclass
 class ProxyKeeper:
-    """Bounds every proxy there is, and those that come later.
+    """The bounding of all proxies, including those that start later.
 
     Attributes:
-        failure: why a proxy could not be bounded, in a sentence; ``None`` where all is well.
+        failure: a sentence about why a proxy could not be bounded; ``None`` without a failure.
     """
 
     proxies: Proxies
@@ -204,8 +208,8 @@ class ProxyKeeper:
     failure: str | None = None
     _done: set[str] = field(default_factory=set)
 
-    def look(self) -> None:
-        """Bounds the proxies that are not bounded yet; what can't be done now is tried again."""
+    def bound_new(self) -> None:
+        """Bound the proxies that are not bounded yet; the next call retries those that failed."""
         running = self.proxies.running()
         self._done.intersection_update(running)
         failures = [self._bound(name, proxy) for name, proxy in running.items() if name not in self._done]
@@ -216,16 +220,19 @@ class ProxyKeeper:
             if self.proxies.bound(proxy, self.bounds):
                 self._done.add(name)
         except (RayActorError, GetTimeoutError) as error:
-            logger.info("a proxy can't be reached yet: %s", type(error).__name__)
+            logger.info("an HTTP proxy can't be reached yet: %s", type(error).__name__)
         except RayError as error:
             if self.failure is None:
                 logger.error("an HTTP proxy can't be bounded; see docs/security.md", exc_info=error)
-            return "an HTTP proxy that takes request heads of any size: this version of Ray can't be bounded"
+            return "an HTTP proxy accepts request heads of any size: this version of Ray can't be bounded"
         return None
 
 
 def keep_bounded(keeper: ProxyKeeper, *, every_s: float = CHECK_INTERVAL_S) -> Callable[[], None]:
-    """Looks again and again, in a thread, until the keeper is gone; returns what stops it."""
+    """Bound new proxies periodically, in a thread. Return a function that stops it.
+
+    It also stops once the keeper is garbage collected.
+    """
     stop = threading.Event()
     weakref.finalize(keeper, stop.set)
     threading.Thread(target=_check_periodically, args=(weakref.ref(keeper), stop, every_s), daemon=True).start()
@@ -238,8 +245,8 @@ def _check_periodically(reference: weakref.ref[ProxyKeeper], stop: threading.Eve
         if keeper is None:
             return
         try:
-            keeper.look()
+            keeper.bound_new()
         except Exception:
-            logger.exception("the HTTP proxies can't be looked at; trying again")
+            logger.exception("the HTTP proxies can't be checked; trying again")
         del keeper
         stop.wait(every_s)

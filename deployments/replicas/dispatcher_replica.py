@@ -1,7 +1,7 @@
-"""The Dispatcher deployment: the loop that claims tasks and sees them through, and the few questions it answers.
+"""The Dispatcher deployment, which claims tasks, carries them out, and answers a few calls about them.
 
-It is started with the replica, never from a request: what a request starts dies with its client. An update runs the
-old and the new replica side by side for seconds; the leases in the database make that harmless.
+Its loops start with the replica, never from a request: Serve cancels the work of a request whose client disconnects.
+During an update the old and the new replica run side by side for seconds, which leases in the database make harmless.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ from pipeline.usecases.tasks.queue_report import QueueReporter
 logger = logging.getLogger(__name__)
 
 CLUSTER_CHECK_S = 10.0
-"""How often the cluster is held against the configuration: nodes come and go."""
+"""Interval at which the cluster is checked against the configuration, since nodes come and go."""
 
 
 @dataclass(frozen=True, slots=True)
 class DispatcherState:
-    """What the Dispatcher knows of the service.
+    """The service's state as the Dispatcher knows it.
 
     Attributes:
         database_ready: the database answers.
-        engine: what the replicas run, once one has loaded its model.
-        problems: why this configuration can't serve this cluster as it is now, a sentence each.
+        engine: the engine that the replicas run, once one has loaded its model.
+        problems: reasons why this configuration can't serve this cluster as it is now, a sentence each.
         gpu_node_missing: no engine is known yet because no node has a GPU.
-        stopped: why no task is worked at, a sentence each.
-        failure_messages: what else fails in the background, a sentence each.
+        stopped: reasons why no task is in progress, a sentence each.
+        failure_messages: other failures in the background, a sentence each.
     """
 
     database_ready: bool
@@ -65,7 +65,7 @@ class DispatcherState:
 
 
 class DispatcherReplica:
-    """One process that drives tasks."""
+    """A process that runs the Dispatcher's loops: tasks, summaries, callbacks, housekeeping and reports."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class DispatcherReplica:
         self._store = store
         self._needs_gpu = device == "cuda"
         transcriber = TranscriberHandle(whisper)
-        self._courier = CallbackDeliverer(
+        self._callbacks = CallbackDeliverer(
             store,
             WebhookSender(GuardedClient(settings.network), settings.callback, clock),
             encode_record,
@@ -107,7 +107,7 @@ class DispatcherReplica:
             clock=clock,
             settings=settings,
             metrics=metrics,
-            finished=self._courier.wake,
+            finished=self._callbacks.wake,
             transcribed=lambda: self._summaries.wake(),
         )
         self._summaries = SummaryRunner(
@@ -121,9 +121,9 @@ class DispatcherReplica:
             finished=self._dispatcher.ended,
         )
         self._stopping = asyncio.Event()
-        self._reaper = Housekeeper(store, upload_store(store), media, clock, settings, metrics)
+        self._housekeeper = Housekeeper(store, upload_store(store), media, clock, settings, metrics)
         self._reporter = QueueReporter(store, clock, metrics)
-        self._watching = SupervisedLoop("cluster_watch", "looking at the cluster", clock, metrics)
+        self._cluster_watch = SupervisedLoop("cluster_watch", "checking the cluster", clock, metrics)
         self._running = asyncio.create_task(self._run())
         self._waking = asyncio.create_task(transcriber.wake())
 
@@ -132,14 +132,14 @@ class DispatcherReplica:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._dispatcher.run())
             group.create_task(self._summaries.run())
-            group.create_task(self._reaper.run())
-            group.create_task(self._courier.run(self._stopping))
+            group.create_task(self._housekeeper.run())
+            group.create_task(self._callbacks.run(self._stopping))
             group.create_task(self._reporter.run())
             group.create_task(self._cluster_check_loop())
 
     async def _cluster_check_loop(self) -> None:
         while True:
-            await self._watching.attempt(self._check_cluster)  # Ray may be away: no reason to stop working
+            await self._cluster_watch.attempt(self._check_cluster)  # an unreachable Ray is no reason to stop working
             await asyncio.sleep(CLUSTER_CHECK_S)
 
     async def _check_cluster(self) -> None:
@@ -149,25 +149,25 @@ class DispatcherReplica:
         self._problems = current_problems
 
     def wake(self) -> None:
-        """There is a task to claim, or a summary to write."""
+        """Check at once for a task to claim or a summary to write."""
         self._dispatcher.wake()
         self._summaries.wake()
 
     async def watch(self, task_id: int, seen: int, timeout_s: float) -> int:
-        """The number of the task's latest news, once it is not ``seen``, or after ``timeout_s``."""
+        """Return the number of the task's latest event, once it is not ``seen``, or after ``timeout_s``."""
         return await self._dispatcher.watch(task_id, seen, timeout_s)
 
     async def watch_end(self, task_id: int, timeout_s: float) -> None:
-        """Returns when the task has finished, or after ``timeout_s``."""
+        """Wait until the task has finished, or for ``timeout_s``."""
         await self._dispatcher.watch_end(task_id, timeout_s)
 
     async def cancel(self, task_id: int) -> None:
-        """Stops the attempt at a task that was cancelled or deleted."""
+        """Stop the attempt at a task that was cancelled or deleted, and its summary."""
         await self._summaries.cancel(task_id)
         await self._dispatcher.cancel(task_id)
 
     async def state(self) -> DispatcherState:
-        """What is ready and what is not."""
+        """Return the state that readiness is derived from."""
         engine = self._dispatcher.engine
         missing = self._needs_gpu and engine is None and not await asyncio.to_thread(gpus)
         return DispatcherState(
@@ -181,27 +181,30 @@ class DispatcherReplica:
 
     @property
     def _failure_messages(self) -> tuple[str, ...]:
-        others = self._summaries, self._courier, self._reaper, self._reporter
-        return (*(sentence for each in others for sentence in each.failure_messages), *failure_messages(self._watching))
+        others = self._summaries, self._callbacks, self._housekeeper, self._reporter
+        return (
+            *(sentence for each in others for sentence in each.failure_messages),
+            *failure_messages(self._cluster_watch),
+        )
 
     def check_health(self) -> None:
-        """Raises what ended the loop, so that Serve replaces this replica."""
+        """Raise the error that ended the loops, so that Serve replaces this replica."""
         if self._running.done():
             self._running.result()
 
     async def __del__(self) -> None:
-        """Serve awaits this before it stops a replica: every task goes back to the queue at once."""
+        """Return every task to the queue at once; Serve awaits this before it stops a replica."""
         self._stopping.set()
         self._waking.cancel()
         self._running.cancel()
         with suppress(asyncio.CancelledError):
             await self._running
         with suppress(DatabaseUnavailable):
-            await self._store.expire_leases_of(self._owner)  # callbacks that were under way are another's now
+            await self._store.expire_leases_of(self._owner)  # another Dispatcher may repeat callbacks in flight
         await self._store.close()
 
 
-Dispatcher = serve.deployment(
+dispatcher_deployment = serve.deployment(
     name="Dispatcher",
     num_replicas=1,
     max_ongoing_requests=10_000,

@@ -1,4 +1,4 @@
-"""The Ingress deployment: HTTP for everyone, and the same verbs as Python methods for whoever holds the handle.
+"""The Ingress deployment: the HTTP interface, and the same operations as Python methods of its handle.
 
 ::
 
@@ -34,7 +34,7 @@ from deployments.handles import SummarizerHandle
 from deployments.replicas.dispatcher_replica import DispatcherState
 from deployments.replicas.startup import begin_replica
 from deployments.security.confinement_check import check_confinement
-from deployments.security.exposure import guard
+from deployments.security.exposure import guard_http_servers
 from deployments.telemetry.serve_metrics import ServeMetrics
 from deployments.telemetry.tracing import tracing
 from deployments.wiring import extractor, media_store, sandbox, task_store, upload_store
@@ -52,17 +52,17 @@ from pipeline.usecases.tasks.watch import wait_for_end
 logger = logging.getLogger(__name__)
 
 ENGINE_TTL_S = 10.0
-"""How long it is believed which model is loaded."""
+"""Age at which the description of the engine is requested again."""
 
 BACKGROUND_NICENESS = 10
-"""Of what takes the sound out of recordings, which yields to everything else."""
+"""Niceness of the processes that extract audio, which yield to everything else."""
 
 DISPATCHER_UNREACHABLE = (RayError, RayServeException)
-"""How a handle says that nobody is there."""
+"""Errors that a handle raises if no replica answers."""
 
 
 class IngressReplica:
-    """One process that takes requests."""
+    """A process that serves requests of HTTP clients and of Python callers."""
 
     def __init__(
         self,
@@ -103,41 +103,41 @@ class IngressReplica:
             errands=self._errands,
             fetch_available=settings.crawl.enabled,
             extractor=extractor(settings, decoders),
-            knows_addresses=os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "1",  # Serve's HAProxy does not pass them on
+            knows_addresses=os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "1",  # Serve's HAProxy does not forward them
             capacity=_capacity(),
             confinement=confinement,
         )
         self._api = build_api(self._services)
-        self._front = guard(settings)
+        self._front = guard_http_servers(settings)
         self._submitter: Submitter = self._api.state.submitter
         tune_interpreter()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """Serve asks for the application once the replica exists."""
+        """Return the application; Serve calls this once the replica exists."""
         return self._api
 
-    # the Dispatcher, by handle; each is a hint, since what counts is in the database
+    # calls of the Dispatcher's handle; each is a hint, since the database has the truth
 
     async def _wake(self) -> None:
-        """Tells the Dispatcher without waiting for it."""
-        self._errands.send(self._ask_dispatcher("wake"))
+        """Notify the Dispatcher of new work, without waiting for it."""
+        self._errands.send(self._call_dispatcher("wake"))
 
     async def _watch(self, task_id: int, seen: int, timeout_s: float) -> int:
-        news = await self._ask_dispatcher("watch", task_id, seen, timeout_s)
-        return seen if news is None else cast("int", news)
+        number = await self._call_dispatcher("watch", task_id, seen, timeout_s)
+        return seen if number is None else cast("int", number)
 
     async def _watch_end(self, task_id: int, timeout_s: float) -> None:
-        await self._ask_dispatcher("watch_end", task_id, timeout_s)
+        await self._call_dispatcher("watch_end", task_id, timeout_s)
 
     async def _cancel_task(self, task_id: int) -> None:
-        await self._ask_dispatcher("cancel", task_id)
+        await self._call_dispatcher("cancel", task_id)
 
-    async def _ask_dispatcher(self, method: str, *arguments: Any) -> object:
-        """What the Dispatcher answers, or ``None`` where it can't be reached."""
+    async def _call_dispatcher(self, method: str, *arguments: Any) -> object:
+        """Return the Dispatcher's result, or ``None`` if it can't be reached."""
         try:
             return await self._dispatcher.options(method_name=method).remote(*arguments)
         except DISPATCHER_UNREACHABLE as error:
-            logger.warning("the Dispatcher did not hear: %s", type(error).__name__, extra={"method": method})
+            logger.warning("could not reach the Dispatcher: %s", type(error).__name__, extra={"method": method})
             return None
 
     async def _readiness(self) -> Readiness:
@@ -148,7 +148,7 @@ class IngressReplica:
         return readiness_of(state, self._front.problems())
 
     async def _engine(self) -> EngineInfo | None:
-        """What is loaded, believed for a while: a hop takes ten milliseconds, and an update some seconds."""
+        """Return the engine, cached for ``ENGINE_TTL_S``: a call takes ten milliseconds, and an update some seconds."""
         now = self._services.clock.monotonic()
         if self._loaded is None or now >= self._loaded_until:
             self._loaded, self._loaded_until = (await self._readiness()).engine, now + ENGINE_TTL_S
@@ -157,41 +157,41 @@ class IngressReplica:
     # for Python callers
 
     async def submit(self, audio: bytes, file_name: str = "audio", **options: Any) -> Task:
-        """Queues a recording and returns its task at once.
+        """Queue a recording and return its task at once.
 
         Args:
             audio: a file's bytes, in any format that FFmpeg decodes.
-            file_name: for the record.
+            file_name: the name to show in the task's record.
             options: the task options of the HTTP interface, ``priority`` and ``callback_url`` among them.
 
         Raises:
-            RequestError: something that can't be; the message names it.
-            Unavailable: the queue is full, or the database or the storage away.
+            RequestError: an option is invalid; the message names it.
+            Unavailable: the queue is full, or the database or the storage can't be reached.
         """
         task_request = parse_task_request(options)
         check_engine(task_request, await self._engine(), self._services.settings.asr.model)
         return await self._submitter.submit(task_request.submission, audio, file_name=file_name)
 
     async def submit_link(self, url: str, kind: str = "any", **options: Any) -> Task:
-        """Queues the recording that a URL leads to, and returns its task at once.
+        """Queue the recording that a URL leads to, and return its task at once.
 
         Args:
-            url: where to look.
-            kind: what is there: a ``file``, a post on ``tiktok`` or ``douyin``, or a page of ``any`` site.
-            options: those of the HTTP interface.
+            url: the URL of the recording or of a page.
+            kind: the kind of URL: a ``file``, a post on ``tiktok`` or ``douyin``, or a page of ``any`` site.
+            options: the task options of the HTTP interface.
 
         Raises:
-            RequestError: something that can't be; the message names it.
-            Unavailable: the queue is full, or the database away.
+            RequestError: an option is invalid; the message names it.
+            Unavailable: the queue is full, or the database can't be reached.
         """
         if kind not in tuple(LinkKind):
             raise InvalidValue(f"kind is one of {', '.join(LinkKind)}.", "kind")
         task_request = parse_link_request({"url": url, **options}, LinkKind(kind))
-        check_engine(task_request, (await self._readiness()).engine, self._services.settings.asr.model)
+        check_engine(task_request, await self._engine(), self._services.settings.asr.model)
         return await self._submitter.submit(task_request.submission)
 
     async def result(self, task_id: int, wait_s: float = 0.0) -> Task:
-        """The task, with its transcript once it is completed; waits up to ``wait_s`` seconds for its end.
+        """Return the task, with its transcript if it is completed. Wait up to ``wait_s`` seconds for its end.
 
         Raises:
             TaskNotFound: there is no such task.
@@ -200,43 +200,44 @@ class IngressReplica:
         return await wait_for_end(services.store, services.watch_end, services.clock, task_id, wait_s)
 
     async def transcribe(self, audio: bytes, file_name: str = "audio", **options: Any) -> Task:
-        """Queues a recording and returns its task when it has finished, however that ended; see ``submit``."""
+        """Queue a recording as ``submit`` does, and return its task once it is completed, failed or cancelled."""
         task = await self.submit(audio, file_name, **options)
         while not task.status.finished:
             task = await self.result(task.id, wait_s=60.0)
         return task
 
     async def cancel(self, task_id: int) -> Task:
-        """Stops a task that has not finished. Raises ``TaskNotFound``, ``TaskStateConflict``."""
+        """Cancel a task that has not finished. Raise ``TaskNotFound`` or ``TaskStateConflict``."""
         task = await self._services.store.cancel(task_id)
         await self._cancel_task(task_id)
         return task
 
 
 def _capacity() -> int:
-    """Requests that Serve hands to this replica at the same time: ``max_ongoing_requests`` of the Serve config."""
-    return int(serve.get_replica_context()._deployment_config.max_ongoing_requests)  # noqa: SLF001 (told nowhere else)
+    """Return the number of requests that Serve sends to this replica at a time (``max_ongoing_requests``)."""
+    return int(serve.get_replica_context()._deployment_config.max_ongoing_requests)  # noqa: SLF001 - no public way
 
 
-def readiness_of(state: DispatcherState, open_to_attack: tuple[str, ...] = ()) -> Readiness:
-    """Return what clients are told of the Dispatcher's state: not ready where no task can be worked at.
+def readiness_of(state: DispatcherState, front_problems: tuple[str, ...] = ()) -> Readiness:
+    """Return the readiness that clients see.
 
-    Nor where the service should not be used as it is reached: ``open_to_attack`` says why.
+    The service is not ready while tasks can't make progress, or if ``front_problems`` has a reason why its HTTP servers
+    are not safe to use.
     """
     waiting = [
         *([] if state.database_ready else ["the database"]),
-        *([] if state.engine else [_missing(state)]),
+        *([] if state.engine else [_missing_for_engine(state)]),
     ]
-    problems = (*state.problems, *state.stopped, *open_to_attack)
+    problems = (*state.problems, *state.stopped, *front_problems)
     return Readiness(not waiting and not problems, tuple(waiting), state.engine, problems, state.failure_messages)
 
 
-def _missing(state: DispatcherState) -> str:
-    """Why no engine is known yet."""
+def _missing_for_engine(state: DispatcherState) -> str:
+    """Return the name of what has to start before an engine is known."""
     return "a GPU node" if state.gpu_node_missing else "a WhisperReplica that has loaded its model"
 
 
-Ingress = serve.deployment(
+ingress_deployment = serve.deployment(
     name="Ingress",
     max_ongoing_requests=1000,
     ray_actor_options={"num_cpus": 0.1},

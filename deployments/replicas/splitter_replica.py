@@ -1,4 +1,4 @@
-"""The Splitter deployment: recordings in, prepared audio and chunks out."""
+"""The Splitter deployment, which turns recordings into prepared audio and chunks."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ from pipeline.ports import SplitDone, SplitPart, SplitRequest
 from pipeline.settings import Settings
 
 NICENESS = 5
-"""Decoding and VAD yield to inference where both share the cores; a Splitter is far ahead of the model anyway."""
+"""Decoding and VAD yield to inference where both share cores; a Splitter is much faster than the model anyway."""
 
 
 class SplitterReplica:
-    """One process that decodes and cuts recordings."""
+    """A process that splits recordings; it opens them in processes of its own."""
 
     def __init__(self, settings: Settings, storage_id: str | None = None) -> None:
-        """Prepare to cut; the media store must hold ``storage_id`` (``deployments.cluster.shared_storage``)."""
+        """Prepare to split.
+
+        Raises:
+            ConfigurationError: the media store has another id than ``storage_id``, or confinement is less than
+                ``confinement.required``.
+        """
         begin_replica(settings)
         verify_storage(media_store(settings), storage_id)
         os.nice(NICENESS)
@@ -33,13 +38,13 @@ class SplitterReplica:
         self._tracing = tracing(settings, "Splitter")
 
     async def split(self, request: SplitRequest) -> AsyncGenerator[SplitPart | SplitDone, None]:
-        """See ``ports.Splitter.split``."""
+        """Split as ``ports.Splitter`` specifies, inside a span of the task's trace."""
         with self._tracing.span("split", request.media_prefix, task_id=request.task_id, part=request.first_part):
             async for event in self._splitter.split(request):
                 yield event
 
 
-Splitter = serve.deployment(
+splitter_deployment = serve.deployment(
     name="Splitter",
     max_ongoing_requests=16,
     ray_actor_options={"num_cpus": 0.2},

@@ -1,4 +1,4 @@
-"""What every replica does before anything else."""
+"""Preparation of a replica's process, before anything else in it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from pipeline.settings import Settings
 
 
 def begin_replica(settings: Settings) -> None:
-    """Keeps this replica's files to the service's user, its port to its machine, and sets up its log."""
+    """Restrict this replica's files to the service's user and its TCP port to its machine, and configure its log.
+
+    The port stays open to the network where the node is on it.
+    """
     make_private(settings)
     configure_logging(settings.logging)
     bind_replica_port(ray.util.get_node_ip_address())

@@ -1,4 +1,4 @@
-"""The Summarizer deployment: transcripts in the task store in, summaries by a language model out."""
+"""The Summarizer deployment, which has a language model write summaries of stored transcripts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.usecases.summaries.transcript_summarizer import TranscriptSummariz
 
 
 class SummarizerReplica:
-    """One process that talks to the language model; the transcript is read here, so that it crosses no handle."""
+    """A process that calls the language model. It reads the transcript itself, so that no handle has to carry it."""
 
     def __init__(self, settings: Settings) -> None:
         begin_replica(settings)
@@ -28,24 +28,24 @@ class SummarizerReplica:
         self._summarizer = TranscriptSummarizer(self._store, self._models, settings.llm, clock)
         self._tracing = tracing(settings, "Summarizer")
 
-    async def summarize(self, order: SummaryJob) -> Summary | MurmurationError:
-        """See ``ports.Summarizer.summarize``; what that raises comes back as a value.
+    async def summarize(self, job: SummaryJob) -> Summary | MurmurationError:
+        """Summarize as ``ports.Summarizer`` specifies, inside a span of the trace, but return errors as values.
 
-        Serve writes every exception to its log, with forty lines of its own inside; a server that is down is no defect.
+        Serve logs every exception with forty lines of its own stack; an unreachable language model is no defect.
         """
         try:
-            with self._tracing.span("summarize", order.media_prefix, task_id=order.task_id):
-                return await self._summarizer.summarize(order)
+            with self._tracing.span("summarize", job.media_prefix, task_id=job.task_id):
+                return await self._summarizer.summarize(job)
         except MurmurationError as error:
             return error
 
     async def __del__(self) -> None:
-        """Serve awaits this before it stops a replica."""
+        """Close the connections; Serve awaits this before it stops a replica."""
         await self._models.close()
         await self._store.close()
 
 
-Summarizer = serve.deployment(
+summarizer_deployment = serve.deployment(
     name="Summarizer",
     max_ongoing_requests=32,
     ray_actor_options={"num_cpus": 0.1},

@@ -1,4 +1,4 @@
-"""The WhisperReplica deployment: one model in one process, on one GPU or on the CPU's cores."""
+"""The WhisperReplica deployment, which decodes chunks with one model a process, on one GPU or on CPU cores."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from pipeline.settings import BatchSettings, Settings
 
 
 class WhisperModelReplica:
-    """One loaded model behind a micro-batcher. The model lives as long as the replica: a CUDA fault ends both."""
+    """A process with one loaded model and a micro-batcher. A CUDA fault ends the process, and with it the model."""
 
     def __init__(self, settings: Settings, device: str, storage_id: str | None = None) -> None:
-        """Loads the model and decodes with it: a replica that exists works.
+        """Load the model and decode with it once, so that every replica that has started works.
 
         Args:
-            settings: which model, and how.
-            device: ``cpu`` or ``cuda``; a GPU that turns out not to be there is replaced by the CPU, with a warning.
-            storage_id: what the media store must hold, see ``deployments.cluster.shared_storage``.
+            settings: name the model and its options.
+            device: ``cpu`` or ``cuda``; without a usable GPU, the CPU is used and a warning logged.
+            storage_id: the id that the media store must have, see ``deployments.cluster.shared_storage``.
 
         Raises:
-            ConfigurationError: this node sees another media store than the rest of the cluster.
-            ModelUnavailable: the model can't be had; the message lists what can.
+            ConfigurationError: this node uses another media store than the rest of the cluster.
+            ModelUnavailable: the model can't be loaded; the message lists those that can.
         """
         begin_replica(settings)
         self._stall_s = settings.asr.stall_s
@@ -51,41 +51,41 @@ class WhisperModelReplica:
         self._busy_s = self._batcher.stats().busy_s
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Takes batch settings over without a restart; an unknown name or value is refused in words."""
+        """Apply batch settings without a restart. Raise ``ValidationError`` for an unknown name or value."""
         self._batcher.reconfigure(BatchSettings(**user_config))
 
     async def transcribe(self, unit: Unit) -> AsyncGenerator[Sequence[ChunkResult | ChunkFailure], None]:
-        """See ``ports.Transcriber.transcribe``."""
+        """Transcribe as ``ports.Transcriber`` specifies, inside a span of the task's trace, and measure the speed."""
         with self._tracing.span("transcribe", unit.media_prefix, **_trace_attributes(unit)):
             async for results in self._transcriber.transcribe(unit):
                 self._record_speed(sum(result.audio_s for result in results if isinstance(result, ChunkResult)))
                 yield results
 
     def _record_speed(self, audio_s: float) -> None:
-        """Counts finished audio against the time the engine has worked since the last that was finished."""
+        """Update the speed with finished audio and the time that the engine has worked since the last update."""
         busy_s = self._batcher.stats().busy_s
         self._speed = self._speed.after(audio_s, busy_s - self._busy_s)
         self._busy_s = busy_s
         self._metrics.gauge("rtfx", self._speed.rtfx)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """What the scaling policy is told of this replica; Serve asks every few seconds."""
+        """Return this replica's speed for the scaling policy; Serve calls this every few seconds."""
         return {RTFX_KEY: self._speed.rtfx}
 
     async def describe(self) -> EngineInfo:
-        """What runs here."""
+        """Return the engine, model and device of this replica."""
         return await self._transcriber.describe()
 
     def check_health(self) -> None:
-        """Raises once the inference thread has died or hangs, so that Serve replaces this replica."""
+        """Raise ``ReplicaLost`` if the inference thread has died or hangs, so that Serve replaces this replica."""
         if not self._batcher.healthy:
             raise ReplicaLost("The inference thread has died.")
         if self._batcher.decoding_s > self._stall_s:
-            raise ReplicaLost(f"A batch has been decoded for more than {self._stall_s:.0f} seconds.")
+            raise ReplicaLost(f"Decoding a batch has taken more than {self._stall_s:.0f} seconds (asr.stall_s).")
 
 
 def _trace_attributes(unit: Unit) -> dict[str, Any]:
-    """A unit's attributes in its task's trace."""
+    """Return a unit's attributes for its span."""
     audio_s = sum(chunk.duration_s for chunk in unit.chunks)
     return {
         "task_id": unit.task_id,
@@ -95,7 +95,7 @@ def _trace_attributes(unit: Unit) -> dict[str, Any]:
     }
 
 
-WhisperReplica = serve.deployment(
+whisper_deployment = serve.deployment(
     name="WhisperReplica",
     max_ongoing_requests=256,
     health_check_period_s=2,

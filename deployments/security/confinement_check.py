@@ -1,4 +1,4 @@
-"""What confinement of untrusted processes holds on this node: checked when a replica starts, and reported."""
+"""The check of this node's confinement of untrusted processes, which replicas run and log when they start."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _FORBIDDEN: Mapping[str, str] = {
     "privileges": "reach privileged calls",
     "memory": "exceed its memory",
 }
-"""What a process might do, by the part of ``Confinement`` that does not hold."""
+"""Actions that stay possible, by the part of ``Confinement`` that is missing."""
 
 
 def check_confinement(process: str, confinement: Confinement, required: ConfinementLevel) -> None:
-    """Log what holds for a kind of process, and refuse to go on where that is less than required.
+    """Log the confinement of a kind of process, and raise if it is less than required.
 
     Args:
-        process: the kind, for sentences, such as ``decoder``.
-        confinement: what holds.
+        process: the kind of process as messages name it, such as ``decoder``.
+        confinement: the confinement on this node.
         required: ``confinement.required`` of the settings.
 
     Raises:
-        ConfigurationError: less holds than is required.
+        ConfigurationError: the confinement is less than required.
     """
     level = confinement.level
     report = {"confined": process, "confinement": level.value, "missing": confinement.missing}
@@ -45,18 +45,18 @@ def check_confinement(process: str, confinement: Confinement, required: Confinem
     if not level.satisfies(required):
         raise ConfigurationError(
             f"confinement.required is {required}, and on this node the confinement of the {process} is {level}: "
-            f"{_consequence(confinement)}. Use Linux 6.12 or later with seccomp and Landlock, in a container that lets "
-            "their calls through, and no crawl.js_runtime; or lower confinement.required."
+            f"{_consequence(confinement)}. Use Linux 6.12 or later with seccomp and Landlock, in a container that "
+            "allows their calls, and no crawl.js_runtime; or lower confinement.required."
         )
 
 
 def extractor_confinement(processes: ExtractorProcesses, js_runtime: Path | None) -> Confinement:
-    """Return what holds for the processes that read pages; blocks until the first of them has started.
+    """Return the confinement of the processes that read pages. Block until the first of them has started.
 
-    An event loop of its own runs it: Serve makes replicas within a running one.
+    The check runs in an event loop of its own, because Serve creates replicas inside a running one.
 
     Raises:
-        ReplicaLost: the process ended before it could answer.
+        ReplicaLost: the process ended before it answered.
     """
     with ThreadPoolExecutor(1) as thread:
         probing = processes.confinement(str(js_runtime) if js_runtime else None)
@@ -64,5 +64,5 @@ def extractor_confinement(processes: ExtractorProcesses, js_runtime: Path | None
 
 
 def _consequence(confinement: Confinement) -> str:
-    """Return what a process that was taken over could do."""
+    """Return a clause about the actions that an attacker in control of the process could take."""
     return f"taken over, it could {', '.join(_FORBIDDEN[part] for part in confinement.missing)}"

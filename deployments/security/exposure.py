@@ -1,4 +1,4 @@
-"""Whether strangers can reach the service or the Ray processes it runs in; the whole picture: docs/security.md."""
+"""Protection of the service and its Ray processes from the network, and warnings about the gaps: docs/security.md."""
 
 from __future__ import annotations
 
@@ -16,60 +16,60 @@ from deployments.front.proxies import ProxyKeeper, ServeProxies, bound_this_proc
 from deployments.security.private_files import narrow_token
 from pipeline.settings import AuthSettings, ConnectionSettings, Settings
 
-ALL_INTERFACES = "0.0.0.0"  # noqa: S104 (not bound: recognised)
+ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - a value of http_options.host, not bound here
 
 logger = logging.getLogger(__name__)
 
 
 def serve_host() -> str:
-    """The address that Serve's HTTP proxies listen on."""
+    """Return the address that Serve's HTTP proxies listen on."""
     client = _get_global_client()
     return str(client.http_config.host or ALL_INTERFACES)
 
 
 def warn_if_open(settings: AuthSettings, host: str) -> None:
-    """Says so in the log if everybody who reaches a network may use the service."""
+    """Log a warning if the service has no keys and listens on more than the loopback interface."""
     if not settings.keys and not is_loopback(host):
         logger.warning(
-            "everybody who reaches this address may use the service: set auth.keys (see docs/keys.md), "
+            "everybody who can reach this address may use the service: set auth.keys (see docs/keys.md), "
             "or http_options.host to 127.0.0.1",
             extra={"host": host},
         )
 
 
 def warn_of_ray(node_address: str, *, with_token: bool) -> None:
-    """Says in the log what Ray itself listens on, if that is more than this machine."""
+    """Log a message about Ray's own TCP ports if they listen on more than the loopback interface."""
     if is_loopback(node_address):
         return
     if with_token:
         logger.info(
-            "Ray's own ports listen on every interface and ask for its token: a firewall should keep others off them, "
-            "or `python -m deployments.run` start the service on this machine alone (see docs/security.md)"
+            "Ray's own ports listen on every interface and require its token: block them with a firewall, or start the "
+            "service on this machine alone with `python -m deployments.run` (see docs/security.md)"
         )
     else:
         logger.warning(
             "Ray's own ports (GCS, raylet, workers, replicas) listen on every interface and run the code of everybody "
-            "who reaches them: set RAY_AUTH_MODE=token on every node, or start with `python -m deployments.run` "
+            "who can reach them: set RAY_AUTH_MODE=token on every node, or start with `python -m deployments.run` "
             "on a single machine (see docs/security.md)"
         )
 
 
 @dataclass(frozen=True)
 class HttpFront:
-    """The HTTP servers in front of the service, and whether they are bounded."""
+    """The state of the HTTP servers in front of the service."""
 
     keeper: ProxyKeeper
     host: str
     settings: ConnectionSettings
 
     def problems(self) -> tuple[str, ...]:
-        """Why the service should not be used as it is reached, a sentence each."""
+        """Return a sentence for each reason why this front is not safe to use."""
         failure = self.keeper.failure
         return (failure,) if failure and self.settings.required and not is_loopback(self.host) else ()
 
 
-def guard(settings: Settings) -> HttpFront:
-    """Bounds every HTTP server of the service, now and as they come, and says in the log what is open."""
+def guard_http_servers(settings: Settings) -> HttpFront:
+    """Bound every HTTP server of the service, including those that start later, and log what is open to the network."""
     bounds = bounds_of(settings.connections)
     bound_this_process(bounds)
     narrow_token()
@@ -81,10 +81,10 @@ def guard(settings: Settings) -> HttpFront:
 
 
 def bind_replica_port(node_address: str) -> None:
-    """Keeps the port of this replica for other deployments' calls to this machine, where the node is on it alone.
+    """Bind this replica's TCP port for calls from other deployments to the loopback interface, if the node is on it.
 
-    Serve opens it on every interface (Ray 2.60, ``ReplicaBase._on_initialized``), used or not, after the replica's
-    constructor has run. It unpickles what it is sent, and asks for Ray's token only if there is one.
+    Serve opens the port on every interface (Ray 2.60, ``ReplicaBase._on_initialized``), used or not, after the
+    replica's constructor has run. The port unpickles what it receives, and requires Ray's token only if one is set.
     """
     if is_loopback(node_address):
         add_port = serve_replica.add_port_to_grpc_server
@@ -93,7 +93,7 @@ def bind_replica_port(node_address: str) -> None:
 
 @dataclass(frozen=True)
 class _LoopbackPortBinder:
-    """Stands in for Serve's ``add_port_to_grpc_server``."""
+    """A replacement for Serve's ``add_port_to_grpc_server`` that binds to the loopback interface."""
 
     add_port: Any
 
@@ -102,7 +102,7 @@ class _LoopbackPortBinder:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is this machine's own alone."""
+    """Return whether an address is on the loopback interface."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

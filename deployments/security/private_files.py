@@ -1,7 +1,7 @@
-"""Files that the service makes are its user's alone: recordings, transcripts, the database, Ray's token.
+"""Access rights of the service's files, for its user alone: recordings, transcripts, the database, Ray's token.
 
-A umask does it for every file of a process, whoever makes it (SQLite, fsspec, a child); a folder that was there before
-is narrowed where it is the service's own.
+A umask applies to every file of a process, whatever code creates it (SQLite, fsspec, a child). Folders of the service
+that existed before get the same rights.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ UMASKS = {FileAccess.OWNER: 0o077, FileAccess.GROUP: 0o007}
 
 
 def make_private(settings: Settings) -> None:
-    """Narrows what this process makes from now on, and the data folder with what lies at its top."""
+    """Restrict the files that this process creates from now on, and the data folder with its top-level content."""
     umask = UMASKS[settings.file_access]
     os.umask(umask)
     if settings.data_dir.is_dir():
@@ -29,21 +29,21 @@ def make_private(settings: Settings) -> None:
 
 
 def narrow(paths: Iterable[Path], umask: int) -> None:
-    """Takes the umask's permissions from files and folders of this user; says which it may not change."""
+    """Remove the umask's permissions from files and folders of this user; log those that belong to another user."""
     for path in paths:
-        with suppress(FileNotFoundError):  # SQLite's own files come and go
-            found = path.lstat()
-            mode = stat.S_IMODE(found.st_mode)
-            if stat.S_ISLNK(found.st_mode) or not mode & umask:
+        with suppress(FileNotFoundError):  # SQLite creates and deletes its auxiliary files at any time
+            status = path.lstat()
+            mode = stat.S_IMODE(status.st_mode)
+            if stat.S_ISLNK(status.st_mode) or not mode & umask:
                 continue
-            if found.st_uid != os.geteuid():
+            if status.st_uid != os.geteuid():
                 logger.warning("other users can read what the service stores: %s belongs to another user", path.name)
                 continue
             path.chmod(mode & ~umask)
 
 
 def narrow_token() -> None:
-    """Takes others' permissions from the token that Ray makes in the home folder (mode 0644 in Ray 2.60)."""
+    """Remove other users' permissions from the token that Ray writes to the home folder (mode 0644 in Ray 2.60)."""
     narrow([Path.home() / ".ray" / "auth_token"], UMASKS[FileAccess.OWNER])
 
 

@@ -1,4 +1,4 @@
-"""``ports.Metrics`` over ``ray.serve.metrics``: exported by every node as ``ray_murmuration_<name>``."""
+"""Metrics through ``ray.serve.metrics``, which every node exports as ``ray_murmuration_<name>``."""
 
 from __future__ import annotations
 
@@ -6,30 +6,32 @@ from functools import cache
 from typing import Any
 
 from ray.serve import metrics
+from typing_extensions import override
 
 from pipeline.observability import METRICS, Metric, MetricKind
+from pipeline.ports import Metrics
 
 
-class ServeMetrics:
+class ServeMetrics(Metrics):
     """The metrics of ``pipeline.observability``, tagged with deployment and replica by Serve."""
 
+    @override
     def count(self, name: str, value: float = 1.0, **labels: str) -> None:
-        """Adds to a counter."""
         if value > 0:
             _instrument(name).inc(value, tags=labels)
 
+    @override
     def gauge(self, name: str, value: float, **labels: str) -> None:
-        """Sets a gauge."""
         _instrument(name).set(value, tags=labels)
 
+    @override
     def observe(self, name: str, value: float, **labels: str) -> None:
-        """Adds to a histogram."""
         _instrument(name).observe(value, tags=labels)
 
 
 @cache
 def _instrument(name: str) -> Any:
-    """One instrument a process; Ray registers each name once."""
+    """Return the process's one instrument of a name, since Ray registers each name once."""
     return _make(METRICS[name])
 
 

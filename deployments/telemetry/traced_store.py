@@ -1,10 +1,12 @@
-"""The task store that also tells the trace what happens to a task, from its creation to its callback."""
+"""A task store that also records a task's steps in its trace, from its creation to its callback."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
+
+from typing_extensions import override
 
 from deployments.telemetry.tracing import Tracing
 from pipeline.domain.decoding.transcript import Transcript
@@ -17,23 +19,24 @@ from pipeline.store.task_store import SqlTaskStore
 
 
 class TracedTaskStore(SqlTaskStore):
-    """``SqlTaskStore`` with a span for each step of a task's life; spans are noted once the step is stored."""
+    """``SqlTaskStore`` with a span for each step of a task, which it records once the step is stored."""
 
     def __init__(self, url: str, clock: Clock, *, tracing: Tracing, **arguments: Any) -> None:
         super().__init__(url, clock, **arguments)
         self._time = clock
         self._tracing = tracing
 
+    @override
     async def create(
         self, new: NewTask, idempotency: IdempotencyClaim | None = None, client: Client | None = None
     ) -> tuple[Task, bool]:
-        """See ``ports.TaskStore``."""
         began = self._time.now()
         task, is_new = await super().create(new, idempotency, client)
         if is_new:
             self._tracing.root("create", task.media_prefix, began, self._time.now(), **_trace_attributes(task))
         return task, is_new
 
+    @override
     async def claim(
         self,
         owner: str,
@@ -42,19 +45,19 @@ class TracedTaskStore(SqlTaskStore):
         ranks: Collection[int],
         running_tasks: RunningTasks = NO_RUNNING_TASKS,
     ) -> list[Task]:
-        """See ``ports.TaskStore``."""
         tasks = await super().claim(owner, lease, limit, ranks, running_tasks)
         for task in tasks:
             since = task.created_at if task.attempts == 1 else task.updated_at
             self._tracing.note("queued", task.media_prefix, since, self._time.now(), **_trace_attributes(task))
         return tasks
 
+    @override
     async def complete(self, lease: Lease, transcript: Transcript) -> Task:
-        """See ``ports.TaskStore``."""
         task = await super().complete(lease, transcript)
-        self._attempt(task, audio_s=task.audio_total_s)
+        self._record_attempt(task, audio_s=task.audio_total_s)
         return task
 
+    @override
     async def fail(
         self,
         lease: Lease,
@@ -64,25 +67,24 @@ class TracedTaskStore(SqlTaskStore):
         keep_prepared: bool = True,
         counted: bool = True,
     ) -> Task:
-        """See ``ports.TaskStore``."""
         task = await super().fail(lease, error, retry_at, keep_prepared=keep_prepared, counted=counted)
-        self._attempt(task, failure=error.code)
+        self._record_attempt(task, failure=error.code)
         return task
 
+    @override
     async def record_delivery(self, message: OutboxMessage, attempt: DeliveryAttempt) -> None:
-        """See ``ports.TaskStore``."""
         await super().record_delivery(message, attempt)
         try:
             task, now = await self.get(message.task_id), self._time.now()
-        except (TaskNotFound, DatabaseUnavailable):  # the attempt is stored all the same
+        except (TaskNotFound, DatabaseUnavailable):  # the delivery is stored; only its span is missing
             return
         failure = None if attempt.delivered else f"status {attempt.status_code}"
         self._tracing.note("callback", task.media_prefix, now, now, failure=failure, attempt=message.attempts + 1)
 
-    def _attempt(self, task: Task, failure: str | None = None, audio_s: float = 0.0) -> None:
+    def _record_attempt(self, task: Task, failure: str | None = None, audio_s: float = 0.0) -> None:
         began = task.started_at or task.updated_at
-        about = _trace_attributes(task) | {"audio_s": audio_s}
-        self._tracing.note("attempt", task.media_prefix, began, self._time.now(), failure=failure, **about)
+        attributes = _trace_attributes(task) | {"audio_s": audio_s}
+        self._tracing.note("attempt", task.media_prefix, began, self._time.now(), failure=failure, **attributes)
 
 
 def _trace_attributes(task: Task) -> dict[str, Any]:

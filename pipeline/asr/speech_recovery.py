@@ -1,4 +1,4 @@
-"""Getting the text of speech that a decoding left out: what is missing, whether it was found, and where it belongs."""
+"""Gap recovery: find speech that no word of a decoding covers, check its text, and insert it into the chunk."""
 
 from __future__ import annotations
 
@@ -17,58 +17,59 @@ from pipeline.domain.decoding.transcription_options import TaskType
 from pipeline.domain.decoding.writing_systems import has_words
 
 MAX_REPEATS = 2
-"""Times in a row that the same text may be found in what is left of a gap: more often, it is made up of noise."""
+"""Times in a row that the same text may be recovered from one gap. More often, the model makes it up from noise."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UncoveredSpeech:
-    """Speech of a chunk that its text says nothing about.
+    """Speech of a chunk that no word covers.
 
     Attributes:
         item: the speech, to be decoded on its own.
-        offset_s: where it begins in the chunk.
-        stretched: words that were aligned to it although it holds more than them.
-        found: what was found in the same gap just before it, in order.
+        offset_s: start of the speech in the chunk.
+        stretched: words that the alignment stretched over the speech although it holds more than them.
+        recovered_texts: texts recovered from the same gap directly before, in order.
     """
 
     item: DecodeItem
     offset_s: float
     stretched: tuple[Word, ...]
-    found: tuple[str, ...] = ()
+    recovered_texts: tuple[str, ...] = ()
 
 
-def missing_speech(
-    item: DecodeItem, words: Sequence[Word], offset_s: float = 0.0, found: tuple[str, ...] = ()
+def uncovered_speech(
+    item: DecodeItem, words: Sequence[Word], offset_s: float = 0.0, recovered_texts: tuple[str, ...] = ()
 ) -> Iterator[UncoveredSpeech]:
-    """Find the speech of an item that no word covers; all of it, however short, where there are no words.
+    """Yield the speech of an item that no word covers; if there are no words, all speech, however short.
 
     Args:
-        item: what was decoded.
-        words: what came of it, in seconds from the start of the chunk.
-        offset_s: where the item begins in the chunk.
-        found: what was found in the same gap so far.
+        item: the item that was decoded.
+        words: words of its decoding, in seconds from the start of the chunk.
+        offset_s: start of the item in the chunk.
+        recovered_texts: texts recovered from the same gap so far.
     """
     relative = [replace(word, start=word.start - offset_s, end=word.end - offset_s) for word in words]
-    for stretch in uncovered(item.speech or (), relative, _shortest_s(item) if words else 0.0):
-        start_s, end_s = offset_s + stretch.start_s, offset_s + stretch.end_s
+    for span in uncovered(item.speech or (), relative, _min_uncovered_s(item) if words else 0.0):
+        start_s, end_s = offset_s + span.start_s, offset_s + span.end_s
         yield UncoveredSpeech(
-            # The same audio in the same window would give the same: nothing.
-            item=replace(item.part(stretch), full_window=not words),
+            # Without words, the window must change: the same audio in the same window would give no text again.
+            item=replace(item.slice(span), full_window=not words),
             offset_s=start_s,
             stretched=tuple(word for word in words if is_stretched(word) and word.start < end_s and word.end > start_s),
-            found=found,
+            recovered_texts=recovered_texts,
         )
 
 
 def uncovered_samples(item: DecodeItem, decoded: Decoded) -> int:
-    """Count the samples of speech that a decoding of the item says nothing about."""
-    return sum(stretch.samples for stretch in uncovered(item.speech or (), decoded.words, _shortest_s(item)))
+    """Count the samples of the item's speech that no word of a decoding covers."""
+    return sum(span.samples for span in uncovered(item.speech or (), decoded.words, _min_uncovered_s(item)))
 
 
-def is_silence(item: DecodeItem, decoded: Decoded) -> bool:
-    """Return whether a decoding's text is made up.
+def is_made_up(item: DecodeItem, decoded: Decoded) -> bool:
+    """Return whether a decoding has text where nobody speaks.
 
-    Where voice activity detection finds nobody, the text must pass the gate, and the model must find somebody.
+    Where voice activity detection found no speech, the text counts only if it passes the quality gate and the model's
+    own speech probability is high enough too.
     """
     options = item.options
     if item.speech == ():
@@ -77,41 +78,41 @@ def is_silence(item: DecodeItem, decoded: Decoded) -> bool:
     return quality_gate.is_silence(decoded, options)
 
 
-def recovered_segments(missing: UncoveredSpeech, decoded: Decoded) -> list[Segment]:
-    """Return what a decoding of missing speech adds to the chunk, in seconds from its start.
+def recovered_segments(gap: UncoveredSpeech, decoded: Decoded) -> list[Segment]:
+    """Return the segments that a decoding of a gap adds to the chunk, in seconds from the chunk's start.
 
-    It must be good, new, and say more than what was stretched over the gap. Segments whose words have no time repeat
-    what was said before the gap.
+    The decoding must be good and new, and have more words than those stretched over the gap. Segments whose words take
+    no time are left out: they repeat what was said before the gap.
     """
-    options = missing.item.options
+    options = gap.item.options
     segments = [segment for segment in decoded.segments if has_plausible_pace(segment.words or ())]
     spoken_words = sum(has_words(word.word) for segment in segments for word in segment.words or ())
     good = quality_gate.apply_quality_gate(
         decoded, options
     ) is GateVerdict.ACCEPT or quality_gate.is_genuine_repetition(decoded, options)
-    is_new = missing.found[-MAX_REPEATS:] != (decoded.text,) * MAX_REPEATS
-    if good and is_new and spoken_words > len(missing.stretched) and not is_silence(missing.item, decoded):
-        return [shift(segment, missing.offset_s) for segment in segments]
+    is_new = gap.recovered_texts[-MAX_REPEATS:] != (decoded.text,) * MAX_REPEATS
+    if good and is_new and spoken_words > len(gap.stretched) and not is_made_up(gap.item, decoded):
+        return [shift(segment, gap.offset_s) for segment in segments]
     return []
 
 
-def insert(segments: Iterable[Segment], missing: UncoveredSpeech, found: Sequence[Segment]) -> list[Segment]:
-    """Put what was found between the words that it was said between, in place of those stretched over it.
+def insert_recovered(segments: Iterable[Segment], gap: UncoveredSpeech, recovered: Sequence[Segment]) -> list[Segment]:
+    """Insert recovered segments between the words around a gap, in place of the words stretched over it.
 
     Args:
-        segments: of the chunk so far, in order.
-        missing: the gap.
-        found: what is said there, in seconds from the start of the chunk.
+        segments: segments of the chunk so far, in order.
+        gap: the uncovered speech.
+        recovered: its segments, in seconds from the start of the chunk.
     """
 
     def is_gap(before: Word, after: Word) -> bool:
-        return before.start < missing.offset_s <= after.start
+        return before.start < gap.offset_s <= after.start
 
-    kept = without_words(segments, missing.stretched)
-    parts = [part for segment in kept for part in divide(segment, is_gap)]
-    return sorted([*parts, *found], key=lambda segment: segment.start)
+    kept = without_words(segments, gap.stretched)
+    divided = [part for segment in kept for part in divide(segment, is_gap)]
+    return sorted([*divided, *recovered], key=lambda segment: segment.start)
 
 
-def _shortest_s(item: DecodeItem) -> float:
+def _min_uncovered_s(item: DecodeItem) -> float:
     translated = item.options.task_type is TaskType.TRANSLATE
     return MIN_UNCOVERED_TRANSLATED_S if translated else MIN_UNCOVERED_S

@@ -1,4 +1,4 @@
-"""Units in, results out: audio is read and decoded among everyone else's, and the text put back on the timeline."""
+"""The transcriber of this process: read a unit's audio, decode it in shared batches, put the text on the timeline."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from pipeline.asr.batcher import DecodeRequest, MicroBatcher
 from pipeline.asr.engine import DecodeItem, Engine
@@ -24,20 +25,20 @@ from pipeline.domain.decoding.timeline import SPEECH_PAD_S, place
 from pipeline.domain.decoding.transcript import ChunkResult, Segment
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.errors import DecodingFailed, MurmurationError, PreparedAudioLost, ReplicaLost, StorageUnavailable
-from pipeline.ports import ChunkFailure, EngineInfo, MediaStore, Unit
+from pipeline.ports import ChunkFailure, EngineInfo, MediaStore, Transcriber, Unit
 from pipeline.settings import VadSettings
 
 logger = logging.getLogger(__name__)
 
 PREPARE_THREADS = 2
-"""Spectrograms are cheap (thousands of times real time a core); more threads would only fight with inference."""
+"""Spectrograms are cheap (thousands of times real time on one core); more threads would only slow down inference."""
 
 SHORTEST_CHUNK_S = 0.05
-"""Shorter audio can hold no word."""
+"""Shorter audio can't contain a word."""
 
 HEARTBEAT_S = 10.0
-"""A unit whose chunks wait for others' turns hears after so long that something is decoded. Nothing, and it is for the
-Dispatcher to say when it has waited long enough."""
+"""Interval of heartbeats for a unit whose chunks wait while others are decoded. Without progress, none is sent, and the
+Dispatcher decides when it has waited long enough."""
 
 ChunkOutcome = ChunkResult | ChunkFailure
 FindSpeech = Callable[[npt.NDArray[np.int16], SpeechRules], tuple[Span, ...]]
@@ -45,12 +46,12 @@ FindSpeech = Callable[[npt.NDArray[np.int16], SpeechRules], tuple[Span, ...]]
 
 @dataclass(frozen=True, slots=True)
 class _PreparedChunk:
-    """A chunk that can be decoded.
+    """A chunk that is ready to be decoded.
 
     Attributes:
-        item: what is decoded.
-        speech: where somebody speaks, with ``SPEECH_PAD_S`` around it, in samples of the chunk.
-        audible: where there is any sound; ``None`` where voice activity detection chose the chunk.
+        item: the first decoding.
+        speech: speech spans, with ``SPEECH_PAD_S`` around them, in samples of the chunk.
+        audible: spans with any sound; ``None`` where voice activity detection chose the chunk.
     """
 
     chunk: Chunk
@@ -59,17 +60,16 @@ class _PreparedChunk:
     audible: tuple[Span, ...] | None
 
 
-class LocalTranscriber:
-    """Satisfies ``Transcriber`` with the engine in this process.
+class LocalTranscriber(Transcriber):
+    """A ``Transcriber`` with the engine of this process.
 
     Args:
         store: holds the prepared audio.
-        engine: makes features, and tells what it is.
-        batcher: decodes; started, and shared by all units.
-        prepare_threads: threads that make features.
-        vad: when a frame counts as speech, unless a task says otherwise.
-        find_speech: finds speech in a chunk, for the times of words and for speech that they leave out; called in
-            those threads.
+        engine: computes features, and describes itself.
+        batcher: decodes; already started, and shared by all units.
+        prepare_threads: number of threads that compute features.
+        vad: rules by which a frame counts as speech, unless a task has its own.
+        find_speech: finds speech in a chunk, for the times of words and for gap recovery; called in those threads.
     """
 
     def __init__(
@@ -88,86 +88,82 @@ class LocalTranscriber:
         self._find_speech = find_speech
         self._pool = ThreadPoolExecutor(prepare_threads, thread_name_prefix="features")
 
+    @override
     async def transcribe(self, unit: Unit) -> AsyncGenerator[Sequence[ChunkOutcome]]:
-        """See ``Transcriber.transcribe``: batches of the unit's chunks, in the order that its options demand.
-
-        Closing the stream early drops what has not been decoded.
-
-        Raises:
-            ReplicaLost: the engine has failed.
-        """
-        yield ()  # from here on the unit may be to blame for what happens to this process
-        # Detecting on every chunk goes before any language that is known, as in faster-whisper.
+        yield ()  # accepted: if this process dies from here on, the unit may be the cause
+        # With ``multilingual``, every chunk's language is detected even if one is given, as in faster-whisper.
         tokens, language = unit.previous_tokens, None if unit.options.multilingual else unit.language
         waiting = list(unit.chunks)
         while waiting:
-            chunks = waiting[: self._iter_groups(unit, language)]
+            chunks = waiting[: self._group_size(unit, language)]
             del waiting[: len(chunks)]
             prepared = await asyncio.gather(*(self._prepare_chunk(unit, chunk, language, tokens) for chunk in chunks))
             async with aclosing(self._decode_group(unit, prepared)) as stream:
-                async for answers in stream:
-                    for result in (answer for answer in answers if isinstance(answer, ChunkResult)):
+                async for outcomes in stream:
+                    for result in (outcome for outcome in outcomes if isinstance(outcome, ChunkResult)):
                         tokens = next_prompt(tokens, result, unit.options.temperature)
                         if result.segments and not unit.options.multilingual:
                             language = language or result.language or None
-                    yield answers
+                    yield outcomes
 
+    @override
     async def describe(self) -> EngineInfo:
-        """What runs here. Raises ``ReplicaLost`` when it runs no more."""
+        """Return what runs here. Raise ``ReplicaLost`` if the replica can no longer decode."""
         if not self._batcher.healthy:
             raise ReplicaLost("The replica can't decode any more.")
         return replace(self._engine.info, max_batch_size=self._batcher.settings.max_batch_size)
 
+    @override
     async def replica_count(self) -> int:
-        """One, as long as it decodes."""
+        """Return 1 as long as the batcher decodes, else 0."""
         return int(self._batcher.healthy)
 
     def warm_up(self) -> None:
-        """Decodes a second of faint noise, all the way through the batcher: what works once is ready.
+        """Decode a second of faint noise through the batcher, which shows that the replica is ready.
 
         Raises:
-            DecodingFailed, ReplicaLost: the model does not decode on this machine.
+            DecodingFailed, ReplicaLost: the model can't decode on this machine.
         """
         noise = np.random.default_rng(0).normal(0.0, 1e-3, SAMPLE_RATE).astype(np.float32)
         language = "en" if "en" in self._engine.info.languages else self._engine.info.languages[0]
         options = TranscriptionOptions(temperature=(0.0,), language=language)
         item = DecodeItem(features=self._engine.prepare(noise), options=options, language=language)
-        [ticket] = self._batcher.submit([DecodeRequest(task_id=0, item=item, rank=0, start_tag=0.0)])
-        ticket.future.result()
+        [pending] = self._batcher.submit([DecodeRequest(task_id=0, item=item, rank=0, start_tag=0.0)])
+        pending.future.result()
 
     def close(self) -> None:
-        """Releases the threads that make features; the batcher is closed by its owner."""
+        """Stop the threads that compute features. The batcher is closed by its owner."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     # --- one unit
 
     @staticmethod
-    def _iter_groups(unit: Unit, language: str | None) -> int:
-        """Chunks that can be decoded at once: one where the next depends on it for its prompt or its language."""
+    def _group_size(unit: Unit, language: str | None) -> int:
+        """Return how many chunks can be decoded at once: one if the next needs its text as prompt, or its language."""
         follows = language is None and not unit.options.multilingual
         return 1 if follows or unit.options.condition_on_previous_text else len(unit.chunks)
 
     async def _decode_group(
         self, unit: Unit, prepared: Sequence[_PreparedChunk | ChunkOutcome]
     ) -> AsyncGenerator[Sequence[ChunkOutcome]]:
-        """Put chunks in line together and yield what comes of them as it comes."""
-        answered = [one for one in prepared if not isinstance(one, _PreparedChunk)]
-        if answered:
-            yield answered
-        sound = [one for one in prepared if isinstance(one, _PreparedChunk)]
-        tickets = self._batcher.submit(
-            DecodeRequest(unit.task_id, one.item, unit.priority_rank, unit.start_tag) for one in sound
+        """Submit chunks together, and yield their results as they are finished."""
+        results = [one for one in prepared if not isinstance(one, _PreparedChunk)]
+        if results:
+            yield results
+        chunks = [one for one in prepared if isinstance(one, _PreparedChunk)]
+        pending = self._batcher.submit(
+            DecodeRequest(unit.task_id, one.item, unit.priority_rank, unit.start_tag) for one in chunks
         )
-        chunks = {_wrap_future(ticket): one for ticket, one in zip(tickets, sound, strict=True)}
+        decoding = {_wrap_future(one): chunk for one, chunk in zip(pending, chunks, strict=True)}
         batches = self._batcher.stats().batches
         try:
-            while chunks:
-                done, _ = await asyncio.wait(chunks, timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)
+            while decoding:
+                done, _ = await asyncio.wait(decoding, timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)
                 before, batches = batches, self._batcher.stats().batches
-                if done or batches > before:  # others are decoded meanwhile; where nobody is, silence tells
-                    yield [_to_result(chunks.pop(future), future) for future in done]
+                if done or batches > before:  # a heartbeat only if the batcher makes progress
+                    yield [_to_result(decoding.pop(future), future) for future in done]
         finally:
-            self._batcher.withdraw(tickets)
+            self._batcher.withdraw(pending)
 
     async def _prepare_chunk(
         self, unit: Unit, chunk: Chunk, language: str | None, tokens: tuple[int, ...]
@@ -178,10 +174,10 @@ class LocalTranscriber:
             pcm = await self._store.read(part_key(unit.media_prefix, chunk.part), *chunk.byte_range)
             prepared = await asyncio.get_running_loop().run_in_executor(self._pool, self._prepare, pcm, chunk, unit)
         except FileNotFoundError:
-            return _to_failure(chunk, PreparedAudioLost("The prepared audio of this stretch is missing."))
+            return _to_failure(chunk, PreparedAudioLost("The prepared audio of this chunk is missing."))
         except OSError:
-            logger.exception("prepared audio of task %d, chunk %d, can't be read", unit.task_id, chunk.index)
-            return _to_failure(chunk, StorageUnavailable("The prepared audio of this stretch could not be read."))
+            logger.exception("the prepared audio of task %d, chunk %d can't be read", unit.task_id, chunk.index)
+            return _to_failure(chunk, StorageUnavailable("The prepared audio of this chunk could not be read."))
         except (DecodingFailed, PreparedAudioLost, StorageUnavailable) as error:
             return _to_failure(chunk, error)
         conditioned = unit.options.condition_on_previous_text
@@ -193,7 +189,7 @@ class LocalTranscriber:
         given = options.vad_options | {"speech_pad_ms": round(1000 * SPEECH_PAD_S)}
         speech = self._find_speech(samples, SpeechRules.from_ms(**self._vad.model_dump() | given))
         if options.uses_vad and not speech:
-            speech = (Span(0, len(samples)),)  # what comes before and after made it speech
+            speech = (Span(0, len(samples)),)  # it counted as speech together with the audio around it
         item = DecodeItem(
             features=self._engine.prepare(samples.astype(np.float32) / np.float32(FULL_SCALE)),
             options=options,
@@ -204,51 +200,51 @@ class LocalTranscriber:
 
 
 def chunk_samples(pcm: bytes, chunk: Chunk) -> npt.NDArray[np.int16]:
-    """A chunk's spans laid end to end.
+    """Join the spans of a chunk to one array, shape ``(samples,)``.
 
     Args:
         pcm: the bytes of the chunk's ``byte_range``: 16 kHz mono, signed 16-bit little-endian.
-        chunk: what they are.
+        chunk: the chunk.
 
     Raises:
-        PreparedAudioLost: there are fewer bytes than that.
+        PreparedAudioLost: there are fewer bytes than in the range.
     """
     if len(pcm) < chunk.byte_range[1]:
-        raise PreparedAudioLost("The prepared audio of this stretch is cut short.")
+        raise PreparedAudioLost("The prepared audio of this chunk is incomplete.")
     whole = np.frombuffer(pcm, dtype="<i2")
     origin = chunk.spans[0].start
     return np.concatenate([whole[span.start - origin : span.end - origin] for span in chunk.spans])
 
 
-def _wrap_future(ticket: PendingChunk) -> asyncio.Future[DecodedChunk]:
-    """The ticket's future for this event loop; an error that nobody waits for any more is no news."""
-    future = asyncio.wrap_future(ticket.future)
+def _wrap_future(pending: PendingChunk) -> asyncio.Future[DecodedChunk]:
+    """Return the chunk's future for this event loop; an error is not logged if nobody awaits it any more."""
+    future = asyncio.wrap_future(pending.future)
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
     return future
 
 
 def _to_result(prepared: _PreparedChunk, future: asyncio.Future[DecodedChunk]) -> ChunkOutcome:
-    """Return what the port gives for a chunk; errors other than the chunk's own are raised."""
+    """Return the chunk's result, or its failure if it could not be decoded; raise all other errors."""
     chunk, item = prepared.chunk, prepared.item
     try:
-        outcome = future.result()
+        decoded = future.result()
     except DecodingFailed as error:
         return _to_failure(chunk, error)
-    segments = _to_timeline(prepared, outcome.segments)
-    # The language of silence is a guess that would hold for the whole recording.
+    segments = _to_timeline(prepared, decoded.segments)
+    # The language of silence is a guess, which would be used for the whole recording.
     is_guess = item.language is None and not (segments or prepared.speech)
     return ChunkResult(
         index=chunk.index,
         audio_s=chunk.duration_s,
         segments=segments,
-        language="" if is_guess else outcome.language,
-        detection=None if is_guess else outcome.detection,
-        attempts=outcome.attempts,
+        language="" if is_guess else decoded.language,
+        detection=None if is_guess else decoded.detection,
+        attempts=decoded.attempts,
     )
 
 
 def _to_timeline(prepared: _PreparedChunk, segments: Sequence[Segment]) -> tuple[Segment, ...]:
-    """Return segments on the original timeline, without what was made up, and with words if they are wanted."""
+    """Return segments on the original timeline, without hallucinations, and with words if they are requested."""
     chunk, options = prepared.chunk, prepared.item.options
     if prepared.audible is not None:
         segments = drop_text_without_speech(segments, prepared.speech, prepared.audible)

@@ -1,4 +1,4 @@
-"""Voice activity as the audio arrives: the Silero model that faster-whisper ships, kept in state between calls."""
+"""Voice activity detection in a stream: the Silero model of faster-whisper, with its state kept between calls."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pipeline.domain.audio.spans import Span
 from pipeline.domain.audio.speech import Framer, Samples, Scores, SpeechDetector, SpeechRules, merge_touching
 
 CONTEXT_SAMPLES = 64
-"""Each frame is judged together with the end of the one before (Silero VAD at 16 kHz)."""
+"""Samples of the frame before that the model gets with each frame (Silero VAD at 16 kHz)."""
 
 FRAMES_PER_CALL = 64
-"""More frames in one call of the model cost memory (960: 35 MB) and save no time."""
+"""Frames in one call of the model. More cost memory (960: 35 MB) and save no time."""
 
 STATE_SHAPE = (1, 1, 128)
-"""Of the recurrent layer's hidden and cell state."""
+"""Shape of the hidden state and of the cell state of the recurrent layer."""
 
 
 class SileroVad:
-    """Speech probabilities of one recording; a new one for each, they all share one loaded model.
+    """The voice activity detector of one recording. Each recording needs its own; all share one loaded model.
 
-    The first use in a process loads the model, some 50 ms. faster-whisper's own wrapper wants the whole recording at
-    once; this one remembers what the model needs of the past, and hears the same. Not safe for use by two threads.
+    The first use in a process loads the model, which takes some 50 ms. The wrapper in faster-whisper needs the whole
+    recording at once; this one keeps the model's state and gives the same probabilities. It is not thread-safe.
     """
 
     def __init__(self) -> None:
@@ -33,10 +33,10 @@ class SileroVad:
         self._context: npt.NDArray[np.float32] = np.zeros((1, CONTEXT_SAMPLES), np.float32)
 
     def probabilities(self, frames: Samples) -> Scores:
-        """Speech probability of each of the next frames, 0..1.
+        """Return the speech probability, 0..1, of each of the next frames.
 
         Args:
-            frames: shape ``(frames, 512)``, following those of the call before.
+            frames: shape ``(frames, 512)``, directly after those of the previous call.
         """
         starts = range(0, len(frames), FRAMES_PER_CALL)
         outputs = [self._run_model(frames[start : start + FRAMES_PER_CALL]) for start in starts]
@@ -54,13 +54,13 @@ class SileroVad:
 
 
 def find_speech(samples: Samples, rules: SpeechRules) -> tuple[Span, ...]:
-    """Find where somebody speaks in a short piece of audio.
+    """Return the speech spans of a short piece of audio.
 
     Args:
-        samples: 16 kHz mono; nothing is known of what comes before and after.
-        rules: when a frame counts as speech.
+        samples: 16 kHz mono; the audio before and after is not known.
+        rules: rules by which a frame counts as speech.
     """
-    activity, framer, detector = SileroVad(), Framer(), SpeechDetector(rules)
-    found = detector.feed(activity.probabilities(framer.feed(samples)).tolist())
-    found += detector.finish(activity.probabilities(framer.finish()).tolist(), len(samples))
-    return merge_touching(found)
+    vad, framer, detector = SileroVad(), Framer(), SpeechDetector(rules)
+    spans = detector.feed(vad.probabilities(framer.feed(samples)).tolist())
+    spans += detector.finish(vad.probabilities(framer.finish()).tolist(), len(samples))
+    return merge_touching(spans)

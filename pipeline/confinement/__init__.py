@@ -1,15 +1,16 @@
-"""Confinement of processes that work on what strangers wrote, by means of the Linux kernel.
+"""Confinement of processes that work on untrusted data, by means of the Linux kernel.
 
 ::
 
-    syscalls     numbers of system calls
-    seccomp      filters of system calls
-    landlock     which files and ports a process may use
-    namespaces   users, networks and IPC of its own
-    limits       memory, processor time, files
-    profiles     which of these a decoder and an extractor get
-    probe        tries what is forbidden, and reports what the kernel said
-    fork_server  forks such processes from one that has their libraries loaded
+    syscalls        numbers of system calls
+    seccomp         filters of system calls
+    landlock        access to files and TCP ports
+    namespaces      users, network and IPC of a process's own
+    limits          memory, processor time, files
+    profiles        the combination of these for decoders and extractors
+    probe           targets of forbidden acts, and the result of trying one
+    forbidden_acts  the acts themselves
+    fork_server     forking such processes from one that has their libraries loaded
 
-Every layer is applied where the kernel has it and left out where it has not; ``probe`` says what holds then.
+Each layer is applied if the kernel supports it and left out otherwise; a probe then shows what is still forbidden.
 """

@@ -1,8 +1,8 @@
-"""A process that forks children: it has their libraries loaded, one thread, and nothing to hide.
+"""The fork server: a process that forks a child for each job. It has the libraries loaded, one thread, and no secrets.
 
-It takes jobs over a socket: a message, and with it the descriptors for the child. The last of them is a pipe on which
-it reports how the child ended. Where nobody reads that pipe any more, the child is killed; where the parent is gone,
-all are.
+A job arrives over a socket as a message with descriptors for the child. The last descriptor is a pipe on which the fork
+server reports how the child ended. When the reader of that pipe is gone, the fork server kills the child; when the
+parent is gone, it kills all children.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 STATUS = struct.Struct("!i")
-"""A child's wait status (``os.waitpid``), as it is reported to the parent."""
+"""Format in which a child's wait status (``os.waitpid``) is reported to the parent."""
 
 MAX_JOB_BYTES = 64 * 1024
 FIRST_DESCRIPTOR = 3
-"""A child finds its descriptors from here on; 0, 1 and 2 are ``/dev/null``."""
+"""Number of a child's first descriptor; 0, 1 and 2 are ``/dev/null``."""
 
 
 @dataclass(frozen=True, slots=True)
 class _RunningChild:
-    """A child that runs, and the message it was forked for."""
+    """A running child and the message of its job."""
 
     pid: int
     message: bytes
 
 
 class ForkServer:
-    """Forks children, watches over them, and reports how they ended.
+    """A server that forks children, kills those that are no longer needed, and reports how they ended.
 
     Args:
-        control: where jobs arrive.
-        descriptors: how many come with each job, the status pipe included.
-        run: does a job in the child; takes the message.
-        clean_up: removes what a child left behind; takes the message.
+        control: socket on which jobs arrive.
+        descriptors: number of descriptors that come with each job, the status pipe included.
+        run: runs a job in the child; takes the message.
+        clean_up: removes the files that a child left behind; takes the message.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ForkServer:
         self._descriptors = descriptors
         self._run = run
         self._clean_up = clean_up
-        self._jobs: dict[int, _RunningChild] = {}  # by the descriptor of the pipe that waits for its end
+        self._children: dict[int, _RunningChild] = {}  # by the descriptor of the status pipe
         self._woken, wake = os.pipe()
         os.set_blocking(wake, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -65,10 +65,10 @@ class ForkServer:
         self._poll.register(self._woken, select.POLLIN)
 
     def serve(self) -> None:
-        """Fork until the parent is gone, then kill what still runs."""
+        """Serve jobs until the parent is gone, then kill the children that still run."""
         while True:
             ready = {descriptor for descriptor, _ in self._poll.poll()}
-            for status in ready & self._jobs.keys():  # before any of them is closed, and its number used again
+            for status in ready & self._children.keys():  # before `_reap` closes any, since its number may be reused
                 self._kill(status)
             if self._woken in ready:
                 os.read(self._woken, 4096)
@@ -81,41 +81,41 @@ class ForkServer:
         message, descriptors, _, _ = socket.recv_fds(self._control, MAX_JOB_BYTES, self._descriptors)
         if not message:
             return False
-        *given, status = descriptors
+        *of_child, status = descriptors
         pid = os.fork()
         if pid == 0:
-            self._become_child(message, given)
-        for descriptor in given:
+            self._become_child(message, of_child)
+        for descriptor in of_child:
             os.close(descriptor)
-        self._jobs[status] = _RunningChild(pid, message)
-        self._poll.register(status, 0)  # an error is reported unasked: the reader has gone
+        self._children[status] = _RunningChild(pid, message)
+        self._poll.register(status, 0)  # poll always reports an error, which means that the reader is gone
         return True
 
     def _kill(self, status: int) -> None:
         self._poll.unregister(status)
-        os.kill(self._jobs[status].pid, signal.SIGKILL)  # not reaped yet, so the id is still its own
+        os.kill(self._children[status].pid, signal.SIGKILL)  # not reaped yet, so no other process has this id
 
     def _kill_all(self) -> None:
-        for job in self._jobs.values():
-            os.kill(job.pid, signal.SIGKILL)
-        for job in self._jobs.values():
-            os.waitpid(job.pid, 0)
-            self._clean_up(job.message)
+        for child in self._children.values():
+            os.kill(child.pid, signal.SIGKILL)
+        for child in self._children.values():
+            os.waitpid(child.pid, 0)
+            self._clean_up(child.message)
 
     def _reap(self) -> None:
-        for status, job in list(self._jobs.items()):
-            ended, wait_status = os.waitpid(job.pid, os.WNOHANG)
+        for status, child in list(self._children.items()):
+            ended, wait_status = os.waitpid(child.pid, os.WNOHANG)
             if ended:
-                self._clean_up(job.message)
-                with suppress(BrokenPipeError):  # nobody wants to know any more
+                self._clean_up(child.message)
+                with suppress(BrokenPipeError):  # the reader is gone
                     os.write(status, STATUS.pack(wait_status))
-                with suppress(KeyError):  # it was killed
+                with suppress(KeyError):  # `_kill` has unregistered it
                     self._poll.unregister(status)
                 os.close(status)
-                del self._jobs[status]
+                del self._children[status]
 
     def _become_child(self, message: bytes, descriptors: list[int]) -> NoReturn:
-        """Do the job and end; what lies above on the stack is the server's."""
+        """Run the job and exit without returning, since the frames above belong to the server."""
         ended = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -128,7 +128,10 @@ class ForkServer:
 
 
 def _keep_only(descriptors: list[int]) -> None:
-    """Move descriptors to ``FIRST_DESCRIPTOR`` and on, and close all others; nothing reaches the service's log."""
+    """Move descriptors to ``FIRST_DESCRIPTOR`` and up, and close all others.
+
+    Standard output becomes ``/dev/null``, so that a child can't write to the service's log.
+    """
     high = [_duplicate_above(descriptor, FIRST_DESCRIPTOR + len(descriptors)) for descriptor in descriptors]
     for place, descriptor in enumerate(high, FIRST_DESCRIPTOR):
         os.dup2(descriptor, place)
@@ -139,5 +142,5 @@ def _keep_only(descriptors: list[int]) -> None:
 
 
 def _duplicate_above(descriptor: int, lowest: int) -> int:
-    """Return a duplicate of a descriptor whose number is not below the lowest."""
+    """Duplicate a descriptor; return the lowest free number that is at least ``lowest``."""
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD, lowest)

@@ -1,4 +1,4 @@
-"""Which files and ports this process may use, by Landlock (Linux 5.13 and later).
+"""Restricting this process's access to files and TCP ports with Landlock (Linux 5.13 and later).
 
 Source: ``Documentation/userspace-api/landlock.rst`` and ``include/uapi/linux/landlock.h`` of Linux 6.18.
 """
@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntFlag
 
-from pipeline.confinement.syscalls import call
+from pipeline.confinement.syscalls import syscall
 
 _VERSION = 1  # LANDLOCK_CREATE_RULESET_VERSION
 _PATH_BENEATH, _NET_PORT = 1, 2
@@ -23,7 +23,7 @@ _PORT_RULE = struct.Struct("=QQ")
 
 
 class LandlockFileAccess(IntFlag):
-    """``LANDLOCK_ACCESS_FS_…``."""
+    """Rights to files and folders: ``LANDLOCK_ACCESS_FS_…``."""
 
     EXECUTE = 1 << 0
     WRITE_FILE = 1 << 1
@@ -44,14 +44,14 @@ class LandlockFileAccess(IntFlag):
 
 
 class LandlockNetAccess(IntFlag):
-    """``LANDLOCK_ACCESS_NET_…``."""
+    """Rights to TCP ports: ``LANDLOCK_ACCESS_NET_…``."""
 
     BIND_TCP = 1
     CONNECT_TCP = 2
 
 
 class LandlockScope(IntFlag):
-    """``LANDLOCK_SCOPE_…``: what reaches only processes that are confined alike."""
+    """Means of communication limited to processes confined by the same ruleset: ``LANDLOCK_SCOPE_…``."""
 
     ABSTRACT_UNIX_SOCKET = 1
     SIGNAL = 2
@@ -66,7 +66,7 @@ MANAGE_FILES = (
     | LandlockFileAccess.MAKE_REG
     | LandlockFileAccess.TRUNCATE
 )
-"""Create, read, change and remove files of one folder, but no folders, links or devices in it."""
+"""Rights to create, read, change and remove files in a folder, but no folders, links or devices."""
 _OF_FILES = (
     LandlockFileAccess.EXECUTE
     | LandlockFileAccess.WRITE_FILE
@@ -77,11 +77,11 @@ _OF_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """What is allowed; everything else is refused.
+    """The permitted access; all other is refused.
 
     Attributes:
-        paths: for files and for folders with all below them.
-        connect_ports: TCP ports that may be connected to, at any address.
+        paths: rights by path; those to a folder hold for everything below it.
+        connect_ports: TCP ports to which connections are permitted, at any address.
     """
 
     paths: Mapping[str, LandlockFileAccess]
@@ -90,7 +90,7 @@ class Ruleset:
 
 @dataclass(frozen=True, slots=True)
 class HandledAccess:
-    """What a version of Landlock can refuse."""
+    """The access that a version of Landlock can refuse."""
 
     files: LandlockFileAccess
     net: LandlockNetAccess
@@ -98,7 +98,7 @@ class HandledAccess:
 
     @classmethod
     def by_version(cls, version: int) -> HandledAccess:
-        """Return what a version refuses, from 1 on."""
+        """Return the access that a version, from 1 on, can refuse."""
         files = LandlockFileAccess((LandlockFileAccess.MAKE_SYM << 1) - 1)
         for since, right in (
             (2, LandlockFileAccess.REFER),
@@ -111,21 +111,21 @@ class HandledAccess:
         return cls(files, net, scope)
 
     def encode(self, version: int) -> bytes:
-        """Return ``struct landlock_ruleset_attr``, as long as the version knows it."""
+        """Return ``struct landlock_ruleset_attr`` with the fields that the version has."""
         fields = (self.files, *([self.net] if version >= 4 else ()), *([self.scope] if version >= 6 else ()))
         return struct.pack(f"={len(fields)}Q", *map(int, fields))
 
 
 def version() -> int:
-    """Return the kernel's version of Landlock; 0 where there is none."""
+    """Return the kernel's version of Landlock; 0 if it has none."""
     try:
-        return call("landlock_create_ruleset", 0, 0, _VERSION)
+        return syscall("landlock_create_ruleset", 0, 0, _VERSION)
     except OSError:
         return 0
 
 
 def restrict(ruleset: Ruleset) -> None:
-    """Apply a ruleset to this thread and all that it starts; it can't be removed. Needs ``no_new_privs``.
+    """Apply a ruleset to this thread and everything it starts. It can't be removed, and needs ``no_new_privs``.
 
     Raises:
         OSError: the kernel has no Landlock.
@@ -133,25 +133,25 @@ def restrict(ruleset: Ruleset) -> None:
     number = version()
     handled = HandledAccess.by_version(max(1, number))
     attributes = handled.encode(number)
-    descriptor = call("landlock_create_ruleset", attributes, len(attributes), 0)
+    descriptor = syscall("landlock_create_ruleset", attributes, len(attributes), 0)
     try:
         for path, access in ruleset.paths.items():
             _allow_path(descriptor, path, access & handled.files)
         if handled.net:
             _allow_ports(descriptor, ruleset.connect_ports)
-        call("landlock_restrict_self", descriptor, 0)
+        syscall("landlock_restrict_self", descriptor, 0)
     finally:
         os.close(descriptor)
 
 
 def _allow_path(ruleset: int, path: str, access: LandlockFileAccess) -> None:
-    """Add a rule for a path; one that does not exist needs none."""
+    """Add a rule for a path, unless the path does not exist."""
     with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
         beneath = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:
             if not stat.S_ISDIR(os.fstat(beneath).st_mode):
                 access &= _OF_FILES
-            call("landlock_add_rule", ruleset, _PATH_BENEATH, _PATH_RULE.pack(int(access), beneath), 0)
+            syscall("landlock_add_rule", ruleset, _PATH_BENEATH, _PATH_RULE.pack(int(access), beneath), 0)
         finally:
             os.close(beneath)
 
@@ -159,4 +159,4 @@ def _allow_path(ruleset: int, path: str, access: LandlockFileAccess) -> None:
 def _allow_ports(ruleset: int, ports: Iterable[int]) -> None:
     for port in ports:
         rule = ctypes.create_string_buffer(_PORT_RULE.pack(int(LandlockNetAccess.CONNECT_TCP), port))
-        call("landlock_add_rule", ruleset, _NET_PORT, rule, 0)
+        syscall("landlock_add_rule", ruleset, _NET_PORT, rule, 0)

@@ -1,4 +1,4 @@
-"""Limits of this process's resources."""
+"""Resource limits of this process."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 def limit(number: int, value: int, *, grace: int = 0) -> None:
-    """Set a limit that can't be raised again; a lower one that holds already stays.
+    """Set a limit that can't be raised again; a lower existing limit stays.
 
     Args:
         number: ``resource.RLIMIT_…``.
-        value: the limit.
-        grace: added to the hard limit: at the soft limit of processor time the kernel sends ``SIGXCPU``, at the hard
-            one it kills.
+        value: soft limit, in the resource's unit.
+        grace: difference between hard and soft limit. At the soft limit of processor time the kernel sends
+            ``SIGXCPU``; at the hard one it kills the process.
     """
     _, hard = resource.getrlimit(number)
     value = value if hard == resource.RLIM_INFINITY else min(value, hard)
@@ -22,9 +22,9 @@ def limit(number: int, value: int, *, grace: int = 0) -> None:
 
 
 def limit_memory(memory_bytes: int) -> None:
-    """Limit private and all other memory to so much more than is allocated now.
+    """Limit memory to the amount allocated now plus ``memory_bytes``.
 
-    ``RLIMIT_DATA`` counts private memory that can be written, ``RLIMIT_AS`` also shared memory and mapped files.
+    ``RLIMIT_DATA`` counts private writable memory; ``RLIMIT_AS`` also counts shared memory and mapped files.
     """
     fields = Path("/proc/self/statm").read_text().split()
     page_bytes = resource.getpagesize()

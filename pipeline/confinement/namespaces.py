@@ -1,4 +1,4 @@
-"""Namespaces of its own for this process: users, network and IPC."""
+"""Moving this process into user, network and IPC namespaces of its own."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import socket
 import struct
 from contextlib import suppress
 
-from pipeline.confinement.syscalls import call
+from pipeline.confinement.syscalls import syscall
 
 NOBODY = 65_534
+"""Id of the user and group without rights."""
 
 _NEW_USER, _NEW_NET, _NEW_IPC = 0x1000_0000, 0x4000_0000, 0x0800_0000
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
@@ -18,7 +19,7 @@ _INTERFACE = struct.Struct("16sh14x")
 
 
 def become_nobody() -> None:
-    """Give up a superuser's user and groups; a user namespace may have no such user."""
+    """Change from a superuser to the user and group nobody, since a user namespace may not have the superuser."""
     if os.getuid() == 0:
         with suppress(OSError):
             os.setgroups([])
@@ -27,26 +28,26 @@ def become_nobody() -> None:
 
 
 def separate() -> bool:
-    """Move into new namespaces, where the kernel and a container's rules allow it.
+    """Move into new namespaces, if the kernel and a container's rules permit it.
 
-    The process keeps its user outside of them. In the new network there is nothing, not even a loopback device that is
-    up; ``RLIMIT_NPROC`` counts this process's own threads and children only.
+    Outside of them, the process keeps its user. The new network is empty; even its loopback device is down.
+    ``RLIMIT_NPROC`` then counts only this process's own threads and children.
 
     Returns:
-        Whether it was allowed.
+        Whether the process was moved.
     """
     try:
-        call("unshare", _NEW_USER | _NEW_NET | _NEW_IPC)
+        syscall("unshare", _NEW_USER | _NEW_NET | _NEW_IPC)
     except OSError:
         return False
     return True
 
 
 def has_loopback() -> bool:
-    """Return whether a process could use a new network's loopback device; tries it in a process of its own.
+    """Return whether a process can use the loopback device of a new network.
 
-    A kernel may allow a new network and refuse rights in it (Ubuntu's ``apparmor_restrict_unprivileged_userns``), and
-    whoever has moved into one can't go back.
+    A kernel may permit a new network and refuse rights in it (Ubuntu's ``apparmor_restrict_unprivileged_userns``). This
+    is tried in a child, since a process can't leave the new network.
     """
     pid = os.fork()
     if pid == 0:
@@ -59,12 +60,12 @@ def has_loopback() -> bool:
 
 
 def loopback_listener(port: int) -> socket.socket:
-    """Bring the new network's loopback device up and return a socket that listens on it.
+    """Bring up the new network's loopback device and return a socket that listens on it.
 
-    Whoever gets that socket, also in another network, can accept connections that are made in this one.
+    A process in another network that receives this socket can accept connections made in this network.
 
     Args:
-        port: of 127.0.0.1.
+        port: TCP port on 127.0.0.1.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         request = fcntl.ioctl(control, _SIOCGIFFLAGS, _INTERFACE.pack(b"lo", 0))

@@ -1,4 +1,4 @@
-"""What a decoder and an extractor keep when they are confined."""
+"""The confinement of decoders and extractors: the rights that remain, and the steps that give up all others."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from pipeline.confinement.seccomp import MISSING, Condition, Filter, Rule, allow
 from pipeline.confinement.syscalls import prctl
 
 MAX_PROCESSES = 256
-"""Processes and threads of an extractor that may start a JavaScript runtime."""
+"""Largest number of processes and threads of an extractor that may start a JavaScript runtime."""
 MAX_FILES = 256
-"""Descriptors of an extractor."""
+"""Largest number of descriptors of an extractor."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
@@ -31,23 +31,23 @@ _OF_ANY_PROCESS = """
     mremap munmap madvise brk rt_sigprocmask rt_sigaction rt_sigreturn sigaltstack sched_yield restart_syscall
     getpid getppid gettid getuid geteuid getgid getegid getcpu exit exit_group
 """
-_NOTHING_TO_RUN = tuple(
+_NO_EXECUTABLE_MEMORY = tuple(
     Rule(name, conditions=(Condition(2, mmap.PROT_EXEC, 0),)) for name in ("mmap", "mprotect", "pkey_mprotect")
 )
-"""Memory may be taken, but no memory that holds code."""
+"""Rules that allow allocating memory, but no executable memory."""
 
 DECODER = Filter(
     (
         *allow("read", "write", "recvfrom", "sendto"),
-        *_NOTHING_TO_RUN,
+        *_NO_EXECUTABLE_MEMORY,
         *allow(*_OF_ANY_PROCESS.split(), "close", "poll", "ppoll"),
         Rule("clone3", MISSING),
     )
 )
-"""Use memory and the descriptors that there are.
+"""System calls of a decoder: it may use memory and its open descriptors.
 
-No thread can be started either. FFmpeg starts none: it asks how many processors there are (``sched_getaffinity``), and
-where that is refused, it counts one.
+It can't start threads. FFmpeg starts none: it reads the number of processors with ``sched_getaffinity``, and if that is
+refused, it assumes one.
 """
 
 _FILES = """
@@ -75,7 +75,10 @@ EXTRACTOR = Filter(
         Rule("clone3", MISSING),
     )
 )
-"""Use files, TCP over IPv4 and memory; code may be loaded from files. Landlock and the network decide which."""
+"""System calls of an extractor: it may use files, TCP over IPv4, and memory, and load code from files.
+
+Landlock and the network namespace decide which files and addresses.
+"""
 
 _NEVER = """
     chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes utimensat futimesat setxattr lsetxattr
@@ -104,24 +107,25 @@ RUNTIME = Filter(
     ),
     default=seccomp.ALLOW,
 )
-"""For an extractor that starts a JavaScript runtime, which needs more of the kernel than can be listed here.
+"""System calls of an extractor that may start a JavaScript runtime.
 
-It may start processes, and signal them: Landlock sees to it that it reaches no others.
+A runtime needs more calls than can be listed, so this filter lists the refused ones. It allows starting processes and
+signalling them; Landlock ensures that signals reach no others.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class ExtractorRights:
-    """What an extractor keeps.
+    """The rights that remain to an extractor.
 
     Attributes:
-        scratch: the folder whose files it may write.
+        scratch: folder in which it may write files.
         readable: further files and folders that it may read.
-        proxy_port: of 127.0.0.1, where it may connect to.
-        memory_bytes: beyond what is loaded; not kept with a runtime.
-        file_bytes: size of its largest file.
+        proxy_port: TCP port on 127.0.0.1 to which it may connect.
+        memory_bytes: memory in addition to that allocated at the start; not limited if there is a runtime.
+        file_bytes: size of the largest file that it may write.
         runtime: program that it may start.
-        own_network: move into new namespaces; see ``namespaces.has_loopback``.
+        own_network: move into new namespaces; only if ``namespaces.has_loopback``.
     """
 
     scratch: str
@@ -133,7 +137,7 @@ class ExtractorRights:
     own_network: bool = True
 
     def ruleset(self) -> Ruleset:
-        """Return the files and the port as rules for Landlock."""
+        """Return the rights to files and the port as a ruleset for Landlock."""
         paths: dict[str, LandlockFileAccess] = dict.fromkeys((*library_folders(), *_SYSTEM, *self.readable), READ)
         paths |= {"/dev/null": READ | LandlockFileAccess.WRITE_FILE, "/dev/urandom": READ, self.scratch: MANAGE_FILES}
         if self.runtime is not None:
@@ -146,12 +150,12 @@ _SYSTEM = (*_LIBRARIES, "/usr/share/zoneinfo", "/etc/localtime", "/etc/ssl", "/e
 
 
 def _loaders() -> tuple[str, ...]:
-    """Return the programs that start dynamically linked ones."""
+    """Return the paths of dynamic loaders, which every dynamically linked program needs to start."""
     return tuple(str(path.resolve()) for folder in ("/lib", "/lib64") for path in Path(folder).glob("ld-*.so.*"))
 
 
 def library_folders() -> tuple[str, ...]:
-    """Return where Python, its packages and yt-dlp are."""
+    """Return the folders of Python, its packages and yt-dlp."""
     folders = {path for name, path in sysconfig.get_paths().items() if name.endswith(("lib", "stdlib"))}
     loaded = (getattr(sys.modules.get(name), "__file__", None) for name in ("yt_dlp", "certifi"))
     folders |= {str(Path(file).resolve().parent) for file in loaded if file}
@@ -159,17 +163,17 @@ def library_folders() -> tuple[str, ...]:
 
 
 def confine_decoder(cpu_s: int, memory_bytes: int) -> None:
-    """Leave this process its memory, its descriptors and so much of the processor; it can't be undone.
+    """Confine this process to its memory, its descriptors and some processor time. This can't be undone.
 
     Args:
         cpu_s: processor seconds after which the kernel ends the process (``SIGXCPU``).
-        memory_bytes: memory on top of what is allocated now; beyond it, allocating fails.
+        memory_bytes: memory in addition to that allocated now; allocating more fails.
     """
     namespaces.become_nobody()
     namespaces.separate()
     _bind_to_parent()
     limits.limit_memory(memory_bytes)
-    with suppress(OSError):  # an old kernel: the probe reports it
+    with suppress(OSError):  # the kernel has no Landlock; a probe reports that
         landlock.restrict(Ruleset({}))
     limits.limit(resource.RLIMIT_CORE, 0)
     limits.limit(resource.RLIMIT_FSIZE, 0)
@@ -180,11 +184,11 @@ def confine_decoder(cpu_s: int, memory_bytes: int) -> None:
 
 
 def confine_extractor(rights: ExtractorRights) -> socket.socket | None:
-    """Leave this process what ``rights`` lists; it can't be undone.
+    """Confine this process to ``rights``, except for the filter of system calls. This can't be undone.
 
     Returns:
-        Where the kernel allows a network of its own: a socket that listens at ``proxy_port`` there, to be handed to
-        the proxy, which accepts its connections; nothing else can be reached.
+        A socket that listens on ``proxy_port`` in the process's own network, if the kernel permits such a network.
+        The caller sends it to the guarding proxy, which accepts the connections; nothing else can be reached.
     """
     if _readable_by_nobody((*library_folders(), *rights.readable)):
         os.chown(rights.scratch, namespaces.NOBODY, namespaces.NOBODY)
@@ -206,19 +210,19 @@ def confine_extractor(rights: ExtractorRights) -> socket.socket | None:
 
 
 def filter_extractor(rights: ExtractorRights) -> None:
-    """Apply the last layer, once the socket of ``confine_extractor`` is handed over."""
+    """Apply the filter of system calls. Call this after the socket of ``confine_extractor`` was sent to the proxy."""
     with suppress(OSError):
         seccomp.install(EXTRACTOR if rights.runtime is None else RUNTIME)
 
 
 def _bind_to_parent() -> None:
-    """End with the parent, and never gain rights by starting a program."""
-    prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))  # after the change of user, which clears it
+    """Let the kernel kill this process when its parent ends, and never grant rights by starting a program."""
+    prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))  # a change of user clears it, so it must come after that
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def _readable_by_nobody(paths: tuple[str, ...]) -> bool:
-    """Return whether a superuser that becomes nobody could still read files and folders."""
+    """Return whether this process is a superuser and could still read these paths as nobody."""
     if os.getuid() != 0:
         return False
     try:
@@ -232,7 +236,7 @@ def _readable_by_nobody(paths: tuple[str, ...]) -> bool:
 
 
 def _may_exist(path: str) -> bool:
-    """Return whether a path exists, as far as can be told."""
+    """Return whether a path exists; true if that can't be determined."""
     try:
         Path(path).stat()
     except FileNotFoundError:

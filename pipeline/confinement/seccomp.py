@@ -1,7 +1,7 @@
-"""Filters of system calls: seccomp with classic BPF programs, assembled here.
+"""Filtering system calls with seccomp; the classic BPF programs are assembled here.
 
-A filter is a list of rules and an answer for every call that has no rule. The Python bindings of libseccomp need a
-shared library that is missing from small images, and the packages that load it with ``ctypes`` are not kept any more.
+A filter is a list of rules, and an answer to all calls without a rule. The Python bindings of libseccomp need a shared
+library that small images lack, and the packages that load it with ``ctypes`` are no longer maintained.
 
 Source: ``Documentation/userspace-api/seccomp_filter.rst`` and ``include/uapi/linux/seccomp.h`` of Linux.
 """
@@ -35,18 +35,18 @@ _INSTRUCTION = struct.Struct("=HBBI")
 
 
 def refuse_with(number: int) -> int:
-    """Return the answer that makes a call fail with an ``errno``."""
+    """Return the answer that makes a call fail with this ``errno``."""
     return _ERRNO | number
 
 
 REFUSE = refuse_with(errno.EPERM)
 MISSING = refuse_with(errno.ENOSYS)
-"""For calls whose callers fall back to an older one."""
+"""Answer to calls that libraries replace with an older one if the kernel does not have them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Holds if the bits ``mask`` of an argument's low 32 bits are ``value``."""
+    """A condition on an argument: the bits ``mask`` of its low 32 bits must equal ``value``."""
 
     argument: int
     mask: int
@@ -55,12 +55,12 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The answer to a system call if every condition of its arguments holds; otherwise later rules decide.
+    """The answer to a system call if all conditions hold; otherwise later rules decide.
 
     Attributes:
-        syscall: its name; a name that the architecture lacks is left out.
+        syscall: name of the call; the rule is skipped on architectures without it.
         answer: ``ALLOW``, ``REFUSE`` or another.
-        conditions: of the arguments.
+        conditions: conditions on the arguments.
     """
 
     syscall: str
@@ -70,32 +70,35 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Rules, of which the first that applies counts, and the answer where none does."""
+    """A list of rules, of which the first that applies decides, and the answer if none applies."""
 
     rules: tuple[Rule, ...]
     default: int = REFUSE
 
 
 def allow(*names: str) -> tuple[Rule, ...]:
-    """Return rules that allow calls whatever their arguments are."""
+    """Return rules that allow calls with any arguments."""
     return tuple(Rule(name) for name in names)
 
 
 def refuse(*names: str) -> tuple[Rule, ...]:
-    """Return rules that refuse calls whatever their arguments are."""
+    """Return rules that refuse calls with any arguments."""
     return tuple(Rule(name, REFUSE) for name in names)
 
 
 def assemble(wanted: Filter, syscalls: Mapping[str, int], architecture: int) -> bytes:
     """Return the BPF program of a filter.
 
-    A call by another architecture's convention (32-bit calls on a 64-bit kernel) ends the process: its numbers mean
-    something else. Calls of x32 carry a bit that no number here has, so they get the default answer.
+    A call by another architecture's convention (32-bit calls on a 64-bit kernel) ends the process, since its numbers
+    mean other calls. Numbers of x32 calls contain a bit that no number here has, so they get the default answer.
 
     Args:
         wanted: the filter.
-        syscalls: numbers by name.
-        architecture: its ``AUDIT_ARCH_…`` value.
+        syscalls: numbers of system calls by name.
+        architecture: ``AUDIT_ARCH_…`` of the architecture.
+
+    Raises:
+        ValueError: the program is longer than the kernel accepts.
     """
     program = [
         _instruction(_LOAD, _ARCHITECTURE_AT),
@@ -108,21 +111,22 @@ def assemble(wanted: Filter, syscalls: Mapping[str, int], architecture: int) -> 
             program += _assemble_rule(rule, syscalls[rule.syscall])
     program.append(_instruction(_RETURN, wanted.default))
     if len(program) > _MAX_INSTRUCTIONS:
-        raise ValueError("the filter has too many rules")
+        raise ValueError(f"The filter has too many rules: its program is longer than {_MAX_INSTRUCTIONS} instructions.")
     return b"".join(program)
 
 
 def _assemble_rule(rule: Rule, number: int) -> list[bytes]:
-    """Return a comparison with the call's number that jumps over the rule's body, and that body.
+    """Return the instructions of a rule: a comparison with the call's number, and a body that is skipped if it differs.
 
-    The body returns the answer, or loads the number again for the rules behind it.
+    The body returns the answer, or loads the number again for the rules that follow.
     """
     body = [_instruction(_RETURN, rule.answer)]
     if rule.conditions:
         body.append(_instruction(_LOAD, _NUMBER_AT))
     for condition in reversed(rule.conditions):
         body = [
-            _instruction(_LOAD, _ARGUMENTS_AT + 8 * condition.argument),  # both architectures are little-endian
+            # The low half comes first, since both architectures are little-endian.
+            _instruction(_LOAD, _ARGUMENTS_AT + 8 * condition.argument),
             _instruction(_AND, condition.mask),
             _instruction(_JUMP_IF_EQUAL, condition.value, if_false=len(body) - 1),
             *body,
@@ -139,27 +143,18 @@ class _Program(ctypes.Structure):
 
 
 def install(wanted: Filter) -> None:
-    """Apply a filter to this thread and all that it starts; it can't be removed. Needs ``no_new_privs``.
+    """Apply a filter to this thread and everything it starts. It can't be removed, and needs ``no_new_privs``.
 
     Raises:
-        OSError: the kernel has no filters, or the architecture is not known here.
+        OSError: the kernel has no filters, or the architecture is not supported here.
     """
-    install_program(assembled(wanted))
-
-
-def assembled(wanted: Filter) -> bytes:
-    """Return the program for this machine.
-
-    Raises:
-        OSError: the architecture is not known here.
-    """
-    architecture = _AUDIT_ARCH.get(platform.machine())
-    if architecture is None:
-        raise OSError(errno.ENOSYS, f"no filters for {platform.machine()}")
-    return assemble(wanted, numbers(), architecture)
-
-
-def install_program(program: bytes) -> None:
-    """Apply an assembled program; see ``install``."""
+    program = _assemble_for_this_machine(wanted)
     structure = _Program(len(program) // _INSTRUCTION.size, program)
     prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(structure))
+
+
+def _assemble_for_this_machine(wanted: Filter) -> bytes:
+    architecture = _AUDIT_ARCH.get(platform.machine())
+    if architecture is None:
+        raise OSError(errno.ENOSYS, f"Filters of system calls are not supported on {platform.machine()}.")
+    return assemble(wanted, numbers(), architecture)

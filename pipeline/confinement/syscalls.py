@@ -1,4 +1,4 @@
-"""Numbers of Linux system calls, which differ between processor architectures.
+"""Making Linux system calls by name; their numbers differ between processor architectures.
 
 Source: ``arch/x86/entry/syscalls/syscall_64.tbl`` and ``include/uapi/asm-generic/unistd.h`` of Linux 6.18. From number
 424 on, all architectures share their numbers.
@@ -99,26 +99,26 @@ _SHARED = {
 NUMBERS: Mapping[str, Mapping[str, int]] = MappingProxyType(
     {"x86_64": _X86_64 | _SHARED, "aarch64": _AARCH64 | _SHARED}
 )
-"""By architecture, as ``platform.machine`` names it."""
+"""Numbers of system calls by name, by architecture as ``platform.machine`` names it."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
 
 def numbers() -> Mapping[str, int]:
-    """Return the numbers on this machine; none on an architecture that is not known here."""
+    """Return this machine's numbers of system calls by name; empty on an architecture that is not supported."""
     return NUMBERS.get(platform.machine(), {})
 
 
-def call(name: str, *arguments: object) -> int:
+def syscall(name: str, *arguments: object) -> int:
     """Make a system call.
 
     Args:
-        name: of the call.
-        arguments: whole numbers, ``bytes`` (a pointer to them), and pointers and structures of ``ctypes``.
+        name: name of the call.
+        arguments: integers, ``bytes`` (passed as a pointer), and pointers and structures of ``ctypes``.
 
     Raises:
-        OSError: the kernel refused it, or does not have it (``ENOSYS``).
+        OSError: the kernel refused the call, or does not have it (``ENOSYS``).
     """
     ctypes.set_errno(0)
     passed = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
@@ -129,10 +129,10 @@ def call(name: str, *arguments: object) -> int:
 
 
 def prctl(option: int, *arguments: object) -> None:
-    """Make a ``prctl`` call by the library's function, which any architecture has.
+    """Call the C library's ``prctl``, which exists on every architecture.
 
     Raises:
-        OSError: the kernel refused it.
+        OSError: the kernel refused the call.
     """
     passed = [ctypes.c_ulong(value) if isinstance(value, int) else value for value in arguments]
     padded = [*passed, *[ctypes.c_ulong(0)] * (4 - len(passed))]

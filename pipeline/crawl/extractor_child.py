@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipeline.confinement.probe import ProbeTargets, attempt_all
+from pipeline.confinement.forbidden_acts import try_all
+from pipeline.confinement.probe import ProbeTargets
 from pipeline.confinement.profiles import ExtractorRights, confine_extractor, filter_extractor
 from pipeline.crawl.extractor_messages import (
     HELLO,
@@ -95,7 +96,7 @@ def run(conversation_fd: int, data_fd: int, *, own_network: bool) -> None:
 
 
 def _probe(request: ExtractRequest) -> ProbeReport:
-    return ProbeReport(attempt_all(ProbeTargets(**request.targets)))
+    return ProbeReport(try_all(ProbeTargets(**request.targets)))
 
 
 def _answers(request: ExtractRequest, lines: io.BufferedReader) -> Iterator[Message]:

@@ -1,1 +1,1 @@
-"""Recordings: where their bytes lie and how they become prepared audio."""
+"""Recordings: storing their bytes, decoding them, and turning them into prepared audio."""

@@ -1,4 +1,4 @@
-"""Any recording → 16 kHz mono, block by block, on the recording's own timeline (PyAV, which bundles FFmpeg)."""
+"""Decoding of any recording to 16 kHz mono, block by block, on its own timeline, with PyAV, which bundles FFmpeg."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 import av
 import av.error
 import numpy as np
+from typing_extensions import override
 
 from pipeline.domain.audio.downmix import Channels, Downmixer
 from pipeline.domain.audio.level import LevelControl
@@ -18,44 +19,45 @@ from pipeline.domain.audio.tracks import Track
 from pipeline.errors import MediaTooLong, MediaUndecodable
 from pipeline.media.containers import ESTIMATED_DURATION, is_truncated, states_duration
 from pipeline.media.demux import clamp_samples, decodable_frames
+from pipeline.media.recording_decoder import RecordingDecoder
 from pipeline.media.track_choice import open_track
 
 BLOCK_SAMPLES = 960 * FRAME_SAMPLES
-"""30.7 s, 1 MB: what is in memory at a time."""
+"""Number of samples in memory at a time: 30.7 s, 1 MB."""
 
 GAP_TOLERANCE_S = 0.05
-"""Time stamps are rounded, and jitter; a gap counts from here on."""
+"""Largest gap between time stamps that is ignored, since they are rounded and jitter."""
 
 REWIND_TOLERANCE_S = 1.0
-"""Time stamps that fall back further than this were reset; from there on they are taken to follow on."""
+"""Time stamps that go back further than this were reset; the sound is then taken to continue without a gap."""
 
 MAX_BLIND_GAP_S = 600.0
-"""Longest gap that is believed where nothing else in the file confirms it."""
+"""Longest gap that is accepted if nothing else in the file confirms it."""
 
 CLOCK_S = 2**33 / 90_000
-"""How long the clock of MPEG-TS and MPEG-PS runs until it overflows."""
+"""Time until the clock of MPEG-TS and MPEG-PS overflows."""
 
 FIFO_SAMPLES = 1 << 15
-"""Frames are resampled together: one by one, calls would cost more than the arithmetic."""
+"""Number of samples that are resampled together: for single frames, calls would cost more than the arithmetic."""
 
 
-class AudioDecoder:
-    """One audio track of a recording: the one that is asked for, or the best (``domain.tracks``).
+class AudioDecoder(RecordingDecoder):
+    """A decoder of one audio track of a recording: the requested one, or the best (``domain.audio.tracks``).
 
-    Damaged packets are left out; their time, gaps between time stamps, and a late start of the sound (in a video, say)
-    are filled with silence, so that every sample stands where a player would play it.
+    Damaged packets are left out. Their time, gaps between time stamps and a late start of the sound (as in a video)
+    are filled with silence, so that every sample has the time at which a player would play it.
 
-    Channels are mixed by their energies (``domain.downmix``) and quiet speech is raised (``domain.level``) in floating
-    point; only the outcome is rounded to 16 bits.
+    Channels are mixed by their energies (``domain.audio.downmix``) and quiet speech is raised (``domain.audio.level``)
+    in floating point; only the result is rounded to 16 bits.
 
     Args:
-        file: a seekable file object, read from whichever thread iterates.
-        max_duration_s: more than this is refused.
-        sound: how the sound is taken.
+        file: a seekable file object; read in the thread that iterates over ``blocks``.
+        max_duration_s: longest recording, in seconds.
+        sound: track to decode, and whether to control the level.
 
     Attributes:
-        truncated: known after the last block: the recording broke off, or is shorter than it says.
-        tracks: known after the first block: the audio tracks, the one that is decoded marked.
+        truncated: known after the last block: the recording breaks off, or is shorter than it states.
+        tracks: known after the first block: the audio tracks, the decoded one marked.
     """
 
     def __init__(self, file: BinaryIO, max_duration_s: float, sound: SoundOptions = DEFAULT_SOUND_OPTIONS) -> None:
@@ -66,14 +68,15 @@ class AudioDecoder:
         self.truncated = False
         self.tracks: tuple[Track, ...] = ()
 
+    @override
     def blocks(self) -> Generator[Samples]:
-        """Yield blocks of ``BLOCK_SAMPLES``, the last one shorter.
+        """Yield blocks of ``BLOCK_SAMPLES``; the last one may be shorter.
 
         Raises:
-            MediaUndecodable: not a recording, or nothing of it could be decoded.
-            NoAudioStream: no sound in it.
-            NoSuchTrack: not the track that is wanted.
-            MediaTooLong: longer than the limit; raised when the limit is reached.
+            MediaUndecodable: the file is not a recording, or none of its sound can be decoded.
+            NoAudioStream: the file has no sound.
+            NoSuchTrack: the file has no such track.
+            MediaTooLong: the recording is longer than the limit; raised once the limit is reached.
         """
         with open_track(self._file, self._sound.audio_track) as track:
             self.tracks = track.tracks
@@ -103,7 +106,7 @@ class AudioDecoder:
 
     def _signal(self, container: Any, stream: Any, timeline: _Timeline) -> Iterator[Signal]:
         converter = _MonoConverter()
-        for frame in decodable_frames(container, stream, self._note_broken):
+        for frame in decodable_frames(container, stream, self._set_broken):
             silence = timeline.place(frame)
             if silence:
                 yield from converter.flush()
@@ -111,21 +114,24 @@ class AudioDecoder:
             yield from converter.feed(frame)
         yield from converter.flush()
 
-    def _note_broken(self, broken: bool) -> None:
+    def _set_broken(self, broken: bool) -> None:
+        """Keep whether the last packet was broken: only damage at the end means that the recording breaks off."""
         self._broken = broken
 
 
 class _Timeline:
-    """Compares where a recording's time stamps put the sound with how much of it has been decoded.
+    """The position of decoded sound on the timeline, from time stamps and the amount of sound decoded so far.
 
-    A jump forward is a hole in the recording, or a clock that was set anew (another recording joined on, an encoder
-    that began again). It is taken for a hole where the sound after it still ends before the recording does. A file
-    without a header has no length, but FFmpeg reads its last time stamps: a clock that ran on through a hole confirms
-    it there, one that was set back later does not. Such a file is believed up to the longest recording that is allowed;
-    a clock set anew falls beyond that as a rule, since that of MPEG-TS runs for 26.5 hours.
+    A jump forward of the time stamps is either a gap in the recording or a reset of the clock (a second recording was
+    appended, or the encoder restarted). It counts as a gap if the sound after it would still end within the recording.
 
-    FFmpeg counts on where that clock overflows, but can't tell an overflow from an encoder that begins again at 0. So a
-    long jump over the overflow is not believed: a hole just there is rarer than an encoder that has run for a day.
+    A file without a header states no duration, but FFmpeg reads its last time stamps. If the clock ran on through the
+    gap, they confirm it; if the clock was reset later, they do not. The end of such a file is accepted only up to the
+    longest recording that is allowed. A reset clock usually lies beyond, since that of MPEG-TS runs for 26.5 hours.
+
+    When that clock overflows, FFmpeg continues counting, but it can't tell an overflow from an encoder that restarts at
+    0. So a long jump across the overflow is not accepted as a gap: a gap just there is rarer than an encoder that has
+    run for a day.
     """
 
     def __init__(self, container: Any, stream: Any, max_duration_s: float) -> None:
@@ -139,14 +145,14 @@ class _Timeline:
 
     @property
     def ends_early(self) -> bool:
-        """Whether what was decoded ends before the end the file states."""
+        """True if the decoded sound ends before the end that the file states."""
         if self._stated_end_s is None:
             return False
         missing_s = self._stated_end_s - self._position_s
         return missing_s > min(1.0, max(0.15, 0.02 * self._stated_end_s))
 
     def place(self, frame: Any) -> int:
-        """Take the next frame; return how many samples (at 16 kHz) of silence belong before it."""
+        """Place the next frame; return the number of samples of silence, at 16 kHz, to insert before it."""
         gap_s = 0.0
         if frame.time is not None:
             gap_s = frame.time - self._origin_s - self._position_s
@@ -166,17 +172,17 @@ class _Timeline:
 
 
 class _MonoConverter:
-    """Converts frames of any rate, format and layout to 16 kHz mono."""
+    """A converter of frames of any rate, format and layout to 16 kHz mono."""
 
     def __init__(self) -> None:
         self._setup: tuple[Any, ...] | None = None
         self._resampler: Any = None
         self._fifo: Any = None
-        self._channels: list[int] = []  # channels that are mixed
+        self._channels: list[int] = []  # indices of the channels that are mixed
         self._downmixer: Downmixer | None = None
 
     def feed(self, frame: Any) -> Iterator[Signal]:
-        """Yield what is ready after one more frame. A change of rate or layout in mid-stream is fine."""
+        """Add a frame and yield the audio that is ready. The rate and layout may change within a stream."""
         setup = (frame.sample_rate, frame.format.name, frame.layout.name, frame.layout.nb_channels)
         if setup != self._setup:
             yield from self.flush()
@@ -185,13 +191,13 @@ class _MonoConverter:
             self._channels = _full_range_channels(frame.layout)
             self._downmixer = Downmixer(len(self._channels))
             self._setup = setup
-        frame.pts = None  # the timeline has dealt with time stamps
+        frame.pts = None  # `_Timeline` has used the time stamps already
         self._fifo.write(frame)
         if self._fifo.samples >= FIFO_SAMPLES:
             yield from self._convert(self._fifo.read())
 
     def flush(self) -> Iterator[Signal]:
-        """Yield the rest of what was fed."""
+        """Yield the rest of the audio that was added."""
         if self._setup is None or self._downmixer is None:
             return
         self._setup = None
@@ -221,7 +227,7 @@ def _full_range_channels(layout: Any) -> list[int]:
 
 
 def _level_controlled(signal: Iterator[Signal]) -> Iterator[Signal]:
-    """Yield the same audio at the working level."""
+    """Yield the same audio with its level controlled."""
     control = LevelControl()
     for piece in signal:
         yield control.feed(piece)
@@ -229,13 +235,13 @@ def _level_controlled(signal: Iterator[Signal]) -> Iterator[Signal]:
 
 
 def _to_int16(signal: Signal) -> Samples:
-    """Return audio in [-1, 1] as 16-bit samples."""
+    """Convert audio in [-1, 1] to 16-bit samples."""
     samples: Samples = np.rint(np.clip(signal * FULL_SCALE, -FULL_SCALE, FULL_SCALE - 1)).astype(np.int16)
     return samples
 
 
 def _origin_s(container: Any) -> float:
-    """Return where a player's clock begins: with the earliest sound or moving picture."""
+    """Return the time stamp, in seconds, at which a player's clock starts: the earliest of sound and video."""
     starts = (
         float(stream.start_time * stream.time_base)
         for stream in container.streams
@@ -249,7 +255,7 @@ def _is_cover_art(stream: Any) -> bool:
 
 
 def _stated_end_s(container: Any, stream: Any, origin_s: float) -> float | None:
-    """Return where the audio ends by the file, from the origin; ``None`` where it says nothing of the audio."""
+    """Return the end of the audio that the file states, in seconds from the origin; ``None`` if it states none."""
     if stream.duration:
         return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - origin_s
     tagged = _parse_clock_s(stream.metadata.get("DURATION", ""))  # Matroska's statistics tag
@@ -260,7 +266,7 @@ def _stated_end_s(container: Any, stream: Any, origin_s: float) -> float | None:
 
 
 def _parse_clock_s(clock: str) -> float | None:
-    """Return ``01:02:03.500000000`` in seconds; ``None`` where it is no such clock."""
+    """Parse a time such as ``01:02:03.500000000``; return it in seconds, or ``None`` if the text is no such time."""
     parts = clock.split(":")
     if len(parts) != 3:
         return None
@@ -277,7 +283,7 @@ def _silence(samples: int) -> Iterator[Signal]:
 
 
 def _blocks_of(pieces: Iterator[Samples], size: int) -> Iterator[Samples]:
-    """Yield the same samples in blocks of one size, the last one shorter."""
+    """Yield the same samples in blocks of one size; the last one may be shorter."""
     pending: list[Samples] = []
     count = 0
     for piece in pieces:

@@ -1,8 +1,8 @@
-"""The sound of a recording as a file of its own, block by block (PyAV, which bundles FFmpeg).
+"""Extraction: converting the sound of a recording to another format, block by block, with PyAV, which bundles FFmpeg.
 
-pydub would be the usual choice. It holds the whole recording in memory, starts a program to read and another to write,
-cuts samples off where they should be rounded, lets what lies above half the new rate fold down, and its 24 bits are 32;
-the tests read with it what is written here.
+pydub would be the usual choice. But it holds the whole recording in memory, starts one program to read and another to
+write, truncates samples instead of rounding them, resamples without a filter against aliasing, and writes 32 bits for
+24. The tests read with pydub the files that are written here.
 """
 
 from __future__ import annotations
@@ -22,14 +22,25 @@ from pipeline.media.demux import clamp_samples, decodable_frames
 from pipeline.media.track_choice import open_track
 
 TICK_FRAMES = 64
+"""Number of frames between two calls of ``tick``."""
 MAX_CHANNELS = 8
 _LAYOUTS = ("", "mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
-"""FFmpeg's usual layout for each number of channels."""
+"""FFmpeg's default layout, by number of channels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """How FFmpeg calls a format's container and encoder, and what the encoder takes (``rates``: rising; empty: all)."""
+    """FFmpeg's names and options for one output format.
+
+    Attributes:
+        muxer: name of the container format.
+        encoder: name of the encoder.
+        sample_format: sample format that the encoder takes.
+        rates: sample rates in Hz that the encoder takes, in ascending order; empty: any.
+        max_channels: number of channels that are kept; a recording with more is mixed to stereo.
+        muxer_options: options of the container format.
+        encoder_options: options of the encoder.
+    """
 
     muxer: str
     encoder: str
@@ -40,7 +51,7 @@ class Codec:
     encoder_options: Mapping[str, str] = field(default_factory=dict)
 
 
-_WAV = {"fflags": "+bitexact"}  # no other chunks than the two that every reader expects
+_WAV = {"fflags": "+bitexact"}  # writes only the two chunks that every reader expects
 _CODECS: Mapping[tuple[AudioFormat, int], Codec] = {
     (AudioFormat.WAV, 1): Codec("wav", "pcm_u8", "u8", muxer_options=_WAV),
     (AudioFormat.WAV, 2): Codec("wav", "pcm_s16le", "s16", muxer_options=_WAV),
@@ -72,15 +83,21 @@ def extract_audio(
     max_duration_s: float,
     tick: Callable[[float], None] = lambda _decoded_s: None,
 ) -> None:
-    """Write the best audio track of ``source`` (``domain.tracks``) to ``target``, which can be sought in.
+    """Write the best audio track of a recording (``domain.audio.tracks``) to a file in another format.
 
-    Channels are kept, up to what the format takes: two where it compresses, eight elsewhere. ``tick`` is called every
-    few frames and at the end, with the seconds decoded so far.
+    Channels are kept up to the format's maximum: two for lossy formats, eight for others.
+
+    Args:
+        source: the recording, seekable.
+        target: the output, seekable.
+        wanted: format, sample rate and bit depth of the output.
+        max_duration_s: longest recording, in seconds.
+        tick: called every ``TICK_FRAMES`` frames and at the end with the seconds decoded so far.
 
     Raises:
-        MediaUndecodable: not a recording, or no sound of it could be decoded.
-        NoAudioStream: there is no sound in it.
-        MediaTooLong: longer than ``max_duration_s`` seconds.
+        MediaUndecodable: the source is not a recording, or none of its sound can be decoded.
+        NoAudioStream: the recording has no sound.
+        MediaTooLong: the recording is longer than ``max_duration_s``.
     """
     codec = codec_for(wanted)
     with open_track(source) as track:
@@ -93,13 +110,13 @@ def extract_audio(
 
 
 def codec_for(wanted: ExtractionOptions) -> Codec:
-    """Return what writes it. Raises ``KeyError`` where the format does not come in that depth."""
+    """Return the codec for a format and bit depth. Raises ``KeyError`` if the format does not have that depth."""
     lossless = wanted.output_format in (AudioFormat.WAV, AudioFormat.FLAC)
     return _CODECS[wanted.output_format, wanted.bit_depth if lossless else 0]
 
 
 def _rate(codec: Codec, wanted_rate: int) -> int:
-    """Return the rate that was asked for, or the next higher one that the encoder knows, or its highest."""
+    """Return the requested rate, or the next higher one that the encoder takes, or its highest."""
     return next((rate for rate in codec.rates if rate >= wanted_rate), codec.rates[-1]) if codec.rates else wanted_rate
 
 
@@ -116,21 +133,21 @@ def _limit_duration(frames: Iterator[Any], max_duration_s: float, tick: Callable
 
 
 class _AudioWriter:
-    """Resamples and encodes what is decoded."""
+    """A writer that resamples and encodes decoded frames."""
 
     def __init__(self, output: Any, codec: Codec, rate: int, layout: Any) -> None:
-        # By number: files often don't say which channel is which, and encoders insist on knowing.
+        # The layout follows from the number of channels: files often do not name them, and encoders need names.
         self._layout = _LAYOUTS[layout.nb_channels] if layout.nb_channels <= codec.max_channels else "stereo"
         self._rate = rate
         self._output = output
         self._stream = output.add_stream(codec.encoder, rate=rate, layout=self._layout)
         self._stream.codec_context.format = codec.sample_format
         self._stream.codec_context.options = dict(codec.encoder_options)
-        if codec.encoder == "libmp3lame":  # left alone, it takes half as much
+        if codec.encoder == "libmp3lame":  # its default is half of this bit rate
             self._stream.codec_context.bit_rate = self._stream.layout.nb_channels * (
                 64_000 if rate >= 32_000 else 32_000
             )
-        # Between whole numbers FFmpeg cuts off; from floating point it rounds, and keeps 16 bits as they are.
+        # FFmpeg truncates when it converts integers to integers. From floating point it rounds, and 16 bits survive it.
         steps = ("flt", codec.sample_format) if codec.sample_format in ("u8", "s16") else (codec.sample_format,)
         self._formats = steps
         self._chain: list[Any] = []
@@ -138,7 +155,7 @@ class _AudioWriter:
         self._position = 0
 
     def write(self, frames: Iterator[Any]) -> None:
-        """Write all of it, to the end of the file."""
+        """Write all frames and finish the stream."""
         for frame in frames:
             setup = (frame.sample_rate, frame.format.name, frame.layout.name)
             if setup != self._setup:
@@ -146,7 +163,7 @@ class _AudioWriter:
                 self._chain = [av.AudioResampler(name, self._layout, self._rate) for name in self._formats]
                 self._setup = setup
             clamp_samples(frame)
-            frame.pts = None  # sound follows on sound
+            frame.pts = None  # frames are joined without gaps; the encoder's times are set below
             self._encode(self._convert([frame]))
         self._flush()
         self._output.mux(self._stream.encode(None))

@@ -1,4 +1,4 @@
-"""Which files are opened at all, and what their bytes say where the demuxer doesn't: refusals and broken ends."""
+"""Container formats: those that may be opened, reasons for refusing a file, and checks that demuxers do not make."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ FORMATS = (
     "amr,amrnb,amrwb,ape,wv,tta,tak,mpc,mpc8,dsf,iff,oma,sox,voc,nistsphere,gsm,ilbc,g722,g729,qcp,ircam,aa,loas,lc3,"
     "spdif,sbc,bonk,shn,rso,avr,pvf,vqf,xwma,act,dss,ivf,ea,nsv,thp,dhav"
 )
-"""Demuxers that read nothing but the bytes they are given. Playlists, manifests, concatenations, image sequences,
-subtitles, session descriptions and devices are not among them: they can name other files and hosts."""
+"""FFmpeg's names of the allowed demuxers, all of which read only the bytes they are given. Playlists, manifests,
+concatenations, image sequences, subtitles, session descriptions and devices are left out, since they can name other
+files and hosts."""
 
 INPUT_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
-"""For FFmpeg: even a demuxer with a hole in it can't open a file or a connection."""
+"""FFmpeg options under which even a demuxer with a security hole can't open a file or a connection."""
 
 ESTIMATED_DURATION = frozenset({"aac", "ac3", "eac3", "dts", "dtshd", "mpeg", "mpegts", "truehd", "mlp", "loas"})
-"""Streams without a header: FFmpeg guesses how long they are from the bit rate or from the last time stamp."""
+"""Formats without a header. FFmpeg estimates their duration from the bit rate or from the last time stamp."""
 
 _IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\1\0", b"8BPS")
 _ARCHIVES = (b"PK\3\4", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"BZh", b"\xfd7zXZ")
@@ -34,7 +35,7 @@ _BYTE_ORDER_MARKS = (
     (b"\xef\xbb\xbf", "utf-8-sig"),
 )
 _OTHER_CODECS = ("cp1252", "gb18030", "shift_jis", "euc_kr")
-"""Of text without a byte order mark that is not UTF-8; the first for what is mostly ASCII."""
+"""Encodings tried for text that has no byte order mark and is not UTF-8; the first one only if it is mostly ASCII."""
 _WIDE = ("utf-16", "utf-32")
 _MOSTLY_ASCII = 0.75
 _READABLE_SHARE = 0.98
@@ -48,12 +49,12 @@ _MP3_LENGTH_TAGS = (b"Xing", b"Info", b"VBRI")
 
 
 def is_image(head: bytes) -> bool:
-    """Return whether a file that begins like this is a picture."""
+    """Return whether a file with this beginning is an image."""
     return head.startswith(_IMAGES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or b"<svg" in head[:1024]
 
 
 def refusal(head: bytes) -> str:
-    """Return why a file that begins like this could not be opened, as a sentence for the person who sent it."""
+    """Return the reason why a file with this beginning could not be opened, as a sentence for the client."""
     if not head:
         return "The file is empty."
     if head[4:8] == b"ftyp":
@@ -68,19 +69,23 @@ def refusal(head: bytes) -> str:
 
 
 def is_truncated(format_name: str, file: BinaryIO) -> bool:
-    """Return whether the bytes themselves show that the end is missing, for formats whose demuxers don't tell."""
+    """Return whether the file's bytes show that its end is missing, for formats whose demuxers do not report it."""
     return format_name == "ogg" and not _ogg_ends(file)
 
 
 def states_duration(format_name: str, file: BinaryIO) -> bool:
-    """Return whether the file says how long it is; otherwise FFmpeg's number is a guess."""
+    """Return whether the file states its duration; otherwise FFmpeg's number is an estimate."""
     if format_name in _DURATION_CHECKS:
         return _DURATION_CHECKS[format_name](file)
     return format_name not in ESTIMATED_DURATION
 
 
 def _is_text(head: bytes) -> bool:
-    """Return whether bytes are text; sound without a header may hold no control characters, or begin like UTF-16."""
+    """Return whether the bytes are text.
+
+    Audio without a header may happen to hold no control characters, or begin like UTF-16, so text in an encoding other
+    than UTF-8 must also hold spaces or line breaks.
+    """
     if marked := next((codec for mark, codec in _BYTE_ORDER_MARKS if head.startswith(mark)), None):
         return _is_readable(head, marked)
     ascii_share = sum(byte < 128 for byte in head) / len(head)
@@ -91,19 +96,19 @@ def _is_text(head: bytes) -> bool:
 
 
 def _is_readable(head: bytes, codec: str) -> bool:
-    """Return whether bytes, cut off anywhere, are nothing but characters that are printed, in this codec."""
+    """Return whether the bytes decode with this codec to printable characters; they may end within a character."""
     try:
         text = codecs.getincrementaldecoder(codec)().decode(head)
     except UnicodeDecodeError:
         return False
     if not any(character.isascii() or character.isspace() for character in text) and codec.startswith(_WIDE):
-        return False  # nearly every pair of bytes is a character of some script
+        return False  # nearly every pair of bytes is a character of some script, so this proves nothing
     printed = sum(character.isprintable() or character in "\t\n\r\f\x1b\u2028\u3000\xa0" for character in text)
     return printed >= _READABLE_SHARE * len(text)
 
 
 def _ogg_ends(file: BinaryIO) -> bool:
-    """Return whether one of the last pages bears the end-of-stream flag (RFC 3533, §6)."""
+    """Return whether one of the last pages has the end-of-stream flag (RFC 3533, §6)."""
     size = file.seek(0, io.SEEK_END)
     file.seek(max(0, size - _OGG_PAGE_MAX_BYTES))
     pages = file.read().split(b"OggS")[1:]
@@ -111,7 +116,7 @@ def _ogg_ends(file: BinaryIO) -> bool:
 
 
 def _mp3_states_length(file: BinaryIO) -> bool:
-    """Return whether the first frame carries a count of frames (Xing, Info or VBRI), after any ID3v2 tag."""
+    """Return whether the first frame after any ID3v2 tag holds a count of frames (Xing, Info or VBRI)."""
     file.seek(0)
     head = file.read(10)
     start = 0
@@ -123,14 +128,14 @@ def _mp3_states_length(file: BinaryIO) -> bool:
 
 
 def _avi_states_length(file: BinaryIO) -> bool:
-    """Return whether the RIFF header holds a size, and not the placeholder of a program that wrote into a pipe."""
+    """Return whether the RIFF header holds a size rather than the placeholder of a program that wrote to a pipe."""
     file.seek(4)
     size = int.from_bytes(file.read(4), "little")
     return 0 < size < 0xFFFF_0000
 
 
 def _asf_states_length(file: BinaryIO) -> bool:
-    """Return whether the file properties are valid: in a broadcast they are not (ASF specification, §3.2)."""
+    """Return whether the file properties are valid, which those of a broadcast are not (ASF specification, §3.2)."""
     file.seek(0)
     head = file.read(_ASF_HEADER_BYTES)
     at = head.find(_ASF_FILE_PROPERTIES)

@@ -1,4 +1,4 @@
-"""Packets and frames out of a recording that nobody vouches for (PyAV, which bundles FFmpeg)."""
+"""Reading packets and frames from untrusted recordings with PyAV, which bundles FFmpeg."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.errors import MediaUndecodable, NoAudioStream
 from pipeline.media.containers import INPUT_OPTIONS, is_image, refusal
 
 MAX_AMPLITUDE = 4.0
-"""Floating point samples are clipped here, 12 dB over full scale: no mix is that loud, but a damaged number may be."""
+"""Limit of floating point samples, 12 dB over full scale. No mix is that loud, but a damaged sample may be."""
 
 _FLOATS: Mapping[str, type[np.floating[Any]]] = {
     "flt": np.float32,
@@ -21,22 +21,22 @@ _FLOATS: Mapping[str, type[np.floating[Any]]] = {
     "dbl": np.float64,
     "dblp": np.float64,
 }
-"""FFmpeg's sample formats in floating point."""
+"""FFmpeg's floating point sample formats and their NumPy types."""
 
 
 def open_recording(file: BinaryIO) -> Any:
-    """Open a recording as a PyAV container that reads nothing but these bytes.
+    """Open a recording as a PyAV container that can read only the bytes of this file.
 
     Raises:
-        MediaUndecodable: none of the formats that are opened here.
-        NoAudioStream: a picture.
+        MediaUndecodable: the file has none of the supported formats.
+        NoAudioStream: the file is an image.
     """
     head = file.read(4096)
     file.seek(0)
     try:
         if not head:
             raise MediaUndecodable(refusal(head))
-        # FFmpeg would also judge a file by its name; ours have none.
+        # FFmpeg would also guess the format from the file's name, so the file is passed without one.
         return av.open(_AnonymousFile(file), mode="r", metadata_errors="ignore", options=INPUT_OPTIONS)
     except av.error.FFmpegError as error:
         if is_image(head):
@@ -45,37 +45,39 @@ def open_recording(file: BinaryIO) -> Any:
 
 
 class _AnonymousFile:
-    """The part of a file object that a demuxer needs."""
+    """A file object reduced to the methods that a demuxer needs."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.read, self.seek, self.tell = file.read, file.seek, file.tell
 
 
-def decodable_frames(container: Any, stream: Any, note: Callable[[bool], None] = lambda _: None) -> Iterator[Any]:
-    """Yield what of a stream can be decoded, damaged packets left out.
+def decodable_frames(container: Any, stream: Any, on_packet: Callable[[bool], None] = lambda _: None) -> Iterator[Any]:
+    """Yield the frames of a stream; skip packets that can't be decoded.
 
     Args:
-        container: as ``open_recording`` returns it.
-        stream: of the container.
-        note: told, packet by packet, whether it was broken.
+        container: result of ``open_recording``.
+        stream: one of the container's streams.
+        on_packet: called for each packet with whether it is broken, and with ``True`` where reading stops.
     """
-    for packet in packets(container, [stream], note):
+    for packet in packets(container, [stream], on_packet):
         frames, broken = decode_packet(packet)
-        if packet.size:  # the empty packet at the end only empties the decoder
-            note(broken)
+        if packet.size:  # the empty packet at the end only flushes the decoder
+            on_packet(broken)
         yield from frames
 
 
-def packets(container: Any, streams: Sequence[Any], note: Callable[[bool], None] = lambda _: None) -> Iterator[Any]:
-    """Yield the packets of some streams, as far as the container can be read; ``note`` is told where it can't."""
+def packets(
+    container: Any, streams: Sequence[Any], on_packet: Callable[[bool], None] = lambda _: None
+) -> Iterator[Any]:
+    """Yield the packets of some streams until the end; if the container can't be read further, call ``on_packet``."""
     source = container.demux(streams)
     while True:
         try:
             packet = next(source, None)
         except av.error.FFmpegError:
-            note(True)
+            on_packet(True)
             return
-        except IndexError:  # PyAV, at the end, on a stream that a damaged file began in its middle
+        except IndexError:  # raised by PyAV at the end, for a stream that starts in the middle of a damaged file
             return
         if packet is None:
             return
@@ -83,7 +85,7 @@ def packets(container: Any, streams: Sequence[Any], note: Callable[[bool], None]
 
 
 def decode_packet(packet: Any) -> tuple[list[Any], bool]:
-    """Return a packet's frames, and whether it is broken."""
+    """Decode a packet; return its frames and whether the packet is broken."""
     try:
         return packet.decode(), packet.is_corrupt
     except av.error.FFmpegError:
@@ -91,11 +93,11 @@ def decode_packet(packet: Any) -> tuple[list[Any], bool]:
 
 
 def clamp_samples(frame: Any) -> None:
-    """Make every sample of a frame a number in [-4, 4], in place; what is not a number becomes 0.
+    """Clip the samples of a floating point frame to [-4, 4], in place; NaN becomes 0.
 
-    Recordings in floating point may hold NaN, infinities and numbers such as 1e30, and damaged packets may decode to
-    them. One such sample would spread over its neighbours in every filter, and over the rest of the recording in every
-    mean that fades. Encoders refuse them.
+    Floating point recordings may hold NaN, infinities and numbers such as 1e30, and damaged packets may decode to
+    them. One such sample would spread to its neighbours in every filter, and to the rest of the recording in every
+    running mean. Encoders refuse such samples.
     """
     kind = _FLOATS.get(frame.format.name)
     if kind is None:

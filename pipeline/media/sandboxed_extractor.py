@@ -1,7 +1,7 @@
-"""Sound taken out of recordings for clients who wait for it: few at a time, off the event loop, out of our process.
+"""Extraction for clients that wait for the result: a few recordings at a time, each in a child of the sandbox.
 
-Of those that wait, the client with the fewest goes first; those that are worked on take turns, some hundred
-milliseconds at a time, so that what is short is soon done.
+Among waiting requests, the client with the fewest goes first. Recordings in progress take turns of some hundred
+milliseconds, so that short ones finish soon.
 """
 
 from __future__ import annotations
@@ -17,35 +17,38 @@ from dataclasses import replace
 from itertools import count
 from typing import BinaryIO, cast
 
+from typing_extensions import override
+
 from pipeline.domain.audio.extraction import ExtractionOptions
 from pipeline.domain.scheduling.fair_queue import SlotLimits, TurnRequest
 from pipeline.errors import ExtractionsFull
 from pipeline.fair_slots import FairSlots, SlicedWork
-from pipeline.media.sandbox.sandbox import Sandbox, extract_in
+from pipeline.media.sandbox.sandbox import Sandbox
+from pipeline.media.sandbox.sandboxed_decoder import extract_in
 from pipeline.media.storage_failures import translate_storage_errors
-from pipeline.ports import Clock
+from pipeline.ports import AudioExtractor, Clock
 from pipeline.settings import MediaSettings
 from pipeline.system_clock import SystemClock
 from pipeline.worker_threads import in_worker
 
 BLOCK_BYTES = 256 * 1024
 MAX_OUTPUT_BYTES = 2**32 - 1
-"""What a WAV file's header can say of its size."""
+"""Largest size that a WAV file's header can state."""
 RETRY_AFTER_S = 10
 SCRATCH_FULL = "The server has no room left for temporary files; try again later."
 
 STEP_S = 0.1
-"""How long one recording is worked on before the next has its turn; a step of the child's may take longer."""
+"""Length of a recording's turn. A single step of the child may take longer."""
 
 
-class SandboxedExtractor:
-    """``ports.AudioExtractor`` with a child process for each recording.
+class SandboxedExtractor(AudioExtractor):
+    """An extractor with a child process for each recording.
 
     Args:
-        sandbox: where the children come from.
-        settings: how many at a time, and how large.
-        clock: the time that the work takes.
-        turns: how many are worked on at the same moment; half of the cores unless given.
+        sandbox: starts the children.
+        settings: number of extractions at a time, their queue, and size limits.
+        clock: measures the time that the work takes.
+        turns: number of recordings worked on at the same moment; by default half of the cores.
     """
 
     def __init__(
@@ -59,11 +62,11 @@ class SandboxedExtractor:
         self._workers = ThreadPoolExecutor(settings.max_extractions, "extract")
         self._files = ThreadPoolExecutor(2, "extract-files")
         self._admitted: Counter[str] = Counter()
-        self._strangers = count()
+        self._anonymous_ids = count()
 
+    @override
     @asynccontextmanager
     async def place(self, client: str | None = None) -> AsyncIterator[None]:
-        """See ``ports.AudioExtractor.place``."""
         name = self._share_key(client)
         self._check_room(name)
         self._admitted[name] += 1
@@ -79,22 +82,23 @@ class SandboxedExtractor:
         admitted = self._admitted.total()
         if admitted >= places:
             raise ExtractionsFull(
-                f"{admitted} recordings are being extracted or wait for it: try later.", RETRY_AFTER_S
+                f"{admitted} recordings are being extracted or wait, and no place is left; try again later.",
+                RETRY_AFTER_S,
             )
         own = self._admitted[name]
         if own and admitted >= places - places // 2:
             raise ExtractionsFull(
-                f"{own} of your recordings are being extracted or wait for it, and what room is left is for others: "
-                "try later.",
+                f"{own} of your recordings are being extracted or wait, and the places left are reserved for other "
+                "clients; try again later.",
                 RETRY_AFTER_S,
             )
 
     def _share_key(self, client: str | None) -> str:
-        """The name under which a request shares; one of nobody in particular has its own."""
-        return f"request {next(self._strangers)}" if client is None else f"client {client}"
+        """Return the client's share key; a request without a client gets a key of its own."""
+        return f"request {next(self._anonymous_ids)}" if client is None else f"client {client}"
 
+    @override
     async def receive(self, data: AsyncIterator[bytes]) -> BinaryIO:
-        """See ``ports.AudioExtractor.receive``."""
         file = _scratch()
         try:
             async for block in data:
@@ -104,6 +108,7 @@ class SandboxedExtractor:
             raise
         return file
 
+    @override
     async def extract(
         self,
         source: BinaryIO,
@@ -111,7 +116,6 @@ class SandboxedExtractor:
         client: str | None = None,
         progress: Callable[[float], None] = lambda _decoded_s: None,
     ) -> BinaryIO:
-        """See ``ports.AudioExtractor.extract``."""
         request = TurnRequest(self._share_key(client))
         target = _scratch()
         try:
@@ -143,18 +147,18 @@ class SandboxedExtractor:
             while more:
                 decoded_s, more = await slices.run(lambda: in_worker(self._workers, _steps_for, steps, STEP_S))
                 progress(decoded_s)
-        finally:  # a client that has gone away takes the child with it
+        finally:  # ends the child, also when the client has disconnected
             await in_worker(self._workers, steps.close)
 
+    @override
     async def blocks(self, file: BinaryIO) -> AsyncGenerator[bytes]:
-        """See ``ports.AudioExtractor.blocks``."""
         await in_worker(self._files, file.seek, 0)
         while block := await in_worker(self._files, file.read, BLOCK_BYTES):
             yield block
 
 
 def _scratch() -> BinaryIO:
-    """A file without a name, in the system's temporary folder: it is gone when it is closed, or we are."""
+    """Create a nameless file in the system's temporary folder; it is gone once it is closed or this process ends."""
     return cast("BinaryIO", tempfile.TemporaryFile())
 
 
@@ -164,7 +168,7 @@ def _write(file: BinaryIO, block: bytes) -> None:
 
 
 def _steps_for(steps: Generator[float], seconds: float) -> tuple[float, bool]:
-    """Do steps for a while; return the seconds of sound decoded by the last of them, and whether there are more."""
+    """Run steps for some seconds; return the seconds of sound decoded so far, and whether more steps remain."""
     until = time.monotonic() + seconds
     decoded_s = 0.0
     with translate_storage_errors(SCRATCH_FULL):

@@ -1,9 +1,11 @@
-"""What of a recording is to be transcribed, found as the audio arrives: by voice activity, or as the client asked."""
+"""Choice of the spans of a recording to transcribe, as audio arrives: by voice activity, or as the client requests."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
+
+from typing_extensions import override
 
 from pipeline.domain.audio.spans import Span
 from pipeline.domain.audio.speech import (
@@ -18,78 +20,86 @@ from pipeline.domain.audio.speech import (
 
 
 class VoiceActivity(Protocol):
-    """A voice activity detector that listens to one recording."""
+    """A voice activity detector for one recording."""
 
     def probabilities(self, frames: Samples) -> Scores:
-        """Speech probability of each of the next frames, 0..1; frames of shape ``(frames, FRAME_SAMPLES)``."""
+        """Return the speech probability, 0..1, of each of the next frames; shape ``(frames, FRAME_SAMPLES)``."""
         ...
 
 
 class SpeechFinder(Protocol):
-    """Decides span by span what is given to the model."""
+    """A choice of the spans that are given to the model, made as the audio arrives."""
 
     @property
     def settled(self) -> int:
-        """No span that is still to come begins before this sample."""
+        """The sample before which no further span begins."""
         ...
 
     def feed(self, frames: Samples) -> tuple[list[Span], Scores]:
-        """The spans that are certain after these frames, in order, and a score per frame: low is good to cut at."""
+        """Take the next frames; return the spans that became certain, in order, and a score for each frame.
+
+        A chunk is best cut where the scores are low.
+        """
         ...
 
     def finish(self, frames: Samples, total: int) -> tuple[list[Span], Scores]:
-        """The rest, of a recording of ``total`` samples; the last frames reach beyond its end."""
+        """Take the last frames, which may reach beyond the end; return the rest of the spans, and a score per frame.
+
+        Args:
+            frames: the last frames.
+            total: length of the recording in samples.
+        """
         ...
 
 
-class DetectedSpeech:
-    """Whatever the detector takes for speech."""
+class DetectedSpeech(SpeechFinder):
+    """The spans in which the voice activity detector finds speech. The scores are its probabilities."""
 
     def __init__(self, activity: VoiceActivity, rules: SpeechRules) -> None:
         self._activity = activity
         self._detector = SpeechDetector(rules)
 
     @property
+    @override
     def settled(self) -> int:
-        """No span that is still to come begins before this sample."""
         return self._detector.settled
 
+    @override
     def feed(self, frames: Samples) -> tuple[list[Span], Scores]:
-        """See ``SpeechFinder``."""
         probabilities = self._activity.probabilities(frames)
         return self._detector.feed(probabilities.tolist()), probabilities
 
+    @override
     def finish(self, frames: Samples, total: int) -> tuple[list[Span], Scores]:
-        """See ``SpeechFinder``."""
         probabilities = self._activity.probabilities(frames)
         return self._detector.finish(probabilities.tolist(), total), probabilities
 
 
-class RequestedSpeech:
-    """The spans somebody asked for; cut where the sound is lowest.
+class RequestedSpeech(SpeechFinder):
+    """The spans that the client requested. The scores are the frames' energies, so chunks are cut where it is quiet.
 
     Args:
-        spans: in order, not overlapping; the last one may be unbounded.
+        spans: in order, without overlap; the last one may be unbounded.
     """
 
     def __init__(self, spans: Sequence[Span]) -> None:
         self._spans = spans
-        self._heard = 0
+        self._position = 0
 
     @property
+    @override
     def settled(self) -> int:
-        """No span that is still to come begins before this sample."""
-        return self._heard
+        return self._position
 
+    @override
     def feed(self, frames: Samples) -> tuple[list[Span], Scores]:
-        """See ``SpeechFinder``."""
-        return self._until(self._heard + len(frames) * FRAME_SAMPLES), frame_energy(frames)
+        return self._advance_to(self._position + len(frames) * FRAME_SAMPLES), frame_energy(frames)
 
+    @override
     def finish(self, frames: Samples, total: int) -> tuple[list[Span], Scores]:
-        """See ``SpeechFinder``."""
-        return self._until(total), frame_energy(frames)
+        return self._advance_to(total), frame_energy(frames)
 
-    def _until(self, end: int) -> list[Span]:
-        window = Span(self._heard, end)
-        self._heard = end
-        return within(self._spans, window)
+    def _advance_to(self, end: int) -> list[Span]:
+        passed = Span(self._position, end)
+        self._position = end
+        return within(self._spans, passed)

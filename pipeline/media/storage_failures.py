@@ -1,4 +1,4 @@
-"""Failures of a file system or bucket, by what can be done about them: wait for room, wait for an answer, or fail."""
+"""Translation of a file system's or bucket's errors into ours: no room, no answer, or a file that is too large."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.errors import StorageFull, StorageUnavailable, UploadTooLarge
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""No room on the disk, or none left of a quota."""
+"""Error numbers of a full disk and of a quota that is used up."""
 
 FULL_CODES = frozenset(
     {
@@ -22,31 +22,31 @@ FULL_CODES = frozenset(
         "StorageLimitExceeded",
     }
 )
-"""The same in the words of S3 servers: MinIO (``cmd/api-errors.go``), Ceph (``rgw_common.cc``), and others."""
+"""Error codes by which S3 servers report the same: MinIO (``cmd/api-errors.go``), Ceph (``rgw_common.cc``), others."""
 
 BUCKET_LIBRARIES = ("aiobotocore", "botocore", "aiohttp")
-"""Where errors come from that ``s3fs`` passes on as they are: no connection, no credentials, a time-out."""
+"""Packages whose errors ``s3fs`` passes on unchanged: no connection, no credentials, a timeout."""
 
 NO_FAILURES = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
-"""Answers of a store that works."""
+"""Errors that a working store raises too; they are passed on unchanged."""
 
 RETRY_S = 60
-"""When a client is to ask again whose recording could not be stored."""
+"""Seconds after which a client should retry when its recording could not be stored."""
 
 
 @contextmanager
 def translate_storage_errors(
     full: str = "The media store has no room left; try again later.",
 ) -> Iterator[None]:
-    """Raise our error for what a file system or bucket says.
+    """Translate errors of a file system or bucket that are raised in the block.
 
     Args:
-        full: the sentence for a store without room.
+        full: message of ``StorageFull``.
 
     Raises:
-        StorageFull: no room, or a quota is used up.
+        StorageFull: there is no room, or a quota is used up.
         UploadTooLarge: the file system can't hold a file of this size, however much room there is.
-        StorageUnavailable: anything else that is wrong with the store. An absent key stays ``FileNotFoundError``.
+        StorageUnavailable: the store failed in any other way. An absent key stays ``FileNotFoundError``.
     """
     try:
         yield
@@ -67,7 +67,7 @@ def translate_storage_errors(
 
 
 def _is_full_bucket(error: BaseException | None) -> bool:
-    """Return whether an S3 server's answer, here or among the causes, says that it has no room."""
+    """Return whether the error or one of its causes holds an S3 server's response that it has no room."""
     while error is not None:
         response = getattr(error, "response", None)
         if isinstance(response, Mapping) and _is_full_response(response):

@@ -1,4 +1,4 @@
-"""The audio track of a recording that is taken, ready to be decoded."""
+"""Choice of the audio track to decode, and opening the recording at that track."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from pipeline.media.demux import clamp_samples, decode_packet, open_recording, p
 from pipeline.media.header_repair import correct_sizes
 
 PROBED_S = 30.0
-"""Seconds of sound that are looked at to tell a silent track from others."""
+"""Seconds of sound that are decoded to find out whether a track is silent."""
 
 MAX_SILENT_AMPLITUDE = 10 ** (-84 / 20)
-"""Amplitude of full scale, two steps of 16 bits: lossy codecs and dither make as much of digital silence."""
+"""Highest amplitude of a silent track, relative to full scale: two steps of 16 bits, since lossy codecs and dither turn
+digital silence into as much."""
 
 _AUXILIARY = (
     Disposition.comment
@@ -33,18 +34,18 @@ _AUXILIARY = (
     | Disposition.dependent
 )
 _NO_TITLES = ("handler", "core media", "mainconcept", "apple sound", "iso media")
-"""Parts of what programs write where a title may stand."""
+"""Parts of the names that programs write where a title may stand."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenTrack:
-    """A recording with the audio track that is taken of it.
+    """A recording that is open at the chosen audio track.
 
     Attributes:
         container: the open recording.
-        stream: the track; the container gives the packets of no other.
-        tracks: all audio tracks, the taken one marked.
-        complete: whether all of the sound is there that the header states, where that is known (``headers``).
+        stream: the chosen track; the container yields the packets of no other.
+        tracks: all audio tracks, the chosen one marked.
+        complete: whether the file holds all the sound that its header states; ``None`` if unknown (``header_repair``).
     """
 
     container: Any
@@ -55,19 +56,19 @@ class OpenTrack:
 
 @contextmanager
 def open_track(file: BinaryIO, wanted: str | None = None) -> Iterator[OpenTrack]:
-    """Open a recording and choose the track.
+    """Open a recording and choose its track.
 
-    Where several could be taken, the first seconds of their sound are decoded to leave out those that are silent or
-    can't be decoded; then the recording is opened again, from its start.
+    If several tracks qualify, the first seconds of each are decoded to leave out those that are silent or can't be
+    decoded. The recording is then opened again, from its start.
 
     Args:
         file: the recording, seekable.
-        wanted: index or language of the track; see ``domain.tracks``.
+        wanted: index or language of the track (``domain.audio.tracks``); by default the best track.
 
     Raises:
-        MediaUndecodable: not a recording, or in a format that no decoder knows.
-        NoAudioStream: there is no sound in it.
-        NoSuchTrack: not the track that is wanted.
+        MediaUndecodable: the file is not a recording, or its format has no decoder here.
+        NoAudioStream: the file has no sound.
+        NoSuchTrack: the file has no such track.
     """
     with ExitStack() as opened:
         recording = correct_sizes(file)
@@ -75,20 +76,20 @@ def open_track(file: BinaryIO, wanted: str | None = None) -> Iterator[OpenTrack]
         tracks = list_tracks(container)
         possible = [track for track in candidates(tracks, wanted) if track.decodable]
         if len(possible) > 1:
-            tracks = _probed(container, tracks, possible)
+            tracks = _probe(container, tracks, possible)
             opened.close()
             recording.file.seek(0)
             container = opened.enter_context(closing(open_recording(recording.file)))
         best = candidates(tracks, wanted)[0]
         if not best.decodable:
-            raise MediaUndecodable("The sound is in a format that no decoder here knows.")
+            raise MediaUndecodable("The sound is in a format for which there is no decoder here.")
         stream = container.streams.audio[best.index]
         _discard_other_streams(container, [stream])
         yield OpenTrack(container, stream, mark_chosen(tracks, best.index), recording.complete)
 
 
 def list_tracks(container: Any) -> tuple[Track, ...]:
-    """Return the audio tracks of an open recording, as the file describes them. Raises ``NoAudioStream``."""
+    """Return the audio tracks of an open recording as the file describes them. Raises ``NoAudioStream`` if none."""
     tracks = tuple(_track(index, stream) for index, stream in enumerate(container.streams.audio))
     if not tracks:
         raise NoAudioStream("The file has no audio stream; there is no sound in it.")
@@ -111,57 +112,69 @@ def _track(index: int, stream: Any) -> Track:
 
 
 def _handler_title(name: str) -> str | None:
-    """Return what stands where QuickTime names the program, if it is a title."""
+    """Return the handler's name if it is a title; QuickTime writes the name of a program there."""
     return None if not name or any(part in name.lower() for part in _NO_TITLES) else name
 
 
-def _probed(container: Any, tracks: Sequence[Track], possible: Sequence[Track]) -> tuple[Track, ...]:
-    """Return the tracks with what the first seconds of those show that may be taken, as far as it matters."""
+def _probe(container: Any, tracks: Sequence[Track], possible: Sequence[Track]) -> tuple[Track, ...]:
+    """Decode the first seconds of the possible tracks; return all tracks, with silent and undecodable ones marked.
+
+    Stop as soon as the best track is audible, since no other is needed then.
+    """
     streams = [container.streams.audio[track.index] for track in possible]
     probes = {stream.index: _TrackProbe() for stream in streams}
     _discard_other_streams(container, streams)
     for packet in packets(container, streams):
         probe = probes[packet.stream.index]
-        probe.take(*decode_packet(packet))
-        if probes[streams[0].index].sounds or probe.seconds >= PROBED_S:
+        probe.add_frames(*decode_packet(packet))
+        if probes[streams[0].index].is_audible or probe.seconds >= PROBED_S:
             break
-    best_sounds = probes[streams[0].index].sounds
-    judged = {
-        track.index: probes[stream.index].judge(track, best_sounds)
+    is_best_audible = probes[streams[0].index].is_audible
+    probed = {
+        track.index: probes[stream.index].to_track(track, is_best_audible)
         for track, stream in zip(possible, streams, strict=True)
     }
-    return tuple(judged.get(track.index, track) for track in tracks)
+    return tuple(probed.get(track.index, track) for track in tracks)
 
 
 @dataclass(slots=True)
 class _TrackProbe:
-    """What is known of a track after some of its packets."""
+    """The state of a track after some of its packets were decoded.
+
+    Attributes:
+        seconds: length of the decoded sound.
+        is_audible: some of it is louder than silence.
+        broken: a packet was damaged.
+    """
 
     seconds: float = 0.0
-    sounds: bool = False
+    is_audible: bool = False
     broken: bool = False
 
-    def take(self, frames: Sequence[Any], broken: bool) -> None:
+    def add_frames(self, frames: Sequence[Any], broken: bool) -> None:
         self.broken = self.broken or broken
         for frame in frames:
             self.seconds += frame.samples / frame.sample_rate
-            self.sounds = self.sounds or _peak(frame) > MAX_SILENT_AMPLITUDE
+            self.is_audible = self.is_audible or _peak(frame) > MAX_SILENT_AMPLITUDE
 
-    def judge(self, track: Track, best_sounds: bool) -> Track:
-        """Return the track as it is known now. Once the best one sounds, the others are not looked at any further."""
-        silent = None if best_sounds and not self.sounds else not self.sounds
+    def to_track(self, track: Track, is_best_audible: bool) -> Track:
+        """Return the track with the findings.
+
+        Probing stops once the best track is audible, so then the silence of a quiet track is unknown (``None``).
+        """
+        silent = None if is_best_audible and not self.is_audible else not self.is_audible
         return replace(track, silent=silent, decodable=bool(self.seconds) or not self.broken)
 
 
 def _peak(frame: Any) -> float:
-    """Return the highest amplitude of a frame; 1 is full scale."""
+    """Return the highest amplitude in a frame; 1 is full scale."""
     clamp_samples(frame)
     converted = av.AudioResampler(format="flt", layout=frame.layout, rate=frame.sample_rate).resample(frame)
     return max((float(np.abs(part.to_ndarray()).max(initial=0.0)) for part in converted), default=0.0)
 
 
 def _discard_other_streams(container: Any, streams: Sequence[Any]) -> None:
-    """Have the container leave out all other streams: pictures are not even read, where it allows that."""
+    """Make the container skip all other streams; where its format allows it, their bytes are not even read."""
     taken = {stream.index for stream in streams}
     for stream in container.streams:
         if stream.index not in taken:

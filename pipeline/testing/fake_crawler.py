@@ -1,4 +1,4 @@
-"""A Crawler for which the whole world is a dictionary."""
+"""A Crawler whose recordings come from a dictionary."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
+from typing_extensions import override
+
 from pipeline.domain.links.platforms import CrawlRecord
 from pipeline.errors import LeaseLost, MurmurationError, PrivateOrRemoved
-from pipeline.ports import CrawledMedia, CrawlProgress, CrawlRequest, MediaStore
+from pipeline.ports import CrawledMedia, Crawler, CrawlProgress, CrawlRequest, MediaStore
 
 
 async def _always(request: CrawlRequest) -> bool:
@@ -16,17 +18,17 @@ async def _always(request: CrawlRequest) -> bool:
 
 
 @dataclass(slots=True)
-class FakeCrawler:
-    """Satisfies ``ports.Crawler``.
+class FakeCrawler(Crawler):
+    """A ``Crawler`` without a network.
 
     Attributes:
-        media: where recordings go.
-        sources: by URL, the recording or what goes wrong; a list is given out one by one, its last stays.
-        records: by URL, what the site says of it.
-        held: whether the task of a request still runs under its fence.
-        open_gate: cleared, nothing arrives until it is set again.
-        requests: what was asked, in order.
-        abandoned: those that were closed before their end.
+        media: media store for the recordings.
+        sources: recordings or errors by URL. Each crawl takes the next entry of the list; the last entry stays.
+        records: crawl records by URL.
+        held: tells whether the task of a request still runs under its fence.
+        open_gate: no recording arrives while this event is cleared.
+        requests: all requests, in order.
+        abandoned: requests whose stream was closed before its end.
     """
 
     media: MediaStore
@@ -40,8 +42,8 @@ class FakeCrawler:
     def __post_init__(self) -> None:
         self.open_gate.set()
 
+    @override
     async def crawl(self, request: CrawlRequest) -> AsyncGenerator[CrawlProgress | CrawledMedia, None]:
-        """See ``ports.Crawler.crawl``."""
         self.requests.append(request)
         try:
             yield CrawlProgress(0)
@@ -57,11 +59,11 @@ class FakeCrawler:
         yield CrawledMedia(size_bytes, request.url.rpartition("/")[2], record.platform if record else None, record)
 
     def _source(self, url: str) -> bytes:
-        script = self.sources.get(url, [PrivateOrRemoved("There is nothing at this address.")])
-        found = script.pop(0) if len(script) > 1 else script[0]
-        if isinstance(found, MurmurationError):
-            raise found
-        return found
+        script = self.sources.get(url, [PrivateOrRemoved("There is no recording at this address.")])
+        result = script.pop(0) if len(script) > 1 else script[0]
+        if isinstance(result, MurmurationError):
+            raise result
+        return result
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""An engine that knows no speech: what it "hears" is computed from the samples, and it fails on command."""
+"""An engine without a model: it computes its text from the samples, and fails as a test prescribes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from typing_extensions import override
 
 from pipeline.asr.engine import (
     FEATURE_SAMPLES,
@@ -15,6 +16,7 @@ from pipeline.asr.engine import (
     FULL_WINDOW_FRAMES,
     Decoded,
     DecodeItem,
+    Engine,
     Features,
     Samples,
 )
@@ -23,25 +25,26 @@ from pipeline.errors import DecodingFailed
 from pipeline.ports import EngineInfo
 
 
-class FakeEngine:
-    """Satisfies ``Engine``, deterministically and at once.
+class FakeEngine(Engine):
+    """A deterministic ``Engine`` that returns at once.
 
-    The text tells the audio apart: ``heard 1f2e3d4c`` for one and the same audio, whatever batch it is in. It detects
-    the first of its languages, or the first that is allowed.
+    The text identifies the audio: ``heard 1f2e3d4c`` for the same audio in any batch. The detected language is the
+    first one of the engine, or the first one that is allowed.
 
     Args:
-        info: what it says it is.
+        info: value of ``info``.
         memory_rows: batches of more chunks than this raise ``MemoryError``.
-        fault: asked for every item of a batch; an error it returns is raised for the whole batch.
-        result: asked for every decoding, and may change it: to loop at temperature 0, to be silent, to refuse it.
-        short_windows: whether windows fit the longest chunk (and 2 s), or are always full.
-        batch_s: what a batch takes, in seconds; spent by ``sleep``.
-        row_s: what each of its chunks adds to that.
-        sleep: how it waits; a fake clock's for simulations.
+        fault: called for every item of a batch; an error that it returns is raised for the whole batch.
+        result: called for every decoding; it may change it, for example to a repetition loop at temperature 0 or to
+            silence, or return ``DecodingFailed``.
+        short_windows: whether windows fit the longest chunk and 2 s of margin; otherwise they are always full.
+        batch_s: seconds that every batch takes; spent by ``sleep``.
+        row_s: seconds that each chunk of a batch adds.
+        sleep: waits for so many seconds; simulations pass the one of a fake clock.
 
     Attributes:
-        batches: all batches it was given, in order, failed ones included.
-        entered: set whenever it has begun a batch.
+        batches: all batches in order, failed ones included.
+        entered: set whenever a batch has begun.
     """
 
     def __init__(
@@ -70,40 +73,43 @@ class FakeEngine:
         self.batches: list[tuple[DecodeItem, ...]] = []
 
     @property
+    @override
     def info(self) -> EngineInfo:
-        """What it says it is."""
         return self._info
 
     def hold(self) -> None:
-        """Stops every batch at its beginning until ``release``."""
+        """Stop every batch at its beginning until ``release``."""
         self._open.clear()
         self.entered.clear()
 
     def release(self) -> None:
-        """Lets batches through again."""
+        """Let batches continue."""
         self._open.set()
 
+    @override
     def prepare(self, samples: Samples) -> Features:
-        """The loudness of every 10 ms."""
+        """Return the mean loudness of every 10 ms, shape ``(1, frames)``."""
         frames = len(samples) // FEATURE_SAMPLES
         if frames == 0 or not np.isfinite(samples).all():
-            raise DecodingFailed("This stretch of audio can't be decoded.")
+            raise DecodingFailed("This chunk of audio can't be decoded.")
         loudness = np.abs(samples[: frames * FEATURE_SAMPLES]).reshape(frames, FEATURE_SAMPLES).mean(axis=1)
         features: Features = loudness.astype(np.float32)[np.newaxis, :]
         return features
 
+    @override
     def batch_key(self, item: DecodeItem) -> Hashable:
-        """Temperature, beams and the full window where it is asked for, as a real one has it."""
+        """Return temperature, beams, length of the prompt and the full window, if required, as a real engine does."""
         return item.temperature, item.options.beam_size, len(item.previous_tokens), item.full_window
 
+    @override
     def window_frames(self, items: Sequence[DecodeItem]) -> int:
-        """The longest item and 2 s of margin, or the full 30 s."""
+        """Return the longest item and 2 s of margin, or the full 30 s."""
         if not self._short_windows or any(item.full_window for item in items):
             return FULL_WINDOW_FRAMES
         return min(FULL_WINDOW_FRAMES, max(item.frames for item in items) + 2 * FRAMES_PER_SECOND)
 
+    @override
     def decode(self, items: Sequence[DecodeItem]) -> list[Decoded | DecodingFailed]:
-        """See ``Engine.decode``."""
         self.batches.append(tuple(items))
         self.entered.set()
         self._open.wait()

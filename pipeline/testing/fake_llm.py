@@ -1,4 +1,4 @@
-"""A language model that only repeats what it is shown, and a Summarizer in this process, both obedient to the test."""
+"""A language model that repeats its material, and a Summarizer in this process; a test controls both."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+
+from typing_extensions import override
 
 from pipeline.domain.summaries.prompts import Prompt
 from pipeline.domain.summaries.summary import Chapter, StructuredSummary, Summary, TokenUsage
@@ -20,7 +22,7 @@ from pipeline.errors import (
     LlmUnreachable,
     MurmurationError,
 )
-from pipeline.ports import LlmCompletion, SummaryJob
+from pipeline.ports import LanguageModel, LanguageModels, LlmCompletion, Summarizer, SummaryJob
 from pipeline.testing.manual_clock import START
 
 _LINE = re.compile(r"^\[(\d\d:\d\d:\d\d)\] (.*)$", re.MULTILINE)
@@ -29,25 +31,25 @@ FAILURES_BY_NAME: Mapping[str, MurmurationError] = {
     "refuses-key": LlmKeyRefused("The language model's server does not accept the API key."),
     "unknown-model": LlmRefused("The language model's server does not know the model."),
     "no-credit": LlmRefused("The account of the API key has no credit left."),
-    "rate-limited": LlmRateLimited("The language model's server takes no more requests for now.", 7),
+    "rate-limited": LlmRateLimited("The language model's server accepts no more requests for now.", 7),
     "fails": LlmUnreachable("The language model's server failed."),
-    "silent": LlmTimeout("The language model's server was silent."),
-    "garbage": LlmAnswerUnusable("The language model's server answered with something that is not JSON."),
+    "silent": LlmTimeout("The language model's server did not respond in time."),
+    "garbage": LlmAnswerUnusable("The language model's server sent a response that is not JSON."),
     "empty": LlmAnswerUnusable("The language model's answer is empty."),
-    "too-long": LlmContextExceeded("The transcript is longer than the language model takes at once."),
+    "too-long": LlmContextExceeded("The transcript is longer than the context of the language model."),
 }
-"""What models of these names do, whatever they are asked."""
+"""Errors that models of these names raise for every prompt."""
 
 
 @dataclass(slots=True)
-class FakeLanguageModels:
-    """``ports.LanguageModels``; one token a word.
+class FakeLanguageModels(LanguageModels):
+    """``LanguageModels`` that count one token a word.
 
     Attributes:
-        opened: what was opened, as (model, key).
-        prompts: what was asked, in order.
-        context_tokens: prompts longer than this are refused.
-        notes: what comes of one part of a transcript; its first line unless told otherwise.
+        opened: opened models, as (model, key).
+        prompts: all prompts, in order.
+        context_tokens: maximum length of a prompt; longer ones raise ``LlmContextExceeded``.
+        notes: makes the notes on one part of a transcript; by default its first line.
     """
 
     opened: list[tuple[str, str | None]] = field(default_factory=list)
@@ -55,41 +57,45 @@ class FakeLanguageModels:
     context_tokens: int | None = None
     notes: Callable[[Prompt], str] = lambda prompt: prompt.material.splitlines()[1]
 
+    @override
     def open(self, model: str, api_key: str | None) -> FakeLanguageModel:
-        """See ``ports.LanguageModels``."""
         self.opened.append((model, api_key))
         return FakeLanguageModel(self, model)
 
 
 @dataclass(frozen=True, slots=True)
-class FakeLanguageModel:
-    """``ports.LanguageModel``."""
+class FakeLanguageModel(LanguageModel):
+    """A ``LanguageModel`` whose name selects its failure."""
 
     owner: FakeLanguageModels
     name: str
 
+    @override
     def count_tokens(self, text: str) -> int:
-        """See ``ports.LanguageModel``."""
+        """Count the words."""
         return len(text.split())
 
+    @override
     async def text(self, prompt: Prompt) -> LlmCompletion[str]:
-        """The last line of the material."""
+        """Return the last line of the material."""
         usage = await self._ask(prompt)
         if self.name == "cut-off":
             raise LlmAnswerUnusable("The language model's answer was cut off.")
         return LlmCompletion(f"It was said: {prompt.material.splitlines()[-2]}", self.name, "fake-1", usage)
 
+    @override
     async def notes(self, prompt: Prompt) -> LlmCompletion[str]:
-        """What ``FakeLanguageModels.notes`` makes of it."""
+        """Return the result of ``FakeLanguageModels.notes``."""
         usage = await self._ask(prompt)
         return LlmCompletion(self.owner.notes(prompt), self.name, "fake-1", usage)
 
+    @override
     async def structured(self, prompt: Prompt, end_s: float) -> LlmCompletion[StructuredSummary]:
-        """A chapter for each line."""
+        """Return a chapter for each line."""
         usage = await self._ask(prompt)
         if self.name == "wrong-form":
-            raise LlmAnswerUnusable("The language model's answer did not have the form asked for.")
-        chapters = tuple(Chapter(seconds_of(time), said, "") for time, said in _LINE.findall(prompt.material))
+            raise LlmAnswerUnusable("The language model's answer did not have the requested form.")
+        chapters = tuple(Chapter(seconds_of(time), line, "") for time, line in _LINE.findall(prompt.material))
         return LlmCompletion(
             StructuredSummary("Title", "In short.", chapters, (), ("word",)), self.name, "fake-1", usage
         )
@@ -106,14 +112,14 @@ class FakeLanguageModel:
 
 
 @dataclass(slots=True)
-class FakeSummarizer:
-    """``ports.Summarizer``.
+class FakeSummarizer(Summarizer):
+    """A ``Summarizer`` that returns a fixed summary.
 
     Attributes:
-        failures: raised by the next calls, one each.
-        orders: what was ordered.
-        abandoned: orders whose caller went away before they were finished.
-        open_gate: cleared, nothing is finished until it is set again.
+        failures: errors for the next calls, one each.
+        orders: all jobs, in order.
+        abandoned: jobs that were cancelled before they were finished.
+        open_gate: no job finishes while this event is cleared.
     """
 
     failures: list[Exception] = field(default_factory=list)
@@ -124,8 +130,8 @@ class FakeSummarizer:
     def __post_init__(self) -> None:
         self.open_gate.set()
 
+    @override
     async def summarize(self, order: SummaryJob) -> Summary:
-        """See ``ports.Summarizer``."""
         self.orders.append(order)
         try:
             await self.open_gate.wait()

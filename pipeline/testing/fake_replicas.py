@@ -1,4 +1,4 @@
-"""A Splitter and a fleet of replicas in this process, obedient to the test."""
+"""A Splitter and a Transcriber in this process, controlled by the test."""
 
 from __future__ import annotations
 
@@ -6,28 +6,30 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 
+from typing_extensions import override
+
 from pipeline.domain.audio.spans import SAMPLE_RATE, Chunk, Span
 from pipeline.domain.audio.tracks import Track
 from pipeline.domain.decoding.transcript import ChunkResult, LanguageDetection, Segment, Word
 from pipeline.errors import MurmurationError, ReplicaLost
-from pipeline.ports import ChunkFailure, EngineInfo, SplitDone, SplitPart, SplitRequest, Unit
+from pipeline.ports import ChunkFailure, EngineInfo, SplitDone, SplitPart, SplitRequest, Splitter, Transcriber, Unit
 
 TRACKS = (Track(0, "aac", "eng", channels=2, default=True, chosen=True),)
-"""The audio tracks of every recording of the ``FakeSplitter``'s."""
+"""Audio tracks of every recording that a ``FakeSplitter`` splits."""
 
 
 def make_chunks(number: int, *, first: int = 0, seconds: float = 10.0, part: int = 0) -> tuple[Chunk, ...]:
-    """Chunks of equal length, one after another on the timeline."""
+    """Return chunks of equal length that follow each other on the timeline."""
     step = int(seconds * SAMPLE_RATE)
     return tuple(Chunk(i, part, 0, (Span(i * step, (i + 1) * step),)) for i in range(first, first + number))
 
 
-class FakeSplitter:
-    """Gives out the parts it was made with, each a tuple of chunks, and then the end.
+class FakeSplitter(Splitter):
+    """A ``Splitter`` with prescribed parts, each a tuple of chunks.
 
     Attributes:
-        requests: what was asked of it.
-        failure: raised after the parts instead of the end.
+        requests: all requests, in order.
+        failure: error to raise after the parts, in place of ``SplitDone``.
     """
 
     def __init__(self, *parts: tuple[Chunk, ...], failure: MurmurationError | None = None) -> None:
@@ -35,8 +37,8 @@ class FakeSplitter:
         self.failure = failure
         self.requests: list[SplitRequest] = []
 
+    @override
     async def split(self, request: SplitRequest) -> AsyncGenerator[SplitPart | SplitDone, None]:
-        """See ``ports.Splitter.split``."""
         self.requests.append(request)
         end = 0
         for number, chunks in enumerate(self._parts):
@@ -48,19 +50,23 @@ class FakeSplitter:
         yield SplitDone(end / SAMPLE_RATE, truncated=False, tracks=TRACKS)
 
 
-class FakeTranscriber:
-    """Answers each chunk with one segment, ``chunk <index>``, in the language it was told to hear.
+class FakeTranscriber(Transcriber):
+    """A ``Transcriber`` that returns one segment for each chunk, ``chunk <index>``, in ``language``.
 
-    Where word times are asked for, its two words share the chunk, with probabilities 0.5 and 1.
+    If word times are requested, the two words share the chunk, with probabilities 0.5 and 1.
 
     Attributes:
-        units: what was sent, in order.
-        poison: how many more times a chunk, by (task id, index), takes its replica down.
-        bad: chunks, by (task id, index), that the model fails on.
-        lost: chunks, by (task id, index), whose prepared audio is missing; each is found missing once.
-        unreachable: how many more units find nobody to take them in.
-        open_gate: cleared, nothing is answered until it is set again.
-        silent: chunks that are answered without a segment.
+        replicas: value of ``replica_count``.
+        info: value of ``describe``.
+        language: detected language of every chunk.
+        units: all units, in order.
+        poison: number of further times that a chunk, by (task id, index), ends its replica.
+        bad: chunks, by (task id, index), that can't be decoded.
+        lost: chunks, by (task id, index), whose prepared audio is missing; each fails once.
+        silent: chunks, by (task id, index), that have no segment.
+        unreachable: number of further units that no replica accepts.
+        abandoned: units whose stream was closed before a replica began to decode them.
+        open_gate: no chunk is decoded while this event is cleared.
     """
 
     def __init__(self, *, replicas: int = 1, max_batch_size: int = 8, language: str = "en") -> None:
@@ -77,12 +83,12 @@ class FakeTranscriber:
         self.open_gate = asyncio.Event()
         self.open_gate.set()
 
+    @override
     async def transcribe(self, unit: Unit) -> AsyncGenerator[Sequence[ChunkResult | ChunkFailure], None]:
-        """See ``ports.Transcriber.transcribe``."""
         self.units.append(unit)
         if self.unreachable > 0:
             self.unreachable -= 1
-            raise ReplicaLost("No replica took the unit in.")
+            raise ReplicaLost("No replica accepted the unit.")
         try:
             yield ()
             await self.open_gate.wait()
@@ -109,12 +115,12 @@ class FakeTranscriber:
         segments = () if (unit.task_id, chunk.index) in self.silent else (segment,)
         return ChunkResult(chunk.index, chunk.duration_s, segments, unit.language or self.language, detection)
 
+    @override
     async def describe(self) -> EngineInfo:
-        """See ``ports.Transcriber.describe``."""
         return self.info
 
+    @override
     async def replica_count(self) -> int:
-        """See ``ports.Transcriber.replica_count``."""
         return self.replicas
 
 

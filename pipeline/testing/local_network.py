@@ -1,4 +1,4 @@
-"""The outside world on one machine: a name service by script, connections by script, receivers on 127.0.0.1."""
+"""A network on one machine: scripted name lookups, scripted connections, and receivers on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import httpx
+from typing_extensions import override
 
 from pipeline.outbound.webhook_sender import EXCERPT_CHARACTERS, classify_status
-from pipeline.ports import CallbackResponse, DeliveryVerdict, OutboxMessage
+from pipeline.ports import CallbackResponse, CallbackSender, DeliveryVerdict, OutboxMessage
 
 
 class ScriptedResolver:
-    """A name service that answers as it is told.
+    """A resolver with prescribed answers.
 
     Args:
-        answers: for each name, its successive answers; the last one stays.
+        answers: successive answers for each name; the last one stays.
 
     Attributes:
-        asked: the names that were looked up, in order.
+        lookups: names that were looked up, in order.
     """
 
     def __init__(self, answers: Mapping[str, Sequence[Sequence[str]]]) -> None:
         self._answers = {name: list(script) for name, script in answers.items()}
-        self.asked: list[str] = []
+        self.lookups: list[str] = []
 
     async def __call__(self, host: str, port: int) -> Sequence[str]:
-        """The next answer for a name; ``OSError`` for one that is not in the script."""
-        self.asked.append(host)
+        """Return the next addresses of a name; raise ``OSError`` for a name without answers."""
+        self.lookups.append(host)
         if host not in self._answers:
             raise OSError(f"no such name: {host}")
         answers = self._answers[host]
@@ -38,20 +39,20 @@ class ScriptedResolver:
 
 
 class ScriptedTransport(httpx.AsyncBaseTransport):
-    """Connections that are answered by a function; what was sent is kept in ``requests``."""
+    """A transport whose responses come from a function. Requests are kept in ``requests``."""
 
     def __init__(self, answer: Callable[[httpx.Request], httpx.Response]) -> None:
         self._answer = answer
         self.requests: list[httpx.Request] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Keeps the request and answers it."""
+        """Record the request and return its response."""
         self.requests.append(request)
         return self._answer(request)
 
 
 class LoopbackTransport(httpx.AsyncBaseTransport):
-    """Real connections that all end at 127.0.0.1, whatever address was asked for: a small public internet."""
+    """A transport that connects to 127.0.0.1 in place of every other address, so that any host name can be used."""
 
     def __init__(self) -> None:
         self._sockets = httpx.AsyncHTTPTransport(
@@ -59,7 +60,7 @@ class LoopbackTransport(httpx.AsyncBaseTransport):
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends the request to the same port of this machine."""
+        """Send the request to the same TCP port of this machine."""
         return await self._sockets.handle_async_request(
             httpx.Request(
                 request.method,
@@ -71,13 +72,13 @@ class LoopbackTransport(httpx.AsyncBaseTransport):
         )
 
     async def aclose(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         await self._sockets.aclose()
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedRequest:
-    """A request as it arrived; names of headers in lower case."""
+    """A request that a receiver got; names of headers are in lower case."""
 
     method: str
     target: str
@@ -86,11 +87,11 @@ class ReceivedRequest:
 
 
 Behaviour = Callable[[ReceivedRequest, asyncio.StreamWriter], Awaitable[None]]
-"""What a receiver does with a request. The connection is closed when it returns."""
+"""Reaction of a receiver to a request. The connection is closed when it returns."""
 
 
 def answers(status: int = 200, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Behaviour:
-    """A receiver that answers properly."""
+    """Return a behaviour that sends a complete response."""
 
     async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         lines = {"Content-Length": str(len(body)), "Connection": "close", **(headers or {})}
@@ -101,18 +102,19 @@ def answers(status: int = 200, body: bytes = b"", headers: Mapping[str, str] | N
 
 
 def head(status: int, headers: Mapping[str, str]) -> bytes:
-    """Status line and headers of an HTTP/1.1 answer."""
+    """Return the status line and headers of an HTTP/1.1 response."""
     lines = [f"HTTP/1.1 {status} Status", *(f"{name}: {value}" for name, value in headers.items())]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 @dataclass(slots=True)
 class LocalReceiver:
-    """A server on 127.0.0.1; ``behaviours`` maps a path to what happens there, and can be changed at any time.
+    """A server on 127.0.0.1 with a behaviour for each path.
 
     Attributes:
-        requests: what arrived, in order.
-        port: the port, once it runs.
+        behaviours: behaviours by path; they can be changed at any time.
+        requests: all requests, in order.
+        port: TCP port of the running server.
     """
 
     behaviours: dict[str, Behaviour]
@@ -120,11 +122,11 @@ class LocalReceiver:
     port: int = 0
 
     def url(self, path: str = "/", host: str = "127.0.0.1", scheme: str = "http") -> str:
-        """The address of a path, under any host name."""
+        """Return the URL of a path, under any host name."""
         return f"{scheme}://{host}:{self.port}{path}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Reads one request and does what is to be done with it; the other side may go away at any time."""
+        """Read one request and run the behaviour of its path. The client may disconnect at any time."""
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
                 request = await _read_request(reader)
@@ -138,12 +140,12 @@ class LocalReceiver:
 async def local_receiver(
     behaviours: Mapping[str, Behaviour], ssl_context: ssl.SSLContext | None = None, port: int = 0
 ) -> AsyncIterator[LocalReceiver]:
-    """Runs a ``LocalReceiver`` on a port; 0 is any that is free."""
+    """Run a ``LocalReceiver`` on a TCP port; 0 selects a free one."""
     receiver = LocalReceiver(dict(behaviours))
     connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not server.is_serving():  # it came in the moment of the end
+        if not server.is_serving():  # accepted while the server was closing
             writer.transport.abort()
             return
         connection = asyncio.create_task(receiver.serve(reader, writer))
@@ -156,11 +158,11 @@ async def local_receiver(
         yield receiver
     finally:
         server.close()
-        under_way = dict(connections)
-        for connection, writer in under_way.items():
+        open_connections = dict(connections)
+        for connection, writer in open_connections.items():
             connection.cancel()
-            writer.transport.abort()  # here, because one that has not begun to be served never will be
-        await asyncio.gather(*under_way, return_exceptions=True)
+            writer.transport.abort()  # here, since a task cancelled before its start never runs its ``finally``
+        await asyncio.gather(*open_connections, return_exceptions=True)
         await server.wait_closed()
 
 
@@ -173,26 +175,27 @@ async def _read_request(reader: asyncio.StreamReader) -> ReceivedRequest:
 
 
 @dataclass(slots=True)
-class FakeCallbackSender:
-    """Receivers without a network: satisfies ``ports.CallbackSender``.
+class FakeCallbackSender(CallbackSender):
+    """A ``CallbackSender`` without a network.
 
     Attributes:
-        receivers: for each URL, the status and body it answers with, or ``None`` for a dead one.
-        held: URLs that do not answer until their event is set.
-        sent: what was posted, in order, as (message, body).
+        receivers: status and body of each URL's response, or ``None`` for a receiver that can't be reached.
+        held: events by URL; a receiver responds once its event is set.
+        sent: all callbacks, in order, as (message, body).
     """
 
     receivers: dict[str, tuple[int, str] | None] = field(default_factory=dict)
     held: dict[str, asyncio.Event] = field(default_factory=dict)
     sent: list[tuple[OutboxMessage, bytes]] = field(default_factory=list)
 
+    @override
     async def send(self, message: OutboxMessage, body: bytes) -> CallbackResponse:
-        """Answers as the receiver of that URL does."""
+        """Respond as the receiver of that URL does."""
         self.sent.append((message, body))
         if message.url in self.held:
             await self.held[message.url].wait()
-        answer = self.receivers.get(message.url)
-        if answer is None:
+        response = self.receivers.get(message.url)
+        if response is None:
             return CallbackResponse(DeliveryVerdict.RETRY, None, "No connection to the receiver.")
-        status, text = answer
+        status, text = response
         return CallbackResponse(classify_status(status), status, text[:EXCERPT_CHARACTERS])

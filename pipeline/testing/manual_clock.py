@@ -1,4 +1,4 @@
-"""A clock that stands still until it is told to go on."""
+"""A clock that stands still until a test advances it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ import heapq
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
+from typing_extensions import override
+
+from pipeline.ports import Clock
+
 START = datetime(2025, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
 
-class ManualClock:
-    """``ports.Clock`` whose time is moved by hand: ``advance`` wakes who slept long enough.
+class ManualClock(Clock):
+    """A ``Clock`` whose time is set by hand.
 
     Args:
-        now: the time of day it begins at, aware UTC.
+        now: time of day at the start, aware UTC.
     """
 
     def __init__(self, now: datetime = START) -> None:
@@ -23,20 +27,22 @@ class ManualClock:
         self._sleepers: list[tuple[timedelta, int, asyncio.Future[None]]] = []
         self._order = count()
 
+    @override
     def now(self) -> datetime:
-        """See ``ports.Clock``."""
         return self._start + self._elapsed
 
     def jump(self, seconds: float) -> None:
-        """Make the time of day jump, forth or back; ``monotonic`` goes on as if nothing had happened."""
+        """Change the time of day, forward or backward; ``monotonic`` does not change."""
         self._start += timedelta(seconds=seconds)
 
+    @override
     def monotonic(self) -> float:
-        """See ``ports.Clock``; begins at 0."""
+        """Return the seconds since the clock was made: it begins at 0."""
         return self._elapsed.total_seconds()
 
+    @override
     async def sleep(self, seconds: float) -> None:
-        """See ``ports.Clock``; returns when the clock has been advanced by so much, at once for 0."""
+        """Return when the clock has been advanced by ``seconds``; at once for 0."""
         if seconds <= 0:
             await asyncio.sleep(0)
             return
@@ -46,15 +52,15 @@ class ManualClock:
 
     @property
     def sleepers(self) -> int:
-        """How many wait: a test that advances too early would wait for ever."""
+        """Number of sleepers. A test checks it before ``advance``: whoever sleeps later is not woken."""
         return sum(not awake.done() for _due, _order, awake in self._sleepers)
 
     def advance(self, seconds: float) -> None:
-        """Moves time on. Sleepers whose time has come run when the event loop gets to them, the earliest first."""
+        """Advance the time and wake the sleepers that are due; the event loop then runs them, the earliest first."""
         if seconds < 0:
             raise ValueError("Time does not run backwards.")
         self._elapsed += timedelta(seconds=seconds)
         while self._sleepers and self._sleepers[0][0] <= self._elapsed:
             awake = heapq.heappop(self._sleepers)[2]
-            if not awake.done():  # cancelled in its sleep
+            if not awake.done():  # cancelled while it slept
                 awake.set_result(None)

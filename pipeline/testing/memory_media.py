@@ -1,4 +1,4 @@
-"""A media store in memory, and an extractor in this process."""
+"""A media store in memory, and an audio extractor in this process."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import BinaryIO
 
+from typing_extensions import override
+
 from pipeline.domain.audio.extraction import ExtractionOptions
 from pipeline.errors import ExtractionsFull, StorageFull
 from pipeline.media.audio_extraction import extract_audio
 from pipeline.media.media_store import IN_USE, validate_key
+from pipeline.ports import AudioExtractor, MediaStore
 
 
-class MemoryMediaStore:
-    """A ``MediaStore`` whose keys live in a dictionary.
+class MemoryMediaStore(MediaStore):
+    """A ``MediaStore`` in memory.
 
     Args:
-        capacity_bytes: with more than this in all, writing raises ``StorageFull``.
-        now: the time of day, aware UTC.
+        capacity_bytes: total size above which writing raises ``StorageFull``.
+        now: returns the time of day, aware UTC.
     """
 
     def __init__(
@@ -32,11 +35,11 @@ class MemoryMediaStore:
 
     @property
     def keys(self) -> frozenset[str]:
-        """What is stored."""
+        """All stored keys."""
         return frozenset(self._contents)
 
+    @override
     async def write(self, key: str, data: AsyncIterator[bytes]) -> int:
-        """Stores the stream and returns its size in bytes. If the stream raises, nothing stays behind."""
         validate_key(key)
         content = bytearray()
         async for block in data:
@@ -46,28 +49,28 @@ class MemoryMediaStore:
         self._changed[key] = self._now()
         return len(content)
 
+    @override
     async def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
-        """Bytes ``[offset, offset + length)`` of a key, or to its end."""
         end = None if length is None else offset + length
         return self._content(key)[offset:end]
 
+    @override
     def open(self, key: str) -> BinaryIO:
-        """A seekable file object."""
         return io.BytesIO(self._content(key))
 
+    @override
     async def delete_prefix(self, prefix: str) -> None:
-        """Removes every key under a folder."""
         validate_key(prefix)
         for key in [key for key in self._contents if key.startswith(f"{prefix}/")]:
             del self._contents[key], self._changed[key]
 
+    @override
     async def touch(self, prefix: str) -> None:
-        """Makes a folder count as changed now."""
         key = validate_key(f"{prefix}/{IN_USE}")
         self._contents[key], self._changed[key] = b"", self._now()
 
+    @override
     async def prefixes(self) -> Mapping[str, datetime]:
-        """The folders that exist, with the time each was last changed."""
         latest: dict[str, datetime] = {}
         for key, changed in self._changed.items():
             prefix = key.split("/")[0]
@@ -86,16 +89,16 @@ class MemoryMediaStore:
             raise StorageFull("The media store has no room left; try again later.", 60)
 
 
-class LocalExtractor:
-    """An ``AudioExtractor`` that keeps its files in memory and works where it is called.
+class LocalExtractor(AudioExtractor):
+    """An ``AudioExtractor`` that keeps its files in memory and runs in the calling thread.
 
     Args:
-        places: room for so many at a time.
-        max_duration_s: longer recordings are refused.
+        places: number of extractions at the same time.
+        max_duration_s: longest recording that is accepted.
 
     Attributes:
-        files: all that were made.
-        clients: whose recordings were worked on, in order.
+        files: all files, in order.
+        clients: client of each extraction, in order.
     """
 
     def __init__(self, places: int = 1, max_duration_s: float = 600.0) -> None:
@@ -105,23 +108,24 @@ class LocalExtractor:
         self.clients: list[str | None] = []
 
     @asynccontextmanager
+    @override
     async def place(self, client: str | None = None) -> AsyncIterator[None]:
-        """See ``ports.AudioExtractor.place``."""
         if not self.places:
-            raise ExtractionsFull("There is no room: try later.", 10)
+            raise ExtractionsFull("All places are taken; try again later.", 10)
         self.places -= 1
         try:
             yield
         finally:
             self.places += 1
 
+    @override
     async def receive(self, data: AsyncIterator[bytes]) -> BinaryIO:
-        """See ``ports.AudioExtractor.receive``."""
         file = self._file()
         async for block in data:
             file.write(block)
         return file
 
+    @override
     async def extract(
         self,
         source: BinaryIO,
@@ -129,7 +133,6 @@ class LocalExtractor:
         client: str | None = None,
         progress: Callable[[float], None] = lambda _decoded_s: None,
     ) -> BinaryIO:
-        """See ``ports.AudioExtractor.extract``."""
         self.clients.append(client)
         source.seek(0)
         target = self._file()
@@ -140,8 +143,8 @@ class LocalExtractor:
             raise
         return target
 
+    @override
     async def blocks(self, file: BinaryIO) -> AsyncGenerator[bytes]:
-        """See ``ports.AudioExtractor.blocks``."""
         file.seek(0)
         while block := file.read(65_536):
             yield block

@@ -1,4 +1,4 @@
-"""The task store in memory: the same promises as the one on SQL, without its durability."""
+"""A task store in memory, with the behaviour of the SQL one except durability."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
+
+from typing_extensions import override
 
 from pipeline.domain.audio.spans import Chunk, to_seconds
 from pipeline.domain.decoding.transcript import ChunkResult, Transcript
@@ -56,6 +58,7 @@ from pipeline.ports import (
     SummaryLease,
     TaskPage,
     TaskQuery,
+    TaskStore,
 )
 
 T = TypeVar("T")
@@ -63,7 +66,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class _StoredTask:
-    """All that is kept of one task; the task itself never holds its result."""
+    """The stored state of one task. ``task`` never has its result."""
 
     task: Task
     result: Transcript | None = None
@@ -75,7 +78,7 @@ class _StoredTask:
 
 @dataclass(slots=True)
 class _StoredCallback:
-    """A message of the outbox; ``due_at`` is ``None`` once there is nothing more to do."""
+    """A callback in the outbox; ``due_at`` is ``None`` once it is delivered or given up."""
 
     message: OutboxMessage
     due_at: datetime | None
@@ -83,7 +86,7 @@ class _StoredCallback:
     owner: str | None = None
 
     def due(self, at: datetime) -> DueWork:
-        """The message as ``choose_fairly`` sees it."""
+        """Return the callback as a candidate for ``choose_fairly``, due at ``at``."""
         return DueWork(self.message.id, share_key(self.message.task_id, self.message.client), 0, at.timestamp())
 
 
@@ -94,16 +97,18 @@ class _StoredKey:
     expires_at: datetime
 
 
-class MemoryTaskStore:
-    """``ports.TaskStore`` in memory, for one event loop; every method takes effect in one step.
+class MemoryTaskStore(TaskStore):
+    """A ``TaskStore`` in memory, for one event loop. Every method takes effect in one step.
 
     Args:
-        clock: all times come from it.
-        idempotency_ttl_s: how long an idempotency key counts.
-        ageing_s: a waiting task is lifted by one priority each time this much time passes.
-        max_losses: a task whose lease expired so many times in a row without progress is left to ``fail_exhausted``.
+        clock: source of all times.
+        idempotency_ttl_s: how long an idempotency key is valid.
+        ageing_s: waiting time after which a task rises by one priority.
+        max_losses: number of expired leases in a row without progress after which a task is left to
+            ``fail_exhausted``.
 
-    Set ``available`` to ``False``, and every method raises ``DatabaseUnavailable`` until it is ``True`` again.
+    Attributes:
+        available: while ``False``, every method raises ``DatabaseUnavailable``.
     """
 
     def __init__(
@@ -122,23 +127,24 @@ class MemoryTaskStore:
         self._last_task_id = 0
         self._last_message_id = 0
 
+    @override
     async def migrate(self) -> None:
-        """See ``ports.TaskStore``."""
         self._answer()
 
+    @override
     async def ping(self) -> None:
-        """See ``ports.TaskStore``."""
         self._answer()
 
+    @override
     async def close(self) -> None:
-        """See ``ports.TaskStore``; what is stored stays, as it does in a database."""
+        """Do nothing: stored tasks stay, as in a database."""
 
     # records
 
+    @override
     async def create(
         self, new: NewTask, idempotency: IdempotencyClaim | None = None, client: Client | None = None
     ) -> tuple[Task, bool]:
-        """See ``ports.TaskStore``."""
         now = self._answer()
         if idempotency and (known := self._keys.get(idempotency.key)) and known.expires_at > now:
             if known.fingerprint != idempotency.fingerprint:
@@ -153,8 +159,8 @@ class MemoryTaskStore:
             self._keys[idempotency.key] = _StoredKey(idempotency.fingerprint, task.id, now + self._idempotency_ttl)
         return task, True
 
+    @override
     async def client_load(self, client: str) -> ClientLoad:
-        """See ``ports.TaskStore``."""
         since = self._answer() - DAY
         counted = (*self._taken.values(), *self._extracted.values())
         taken = [(at, audio_s) for name, audio_s, at in counted if name == client and at > since]
@@ -165,13 +171,13 @@ class MemoryTaskStore:
             pending_s=self._unsplit_s(client),
         )
 
+    @override
     async def get(self, task_id: int, *, include_result: bool = False) -> Task:
-        """See ``ports.TaskStore``."""
         self._answer()
         return _shown(self._record(task_id), include_result=include_result)
 
+    @override
     async def query(self, query: TaskQuery) -> TaskPage:
-        """See ``ports.TaskStore``."""
         self._answer()
         matching = [record for record in self._records.values() if _matches(record, query)]
         matching.sort(key=lambda record: (record.task.created_at, record.task.id), reverse=query.descending)
@@ -179,8 +185,8 @@ class MemoryTaskStore:
         tasks = tuple(_shown(record, include_result=query.include_result) for record in page)
         return TaskPage(tasks, len(matching))
 
+    @override
     async def stats(self) -> QueueStats:
-        """See ``ports.TaskStore``."""
         now = self._answer()
         queued = self._in_status(Status.QUEUED)
         processing = self._in_status(Status.PROCESSING)
@@ -194,8 +200,8 @@ class MemoryTaskStore:
             waiting_callbacks=sum(callback.due_at is not None for callback in self._outbox.values()),
         )
 
+    @override
     async def cancel(self, task_id: int) -> Task:
-        """See ``ports.TaskStore``."""
         now = self._answer()
         task = self._record(task_id).task
         if task.status.finished:
@@ -203,22 +209,23 @@ class MemoryTaskStore:
         ended = replace(_without_owner(task, Status.CANCELLED, now), summary=_not_due(task.summary))
         return self._put(replace(ended, fence=task.fence + 1, finished_at=now, available_at=None, error=None))
 
+    @override
     async def begin_extraction(self, client: Client, extraction_id: str, size_bytes: int) -> float:
-        """See ``ports.TaskStore``."""
         now = self._answer()
         refuse_more_audio(client.max_audio_s, await self.client_load(client.name), now)
         estimate_s = size_bytes * (self._seconds_per_byte or SECONDS_PER_BYTE)
         self._extracted[extraction_id] = (client.name, estimate_s, now)
         return estimate_s
 
+    @override
     async def charge_extraction(self, extraction_id: str, audio_s: float) -> None:
-        """See ``ports.TaskStore``."""
         self._answer()
         client, _, taken_at = self._extracted[extraction_id]
         self._extracted[extraction_id] = (client, audio_s, taken_at)
 
+    @override
     async def retry(self, task_id: int, client: Client | None = None) -> Task:
-        """See ``ports.TaskStore``. Callbacks of the earlier run that were not delivered yet are withdrawn."""
+        """Put a finished task back into the queue, and withdraw undelivered callbacks of its earlier run."""
         now = self._answer()
         record = self._record(task_id)
         task = record.task
@@ -245,19 +252,20 @@ class MemoryTaskStore:
             return self._put(_summary_due(fresh, now))
         return self._put(_without_owner(fresh, Status.QUEUED, now))
 
+    @override
     async def extend_wait(self, task_id: int, until: datetime) -> None:
-        """See ``ports.TaskStore``."""
         self._answer()
         if task_id in self._records:
             self._put(replace(self._records[task_id].task, awaited_until=until))
 
+    @override
     async def delete(self, task_id: int) -> str:
-        """See ``ports.TaskStore``."""
         self._answer()
         return self._remove(self._record(task_id).task)
 
-    # the run of a task
+    # attempts
 
+    @override
     async def claim(
         self,
         owner: str,
@@ -266,7 +274,6 @@ class MemoryTaskStore:
         ranks: Collection[int],
         running_tasks: RunningTasks = NO_RUNNING_TASKS,
     ) -> list[Task]:
-        """See ``ports.TaskStore``."""
         now = self._answer()
         waiting = [
             record.task
@@ -277,29 +284,30 @@ class MemoryTaskStore:
         places = ClaimRule(running_tasks, now, self._ageing_s).places(candidates)[: max(0, limit)]
         return [self._put(claimed(self._records[one.id].task, owner, now, now + lease)) for _, one in places]
 
+    @override
     async def heartbeat(self, leases: Sequence[Lease], lease: timedelta) -> frozenset[int]:
-        """See ``ports.TaskStore``."""
         now = self._answer()
         held = [each for each in leases if self._held(each)]
         for each in held:
             self._put(replace(self._records[each.task_id].task, lease_expires_at=now + lease))
         return frozenset(each.task_id for each in leases if each not in held)
 
+    @override
     async def fail_exhausted(self, max_losses: int) -> list[Task]:
-        """See ``ports.TaskStore``."""
         now = self._answer()
         lost = [task for task in self._in_status(Status.PROCESSING) if _abandoned(task, now)]
         return [
             self._fail(task, attempts_exhausted(task.losses + 1), now) for task in lost if task.losses + 1 >= max_losses
         ]
 
+    @override
     async def fail_unreachable(self, limit: int) -> list[Task]:
-        """See ``ports.TaskStore``. Nothing: what is kept in memory is never damaged."""
+        """Return no task: a record in memory is never damaged."""
         self._answer()
         return []
 
+    @override
     async def lease_owners(self) -> frozenset[str]:
-        """See ``ports.TaskStore``."""
         now = self._answer()
         taken = [callback for callback in self._outbox.values() if callback.due_at and callback.due_at > now]
         of_callbacks = {callback.owner for callback in taken if callback.owner}
@@ -312,8 +320,8 @@ class MemoryTaskStore:
         of_tasks = {task.owner for task in self._in_status(Status.PROCESSING) if task.owner}
         return frozenset(of_tasks | of_callbacks | of_summaries)
 
+    @override
     async def expire_leases_of(self, owner: str) -> None:
-        """See ``ports.TaskStore``."""
         now = self._answer()
         for task in self._in_status(Status.PROCESSING):
             if task.owner == owner:
@@ -325,8 +333,9 @@ class MemoryTaskStore:
             if task.summary.owner == owner and task.summary.due_at and task.summary.due_at > now:
                 self._put(replace(task, summary=replace(task.summary, due_at=now, owner=None)))
 
+    @override
     async def update(self, lease: Lease, **changes: Any) -> None:
-        """See ``ports.TaskStore``. Raises ``TypeError`` for fields that only the store moves."""
+        """Set fields of the task. Raise ``TypeError`` for fields that only the store changes."""
         refuse_fixed_fields(changes)
         now = self._answer()
         task = self._put(replace(self._leased(lease).task, updated_at=now, **changes))
@@ -334,18 +343,19 @@ class MemoryTaskStore:
         if changes.get("split_done") and task.client and task.file_duration_s is not None and not is_taken:
             self._taken[task.id, 0] = (task.client, task.file_duration_s, now)
 
+    @override
     async def save_crawl_record(self, lease: Lease, record: CrawlRecord) -> None:
-        """See ``ports.TaskStore``."""
         now = self._answer()
         kept = self._leased(lease)
         kept.crawl = record
         self._put(replace(kept.task, updated_at=now))
 
+    @override
     async def crawl_record(self, task_id: int) -> CrawlRecord | None:
-        """See ``ports.TaskStore``."""
         self._answer()
         return self._record(task_id).crawl
 
+    @override
     async def add_part(
         self,
         lease: Lease,
@@ -355,7 +365,7 @@ class MemoryTaskStore:
         chunks: Sequence[Chunk],
         charge: AudioCharge | None = None,
     ) -> None:
-        """See ``ports.TaskStore``. A part of a number that is stored already is left as it is."""
+        """Store a part with its chunks. A part whose number is stored already is not changed."""
         now = self._answer()
         record = self._leased(lease)
         if part in record.parts:
@@ -367,8 +377,8 @@ class MemoryTaskStore:
         total_s = record.task.audio_total_s + sum(chunk.duration_s for chunk in chunks)
         self._put(replace(record.task, audio_total_s=total_s, failures=0, losses=0, updated_at=now))
 
+    @override
     async def save_results(self, lease: Lease, results: Sequence[ChunkResult]) -> None:
-        """See ``ports.TaskStore``."""
         now = self._answer()
         record = self._leased(lease)
         for result in results:
@@ -377,22 +387,25 @@ class MemoryTaskStore:
                 done_s = record.task.audio_done_s + result.audio_s
                 self._put(replace(record.task, audio_done_s=done_s, failures=0, losses=0, updated_at=now))
 
+    @override
     async def chunks(self, task_id: int) -> StoredChunks:
-        """See ``ports.TaskStore``. Nothing for a task that does not exist or is completed."""
+        """Return the stored chunks; empty for a task that does not exist or is completed."""
         self._answer()
         record = self._records.get(task_id)
         if record is None:
             return StoredChunks()
         return StoredChunks(_ordered(record.chunks), _ordered(record.results), _ordered(record.parts))
 
+    @override
     async def results(self, task_id: int, first: int) -> tuple[ChunkResult, ...]:
-        """See ``ports.TaskStore``. Nothing for a task that does not exist or is completed."""
+        """Return the stored results; empty for a task that does not exist or is completed."""
         self._answer()
         record = self._records.get(task_id)
         return _ordered(record.results, first) if record else ()
 
+    @override
     async def complete(self, lease: Lease, transcript: Transcript) -> Task:
-        """See ``ports.TaskStore``. The task is returned without its result, which the caller has."""
+        """Complete the task. It is returned without its result, which the caller has."""
         now = self._answer()
         record = self._leased(lease)
         record.result = transcript
@@ -408,6 +421,7 @@ class MemoryTaskStore:
             return self._put(_summary_due(known, now))
         return self._finish(known, Status.COMPLETED, None, now)
 
+    @override
     async def fail(
         self,
         lease: Lease,
@@ -417,7 +431,6 @@ class MemoryTaskStore:
         keep_prepared: bool = True,
         counted: bool = True,
     ) -> Task:
-        """See ``ports.TaskStore``."""
         now = self._answer()
         task = self._leased(lease).task
         if not keep_prepared:
@@ -427,16 +440,16 @@ class MemoryTaskStore:
         queued = _without_owner(replace(task, failures=task.failures + counted), Status.QUEUED, now)
         return self._put(replace(queued, error=error, available_at=retry_at))
 
+    @override
     async def release(self, lease: Lease) -> None:
-        """See ``ports.TaskStore``."""
         now = self._answer()
         task = self._leased(lease).task
         self._put(replace(_without_owner(task, Status.QUEUED, now), attempts=task.attempts - 1))
 
     # summaries
 
+    @override
     async def claim_summaries(self, owner: str, lease: timedelta, limit: int) -> list[SummaryLease]:
-        """See ``ports.TaskStore``."""
         now = self._answer()
         tasks = [record.task for record in self._records.values()]
         waiting = {task.id: (task, task.summary.due_at) for task in tasks if task.summary.due_at}
@@ -445,41 +458,41 @@ class MemoryTaskStore:
         chosen = choose_fairly(due, held, limit, now.timestamp(), AGEING_S)
         return [self._take_summary(self._record(number).task, owner, now + lease) for number in chosen]
 
+    @override
     async def renew_summaries(self, turns: Sequence[SummaryLease], lease: timedelta) -> frozenset[int]:
-        """See ``ports.TaskStore``."""
         now = self._answer()
         for turn in turns:
             if self._summary_held(turn):
                 self._change_summary(turn, due_at=now + lease)
         return frozenset(turn.task_id for turn in turns if not self._summary_held(turn))
 
+    @override
     async def finish_summary(self, turn: SummaryLease, outcome: Summary | TaskError) -> Task:
-        """See ``ports.TaskStore``."""
         now = self._answer()
         result = {"error": outcome} if isinstance(outcome, TaskError) else {"result": outcome, "error": None}
         task = self._change_summary(turn, owner=None, due_at=None, **result)
         return self._finish(task, Status.COMPLETED, task.error, now)
 
+    @override
     async def postpone_summary(
         self, turn: SummaryLease, due_at: datetime, error: TaskError | None = None, *, counted: bool = True
     ) -> None:
-        """See ``ports.TaskStore``."""
         now = self._answer()
         attempts = turn.attempts if counted else turn.attempts - 1
         shown = {"error": error} if error else {}
         task = self._change_summary(turn, owner=None, due_at=due_at, attempts=attempts, **shown)
         self._put(replace(task, updated_at=now))
 
+    @override
     async def save_summary(self, task_id: int, summary: Summary) -> None:
-        """See ``ports.TaskStore``."""
         now = self._answer()
         task = self._record(task_id).task
         self._put(replace(task, updated_at=now, summary=replace(task.summary, result=summary, error=None)))
 
     # callbacks
 
+    @override
     async def claim_callbacks(self, owner: str, lease: timedelta, limit: int) -> list[OutboxMessage]:
-        """See ``ports.TaskStore``."""
         now = self._answer()
         waiting = [(each, each.due_at) for each in self._outbox.values() if each.due_at]
         held = [each.due(at) for each, at in waiting if each.owner == owner and at > now]
@@ -489,8 +502,9 @@ class MemoryTaskStore:
             self._outbox[number].due_at, self._outbox[number].owner = now + lease, owner
         return [self._outbox[number].message for number in taken]
 
+    @override
     async def record_delivery(self, message: OutboxMessage, attempt: DeliveryAttempt) -> None:
-        """See ``ports.TaskStore``. A message that was settled or withdrawn meanwhile stays as it is."""
+        """Record an attempt. A callback that was settled or withdrawn in the meantime is not changed."""
         now = self._answer()
         callback = self._outbox.get(message.id)
         if callback is None or callback.due_at is None:
@@ -502,8 +516,9 @@ class MemoryTaskStore:
 
     # housekeeping
 
+    @override
     async def expire(self, older_than: datetime, limit: int) -> list[str]:
-        """See ``ports.TaskStore``. A task whose callback is still to be delivered stays."""
+        """Delete expired tasks, except those whose callback is still to be delivered."""
         self._answer()
         owed = {callback.message.task_id for callback in self._outbox.values() if callback.due_at}
         finished = sorted(
@@ -513,8 +528,8 @@ class MemoryTaskStore:
         )
         return [self._remove(self._record(task_id).task) for _finished_at, task_id in finished[:limit]]
 
+    @override
     async def delete_unawaited(self, limit: int) -> list[str]:
-        """See ``ports.TaskStore``."""
         now = self._answer()
         unawaited = sorted(
             (task.awaited_until, task.id)
@@ -523,8 +538,8 @@ class MemoryTaskStore:
         )
         return [self._remove(self._record(task_id).task) for _awaited_until, task_id in unawaited[:limit]]
 
+    @override
     async def delete_expired_media(self, older_than: datetime, limit: int, statuses: Collection[Status]) -> list[str]:
-        """See ``ports.TaskStore``."""
         self._answer()
         kept = sorted(
             (record.task.finished_at, record.task.id)
@@ -536,8 +551,8 @@ class MemoryTaskStore:
             self._put(replace(_unprepared(record), media_key=None))
         return [record.task.media_prefix for record in expired]
 
+    @override
     async def release_postponed(self) -> int:
-        """See ``ports.TaskStore``."""
         now = self._answer()
         future, released = now + CLOCK_TOLERANCE, 0
         for task in [record.task for record in self._records.values() if record.task.updated_at > future]:
@@ -555,8 +570,8 @@ class MemoryTaskStore:
                 released += 1
         return released
 
+    @override
     async def prune_callbacks(self, older_than: datetime, limit: int) -> int:
-        """See ``ports.TaskStore``."""
         self._answer()
         settled = [
             number
@@ -567,32 +582,32 @@ class MemoryTaskStore:
             del self._outbox[number]
         return len(settled[:limit])
 
+    @override
     async def prune_idempotency_keys(self, limit: int) -> int:
-        """See ``ports.TaskStore``."""
         now = self._answer()
         expired = [name for name, key in self._keys.items() if key.expires_at <= now][:limit]
         for name in expired:
             del self._keys[name]
         return len(expired)
 
+    @override
     async def live_prefixes(self, prefixes: Collection[str], *, transcribed: bool = True) -> set[str]:
-        """See ``ports.TaskStore``."""
         self._answer()
         needing = [record.task for record in self._records.values() if transcribed or record.result is None]
         return {task.media_prefix for task in needing} & set(prefixes)
 
+    @override
     async def count_queued_with_error(self, code: str) -> int:
-        """See ``ports.TaskStore``."""
         self._answer()
         return sum(task.error is not None and task.error.code == code for task in self._in_status(Status.QUEUED))
 
+    @override
     async def delete_old_usage(self) -> None:
-        """See ``ports.TaskStore``."""
         since = self._answer() - USAGE_RETENTION
         self._taken = {part: taken for part, taken in self._taken.items() if taken[2] > since}
         self._extracted = {name: taken for name, taken in self._extracted.items() if taken[2] > since}
 
-    # how it is kept
+    # state
 
     def _answer(self) -> datetime:
         if not self.available:
@@ -632,7 +647,7 @@ class MemoryTaskStore:
         self._taken[part] = (client, charge.audio_s, now)
 
     def _unsplit_s(self, client: str) -> float:
-        """Estimated seconds of the client's recordings that are still to be decoded."""
+        """Return the estimated seconds of the client's recordings that are not split yet."""
         live = self._in_status(Status.QUEUED) + self._in_status(Status.PROCESSING)
         unsplit = [task for task in live if task.client == client and not task.split_done]
         ids = {task.id for task in unsplit}
@@ -667,7 +682,7 @@ class MemoryTaskStore:
         return self._put(replace(_without_owner(task, status, now), finished_at=now, error=error))
 
     def _take_summary(self, task: Task, owner: str, lease_expires_at: datetime) -> SummaryLease:
-        assert task.summary_options is not None  # noqa: S101 (only such summaries are ever due)
+        assert task.summary_options is not None  # noqa: S101 (only tasks with these options have summaries)
         attempts = task.summary.attempts + 1
         taken = replace(task.summary, owner=owner, due_at=lease_expires_at, attempts=attempts)
         self._put(replace(task, summary=taken))
@@ -700,7 +715,7 @@ class MemoryTaskStore:
 
 
 def _due(task: Task, at: datetime) -> DueWork:
-    """A task's summary as ``choose_fairly`` sees it."""
+    """Return a task's summary as a candidate for ``choose_fairly``, due at ``at``."""
     return DueWork(task.id, share_key(task.id, task.client), task.priority.rank, at.timestamp())
 
 
@@ -711,7 +726,7 @@ def _new_task(task_id: int, new: NewTask, now: datetime) -> Task:
 
 
 def _unprepared(record: _StoredTask) -> Task:
-    """Forgets what was prepared of a task; the task as it is then."""
+    """Delete the parts, chunks and results of a task; return the task without them."""
     record.chunks, record.results, record.parts = {}, {}, {}
     return replace(record.task, split_done=False, audio_total_s=0.0, audio_done_s=0.0)
 
@@ -773,6 +788,6 @@ def _ordered(by_number: dict[int, T], first: int = 0) -> tuple[T, ...]:
 
 
 def _age_s(tasks: Sequence[Task], priority: Priority, now: datetime) -> float:
-    """Age of the oldest of these tasks that has the priority; 0 where none has."""
+    """Return the age of the oldest of these tasks with the priority; 0 if there is none."""
     oldest = min((task.created_at for task in tasks if task.priority is priority), default=now)
     return max(0.0, (now - oldest).total_seconds())

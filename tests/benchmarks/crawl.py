@@ -171,14 +171,16 @@ def crawler(home: Path, url: str) -> Iterator[Bench]:
     import ray
     from ray import serve
 
-    from deployments.replicas.crawler_replica import Crawler
+    from deployments.replicas.crawler_replica import crawler_deployment
     from pipeline.settings import load_settings
 
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
         serve.start(proxy_location="Disabled")
         settings = load_settings()
-        handle = serve.run(Crawler.options(max_ongoing_requests=64).bind(settings), name="crawl", route_prefix=None)
+        handle = serve.run(
+            crawler_deployment.options(max_ongoing_requests=64).bind(settings), name="crawl", route_prefix=None
+        )
         yield Bench(handle, settings.database_url)
     finally:
         serve.shutdown()

@@ -7,7 +7,8 @@ import io
 import time
 
 from pipeline.media.audio_decoder import AudioDecoder
-from pipeline.media.sandbox.sandbox import Sandbox, SandboxedDecoder, SandboxLimits
+from pipeline.media.sandbox.sandbox import Sandbox, SandboxLimits
+from pipeline.media.sandbox.sandboxed_decoder import SandboxedDecoder
 from tests.benchmarks.reports import median_s, report, times
 from tests.benchmarks.timing import Runs
 from tests.support.recordings import encode, tone

@@ -13,14 +13,15 @@ from av.stream import Disposition
 from pipeline.domain.audio.sound_options import DEFAULT_SOUND_OPTIONS, SoundOptions
 from pipeline.errors import MediaTooLong, MediaUndecodable, NoAudioStream
 from pipeline.media.audio_decoder import AudioDecoder
-from pipeline.media.sandbox.sandbox import Sandbox, SandboxedDecoder, SandboxLimits
-from pipeline.media.streaming_splitter import Decoder
+from pipeline.media.recording_decoder import RecordingDecoder
+from pipeline.media.sandbox.sandbox import Sandbox, SandboxLimits
+from pipeline.media.sandbox.sandboxed_decoder import SandboxedDecoder
 from tests.support.containers import film, pitch_of
 from tests.support.recordings import FORMATS, FailingFile, encode, flac_of_silence, picture_only, tone
 
 LOW, HIGH = 300.0, 1200.0
 
-NewDecoder = Callable[..., Decoder]
+NewDecoder = Callable[..., RecordingDecoder]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,9 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture(params=["here", "in a child"])
 def new_decoder(request: pytest.FixtureRequest, sandbox: Sandbox) -> NewDecoder:
-    def make(file: BinaryIO, max_duration_s: float = 3600.0, sound: SoundOptions = DEFAULT_SOUND_OPTIONS) -> Decoder:
+    def make(
+        file: BinaryIO, max_duration_s: float = 3600.0, sound: SoundOptions = DEFAULT_SOUND_OPTIONS
+    ) -> RecordingDecoder:
         if request.param == "here":
             return AudioDecoder(file, max_duration_s, sound)
         return SandboxedDecoder(sandbox, file, max_duration_s, sound)

@@ -46,7 +46,7 @@ def test_it_says_what_it_is(engine):
 def test_features_are_as_long_as_the_audio(engine):
     prepared = item(engine, np.zeros(3 * SAMPLE_RATE, dtype=np.float32))
     assert prepared.duration_s == 3.0
-    assert prepared.part(Span(SAMPLE_RATE, 3 * SAMPLE_RATE)).duration_s == 2.0
+    assert prepared.slice(Span(SAMPLE_RATE, 3 * SAMPLE_RATE)).duration_s == 2.0
 
 
 @pytest.mark.parametrize("samples", [np.zeros(1), np.full(SAMPLE_RATE, np.nan)])

@@ -1,4 +1,4 @@
-"""Confined processes, as root and as a plain user, try every act of ``pipeline.confinement.probe``: all are refused.
+"""Confined processes, as root and as a plain user, try every act of ``confinement.forbidden_acts``: all are refused.
 
 A superuser's test runs each probe as root and as user 1000; anybody else's only as that user. The layers are also tried
 one by one, so that a layer which does nothing is noticed, and so is a probe that reports what does not hold.
@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.confinement.forbidden_acts import ACTS
 from pipeline.confinement.namespaces import has_loopback
-from pipeline.confinement.probe import ACTS, ForbiddenAct, ProbeTargets, targets
+from pipeline.confinement.probe import ForbiddenAct, ProbeTargets, targets
 from pipeline.confinement.syscalls import numbers
 from pipeline.domain.confinement_level import DONE, Confinement, confinement_of
 
@@ -29,8 +30,9 @@ PROCESSES = ("decoder", "extractor")
 PROGRAM = """
 import json, os, sys
 from pipeline.confinement import landlock, namespaces, profiles, seccomp
+from pipeline.confinement.forbidden_acts import try_all
 from pipeline.confinement.namespaces import has_loopback
-from pipeline.confinement.probe import attempt_all, targets
+from pipeline.confinement.probe import targets
 
 process, user, scratch, *missing = sys.argv[1:]
 profiles.library_folders()  # loads what a plain user might not be able to read
@@ -60,7 +62,7 @@ with targets(MEBIBYTES) as aims:
                 rights = profiles.ExtractorRights(scratch, (), 9, MEBIBYTES, MEBIBYTES)
                 profiles.confine_extractor(rights)
                 profiles.filter_extractor(rights)
-            os.write(theirs, json.dumps(attempt_all(aims)).encode())
+            os.write(theirs, json.dumps(try_all(aims)).encode())
         finally:
             os._exit(0)
     os.close(theirs)

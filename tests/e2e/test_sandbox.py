@@ -15,7 +15,8 @@ import pytest
 
 from pipeline.domain.audio.extraction import ExtractionOptions
 from pipeline.errors import DecoderCrashed, DecodingTooCostly, MediaUndecodable, OutputTooLarge
-from pipeline.media.sandbox.sandbox import Sandbox, SandboxedDecoder, SandboxLimits, extract_in
+from pipeline.media.sandbox.sandbox import Sandbox, SandboxLimits
+from pipeline.media.sandbox.sandboxed_decoder import SandboxedDecoder, extract_in
 from tests.support.recordings import encode, flac_of_silence, tone
 
 BOMB = flac_of_silence(14_000, 8000)
@@ -40,9 +41,9 @@ def is_well(sandbox: Sandbox) -> bool:
     return bool(np.array_equal(np.concatenate(list(blocks)), tone(1.0)))
 
 
-def zygote(sandbox: Sandbox) -> psutil.Process:
-    assert sandbox._zygote is not None
-    return psutil.Process(sandbox._zygote.pid)
+def fork_server(sandbox: Sandbox) -> psutil.Process:
+    assert sandbox._fork_server is not None
+    return psutil.Process(sandbox._fork_server.pid)
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
@@ -55,17 +56,17 @@ def wait_until(holds: Callable[[], bool]) -> None:
 def test_a_child_has_its_socket_and_nothing_else(sandbox: Sandbox) -> None:
     blocks = decoder(sandbox).blocks()
     next(blocks)
-    [child] = zygote(sandbox).children()
+    [child] = fork_server(sandbox).children()
     limits = Path(f"/proc/{child.pid}/limits").read_text()
     for limit in ("open files", "file size", "core file size"):
         assert re.search(rf"^Max {limit} +0 +0 ", limits, re.MULTILINE), limits
     links = {int(link.name): str(link.readlink()) for link in Path(f"/proc/{child.pid}/fd").iterdir()}
     assert links.keys() == {0, 1, 2, 3}
     assert links[3].startswith("socket:")
-    assert b"hush" not in Path(f"/proc/{zygote(sandbox).pid}/environ").read_bytes()
+    assert b"hush" not in Path(f"/proc/{fork_server(sandbox).pid}/environ").read_bytes()
     if os.getuid() == 0:
         assert set(child.uids()) == {65_534}
-    assert zygote(sandbox).num_threads() == 1  # or a child might inherit a lock that nobody will open
+    assert fork_server(sandbox).num_threads() == 1  # or a child might inherit a lock that nobody will open
     blocks.close()
 
 
@@ -88,7 +89,7 @@ def test_a_bomb_meets_its_limit_of_memory(sandbox: Sandbox) -> None:
 def test_a_child_that_dies_fails_its_own_recording(sandbox: Sandbox) -> None:
     dying, living = decoder(sandbox).blocks(), decoder(sandbox).blocks()
     next(dying)
-    [victim] = zygote(sandbox).children()
+    [victim] = fork_server(sandbox).children()
     next(living)
     victim.kill()
     with pytest.raises(DecoderCrashed):
@@ -100,7 +101,7 @@ def test_a_child_that_dies_fails_its_own_recording(sandbox: Sandbox) -> None:
 def test_the_process_children_come_from_may_die(sandbox: Sandbox) -> None:
     blocks = decoder(sandbox).blocks()
     next(blocks)
-    zygote(sandbox).kill()
+    fork_server(sandbox).kill()
     with pytest.raises(DecoderCrashed):
         list(blocks)
     assert is_well(sandbox)
@@ -109,7 +110,7 @@ def test_the_process_children_come_from_may_die(sandbox: Sandbox) -> None:
 def test_a_child_nobody_listens_to_ends(sandbox: Sandbox) -> None:
     blocks = decoder(sandbox).blocks()
     next(blocks)
-    [child] = zygote(sandbox).children()
+    [child] = fork_server(sandbox).children()
     blocks.close()
     wait_until(lambda: not child.is_running())
 
@@ -117,7 +118,7 @@ def test_a_child_nobody_listens_to_ends(sandbox: Sandbox) -> None:
 def test_nothing_is_left_when_the_sandbox_is_closed(sandbox: Sandbox) -> None:
     blocks = decoder(sandbox).blocks()
     next(blocks)
-    family = [zygote(sandbox), *zygote(sandbox).children()]
+    family = [fork_server(sandbox), *fork_server(sandbox).children()]
     sandbox.close()
     wait_until(lambda: not any(process.is_running() for process in family))
     blocks.close()

@@ -16,12 +16,13 @@ from pipeline.errors import MediaError
 from pipeline.media.audio_decoder import AudioDecoder
 from pipeline.media.audio_extraction import extract_audio
 from pipeline.media.sandbox.decoder_jobs import NOT_LOADED
-from pipeline.media.sandbox.sandbox import Sandbox, SandboxedDecoder, SandboxLimits, extract_in
+from pipeline.media.sandbox.sandbox import Sandbox, SandboxLimits
+from pipeline.media.sandbox.sandboxed_decoder import SandboxedDecoder, extract_in
 from tests.support import containers
 from tests.support.containers import AddStream, attachment, data, film, packets_of, picture
 from tests.support.recordings import silence, tone
 from tests.unit.pipeline.media.test_containers import CHINESE, PROSE, RAW
-from tests.unit.pipeline.media.test_header_repair import FORMATS, claiming
+from tests.unit.pipeline.media.test_header_repair import FORMATS, with_sound_size
 
 MAX_DURATION_S = 60.0
 
@@ -169,7 +170,7 @@ def test_what_is_refused_is_refused_alike(sandbox: Sandbox) -> None:
 
 def test_what_is_looked_at_before_it_is_decoded_is_decoded_alike(sandbox: Sandbox) -> None:
     silent_first = film((silence(1.0), {}, Disposition(0)), (tone(1.0), {"language": "eng"}, Disposition(0)))
-    for content in (silent_first, *(claiming(kind, size) for kind in FORMATS for size in (4000, 0))):
+    for content in (silent_first, *(with_sound_size(kind, size) for kind in FORMATS for size in (4000, 0))):
         samples, truncated = assert_the_same(sandbox, content, repr(content[:20]))  # type: ignore[misc]
         assert isinstance(samples, int)
         assert not truncated

@@ -1,4 +1,4 @@
-"""The GPU, as far as CTranslate2 goes: which there are, and the library it needs to use them."""
+"""GPUs for CTranslate2: their number, and the library that it needs to use them."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from importlib.util import find_spec
 from pathlib import Path
 
 CUBLAS = "libcublas.so.12"
-"""What CTranslate2 4.8 opens by this name when it first multiplies on a GPU."""
+"""Library that CTranslate2 4.8 opens by this name at its first matrix product on a GPU."""
 
 
 def preload_cublas() -> bool:
-    """Loads cuBLAS from the ``nvidia-cublas-cu12`` wheel, so that CTranslate2 finds it without ``LD_LIBRARY_PATH``.
+    """Load cuBLAS from the ``nvidia-cublas-cu12`` wheel, so that CTranslate2 finds it without ``LD_LIBRARY_PATH``.
 
-    To be called before ``ctranslate2`` is imported.
+    Call it before ``ctranslate2`` is imported.
 
     Returns:
-        Whether the wheel is installed; without it, a system-wide cuBLAS may still be found.
+        ``True`` if the wheel is installed; without it, CTranslate2 may still find a system-wide cuBLAS.
     """
     library = cublas_library()
     if library is None:
         return False
-    # cuBLAS needs its sibling, which lies in the same folder and is not on the search path either.
+    # cuBLAS needs cuBLASLt, which is in the same folder and not on the search path either.
     for name in ("libcublasLt.so.12", CUBLAS):
         ctypes.CDLL(str(library.with_name(name)), mode=ctypes.RTLD_GLOBAL)
     return True
 
 
 def cublas_library() -> Path | None:
-    """The wheel's ``libcublas.so.12``, if it is installed."""
+    """Return the path of the wheel's ``libcublas.so.12``; ``None`` if it is not installed."""
     try:
         spec = find_spec("nvidia.cublas")
     except ModuleNotFoundError:
@@ -39,7 +39,7 @@ def cublas_library() -> Path | None:
 
 
 def cuda_device_count() -> int:
-    """GPUs that CTranslate2 can use; 0 where there is none or no driver."""
+    """Count the GPUs that CTranslate2 can use; 0 without a GPU or without a driver."""
     preload_cublas()
     import ctranslate2
 

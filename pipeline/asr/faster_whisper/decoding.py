@@ -1,4 +1,4 @@
-"""What comes out of one row of a Whisper batch, between faster-whisper's functions and our own values."""
+"""The result of one row of a Whisper batch, and its conversion from faster-whisper's values to our own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.asr.engine import FULL_WINDOW_FRAMES, Decoded, DecodeItem, Encodin
 from pipeline.domain.decoding.transcript import AlignedWord, LanguageDetection, Segment
 
 RawFields = dict[str, Any]
-"""A segment or word as faster-whisper's own functions pass it around."""
+"""A segment or word as a dictionary, as faster-whisper's functions pass it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +31,19 @@ class DecodedRow:
 
     @property
     def text_tokens(self) -> list[int]:
-        """The tokens without timestamps."""
+        """The tokens of the text, without timestamps."""
         return [token for segment in self.segments for token in segment["tokens"] if token < self.tokenizer.eot]
 
 
 class PrecomputedAlignment:
-    """Stands in for the model in ``WhisperModel.add_word_timestamps`` with an alignment that was made in a batch."""
+    """A substitute for the model in ``WhisperModel.add_word_timestamps``, with an alignment computed in a batch."""
 
     def __init__(self, frames_per_second: int, alignment: list[RawFields]) -> None:
         self.frames_per_second = frames_per_second
         self._alignment = alignment
 
     def add_words(self, row: DecodedRow) -> None:
-        """Give the row's segments their words, and each word its tokens."""
+        """Add the words to the row's segments, and the tokens to each word."""
         options = row.item.options
         WhisperModel.add_word_timestamps(
             self,
@@ -60,13 +60,18 @@ class PrecomputedAlignment:
             word["tokens"] = aligned["tokens"]
 
     def find_alignment(self, *_: object) -> list[list[RawFields]]:
-        """What was made, whatever is asked."""
+        """Return the precomputed alignment; the arguments are ignored."""
         return [self._alignment]
 
 
-def to_detection(answer: Sequence[tuple[str, float]], allowed: Sequence[str]) -> LanguageDetection:
-    """The likeliest language; with an allow-list, of those in it, and the probabilities are shares among them."""
-    candidates = [(token[2:-2], probability) for token, probability in answer]
+def to_detection(scores: Sequence[tuple[str, float]], allowed: Sequence[str]) -> LanguageDetection:
+    """Return the most probable language. With an allow-list, only its languages count and share the probability.
+
+    Args:
+        scores: language tokens with their probabilities, the most probable first.
+        allowed: codes of the allowed languages; empty for all.
+    """
+    candidates = [(token[2:-2], probability) for token, probability in scores]
     if allowed:
         candidates = [(language, probability) for language, probability in candidates if language in allowed]
         total = sum(probability for _, probability in candidates) or 1.0
@@ -75,7 +80,7 @@ def to_detection(answer: Sequence[tuple[str, float]], allowed: Sequence[str]) ->
 
 
 def to_decoded(decoded_row: DecodedRow, encoding: Encoding) -> Decoded:
-    """The row as the engine answers it; segments in seconds from the start of the chunk."""
+    """Convert a row to the engine's result; segments are in seconds from the start of the chunk."""
     text: str = decoded_row.tokenizer.decode(decoded_row.tokens).strip()
     compression_ratio = get_compression_ratio(text)
     return Decoded(

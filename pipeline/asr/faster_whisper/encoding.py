@@ -1,4 +1,4 @@
-"""What the encoder made of audio, kept by the row: a chunk that is decoded again need not be encoded again."""
+"""The encoder's output, kept row by row, so that a chunk that is decoded again need not be encoded again."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from faster_whisper.transcribe import get_ctranslate2_storage
 from pipeline.asr.engine import Features
 
 SILENCE_BELOW_PEAK = 2.0
-"""How far digital silence lies below the loudest point of a log-mel spectrogram.
+"""Distance of digital silence from the peak of a log-mel spectrogram.
 
-Whisper cuts spectrograms off at eight decades of power below their peak and divides by four (`log_mel_spectrogram` of
-openai/whisper), so that is where audio of zeros ends up.
+Whisper clips spectrograms at eight decades of power below their peak and divides by four (`log_mel_spectrogram` of
+openai/whisper), so audio of zeros has this value.
 """
 
 DIGITAL_SILENCE = -1.5
-"""Where it ends up beside audio so quiet that the cut lies lower: power is taken for at least 1e-10."""
+"""Value of digital silence beside audio so quiet that the clip is lower: power counts as at least 1e-10."""
 
 ROWS_PER_CALL = {"cpu": 1}
-"""Rows encoded in one call, by device; elsewhere all of them.
+"""Rows encoded in one call, by device; on other devices, all of them.
 
-A CPU encodes eight windows of 17 s (`base`, int8, two cores) in 2.6 s together and in 1.7 s one by one: what a layer
-works on then stays in its cache. ``python -m tests.benchmarks.encoder`` measures it.
+A CPU encodes eight windows of 17 s (`base`, int8, two cores) in 2.6 s together and in 1.7 s one by one, since the
+activations of one row stay in its cache. ``python -m tests.benchmarks.encoder`` measures it.
 """
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedRow:
-    """One row of an encoder's output; it keeps the rest of its batch alive.
+    """One row of the encoder's output. It keeps the rows of its whole batch in memory.
 
     Attributes:
-        storage: shape ``(rows, positions, dimensions)``.
-        row: which one it is.
+        storage: output of the batch, shape ``(rows, positions, dimensions)``.
+        row: index of the row.
         frames: feature frames that were encoded, padding included.
     """
 
@@ -47,7 +47,7 @@ class EncodedRow:
 
 
 def encode(model: WhisperModel, features: Sequence[Features], frames: int) -> list[EncodedRow]:
-    """Encode each in a window of ``frames``; what is longer is cut."""
+    """Encode each item's features in a window of ``frames``; longer features are cut."""
     padded = [pad(one, frames) for one in features]
     step = ROWS_PER_CALL.get(model.model.device, max(1, len(padded)))
     rows: list[EncodedRow] = []
@@ -58,11 +58,11 @@ def encode(model: WhisperModel, features: Sequence[Features], frames: int) -> li
 
 
 def pad(features: Features, frames: int) -> Features:
-    """Return features in a window of ``frames``, the rest of which is silent.
+    """Return features in a window of ``frames``, padded with silence.
 
-    The model has learnt to end a transcript in silence. faster-whisper fills the window with zeros, which in a
-    normalised spectrogram are a hiss, only some 15 dB below quiet speech: in a window of 10 s the model then takes it
-    for a speaker who goes on, and stops in the middle of a sentence.
+    The model has learnt to end a transcript in silence. faster-whisper pads with zeros, which in a normalised
+    spectrogram are noise only some 15 dB below quiet speech. In a window of 10 s the model then expects more speech,
+    and stops in the middle of a sentence.
 
     Args:
         features: shape ``(channels, n)``.
@@ -76,7 +76,11 @@ def pad(features: Features, frames: int) -> Features:
 
 
 def stacked(rows: Sequence[EncodedRow]) -> ctranslate2.StorageView:
-    """Equally long rows as one batch; by way of the host unless they are one already, since CTranslate2 can't slice."""
+    """Return equally long rows as one batch.
+
+    Unless the rows already are one batch in this order, they are copied through the host, since CTranslate2 can't slice
+    its arrays.
+    """
     storage = rows[0].storage
     if len(rows) == storage.shape[0] and all(one.storage is storage and one.row == at for at, one in enumerate(rows)):
         return storage

@@ -1,16 +1,14 @@
-"""Whisper on CTranslate2: batches across requests, on top of the pieces of faster-whisper.
+"""The Whisper engine on CTranslate2: batches of chunks of any task, built on the parts of faster-whisper.
 
-``WhisperModel.transcribe`` decodes one window of one file at a time and ``BatchedInferencePipeline`` the windows of one
-file; the model below them takes any batch of equally long windows, each with its own prompt. This module puts chunks of
-any file, language and task into such a batch, and gives the encoder only as many frames as the longest one needs.
+``WhisperModel.transcribe`` decodes one window of one file at a time, ``BatchedInferencePipeline`` the windows of one
+file. The CTranslate2 model below them accepts any batch of equally long windows, each with its own prompt. This module
+puts chunks of any file, language and task into such a batch, and encodes only as many frames as the longest one needs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from functools import lru_cache
 from itertools import groupby
-from math import ceil
 from typing import cast
 
 import ctranslate2
@@ -18,47 +16,35 @@ import numpy as np
 from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_suppressed_tokens
+from typing_extensions import override
 
-from pipeline.asr.engine import FULL_WINDOW_FRAMES, Decoded, DecodeItem, Features, Samples
+from pipeline.asr.engine import FULL_WINDOW_FRAMES, Decoded, DecodeItem, Engine, Features, Samples
 from pipeline.asr.faster_whisper.decoding import DecodedRow, PrecomputedAlignment, RawFields, to_decoded, to_detection
 from pipeline.asr.faster_whisper.encoding import EncodedRow, encode, stacked
+from pipeline.asr.faster_whisper.prompting import PromptBuilder
+from pipeline.asr.faster_whisper.windows import window_frames
 from pipeline.asr.model_files import ModelFiles
-from pipeline.domain.decoding.quality_gate import PROMPT_TOKENS
 from pipeline.domain.decoding.transcript import LanguageDetection
 from pipeline.errors import DecodingFailed, ModelUnavailable, ReplicaLost
 from pipeline.ports import EngineInfo
 
-WINDOW_MARGIN_FRAMES = 200
-"""Silence after the longest chunk, in which the model learns that the transcript ends."""
-
-WINDOW_FLOOR_FRAMES = 800
-"""Shortest window: in 6 s instead of 8 s more words are lost (``python -m tests.benchmarks.robustness``)."""
-
-WINDOW_STEP_FRAMES = 100
-"""Windows are whole seconds, so that few shapes are ever seen."""
-
 MAX_INITIAL_TIMESTAMP_INDEX = 50
-"""Speech begins in the window's first second (faster-whisper's default): 50 steps of 20 ms."""
-
-TOKENS_PER_SECOND = 20
-TOKENS_BESIDE_SPEECH = 24
-"""Room for a transcript. A window of 30 s was trained on at most 224 tokens, 7.5 a second; scripts whose letters take
-several tokens each need up to twice that, and timestamps are tokens too."""
+"""Latest start of speech in the window (faster-whisper's default): 50 steps of 20 ms, one second."""
 
 SHORTEST_ALIGNED_FRAMES = 2
-"""One step of the encoder, which halves the frames; an alignment needs one."""
+"""Minimum of an alignment: one step of the encoder, which halves the frames."""
 
 
-class FasterWhisperEngine:
-    """Satisfies ``Engine`` with a CTranslate2 Whisper model.
+class FasterWhisperEngine(Engine):
+    """An ``Engine`` with a CTranslate2 Whisper model.
 
     Args:
-        files: the model.
+        files: files of the model.
         device: ``cpu`` or ``cuda``.
-        compute_type: CTranslate2's; ``int8``, ``float16`` …
-        cpu_threads: threads of one batch on a CPU; 0 lets CTranslate2 choose.
-        short_windows: whether to encode only as much as a batch needs.
-        max_batch_size: told in ``info``.
+        compute_type: CTranslate2's compute type, such as ``int8`` or ``float16``.
+        cpu_threads: threads for one batch on a CPU; 0 lets CTranslate2 choose.
+        short_windows: whether to encode only as many frames as a batch needs.
+        max_batch_size: value of ``info``.
 
     Raises:
         ModelUnavailable: the files are not a model, or the device can't run it.
@@ -84,9 +70,8 @@ class FasterWhisperEngine:
                 "its files may be damaged, or the device may not support this compute type."
             ) from error
         self._short_windows = short_windows
-        self._tokenizer = lru_cache(maxsize=None)(self._make_tokenizer)
-        self._encode_text = lru_cache(maxsize=256)(self._model.hf_tokenizer.encode)
-        self._suppressed = list(get_suppressed_tokens(self._tokenizer("en", "transcribe"), [-1]))
+        self._prompts = PromptBuilder(self._model)
+        self._suppressed = list(get_suppressed_tokens(self._prompts.tokenizer("en", "transcribe"), [-1]))
         self._info = EngineInfo(
             engine="faster_whisper",
             model=files.name,
@@ -97,55 +82,49 @@ class FasterWhisperEngine:
         )
 
     @property
+    @override
     def info(self) -> EngineInfo:
-        """What it is."""
         return self._info
 
+    @override
     def prepare(self, samples: Samples) -> Features:
-        """The log-mel spectrogram of at most 30 s of audio, without padding: shape ``(mels, frames)``."""
+        """Return the log-mel spectrogram of at most 30 s of audio, without padding: shape ``(mels, frames)``."""
         if not np.isfinite(samples).all():
-            raise DecodingFailed("This stretch of audio holds values that are not numbers.")
-        # The last frame reaches beyond the audio; faster-whisper leaves it out as well.
+            raise DecodingFailed("This chunk of audio has values that are not numbers.")
+        # The last frame extends beyond the audio; faster-whisper drops it as well.
         features: Features = self._model.feature_extractor(samples)[:, :-1]
         if features.shape[-1] == 0:
-            raise DecodingFailed("This stretch of audio is shorter than a hundredth of a second.")
+            raise DecodingFailed("This chunk of audio is shorter than a hundredth of a second.")
         return features[:, :FULL_WINDOW_FRAMES]
 
+    @override
     def batch_key(self, item: DecodeItem) -> Hashable:
-        """What ``generate`` takes once for a batch: how to search, and where in the prompt the transcript starts.
+        """Return the arguments that ``generate`` takes once for a batch: the search and the length of the prompt.
 
-        And the window, where it is settled: short chunks are not to be dragged into the full window of one that has to
-        be decoded again.
+        The key also has the window of an encoded item and the full window, so that short chunks are not encoded in the
+        full window of a chunk that is decoded again.
         """
         options = item.options
         search = ("sample", options.best_of, item.temperature) if item.temperature > 0 else ("beam", options.beam_size)
         window = item.encoding.frames if item.encoding else item.full_window
-        return (*search, len(self._prompt(item, self._tokenizer("en", options.task_type.value))), window)
+        tokenizer = self._prompts.tokenizer("en", options.task_type.value)
+        return (*search, len(self._prompts.prompt(item, tokenizer)), window)
 
+    @override
     def window_frames(self, items: Sequence[DecodeItem]) -> int:
-        """Frames to encode for each item: the longest one's and a margin, in whole seconds; or the full 30 s."""
-        if items[0].encoding:
-            return items[0].encoding.frames
-        if not self._short_windows or any(item.full_window for item in items):
-            return FULL_WINDOW_FRAMES
-        needed = max(item.frames for item in items) + WINDOW_MARGIN_FRAMES
-        stepped = -(-needed // WINDOW_STEP_FRAMES) * WINDOW_STEP_FRAMES
-        return min(FULL_WINDOW_FRAMES, max(WINDOW_FLOOR_FRAMES, stepped))
+        return window_frames(items, short_windows=self._short_windows)
 
+    @override
     def decode(self, items: Sequence[DecodeItem]) -> list[Decoded | DecodingFailed]:
-        """Decodes a batch of items with equal keys. See ``Engine.decode``."""
-        refusals = [self._language_error(item) for item in items]
-        sound = [item for item, refusal in zip(items, refusals, strict=True) if refusal is None]
+        failures = [self._language_error(item) for item in items]
+        accepted = [item for item, failure in zip(items, failures, strict=True) if failure is None]
         try:
-            decoded = iter(self._decode(sound) if sound else ())
+            decoded = iter(self._decode(accepted) if accepted else ())
         except RuntimeError as error:
             raise _translate_error(error) from error
-        return [refusal or next(decoded) for refusal in refusals]
+        return [failure or next(decoded) for failure in failures]
 
-    # --- what the model knows
-
-    def _make_tokenizer(self, language: str, task: str) -> Tokenizer:
-        return Tokenizer(self._model.hf_tokenizer, self._model.model.is_multilingual, task=task, language=language)
+    # --- the languages of the model
 
     def _languages(self) -> tuple[str, ...]:
         vocabulary = self._model.hf_tokenizer
@@ -156,12 +135,12 @@ class FasterWhisperEngine:
 
     def _language_error(self, item: DecodeItem) -> DecodingFailed | None:
         if not self._model.model.is_multilingual:
-            return None  # faster-whisper, too, takes any language for English then
+            return None  # an English-only model decodes any language as English, as in faster-whisper
         known = set(self._info.languages)
         if item.language is not None and item.language not in known:
-            return DecodingFailed(f"The model {self._info.model} does not know the language {item.language}.")
+            return DecodingFailed(f"The model {self._info.model} does not support the language {item.language}.")
         if item.language is None and item.options.languages and known.isdisjoint(item.options.languages):
-            return DecodingFailed(f"The model {self._info.model} knows none of the languages allowed for detection.")
+            return DecodingFailed(f"The model {self._info.model} supports none of the languages allowed for detection.")
         return None
 
     # --- decoding
@@ -170,9 +149,12 @@ class FasterWhisperEngine:
         frames = self.window_frames(items)
         encoded = self._encode(items, frames)
         detections = self._detect(encoded, items)
-        tokenizers = [self._tokenizer_of(*pair) for pair in zip(items, detections, strict=True)]
-        prompts = [self._prompt(*pair) for pair in zip(items, tokenizers, strict=True)]
-        budget = self._token_budget(items)
+        tokenizers = [
+            self._prompts.tokenizer(detection.language if detection else item.language, item.options.task_type.value)
+            for item, detection in zip(items, detections, strict=True)
+        ]
+        prompts = [self._prompts.prompt(*pair) for pair in zip(items, tokenizers, strict=True)]
+        budget = self._prompts.token_budget(items)
         results = self._generate(stacked(encoded), prompts, items[0], budget)
         rows = zip(items, tokenizers, detections, results, strict=True)
         decoded_rows = [self._parse_row(*row) for row in rows]
@@ -180,55 +162,25 @@ class FasterWhisperEngine:
         return [to_decoded(row, encoding) for row, encoding in zip(decoded_rows, encoded, strict=True)]
 
     def _encode(self, items: Sequence[DecodeItem], frames: int) -> list[EncodedRow]:
-        """Every item's encoding: the one that comes with it, or a new one."""
-        made = iter(encode(self._model, [item.features for item in items if item.encoding is None], frames))
-        return [cast("EncodedRow", item.encoding) if item.encoding else next(made) for item in items]
+        """Return every item's encoding: the item's own if it has one, otherwise a new one."""
+        new = iter(encode(self._model, [item.features for item in items if item.encoding is None], frames))
+        return [cast("EncodedRow", item.encoding) if item.encoding else next(new) for item in items]
 
     def _detect(self, encoded: Sequence[EncodedRow], items: Sequence[DecodeItem]) -> list[LanguageDetection | None]:
-        """Detects, on what is encoded anyway, the languages of the items that have none."""
+        """Detect the languages of the items that have none, from their encodings; ``None`` for the other items."""
         unknown = [row for row, item in enumerate(items) if item.language is None]
         detections: list[LanguageDetection | None] = [None] * len(items)
         if not unknown or not self._model.model.is_multilingual:
             return detections
-        answers = self._model.model.detect_language(stacked([encoded[row] for row in unknown]))
-        for row, answer in zip(unknown, answers, strict=True):
-            detections[row] = to_detection(answer, items[row].options.languages)
+        scores_by_row = self._model.model.detect_language(stacked([encoded[row] for row in unknown]))
+        for row, scores in zip(unknown, scores_by_row, strict=True):
+            detections[row] = to_detection(scores, items[row].options.languages)
         return detections
-
-    def _tokenizer_of(self, item: DecodeItem, detection: LanguageDetection | None) -> Tokenizer:
-        language = detection.language if detection else item.language
-        return self._tokenizer(language or "en", item.options.task_type.value)
-
-    def _prompt(self, item: DecodeItem, tokenizer: Tokenizer) -> list[int]:
-        """The item's prompt: hot words, text before it, and the start-of-transcript sequence.
-
-        An initial prompt is the beginning of the running text where previous text is conditioned on (and comes back
-        after a reset), else it stands before every chunk. At most 224 tokens go before the transcript, since the model
-        needs as many for its text.
-        """
-        options = item.options
-        initial = options.initial_prompt and options.initial_prompt.strip()
-        previous = [*(self._encode_plain(f" {initial}") if initial else ()), *item.previous_tokens]
-        hotwords = options.hotwords.strip() if options.hotwords else ""
-        room = PROMPT_TOKENS - (len(self._encode_plain(f" {hotwords}")) if hotwords else 0)
-        previous = previous[-room:] if room > 0 else []
-        prompt: list[int] = self._model.get_prompt(tokenizer, previous, hotwords=hotwords or None)
-        return prompt
-
-    def _encode_plain(self, text: str) -> list[int]:
-        ids: list[int] = self._encode_text(text, add_special_tokens=False).ids
-        return ids
-
-    def _token_budget(self, items: Sequence[DecodeItem]) -> int:
-        """Tokens a transcript of the batch may have: a model that is caught in a loop fills all it is given."""
-        longest_s = max(item.duration_s for item in items)
-        room: int = self._model.max_length // 2
-        return min(room, TOKENS_BESIDE_SPEECH + ceil(TOKENS_PER_SECOND * longest_s))
 
     def _generate(
         self, encoded: ctranslate2.StorageView, prompts: list[list[int]], first: DecodeItem, budget: int
     ) -> Sequence[ctranslate2.models.WhisperGenerationResult]:
-        """One search for the whole batch, with the arguments of ``WhisperModel.generate_with_fallback``."""
+        """Run one search for the whole batch, with the arguments of ``WhisperModel.generate_with_fallback``."""
         search: RawFields = {"beam_size": first.options.beam_size, "patience": 1}
         if first.temperature > 0:
             search = {
@@ -263,7 +215,7 @@ class FasterWhisperEngine:
     ) -> DecodedRow:
         raw = list(result.sequences_ids[0])
         tokens = self._close_last_segment(raw, tokenizer.timestamp_begin, item.duration_s)
-        segments, _, _ = self._model._split_segments_by_timestamps(  # noqa: SLF001 - faster-whisper has no public one
+        segments, _, _ = self._model._split_segments_by_timestamps(  # noqa: SLF001 - there is no public one
             tokenizer=tokenizer,
             tokens=tokens,
             time_offset=0.0,
@@ -278,14 +230,14 @@ class FasterWhisperEngine:
             tokenizer=tokenizer,
             detection=detection,
             tokens=tokens,
-            # The score is the mean over the text; the end-of-text token counts as well (generate_with_fallback).
+            # The score is the mean over the text tokens; the end-of-text token must count too (generate_with_fallback).
             avg_logprob=result.scores[0] * len(raw) / (len(raw) + 1),
             no_speech_prob=result.no_speech_prob,
             segments=segments,
         )
 
     def _close_last_segment(self, tokens: list[int], timestamp_begin: int, duration_s: float) -> list[int]:
-        """Return the tokens with their last segment closed, at the end of the audio where the model left it open."""
+        """Return the tokens with their last segment closed, at the end of the audio if the model did not close it."""
         if tokens and tokens[-1] < timestamp_begin:
             return [*tokens, timestamp_begin + round(duration_s / self._model.time_precision)]
         return tokens
@@ -293,14 +245,14 @@ class FasterWhisperEngine:
     # --- word times
 
     def _add_words(self, encoded: Sequence[EncodedRow], decoded_rows: Sequence[DecodedRow]) -> None:
-        """Give all segments their words; one alignment for each language and task."""
-        spoken = [row for row, one in enumerate(decoded_rows) if one.text_tokens]
+        """Add the words to all segments, with one alignment for each language and task."""
+        with_text = [row for row, one in enumerate(decoded_rows) if one.text_tokens]
 
         def start_sequence(row: int) -> list[int]:
             sequence: list[int] = decoded_rows[row].tokenizer.sot_sequence
             return sequence
 
-        for _, group in groupby(sorted(spoken, key=start_sequence), key=start_sequence):
+        for _, group in groupby(sorted(with_text, key=start_sequence), key=start_sequence):
             rows = list(group)
             alignments = self._model.find_alignment(
                 decoded_rows[rows[0]].tokenizer,
@@ -313,7 +265,7 @@ class FasterWhisperEngine:
 
 
 def _translate_error(error: RuntimeError) -> Exception:
-    """CTranslate2 has one exception for all; memory that ran out and a device that failed are told by their text."""
+    """Return our error for one of CTranslate2, which has one class for all: only the text tells the cause."""
     text = str(error).lower()
     if "out of memory" in text or "alloc_failed" in text:
         return MemoryError(str(error))

@@ -1,4 +1,4 @@
-"""What children do. Everything here runs in a child, but for ``preload_modules``, which loads what they will need."""
+"""The jobs of decoder children. Everything here runs in a child, except ``preload_modules``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from typing import Any
 import av
 import numpy as np
 
-from pipeline.confinement.probe import ProbeTargets, attempt_all
+from pipeline.confinement.forbidden_acts import try_all
+from pipeline.confinement.probe import ProbeTargets
 from pipeline.domain.audio.extraction import AudioFormat, ExtractionOptions
 from pipeline.domain.audio.sound_options import SoundOptions
 from pipeline.errors import DecodingTooCostly, MediaError
@@ -26,7 +27,7 @@ from pipeline.media.audio_extraction import extract_audio
 from pipeline.media.sandbox.decoder_messages import (
     READ_AHEAD_BYTES,
     SECONDS,
-    ChildGone,
+    ConnectionClosed,
     MessageKind,
     RemoteSource,
     RemoteTarget,
@@ -34,23 +35,23 @@ from pipeline.media.sandbox.decoder_messages import (
 )
 
 NOT_LOADED = frozenset({"av.__main__", "av.datasets", "encodings.mbcs", "encodings.oem"})
-"""Modules that no recording needs: a program, one that downloads (11 MB with all that it loads), and Windows'."""
+"""Modules that no recording needs: a program, a downloader (11 MB with its imports), and codecs of Windows."""
 
-OUT_OF_MEMORY = "Decoding the recording takes more memory than it may."
+OUT_OF_MEMORY = "Decoding the recording takes more memory than is allowed."
 
 
-def perform(wire: Wire, job: Mapping[str, Any]) -> None:
-    """Does a job and says how it ended."""
+def run_job(wire: Wire, job: Mapping[str, Any]) -> None:
+    """Run a job and send its result or error."""
     try:
         source = io.BufferedReader(RemoteSource(wire, job["size"]), READ_AHEAD_BYTES)
         payload = _JOBS[job["name"]](wire, source, **job["arguments"])
-    except (ChildGone, ConnectionError):
-        return  # nobody waits for it any more
+    except (ConnectionClosed, ConnectionError):
+        return  # the parent no longer waits for the result
     except MediaError as error:
         kind, payload = MessageKind.REFUSED, {"code": error.code, "message": error.message}
     except MemoryError:
         kind, payload = MessageKind.REFUSED, {"code": DecodingTooCostly.code, "message": OUT_OF_MEMORY}
-    except Exception:  # noqa: BLE001 - the parent raises it
+    except Exception:  # noqa: BLE001 - sent to the parent, which raises it
         wire.send(MessageKind.DEFECT, traceback.format_exc().encode())
         return
     else:
@@ -59,7 +60,7 @@ def perform(wire: Wire, job: Mapping[str, Any]) -> None:
 
 
 def _decode(wire: Wire, source: Any, max_duration_s: float, sound: dict[str, Any]) -> dict[str, Any]:
-    """Sends the sound as 16 kHz mono, native 16-bit samples, a block a message."""
+    """Send the sound as 16 kHz mono, in native 16-bit samples, one block a message."""
     decoder = AudioDecoder(source, max_duration_s, SoundOptions(**sound))
     for block in decoder.blocks():
         wire.send(MessageKind.DATA, block.tobytes())
@@ -67,7 +68,7 @@ def _decode(wire: Wire, source: Any, max_duration_s: float, sound: dict[str, Any
 
 
 def _extract(wire: Wire, source: Any, max_duration_s: float, wanted: dict[str, Any]) -> dict[str, Any]:
-    """Writes the sound as a file of its own; how far it is is sent as well, so that somebody may call it off."""
+    """Write the sound to a file in another format; send the progress, so that the parent can stop between steps."""
     target = io.BufferedWriter(RemoteTarget(wire), READ_AHEAD_BYTES)
     extraction_options = ExtractionOptions(**wanted | {"output_format": AudioFormat(wanted["output_format"])})
     extract_audio(
@@ -82,19 +83,19 @@ def _extract(wire: Wire, source: Any, max_duration_s: float, wanted: dict[str, A
 
 
 def _probe(wire: Wire, source: Any, targets: dict[str, Any]) -> dict[str, Any]:
-    """Try what is forbidden; the results are by part and name of the act."""
-    return attempt_all(ProbeTargets(**targets))
+    """Try every forbidden act; return the results by part and name of the act."""
+    return try_all(ProbeTargets(**targets))
 
 
 _JOBS: Mapping[str, Callable[..., dict[str, Any]]] = {"decode": _decode, "extract": _extract, "probe": _probe}
 
 
 def preload_modules() -> None:
-    """Load every module that a child may need, since a child can't open a file to load one any more.
+    """Load every module that a child may need, since a confined child can't open files to import one.
 
-    PyAV imports a module when a stream of its kind is first met, and Python one for each codec of text, so all of them
-    are loaded. What else NumPy and the standard library load late is reached by decoding and encoding a moment of
-    silence in every format, and by failing once.
+    PyAV imports modules when a stream of their kind first occurs, and Python imports one for each text encoding, so all
+    of these are imported. Decoding and encoding a moment of silence in every format, and failing once, makes NumPy and
+    the standard library import the rest.
     """
     _import_package(av)
     _import_package(encodings)
@@ -113,14 +114,14 @@ def preload_modules() -> None:
 
 
 def _import_package(package: Any) -> None:
-    """Import every module of a package that may be needed."""
+    """Import every module of a package except those in ``NOT_LOADED``."""
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         if module.name not in NOT_LOADED:
             importlib.import_module(module.name)
 
 
 def _format_an_error() -> None:
-    """Format a traceback: how one is printed is loaded with the first."""
+    """Format a traceback, which imports the modules for it."""
     try:
         raise ValueError("no error")
     except ValueError:

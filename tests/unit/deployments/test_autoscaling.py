@@ -37,7 +37,7 @@ def policy(stats: QueueStats | None, **arguments: Any) -> QueuedAudioPolicy:
     made = QueuedAudioPolicy.__new__(QueuedAudioPolicy)
     made._rule = autoscaling.ScalingRule(60.0, 5.0)
     made._rtfx = 50.0
-    made._watch = Watch(stats)  # type: ignore[assignment]
+    made._monitor = Watch(stats)  # type: ignore[assignment]
     return made
 
 
@@ -54,9 +54,9 @@ def test_before_a_replica_has_worked_the_expected_speed_counts() -> None:
 
 
 def test_the_measured_speed_counts_and_is_remembered_at_zero() -> None:
-    asked = policy(STATS)
-    assert asked(context(r1=8.0, r2=12.0, r3=0.0))[0] == 10
-    assert asked(SimpleNamespace(target_num_replicas=0, aggregated_metrics=None))[0] == 10
+    scaling = policy(STATS)
+    assert scaling(context(r1=8.0, r2=12.0, r3=0.0))[0] == 10
+    assert scaling(SimpleNamespace(target_num_replicas=0, aggregated_metrics=None))[0] == 10
 
 
 def test_an_empty_queue_needs_nobody() -> None:

@@ -1,4 +1,4 @@
-"""The shipped Serve configs take in what their settings send: a line at a replica would know no priority."""
+"""The Serve configs accept the chunks that their settings send: a queue at a replica would ignore priorities."""
 
 from __future__ import annotations
 

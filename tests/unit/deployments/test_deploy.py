@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deployments.deploy import checked, deploy, main
+from deployments.deploy import deploy, main, read_checked_config
 from pipeline.errors import ConfigurationError
 from tests.support.processes import ROOT
 
@@ -14,7 +14,7 @@ CONFIG = {"applications": [{"name": "murmuration"}]}
 
 
 class Dashboard:
-    """Serve's REST interface, which shows one state after the other."""
+    """Serve's REST interface with a given sequence of states."""
 
     def __init__(self, *states: str, message: str = "") -> None:
         self._states: Iterator[str] = iter(states)
@@ -55,15 +55,15 @@ def test_it_does_not_wait_for_ever() -> None:
         deploy(Dashboard("DEPLOYING", "DEPLOYING", "DEPLOYING"), CONFIG, 2.0, at_once)
 
 
-def test_a_config_is_checked_before_anybody_is_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_config_is_checked_before_serve_is_called(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "typo.yaml").write_text("applications: [{name: a, import_path: 'm:a', deploymnts: []}]")
     assert main([str(tmp_path / "typo.yaml"), "-a", "http://127.0.0.1:9"]) == 1
     assert "deploymnts (deployments?)" in capsys.readouterr().err
     with pytest.raises(ConfigurationError):
-        checked(tmp_path / "gone.yaml")
+        read_checked_config(tmp_path / "gone.yaml")
 
 
 def test_the_shipped_config_passes() -> None:
-    assert [application["name"] for application in checked(ROOT / "configs" / "serve.gpu.yaml")["applications"]] == [
-        "murmuration"
-    ]
+    assert [
+        application["name"] for application in read_checked_config(ROOT / "configs" / "serve.gpu.yaml")["applications"]
+    ] == ["murmuration"]

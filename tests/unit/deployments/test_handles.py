@@ -10,27 +10,27 @@ from pipeline.ports import EngineInfo
 
 
 class Fleet(TranscriberHandle):
-    """A fleet that shows one set of replica states after the other."""
+    """A fleet with a given sequence of replica states."""
 
     def __init__(self, *states: dict[str, int]) -> None:
         super().__init__(handle=None)  # type: ignore[arg-type]
         self._shown: Iterator[dict[str, int]] = iter(states)
-        self.looks = 0
+        self.polls = 0
 
     async def _states(self) -> dict[str, int]:
-        self.looks += 1
+        self.polls += 1
         return next(self._shown)
 
 
 class Replicas:
-    """A handle to replicas that can be described, and a count of how often they were."""
+    """A handle to replicas that counts the requests for their description."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.requests = 0
         self.describe = self
 
     async def remote(self) -> EngineInfo:
-        self.asked += 1
+        self.requests += 1
         return EngineInfo("fake", "fake", "cpu", "int8", ("en",), 8)
 
 
@@ -48,7 +48,7 @@ async def test_a_call_to_a_fleet_at_zero_waits_for_the_policy_to_ask_for_replica
     fleet = Fleet({}, {}, {"STARTING": 6})
     await fleet.replica_count()
     await fleet._wait_for_policy()
-    assert fleet.looks == 3
+    assert fleet.polls == 3
 
 
 async def test_the_calls_that_follow_do_not_wait_again() -> None:
@@ -56,7 +56,7 @@ async def test_the_calls_that_follow_do_not_wait_again() -> None:
     await fleet.replica_count()
     await fleet._wait_for_policy()
     await fleet._wait_for_policy()
-    assert fleet.looks == 2
+    assert fleet.polls == 2
 
 
 async def test_a_policy_that_asks_for_nobody_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +64,7 @@ async def test_a_policy_that_asks_for_nobody_is_not_waited_for_long(monkeypatch:
     fleet = Fleet({})
     await fleet.replica_count()
     await fleet._wait_for_policy()
-    assert fleet.looks == 1
+    assert fleet.polls == 1
 
 
 async def test_replicas_that_start_are_no_fleet_at_zero() -> None:
@@ -73,15 +73,15 @@ async def test_replicas_that_start_are_no_fleet_at_zero() -> None:
     assert not fleet._at_zero
 
 
-async def test_an_idle_fleet_is_not_asked_what_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idle_fleet_gets_no_request_for_its_description(monkeypatch: pytest.MonkeyPatch) -> None:
     replicas = Replicas()
     fleet = TranscriberHandle(replicas)  # type: ignore[arg-type]
     monkeypatch.setattr(handles, "DESCRIPTION_TTL_S", 0.0)
     for _ in range(3):
         assert (await fleet.describe()).engine == "fake"
-    assert replicas.asked == 1
+    assert replicas.requests == 1
 
     fleet._used = True
     for _ in range(3):
         await fleet.describe()
-    assert replicas.asked == 2
+    assert replicas.requests == 2

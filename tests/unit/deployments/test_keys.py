@@ -1,4 +1,4 @@
-"""The command that makes keys, and the warning where there are none."""
+"""The command that creates keys, and the warning if there are none."""
 
 from __future__ import annotations
 

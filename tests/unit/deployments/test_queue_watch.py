@@ -14,15 +14,15 @@ PERIOD_S = 0.001
 
 
 class WatchedStore(MemoryTaskStore):
-    """Tells when it was asked and closed, and can be made to fail once."""
+    """A store that signals when it was queried and closed, and can be made to fail once."""
 
     def __init__(self, *, fails: bool = False) -> None:
         super().__init__(ManualClock())
         self.fails = fails
-        self.asked, self.closed = threading.Semaphore(0), threading.Event()
+        self.queried, self.closed = threading.Semaphore(0), threading.Event()
 
     async def stats(self):  # type: ignore[no-untyped-def]
-        self.asked.release()
+        self.queried.release()
         if self.fails:
             self.fails = False
             raise DatabaseUnavailable("The database does not answer.")
@@ -32,10 +32,10 @@ class WatchedStore(MemoryTaskStore):
         self.closed.set()
 
 
-def until_asked_twice(store: WatchedStore) -> None:
-    """After the second question the answer to the first is there."""
+def until_queried_twice(store: WatchedStore) -> None:
+    """Wait for the second query: by then the result of the first is there."""
     for _ in range(2):
-        assert store.asked.acquire(timeout=10)
+        assert store.queried.acquire(timeout=10)
 
 
 def opening(store: WatchedStore) -> Callable[[], WatchedStore]:
@@ -46,7 +46,7 @@ async def test_the_latest_totals_are_there_without_waiting() -> None:
     store = WatchedStore()
     await store.create(NewTask(media_prefix="a"))
     watch = QueueMonitor(opening(store), PERIOD_S)
-    until_asked_twice(store)
+    until_queried_twice(store)
     stats = watch.latest()
     assert stats is not None
     assert sum(stats.queued_tasks.values()) == 1
@@ -64,11 +64,11 @@ def test_before_the_first_answer_nothing_is_known() -> None:
     held.set()
 
 
-def test_a_database_that_comes_back_is_asked_again() -> None:
+def test_a_database_that_comes_back_is_queried_again() -> None:
     broken, mended = WatchedStore(fails=True), WatchedStore()
     stores = iter([broken, mended])
     watch = QueueMonitor(lambda: next(stores), PERIOD_S, retry_s=PERIOD_S)
-    until_asked_twice(mended)
+    until_queried_twice(mended)
     assert watch.latest() is not None
     assert broken.closed.is_set()
 
@@ -76,7 +76,7 @@ def test_a_database_that_comes_back_is_asked_again() -> None:
 def test_the_thread_ends_with_its_watch() -> None:
     store = WatchedStore()
     watch = QueueMonitor(opening(store), PERIOD_S)
-    until_asked_twice(store)
+    until_queried_twice(store)
     del watch
     gc.collect()
     assert store.closed.wait(10)

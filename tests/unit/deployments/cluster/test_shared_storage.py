@@ -11,7 +11,7 @@ from deployments.cluster.shared_storage import (
     _check_node,
     _ensure_storage_id,
     _problems,
-    check_cluster,
+    verify_shared_storage,
     verify_storage,
 )
 from deployments.wiring import media_store
@@ -40,15 +40,15 @@ async def test_a_node_with_another_folder_is_refused() -> None:
             verify_storage(media, mark)
 
 
-def test_without_a_mark_nothing_is_asked() -> None:
+def test_without_an_id_the_store_is_not_read() -> None:
     verify_storage(MemoryMediaStore(), None)
 
 
 def test_a_node_says_what_it_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deployments.cluster.shared_storage.alive_nodes", lambda: [{}])
     here, elsewhere = settings(tmp_path / "here"), settings(tmp_path / "elsewhere")
-    mark = check_cluster(here)
-    assert check_cluster(here) == mark
+    mark = verify_shared_storage(here)
+    assert verify_shared_storage(here) == mark
     assert _check_node(here, mark, None) == (True, True)
     assert _check_node(elsewhere, mark, None) == (False, True)
     verify_storage(media_store(here), mark)
@@ -60,7 +60,7 @@ def test_a_store_that_can_not_be_written_is_refused_without_its_path(
     monkeypatch.setattr("deployments.cluster.shared_storage.alive_nodes", lambda: [{}])
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(ConfigurationError) as refused:
-        check_cluster(settings(tmp_path / "file" / "media"))
+        verify_shared_storage(settings(tmp_path / "file" / "media"))
     assert str(tmp_path) not in str(refused.value)
 
 

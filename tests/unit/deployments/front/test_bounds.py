@@ -17,7 +17,7 @@ BOUNDS = ConnectionBounds(max_head_bytes=1000, max_url_bytes=400, max_headers=10
 
 
 class Place:
-    """A connection that notes whether it had to go."""
+    """A connection that records whether it was evicted."""
 
     def __init__(self) -> None:
         self.evicted = False

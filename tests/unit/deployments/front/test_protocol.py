@@ -22,7 +22,7 @@ POST = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 class Transport(asyncio.Transport):
-    """Keeps what is written."""
+    """A transport that keeps the bytes written to it."""
 
     def __init__(self) -> None:
         super().__init__({"peername": ("10.0.0.1", 1), "sockname": ("10.0.0.2", 80)})
@@ -42,20 +42,20 @@ class Transport(asyncio.Transport):
         return self.closed
 
     def pause_reading(self) -> None:
-        """Nothing is read by itself."""
+        """Do nothing, since tests pass the bytes in themselves."""
 
     def resume_reading(self) -> None:
-        """Nothing is read by itself."""
+        """Do nothing, since tests pass the bytes in themselves."""
 
     @property
     def status(self) -> int | None:
-        """The status of the first answer."""
+        """The status of the first response."""
         return int(self.written.split()[1]) if self.written else None
 
 
 @dataclass
 class Timer:
-    """A call to come."""
+    """A scheduled call."""
 
     at_s: float
     call: Callable[..., None]
@@ -67,7 +67,7 @@ class Timer:
 
 @dataclass
 class Loop:
-    """A loop whose time passes when it is told to, and which runs its tasks in the loop that runs the test."""
+    """An event loop whose time a test advances, and which runs its tasks in the test's own loop."""
 
     now_s: float = 0.0
     timers: list[Timer] = field(default_factory=list)
@@ -89,7 +89,7 @@ class Loop:
 
 @dataclass
 class Application:
-    """Notes the requests; answers each once it may."""
+    """An application that records requests, and responds to each once ``may_answer`` is set."""
 
     scopes: list[dict[str, Any]] = field(default_factory=list)
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
@@ -103,7 +103,7 @@ class Application:
 
 @dataclass
 class Server:
-    """What connections come to."""
+    """A bounded server with its application, loop and connections."""
 
     application: Application = field(default_factory=Application)
     loop: Loop = field(default_factory=Loop)
@@ -167,7 +167,7 @@ async def test_what_is_too_much_is_refused(server: Server, kind: str, piece: int
 
 
 def refused(server: Server, url: bytes, headers: bytes = b"") -> dict[str, Any]:
-    """What a request is refused with, which ends its connection."""
+    """Return the refusal of a request, which ends its connection."""
     connection, transport = server.connect()
     connection.data_received(b"GET " + url + b" HTTP/1.1\r\n" + headers + b"\r\n")
     head, body = transport.written.split(b"\r\n\r\n")

@@ -34,7 +34,7 @@ BOUNDS = ConnectionBounds(max_head_bytes=8192)
 
 @dataclass
 class FakeProxies:
-    """Proxies whose answers are given: done, only starting, or an error."""
+    """Proxies with given results of bounding: done, still starting, or an error."""
 
     answers: dict[str, bool | Exception]
     calls: list[str] = field(default_factory=list)
@@ -64,7 +64,7 @@ class OldConnection:
 
 
 def connection_with(response_complete: bool | None) -> OldConnection:
-    """A connection that waits for its first request, or whose request is answered or not."""
+    """Return a connection that waits for its first request, or whose response is complete or not."""
     cycle = None if response_complete is None else SimpleNamespace(response_complete=response_complete)
     return OldConnection(cycle)
 
@@ -81,43 +81,43 @@ def test_the_bounds_are_the_settings() -> None:
 def test_each_proxy_is_bounded_once() -> None:
     proxies = FakeProxies({"a": True, "b": True})
     keeper = ProxyKeeper(proxies, BOUNDS)
-    keeper.look()
-    keeper.look()
+    keeper.bound_new()
+    keeper.bound_new()
     assert (proxies.calls, keeper.failure) == (["a", "b"], None)
 
 
-def test_a_proxy_that_starts_is_asked_again() -> None:
+def test_a_proxy_that_is_starting_is_bounded_later() -> None:
     proxies = FakeProxies({"a": False})
     keeper = ProxyKeeper(proxies, BOUNDS)
-    keeper.look()
+    keeper.bound_new()
     proxies.answers["a"] = True
-    keeper.look()
-    keeper.look()
+    keeper.bound_new()
+    keeper.bound_new()
     assert proxies.calls == ["a", "a"]
 
 
 def test_a_proxy_that_was_replaced_is_bounded() -> None:
     proxies = FakeProxies({"a": True})
     keeper = ProxyKeeper(proxies, BOUNDS)
-    keeper.look()
+    keeper.bound_new()
     proxies.answers = {"b": True}
-    keeper.look()
+    keeper.bound_new()
     assert proxies.calls == ["a", "b"]
 
 
 def test_a_proxy_that_can_not_be_bounded_is_named_until_it_can() -> None:
     proxies = FakeProxies({"a": task_error()})
     keeper = ProxyKeeper(proxies, BOUNDS)
-    keeper.look()
+    keeper.bound_new()
     assert keeper.failure is not None
     proxies.answers["a"] = True
-    keeper.look()
+    keeper.bound_new()
     assert keeper.failure is None
 
 
 def test_a_proxy_that_dies_is_no_failure() -> None:
     keeper = ProxyKeeper(FakeProxies({"a": ActorDiedError()}), BOUNDS)
-    keeper.look()
+    keeper.bound_new()
     assert keeper.failure is None
 
 
@@ -135,7 +135,7 @@ def test_the_keeper_looks_until_it_is_gone() -> None:
 
 @pytest.fixture
 def _own_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What bounding changes in a process is as it was after the test."""
+    """Restore what bounding changes in a process after the test."""
     monkeypatch.setattr(uvicorn.config, "HTTP_PROTOCOLS", dict(uvicorn.config.HTTP_PROTOCOLS))
     monkeypatch.setattr(http_util, "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "")
 
@@ -195,7 +195,7 @@ def test_a_proxy_of_another_ray_is_an_error() -> None:
 
 @dataclass
 class FakeHaproxy:
-    """HAProxy's manager: notes the configuration that each reload found, and fails as often as it is told to."""
+    """HAProxy's manager, which records the configuration of each reload and fails a given number of times."""
 
     event_loop: asyncio.AbstractEventLoop
     failures: int = 0

@@ -56,7 +56,7 @@ def test_a_network_is_not_served_without_bounds(host: str, required: bool, probl
 
 
 class PortServer:
-    """Notes the address it is to listen on."""
+    """A server that records the address on which it is to listen."""
 
     def __init__(self) -> None:
         self.address = ""

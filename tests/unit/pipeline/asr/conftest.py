@@ -14,25 +14,25 @@ Start = Callable[..., MicroBatcher]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Makes batchers, by default without waiting for company, and closes them."""
-    made: list[tuple[FakeEngine, MicroBatcher]] = []
+    """A factory of batchers, which do not wait for further chunks by default; they are closed at the end."""
+    pairs: list[tuple[FakeEngine, MicroBatcher]] = []
 
     def make(engine: FakeEngine, *, running: bool = True, metrics=None, **settings: float) -> MicroBatcher:
         chosen = BatchSettings(**{"batch_wait_s": 0, **settings})
-        # A clock that stands still: every batch costs nothing, so that only what a test is about decides.
+        # The clock stands still: every batch costs nothing, so that costs decide nothing in a test.
         batcher = MicroBatcher(engine, chosen, clock=lambda: 0.0, metrics=metrics)
-        made.append((engine, batcher))
+        pairs.append((engine, batcher))
         return batcher.start() if running else batcher
 
     yield make
-    for engine, batcher in made:
+    for engine, batcher in pairs:
         engine.release()
         batcher.close()
 
 
 @pytest.fixture
 def item() -> Callable[..., DecodeItem]:
-    """Makes items that differ in their audio; ``seconds`` long."""
+    """A factory of items that differ in their audio, ``seconds`` long."""
 
     def make(mark: int = 0, seconds: float = 5.0, language: str | None = "en", **options: object) -> DecodeItem:
         features = np.full((1, round(seconds * 100)), mark, dtype=np.float32)
@@ -43,7 +43,9 @@ def item() -> Callable[..., DecodeItem]:
 
 
 @pytest.fixture
-def submission(item) -> Callable[..., DecodeRequest]:
+def request_of(item) -> Callable[..., DecodeRequest]:
+    """A factory of requests for such items."""
+
     def make(mark: int = 0, *, task_id: int = 1, rank: int = 1, age: float = 0.0, **rest: object) -> DecodeRequest:
         return DecodeRequest(task_id, item(mark, **rest), rank, age)
 

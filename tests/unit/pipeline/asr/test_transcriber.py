@@ -33,7 +33,7 @@ CHUNKS = (chunk(0, (1, 3), (5, 7)), chunk(1, (10, 14)), chunk(2, (41, 44), part=
 
 @pytest.fixture
 async def store():
-    """Two parts of prepared audio whose samples tell where they lie."""
+    """A media store with two parts of prepared audio, whose samples give their position."""
     made = MemoryMediaStore()
     for part in range(2):
         ramp = (np.arange(PART_S * SAMPLE_RATE) // 160 + 10_000 * part).astype("<i2").tobytes()
@@ -67,7 +67,7 @@ async def collect(stream):
     return sorted([answer async for answers in stream for answer in answers], key=lambda answer: answer.index)
 
 
-async def test_a_unit_that_others_overtake_hears_that_there_is_life(transcriber, monkeypatch):
+async def test_a_unit_gets_heartbeats_while_others_are_decoded(transcriber, monkeypatch):
     monkeypatch.setattr("pipeline.asr.transcriber.HEARTBEAT_S", 0.005)
     turns = threading.Semaphore(0)
     engine = FakeEngine(sleep=lambda _: turns.acquire(timeout=10))
@@ -78,16 +78,16 @@ async def test_a_unit_that_others_overtake_hears_that_there_is_life(transcriber,
     async with aclosing(one.transcribe(unit(rank=2))) as waiting:
         assert await anext(waiting) == ()
         for _ in CHUNKS:
-            sign = asyncio.ensure_future(anext(waiting))
+            heartbeat = asyncio.ensure_future(anext(waiting))
             while one._batcher.stats().waiting < len(CHUNKS):
                 await asyncio.sleep(0)
             turns.release()
-            assert await sign == []
+            assert await heartbeat == []
         turns.release(len(CHUNKS))
         assert len(await collect(waiting)) == len(await urgent) == len(CHUNKS)
 
 
-async def test_where_nothing_is_decoded_there_is_silence(transcriber, monkeypatch):
+async def test_without_progress_there_is_no_heartbeat(transcriber, monkeypatch):
     monkeypatch.setattr("pipeline.asr.transcriber.HEARTBEAT_S", 0.005)
     engine = FakeEngine()
     engine.hold()
@@ -97,7 +97,7 @@ async def test_where_nothing_is_decoded_there_is_silence(transcriber, monkeypatc
     await asyncio.sleep(0.1)
     assert not silent.done()
     engine.release()
-    assert len([*await silent, *await collect(stream)]) == len(CHUNKS)  # the first may be a mere sign of life
+    assert len([*await silent, *await collect(stream)]) == len(CHUNKS)  # the first may be a heartbeat
 
 
 async def test_every_chunk_is_answered_on_the_original_timeline(transcriber):
@@ -201,7 +201,7 @@ async def test_closing_the_stream_drops_what_waits(transcriber):
     engine = FakeEngine(result=hold_the_next)
     replica = transcriber(engine, max_batch_size=1)
     stream = replica.transcribe(unit())
-    assert await anext(stream) == ()  # taken in
+    assert await anext(stream) == ()  # accepted
     await anext(stream)
     await until_entered(engine)
     await stream.aclose()

@@ -17,18 +17,18 @@ def recording() -> np.ndarray:
 
 
 @pytest.mark.parametrize("block", [512, 5000, 30 * SAMPLE_RATE])
-def test_hears_in_blocks_what_the_model_hears_at_once(recording, block):
+def test_blocks_give_the_same_probabilities_as_the_whole_recording(recording, block):
     recording = recording[: len(recording) // 512 * 512 + 100]  # so that the last frame's context lies in the padding
     padded = np.pad(recording, (0, 412)).astype(np.float32) / 32768.0
     expected = faster_whisper.vad.get_vad_model()(padded).reshape(-1)
     vad, framer = SileroVad(), Framer()
-    heard = [vad.probabilities(framer.feed(recording[i : i + block])) for i in range(0, len(recording), block)]
-    heard.append(vad.probabilities(framer.finish()))
-    np.testing.assert_allclose(np.concatenate(heard), expected, atol=1e-4)
+    actual = [vad.probabilities(framer.feed(recording[i : i + block])) for i in range(0, len(recording), block)]
+    actual.append(vad.probabilities(framer.finish()))
+    np.testing.assert_allclose(np.concatenate(actual), expected, atol=1e-4)
     assert expected.max() > 0.9
 
 
-def test_recordings_do_not_hear_each_other(recording):
+def test_recordings_do_not_affect_each_other(recording):
     frames = recording[: 512 * 50].reshape(-1, 512)
     first, second = SileroVad(), SileroVad()
     alone = first.probabilities(frames)
@@ -46,8 +46,8 @@ RULES = SpeechRules.from_ms(0.5, min_speech_duration_ms=0, min_silence_duration_
 def test_speech_is_found_between_silences():
     [sample] = [one for one in speech.of_language("en") if one.name == "quick_brown_fox"]
     joined = speech.join([sample, sample], [3.0, 4.0])
-    found = find_speech(np.rint(joined.audio * 32_767).astype(np.int16), RULES)
-    assert [(span.start_s, span.end_s) for span in found] == [
+    spans = find_speech(np.rint(joined.audio * 32_767).astype(np.int16), RULES)
+    assert [(span.start_s, span.end_s) for span in spans] == [
         (pytest.approx(one.start_s, abs=0.3), pytest.approx(one.end_s, abs=0.5)) for one in joined.placements
     ]
     assert find_speech(np.zeros(SAMPLE_RATE, np.int16), RULES) == ()

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from pipeline.confinement.syscalls import NUMBERS, call
+from pipeline.confinement.syscalls import NUMBERS, syscall
 
 
 @pytest.mark.parametrize("architecture", NUMBERS)
@@ -21,16 +21,16 @@ def test_calls_that_only_old_architectures_have_are_missing_on_new_ones() -> Non
 
 
 def test_the_kernel_understands_the_number() -> None:
-    assert call("getpid") == os.getpid()
+    assert syscall("getpid") == os.getpid()
 
 
 def test_what_the_kernel_refuses_is_raised() -> None:
     with pytest.raises(OSError, match="truncate") as caught:
-        call("truncate", b"/nowhere/at/all\0", 0)
+        syscall("truncate", b"/nowhere/at/all\0", 0)
     assert caught.value.errno == errno.ENOENT
 
 
 def test_a_call_that_has_no_number_here_is_missing() -> None:
     with pytest.raises(OSError, match="no_such_call") as caught:
-        call("no_such_call")
+        syscall("no_such_call")
     assert caught.value.errno == errno.ENOSYS

@@ -26,7 +26,7 @@ def decode(content: bytes, max_duration_s: float = 3600.0) -> tuple[np.ndarray, 
 
 
 def in_layout(audio: np.ndarray, layout: str, rate: int) -> bytes:
-    """16 kHz sound of shape ``(samples, channels)`` as WAV in a layout and at a rate."""
+    """Encode 16 kHz sound of shape ``(samples, channels)`` as WAV in a layout and at a sample rate."""
     target = io.BytesIO()
     with av.open(target, "w", format="wav") as container:
         stream = container.add_stream("pcm_s16le", rate=rate, layout=layout)
@@ -41,7 +41,7 @@ def in_layout(audio: np.ndarray, layout: str, rate: int) -> bytes:
 
 
 def floating(audio: np.ndarray, codec: str) -> bytes:
-    """16 kHz mono sound in [-1, 1] as WAV."""
+    """Encode 16 kHz mono sound in [-1, 1] as WAV."""
     target = io.BytesIO()
     with av.open(target, "w", format="wav") as container:
         stream = container.add_stream(codec, rate=SAMPLE_RATE, layout="mono")
@@ -166,7 +166,7 @@ def test_a_layout_that_changes_in_mid_stream_is_followed(layouts):
     levels = [
         np.abs(audio[int((second + 0.5) * SAMPLE_RATE) :][:1600].astype(int)).max() for second in range(len(layouts))
     ]
-    expected = {"mono": 8000, "stereo": 5657, "5.1": 8000}  # FFmpeg puts mono into both channels 3 dB lower
+    expected = {"mono": 8000, "stereo": 5657, "5.1": 8000}  # FFmpeg copies mono to both channels, 3 dB lower
     assert levels == pytest.approx([expected[layout] for layout in layouts], rel=0.1)
 
 
@@ -299,7 +299,7 @@ def test_storage_that_fails_is_not_taken_for_the_end_of_the_recording():
 
 
 def float_wav(channels: np.ndarray, rate: int) -> bytes:
-    """Sound of shape ``(samples, channels)`` as WAV in its own floating point, number for number."""
+    """Write sound of shape ``(samples, channels)`` as floating point WAV without converting its numbers."""
     frame_bytes = channels.itemsize * channels.shape[1]
     form = struct.pack("<HHIIHH", 3, channels.shape[1], rate, rate * frame_bytes, frame_bytes, 8 * channels.itemsize)
     chunks = b"fmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", channels.nbytes)
@@ -309,7 +309,7 @@ def float_wav(channels: np.ndarray, rate: int) -> bytes:
 
 @cache
 def decoded_left(bad: float | None, kind: type, channels: int, rate: int, *, normalize_level: bool) -> np.ndarray:
-    """Twenty seconds of sound on the left one only, decoded; with a bad sample at 4 s, if there is one."""
+    """Decode twenty seconds of sound on the left channel only, with a bad sample at 4 s if one is given."""
     sound = np.zeros((20 * rate, channels), kind)
     sound[:, 0] = 0.2 * np.sin(2 * np.pi * 440 * np.arange(20 * rate) / rate)
     if bad is not None:

@@ -1,4 +1,4 @@
-"""Where sound is placed whose time stamps jump: holes, clocks that overflow, and clocks that are set anew."""
+"""The placement of sound whose time stamps jump: gaps, clocks that overflow, and clocks that are reset."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.support.thoroughness import thorough
 
 MAX_DURATION_S = 36_000.0
 OVERFLOW_S = 2**33 / 90_000
-"""How long the clock of MPEG-TS runs: 26.5 hours."""
+"""Time until the clock of MPEG-TS overflows: 26.5 hours."""
 
 CLIP = click_at(1.0, 3.0)
 
 
 def stream_of(*pieces: tuple[float, Samples], muxer: str = "mpegts") -> bytes:
-    """MPEG audio in pieces, each from a time on, in seconds of the stream's clock."""
+    """Encode pieces as MPEG audio, each from a time on, in seconds of the stream's clock."""
     target, rate = io.BytesIO(), 48_000
     with av.open(target, "w", format=muxer) as container:
         stream = container.add_stream("mp2", rate=rate, layout="mono")
@@ -44,12 +44,12 @@ def stream_of(*pieces: tuple[float, Samples], muxer: str = "mpegts") -> bytes:
 
 
 def joined(*pieces: tuple[float, Samples]) -> bytes:
-    """Recordings laid end to end, each with a clock of its own."""
+    """Join recordings end to end, each with a clock of its own."""
     return b"".join(stream_of(piece) for piece in pieces)
 
 
 def clicks(content: bytes, max_duration_s: float = MAX_DURATION_S) -> list[float]:
-    """Where clicks are heard, in seconds."""
+    """Return the times of the clicks in a recording, in seconds."""
     loud, position = [], 0
     for block in AudioDecoder(io.BytesIO(content), max_duration_s, SoundOptions(normalize_level=False)).blocks():
         loud.append(position + np.flatnonzero((block > 6000) | (block < -6000)))

@@ -1,4 +1,4 @@
-"""Nothing of the server's files can be read through an upload, whatever it calls itself."""
+"""No upload, whatever format it claims, can read a file of the server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KINDS = [*hostile_media.playlists(SECRET), *hostile_media.disguises(b"")]
 
 @pytest.fixture
 def secret(tmp_path: Path) -> Path:
-    """A recording of the server's own: a tone."""
+    """A recording that belongs to the server: a tone."""
     path = tmp_path / "secret.wav"
     path.write_bytes(encode(tone(2.0, amplitude=20_000), "wav"))
     return path
@@ -52,7 +52,7 @@ def test_a_track_in_another_file_is_not_read(secret: Path) -> None:
 
 
 def test_such_a_track_would_be_read_if_it_were_allowed(secret: Path) -> None:
-    """Or the test above would show nothing."""
+    """Check that the test above could fail."""
     opened: list[str] = []
 
     def watched(path: str, *_: object) -> object:

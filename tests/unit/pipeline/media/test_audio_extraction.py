@@ -14,7 +14,7 @@ from tests.support import recordings
 from tests.support.recordings import encode, tone
 from tests.unit.pipeline.media.test_audio_decoder import float_wav, wav_of
 
-with warnings.catch_warnings():  # of audioop, and of an ffmpeg that is not there
+with warnings.catch_warnings():  # about audioop, and about a missing ffmpeg program
     warnings.simplefilter("ignore")
     from pydub import AudioSegment
 
@@ -28,7 +28,7 @@ def extract(content: bytes, max_duration_s: float = 60.0, **wanted) -> bytes:
 
 
 def samples_of(content: bytes) -> tuple[np.ndarray, int]:
-    """Floating point -1..1, shape (channels, samples), and the rate."""
+    """Return the samples in floating point -1..1, shape ``(channels, samples)``, and the sample rate."""
     with av.open(io.BytesIO(content)) as container:
         frames = list(container.decode(audio=0))
         resampler = av.AudioResampler("fltp", frames[0].layout, frames[0].sample_rate)
@@ -56,7 +56,7 @@ def test_every_depth_is_as_exact_as_it_can_be(bit_depth, step, bits):
     original, _ = samples_of(STEREO)
     error = audio - original
     assert np.abs(error).max() <= step / 2 + 1e-6
-    assert abs(error.mean()) < step / 20 + 1e-6  # rounded, not cut off
+    assert abs(error.mean()) < step / 20 + 1e-6  # rounded, not truncated
 
 
 def test_samples_of_the_same_shape_come_through_unchanged():

@@ -28,7 +28,7 @@ WAV, RF64, W64 = encode(SOUND, "wav"), encode(SOUND, "wav", rf64="always"), enco
 AIFF, AU, CAF = encode(SOUND, "aiff"), encode(SOUND, "au"), encode(SOUND, "caf")
 
 Places = tuple[tuple[int, str, int], ...]
-"""Offset, form, and what is added, of each number that depends on the size of the sound."""
+"""Offset, form and surplus of each number that depends on the size of the sound."""
 
 FORMATS: dict[str, tuple[bytes, Places]] = {
     "wav": (WAV, ((4, "<I", WAV.index(b"data")), (WAV.index(b"data") + 4, "<I", 0))),
@@ -49,8 +49,8 @@ TRAILERS = {
 ID3V1 = b"TAG" + b"title".ljust(125, b"\0")
 
 
-def claiming(kind: str, size: int) -> bytes:
-    """The recording with another size of its sound in the header."""
+def with_sound_size(kind: str, size: int) -> bytes:
+    """Return the recording with another size of its sound in the header."""
     content, places = FORMATS[kind]
     changed = bytearray(content)
     for offset, form, extra in places:
@@ -58,8 +58,8 @@ def claiming(kind: str, size: int) -> bytes:
     return bytes(changed)
 
 
-def saying(kind: str, number: int) -> bytes:
-    """The recording with one number wherever the header states a size."""
+def with_number(kind: str, number: int) -> bytes:
+    """Return the recording with one number in place of every size in the header."""
     content, places = FORMATS[kind]
     changed = bytearray(content)
     for offset, form, _ in places:
@@ -80,7 +80,7 @@ def assert_whole(content: bytes) -> None:
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_header_that_is_right_is_believed(kind):
-    assert claiming(kind, SOUND_BYTES)[:200] == FORMATS[kind][0][:200]
+    assert with_sound_size(kind, SOUND_BYTES)[:200] == FORMATS[kind][0][:200]
     assert_whole(FORMATS[kind][0])
 
 
@@ -96,17 +96,17 @@ PLACEHOLDERS = {
 
 @pytest.mark.parametrize(("kind", "number"), [(kind, number) for kind in FORMATS for number in PLACEHOLDERS[kind]])
 def test_a_placeholder_means_all_that_is_there(kind, number):
-    assert_whole(saying(kind, number))
+    assert_whole(with_number(kind, number))
     for trailer in [*TRAILERS.get(kind, []), ID3V1]:
-        assert_whole(saying(kind, number) + trailer)
+        assert_whole(with_number(kind, number) + trailer)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("size", [2, 4000, SOUND_BYTES // 2])
 def test_a_header_that_states_less_does_not_cut_the_sound_off(kind, size):
-    assert_whole(claiming(kind, size))
+    assert_whole(with_sound_size(kind, size))
     for trailer in [*TRAILERS.get(kind, []), ID3V1]:
-        assert_whole(claiming(kind, size) + trailer)
+        assert_whole(with_sound_size(kind, size) + trailer)
 
 
 @pytest.mark.parametrize("kind", TRAILERS)
@@ -141,7 +141,7 @@ def test_compressed_sound_in_wav_is_whole(codec, number):
 
 
 class Pipe:
-    """What can be written to, and not sought in."""
+    """A file that can be written to, but has no positions."""
 
     def __init__(self) -> None:
         self.content = b""
@@ -200,7 +200,7 @@ def test_gsm_in_wav_is_whole():
 @pytest.mark.parametrize("kind", FORMATS)
 def test_all_of_the_sound_is_extracted(kind):
     target = io.BytesIO()
-    extract_audio(io.BytesIO(claiming(kind, 4000)), target, ExtractionOptions(sample_rate=SAMPLE_RATE), 60.0)
+    extract_audio(io.BytesIO(with_sound_size(kind, 4000)), target, ExtractionOptions(sample_rate=SAMPLE_RATE), 60.0)
     assert_whole(target.getvalue())
 
 
@@ -219,7 +219,7 @@ def test_a_damaged_header_is_read_without_an_error(kind):
 
 
 OUTER = {"wav": (4, "<I", -8), "rf64": (20, "<Q", -8), "w64": (16, "<Q", 0), "aiff": (4, ">I", -8)}
-"""Offset and form of the size of the whole, and what is added to the length of the file."""
+"""Offset and form of the size of the whole file, and its surplus over the length of the file."""
 OPAQUE = np.random.default_rng(5).bytes(64_000)
 
 
@@ -230,13 +230,13 @@ def test_what_the_size_of_the_whole_includes_behind_the_sound_is_not_sound(kind,
     offset, form, extra = OUTER[kind]
     struct.pack_into(form, content, offset, len(content) + extra)
     assert_whole(bytes(content))
-    assert_whole(bytes(content[:-1000]))  # what breaks off is not the sound
+    assert_whole(bytes(content[:-1000]))  # the sound itself is complete
 
 
 @pytest.mark.parametrize("kind", OUTER)
 @pytest.mark.parametrize("miscounted", [-8, 1, 8])
 def test_a_size_of_the_whole_that_is_miscounted_proves_nothing(kind, miscounted):
-    content = bytearray(claiming(kind, 4000))
+    content = bytearray(with_sound_size(kind, 4000))
     offset, form, _ = OUTER[kind]
     struct.pack_into(form, content, offset, struct.unpack_from(form, content, offset)[0] + miscounted)
     assert_whole(bytes(content))
@@ -245,13 +245,13 @@ def test_a_size_of_the_whole_that_is_miscounted_proves_nothing(kind, miscounted)
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_tag_at_the_end_is_not_sound(kind):
     assert_whole(FORMATS[kind][0] + ID3V1)
-    assert_whole(claiming(kind, 4000) + ID3V1)
+    assert_whole(with_sound_size(kind, 4000) + ID3V1)
 
 
 @pytest.mark.parametrize("pattern", [b"TAG", ID3V1[:127], b"LIST" + bytes(4), b"data" + bytes(4), b"ID3 "])
 def test_a_tail_full_of_what_look_like_chunks_is_read_in_no_time(pattern):
     begin = time.process_time()
-    correct_sizes(io.BytesIO(saying("wav", 0xFFFF_FFFF) + (pattern * 100_000)[:262_149]))
+    correct_sizes(io.BytesIO(with_number("wav", 0xFFFF_FFFF) + (pattern * 100_000)[:262_149]))
     assert time.process_time() - begin < 0.5
 
 
@@ -263,7 +263,7 @@ def test_other_files_are_left_alone():
 
 
 def test_a_patched_file_reads_like_a_file():
-    file = correct_sizes(io.BytesIO(claiming("wav", 4000))).file
+    file = correct_sizes(io.BytesIO(with_sound_size("wav", 4000))).file
     assert file.read() == WAV
     assert file.seek(-10, io.SEEK_END) == len(WAV) - 10
     assert file.read(100) == WAV[-10:]

@@ -18,7 +18,7 @@ from tests.support.recordings import stream
 
 
 class FullDisk(LocalFileSystem):
-    """A folder whose files take no byte more than a little."""
+    """A file system whose files can hold only 100 bytes."""
 
     cachable = False
 
@@ -109,7 +109,7 @@ async def test_a_key_is_synced_before_it_has_its_name_and_its_folders_after(
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(Path, "replace", noted_replace)
     store = FsspecMediaStore((tmp_path / "media").as_uri())
-    for made in (["."], []):  # the name of the store's own folder, once
+    for made in (["."], []):  # only the first upload creates the store's folder
         steps.clear()
         await store.write("t1/pcm/00000.s16le", stream(b"x"))
         key = "media/t1/pcm/00000.s16le"

@@ -15,14 +15,14 @@ RULES = SpeechRules.from_ms(0.5, min_speech_duration_ms=0, min_silence_duration_
 
 
 class Loudness:
-    """Hears speech wherever there is any sound."""
+    """A detector that takes any sound for speech."""
 
     def probabilities(self, frames: Samples) -> Scores:
         return (np.abs(frames).max(axis=1) > 0).astype(np.float32)
 
 
 def frames_of(*stretches: tuple[float, bool]) -> tuple[Samples, int]:
-    """Seconds of sound or silence, as whole frames; and their samples."""
+    """Return stretches of sound or silence, of some seconds each, as whole frames, and their number of samples."""
     samples = np.concatenate(
         [np.full(round(seconds * SAMPLE_RATE), 9 * sound, np.int16) for seconds, sound in stretches]
     )
@@ -31,8 +31,8 @@ def frames_of(*stretches: tuple[float, bool]) -> tuple[Samples, int]:
     return padded.reshape(-1, FRAME_SAMPLES), total
 
 
-def heard(frames: Samples, total: int, step: int) -> tuple[list[Span], list[int]]:
-    """All that is found, ``step`` frames at a time; and what was said to be settled before each."""
+def find_spans(frames: Samples, total: int, step: int) -> tuple[list[Span], list[int]]:
+    """Feed ``step`` frames at a time; return all spans, and the value of ``settled`` before each step."""
     speech, spans, settled = DetectedSpeech(Loudness(), RULES), [], []
     for at in range(0, len(frames), step):
         settled.append(speech.settled)
@@ -49,7 +49,7 @@ def heard(frames: Samples, total: int, step: int) -> tuple[list[Span], list[int]
 @pytest.mark.parametrize("silence_s", [0.7, 1.5])
 def test_silence_at_an_edge_is_left_out(step: int, silence_s: float) -> None:
     frames, total = frames_of((silence_s, False), (3.0, True), (silence_s, False))
-    spans, _ = heard(frames, total, step)
+    spans, _ = find_spans(frames, total, step)
     assert spans[0].start_s == pytest.approx(silence_s - 0.2, abs=0.05)
     assert spans[-1].end_s == pytest.approx(silence_s + 3.2, abs=0.05)
     assert all(before.end == after.start for before, after in pairwise(spans))
@@ -57,10 +57,10 @@ def test_silence_at_an_edge_is_left_out(step: int, silence_s: float) -> None:
 
 def test_a_pause_inside_stays_a_pause() -> None:
     frames, total = frames_of((1.0, True), (0.9, False), (1.0, True))
-    spans, _ = heard(frames, total, 5)
+    spans, _ = find_spans(frames, total, 5)
     assert sum(span.samples for span in spans) < total
 
 
 def test_silence_holds_no_speech() -> None:
     frames, total = frames_of((0.5, False))
-    assert heard(frames, total, 3)[0] == []
+    assert find_spans(frames, total, 3)[0] == []

@@ -11,7 +11,7 @@ from pipeline.media.storage_failures import translate_storage_errors
 
 
 class ClientError(Exception):
-    """As botocore's, with the answer of a server."""
+    """An error like botocore's, with a server's response."""
 
     __module__ = "botocore.exceptions"
 
@@ -25,7 +25,7 @@ def system(number: int) -> OSError:
 
 
 def translated(status: int, code: str) -> OSError:
-    """As s3fs passes on an answer it does not know: an ``EIO`` with its cause."""
+    """Return the error by which s3fs reports a response that it does not know: an ``EIO`` with its cause."""
     error = system(errno.EIO)
     error.__cause__ = ClientError(status, code)
     return error

@@ -23,14 +23,14 @@ from tests.support.recordings import encode, silence, stream, tone
 
 
 class LoudnessActivity:
-    """Whatever is loud is speech."""
+    """A detector that takes any loud sound for speech."""
 
     def probabilities(self, frames: np.ndarray) -> np.ndarray:
         return (np.abs(frames.astype(np.int32)).max(axis=1, initial=0) > 1000).astype(np.float32)
 
 
 def no_activity():
-    raise AssertionError("Nobody asked for voice activity.")
+    raise AssertionError("The request needs no voice activity detector.")
 
 
 def splitter(store, activity=LoudnessActivity, max_duration_s=3600.0, part_s=60.0) -> StreamingSplitter:
@@ -43,7 +43,7 @@ def splitter(store, activity=LoudnessActivity, max_duration_s=3600.0, part_s=60.
     )
 
 
-def asking(options: TranscriptionOptions | None = None, **changes) -> SplitRequest:
+def split_request(options: TranscriptionOptions | None = None, **changes) -> SplitRequest:
     request = SplitRequest(1, "t1/source", "t1", options or TranscriptionOptions(), max_chunk_s=15.0)
     return replace(request, **changes)
 
@@ -62,7 +62,7 @@ async def run(split: StreamingSplitter, request: SplitRequest) -> tuple[list[Spl
 
 @pytest.fixture(scope="module")
 def conversation() -> np.ndarray:
-    """240 s: turns of 1 to 20 s with pauses of 0.3 to 4 s."""
+    """A conversation of 240 s: turns of 1 to 20 s with pauses of 0.3 to 4 s."""
     source = np.random.default_rng(5)
     turns: list[np.ndarray] = []
     while sum(map(len, turns)) < 240 * SAMPLE_RATE:
@@ -80,7 +80,7 @@ def recorded(conversation) -> bytes:
 
 async def test_parts_tile_the_timeline_and_hold_all_of_the_audio(conversation, recorded):
     store = await store_with(recorded)
-    parts, done = await run(splitter(store), asking())
+    parts, done = await run(splitter(store), split_request())
     assert done.duration_s == 240.0
     assert not done.truncated
     assert [part.part for part in parts] == list(range(len(parts)))
@@ -91,7 +91,7 @@ async def test_parts_tile_the_timeline_and_hold_all_of_the_audio(conversation, r
 
 async def test_chunks_lie_in_their_part_and_carry_the_speech(conversation, recorded):
     store = await store_with(recorded)
-    parts, _ = await run(splitter(store), asking())
+    parts, _ = await run(splitter(store), split_request())
     chunks = [chunk for part in parts for chunk in part.chunks]
     assert [chunk.index for chunk in chunks] == list(range(len(chunks)))
     for part in parts:
@@ -100,8 +100,8 @@ async def test_chunks_lie_in_their_part_and_carry_the_speech(conversation, recor
             assert part.start <= chunk.spans[0].start
             assert chunk.spans[-1].end <= part.end
             assert chunk.duration_s <= 15.0
-            heard = np.frombuffer(await store.read(part_key("t1", part.part), *chunk.byte_range), "<i2")
-            np.testing.assert_array_equal(heard, conversation[chunk.spans[0].start : chunk.spans[-1].end])
+            samples = np.frombuffer(await store.read(part_key("t1", part.part), *chunk.byte_range), "<i2")
+            np.testing.assert_array_equal(samples, conversation[chunk.spans[0].start : chunk.spans[-1].end])
     outside = np.ones(len(conversation), bool)
     for chunk in chunks:
         for span in chunk.spans:
@@ -111,7 +111,7 @@ async def test_chunks_lie_in_their_part_and_carry_the_speech(conversation, recor
 
 async def test_the_first_part_is_short_and_the_others_grow():
     store = await store_with(encode(silence(420.0), "flac"))
-    parts, _ = await run(splitter(store, part_s=120.0), asking())
+    parts, _ = await run(splitter(store, part_s=120.0), split_request())
     lengths = [(part.end - part.start) / SAMPLE_RATE for part in parts]
     assert 30 <= lengths[0] < 40
     assert 60 <= lengths[1] < 80
@@ -121,7 +121,7 @@ async def test_the_first_part_is_short_and_the_others_grow():
 @pytest.mark.parametrize("clips", [(), (1.0, 2.0)])
 async def test_a_word_before_a_long_silence_does_not_hold_up_the_parts(clips):
     store = await store_with(encode(np.concatenate([tone(3.0), silence(417.0)]), "flac"))
-    parts, _ = await run(splitter(store), asking(TranscriptionOptions(clip_timestamps=clips)))
+    parts, _ = await run(splitter(store), split_request(TranscriptionOptions(clip_timestamps=clips)))
     assert [len(part.chunks) for part in parts] == [1] + [0] * (len(parts) - 1)
     assert max(part.end - part.start for part in parts) < to_samples(200)
 
@@ -130,11 +130,11 @@ async def test_a_word_before_a_long_silence_does_not_hold_up_the_parts(clips):
 async def test_a_resumed_split_gives_the_parts_that_follow(recorded, vad_filter):
     options = TranscriptionOptions(vad_filter=vad_filter)
     store = await store_with(recorded)
-    parts, done = await run(splitter(store), asking(options))
+    parts, done = await run(splitter(store), split_request(options))
     assert len(parts) > 3
     for stored_parts in (1, 3):
         again = await store_with(recorded)
-        request = asking(
+        request = split_request(
             options,
             first_part=stored_parts,
             first_chunk=sum(len(part.chunks) for part in parts[:stored_parts]),
@@ -149,7 +149,7 @@ async def test_a_resumed_split_gives_the_parts_that_follow(recorded, vad_filter)
 
 async def test_a_split_resumed_at_the_end_is_done():
     store = await store_with(encode(tone(5.0), "flac"))
-    request = asking(first_part=1, first_chunk=1, resume_at=to_samples(5.0))
+    request = split_request(first_part=1, first_chunk=1, resume_at=to_samples(5.0))
     track = Track(0, "flac", channels=1, chosen=True)
     assert await run(splitter(store), request) == ([], SplitDone(5.0, False, (track,)))
 
@@ -157,7 +157,7 @@ async def test_a_split_resumed_at_the_end_is_done():
 @pytest.mark.parametrize("content", [silence(0.05), silence(70.0), tone(0.1, amplitude=100)])
 async def test_without_speech_there_are_no_chunks(content):
     store = await store_with(encode(content, "wav"))
-    parts, done = await run(splitter(store), asking())
+    parts, done = await run(splitter(store), split_request())
     assert [chunk for part in parts for chunk in part.chunks] == []
     assert parts[-1].end == len(content)
     assert done.duration_s == len(content) / SAMPLE_RATE
@@ -168,7 +168,7 @@ async def test_a_task_may_tune_the_voice_detection():
     store = await store_with(encode(audio, "wav"))
 
     async def spans(**tuned: int) -> list[tuple[float, float]]:
-        parts, _ = await run(splitter(store), asking(TranscriptionOptions(**tuned)))
+        parts, _ = await run(splitter(store), split_request(TranscriptionOptions(**tuned)))
         found = [span for part in parts for chunk in part.chunks for span in chunk.spans]
         return [(round(span.start_s, 1), round(span.end_s, 1)) for span in found]
 
@@ -182,7 +182,7 @@ async def test_a_task_may_tune_the_voice_detection():
 async def test_without_vad_everything_is_in_chunks_cut_where_it_is_quiet():
     audio = np.concatenate([tone(12.0), silence(0.5), tone(20.0), silence(0.5), tone(10.0)])
     store = await store_with(encode(audio, "wav"))
-    parts, _ = await run(splitter(store, no_activity), asking(TranscriptionOptions(vad_filter=False)))
+    parts, _ = await run(splitter(store, no_activity), split_request(TranscriptionOptions(vad_filter=False)))
     spans = [span for part in parts for chunk in part.chunks for span in chunk.spans]
     assert spans[0].start == 0
     assert spans[-1].end == len(audio)
@@ -202,21 +202,21 @@ async def test_without_vad_everything_is_in_chunks_cut_where_it_is_quiet():
 )
 async def test_clip_timestamps_replace_the_vad(clips, spans):
     store = await store_with(encode(silence(10.0), "wav"))
-    parts, _ = await run(splitter(store, no_activity), asking(TranscriptionOptions(clip_timestamps=clips)))
+    parts, _ = await run(splitter(store, no_activity), split_request(TranscriptionOptions(clip_timestamps=clips)))
     found = [(span.start_s, span.end_s) for part in parts for chunk in part.chunks for span in chunk.spans]
     assert found == spans
 
 
 async def test_the_clip_timestamps_that_mean_the_whole_file_leave_the_vad_on():
     store = await store_with(encode(np.concatenate([silence(5.0), tone(2.0), silence(5.0)]), "wav"))
-    parts, _ = await run(splitter(store), asking(TranscriptionOptions(clip_timestamps=(0.0,))))
+    parts, _ = await run(splitter(store), split_request(TranscriptionOptions(clip_timestamps=(0.0,))))
     (chunk,) = parts[0].chunks
     assert (chunk.start_s, chunk.end_s) == pytest.approx((4.6, 7.4), abs=0.05)
 
 
 async def test_a_recording_that_breaks_off_says_so():
     content = encode(tone(20.0), "flac")
-    parts, done = await run(splitter(await store_with(content[: len(content) // 2])), asking())
+    parts, done = await run(splitter(await store_with(content[: len(content) // 2])), split_request())
     assert done.truncated
     assert 8 < done.duration_s < 12
     assert parts[-1].end == to_samples(done.duration_s)
@@ -228,19 +228,19 @@ async def test_a_recording_that_breaks_off_says_so():
 async def test_bad_media_is_refused_and_stores_nothing(content, error):
     store = await store_with(content)
     with pytest.raises(error):
-        await run(splitter(store), asking())
+        await run(splitter(store), split_request())
     assert store.keys == {"t1/source"}
 
 
 async def test_a_recording_that_is_gone_is_refused():
     with pytest.raises(MediaUndecodable):
-        await run(splitter(MemoryMediaStore()), asking())
+        await run(splitter(MemoryMediaStore()), split_request())
 
 
 async def test_a_recording_that_is_too_long_is_refused():
     store = await store_with(encode(silence(100.0), "flac"))
     with pytest.raises(MediaTooLong):
-        await run(splitter(store, max_duration_s=50.0), asking())
+        await run(splitter(store, max_duration_s=50.0), split_request())
 
 
 async def test_a_full_store_is_reported():
@@ -248,11 +248,11 @@ async def test_a_full_store_is_reported():
     store = MemoryMediaStore(capacity_bytes=len(content) + 1_000_000)
     await store.write("t1/source", stream(content))
     with pytest.raises(StorageFull):
-        await run(splitter(store), asking())
+        await run(splitter(store), split_request())
 
 
 class WatchedStore(MemoryMediaStore):
-    """Remembers what was opened."""
+    """A media store that records the files it opened."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -268,7 +268,7 @@ class WatchedStore(MemoryMediaStore):
 async def test_a_consumer_that_goes_away_ends_the_work_and_closes_the_file():
     store = WatchedStore()
     await store.write("t1/source", stream(encode(silence(150.0), "flac")))
-    parts = splitter(store, part_s=30.0).split(asking())
+    parts = splitter(store, part_s=30.0).split(split_request())
     assert isinstance(await anext(parts), SplitPart)
     await parts.aclose()
     assert store.opened[0].closed
@@ -278,7 +278,7 @@ async def test_a_consumer_that_goes_away_ends_the_work_and_closes_the_file():
 async def test_a_cancelled_consumer_ends_the_work_and_closes_the_file():
     store = WatchedStore()
     await store.write("t1/source", stream(encode(silence(150.0), "flac")))
-    running = asyncio.create_task(run(splitter(store), asking()))
+    running = asyncio.create_task(run(splitter(store), split_request()))
     await asyncio.to_thread(store.was_opened.wait, 5)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""Real speech, badly recorded, is found where it is when it is recorded well."""
+"""Real speech is found at the same place in a bad recording as in a good one."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from tests.support import speech
 from tests.support.recordings import stream
 from tests.support.thoroughness import some, thorough
 from tests.unit.pipeline.media.test_audio_decoder import wav_of
-from tests.unit.pipeline.media.test_streaming_splitter import asking
+from tests.unit.pipeline.media.test_streaming_splitter import split_request
 
 Spans = list[tuple[float, float]]
 
 
 async def spans_of(*channels: np.ndarray, options: TranscriptionOptions | None = None) -> Spans:
-    """Where speech is found in a WAV of these channels in [-1, 1], in seconds."""
+    """Return the spans, in seconds, in which speech is found in a WAV with these channels in [-1, 1]."""
     samples = np.rint(np.clip(np.stack(channels, axis=1), -1, 32_767 / 32_768) * 32_768).astype(np.int16)
     store = MemoryMediaStore()
     await store.write("t1/source", stream(wav_of(samples)))
     splitter = StreamingSplitter(
         store, SileroVad, VadSettings(), SplitSettings(), lambda file, sound: AudioDecoder(file, 3600.0, sound)
     )
-    parts = [event async for event in splitter.split(asking(options)) if isinstance(event, SplitPart)]
+    parts = [event async for event in splitter.split(split_request(options)) if isinstance(event, SplitPart)]
     return [(span.start_s, span.end_s) for part in parts for chunk in part.chunks for span in chunk.spans]
 
 
@@ -44,20 +44,20 @@ def assert_alike(found: Spans, expected: Spans, tolerance_s: float) -> None:
 
 @pytest.fixture(scope="module")
 def talk() -> np.ndarray:
-    """Two minutes in nine languages, with pauses and a little noise; half a minute in a quick run."""
+    """Two minutes of speech in nine languages with pauses and a little noise; half a minute in a quick run."""
     audio = speech.recording(speech.corpus(), 120.0 if thorough() else 30.0, seed=4).audio
     return audio + np.random.default_rng(4).normal(0, 0.0003, len(audio))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def spans_of_talk(talk: np.ndarray) -> Spans:
-    """Where speech is found in the talk as it is."""
+    """The spans in which speech is found in the unchanged talk."""
     return await spans_of(talk)
 
 
 @cache
 def noise_of(colour: str) -> np.ndarray:
-    """A minute of noise, of a standard deviation of 1; a quarter of a minute in a quick run."""
+    """Return a minute of noise with a standard deviation of 1, or a quarter of a minute in a quick run."""
     samples = (60 if thorough() else 15) * SAMPLE_RATE
     frequencies = np.fft.rfftfreq(samples, 1 / SAMPLE_RATE)
     slope = {"white": 0.0, "pink": 0.5, "brown": 1.0}[colour]

@@ -1,4 +1,4 @@
-"""How recordings that are split at the same time share the time: block by block, with decoders that only count."""
+"""Fair sharing between recordings that are split at the same time, block by block, with decoders that only count."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BLOCK = np.zeros(16_000, np.int16)
 
 
 class Meter:
-    """Counts what is being worked on at the same moment."""
+    """A counter of the recordings that are worked on at the same moment."""
 
     def __init__(self) -> None:
         self.most = 0
@@ -51,7 +51,7 @@ class Meter:
 
 @dataclass
 class CountingDecoder:
-    """As many blocks as the recording's bytes say, each noted under the recording's name when it is taken."""
+    """A decoder of as many blocks as the recording states; each block is logged under the recording's name."""
 
     name: str
     blocks_left: int
@@ -72,7 +72,7 @@ class CountingDecoder:
 
 
 class WorkClock(ManualClock):
-    """Time that only passes with blocks: on a busy machine each would cost its client something else."""
+    """A clock that advances with each block, so that every block has the same cost on a busy machine too."""
 
     def __init__(self, log: list[str]) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class WorkClock(ManualClock):
 
 @dataclass
 class Splits:
-    """A splitter of one turn at a time, and the recordings it is given."""
+    """A splitter with one turn at a time, and its recordings."""
 
     concurrency: int = 1
     hangs: set[str] = field(default_factory=set)

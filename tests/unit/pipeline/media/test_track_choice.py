@@ -18,15 +18,15 @@ from tests.support.recordings import silence, tone
 LOW, HIGH = 300.0, 1200.0
 
 
-def heard(content: bytes, audio_track: str | None = None) -> tuple[float, AudioDecoder]:
+def decode_pitch(content: bytes, audio_track: str | None = None) -> tuple[float, AudioDecoder]:
     decoder = AudioDecoder(io.BytesIO(content), 3600.0, SoundOptions(audio_track=audio_track))
     audio = np.concatenate(list(decoder.blocks()))
     return round(pitch_of(audio), -2), decoder
 
 
-def taken(content: bytes, audio_track: str | None = None) -> int:
-    """The index of the chosen track, which is the one that is heard."""
-    pitch, decoder = heard(content, audio_track)
+def chosen_index(content: bytes, audio_track: str | None = None) -> int:
+    """Return the index of the chosen track; check that it is the decoded one."""
+    pitch, decoder = decode_pitch(content, audio_track)
     [chosen] = [track for track in decoder.tracks if track.chosen]
     assert pitch == round((LOW, HIGH, 2000.0)[chosen.index], -2)
     return chosen.index
@@ -51,13 +51,13 @@ FIRST, SECOND, THIRD = tone(1.0, LOW), tone(1.0, HIGH), tone(1.0, 2000.0)
 )
 @pytest.mark.parametrize("codec", ["flac", "libopus"])
 def test_the_best_track_is_taken(first, second, index, codec):
-    assert taken(film(first, second, codec=codec)) == index
+    assert chosen_index(film(first, second, codec=codec)) == index
 
 
 @pytest.mark.parametrize("muxer", ["mp4", "mov", "mpegts"])
 def test_a_silent_track_is_left_out_in_every_container(muxer):
     assert (
-        taken(
+        chosen_index(
             film(
                 (silence(1.0), {}, NONE),
                 (SECOND, {}, NONE),
@@ -72,19 +72,19 @@ def test_a_silent_track_is_left_out_in_every_container(muxer):
 def test_a_track_that_is_silent_at_first_is_taken_where_the_others_are_silent():
     late = np.concatenate([silence(40.0), tone(5.0, LOW)])
     content = film((late, {}, NONE), (silence(45.0), {}, NONE))
-    assert taken(content) == 0
+    assert chosen_index(content) == 0
 
 
 def test_a_track_that_begins_late_keeps_its_times():
     content = film((silence(4.0), {}, Disposition.default), (np.concatenate([silence(2.5), tone(1.5, HIGH)]), {}, NONE))
-    _, decoder = heard(content)
+    _, decoder = decode_pitch(content)
     assert [track.chosen for track in decoder.tracks] == [False, True]
     audio = np.concatenate(list(AudioDecoder(io.BytesIO(content), 60.0).blocks()))
     assert np.flatnonzero(np.abs(audio.astype(int)) > 2000)[0] / SAMPLE_RATE == pytest.approx(2.5, abs=0.05)
 
 
 def test_a_silent_recording_is_taken_as_it_is():
-    _, decoder = heard(film((silence(1.0), {}, NONE), (silence(1.0), {}, Disposition.default)))
+    _, decoder = decode_pitch(film((silence(1.0), {}, NONE), (silence(1.0), {}, Disposition.default)))
     assert [(track.silent, track.chosen) for track in decoder.tracks] == [(True, False), (True, True)]
 
 
@@ -97,7 +97,7 @@ def test_a_track_may_be_asked_for(wanted, index):
         (SECOND, {"language": "ger"}, NONE),
         (THIRD, {"language": "eng", "title": "Commentary"}, Disposition.default),
     )
-    assert taken(content, wanted) == index
+    assert chosen_index(content, wanted) == index
 
 
 def test_a_track_that_is_not_there_is_refused_with_those_that_are():
@@ -107,7 +107,7 @@ def test_a_track_that_is_not_there_is_refused_with_those_that_are():
     with pytest.raises(
         NoSuchTrack, match=r"no audio track 'fr'. It has: 0 \(flac, eng, “Main”, default\), 1 \(flac, ger\)\."
     ):
-        heard(content, "fr")
+        decode_pitch(content, "fr")
 
 
 def test_the_tracks_are_listed():
@@ -115,7 +115,7 @@ def test_the_tracks_are_listed():
         (FIRST, {"language": "eng", "title": "Main"}, Disposition.default),
         (SECOND, {"language": "ger"}, Disposition.comment),
     )
-    _, decoder = heard(content)
+    _, decoder = decode_pitch(content)
     main, other = decoder.tracks
     assert (main.index, main.codec, main.language, main.title, main.channels) == (0, "flac", "eng", "Main", 1)
     assert (main.default, main.auxiliary, main.decodable, main.chosen) == (True, False, True, True)
@@ -124,7 +124,7 @@ def test_the_tracks_are_listed():
 
 
 def unknown_codec(content: bytes) -> bytes:
-    """The same MP4 with its first track in a codec that nobody knows, as Apple's ``apac`` is."""
+    """Give an MP4's first track a codec that FFmpeg does not know, as Apple's ``apac``."""
     at = content.index(b"mp4a")
     content = content[:at] + b"apac" + content[at + 4 :]
     at = content.index(b"esds")
@@ -133,15 +133,15 @@ def unknown_codec(content: bytes) -> bytes:
 
 def test_a_track_nobody_can_decode_is_left_out():
     content = unknown_codec(film((FIRST, {}, Disposition.default), (SECOND, {}, NONE), muxer="mov", codec="aac"))
-    assert taken(content) == 1
+    assert chosen_index(content) == 1
     with pytest.raises(MediaUndecodable, match="no decoder"):
-        heard(content, "0")
+        decode_pitch(content, "0")
     with pytest.raises(MediaUndecodable, match="no decoder"):
-        heard(unknown_codec(film((FIRST, {}, NONE), muxer="mov", codec="aac")))
+        decode_pitch(unknown_codec(film((FIRST, {}, NONE), muxer="mov", codec="aac")))
 
 
 def test_the_same_track_is_extracted():
     content = film((silence(1.0), {}, Disposition.default), (SECOND, {}, NONE))
     target = io.BytesIO()
     extract_audio(io.BytesIO(content), target, ExtractionOptions(), 60.0)
-    assert heard(target.getvalue())[0] == round(HIGH, -2)
+    assert decode_pitch(target.getvalue())[0] == round(HIGH, -2)

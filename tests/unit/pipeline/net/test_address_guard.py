@@ -97,7 +97,7 @@ async def test_malformed_urls_are_refused_before_any_name_is_looked_up(url: str,
 
     with pytest.raises(UrlNotAllowed, match=reason):
         await Guard((), resolver).admit(httpx.URL(url))
-    assert resolver.asked == []
+    assert resolver.lookups == []
 
 
 async def test_a_refusal_names_the_host_and_nothing_that_was_found_out() -> None:
@@ -183,7 +183,7 @@ async def test_a_name_that_changes_its_address_is_looked_up_once_a_request() -> 
     request = httpx.Request("GET", "http://rebind.example/")
 
     await transport.handle_async_request(request)
-    assert resolver.asked == ["rebind.example"]
+    assert resolver.lookups == ["rebind.example"]
     assert connects.requests[0].url.host == PUBLIC
 
     with pytest.raises(UrlNotAllowed):

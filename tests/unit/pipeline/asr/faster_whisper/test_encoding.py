@@ -7,7 +7,7 @@ from pipeline.asr.faster_whisper.encoding import EncodedRow, encode, pad, stacke
 
 
 class Model:
-    """As much of a ``WhisperModel`` as encoding needs: it encodes a window to its mean, and notes what it was given."""
+    """The part of a ``WhisperModel`` that encoding needs: it encodes a window to its mean and records its calls."""
 
     def __init__(self, device):
         self.model = self

@@ -9,7 +9,7 @@ from pipeline.media.sandbox.decoder_messages import Wire
 
 
 class LeavingChild(socket.socket):
-    """The parent's end of a wire whose child is gone as soon as it knows that its file has no more bytes."""
+    """The parent's end of a wire whose child ends as soon as it learns that its file has no more bytes."""
 
     child: socket.socket
 
@@ -23,5 +23,5 @@ def test_a_child_may_leave_with_its_last_answer() -> None:
     ours, theirs = socket.socketpair()
     with LeavingChild(fileno=ours.detach()) as parent:
         parent.child = theirs
-        Wire(parent).answer(b"")
+        Wire(parent).send_content(b"")
     assert theirs.fileno() == -1
