@@ -119,7 +119,7 @@ def test_channels_in_opposite_phase_are_not_silent():
 def test_sound_in_any_channel_of_a_layout_keeps_its_level_but_low_frequency_effects(layout, rate):
     names = [channel.name for channel in av.AudioLayout(layout).channels]
     sound = tone(0.5)
-    for index, name in enumerate(names):
+    for index, name in some([*enumerate(names)], f"{layout} {rate}"):
         audio = np.zeros((len(sound), len(names)), np.int16)
         audio[:, index] = sound
         decoded, _ = decode(in_layout(audio, layout, rate))
