@@ -1,4 +1,4 @@
-"""The seams of the system: what the use cases need from the world, each as one Protocol.
+"""Ports: the interfaces through which use cases reach the outside world, each as a Protocol.
 
 Every port has a fake in ``pipeline.testing`` that passes the same contract tests as the real adapter.
 """

@@ -1,4 +1,4 @@
-"""Chunks become text."""
+"""The port of transcription: units of chunks in, results of chunks out."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Unit:
     """Chunks of one task sent to a replica in one call.
 
     Attributes:
-        task_id: whose they are.
+        task_id: the task that the chunks belong to.
         media_prefix: folder of the task's prepared audio.
         chunks: at most a batch.
-        options: how to decode them.
+        options: decoding options.
         language: of the speech, or ``None`` to detect it on the unit's first chunk (and use it for the others).
         priority_rank: 0 is served first.
-        start_tag: the smaller goes first within a rank: see ``domain.chunk_queue``.
+        start_tag: the smallest goes first within a rank (``domain.scheduling.chunk_queue``).
         previous_tokens: text before the first chunk, for ``condition_on_previous_text``.
     """
 
@@ -40,7 +40,7 @@ class Unit:
 CHUNK_ERRORS: Mapping[str, type[MurmurationError]] = {
     error.code: error for error in (DecodingFailed, PreparedAudioLost, StorageUnavailable)
 }
-"""Errors that one chunk can have, by their code."""
+"""Errors of single chunks, by their code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +59,15 @@ class ChunkFailure:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What a replica runs.
+    """The engine and model of a replica.
 
     Attributes:
         engine: ``faster_whisper`` …
-        model: the name it was asked for (``base``, ``large-v3-turbo`` …).
+        model: the name in the settings (``base``, ``large-v3-turbo`` …).
         device: ``cpu`` or ``cuda``.
         compute_type: ``int8``, ``float16`` …
-        languages: ISO codes it knows; ``("en",)`` for an English-only model.
-        max_batch_size: chunks it decodes together.
+        languages: ISO codes of its languages; ``("en",)`` for an English-only model.
+        max_batch_size: chunks that it decodes together at most.
     """
 
     engine: str
@@ -79,23 +79,23 @@ class EngineInfo:
 
 
 class Transcriber(Protocol):
-    """Decodes units of chunks; in production a fleet of replicas behind one handle."""
+    """A decoder of units of chunks; in production, all replicas behind one handle."""
 
     def transcribe(self, unit: Unit) -> AsyncGenerator[Sequence[ChunkResult | ChunkFailure], None]:
-        """Yields nothing (an empty sequence) once a replica has taken the unit in, then results as they are finished.
+        """Yield an empty sequence once a replica has accepted the unit, then results as they are finished.
 
-        Those come in any order, each chunk once, and nothing again now and then while others are decoded first: silence
-        means that nobody's work goes on. Raises ``ReplicaLost``: before that first word no replica is to blame
-        the unit for its end.
+        Results come in any order, each chunk once. Empty sequences are heartbeats while other units are decoded first:
+        silence means that the replica is stuck. Raises ``ReplicaLost``; before the first yield, no replica accepted the
+        unit, so the unit is not to blame for the loss.
 
-        Closing the stream early drops the chunks that still wait; what is being decoded is dropped with its batch.
+        Closing the stream early drops the chunks that still wait; chunks being decoded are dropped with their batch.
         """
         ...
 
     async def describe(self) -> EngineInfo:
-        """What runs, once a replica has loaded its model and decoded with it."""
+        """Return the engine and model, once a replica has loaded the model and decoded with it."""
         ...
 
     async def replica_count(self) -> int:
-        """Replicas that can take work now; 0 where the fleet is scaled to zero."""
+        """Return the number of replicas that can take work now; 0 if scaled to zero."""
         ...

@@ -1,4 +1,4 @@
-"""A finished task is told to whoever asked for it."""
+"""The port of callbacks: a finished task's record is posted to its client."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class OutboxMessage:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryAttempt:
-    """What came of one attempt to deliver a callback.
+    """The outcome of one attempt to deliver a callback.
 
     Attributes:
-        delivered: a 2xx came in time.
-        status_code: the receiver's, if it answered.
-        message: the first 512 characters of its answer (public hosts only) or why there was none.
-        retry_at: when to try again; ``None`` ends it.
+        delivered: the receiver answered 2xx in time.
+        status_code: of the receiver's answer, if there was one.
+        message: the first 512 characters of its answer (public hosts only) or the reason why there was none.
+        retry_at: time of the next attempt; ``None``: the last one was final.
     """
 
     delivered: bool
@@ -44,7 +44,7 @@ class DeliveryAttempt:
 
 
 class DeliveryVerdict(StrEnum):
-    """What an attempt to deliver a callback means for the next one."""
+    """The consequence of a delivery attempt for the next one."""
 
     DELIVERED = "delivered"
     RETRY = "retry"
@@ -53,12 +53,12 @@ class DeliveryVerdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CallbackResponse:
-    """What a receiver made of a callback.
+    """A receiver's answer to a callback.
 
     Attributes:
         status_code: ``None`` where there was no answer.
         message: as ``DeliveryAttempt.message``.
-        retry_after_s: how long the receiver asks to be left alone, in seconds.
+        retry_after_s: seconds that the receiver asks to wait.
     """
 
     verdict: DeliveryVerdict
@@ -68,16 +68,16 @@ class CallbackResponse:
 
 
 class CallbackSender(Protocol):
-    """Posts one callback to its receiver."""
+    """A sender of callbacks."""
 
     async def send(self, message: OutboxMessage, body: bytes) -> CallbackResponse:
-        """One attempt, bounded in time. Whatever the receiver does is an answer, never an error."""
+        """Post a callback once, bounded in time. Whatever the receiver does is a response, never an error."""
         ...
 
 
 class TaskRecordEncoder(Protocol):
-    """Turns a finished task into the body of its callback; the HTTP edge owns that shape."""
+    """An encoder of finished tasks as bodies of callbacks; the HTTP surface owns that shape."""
 
     def __call__(self, task: Task) -> bytes:
-        """The task record as JSON."""
+        """Return the task record as JSON."""
         ...

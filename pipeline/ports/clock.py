@@ -1,4 +1,4 @@
-"""Time."""
+"""The port of time."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Time, passed in so that tests can hold it still."""
+    """A source of time, injected so that tests control it."""
 
     def now(self) -> datetime:
-        """The time of day, aware UTC."""
+        """Return the time of day, aware UTC."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds that never run backwards."""
+        """Return seconds that never decrease."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Waits."""
+        """Wait so many seconds."""
         ...

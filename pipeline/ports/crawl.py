@@ -1,4 +1,4 @@
-"""A link becomes a recording."""
+"""The port of crawling: links in, recordings in the MediaStore out."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class CrawlRequest:
     """A recording to be fetched into the MediaStore.
 
     Attributes:
-        task_id: whose it is.
-        fence: of the claim under which it is fetched; once the task runs under another, or not at all, the crawl ends.
-        url: where to look.
-        link: what the URL is.
-        media_key: where the recording is to lie.
+        task_id: the task that the recording belongs to.
+        fence: of the claim under which it is fetched. The crawl ends when the task has another one or stops running.
+        url: address of the recording or of the page that leads to it.
+        link: kind of the URL.
+        media_key: key under which the recording is stored.
         priority_rank: of the task; 0 goes first.
-        share_key: name under which the task takes turns, see ``fair_line.share_key``; empty: one of its own.
+        share_key: name under which the task takes turns (``domain.scheduling.fair_queue.share_key``); empty: its own.
     """
 
     task_id: int
@@ -34,7 +34,7 @@ class CrawlRequest:
 
 @dataclass(frozen=True, slots=True)
 class CrawlProgress:
-    """A sign of life, every few seconds: bytes stored so far, and in all where the source says."""
+    """A heartbeat, every few seconds: the bytes stored so far, and in all if the source says so."""
 
     size_bytes: int
     total_bytes: int | None = None
@@ -42,11 +42,11 @@ class CrawlProgress:
 
 @dataclass(frozen=True, slots=True)
 class CrawledMedia:
-    """The recording is in the MediaStore.
+    """A recording that was fetched into the MediaStore.
 
     Attributes:
-        size_bytes: of it.
-        file_name: what to call it, with the extension that its bytes deserve.
+        size_bytes: its size.
+        file_name: its name, with the extension that fits its content.
         platform: the extractor that read the link, in lower case; ``None`` for a plain URL.
         record: what the site says about it; ``None`` for a plain URL.
     """
@@ -58,15 +58,16 @@ class CrawledMedia:
 
 
 class Crawler(Protocol):
-    """Fetches recordings from URLs and links into the MediaStore, guarded and bounded in time and size."""
+    """A fetcher of recordings from URLs and links into the MediaStore, guarded and bounded in time and size."""
 
     def crawl(self, request: CrawlRequest) -> AsyncGenerator[CrawlProgress | CrawledMedia, None]:
-        """Signs of life, then one ``CrawledMedia``. Closing the stream ends the download and leaves nothing behind.
+        """Yield heartbeats, then one ``CrawledMedia``. Closing the stream ends the download and leaves nothing behind.
 
         Raises:
-            UrlNotAllowed, UnsupportedLink: an address, or a link, that is not taken.
-            SourceError: what the site does instead of giving the recording; ``LinkError`` is for good.
+            UrlNotAllowed, UnsupportedLink: the address or link is not accepted.
+            SourceError: the site did not give the recording; a ``LinkError`` is final.
             LeaseLost: the task passed to another owner, or ended.
-            StorageFull, ReplicaLost: as they say.
+            StorageFull: the MediaStore has no space left.
+            ReplicaLost: the Crawler's process ended.
         """
         ...

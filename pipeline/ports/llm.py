@@ -1,4 +1,4 @@
-"""A language model, and the summaries made with it."""
+"""The ports of language models, and of the summaries written with them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Answer = TypeVar("Answer", str, StructuredSummary)
 
 @dataclass(frozen=True, slots=True)
 class LlmCompletion(Generic[Answer]):
-    """What a language model wrote.
+    """The answer of a language model.
 
     Attributes:
-        content: the text, or the parts.
-        model: as its server calls it.
-        completion_id: the server's name for the call.
-        usage: of all calls that this took.
+        content: text, or a structured summary.
+        model: name of the model at its server.
+        completion_id: the server's id of the call.
+        usage: tokens of all calls that were needed.
     """
 
     content: Answer
@@ -29,25 +29,25 @@ class LlmCompletion(Generic[Answer]):
 
 
 class LanguageModel(Protocol):
-    """One model of one server, asked with one key.
+    """A model of a server, called with one key.
 
     Errors: ``LlmError``, ``LlmRateLimited``.
     """
 
     def count_tokens(self, text: str) -> int:
-        """How many tokens the text has, or at most has where the model's tokenizer is not at hand."""
+        """Return the text's number of tokens, or an upper bound if the model's tokenizer is not installed."""
         ...
 
     async def text(self, prompt: Prompt) -> LlmCompletion[str]:
-        """Prose, never empty. Raises ``LlmAnswerUnusable`` where it is cut off."""
+        """Write prose, never empty. Raises ``LlmAnswerUnusable`` if it is cut off."""
         ...
 
     async def notes(self, prompt: Prompt) -> LlmCompletion[str]:
-        """Prose that may be cut off."""
+        """Write prose that may be cut off."""
         ...
 
     async def structured(self, prompt: Prompt, end_s: float) -> LlmCompletion[StructuredSummary]:
-        """A summary in parts; no chapter begins after ``end_s``. ``LlmAnswerUnusable`` if it can't be had."""
+        """Write a structured summary; no chapter begins after ``end_s``. Raises ``LlmAnswerUnusable``."""
         ...
 
 
@@ -55,7 +55,7 @@ class LanguageModels(Protocol):
     """The language models of the configured server."""
 
     def open(self, model: str, api_key: str | None) -> LanguageModel:
-        """The model of that name, asked with this key, or with the configured one."""
+        """Return the model of that name, to be called with this key or, without one, with the configured key."""
         ...
 
 
@@ -64,11 +64,11 @@ class SummaryJob:
     """A summary to be written now.
 
     Attributes:
-        task_id: whose transcript.
+        task_id: the task whose transcript is summarized.
         media_prefix: where the task's recording is in the media store; it names the task's trace, too.
-        options: what it is to be like.
+        options: language, length and form of the summary.
         api_key: the client's own; it goes to the language model's server and nowhere else.
-        client: whose it is; ``None``: nobody's in particular.
+        client: the client that it is written for; ``None``: no particular one.
     """
 
     task_id: int
@@ -79,12 +79,12 @@ class SummaryJob:
 
 
 class Summarizer(Protocol):
-    """Writes summaries of stored transcripts; in production replicas behind one handle."""
+    """A writer of summaries of stored transcripts; in production, replicas behind one handle."""
 
     async def summarize(self, order: SummaryJob) -> Summary:
-        """The summary, which is not stored yet.
+        """Return the summary, without storing it.
 
         Raises ``TaskNotFound``, ``TaskNotFinished``, ``NothingSaid``, ``LlmError``, ``LlmNotConfigured``,
-        ``LlmRateLimited``, ``InvalidValue`` (a model that may not be named), ``ReplicaLost``.
+        ``LlmRateLimited``, ``InvalidValue`` (a model that is not allowed), ``ReplicaLost``.
         """
         ...

@@ -1,4 +1,4 @@
-"""Where recordings and prepared audio lie, and sound taken out of them."""
+"""The ports of stored recordings and prepared audio, and of extracting their sound."""
 
 from __future__ import annotations
 
@@ -11,57 +11,57 @@ from pipeline.domain.audio.extraction import ExtractionOptions
 
 
 class MediaStore(Protocol):
-    """Bytes under keys (``<task>/source``, ``<task>/pcm/00000.s16le``) in a folder or bucket every node can reach.
+    """Bytes under keys (``<task>/source``, ``<task>/pcm/00000.s16le``) in a folder or bucket that every node reaches.
 
     A key appears whole or not at all. Errors: ``FileNotFoundError`` for an absent key, ``StorageFull``,
     ``StorageUnavailable``.
     """
 
     async def write(self, key: str, data: AsyncIterator[bytes]) -> int:
-        """Stores the stream and returns its size in bytes. If the stream raises, nothing stays behind."""
+        """Store the stream and return its size in bytes. If the stream raises, nothing stays behind."""
         ...
 
     async def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
-        """Bytes ``[offset, offset + length)`` of a key, or to its end."""
+        """Return the bytes ``[offset, offset + length)`` of a key, or all from ``offset`` on."""
         ...
 
     def open(self, key: str) -> BinaryIO:
-        """A seekable file object for a decoder, to be used off the event loop."""
+        """Return a seekable file object for a decoder, to be used off the event loop."""
         ...
 
     async def delete_prefix(self, prefix: str) -> None:
-        """Removes every key under a folder. Absent is fine."""
+        """Delete every key under a folder. A missing folder is ignored."""
         ...
 
     async def touch(self, prefix: str) -> None:
-        """Makes a task folder count as changed now: so whoever still writes there keeps it from sweeps."""
+        """Mark a task folder as changed now, so that housekeeping spares it while somebody writes there."""
         ...
 
     async def prefixes(self) -> Mapping[str, datetime]:
-        """The task folders that exist, with the time each was last changed; for sweeping orphans.
+        """Return the existing task folders, with the time of the last change of each, to find orphans.
 
-        Folders whose name begins with a dot are not a task's, and not among them.
-        A folder in which somebody has died over a half-written key counts as changed very long ago.
+        Folders whose name begins with a dot belong to no task and are left out. A folder in which a writer has died
+        over a half-written key counts as changed very long ago.
         """
         ...
 
 
 class AudioExtractor(Protocol):
-    """Takes the sound out of recordings for clients who wait for it. Files are temporary: closing one removes it."""
+    """An extractor of sound, for clients who wait for it. Files are temporary: closing one deletes it."""
 
     def place(self, client: str | None = None) -> AbstractAsyncContextManager[None]:
-        """Room for one more, for as long as the block lasts.
+        """Hold a place for one more extraction, for the duration of the block.
 
         Args:
-            client: whose it is; one client can't take all the room. ``None``: nobody's in particular.
+            client: the client that it is for; one client can't take all places. ``None``: no particular one.
 
         Raises:
-            ExtractionsFull: there is none, or the rest is for others.
+            ExtractionsFull: no place is free, or the free ones are kept for others.
         """
         ...
 
     async def receive(self, data: AsyncIterator[bytes]) -> BinaryIO:
-        """A recording as it comes, as a file. If the stream raises, nothing stays behind. Raises ``StorageFull``."""
+        """Return a stream as a file. If the stream raises, nothing stays behind. Raises ``StorageFull``."""
         ...
 
     async def extract(
@@ -71,13 +71,15 @@ class AudioExtractor(Protocol):
         client: str | None = None,
         progress: Callable[[float], None] = lambda _decoded_s: None,
     ) -> BinaryIO:
-        """The sound of a file, as another; clients share the work, and ``progress`` is told the seconds decoded so far.
+        """Return the sound of a file as another file. Clients take turns; ``progress`` gets the seconds decoded so far.
 
         Raises:
-            MediaError, DecoderCrashed, StorageFull: as they say.
+            MediaError: the file has no sound that can be decoded.
+            DecoderCrashed: the decoder's process ended.
+            StorageFull: there is no space for the result.
         """
         ...
 
     def blocks(self, file: BinaryIO) -> AsyncGenerator[bytes, None]:
-        """The content of a file."""
+        """Yield the content of a file."""
         ...

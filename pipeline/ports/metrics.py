@@ -1,4 +1,4 @@
-"""What is counted and measured."""
+"""The port of metrics."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ class Metrics(Protocol):
     """Counters, gauges and histograms by name; the names and labels are listed in ``pipeline.observability``."""
 
     def count(self, name: str, value: float = 1.0, **labels: str) -> None:
-        """Adds to a counter."""
+        """Add to a counter."""
         ...
 
     def gauge(self, name: str, value: float, **labels: str) -> None:
-        """Sets a gauge."""
+        """Set a gauge."""
         ...
 
     def observe(self, name: str, value: float, **labels: str) -> None:
-        """Adds to a histogram."""
+        """Record a value in a histogram."""
         ...

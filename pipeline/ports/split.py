@@ -1,4 +1,4 @@
-"""A recording becomes prepared audio and chunks."""
+"""The port of splitting: recordings in, prepared audio and chunks out."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class SplitRequest:
 
     Attributes:
         task_id: for logs.
-        media_key: where the recording lies.
+        media_key: key of the recording.
         media_prefix: folder for the prepared audio.
-        options: those of the sound, ``vad_filter`` and ``clip_timestamps`` are what matters here.
+        options: only those of the sound, ``vad_filter`` and ``clip_timestamps`` matter here.
         max_chunk_s: longest chunk, in seconds.
         first_part: number of the first part to write; parts before it, up to ``resume_at``, are already stored.
-        first_chunk: index of the first chunk to give out.
+        first_chunk: index of the first chunk to yield.
         resume_at: sample of the original timeline where ``first_part`` begins.
         priority_rank: of the task; 0 is served first.
-        share_key: the name under which the task takes turns, see ``domain.fair_line``.
+        share_key: name under which the task takes turns (``domain.scheduling.fair_queue``).
     """
 
     task_id: int
@@ -51,13 +51,13 @@ class SplitRequest:
 
 @dataclass(frozen=True, slots=True)
 class SplitPart:
-    """One more part of prepared audio is in the MediaStore.
+    """A part of prepared audio that was written to the MediaStore.
 
     Attributes:
         part: its number, from 0, without gaps.
-        start: where it begins on the original timeline, in samples.
-        end: where it ends, in samples; the next part begins there.
-        chunks: the chunks that lie in it, possibly none.
+        start: its first sample on the original timeline.
+        end: the sample after its last one, where the next part begins.
+        chunks: the chunks in it, possibly none.
     """
 
     part: int
@@ -68,12 +68,12 @@ class SplitPart:
 
 @dataclass(frozen=True, slots=True)
 class SplitDone:
-    """The whole recording has been decoded.
+    """The end of a recording that was decoded completely.
 
     Attributes:
         duration_s: length of the recording, in seconds.
-        truncated: it broke off before its end, or is shorter than its header says.
-        tracks: its audio tracks, the one that was taken marked.
+        truncated: the file ends early, or the recording is shorter than its header says.
+        tracks: its audio tracks; the transcribed one is marked.
     """
 
     duration_s: float
@@ -82,8 +82,8 @@ class SplitDone:
 
 
 class Splitter(Protocol):
-    """Turns a recording into prepared audio and chunks, as a stream whose memory does not grow with the file."""
+    """A splitter of recordings into prepared audio and chunks, as a stream whose memory does not grow with the file."""
 
     def split(self, request: SplitRequest) -> AsyncGenerator[SplitPart | SplitDone, None]:
-        """Parts in order, then one ``SplitDone``. Raises ``MediaError``, ``StorageFull``, ``ReplicaLost``."""
+        """Yield parts in order, then one ``SplitDone``. Raises ``MediaError``, ``StorageFull``, ``ReplicaLost``."""
         ...

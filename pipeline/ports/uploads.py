@@ -1,4 +1,4 @@
-"""The state of resumable uploads."""
+"""The port of resumable uploads."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ class UploadStore(Protocol):
     """
 
     async def create(self, upload: Upload, client: Client | None = None) -> None:
-        """Notes an upload that has just begun. Raises ``QuotaExceeded`` if the client may not begin another."""
+        """Store an upload that has just begun. Raises ``QuotaExceeded`` if the client may not begin another."""
         ...
 
     async def get(self, upload_id: str) -> Upload:
-        """The upload, or ``UploadNotFound``, expired ones included."""
+        """Return the upload. Raises ``UploadNotFound``, also for expired ones."""
         ...
 
     async def open_uploads(self, client: str) -> int:
-        """How many uploads of a client have neither become a task nor expired."""
+        """Return the number of a client's uploads that have neither become a task nor expired."""
         ...
 
     async def parts(self, upload_id: str) -> tuple[UploadPart, ...]:
-        """What has been received, in order, without gaps."""
+        """Return the parts received so far, in order, without gaps."""
         ...
 
     async def append(self, upload_id: str, parts: Sequence[UploadPart], expires_at: datetime) -> None:
-        """Commits parts that follow each other, all or none.
+        """Commit parts that follow each other, all or none.
 
-        Raises ``UploadStateConflict`` unless the first begins where the upload ends: of two that come at once, one
-        wins. Raises ``UploadNotFound`` too.
+        Raises ``UploadStateConflict`` unless the first begins where the upload ends, so that of two requests at once
+        one wins. Raises ``UploadNotFound``.
         """
         ...
 
     async def close(self, upload_id: str, task_id: int) -> None:
-        """Notes the task that an upload became, and forgets its parts."""
+        """Record the task that an upload became, and delete its parts."""
         ...
 
     async def delete(self, upload_id: str) -> None:
-        """Forgets an upload. Absent is fine."""
+        """Delete an upload. A missing one is ignored."""
         ...
 
     async def expire(self, limit: int) -> list[str]:
-        """Forgets up to ``limit`` uploads that have expired; returns their ids, which are their media prefixes."""
+        """Delete up to ``limit`` expired uploads; return their ids, which are their media prefixes."""
         ...
 
     async def live_prefixes(self, prefixes: Collection[str]) -> set[str]:
-        """Which of these media prefixes belong to an upload that is not forgotten."""
+        """Return those of the media prefixes that belong to a stored upload."""
         ...
