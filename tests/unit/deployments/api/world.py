@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
@@ -159,11 +159,6 @@ def _application() -> FastAPI:
 def client_of(api: FastAPI) -> httpx.AsyncClient:
     """A client without a socket, which sees the answer to a defect instead of the exception."""
     return httpx.AsyncClient(transport=httpx.ASGITransport(api, raise_app_exceptions=False), base_url="http://service")
-
-
-async def blocks(*data: bytes) -> AsyncIterator[bytes]:
-    for block in data:
-        yield block
 
 
 def detail(answer: httpx.Response, status: int, error: str) -> dict[str, Any]:

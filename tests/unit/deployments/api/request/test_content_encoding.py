@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from deployments.api.middleware import request_limits
 from deployments.api.request.content_encoding import BLOCK_BYTES, inflater_of
 from pipeline.errors import RequestError
+from tests.support.builders import blocks
 from tests.support.thoroughness import thorough
-from tests.unit.deployments.api.world import World, blocks, client_of, detail
+from tests.unit.deployments.api.world import World, client_of, detail
 
 TASKS = "/api/whisper/tasks"
 CREATE = f"{TASKS}/create"

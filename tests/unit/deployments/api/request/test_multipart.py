@@ -15,7 +15,8 @@ from starlette.types import Message
 from deployments.api.middleware import request_limits
 from deployments.api.middleware.request_limits import DRAIN_BYTES
 from deployments.api.request.multipart import MAX_FIELD_BYTES, MAX_FIELDS
-from tests.unit.deployments.api.world import World, blocks, client_of, detail, fields
+from tests.support.builders import blocks
+from tests.unit.deployments.api.world import World, client_of, detail, fields
 
 CREATE = "/api/whisper/tasks/create"
 MULTIPART = {"content-type": "multipart/form-data; boundary=edge"}

@@ -10,19 +10,12 @@ from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.errors import AttemptsExhausted, DecodingFailed
 from pipeline.observability import NoMetrics
 from pipeline.settings import DispatchSettings
-from pipeline.system_clock import SystemClock
 from pipeline.testing.fake_replicas import FakeTranscriber, make_chunks
 from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler, Decoding
+from tests.support.clocks import QuickClock
 
 OPTIONS = TranscriptionOptions()
 DEAR = TranscriptionOptions(beam_size=20, best_of=20, log_prob_threshold=0.0)
-
-
-class QuickClock(SystemClock):
-    """Pauses cost nothing, but let others run."""
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(0.001)
 
 
 class Job:

@@ -23,27 +23,20 @@ from pipeline.errors import (
 )
 from pipeline.ports import Lease
 from pipeline.settings import DispatchSettings, LlmSettings
-from pipeline.system_clock import SystemClock
 from pipeline.testing.fake_llm import FakeSummarizer
 from pipeline.testing.manual_clock import ManualClock
 from pipeline.testing.memory_task_store import MemoryTaskStore
 from pipeline.testing.recording_metrics import RecordingMetrics
 from pipeline.usecases.summaries.summary_runner import SummaryRunner
+from tests.support.clocks import QuickClock
 
 LEASE = timedelta(seconds=30)
 OPTIONS = SummaryOptions(summary_prompt="For the board.")
 TRANSCRIPT = Transcript("Hello.", (), TranscriptInfo("en", 0.9, 12.5, 9.0))
 
 
-class QuickClock(SystemClock):
-    """A pause costs a millisecond, whatever its length."""
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(0.001)
-
-
 @dataclass
-class World:
+class RunnerWorld:
     """A runner among fakes."""
 
     summarizer: FakeSummarizer = field(default_factory=FakeSummarizer)
@@ -99,7 +92,7 @@ class World:
 
 
 async def test_a_due_summary_is_written_and_the_task_completed() -> None:
-    world = World()
+    world = RunnerWorld()
     task = await world.transcribed()
 
     async with world.running():
@@ -127,7 +120,7 @@ async def test_a_due_summary_is_written_and_the_task_completed() -> None:
     ],
 )
 async def test_a_passing_trouble_is_waited_out(trouble: Exception) -> None:
-    world = World(FakeSummarizer(failures=[trouble, trouble]))
+    world = RunnerWorld(FakeSummarizer(failures=[trouble, trouble]))
     task = await world.transcribed()
 
     async with world.running():
@@ -146,7 +139,7 @@ async def test_a_passing_trouble_is_waited_out(trouble: Exception) -> None:
     ],
 )
 async def test_a_lasting_trouble_ends_the_summary_and_not_the_transcript(trouble: Exception, code: str) -> None:
-    world = World(FakeSummarizer(failures=[trouble]))
+    world = RunnerWorld(FakeSummarizer(failures=[trouble]))
     task = await world.transcribed(callback_url="https://example.com/hook")
 
     async with world.running():
@@ -166,7 +159,7 @@ async def test_a_lasting_trouble_ends_the_summary_and_not_the_transcript(trouble
     [(LlmTimeout("It was silent."), "llm_timeout"), (ReplicaLost("A replica died."), "attempts_exhausted")],
 )
 async def test_attempts_are_counted(trouble: Exception, code: str) -> None:
-    world = World(FakeSummarizer(failures=[trouble] * 9), LlmSettings(retry_base_s=0.001, max_attempts=3))
+    world = RunnerWorld(FakeSummarizer(failures=[trouble] * 9), LlmSettings(retry_base_s=0.001, max_attempts=3))
     task = await world.transcribed()
 
     async with world.running():
@@ -178,7 +171,7 @@ async def test_attempts_are_counted(trouble: Exception, code: str) -> None:
 
 
 async def test_a_summary_that_takes_its_dispatcher_down_each_time_is_given_up() -> None:
-    world = World(llm=LlmSettings(max_attempts=2))
+    world = RunnerWorld(llm=LlmSettings(max_attempts=2))
     task = await world.transcribed()
     for _ in range(2):
         assert await world.store.claim_summaries("victim", timedelta(seconds=-1), 1)
@@ -193,7 +186,7 @@ async def test_a_summary_that_takes_its_dispatcher_down_each_time_is_given_up() 
 
 async def test_a_server_that_asks_for_patience_gets_it() -> None:
     clock = ManualClock()
-    world = World(FakeSummarizer(failures=[LlmRateLimited("Later.", 90)]))
+    world = RunnerWorld(FakeSummarizer(failures=[LlmRateLimited("Later.", 90)]))
     world.clock = clock  # type: ignore[assignment]
     world.store = MemoryTaskStore(clock)
     task = await world.transcribed()
@@ -208,7 +201,7 @@ async def test_a_server_that_asks_for_patience_gets_it() -> None:
 
 
 async def test_only_so_many_are_in_hand_at_a_time() -> None:
-    world = World(llm=LlmSettings(max_active_summaries=2))
+    world = RunnerWorld(llm=LlmSettings(max_active_summaries=2))
     world.summarizer.open_gate.clear()
     tasks = [await world.transcribed() for _ in range(5)]
 
@@ -222,7 +215,7 @@ async def test_only_so_many_are_in_hand_at_a_time() -> None:
 
 
 async def test_a_runner_that_stops_gives_back_what_it_has_in_hand() -> None:
-    world = World()
+    world = RunnerWorld()
     world.summarizer.open_gate.clear()
     task = await world.transcribed()
 
@@ -237,7 +230,7 @@ async def test_a_runner_that_stops_gives_back_what_it_has_in_hand() -> None:
 
 
 async def test_a_runner_that_died_is_replaced_once_its_lease_is_over() -> None:
-    world = World()
+    world = RunnerWorld()
     task = await world.transcribed()
     await world.store.claim_summaries("dead", timedelta(milliseconds=30), 1)
 
@@ -248,7 +241,7 @@ async def test_a_runner_that_died_is_replaced_once_its_lease_is_over() -> None:
 
 
 async def test_a_summary_in_hand_is_not_taken_by_another() -> None:
-    world = World()
+    world = RunnerWorld()
     world.dispatch = DispatchSettings(poll_s=0.005, heartbeat_s=0.005, lease_duration_s=1.01)
     world.summarizer.open_gate.clear()
     task = await world.transcribed()
@@ -266,7 +259,7 @@ async def test_a_summary_in_hand_is_not_taken_by_another() -> None:
 @pytest.mark.parametrize("told", [True, False])
 async def test_a_cancelled_task_s_summary_is_dropped(told: bool) -> None:
     """Told by the Ingress, or found out when the lease is renewed."""
-    world = World()
+    world = RunnerWorld()
     world.summarizer.open_gate.clear()
     task = await world.transcribed()
 
@@ -284,7 +277,7 @@ async def test_a_cancelled_task_s_summary_is_dropped(told: bool) -> None:
 
 
 async def test_a_database_that_is_away_costs_nothing_but_time() -> None:
-    world = World()
+    world = RunnerWorld()
     world.summarizer.open_gate.clear()
     task = await world.transcribed()
 
@@ -301,7 +294,7 @@ async def test_a_database_that_is_away_costs_nothing_but_time() -> None:
 
 @pytest.mark.parametrize("method", ["claim_summaries", "renew_summaries"])
 async def test_summaries_outlive_a_defect_and_say_so(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World()
+    world = RunnerWorld()
     world.summarizer.open_gate.clear()
     task = await world.transcribed()
     whole, broken = getattr(world.store, method), asyncio.Event()
@@ -327,7 +320,7 @@ async def test_summaries_outlive_a_defect_and_say_so(method: str, monkeypatch: p
 
 
 async def test_nothing_is_logged_of_what_was_said(caplog: pytest.LogCaptureFixture) -> None:
-    world = World()
+    world = RunnerWorld()
     task = await world.transcribed()
 
     with caplog.at_level(logging.INFO):
