@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from deployments.queue_watch import QueueMonitor
+from deployments.queue_monitor import QueueMonitor
 from deployments.wiring import settings_file, task_store
 from pipeline.domain.scheduling.replica_scaling import Demand, ScalingRule
 from pipeline.ports import QueueStats, TaskStore

@@ -57,7 +57,7 @@ def deploy(client: Any, config: dict[str, Any], timeout_s: float, sleep: Callabl
     """
     client.deploy_applications(config)
     names = [application["name"] for application in config["applications"]]
-    shown = ""
+    reported = ""
     for _ in range(max(1, round(timeout_s / POLL_S))):
         sleep(POLL_S)
         applications = client.get_serve_details()["applications"]
@@ -66,12 +66,12 @@ def deploy(client: Any, config: dict[str, Any], timeout_s: float, sleep: Callabl
             if states[name] in FAILED:
                 raise RuntimeError(f"{name}: {states[name]}. {_reason(applications[name]['message'])}")
         line = ", ".join(f"{name}: {status}" for name, status in states.items())
-        if line != shown:
+        if line != reported:
             sys.stdout.write(f"{line}\n")
-            shown = line
+            reported = line
         if set(states.values()) == {"RUNNING"}:
             return
-    raise TimeoutError(f"After {timeout_s:.0f} s still {shown}: run `serve status` for details.")
+    raise TimeoutError(f"After {timeout_s:.0f} s still {reported}: run `serve status` for details.")
 
 
 def _reason(message: str) -> str:

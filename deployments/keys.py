@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.domain.tasks.client import Scope
-from pipeline.observability import KEY_PREFIX
+from pipeline.event_log import KEY_PREFIX
 from pipeline.settings import KeySettings
 
 KEY_BYTES = 32

@@ -48,9 +48,9 @@ def settings_file(config: str) -> Path:
 def engine(settings: Settings, device: str) -> Engine:
     """Return the engine that the settings name, with its model loaded."""
     if settings.asr.engine == "waiting":
-        from pipeline.testing.waiting_engine import SimulatedEngine  # only for trials of a cluster
+        from pipeline.asr.simulated_engine import SimulatedEngine  # only for trials of a cluster
 
-        return SimulatedEngine(settings.asr.model)
+        return SimulatedEngine.of_model(settings.asr.model)
     from pipeline.asr.engine_loading import load_engine  # only the process that decodes imports it
 
     return load_engine(settings.asr, device=device)

@@ -1,6 +1,6 @@
-"""Everything Murmuration does that needs neither Ray nor an HTTP framework.
+"""The service without Ray and without an HTTP framework.
 
-``domain`` holds the rules (pure), ``ports`` the seams, ``usecases`` the order of things, and the other rooms the
-adapters: ``media``, ``asr``, ``crawl``, ``store``, ``outbound``. ``net``, ``confinement``, ``subtitles``,
-``fair_slots`` and ``durable_files`` are what those are built with. ``deployments`` turns it into Serve replicas.
+``domain`` holds the rules (pure), ``ports`` the Protocols, ``usecases`` the order of the steps. The adapters are
+``media``, ``asr``, ``crawl``, ``store`` and ``outbound``. They are built with ``net``, ``confinement``, ``subtitles``
+and the modules beside this one. ``testing`` holds the fakes. ``deployments`` makes Ray Serve replicas of all this.
 """

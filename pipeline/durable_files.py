@@ -1,4 +1,4 @@
-"""Names in folders that outlive a power cut. Everything blocks.
+"""Folders and file names that survive a power failure. Every function blocks.
 
 A file's bytes are safe once the file is synced, its name once the folder is: both are needed (fsync(2)).
 """
@@ -10,11 +10,11 @@ import os
 from pathlib import Path
 
 UNSYNCABLE = frozenset({errno.EINVAL, errno.EBADF, errno.ENOTSUP})
-"""How a file system says that its folders can't be synced; it then keeps names by means of its own."""
+"""Errors of a file system whose folders can't be synced; such a file system keeps names by its own means."""
 
 
 def sync_folder(path: str | os.PathLike[str]) -> None:
-    """Wait until the disk has the names that are in a folder now."""
+    """Wait until the disk has all names that are in the folder now."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
@@ -26,7 +26,7 @@ def sync_folder(path: str | os.PathLike[str]) -> None:
 
 
 def make_folders(path: str | os.PathLike[str]) -> None:
-    """Make a folder and those above it where they are missing; the name of each new one is synced."""
+    """Create a folder and its missing parents, and sync the name of each new one."""
     folder = Path(path)
     missing = [each for each in (folder, *folder.parents) if not each.is_dir()]
     folder.mkdir(parents=True, exist_ok=True)

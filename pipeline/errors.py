@@ -1,89 +1,89 @@
-"""Every error this project raises, in one tree.
+"""All errors of this project, in one tree.
 
 ::
 
     MurmurationError
-    ├── RequestError                 the caller's to mend
+    ├── RequestError                 the request is wrong
     │   ├── SourceMissing            neither a file nor a URL, or an empty file
     │   ├── SourceConflict           a file and a URL together, or two files
-    │   ├── InvalidValue             a field has a value it can't have (names the field)
+    │   ├── InvalidValue             a field has an invalid value (names the field)
     │   ├── UnknownOption            an option that does not exist (names the nearest one)
-    │   ├── EngineUnavailable        an engine or model that is not installed here
-    │   ├── UploadInterrupted        the client went away in mid-upload
-    │   ├── UploadStalled            the body comes too slowly to wait for
+    │   ├── EngineUnavailable        an engine or model that is not installed
+    │   ├── UploadInterrupted        the client disconnected during the upload
+    │   ├── UploadStalled            the body arrives too slowly
     │   ├── UploadTooLarge           more bytes than the limit
-    │   ├── AddressTooLong           a path or query string of too many bytes
-    │   ├── HeadersTooLarge          too many headers, or too much in them
+    │   ├── AddressTooLong           a path or query string with too many bytes
+    │   ├── HeadersTooLarge          too many headers, or too many bytes in them
     │   ├── UploadNotFound           no such resumable upload
-    │   ├── UploadStateConflict      its offset, or its being (in)complete, rules out what was asked for
-    │   ├── ChecksumMismatch         bytes that are not those the client meant
-    │   ├── ProtocolVersionUnsupported  a version of tus that is not spoken here
-    │   ├── NotAuthenticated         no key, or one nobody knows
-    │   ├── ScopeMissing             the key does not open this
-    │   ├── UnsupportedMediaType     a content type that is not taken
-    │   ├── UnsupportedContentEncoding  a body that is packed in a way that is not taken
+    │   ├── UploadStateConflict      the upload's offset or completeness rules out the request
+    │   ├── ChecksumMismatch         the bytes do not have the checksum sent with them
+    │   ├── ProtocolVersionUnsupported  an unsupported version of tus
+    │   ├── NotAuthenticated         no key, or an unknown one
+    │   ├── ScopeMissing             the key lacks the scope for this request
+    │   ├── UnsupportedMediaType     an unsupported content type
+    │   ├── UnsupportedContentEncoding  an unsupported compression of the body
     │   ├── TaskNotFound             no such task
-    │   ├── ModelNotFound            no such model among those that can be named
-    │   ├── TaskNotFinished          its transcript is not there yet
-    │   ├── TaskStateConflict        the task is past what was asked for
-    │   ├── IdempotencyConflict      the same key with another body
-    │   ├── CrawlRecordNotFound      nothing is kept about the task's link
+    │   ├── ModelNotFound            no such model
+    │   ├── TaskNotFinished          the task has no transcript yet
+    │   ├── TaskStateConflict        the task's status rules out the request
+    │   ├── IdempotencyConflict      the same idempotency key with another request
+    │   ├── CrawlRecordNotFound      no crawl record is stored for the task
     │   ├── UnsupportedLink          a link that can't lead to one recording
-    │   └── UrlNotAllowed            an address the outbound guard refuses
-    ├── MediaError                   the recording itself
+    │   └── UrlNotAllowed            an address that the outbound guard refuses
+    ├── MediaError                   the recording can't be used
     │   ├── MediaUndecodable
     │   ├── NoAudioStream
-    │   ├── NoSuchTrack              not the audio track that was asked for (names those there are)
+    │   ├── NoSuchTrack              the requested audio track does not exist (lists those that do)
     │   ├── MediaTooLong
-    │   ├── NothingSaid              no speech where speech is needed
-    │   ├── DecodingTooCostly        decoding takes more time or memory than it may
-    │   └── OutputTooLarge           what is made of it has more bytes than the limit
+    │   ├── NothingSaid              no speech, and the request needs some
+    │   ├── DecodingTooCostly        decoding takes more time or memory than allowed
+    │   └── OutputTooLarge           the result has more bytes than the limit
     ├── DecoderCrashed               the process that decoded the recording died
-    ├── SourceError                  a server we fetch from failed us
+    ├── SourceError                  a server that we fetch from failed
     │   ├── SourceUnreachable
     │   ├── SourceTimeout
-    │   │   └── SourceTooSlow        it sends, but so slowly that nobody waits for it
+    │   │   └── SourceTooSlow        the server sends more slowly than the limit
     │   ├── SourceTooLarge
-    │   ├── RateLimited              it wants to be asked less often
-    │   └── LinkError                it won't give us this one, however often it is asked
-    │       ├── CookiesRequired      it wants somebody who is logged in
+    │   ├── RateLimited              the server limits our requests
+    │   └── LinkError                the link can't be fetched, however often it is tried
+    │       ├── CookiesRequired      the site requires a login
     │       ├── PrivateOrRemoved
     │       ├── GeoBlocked
     │       ├── LiveStream
-    │       └── ExtractorOutdated    its pages have changed
-    ├── LlmError                     the server of the language model failed us
-    │   ├── LlmUnreachable           no connection, or a failure of its own
+    │       └── ExtractorOutdated    the site's pages have changed
+    ├── LlmError                     the server of the language model failed
+    │   ├── LlmUnreachable           no connection, or a failure of the server
     │   ├── LlmTimeout
-    │   ├── LlmKeyRefused            it does not accept the API key
-    │   ├── LlmRefused               it does not take the request (a model it lacks, a parameter)
-    │   ├── LlmContextExceeded       more text than its model takes at once
-    │   └── LlmAnswerUnusable        an answer that is no answer, or not in the form asked for
+    │   ├── LlmKeyRefused            the server refuses the API key
+    │   ├── LlmRefused               the server refuses the request (an unknown model, a parameter)
+    │   ├── LlmContextExceeded       more text than the model's context
+    │   └── LlmAnswerUnusable        an empty or incomplete response, or one in another form than requested
     ├── Unavailable                  try again later
     │   ├── QueueFull
     │   ├── ExtractionsFull
-    │   ├── ServiceBusy              as many requests under way as this process takes
+    │   ├── ServiceBusy              the process has as many requests in progress as it allows
     │   ├── ServiceStarting
     │   ├── DatabaseUnavailable
-    │   │   └── CommitUnanswered     it went away in mid-commit: perhaps it happened
+    │   │   └── CommitUnanswered     the connection broke during a commit, which may have happened
     │   ├── StorageFull
-    │   ├── StorageUnavailable       the media store does not answer
-    │   ├── LlmNotConfigured         no language model (names the setting)
-    │   ├── LlmRateLimited           its server asks for patience
-    │   └── LimitReached             the caller's own share is used up
-    │       ├── TooManyRequests      more than its rate
+    │   ├── StorageUnavailable       the media store does not respond
+    │   ├── LlmNotConfigured         no language model is configured (names the setting)
+    │   ├── LlmRateLimited           the server of the language model limits our requests
+    │   └── LimitReached             the caller has reached its own limit
+    │       ├── TooManyRequests      more requests than its rate limit
     │       └── QuotaExceeded        too many queued tasks, or too much audio
-    ├── LeaseLost                    another owner has the task now
+    ├── LeaseLost                    another owner has the task's lease
     ├── RecordUnreadable             a row of the database is damaged (names the column)
     ├── TaskCancelled                the task was cancelled while it ran
-    ├── ReplicaLost                  a process died or fell silent with work in hand
-    ├── DecodingFailed               the model failed on this audio (and only on it)
-    ├── PreparedAudioLost            what was prepared of a recording is missing or cut short
-    ├── AttemptsExhausted            the task took down its worker too often
-    ├── ModelUnavailable             a model that can't be had (says what can)
-    └── ConfigurationError           settings that can't work
+    ├── ReplicaLost                  a replica died, or stopped responding, with work in progress
+    ├── DecodingFailed               the model failed on this audio only
+    ├── PreparedAudioLost            prepared audio is missing or incomplete
+    ├── AttemptsExhausted            the task's process died too often
+    ├── ModelUnavailable             the model can't be loaded (lists those that can)
+    └── ConfigurationError           invalid settings
 
-Errors cross process boundaries, so each takes one positional ``message`` (a sentence its reader can act on) and
-survives pickling. ``code`` is the stable name clients may switch on; HTTP statuses live at the HTTP edge, not here.
+Errors cross process boundaries, so each takes one positional ``message`` (a sentence that its reader can act on) and
+survives pickling. ``code`` is a stable name that clients may depend on. HTTP status codes are set at the HTTP edge.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ from typing import ClassVar
 
 
 class MurmurationError(Exception):
-    """Root of the tree. ``code`` is a stable snake_case name, ``message`` a sentence without paths or secrets."""
+    """The root of the tree. ``code`` is a stable snake_case name, ``message`` a sentence without paths or secrets."""
 
     code: ClassVar[str] = "internal_error"
 
@@ -105,30 +105,30 @@ class MurmurationError(Exception):
 
 
 class RequestError(MurmurationError):
-    """The caller asked for something that can't be done; asking again the same way won't help."""
+    """A request that can't be fulfilled; the same request will fail again."""
 
     code = "bad_request"
 
 
 class SourceMissing(RequestError):
-    """Neither a file nor a URL was sent, or the file is empty."""
+    """A request without a file or URL, or with an empty file."""
 
     code = "source_missing"
 
 
 class SourceConflict(RequestError):
-    """More than one source was sent."""
+    """A request with more than one source."""
 
     code = "source_conflict"
 
 
 class InvalidValue(RequestError):
-    """A field has a value it can't have.
+    """A field with an invalid value.
 
     Args:
         message: what is wrong, and what would be right.
-        field: the name of the field, as the caller wrote it.
-        problems: where several fields are wrong, each as its name and a sentence.
+        field: name of the field, as the caller wrote it.
+        problems: name and sentence of each wrong field, if there are several.
     """
 
     code = "invalid_value"
@@ -143,233 +143,233 @@ class InvalidValue(RequestError):
 
 
 class UnknownOption(InvalidValue):
-    """An option of that name does not exist."""
+    """An option that does not exist."""
 
     code = "unknown_option"
 
 
 class EngineUnavailable(InvalidValue):
-    """An engine or model that is not installed here."""
+    """An engine or model that is not installed."""
 
     code = "engine_unavailable"
 
 
 class UploadInterrupted(RequestError):
-    """The body ended before its last part did."""
+    """A body that ended before its last part did."""
 
     code = "upload_interrupted"
 
 
 class UploadStalled(RequestError):
-    """The body stopped coming, or comes too slowly to wait for."""
+    """A body that stopped arriving, or arrives too slowly."""
 
     code = "upload_stalled"
 
 
 class UploadTooLarge(RequestError):
-    """More bytes than the limit allows; the message names both counts."""
+    """An upload of more bytes than the limit; the message names both counts."""
 
     code = "upload_too_large"
 
 
 class AddressTooLong(RequestError):
-    """A path or a query string of more bytes than are read."""
+    """A path or a query string with more bytes than the limit."""
 
     code = "address_too_long"
 
 
 class HeadersTooLarge(RequestError):
-    """More headers, or more in them, than are read."""
+    """A request with more headers, or more bytes in them, than the limit."""
 
     code = "headers_too_large"
 
 
 class UploadNotFound(RequestError):
-    """There is no resumable upload of that id: it expired, was ended, or is somebody else's."""
+    """A resumable upload that does not exist: it expired, was ended, or belongs to another client."""
 
     code = "upload_not_found"
 
 
 class UploadStateConflict(RequestError):
-    """The upload is at another offset, not complete yet, or complete already."""
+    """An upload that is at another offset, not complete yet, or complete already."""
 
     code = "upload_state_conflict"
 
 
 class ChecksumMismatch(RequestError):
-    """The bytes that arrived don't have the checksum that came with them; they were thrown away."""
+    """Bytes without the checksum that was sent with them; they were discarded."""
 
     code = "checksum_mismatch"
 
 
 class ProtocolVersionUnsupported(RequestError):
-    """A version of the tus protocol that is not spoken here."""
+    """An unsupported version of the tus protocol."""
 
     code = "protocol_version_unsupported"
 
 
 class NotAuthenticated(RequestError):
-    """There is no key with the request, or nobody knows it."""
+    """A request without a key, or with an unknown one."""
 
     code = "not_authenticated"
 
 
 class ScopeMissing(RequestError):
-    """The key is known, but does not open this."""
+    """A known key that lacks the scope for the request."""
 
     code = "scope_missing"
 
 
 class UnsupportedMediaType(RequestError):
-    """A content type this route does not take."""
+    """A content type that the route does not accept."""
 
     code = "unsupported_media_type"
 
 
 class UnsupportedContentEncoding(RequestError):
-    """A body that is packed in a way that is not taken."""
+    """A body in a compression that is not accepted."""
 
     code = "unsupported_content_encoding"
 
 
 class TaskNotFound(RequestError):
-    """There is no task of that id, or it was deleted."""
+    """A task that does not exist, or was deleted."""
 
     code = "task_not_found"
 
 
 class ModelNotFound(RequestError):
-    """No model of that name can be asked for."""
+    """A model name that no request may use."""
 
     code = "model_not_found"
 
 
 class TaskNotFinished(RequestError):
-    """The transcript was asked for before it exists."""
+    """A transcript that was requested before it exists."""
 
     code = "task_not_finished"
 
 
 class TaskStateConflict(RequestError):
-    """The task's state rules out what was asked for."""
+    """A task whose status rules out the request."""
 
     code = "task_state_conflict"
 
 
 class IdempotencyConflict(RequestError):
-    """An idempotency key came back with another body."""
+    """An idempotency key that came with another request before."""
 
     code = "idempotency_conflict"
 
 
 class CrawlRecordNotFound(RequestError):
-    """Nothing is kept about the link of this task, or there is none."""
+    """A task without a crawl record."""
 
     code = "crawl_record_not_found"
 
 
 class UnsupportedLink(InvalidValue):
-    """A link of another site than the route takes, that no extractor reads, or that leads to several recordings."""
+    """A link of another site than the route's, one that no extractor reads, or one that leads to several recordings."""
 
     code = "unsupported_link"
 
 
 class UrlNotAllowed(InvalidValue):
-    """An address the outbound guard does not connect to."""
+    """An address that the outbound guard refuses."""
 
     code = "url_not_allowed"
 
 
 class MediaError(MurmurationError):
-    """The recording can't be transcribed, and never will be."""
+    """A recording that can't be transcribed, now or later."""
 
     code = "media_error"
 
 
 class MediaUndecodable(MediaError):
-    """No decoder makes sense of these bytes."""
+    """A recording that no decoder can read."""
 
     code = "media_undecodable"
 
 
 class NoAudioStream(MediaError):
-    """The file is a sound container or video without sound."""
+    """A container or video without sound."""
 
     code = "no_audio_stream"
 
 
 class NoSuchTrack(MediaError):
-    """The recording has no audio track of the index or language that was asked for."""
+    """A recording without an audio track of the requested index or language."""
 
     code = "no_such_track"
 
 
 class MediaTooLong(MediaError):
-    """Longer than the configured limit."""
+    """A recording that is longer than the configured limit."""
 
     code = "media_too_long"
 
 
 class NothingSaid(MediaError):
-    """The recording holds no speech, and this can't be done without."""
+    """A recording without speech, in a request that needs some."""
 
     code = "no_speech"
 
 
 class DecodingTooCostly(MediaError):
-    """Decoding takes more processor time or memory than a recording of its size may."""
+    """A recording whose decoding takes more processor time or memory than its size allows."""
 
     code = "decoding_too_costly"
 
 
 class OutputTooLarge(MediaError):
-    """What is made of the recording has more bytes than the limit."""
+    """A result with more bytes than the limit."""
 
     code = "output_too_large"
 
 
 class DecoderCrashed(MurmurationError):
-    """The process that decoded the recording died; it may have been the recording, or not."""
+    """The death of the process that decoded the recording; the recording may or may not be the cause."""
 
     code = "decoder_crashed"
 
 
 class SourceError(MurmurationError):
-    """The server the media comes from failed us."""
+    """A failure of the server that a recording is fetched from."""
 
     code = "source_error"
 
 
 class SourceUnreachable(SourceError):
-    """No connection, or an answer that is not the media."""
+    """A failed connection, or a response that is not the recording."""
 
     code = "source_unreachable"
 
 
 class SourceTimeout(SourceError):
-    """The source took longer than the limit."""
+    """A source that took longer than the limit."""
 
     code = "source_timeout"
 
 
 class SourceTooSlow(SourceTimeout):
-    """The source sends more slowly than the limit."""
+    """A source that sends more slowly than the limit."""
 
     code = "source_too_slow"
 
 
 class SourceTooLarge(SourceError):
-    """The source sends more bytes than the limit."""
+    """A source that sends more bytes than the limit."""
 
     code = "too_large"
 
 
 class RateLimited(SourceError):
-    """The source was asked too often.
+    """A source that limits how often it is requested.
 
     Args:
-        message: who was.
-        retry_after_s: when it wants to be asked again, in seconds, if it says so.
+        message: a sentence that names the server.
+        retry_after_s: seconds until the next request may be made, if the server says so.
     """
 
     code = "rate_limited"
@@ -383,89 +383,89 @@ class RateLimited(SourceError):
 
 
 class LinkError(SourceError):
-    """What the link leads to can't be had, and asking again won't help."""
+    """A link that can't be fetched; another try will not help."""
 
     code = "link_error"
 
 
 class CookiesRequired(LinkError):
-    """The site shows this only to somebody who is logged in."""
+    """A page that the site shows only after a login."""
 
     code = "cookies_required"
 
 
 class PrivateOrRemoved(LinkError):
-    """It is private, deleted, or never was."""
+    """A page that is private, was deleted, or never existed."""
 
     code = "private_or_removed"
 
 
 class GeoBlocked(LinkError):
-    """The site does not show this in the country, or to the address, of this server."""
+    """A page that the site does not show in this server's country, or to its address."""
 
     code = "geo_blocked"
 
 
 class LiveStream(LinkError):
-    """It has not ended, or not even begun."""
+    """A live stream that has not ended, or not begun."""
 
     code = "live_stream"
 
 
 class ExtractorOutdated(LinkError):
-    """The site's pages are no longer what the extractor library knows."""
+    """A site whose pages have changed beyond what the extractor library can read."""
 
     code = "extractor_outdated"
 
 
 class LlmError(MurmurationError):
-    """The server of the language model failed us. Its own words are never passed on: they may repeat a key."""
+    """A failure of the language model's server. Its own text is never passed on: it may repeat a key."""
 
     code = "llm_error"
 
 
 class LlmUnreachable(LlmError):
-    """No connection to the server, or it failed."""
+    """A failed connection to the server, or a failure of the server."""
 
     code = "llm_unreachable"
 
 
 class LlmTimeout(LlmError):
-    """The language model took longer than the limit."""
+    """A language model that took longer than the limit."""
 
     code = "llm_timeout"
 
 
 class LlmKeyRefused(LlmError):
-    """The server does not accept the API key, or the key may not do this."""
+    """An API key that the server refuses, or that lacks the permission."""
 
     code = "llm_key_refused"
 
 
 class LlmRefused(LlmError):
-    """The server does not take the request; asking again the same way won't help."""
+    """A request that the server refuses; the same request will be refused again."""
 
     code = "llm_refused"
 
 
 class LlmContextExceeded(LlmError):
-    """More text than the model takes at once."""
+    """A request with more text than the model's context."""
 
     code = "llm_context_exceeded"
 
 
 class LlmAnswerUnusable(LlmError):
-    """The answer is empty, cut off, or not in the form that was asked for."""
+    """A response that is empty, cut off, or not in the requested form."""
 
     code = "llm_answer_unusable"
 
 
 class Unavailable(MurmurationError):
-    """The service can't do it now; the same request may succeed later.
+    """A request that can't be fulfilled now; the same request may succeed later.
 
     Args:
         message: what is missing.
-        retry_after_s: when to ask again, in seconds.
+        retry_after_s: seconds until the client should try again.
     """
 
     code = "unavailable"
@@ -479,95 +479,95 @@ class Unavailable(MurmurationError):
 
 
 class QueueFull(Unavailable):
-    """More work waits than the limits allow."""
+    """A queue that holds as much work as the limits allow."""
 
     code = "queue_full"
 
 
 class ExtractionsFull(Unavailable):
-    """As many recordings are being extracted, or wait for it, as the limits allow."""
+    """Extractions in progress and waiting that reach their limit."""
 
     code = "extractions_full"
 
 
 class ServiceBusy(Unavailable):
-    """As many requests are under way, or answers wait to be read, as this process takes."""
+    """A process with as many requests in progress, or unread responses, as it allows."""
 
     code = "busy"
 
 
 class ServiceStarting(Unavailable):
-    """No replica has loaded its model yet."""
+    """A service in which no replica has loaded its model yet."""
 
     code = "service_starting"
 
 
 class DatabaseUnavailable(Unavailable):
-    """The task database does not answer."""
+    """A task database that does not respond."""
 
     code = "database_unavailable"
 
 
 class CommitUnanswered(DatabaseUnavailable):
-    """The database went away in the middle of a commit; nobody knows whether it happened."""
+    """A connection to the database that broke during a commit; it is unknown whether the commit happened."""
 
     code = "commit_unanswered"
 
 
 class StorageFull(Unavailable):
-    """The media store has no room left."""
+    """A media store without free space."""
 
     code = "storage_full"
 
 
 class StorageUnavailable(Unavailable):
-    """The media store does not answer, or refuses to be written or read."""
+    """A media store that does not respond, or refuses reading or writing."""
 
     code = "storage_unavailable"
 
 
 class LlmNotConfigured(Unavailable):
-    """There is no language model here; the message names the setting that is missing."""
+    """A service without a language model; the message names the missing setting."""
 
     code = "llm_not_configured"
 
 
 class LlmRateLimited(Unavailable):
-    """The server of the language model asks for patience."""
+    """A language model whose server limits our requests."""
 
     code = "llm_rate_limited"
 
 
 class LimitReached(Unavailable):
-    """The caller has used up a share that is set for its key; others are served."""
+    """A limit of the caller's own key; other clients are served."""
 
     code = "limit_reached"
 
 
 class TooManyRequests(LimitReached):
-    """More requests than the key's rate allows."""
+    """More requests than the key's rate limit allows."""
 
     code = "too_many_requests"
 
 
 class QuotaExceeded(LimitReached):
-    """Too many of the client's tasks wait, or too much audio was taken from it today."""
+    """More queued tasks or more audio than the client's quota allows."""
 
     code = "quota_exceeded"
 
 
 class LeaseLost(MurmurationError):
-    """The task's lease passed to another owner; nothing more may be written under the old fence."""
+    """A lease that passed to another owner; nothing more may be written with the old fence."""
 
     code = "lease_lost"
 
 
 class RecordUnreadable(MurmurationError):
-    """A row of the database is damaged, or of a newer version; the message names its column and nothing of its content.
+    """A row of the database that is damaged or of a newer version; the message names its column and no content.
 
     Args:
-        message: which column.
-        newer: whether a newer version of this software may be able to read it.
+        message: a sentence that names the column.
+        newer: whether a newer version of this software may be able to read the row.
     """
 
     code = "record_unreadable"
@@ -581,42 +581,42 @@ class RecordUnreadable(MurmurationError):
 
 
 class TaskCancelled(MurmurationError):
-    """The task was cancelled or deleted while it ran."""
+    """A task that was cancelled or deleted while it ran."""
 
     code = "cancelled"
 
 
 class ReplicaLost(MurmurationError):
-    """A replica died, or stayed silent past its deadline, with work in hand."""
+    """A replica that died, or was silent beyond its deadline, with work in progress."""
 
     code = "replica_lost"
 
 
 class DecodingFailed(MurmurationError):
-    """The model failed on this chunk of audio; its neighbours are unharmed."""
+    """A failure of the model on this chunk; other chunks are not affected."""
 
     code = "decoding_failed"
 
 
 class PreparedAudioLost(MurmurationError):
-    """Prepared audio is missing or cut short; it is made again from the recording."""
+    """Prepared audio that is missing or incomplete; it is made again from the recording."""
 
     code = "prepared_audio_lost"
 
 
 class AttemptsExhausted(MurmurationError):
-    """Every allowed attempt ended with a lost process; the task is a dead letter until someone retries it."""
+    """A task whose allowed attempts all ended with a lost process; it is a dead letter until a client retries it."""
 
     code = "attempts_exhausted"
 
 
 class ModelUnavailable(MurmurationError):
-    """A model that is neither on this machine nor downloadable; the message lists what is available."""
+    """A model that is neither on this machine nor downloadable; the message lists the available ones."""
 
     code = "model_unavailable"
 
 
 class ConfigurationError(MurmurationError):
-    """Settings that can't work together, or a value no run could accept."""
+    """Settings that can't work together, or an invalid value."""
 
     code = "configuration_error"

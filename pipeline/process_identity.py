@@ -1,8 +1,8 @@
-"""Who runs: a name for this process that no other has, and from which others on its machine can tell that it has died.
+"""Unique names for processes, from which other processes on the machine can tell that one has ended.
 
-A lease or a half-written file whose owner is certainly dead need not be waited for. Only Linux says enough to be
-certain: the boot, the PID namespace, the PID and when it started. Anywhere else nobody is ever taken for dead, and time
-decides.
+Nobody need wait for a lease or a half-written file whose owner has certainly ended. Only Linux gives enough facts to be
+certain: the boot, the PID namespace, the PID and its start time. Elsewhere no process ever counts as ended, and the
+lease must expire.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ UNKNOWN = "x"
 
 
 def own_name() -> str:
-    """A new name for this process: host, boot, PID namespace, PID, start time, and a number of its own."""
+    """Return a new name for this process: host, boot, PID namespace, PID, start time, and a random number."""
     pid = os.getpid()
     fields = (socket.gethostname(), _boot(), _pid_namespace(), str(pid), _started(pid) or UNKNOWN, uuid.uuid4().hex[:8])
     return "_".join(fields)
 
 
 def is_dead(name: str) -> bool:
-    """Whether the process of that name has ended for certain; ``False`` for names of other machines or containers."""
+    """Return whether the named process has certainly ended; ``False`` for names of other machines or containers."""
     fields = name.rsplit("_", 5)
     if len(fields) != len(("host", "boot", "namespace", "pid", "started", "number")):
         return False
@@ -48,7 +48,7 @@ def _pid_namespace() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, in clock ticks since the boot; ``None`` where there is none, or it is a zombie."""
+    """Return the start time of a process, in clock ticks since the boot, or ``None`` if it has ended or is a zombie."""
     try:
         state, *others = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""The real clock."""
+"""The clocks of production: the system's, and one that follows a server's time of day."""
 
 from __future__ import annotations
 
@@ -6,47 +6,52 @@ import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 
+from typing_extensions import override
+
+from pipeline.ports.clock import Clock
+
 SYNC_INTERVAL_S = 60.0
-"""How long the time that was followed is believed; good clocks drift by a few milliseconds in it."""
+"""Seconds after which the clock should be synchronized again; good clocks drift by a few milliseconds in that time."""
 
 
-class SystemClock:
-    """This machine's time, satisfying ``ports.Clock``."""
+class SystemClock(Clock):
+    """The clock of this machine."""
 
+    @override
     def now(self) -> datetime:
-        """The time of day, aware UTC."""
         return datetime.now(UTC)
 
+    @override
     def monotonic(self) -> float:
-        """Seconds that never run backwards."""
         return time.monotonic()
 
+    @override
     async def sleep(self, seconds: float) -> None:
-        """Waits."""
         await asyncio.sleep(seconds)
 
 
 class SynchronizedClock(SystemClock):
-    """A clock that shows another's time of day, as it was told it last: what clocks of many machines can agree on.
+    """A clock that shows another clock's time of day, so that many machines can agree on it.
 
-    Between two tellings it goes on by this machine's monotonic clock, whatever is done to its time of day.
+    Between synchronizations it advances with this machine's monotonic clock, so changes of its time of day have no
+    effect.
     """
 
     def __init__(self) -> None:
-        self._told: tuple[datetime, float] | None = None
+        self._synchronized: tuple[datetime, float] | None = None
 
     def follow(self, moment: datetime, at: float) -> None:
-        """Sets it: the other clock showed ``moment`` (aware UTC) when ``monotonic`` here was ``at``."""
-        self._told = moment, at
+        """Set the clock: the other clock showed ``moment`` (aware UTC) when ``monotonic`` here was ``at``."""
+        self._synchronized = moment, at
 
     @property
     def needs_sync(self) -> bool:
-        """Whether it should be told again."""
-        return self._told is None or self.monotonic() - self._told[1] > SYNC_INTERVAL_S
+        """True if the clock should be synchronized again."""
+        return self._synchronized is None or self.monotonic() - self._synchronized[1] > SYNC_INTERVAL_S
 
+    @override
     def now(self) -> datetime:
-        """The time of day, aware UTC."""
-        if self._told is None:
+        if self._synchronized is None:
             return super().now()
-        moment, at = self._told
+        moment, at = self._synchronized
         return moment + timedelta(seconds=self.monotonic() - at)

@@ -1,4 +1,4 @@
-"""Blocking work off the event loop."""
+"""Running blocking functions in threads, away from the event loop."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ T = TypeVar("T")
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Runs the function in one of the event loop's worker threads; see ``in_worker``."""
+    """Run a function in one of the event loop's worker threads, as ``in_worker`` does."""
     return await in_worker(None, function, *args, **kwargs)
 
 
 async def in_worker(worker: Executor | None, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Runs the function in a thread of the worker's, or of the event loop's if there is none.
+    """Run a function in a thread of the executor, or of the event loop's own if ``worker`` is ``None``.
 
-    Unlike with ``asyncio.to_thread``, a cancelled caller waits for the thread to return before it goes on, so that
-    nobody closes a file that is still being read or written. The function must therefore be short: one block at a time.
+    Unlike with ``asyncio.to_thread``, a cancelled caller waits until the function has returned, so that nobody closes a
+    file that is still being read or written. The function must therefore be short: one block at a time.
     """
     context = copy_context()
     future = asyncio.get_running_loop().run_in_executor(worker, lambda: context.run(function, *args, **kwargs))
@@ -30,5 +30,5 @@ async def in_worker(worker: Executor | None, function: Callable[P, T], *args: P.
     except asyncio.CancelledError:
         await asyncio.wait([future])
         if not future.cancelled():
-            future.exception()  # fetched, or asyncio would log it as one nobody looked at
+            future.exception()  # retrieved here, since asyncio logs exceptions that nobody retrieves
         raise

@@ -1,1 +1,1 @@
-"""The HTTP surface: routers by noun, schemas, and the one table that turns errors into statuses."""
+"""The HTTP surface: routes by noun, schemas, and the one table that maps errors to status codes."""

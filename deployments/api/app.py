@@ -1,4 +1,4 @@
-"""The HTTP application, from services: no globals, so that tests build one from fakes."""
+"""Construction of the HTTP application from its services. There are no globals, so tests build one from fakes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,10 @@ from deployments.api.documentation.openapi import Api
 from deployments.api.middleware.admission import AdmissionMiddleware, RequestLimits, RequestSlots
 from deployments.api.middleware.auth import Authenticator, AuthMiddleware
 from deployments.api.middleware.backpressure import FlowControlMiddleware, UnreadBudget
-from deployments.api.middleware.request_limits import (
-    BodyLimitMiddleware,
-    DecompressionMiddleware,
-    HeadLimitMiddleware,
-    SecurityHeadersMiddleware,
-    cross_origin,
-)
+from deployments.api.middleware.body_limit import BodyLimitMiddleware
+from deployments.api.middleware.decompression import DecompressionMiddleware
+from deployments.api.middleware.head_limit import HeadLimitMiddleware
+from deployments.api.middleware.security_headers import SecurityHeadersMiddleware, cross_origin
 from deployments.api.openai import audio_routes, model_routes
 from deployments.api.request.routing import ImpliedMethodsMiddleware, PlainPathMiddleware
 from deployments.api.response import problems
@@ -47,37 +44,36 @@ DOCS = APIRouter(include_in_schema=False)
 KEY = HTTPBearer(scheme_name="key", auto_error=False, description="A key of the service.")
 
 TAGS = [
-    {"name": "tasks", "description": "Recordings that wait for their transcript, and those that have it."},
+    {"name": "tasks", "description": "Recordings that wait for a transcript, and finished transcripts."},
     {
         "name": "resumable uploads",
         "description": "Resumable uploads (tus 1.0) of recordings that are too large for one request.",
     },
     {"name": "subtitles", "description": "Transcripts as subtitle files."},
-    {"name": "audio", "description": "Sound without transcription."},
-    {"name": "callback", "description": "What is POSTed to `callback_url`."},
-    {"name": "resumable uploads", "description": "Uploads that go on where they broke off (tus 1.0)."},
-    {"name": "links", "description": "Recordings behind links: TikTok, Douyin, and whatever yt-dlp knows."},
-    {"name": "summary", "description": "Transcripts in short, by a language model."},
-    {"name": "openai", "description": "OpenAI's audio API, for its clients as they are."},
-    {"name": "health", "description": "Whether the service lives, and whether it works."},
+    {"name": "audio", "description": "Audio extraction without transcription."},
+    {"name": "callback", "description": "A receiver for trying out `callback_url`."},
+    {"name": "links", "description": "Recordings behind links: TikTok, Douyin, and every site that yt-dlp supports."},
+    {"name": "summary", "description": "Summaries of transcripts by a language model."},
+    {"name": "openai", "description": "OpenAI's audio API, for unmodified OpenAI clients."},
+    {"name": "health", "description": "Liveness and readiness of the service."},
 ]
 
 
 def build_api(services: Services) -> FastAPI:
-    """The application that serves ``services``."""
+    """Build the application that serves ``services``."""
     app = Api(
         title="Murmuration",
         version=version("murmuration-asr"),
         description="Distributed Whisper transcription: queue recordings, read transcripts, subtitles and summaries.",
         openapi_tags=TAGS,
-        docs_url=None,  # served below, with scripts of our own instead of a CDN's
+        docs_url=None,  # served below, with local scripts instead of a CDN's
         redoc_url=None,
-        redirect_slashes=False,  # see PlainPathMiddleware
+        redirect_slashes=False,  # PlainPathMiddleware removes the slashes instead
     )
     attach(app, services)
     problems.install_error_handlers(app)
     _add_middleware(app, services)
-    needs_key = [Security(KEY)] if services.settings.auth.keys else []  # for the document: AuthMiddleware asks for it
+    needs_key = [Security(KEY)] if services.settings.auth.keys else []  # documentation: AuthMiddleware checks it
     for router in (
         tasks.router,
         links.router,
@@ -99,7 +95,7 @@ def build_api(services: Services) -> FastAPI:
 
 
 def _add_middleware(app: FastAPI, services: Services) -> None:
-    """The layers a request passes, from the outside in; Starlette wants them in the other order."""
+    """Add the middleware. The list runs from the outermost layer inwards; Starlette expects the reverse order."""
     layers = [
         Middleware(FlowControlMiddleware),
         *cross_origin(services.settings.http.cors_origins),
@@ -118,13 +114,13 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
 
 
 def attach(app: FastAPI, services: Services) -> None:
-    """Gives the application the services that its routes find in ``app.state``."""
+    """Store the services in ``app.state``, where the routes and the middleware read them."""
     app.state.services = services
-    app.state.gate = Authenticator(services.settings.auth)
-    app.state.slots = RequestSlots(RequestLimits.of(services.settings.http, services.capacity))
+    app.state.authenticator = Authenticator(services.settings.auth)
+    app.state.slots = RequestSlots(RequestLimits.from_settings(services.settings.http, services.capacity))
     app.state.unread = UnreadBudget(services.settings.http.max_unread_bytes)
-    app.state.results = FairSemaphore(services.settings.http.max_results_in_hand)
-    app.state.replays = FairSemaphore(services.settings.http.max_replays_in_hand)
+    app.state.transcript_slots = FairSemaphore(services.settings.http.max_results_in_hand)
+    app.state.stream_slots = FairSemaphore(services.settings.http.max_replays_in_hand)
     app.state.uploads = ResumableUploads(
         services.uploads,
         services.media,
@@ -149,13 +145,13 @@ def attach(app: FastAPI, services: Services) -> None:
 
 @DOCS.get("/")
 async def root(request: Request) -> Response:
-    """Leads to the documentation."""
+    """Redirect to the documentation."""
     return RedirectResponse(f"{request.scope.get('root_path', '')}/docs")
 
 
 @DOCS.get("/openapi.json")
 async def openapi_document(request: Request) -> Response:
-    """Describes the interface, in OpenAPI."""
+    """Serve the OpenAPI document."""
     app: Api = request.app
     prefix = str(request.scope.get("root_path", ""))
     content = await app.state.services.workers.run(app.written_document, prefix)
@@ -164,7 +160,7 @@ async def openapi_document(request: Request) -> Response:
 
 @DOCS.get("/docs")
 async def swagger(request: Request) -> Response:
-    """Swagger UI; all it loads comes from here."""
+    """Serve Swagger UI with local assets only."""
     prefix = request.scope.get("root_path", "")
     return get_swagger_ui_html(
         openapi_url=f"{prefix}/openapi.json",

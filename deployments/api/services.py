@@ -1,14 +1,15 @@
-"""What the HTTP surface needs from the rest of the service, as one value that tests build from fakes."""
+"""The dependencies of the HTTP surface on the rest of the service, as one value that tests build from fakes."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from deployments.api.concurrency.background_tasks import BackgroundTasks
 from deployments.api.concurrency.event_loop import WorkerThreads
 from pipeline.domain.confinement_level import Confinement
+from pipeline.domain.tasks.client import Client
 from pipeline.ports import (
     AudioExtractor,
     Clock,
@@ -19,18 +20,20 @@ from pipeline.ports import (
     UploadStore,
 )
 from pipeline.settings import Settings
+from pipeline.usecases.tasks.client_scope import ClientScopedTasks
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether recordings can be transcribed now.
+    """The service's readiness to transcribe recordings.
 
     Attributes:
         ready: a replica of this version has loaded its model and decoded with it.
-        waiting_for: otherwise, what is missing, each as words that follow "waiting for" (``a GPU node``).
-        engine: what runs, once that is known.
-        problems: why this configuration can't serve this cluster, or no task is worked at, a sentence each.
-        failure_messages: what fails in the background although tasks are worked at, a sentence each.
+        waiting_for: if not ready, what is missing, each in words that follow "waiting for" (``a GPU node``).
+        engine: the loaded engine, once it is known.
+        problems: the reasons why this configuration can't serve this cluster or why no task is processed, a sentence
+            each.
+        failure_messages: background failures that do not stop the processing of tasks, a sentence each.
     """
 
     ready: bool
@@ -41,47 +44,52 @@ class Readiness:
 
 
 async def _no_metrics() -> str:
-    """For where nothing is exported."""
+    """Return no metrics, for services that export none."""
     return ""
 
 
 def _count_nothing(name: str, value: float = 1.0, **labels: str) -> None:
-    """For where nothing is counted."""
+    """Ignore the count, for services that record no metrics."""
 
 
 class CountMetric(Protocol):
-    """Adds to a counter of ``pipeline.observability``; ``ports.Metrics.count``."""
+    """A function that adds to a counter of ``pipeline.observability``, such as ``ports.Metrics.count``."""
 
     def __call__(self, name: str, value: float = 1.0, **labels: str) -> None:
-        """Count."""
+        """Add ``value`` to the counter."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The HTTP surface's view of the service.
+    """The dependencies of the HTTP surface.
 
     Attributes:
-        store: every task; a request sees only its client's (see ``deployments.api.middleware.auth``).
+        store: all tasks. A request sees only those of its client (``services_for``).
         uploads: the state of resumable uploads.
-        wake: tells the Dispatcher that there is work. A hint (the Dispatcher also polls), so it must not raise.
-        watch: takes a task's id, the number of the latest news seen of it (-1: none) and seconds; returns the number
-            of the latest news as soon as it is another, or the seconds are over. A hint too: callers read the task.
-        watch_end: returns when the task has finished, or the seconds are over. Likewise a hint.
-        cancel: tells the Dispatcher that a task was cancelled or deleted. A hint.
-        readiness: what is ready now.
-        engine: what is loaded, or ``None`` before that is known; asked by requests that name a language or a model.
+        media: the media store.
+        settings: the settings of the service.
+        clock: the source of times and pauses.
+        wake: notifies the Dispatcher of new work. This is a hint, since the Dispatcher also polls; it must not raise.
+        watch: takes a task's id, the number of the last change seen (-1: none) and a timeout in seconds. Returns the
+            number of the latest change as soon as it differs, or after the timeout. This is a hint: callers then read
+            the task.
+        watch_end: returns when the task has finished, or after the timeout in seconds. This is a hint.
+        cancel: notifies the Dispatcher that a task was cancelled or deleted. This is a hint.
+        readiness: returns the present readiness.
+        engine: returns the loaded engine, or ``None`` while it is unknown. Called for requests that name a language or
+            a model.
         summarizer: writes summaries while the client waits.
-        check_url: raises ``UrlNotAllowed`` for a URL that the outbound guard refuses; takes the field's name too.
-        metrics: the cluster's metrics in Prometheus's text format.
+        check_url: takes a URL and the name of its field. Raises ``UrlNotAllowed`` if the outbound guard refuses it.
+        extractor: extracts the audio of recordings.
+        metrics: returns the cluster's metrics in Prometheus's text format.
         count: adds to a counter.
-        extractor: takes the sound out of recordings.
-        knows_addresses: whether the address of a request is its client's, not that of a proxy in between.
-        capacity: requests that are handed to this process at the same time.
+        knows_addresses: whether the address of a request is the client's, and not that of a proxy in between.
+        capacity: the number of requests that Serve hands to this process at the same time.
         fetch_available: whether recordings can be fetched from a ``file_url``.
-        errands: what outlives the request that sent it.
-        workers: threads for what would hold up the event loop.
-        confinement: what confinement of decoders holds on this node; ``None`` where it was not tried.
+        background: runs work that continues after the request that started it.
+        workers: threads for work that would block the event loop.
+        confinement: the confinement of decoders on this node; ``None`` if it was not tried.
     """
 
     store: TaskRecords
@@ -103,6 +111,13 @@ class Services:
     knows_addresses: bool = True
     capacity: int = 1000
     fetch_available: bool = False
-    errands: BackgroundTasks = field(default_factory=BackgroundTasks)
+    background: BackgroundTasks = field(default_factory=BackgroundTasks)
     workers: WorkerThreads = field(default_factory=WorkerThreads)
     confinement: Confinement | None = None
+
+
+def services_for(services: Services, client: Client | None) -> Services:
+    """Return the services with a store that shows only the client's own tasks."""
+    if client is None or client.sees_all_tasks:
+        return services
+    return replace(services, store=ClientScopedTasks(services.store, client))

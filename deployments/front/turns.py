@@ -53,7 +53,7 @@ class FairStartMiddleware:
         async def receive_in_turn() -> Message:
             message = await receive()
             if message["type"] == "http.disconnect":
-                async with self._leaving.one(client):
+                async with self._leaving.hold(client):
                     await asyncio.sleep(LEAVE_S)
             return message
 

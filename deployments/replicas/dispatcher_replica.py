@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.api.response.schemas import encode_record
+from deployments.api.response.task_record import encode_record
 from deployments.cluster import preflight
 from deployments.cluster.nodes import alive_nodes, gpus
 from deployments.cluster.shared_storage import verify_storage

@@ -23,7 +23,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.api.app import build_api
 from deployments.api.concurrency.background_tasks import BackgroundTasks
-from deployments.api.concurrency.event_loop import shared, tune_interpreter
+from deployments.api.concurrency.event_loop import single_flight, tune_interpreter
 from deployments.api.request.task_options import check_engine, parse_task_request
 from deployments.api.routes.links import parse_link_request
 from deployments.api.services import Readiness, Services
@@ -76,7 +76,7 @@ class IngressReplica:
         media = media_store(settings)
         verify_storage(media, storage_id)
         self._dispatcher = dispatcher
-        self._errands = BackgroundTasks()
+        self._background = BackgroundTasks()
         clock = SynchronizedClock()
         store = task_store(settings, clock, tracing(settings, "Ingress"), ServeMetrics())
         decoders = sandbox(settings, niceness=BACKGROUND_NICENESS)
@@ -94,13 +94,13 @@ class IngressReplica:
             watch=self._watch,
             watch_end=self._watch_end,
             cancel=self._cancel_task,
-            readiness=shared(self._readiness),
+            readiness=single_flight(self._readiness),
             engine=self._engine,
             summarizer=FairSummarizer(SummarizerHandle(summarizer), settings.llm.max_waited_summaries, clock),
-            metrics=shared(metrics_page),
+            metrics=single_flight(metrics_page),
             count=ServeMetrics().count,
             check_url=GuardedClient(settings.network).check,
-            errands=self._errands,
+            background=self._background,
             fetch_available=settings.crawl.enabled,
             extractor=extractor(settings, decoders),
             knows_addresses=os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "1",  # Serve's HAProxy does not forward them
@@ -120,7 +120,7 @@ class IngressReplica:
 
     async def _wake(self) -> None:
         """Notify the Dispatcher of new work, without waiting for it."""
-        self._errands.send(self._call_dispatcher("wake"))
+        self._background.spawn(self._call_dispatcher("wake"))
 
     async def _watch(self, task_id: int, seen: int, timeout_s: float) -> int:
         number = await self._call_dispatcher("watch", task_id, seen, timeout_s)

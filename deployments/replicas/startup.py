@@ -6,7 +6,7 @@ import ray
 
 from deployments.security.exposure import bind_replica_port
 from deployments.security.private_files import make_private
-from pipeline.observability import configure_logging
+from pipeline.event_log import configure_logging
 from pipeline.settings import Settings
 
 

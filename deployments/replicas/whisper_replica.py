@@ -64,7 +64,7 @@ class WhisperModelReplica:
     def _record_speed(self, audio_s: float) -> None:
         """Update the speed with finished audio and the time that the engine has worked since the last update."""
         busy_s = self._batcher.stats().busy_s
-        self._speed = self._speed.after(audio_s, busy_s - self._busy_s)
+        self._speed = self._speed.updated(audio_s, busy_s - self._busy_s)
         self._busy_s = busy_s
         self._metrics.gauge("rtfx", self._speed.rtfx)
 

@@ -1,17 +1,17 @@
-"""From a link or a URL to a recording in the MediaStore.
+"""Fetches recordings from URLs and links into the MediaStore.
 
-Plain URLs are fetched by our guarded HTTP client. Links go to yt-dlp first, which runs in a process of its own, without
-secrets and without connections but those through a guarding proxy in ours (``pipeline.net.guarding_proxy``).
+The guarded HTTP client fetches plain URLs. Links go to yt-dlp first. It runs in a process of its own without secrets,
+whose only connections go through a guarding proxy in the Crawler's process (``pipeline.net.guarding_proxy``).
 
 ::
 
-    crawler     the port: a URL or link in, signs of life and a stored recording out
-    download    one file over HTTP, resumed where it breaks off
-    extractors  our side of the conversation with yt-dlp's processes
-    zygote      their parent, which has yt-dlp loaded and forks one for each link
-    child       such a process
-    wire        what is said between them
-    diagnosis   what yt-dlp says went wrong, as errors of ours
-    links       short links, followed within their site
-    names       types from bytes, and names for files
+    crawler                the adapter of the port: a URL or link in, heartbeats and a stored recording out
+    download               download of one file over HTTP, resumed after a broken connection
+    extractor_processes    start of yt-dlp's processes, and sessions with them
+    extractor_fork_server  fork server that has yt-dlp loaded and forks one process for each link
+    extractor_child        the process that reads the pages of one link
+    extractor_messages     messages between a session and its process
+    diagnosis              translation of yt-dlp's failures to the service's errors
+    short_links            resolution of a platform's short links
+    media_names            file types from first bytes, and file names
 """

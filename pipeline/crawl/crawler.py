@@ -1,4 +1,4 @@
-"""``ports.Crawler`` in this process: URLs and links in, recordings in the MediaStore out."""
+"""Adapts ``ports.Crawler``: fetches recordings in this process and writes them to the MediaStore."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+
+from typing_extensions import override
 
 from pipeline.crawl.download import Download
 from pipeline.crawl.extractor_messages import ExtractedPage, ExtractRequest, MediaLocation
@@ -26,36 +28,37 @@ from pipeline.errors import (
     UnsupportedLink,
 )
 from pipeline.net import Dialer, GuardedClient, GuardingProxy, Resolver, SystemResolver, guarding_proxy
-from pipeline.net.guarded_client import tls_context
-from pipeline.ports import Clock, CrawledMedia, CrawlProgress, CrawlRequest, MediaStore
+from pipeline.net.tls import tls_context
+from pipeline.ports import Clock, CrawledMedia, Crawler, CrawlProgress, CrawlRequest, MediaStore
 from pipeline.settings import NetworkSettings, PlatformSettings, Settings
 
 PROGRESS_S = 2.0
-"""How often there is a sign of life, and a look at whether the task still runs."""
+"""Interval of heartbeats, and of the check that the task still runs."""
 
 SLACK_BYTES = 64 * 1024 * 1024
-"""Manifests, and what encrypted or wrapped fragments have more of than the recording they hold."""
+"""Bytes allowed beyond the recording's: manifests, and the overhead of encrypted or wrapped fragments."""
 
 _PROTOCOLS = "[protocol~='^(https?|m3u8|m3u8_native|http_dash_segments)$']"
 AUDIO_FIRST = "/".join(
     f"{choice}{_PROTOCOLS}" for choice in ("ba[abr<=?192]", "ba", "b[height<=?720]", "b", "ba*", "b*[acodec!=none]")
 )
-"""Sound alone where the site has it, in a bit rate that is plenty for speech; else the smaller films."""
+"""Audio without video if the site has it, at a bit rate that suffices for speech; else video of at most 720 lines if
+the site has it."""
 
 FILM_FIRST = "/".join(f"{choice}{_PROTOCOLS}" for choice in ("b[height<=?720]", "b", "ba"))
-"""For TikTok and Douyin, whose formats without a picture are the music that was laid under the post, not its sound."""
+"""For TikTok and Douyin, whose formats without video hold the post's background music instead of its sound."""
 
 
-class LocalCrawler:
-    """Fetches recordings here.
+class LocalCrawler(Crawler):
+    """A crawler that fetches recordings in this process.
 
     Args:
-        media: where they go.
-        processes: read pages.
-        settings: limits, and how sites are asked.
-        held: whether the task of a request still runs under its fence.
-        clock: for the time of records, and pauses.
-        resolver: turns names into addresses.
+        media: the store that recordings are written to.
+        processes: the processes that read pages.
+        settings: limits, and cookies, proxies and user agents of sites.
+        held: returns whether the task of a request still runs under its fence.
+        clock: for the time of crawl records, and for pauses.
+        resolver: resolves names to addresses.
     """
 
     def __init__(
@@ -73,10 +76,10 @@ class LocalCrawler:
         self._held = held
         self._clock = clock
         self._resolver = resolver or SystemResolver()
-        self._ssl_context = tls_context(settings.network.ca_file)  # which takes longer than many a crawl
+        self._ssl_context = tls_context(settings.network.ca_file)  # loading it takes longer than many crawls
 
+    @override
     async def crawl(self, request: CrawlRequest) -> AsyncGenerator[CrawlProgress | CrawledMedia, None]:
-        """See ``ports.Crawler.crawl``."""
         crawl = _Crawl(request, self._clock.monotonic)
         fetching = asyncio.create_task(self._fetch(crawl))
         rate = RateMonitor(self._settings.crawl.min_bytes_per_s, self._settings.crawl.min_rate_window_s)
@@ -95,17 +98,17 @@ class LocalCrawler:
             raise LeaseLost(f"Task {request.task_id} passed to another owner, or ended, after fence {request.fence}.")
 
     def _check_rate(self, crawl: _Crawl, rate: RateMonitor) -> None:
-        """Refuse a source that sends too slowly; the time that our own storage takes is not held against it."""
+        """Refuse a source that sends too slowly. The time that writing to the MediaStore takes does not count."""
         if rate.is_too_slow(crawl.received, crawl.source_s):
             limits = self._settings.crawl
             raise SourceTooSlow(
                 f"{host_name_of(crawl.request.url)} sends less than {limits.min_bytes_per_s:,} bytes a second over "
-                f"{limits.min_rate_window_s:g} s: the recording is not waited for."
+                f"{limits.min_rate_window_s:g} s: the download was stopped."
             )
 
     async def _fetch(self, crawl: _Crawl) -> CrawledMedia:
         crawl.deadline = asyncio.get_running_loop().time() + self._settings.crawl.deadline_s
-        site = self._site(crawl.request)
+        site = self._site_access(crawl.request)
         client = GuardedClient(site.network, self._resolver, ssl_context=self._ssl_context)
         try:
             async with asyncio.timeout_at(crawl.deadline):
@@ -128,24 +131,26 @@ class LocalCrawler:
         return CrawledMedia(crawl.stored, file_name(stem, crawl.head, extension))
 
     async def _fetch_link(self, crawl: _Crawl, site: _SiteAccess, client: GuardedClient) -> CrawledMedia:
-        async with self._extraction(crawl, site, client) as extraction:
+        async with self._open_session(crawl, site, client) as session:
             async with asyncio.timeout(self._settings.crawl.extract_timeout_s):
-                found = await extraction.found()
-            self._check_length(found)
-            if not found.media.direct:
+                page = await session.read_page()
+            self._check_length(page)
+            if not page.media.direct:
                 crawl.start_source_timer()
-                extraction.allow_bytes(self._settings.media.max_upload_bytes + SLACK_BYTES)
-                await self._store(crawl, extraction.media(self._remaining_s(crawl)))
-        if found.media.direct:  # without the process, whose place is another link's now
+                session.allow_bytes(self._settings.media.max_upload_bytes + SLACK_BYTES)
+                await self._store(crawl, session.read_recording(self._remaining_s(crawl)))
+        if page.media.direct:  # after the session, so that another link can use its slot
             crawl.start_source_timer()
-            download = self._download(crawl, client, found.media)
+            download = self._download(crawl, client, page.media)
             await self._store(crawl, download.blocks(), download)
-        record = self._record(crawl.request, found)
-        name = file_name(record.title or record.media_id, crawl.head, found.media.extension)
+        record = self._record(crawl.request, page)
+        name = file_name(record.title or record.media_id, crawl.head, page.media.extension)
         return CrawledMedia(crawl.stored, name, record.platform, record)
 
     @asynccontextmanager
-    async def _extraction(self, crawl: _Crawl, site: _SiteAccess, client: GuardedClient) -> AsyncIterator[PageSession]:
+    async def _open_session(
+        self, crawl: _Crawl, site: _SiteAccess, client: GuardedClient
+    ) -> AsyncIterator[PageSession]:
         limits, request = self._settings.crawl, crawl.request
         platform = request.link.kind.platform
         url = request.url
@@ -166,10 +171,10 @@ class LocalCrawler:
                 user_agent=site.user_agent,
                 js_runtime=str(limits.js_runtime) if limits.js_runtime else None,
             )
-            async with self._processes.conversation(
+            async with self._processes.open_session(
                 extract_request, host_name_of(request.url), proxy, _turn_request(request)
-            ) as extraction:
-                yield extraction
+            ) as session:
+                yield session
 
     def _download(self, crawl: _Crawl, client: GuardedClient, location: MediaLocation) -> Download:
         return Download(
@@ -184,55 +189,55 @@ class LocalCrawler:
     async def _store(
         self, crawl: _Crawl, blocks: AsyncGenerator[bytes, None], download: Download | None = None
     ) -> None:
-        """Writes the recording, unless its first bytes or its size speak against it."""
+        """Write the recording. Refuse it if it is too large or its first bytes are those of a web page."""
 
         async def checked() -> AsyncIterator[bytes]:
             async with aclosing(blocks):
                 async for block in blocks:
-                    crawl.take(block, self._settings.media.max_upload_bytes)
+                    crawl.record_block(block, self._settings.media.max_upload_bytes)
                     crawl.total = download.total if download else None
                     crawl.stop_source_timer()
                     yield block
                     crawl.start_source_timer()
             crawl.stop_source_timer()
-            crawl.check_head()
-            await self._check_lease(crawl.request)  # nobody but the task's owner may put a recording there
+            crawl.refuse_web_page()
+            await self._check_lease(crawl.request)  # only the task's owner may write its recording
 
         await self._media.write(crawl.request.media_key, checked())
 
-    def _check_length(self, found: ExtractedPage) -> None:
-        duration_s = found.seconds("duration")
+    def _check_length(self, page: ExtractedPage) -> None:
+        duration_s = page.seconds("duration")
         longest_s = self._settings.media.max_duration_s
         if duration_s is not None and duration_s > longest_s:
-            raise MediaTooLong(f"The recording is {duration_s:,.0f} s long; at most {longest_s:,.0f} s are taken.")
+            raise MediaTooLong(f"The recording is {duration_s:,.0f} s long; at most {longest_s:,.0f} s are accepted.")
 
     def _remaining_s(self, crawl: _Crawl) -> float:
         return max(1.0, crawl.deadline - asyncio.get_running_loop().time())
 
-    def _record(self, request: CrawlRequest, found: ExtractedPage) -> CrawlRecord:
+    def _record(self, request: CrawlRequest, page: ExtractedPage) -> CrawlRecord:
         return CrawlRecord(
-            platform=(found.text("extractor", 100) or "generic").lower(),
-            media_id=found.text("id", 255) or "",
-            url=found.text("webpage_url") or request.url,
-            title=found.text("title"),
-            description=found.text("description", 20_000),
-            author=found.text("uploader") or found.text("channel"),
-            author_id=found.text("uploader_id") or found.text("channel_id"),
-            author_name=found.text("channel") or found.text("uploader"),
-            author_url=found.text("uploader_url") or found.text("channel_url"),
-            duration_s=found.seconds("duration"),
-            published_at=found.time("timestamp"),
-            view_count=found.count("view_count"),
-            like_count=found.count("like_count"),
-            comment_count=found.count("comment_count"),
-            repost_count=found.count("repost_count"),
-            thumbnail_url=found.text("thumbnail"),
+            platform=(page.text("extractor", 100) or "generic").lower(),
+            media_id=page.text("id", 255) or "",
+            url=page.text("webpage_url") or request.url,
+            title=page.text("title"),
+            description=page.text("description", 20_000),
+            author=page.text("uploader") or page.text("channel"),
+            author_id=page.text("uploader_id") or page.text("channel_id"),
+            author_name=page.text("channel") or page.text("uploader"),
+            author_url=page.text("uploader_url") or page.text("channel_url"),
+            duration_s=page.seconds("duration"),
+            published_at=page.time("timestamp"),
+            view_count=page.count("view_count"),
+            like_count=page.count("like_count"),
+            comment_count=page.count("comment_count"),
+            repost_count=page.count("repost_count"),
+            thumbnail_url=page.text("thumbnail"),
             crawled_at=self._clock.now(),
             library=f"yt-dlp {library_version()}",
         )
 
-    def _site(self, request: CrawlRequest) -> _SiteAccess:
-        """How the request's site is asked, by the settings."""
+    def _site_access(self, request: CrawlRequest) -> _SiteAccess:
+        """Return the network, cookies and user agent that the settings give for the request's site."""
         platforms = self._settings.crawl.platforms
         name = request.link.kind.value if request.link.kind.platform else host_name_of(request.url)
         labels = name.split(".")
@@ -246,11 +251,16 @@ class LocalCrawler:
 
 @dataclass(slots=True)
 class _Crawl:
-    """One crawl, while it runs.
+    """The state of one running crawl.
 
     Attributes:
-        clock: seconds that do not run backwards.
-        proxy: where a page's extractor connects through.
+        request: the recording to fetch.
+        clock: returns monotonic seconds.
+        deadline: time of the event loop at which the crawl fails.
+        stored: bytes of the recording so far.
+        total: size of the recording in bytes, if the source has stated it.
+        head: the recording's first bytes, at most ``HEAD_BYTES``.
+        proxy: the proxy that a page's extractor connects through.
     """
 
     request: CrawlRequest
@@ -264,11 +274,11 @@ class _Crawl:
     _source_timer_started: float | None = None
 
     def start_source_timer(self) -> None:
-        """Note that what comes next of the recording is the source's to send."""
+        """Start to count the time in which the source can send."""
         self._source_timer_started = self.clock()
 
     def stop_source_timer(self) -> None:
-        """Note that the source can't send for now: its last bytes are being stored."""
+        """Stop counting while the bytes received last are written to the MediaStore."""
         self._source_s, self._source_timer_started = self.source_s, None
 
     @property
@@ -279,34 +289,39 @@ class _Crawl:
 
     @property
     def received(self) -> int:
-        """Bytes that came from the source; an extractor may put many of them together before it passes them on."""
+        """Bytes received from the source, including those that an extractor has not passed on yet."""
         return self.stored + (self.proxy.received if self.proxy else 0)
 
-    def take(self, block: bytes, max_bytes: int) -> None:
-        """Counts a block of the recording and looks at the first ones."""
+    def record_block(self, block: bytes, max_bytes: int) -> None:
+        """Count a block of the recording, and refuse a web page as soon as its first bytes are complete.
+
+        Raises:
+            SourceTooLarge: the recording has more than ``max_bytes``.
+            UnsupportedLink: it is a web page.
+        """
         self.stored += len(block)
         if self.stored > max_bytes:
             raise SourceTooLarge(
-                f"{host_name_of(self.request.url)} sends more than the {max_bytes:,} bytes that are taken."
+                f"{host_name_of(self.request.url)} sends more than the {max_bytes:,} bytes that are accepted."
             )
         if len(self.head) < HEAD_BYTES:
             self.head += block[: HEAD_BYTES - len(self.head)]
             if len(self.head) == HEAD_BYTES:
-                self.check_head()
+                self.refuse_web_page()
 
-    def check_head(self) -> None:
-        """Refuses a web page, whatever its headers say."""
+    def refuse_web_page(self) -> None:
+        """Raise ``UnsupportedLink`` if the recording is a web page, regardless of its headers."""
         if is_page(self.head):
             raise UnsupportedLink(
-                f"{host_name_of(self.request.url)} sends a web page there, not a recording: "
-                "links to pages go to /api/crawl/video_task.",
+                f"{host_name_of(self.request.url)} sends a web page instead of a recording: "
+                "send links to pages to /api/crawl/video_task.",
                 "file_url",
             )
 
 
 @dataclass(frozen=True, slots=True)
 class _SiteAccess:
-    """How one site is asked."""
+    """The network, cookies and user agent for requests to one site."""
 
     network: NetworkSettings
     cookies: str | None
@@ -314,12 +329,12 @@ class _SiteAccess:
 
 
 def _extractor_pattern(extractor: str | None) -> tuple[str, ...]:
-    """A pattern for the extractor of a name, and for those of its parts (``vimeo``, ``vimeo:album``)."""
+    """Return a pattern for an extractor and its sub-extractors (``vimeo``, ``vimeo:album``); empty without a name."""
     return () if extractor is None else (rf"{re.escape(extractor.lower())}(:.*)?",)
 
 
 def _turn_request(request: CrawlRequest) -> TurnRequest:
-    """Who shares the processes, by the same names as in the Dispatcher."""
+    """Return the request for a turn with a process, under the same share key as in the Dispatcher."""
     kind = request.link.kind
     host = kind.value if kind.platform else host_name_of(request.url)
     return TurnRequest(

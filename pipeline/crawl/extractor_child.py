@@ -1,9 +1,9 @@
-"""A process that reads one site's pages with yt-dlp, and ends.
+"""Runs the process that reads the pages of one link with yt-dlp.
 
-It works on what strangers wrote, so it has no secrets but the site's cookies, no files but a folder of its own, no
-connections but to one proxy, no programs to start but a JavaScript runtime, little memory, and a time limit. The kernel
-holds all of this (``pipeline.confinement``); an audit hook, which nothing in Python can remove, holds the connections
-and programs also where the kernel can't. When the other end of its conversation closes, it is killed.
+Strangers write these pages. The process therefore has no secrets but the site's cookies, no files but a scratch folder,
+no connections but to one proxy, no programs to start but a JavaScript runtime, little memory, and a time limit. The
+kernel enforces all of this (``pipeline.confinement``). An audit hook, which Python code cannot remove, limits
+connections and programs also on machines whose kernel cannot. The fork server kills the process when its session ends.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipeline.confinement.forbidden_acts import try_all
 from pipeline.confinement.probe import ProbeTargets
 from pipeline.confinement.profiles import ExtractorRights, confine_extractor, filter_extractor
 from pipeline.crawl.extractor_messages import (
-    HELLO,
+    CONFINED_MESSAGE,
     MAX_TEXT,
     ExtractedPage,
     ExtractFailure,
@@ -59,12 +59,12 @@ SENT_FIELDS = (
     "thumbnail",
     "live_status",
 )
-"""What is sent of what yt-dlp found out."""
+"""Fields of yt-dlp's result that are sent."""
 
 LIVE = ("is_live", "is_upcoming", "post_live")
 
 WARM_UP_PAGE = "data:text/html,<html><title>A</title><video src='https://host.invalid/a.mp4'></video></html>"
-"""A page that needs no connection. That its recording is nowhere does not matter: it is not asked for."""
+"""A page that needs no connection. Its recording does not exist, but is never requested either."""
 
 SOCKET_TIMEOUT_S = 20.0
 
@@ -73,26 +73,29 @@ _DATAGRAMS = frozenset({"socket.sendto", "socket.sendmsg"})
 
 
 def warm_up() -> None:
-    """Load yt-dlp and its extractors, and have it read a page, so that no pattern is left to be compiled."""
+    """Load yt-dlp and its extractors, and read a page, so that every pattern is compiled before the first fork."""
     import yt_dlp
 
-    mimetypes.init()  # which reads files that a confined process can't
+    mimetypes.init()  # it reads files that a confined process cannot read
     with yt_dlp.YoutubeDL({"logger": _NullLogger(), "cachedir": False, "format": "b"}) as downloader:
         downloader.extract_info(WARM_UP_PAGE, download=False)
-    gc.freeze()  # what is shared with the forks is not touched by the collector
+    gc.freeze()  # the collector would touch, and so copy, the memory that forks share
 
 
-def run(conversation_fd: int, data_fd: int, *, own_network: bool) -> None:
-    """Read a request, answer it, and, when told how many seconds it may take, write the recording to ``data_fd``."""
-    conversation = socket.socket(fileno=conversation_fd)
-    lines = conversation.makefile("rb")
+def run(session_fd: int, data_fd: int, *, own_network: bool) -> None:
+    """Read a request and answer it. Then write the recording to ``data_fd`` if the session asks for it.
+
+    The session asks with a line that holds the number of seconds that writing may take.
+    """
+    session = socket.socket(fileno=session_fd)
+    lines = session.makefile("rb")
     request = ExtractRequest.decode(lines.readline())
     os.dup2(data_fd, 1)
     os.close(data_fd)
-    _confine(request, conversation, own_network)
+    _confine(request, session, own_network)
     answers = iter([_probe(request)]) if request.targets else _answers(request, lines)
     for message in answers:
-        conversation.sendall(encode(message))
+        session.sendall(encode(message))
 
 
 def _probe(request: ExtractRequest) -> ProbeReport:
@@ -105,19 +108,19 @@ def _answers(request: ExtractRequest, lines: io.BufferedReader) -> Iterator[Mess
     try:
         with yt_dlp.YoutubeDL(_parameters(request), auto_init=False) as downloader:
             _add_extractors(downloader, request.extractors)
-            found = _extract_info(downloader, request.url)
-            yield found
-            if isinstance(found, ExtractedPage) and not found.media.direct:
+            result = _extract_info(downloader, request.url)
+            yield result
+            if isinstance(result, ExtractedPage) and not result.media.direct:
                 signal.setitimer(signal.ITIMER_REAL, float(lines.readline()))
-                downloader.process_info(dict(downloader.found))
-                if not sys.stdout.closed:  # some downloaders close it, others don't even flush
+                downloader.process_info(dict(downloader.chosen_info))
+                if not sys.stdout.closed:  # some downloaders close it, others do not flush it
                     sys.stdout.flush()
                 yield RecordingWritten()
     except yt_dlp.utils.YoutubeDLError as error:
         yield _to_failure(error)
     except MemoryError:
         yield ExtractFailure("MemoryError", "the page is too large")
-    except Exception as error:  # noqa: BLE001 - an extractor that stumbles over a page is what this is about
+    except Exception as error:  # noqa: BLE001 - an extractor may raise anything at a page it does not understand
         yield ExtractFailure(type(error).__name__, str(error))
 
 
@@ -157,7 +160,7 @@ def _parameters(request: ExtractRequest) -> dict[str, Any]:
 
 
 def _add_extractors(downloader: Any, names: tuple[str, ...]) -> None:
-    """Those of the names, or all. yt-dlp's own way (``allowed_extractors``) takes as long as reading a page."""
+    """Add the extractors of these names, or all. yt-dlp's ``allowed_extractors`` takes as long as reading a page."""
     from yt_dlp.extractor import gen_extractor_classes
 
     wanted = re.compile("|".join(names) or ".*")
@@ -166,7 +169,7 @@ def _add_extractors(downloader: Any, names: tuple[str, ...]) -> None:
             downloader.add_info_extractor(extractor)
 
 
-# --- finding ----------------------------------------------------------------------------------------------------------
+# --- reading pages ----------------------------------------------------------------------------------------------------
 
 
 def _extract_info(downloader: Any, url: str) -> Message:
@@ -180,21 +183,21 @@ def _extract_info(downloader: Any, url: str) -> Message:
         return ExtractFailure("Live", str(info.get("live_status")))
     if not info.get("url"):
         return ExtractFailure("NoFormats", "no single format")
-    downloader.found = info
+    downloader.chosen_info = info
     return ExtractedPage(
         {name: _truncate(info[name]) for name in SENT_FIELDS if name in info}, _location(downloader, info)
     )
 
 
 def _truncate(value: object) -> object:
-    """Return a text no longer than it is believed, and nothing of what is neither text nor number."""
+    """Return a text cut to ``MAX_TEXT`` characters, a number as it is, and ``None`` for anything else."""
     if isinstance(value, str):
         return value[:MAX_TEXT]
     return value if isinstance(value, int | float) else None
 
 
 def _single_entry(downloader: Any, entry: dict[str, Any]) -> dict[str, Any]:
-    """A page with one recording in it comes as a list of one."""
+    """Return the result for the only entry of a list: yt-dlp returns a page with one recording as such a list."""
     if entry.get("_type") in ("url", "url_transparent"):
         info: dict[str, Any] = downloader.extract_info(entry["url"], download=False, ie_key=entry.get("ie_key"))
         return info
@@ -232,28 +235,28 @@ def _to_failure(error: Any) -> ExtractFailure:
 
 
 class _NullLogger:
-    """yt-dlp's log goes nowhere: what matters is in its exceptions."""
+    """A logger that drops yt-dlp's log, because its exceptions hold the failures."""
 
     def debug(self, message: str) -> None:
-        """Drops it."""
+        """Drop the message."""
 
     def info(self, message: str) -> None:
-        """Drops it."""
+        """Drop the message."""
 
     def warning(self, message: str) -> None:
-        """Drops it."""
+        """Drop the message."""
 
     def error(self, message: str) -> None:
-        """Drops it."""
+        """Drop the message."""
 
 
 # --- confinement ------------------------------------------------------------------------------------------------------
 
 
-def _confine(request: ExtractRequest, conversation: socket.socket, own_network: bool) -> None:
-    """Limit what the process may do from here on, and send the socket that the proxy is to accept connections from.
+def _confine(request: ExtractRequest, session: socket.socket, own_network: bool) -> None:
+    """Confine the process for the rest of its life, and send the socket on which the proxy accepts its connections.
 
-    The kernel keeps the time, even while a pattern runs wild.
+    The kernel enforces the timeout, so that it also ends a regular expression that never finishes.
     """
     os.chdir(request.scratch)
     os.environ |= {"HOME": request.scratch, "TMPDIR": request.scratch}
@@ -270,16 +273,16 @@ def _confine(request: ExtractRequest, conversation: socket.socket, own_network: 
         own_network=own_network,
     )
     listener = confine_extractor(rights)
-    socket.send_fds(conversation, [HELLO], [listener.fileno()] if listener else [])
+    socket.send_fds(session, [CONFINED_MESSAGE], [listener.fileno()] if listener else [])
     if listener is not None:
         listener.close()
-    if not request.targets:  # the probe makes system calls, which the hook does not see
+    if not request.targets:  # the probe makes system calls directly, which the hook does not see
         sys.addaudithook(_AuditHook((str(proxy.hostname), rights.proxy_port), request.js_runtime))
     filter_extractor(rights)
 
 
 class _AuditHook:
-    """Refuses every connection but to the proxy, and every program but the JavaScript runtime."""
+    """An audit hook that refuses connections except to the proxy, and programs except the JavaScript runtime."""
 
     def __init__(self, proxy: tuple[str, int], runtime: str | None) -> None:
         self._proxy = proxy
@@ -291,14 +294,14 @@ class _AuditHook:
         elif event == "socket.getaddrinfo":
             self._check_name(arguments[0])
         elif event in _DATAGRAMS:
-            raise PermissionError("only the proxy is connected to")
+            raise PermissionError("connections are allowed to the proxy only")
         elif event in _PROGRAMS or (event == "subprocess.Popen" and arguments[0] != self._runtime):
-            raise PermissionError("no programs are started here")
+            raise PermissionError("programs other than the JavaScript runtime are not allowed")
 
     def _check_name(self, name: object) -> None:
         if name not in (self._proxy[0], self._proxy[0].encode()):
-            raise PermissionError("names are looked up by the proxy")
+            raise PermissionError("host names are resolved by the proxy only")
 
     def _check_address(self, address: object) -> None:
         if not isinstance(address, tuple) or address[:2] != self._proxy:
-            raise PermissionError("only the proxy is connected to")
+            raise PermissionError("connections are allowed to the proxy only")

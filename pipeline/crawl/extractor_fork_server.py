@@ -1,6 +1,6 @@
-"""The parent of the processes that read pages: yt-dlp is loaded once, and a process for a link is a fork of that.
+"""Runs the fork server of the processes that read pages: it loads yt-dlp once and forks a process for each link.
 
-Loading yt-dlp, its 1,750 extractors and their patterns takes two seconds of CPU; a fork takes milliseconds and shares
+Loading yt-dlp, its 1,750 extractors and their patterns takes two seconds of CPU. A fork takes milliseconds and shares
 the memory. Run as ``python -m pipeline.crawl.extractor_fork_server FD``; see ``pipeline.confinement.fork_server``.
 """
 
@@ -17,18 +17,18 @@ from pipeline.confinement.namespaces import has_loopback
 from pipeline.crawl import extractor_child
 
 DESCRIPTORS = 3
-"""Of each job: the conversation, the data, and the pipe for its status."""
+"""File descriptors of each job: the socket of its session, the pipe for data and the pipe for its status."""
 
 
 def remove_scratch(message: bytes) -> None:
-    """Remove the folder of a process that has ended; a job's message is its path."""
+    """Remove the scratch folder of a process that has ended; its path is the job's message."""
     shutil.rmtree(os.fsdecode(message), ignore_errors=True)
 
 
 def main() -> None:
-    """Fork until nobody is left to fork for."""
+    """Fork a process for each job, until the service closes the control socket."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C at the terminal is for the service, which then closes us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the service handles Ctrl-C and then ends this process
     extractor_child.warm_up()
     own_network = has_loopback()
 

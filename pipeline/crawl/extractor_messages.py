@@ -1,7 +1,7 @@
-"""What our process and a process that reads a site's pages say to each other, as lines of JSON.
+"""Defines the messages between a session and its process that reads pages, as lines of JSON.
 
-The other side has worked on pages that anybody may have written, so nothing it says is taken on trust: fields that are
-not of the right type are dropped, texts are cut.
+The process works on pages that anybody may have written, so its messages are not trusted: fields of the wrong type are
+dropped, and long texts are cut.
 """
 
 from __future__ import annotations
@@ -15,28 +15,30 @@ from typing import Any, TypeVar
 MAX_TEXT = 20_000
 MAX_SHORT_TEXT = 2_000
 
-HELLO = b"\n"
-"""What a process sends once it is confined, with the socket that it connects to where it has a network of its own."""
+CONFINED_MESSAGE = b"\n"
+"""The message of a process that is confined now. With it comes the listening socket that the process will connect to,
+if it has a network of its own."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractRequest:
-    """What a process is to find out.
+    """A page for a process to read.
 
     Attributes:
-        url: the page.
+        url: address of the page.
         extractors: regular expressions of the extractors that may read it; empty: all.
-        formats: yt-dlp's expression for which of the recording's formats to take.
-        proxy: the only address it may connect to.
-        timeout_s: the kernel ends the process after this long.
-        max_process_bytes: most memory it may take beyond what is loaded, and the size of its largest file.
-        system_authorities: whether TLS trusts the system's authorities (as ``SSL_CERT_FILE`` says) or certifi's.
-        cookies: a cookie file's content.
+        formats: yt-dlp's expression that chooses one of the recording's formats.
+        proxy: the only address that the process may connect to.
+        timeout_s: seconds after which the kernel ends the process.
+        max_process_bytes: most memory that the process may use beyond what is loaded, and the size of its largest file.
+        scratch: the process's own folder, for fragments.
+        system_authorities: whether TLS trusts the system's authorities (``SSL_CERT_FILE``) instead of certifi's.
+        cookies: content of a cookie file.
+        user_agent: value of the ``User-Agent`` header; ``None``: yt-dlp's.
         js_runtime: path of a JavaScript runtime.
-        scratch: a folder of its own, for fragments.
-        targets: try what is forbidden instead, aimed at these (``confinement.probe.ProbeTargets``).
+        targets: of forbidden acts to try instead of reading the page (``confinement.probe.ProbeTargets``).
     """
 
     url: str
@@ -53,27 +55,27 @@ class ExtractRequest:
     targets: Mapping[str, Any] = field(default_factory=dict)
 
     def encode(self) -> bytes:
-        """As a line."""
+        """Return the request as a line."""
         return json.dumps(asdict(self)).encode() + b"\n"
 
     @classmethod
     def decode(cls, line: bytes) -> ExtractRequest:
-        """The inverse of ``encode``."""
+        """Parse a line of ``encode``."""
         values = json.loads(line)
         return cls(**values | {"extractors": tuple(values["extractors"])})
 
 
 @dataclass(frozen=True, slots=True)
 class MediaLocation:
-    """Where a recording is.
+    """The location of a recording.
 
     Attributes:
-        url: of it, or of its manifest.
-        headers: to ask for it with.
-        extension: what the site calls its format.
-        direct: it is one file over HTTP; otherwise the process that found it has to put it together.
-        size_bytes: if the site says.
-        chunk_bytes: the site wants to be asked for at most so much at a time, or sends slowly.
+        url: of the recording, or of its manifest.
+        headers: to send with each request for it.
+        extension: the file extension that the site states.
+        direct: whether it is one file over HTTP; otherwise the process that read the page must assemble it.
+        size_bytes: size of the file, if the site states it.
+        chunk_bytes: largest range to request at once; the site throttles larger ones. ``None``: any.
     """
 
     url: str
@@ -86,30 +88,30 @@ class MediaLocation:
 
 @dataclass(frozen=True, slots=True)
 class ExtractedPage:
-    """What a page leads to; ``info`` is yt-dlp's, of which only some fields are sent."""
+    """The recording that a page leads to; ``info`` holds some of the fields of yt-dlp's result."""
 
     info: Mapping[str, Any]
     media: MediaLocation
 
     def text(self, name: str, limit: int = MAX_SHORT_TEXT) -> str | None:
-        """A field that is text, or a number that serves as an id."""
+        """Return a field that is a text, or an id that is a number; ``None`` if it is neither."""
         value = self.info.get(name)
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
         return (value[:limit] or None) if isinstance(value, str) else None
 
     def count(self, name: str) -> int | None:
-        """A field that counts something."""
+        """Return a field that is a count, or ``None``."""
         value = self.info.get(name)
         return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 else None
 
     def seconds(self, name: str) -> float | None:
-        """A field that is a length of time."""
+        """Return a field that is a duration in seconds, or ``None``."""
         value = self.info.get(name)
         return float(value) if isinstance(value, int | float) and 0 <= value < float("inf") else None
 
     def time(self, name: str) -> datetime | None:
-        """A field that is a Unix time."""
+        """Return a field that is a Unix time, or ``None``."""
         value = self.info.get(name)
         try:
             return datetime.fromtimestamp(value, UTC) if isinstance(value, int | float) else None
@@ -119,14 +121,14 @@ class ExtractedPage:
 
 @dataclass(frozen=True, slots=True)
 class ExtractFailure:
-    """Why a page led nowhere.
+    """The reason why a page led to no recording.
 
     Attributes:
-        kind: the name of the exception's class, or of a finding of ours.
-        message: yt-dlp's, which is not for clients.
-        status: of the HTTP answer that caused it.
-        expected: yt-dlp knows this case; otherwise its extractor did not understand the page.
-        retry_after: what the answer said of when to come again.
+        kind: name of the exception's class, or of a case that the service distinguishes, such as ``Playlist``.
+        message: yt-dlp's message, which clients never see.
+        status: of the HTTP response that caused the failure.
+        expected: whether yt-dlp knows this case; otherwise its extractor did not understand the page.
+        retry_after: the response's ``Retry-After`` header, or empty.
     """
 
     kind: str
@@ -144,14 +146,14 @@ class ProbeReport:
 
 
 class RecordingWritten:
-    """The recording was put together and written."""
+    """The message that the recording was assembled and written completely."""
 
 
 Message = ExtractedPage | ExtractFailure | ProbeReport | RecordingWritten
 
 
 def encode(message: Message) -> bytes:
-    """A message as a line."""
+    """Return a message as a line."""
     match message:
         case ExtractedPage(info, media):
             value: dict[str, Any] = {"found": {"info": dict(info), "media": asdict(media)}}
@@ -165,10 +167,10 @@ def encode(message: Message) -> bytes:
 
 
 def decode(line: bytes) -> Message:
-    """The inverse of ``encode``.
+    """Parse a line of ``encode``.
 
     Raises:
-        ValueError: the line is not one of ours.
+        ValueError: the line is not a message.
     """
     value = _mapping(json.loads(line))
     if "found" in value:

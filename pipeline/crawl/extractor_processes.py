@@ -1,4 +1,4 @@
-"""Our side of the conversation with the processes that read pages."""
+"""Starts the processes that read pages, and holds sessions with them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ import httpx
 from pipeline.confinement.probe import targets
 from pipeline.crawl.diagnosis import NETWORK_KINDS, diagnose
 from pipeline.crawl.extractor_messages import (
-    HELLO,
+    CONFINED_MESSAGE,
     ExtractedPage,
     ExtractFailure,
     ExtractRequest,
@@ -46,33 +46,36 @@ MAX_LINE_BYTES = 512 * 1024
 BLOCK_BYTES = 64 * 1024
 MAX_PROCESSES = 16
 GRACE_S = 5.0
-"""The kernel ends a process this long after we should have."""
+"""Seconds after its timeout at which the kernel ends a process that the session has not ended."""
 EXIT_TIMEOUT_S = 5.0
-"""How long the parent of the processes, or a process that was killed, may take to end."""
+"""Seconds that the fork server, or a process that was killed, may take to end."""
 READY_TIMEOUT_S = 60.0
-"""How long a process may take to confine itself; the first waits until the library is loaded."""
+"""Seconds that a process may take to confine itself; the first one waits until yt-dlp is loaded."""
 SCRATCH_CHECK_S = 0.25
-"""How often a scratch folder is looked at."""
+"""Interval at which the size of a scratch folder is checked."""
 FOLDER_ENTRY_BYTES = 4096
-"""What an empty file counts as."""
+"""Bytes that an empty file counts as."""
 UNUSED_PORT = 9
-"""Of a proxy that nobody connects to."""
+"""TCP port of the proxy in a request that makes no connections (discard, RFC 863)."""
 PROBE_BYTES = 256 * 1024 * 1024
-"""Memory of the process that tries what is forbidden."""
+"""Memory limit of the process that tries forbidden acts."""
+
+OUT_OF_ORDER = ExtractFailure("OutOfTurn", "the process sent a message out of order")
+"""The failure of a process that sends another message than the session waits for."""
 
 
 def library_version() -> str:
-    """Which yt-dlp is installed."""
+    """Return the version of the installed yt-dlp."""
     return version("yt-dlp")
 
 
 class ExtractorProcesses:
-    """Starts a process for every link, from a parent that has yt-dlp loaded; see ``zygote``.
+    """The processes that read pages, one for each link, forked by ``extractor_fork_server``.
 
     Args:
-        ca_file: whom TLS trusts instead of certifi's authorities.
-        max_processes: at the same time; further links wait. One host has half of them, and a client leaves half to
-            others.
+        ca_file: authorities that TLS trusts instead of certifi's.
+        max_processes: most processes at the same time; further links wait. One host gets at most half of them, and one
+            client leaves half of them to others.
         clock: for the ageing of links that wait.
     """
 
@@ -82,17 +85,17 @@ class ExtractorProcesses:
         self._ca_file = ca_file
         limits = SlotLimits(max_processes, max_per_host=max(1, max_processes // 2), reserve=True)
         self._places = FairSlots(limits, clock or SystemClock())
-        self._zygote: subprocess.Popen[bytes] | None = None
+        self._fork_server: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
     def start(self) -> None:
-        """Starts the parent, unless it lives."""
-        if self._zygote is not None and self._zygote.poll() is None:
+        """Start the fork server, unless it is running."""
+        if self._fork_server is not None and self._fork_server.poll() is None:
             return
         self._close_control()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._zygote = subprocess.Popen(  # noqa: S603 - our own module
+            self._fork_server = subprocess.Popen(  # noqa: S603 - our own module
                 [sys.executable, "-P", "-m", "pipeline.crawl.extractor_fork_server", str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
                 env=self._environment(),
@@ -102,17 +105,17 @@ class ExtractorProcesses:
             )
 
     async def aclose(self) -> None:
-        """Ends the parent; the processes end with their conversations."""
+        """End the fork server. The processes end with their sessions."""
         self._close_control()
-        if self._zygote is not None:
-            await asyncio.to_thread(_wait_or_kill, self._zygote)
-            self._zygote = None
+        if self._fork_server is not None:
+            await asyncio.to_thread(_wait_or_kill, self._fork_server)
+            self._fork_server = None
 
     async def confinement(self, js_runtime: str | None = None) -> Confinement:
-        """Have a process try what is forbidden, and return what holds.
+        """Let a process try forbidden acts, and return which parts of its confinement hold.
 
         Args:
-            js_runtime: what processes may start.
+            js_runtime: path of the program that processes may start.
 
         Raises:
             ReplicaLost: the process ended before it could answer.
@@ -133,16 +136,16 @@ class ExtractorProcesses:
                 return confinement_of(await process.probe_results())
 
     @asynccontextmanager
-    async def conversation(
+    async def open_session(
         self, request: ExtractRequest, site: str, proxy: GuardingProxy, turn: TurnRequest
     ) -> AsyncIterator[PageSession]:
-        """A process that works on a request, until the block ends; ``scratch`` is filled in here.
+        """Open a session with a process that works on a request; it lasts until the block ends.
 
         Args:
-            request: what is to be found out.
+            request: the page to read; its ``scratch`` is set here.
             site: the link's host, for the sentences of errors.
-            proxy: what the process connects by.
-            turn: who shares the places, and how urgent the link is.
+            proxy: the proxy that the process connects through.
+            turn: the client that shares the processes, and the priority of the link.
 
         Raises:
             ReplicaLost: no process could be started.
@@ -154,14 +157,14 @@ class ExtractorProcesses:
 
     @asynccontextmanager
     async def _process(self, request: ExtractRequest) -> AsyncIterator[_ExtractorProcess]:
-        """A confined process, which is killed when the block ends."""
+        """Start a confined process, and kill it when the block ends."""
         scratch = await asyncio.to_thread(tempfile.mkdtemp, prefix="murmuration-crawl-")
         try:
             ours, data_fd, status_fd = self._fork(scratch)
             data, transport = await _pipe_reader(data_fd)
             process = _ExtractorProcess(scratch, 2 * request.max_process_bytes, ours, data, status_fd)
             try:
-                await process.begin(self._completed(request, scratch))
+                await process.send_request(self._complete_request(request, scratch))
                 yield process
             finally:
                 await process.end()
@@ -170,7 +173,7 @@ class ExtractorProcesses:
             await asyncio.to_thread(_remove, Path(scratch))
 
     def _fork(self, scratch: str) -> tuple[socket.socket, int, int]:
-        """Our ends of a new process's conversation, data and status."""
+        """Fork a process; return the service's ends of its session socket, data pipe and status pipe."""
         ours, theirs = socket.socketpair()
         data, status = os.pipe(), os.pipe()
         try:
@@ -189,13 +192,16 @@ class ExtractorProcesses:
         ours.setblocking(False)
         return ours, data[0], status[0]
 
-    def _completed(self, request: ExtractRequest, scratch: str) -> ExtractRequest:
+    def _complete_request(self, request: ExtractRequest, scratch: str) -> ExtractRequest:
         own_authorities = self._ca_file is not None
         timeout_s = request.timeout_s + GRACE_S
         return replace(request, scratch=scratch, timeout_s=timeout_s, system_authorities=own_authorities)
 
     def _environment(self) -> dict[str, str]:
-        """Nothing of ours but where modules are: the environment holds the service's secrets."""
+        """Return the environment of the fork server.
+
+        It takes over only the module path, because the service's environment holds its secrets.
+        """
         environment = {
             "PATH": "",
             "LANG": "C.UTF-8",
@@ -213,14 +219,14 @@ class ExtractorProcesses:
 
 @dataclass(slots=True)
 class _ExtractorProcess:
-    """A process while it lives.
+    """A running process.
 
     Attributes:
-        scratch: its folder.
-        max_scratch_bytes: most that may be in it.
+        scratch: path of its scratch folder.
+        max_scratch_bytes: largest total size of the files in that folder.
         data: the recording, as the process writes it.
-        listener: where it connects to, in a network of its own.
-        overflowed: it wrote more into its folder than it may, and was killed.
+        listener: the socket that it connects to, if it has a network of its own.
+        overflowed: whether it was killed because its folder became too large.
     """
 
     scratch: str
@@ -234,33 +240,33 @@ class _ExtractorProcess:
     _writer: asyncio.StreamWriter | None = None
     _watching: asyncio.Task[None] | None = None
 
-    async def begin(self, request: ExtractRequest) -> None:
+    async def send_request(self, request: ExtractRequest) -> None:
         """Send the request, and wait until the process is confined.
 
         Raises:
-            ReplicaLost: it ended before.
+            ReplicaLost: the process ended before.
         """
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
                 await loop.sock_sendall(self._socket, request.encode())
                 await _until_readable(self._socket)
-            hello, descriptors, _, _ = socket.recv_fds(self._socket, len(HELLO), 1)
+            message, descriptors, _, _ = socket.recv_fds(self._socket, len(CONFINED_MESSAGE), 1)
         except OSError as error:  # a timeout among them
             raise ReplicaLost("The process that reads pages has died.") from error
-        if hello != HELLO:
+        if message != CONFINED_MESSAGE:
             raise ReplicaLost("The process that reads pages has died.")
         self.listener = socket.socket(fileno=descriptors[0]) if descriptors else None
         self._reader, self._writer = await asyncio.open_unix_connection(sock=self._socket, limit=MAX_LINE_BYTES)
         self._watching = asyncio.create_task(self._watch_scratch())
 
     def detach_listener(self) -> socket.socket | None:
-        """Return the socket that the process connects to, once; whoever takes it closes it."""
+        """Return the socket that the process connects to, once. The caller owns it from then on and must close it."""
         listener, self.listener = self.listener, None
         return listener
 
-    async def next(self) -> bytes:
-        """Return what the process says next, without waiting for more than a line; empty once it has ended.
+    async def read_line(self) -> bytes:
+        """Return the next line of the process; empty once it has ended.
 
         Raises:
             ValueError: the line is too long.
@@ -273,19 +279,19 @@ class _ExtractorProcess:
             self._writer.write(f"{line}\n".encode())
 
     async def probe_results(self) -> Mapping[str, Mapping[str, str]]:
-        """Return the results of what is forbidden.
+        """Return the results of the forbidden acts.
 
         Raises:
             ReplicaLost: the process ended before it could answer.
         """
-        message = decode(line) if (line := await self.next()) else None
+        message = decode(line) if (line := await self.read_line()) else None
         if not isinstance(message, ProbeReport):
-            raise ReplicaLost("The process that tries what is forbidden has died.")
+            raise ReplicaLost("The process that tries forbidden acts has died.")
         return message.results
 
     async def end(self) -> None:
-        """Kill the process, and wait until it is gone."""
-        self._kill()  # before anything is awaited, which may be cancelled
+        """Kill the process, and wait until it has ended."""
+        self._kill()  # before the first await, which may be cancelled
         (self._writer or self._socket).close()
         if self.listener is not None:
             self.listener.close()
@@ -298,13 +304,13 @@ class _ExtractorProcess:
                     pass
 
     def _kill(self) -> None:
-        """Close the pipe for its status, upon which its parent kills it."""
+        """Close the status pipe, upon which the fork server kills the process."""
         if self._status_fd >= 0:
             os.close(self._status_fd)
             self._status_fd = -1
 
     async def _watch_scratch(self) -> None:
-        """Kill the process once there is too much in its folder."""
+        """Kill the process when its scratch folder becomes too large."""
         while not self.overflowed:
             await asyncio.sleep(SCRATCH_CHECK_S)
             self.overflowed = await asyncio.to_thread(_exceeds, self.scratch, self.max_scratch_bytes)
@@ -322,7 +328,7 @@ async def _until_readable(sock: socket.socket) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a scratch folder, which the process's parent may be removing, too."""
+    """Remove a scratch folder, which the fork server may be removing at the same time."""
     for _ in range(100):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
@@ -331,7 +337,7 @@ def _remove(folder: Path) -> None:
 
 
 def _exceeds(folder: str, max_bytes: int) -> bool:
-    """Return whether files take more disk than they may; many small ones count as well."""
+    """Return whether a folder's files use more disk space than allowed; each counts at least ``FOLDER_ENTRY_BYTES``."""
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):
@@ -343,67 +349,67 @@ def _exceeds(folder: str, max_bytes: int) -> bool:
 
 @dataclass(slots=True)
 class PageSession:
-    """One process at work; made by ``ExtractorProcesses.conversation``."""
+    """A session with one process; made by ``ExtractorProcesses.open_session``."""
 
     _site: str
     _proxy: GuardingProxy
     _process: _ExtractorProcess
 
-    async def found(self) -> ExtractedPage:
-        """What the page leads to.
+    async def read_page(self) -> ExtractedPage:
+        """Return the recording that the page leads to.
 
         Raises:
-            MurmurationError: what ``diagnosis`` makes of the trouble.
+            MurmurationError: the page leads to no recording (``diagnosis``), or the process died.
         """
-        message = await self._next()
+        message = await self._read_message()
         if isinstance(message, ExtractedPage) and not self._proxy.exhausted:
             return message
         raise self._error(message)
 
     def allow_bytes(self, more_bytes: int) -> None:
-        """Let so many bytes more come back than the pages took."""
+        """Allow this many bytes in addition to those received for the pages."""
         self._proxy.max_bytes = self._proxy.received + more_bytes
 
-    async def media(self, timeout_s: float) -> AsyncGenerator[bytes, None]:
-        """The recording, put together by the process; raises as ``found``."""
+    async def read_recording(self, timeout_s: float) -> AsyncGenerator[bytes, None]:
+        """Yield the recording, which the process assembles. Raises as ``read_page``.
+
+        Args:
+            timeout_s: most seconds that the recording may take.
+        """
         self._process.send(f"{timeout_s + GRACE_S:.3f}")
-        message = asyncio.create_task(self._next())
+        message = asyncio.create_task(self._read_message())
         try:
             while block := await self._process.data.read(BLOCK_BYTES):
                 yield block
-            if not isinstance(ended := await message, RecordingWritten) or self._proxy.exhausted:
-                raise self._error(ended)
+            if not isinstance(end := await message, RecordingWritten) or self._proxy.exhausted:
+                raise self._error(end)
         finally:
             message.cancel()
             with contextlib.suppress(asyncio.CancelledError, MurmurationError):
                 await message
 
-    async def _next(self) -> Message:
+    async def _read_message(self) -> Message:
         try:
-            line = await self._process.next()
+            line = await self._process.read_line()
             if line:
                 return decode(line)
         except ValueError as error:
-            raise ReplicaLost(
-                f"The process that read the pages of {self._site} does not answer as it should."
-            ) from error
+            raise ReplicaLost(f"The process that read the pages of {self._site} sent an invalid message.") from error
         if self._process.overflowed:
-            raise SourceTooLarge(f"{self._site} sends a part of a recording that is larger than is taken.")
+            raise SourceTooLarge(f"{self._site} sends a part of a recording that is larger than allowed.")
         raise ReplicaLost(f"The process that read the pages of {self._site} died.")
 
     def _error(self, message: Message) -> MurmurationError:
-        trouble = (
-            message if isinstance(message, ExtractFailure) else ExtractFailure("OutOfTurn", "it answered out of turn")
-        )
+        failure = message if isinstance(message, ExtractFailure) else OUT_OF_ORDER
         logger.info(
-            "no recording at a link",
-            extra={"site": self._site, "kind": trouble.kind, "reason": trouble.message, "status": trouble.status},
+            "a link led to no recording",
+            extra={"site": self._site, "kind": failure.kind, "reason": failure.message, "status": failure.status},
         )
         if self._proxy.exhausted:
-            return SourceTooLarge(f"{self._site} sends more than the {self._proxy.max_bytes:,} bytes that are taken.")
-        if self._proxy.refusals and (trouble.kind in NETWORK_KINDS or trouble.status in (403, 502)):
+            return SourceTooLarge(f"{self._site} sends more than the {self._proxy.max_bytes:,} bytes that are allowed.")
+        if self._proxy.refusals and (failure.kind in NETWORK_KINDS or failure.status in (403, 502)):
             return self._proxy.refusals[-1]
-        return diagnose(trouble, self._site, library_version())
+        return diagnose(failure, self._site, library_version())
 
 
 async def _pipe_reader(read_fd: int) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
@@ -423,7 +429,7 @@ def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def host_name_of(url: str) -> str:
-    """A URL's host, for sentences and settings."""
+    """Return a URL's host without ``www.``, for error sentences and settings."""
     try:
         return httpx.URL(url).host.removeprefix("www.")
     except httpx.InvalidURL:

@@ -1,4 +1,4 @@
-"""What a recording is by its first bytes, and what to call its file."""
+"""Recognises a recording's format by its first bytes, and names its file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.domain.text.file_names import without_invisible
 from pipeline.domain.text.graphemes import shortened
 
 HEAD_BYTES = 4096
-"""Enough of a file to say what it is."""
+"""Bytes at the start of a file that are kept to recognise its format."""
 
 MAX_NAME = 120
 
@@ -31,19 +31,19 @@ _PATTERNS: tuple[tuple[str, int, bytes], ...] = (
     ("au", 0, b".snd"),
     ("wma", 0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
 )
-"""Extension, offset and bytes of what people record (WHATWG MIME Sniffing, §6.2; more of the same kind)."""
+"""Extension, offset and bytes of common recording formats (WHATWG MIME Sniffing, §6.2, and similar ones)."""
 
 _WEB_PAGE = re.compile(
     rb"\s*(?:<!--.*?-->\s*)?<(?:!doctype html|html|head|body|title|script|meta)\b", re.IGNORECASE | re.S
 )
-"""How a web page begins (WHATWG MIME Sniffing, §7.1, the tags that matter)."""
+"""The beginning of a web page (WHATWG MIME Sniffing, §7.1; only the common tags)."""
 
 _EXTENSION = re.compile(r"[a-z0-9]{1,8}")
 _RESERVED = set('<>:"/\\|?*')
 
 
 def extension_of(head: bytes) -> str | None:
-    """The extension that a file with these first bytes deserves; ``None`` where they don't say."""
+    """Return the extension of a file with these first bytes, or ``None`` if they match no known format."""
     for extension, offset, pattern in _PATTERNS:
         if head[offset : offset + len(pattern)] == pattern:
             return extension
@@ -55,17 +55,17 @@ def extension_of(head: bytes) -> str | None:
 
 
 def is_page(head: bytes) -> bool:
-    """Whether these are the first bytes of a web page."""
+    """Return whether these are the first bytes of a web page."""
     return _WEB_PAGE.match(head.removeprefix(b"\xef\xbb\xbf")) is not None
 
 
 def file_name(title: str, head: bytes, claimed: str = "") -> str:
-    """A name that is safe in any file system and any header, with the extension that the bytes deserve.
+    """Return a name that is safe in any file system and any header, with the extension that fits the bytes.
 
     Args:
-        title: what the site or the URL calls it.
+        title: the recording's title on the site, or the name in the URL.
         head: the file's first bytes.
-        claimed: the extension that the source claims, for bytes that don't say.
+        claimed: the extension that the source claims, used if the bytes match no known format.
     """
     extension = extension_of(head) or (claimed.lower() if _EXTENSION.fullmatch(claimed.lower()) else "")
     text = "".join(" " if character in _RESERVED else character for character in without_invisible(title, instead=" "))
@@ -74,7 +74,7 @@ def file_name(title: str, head: bytes, claimed: str = "") -> str:
 
 
 def name_in_url(url: str) -> tuple[str, str]:
-    """What a URL's path calls its file, as stem and extension, either possibly empty."""
+    """Return the stem and the extension of the file name in a URL's path; either may be empty."""
     name = unquote(PurePosixPath(urlsplit(url).path).name, errors="replace")
     stem, dot, extension = name.rpartition(".")
     return (stem, extension) if dot and _EXTENSION.fullmatch(extension.lower()) else (name, "")

@@ -1,4 +1,4 @@
-"""What confinement of a process holds, told from what it was refused."""
+"""The level of a process's confinement, derived from the acts that it was refused."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 DONE = "done"
-"""The result of a forbidden act that succeeded; otherwise it is the name of an ``errno``, such as ``EPERM``."""
+"""The result of a forbidden act that succeeded. The result of any other act is the name of an ``errno``: ``EPERM``."""
 
 UNTESTABLE_ERRORS = frozenset({"ENOSYS", "ENOENT", "ENODEV", "EAFNOSUPPORT", "EINVAL"})
-"""Results that speak neither for nor against confinement: this kernel or machine does not have what was asked for."""
+"""Results that say nothing about confinement: this kernel or machine lacks the feature that the act uses."""
 
 
 class ConfinementLevel(StrEnum):
-    """How much of a confinement holds."""
+    """The extent to which a confinement holds."""
 
     NONE = "none"
     PARTIAL = "partial"
@@ -28,15 +28,15 @@ class ConfinementLevel(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Confinement:
-    """What a confined process can't do on this kernel.
+    """The kinds of acts that the kernel keeps a confined process from, each true if it is refused.
 
     Attributes:
         filesystem: read, create, change or remove files that are not its own.
         network: make or accept connections that it is not meant to.
         processes: start processes or programs.
-        signals: signal, trace or look into other processes.
-        privileges: gain rights, raise its limits, make namespaces, mount, or reach rarely used parts of the kernel.
-        memory: take more memory than its limit.
+        signals: signal, trace or inspect other processes.
+        privileges: gain rights, raise its limits, create namespaces, mount, or reach rarely used parts of the kernel.
+        memory: allocate more memory than its limit.
     """
 
     filesystem: bool = False
@@ -48,7 +48,7 @@ class Confinement:
 
     @property
     def level(self) -> ConfinementLevel:
-        """Full if everything holds, none if nothing does."""
+        """Full if every part holds, none if no part does, else partial."""
         holds = [getattr(self, name) for name in self.__slots__]
         if all(holds):
             return ConfinementLevel.FULL
@@ -56,12 +56,12 @@ class Confinement:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The names of what does not hold."""
+        """The names of the parts that do not hold."""
         return tuple(name for name in self.__slots__ if not getattr(self, name))
 
 
 def confinement_of(results: Mapping[str, Mapping[str, str]]) -> Confinement:
-    """Return what holds, by the results of forbidden acts.
+    """Return the parts of the confinement that hold, from the results of forbidden acts.
 
     A part holds if none of its acts succeeded and at least one was refused.
 

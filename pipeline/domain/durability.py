@@ -1,4 +1,4 @@
-"""What a power cut may cost."""
+"""The durability of commits across a power failure."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from enum import StrEnum
 
 
 class Durability(StrEnum):
-    """Whether a commit that a client relies on waits until the disk has it."""
+    """The durability of a commit that a client relies on."""
 
     FULL = "full"
-    """It does: a power cut loses nothing that was promised."""
+    """The commit waits until the disk has it: a power failure loses nothing that was promised."""
     NORMAL = "normal"
-    """It does not: a power cut may lose the last commits, though the database stays whole."""
+    """The commit does not wait: a power failure may lose the last commits, but the database stays consistent."""

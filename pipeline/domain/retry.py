@@ -1,4 +1,4 @@
-"""When to try again: a strategy turns the number of past attempts into a decision, without sleeping."""
+"""Retry strategies: each turns the number of past attempts into a delay, without sleeping."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Backoff:
     Attributes:
         base_s: upper bound of the first delay, in seconds; it doubles with each attempt.
         cap_s: upper bound of every delay.
-        max_attempts: attempts in all, the first included.
+        max_attempts: number of attempts, including the first.
     """
 
     base_s: float = 2.0
@@ -21,11 +21,11 @@ class Backoff:
     max_attempts: int = 3
 
     def delay_s(self, attempts: int, random: Callable[[], float]) -> float | None:
-        """Seconds to wait after ``attempts`` (≥ 1) failed attempts, or ``None`` to give up.
+        """Return the seconds to wait after ``attempts`` (≥ 1) failed attempts, or ``None`` to give up.
 
         Args:
-            attempts: attempts made so far.
-            random: a source of numbers in ``[0, 1)``.
+            attempts: number of attempts made so far.
+            random: returns a number in ``[0, 1)``.
         """
         if attempts >= self.max_attempts:
             return None
@@ -34,7 +34,7 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class UnlimitedBackoff:
-    """Delays without end, for what comes back by itself: room on a disk, a server, a quota.
+    """A backoff without a last attempt, for causes that end by themselves: a full disk, a server that is down, a quota.
 
     Attributes:
         base_s: upper bound of the first delay, in seconds; it doubles with each wait.
@@ -45,11 +45,11 @@ class UnlimitedBackoff:
     cap_s: float = 300.0
 
     def delay_s(self, waits: int, random: Callable[[], float]) -> float:
-        """Seconds to wait for the ``waits``-th time (≥ 1): at least half of the bound, so that nothing spins.
+        """Return the seconds of the ``waits``-th wait (≥ 1): at least half of the bound, so that no caller spins.
 
         Args:
-            waits: this wait and those before it.
-            random: a source of numbers in ``[0, 1)``.
+            waits: number of waits, including this one.
+            random: returns a number in ``[0, 1)``.
         """
         bound_s = min(self.cap_s, self.base_s * 2.0 ** min(max(waits, 1) - 1, 63))
         return bound_s * (0.5 + 0.5 * random())
@@ -62,10 +62,10 @@ class RetrySchedule:
     delays_s: tuple[float, ...] = (30.0, 120.0, 600.0, 3600.0)
 
     def delay_s(self, attempts: int, random: Callable[[], float]) -> float | None:
-        """Seconds to wait after ``attempts`` (≥ 1) failed attempts, or ``None`` to give up.
+        """Return the seconds to wait after ``attempts`` (≥ 1) failed attempts, or ``None`` to give up.
 
-        The jitter takes up to half of each delay away, so that receivers that fell over together are not all asked
-        again at the same moment, and still have time to come back.
+        The jitter shortens each delay by up to half. So receivers that failed together are not all called again at the
+        same moment, and still have time to recover.
         """
         if attempts > len(self.delays_s):
             return None

@@ -1,9 +1,9 @@
-"""Requests made on behalf of clients: to public addresses only, bounded in time and size.
+"""Makes requests on behalf of clients: to public addresses only, bounded in time and size.
 
-A name is resolved once, every address it has is judged, and the connection goes to an address that was judged, so that
-a name cannot change its mind in between (DNS rebinding). ``Host``, SNI and the certificate check still use the name.
-Each redirect is a new request and judged anew. Nothing is taken over from the process's environment, and nothing
-(cookies, connections) is kept from one request to the next.
+A name is resolved once, all its addresses are checked, and the connection goes to a checked address. A name whose
+addresses change after the check (DNS rebinding) therefore gains nothing. ``Host``, SNI and the certificate check still
+use the name. Each redirect is a new request and is checked again. The process's environment has no influence, and
+nothing (cookies, connections) is kept from one request to the next.
 """
 
 from pipeline.net.address_guard import Guard, GuardedTransport, Resolver, SystemResolver

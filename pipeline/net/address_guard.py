@@ -1,4 +1,4 @@
-"""Where requests may go: resolving, judging, and connecting to what was judged."""
+"""Resolves hosts, checks that their addresses are public, and connects to checked addresses."""
 
 from __future__ import annotations
 
@@ -11,41 +11,48 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import httpx
+from typing_extensions import override
 
 from pipeline.domain.links.public_addresses import Address, Network, is_public, within
 from pipeline.errors import ConfigurationError, SourceUnreachable, UrlNotAllowed
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Turns a host name and a port into addresses. Raises ``OSError`` or ``UnicodeError`` for a name that has none."""
+"""Resolves a host name and TCP port to addresses. Raises ``OSError`` or ``UnicodeError`` for a name without any."""
 
 RESOLVER_THREADS = 128
-"""Twice as many as recordings are fetched at once: names that a slow server answers for must leave some to others, and
-a thread stays busy until the system gives the name up, however soon its caller did. An idle one costs nothing."""
+"""Twice the number of recordings that are fetched at once, so that slow name servers leave threads to other names. A
+thread stays busy until the operating system gives up, even if its caller gave up before. An idle thread is free."""
 
 MAX_ADDRESSES = 4
-"""Addresses of one host that are tried before it counts as unreachable."""
+"""Most addresses of one host that are tried before it counts as unreachable."""
 
 _HOST = re.compile(r"[a-z0-9._:-]{1,253}")
 _HOST_NAME = re.compile(r"[a-z0-9._-]{1,253}")
 
 
 class SystemResolver:
-    """Asks the operating system, on threads of its own: slow names must not use up those of the event loop."""
+    """The operating system's resolver, on its own threads, so that slow names do not occupy those of the event loop."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(RESOLVER_THREADS, thread_name_prefix="resolver")
 
     async def __call__(self, host: str, port: int) -> list[str]:
-        """The addresses of a host, in the system's order of preference."""
-        found = await asyncio.get_running_loop().run_in_executor(
+        """Return the addresses of a host, in the system's order of preference."""
+        addresses = await asyncio.get_running_loop().run_in_executor(
             self._threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         )
-        return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+        return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in addresses))
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A host that may be connected to: the addresses that were judged, and whether all of them are public."""
+    """A host that may be connected to: its checked addresses, and whether all of them are public.
+
+    Attributes:
+        host: the name, or an address as text.
+        addresses: empty if the operator's proxy resolves the name.
+        public: whether all addresses are public; ``False`` if the operator's proxy resolves the name.
+    """
 
     host: str
     addresses: tuple[Address, ...]
@@ -53,16 +60,16 @@ class Destination:
 
 
 class Guard:
-    """Decides where requests may go.
+    """The guard: the check that a request goes to a public address.
 
     Args:
         allow_private_hosts: names, addresses and networks that are admitted although they are not public.
-        resolver: turns names into addresses.
-        proxy_resolves: names are looked up, and so judged, by the operator's proxy. Addresses, and names that can only
-            mean this machine or network, are judged here all the same.
+        resolver: resolves names to addresses.
+        proxy_resolves: whether the operator's proxy resolves names, and so must check them. Addresses, and names that
+            can only mean this machine or network, are checked here in any case.
 
     Raises:
-        ConfigurationError: an entry is none of these.
+        ConfigurationError: an entry is neither a name nor an address nor a network.
     """
 
     def __init__(self, allow_private_hosts: Sequence[str], resolver: Resolver, *, proxy_resolves: bool = False) -> None:
@@ -73,11 +80,11 @@ class Guard:
         self._proxy_resolves = proxy_resolves
 
     async def admit(self, url: httpx.URL) -> Destination:
-        """Resolves a URL's host and judges every address.
+        """Resolve a URL's host and check all its addresses.
 
         Raises:
-            UrlNotAllowed: the URL or one of its host's addresses is refused. The sentence names the host and nothing
-                that was found out about it.
+            UrlNotAllowed: the URL or one of its host's addresses is refused. The sentence names the host only, not
+                its addresses.
             SourceUnreachable: the name does not resolve.
         """
         host = _checked_host(url)
@@ -100,22 +107,22 @@ class Guard:
 
     async def _resolve(self, host: str, port: int) -> tuple[Address, ...]:
         try:
-            found = await self._resolver(host, port)
+            addresses = await self._resolver(host, port)
         except (OSError, UnicodeError) as error:
-            raise SourceUnreachable(f"The host {host} can't be found.") from error
-        if not found:
-            raise SourceUnreachable(f"The host {host} can't be found.")
-        return tuple(ipaddress.ip_address(text) for text in found)
+            raise _not_found_error(host) from error
+        if not addresses:
+            raise _not_found_error(host)
+        return tuple(ipaddress.ip_address(text) for text in addresses)
 
 
 class GuardedTransport(httpx.AsyncBaseTransport):
-    """Sends a request to an admitted address of its host; the response's extensions hold the ``destination``.
+    """A transport that sends a request to an admitted address; the response's extensions hold the ``destination``.
 
     Args:
-        guard: decides.
+        guard: checks the request's host.
         connects: the transport that opens connections. It must not keep them: a pool knows them by address, and would
-            give one name's connection to another name at the same address.
-        by_name: leave the name in the request, for a proxy that looks it up itself.
+            use the connection of one name for another name at the same address.
+        by_name: whether to leave the name in the request, for a proxy that resolves it.
     """
 
     def __init__(self, guard: Guard, connects: httpx.AsyncBaseTransport, *, by_name: bool = False) -> None:
@@ -123,15 +130,17 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         self._connects = connects
         self._by_name = by_name
 
+    @override
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Judges, connects, sends. Raises as ``Guard.admit`` does, and ``httpx.TransportError``."""
+        """Check the host, connect and send. Raises as ``Guard.admit`` does, and ``httpx.TransportError``."""
         destination = await self._guard.admit(request.url)
         response = await self._send(request, destination)
         response.extensions["destination"] = destination
         return response
 
+    @override
     async def aclose(self) -> None:
-        """Closes the transport beneath."""
+        """Close the transport that opens connections."""
         await self._connects.aclose()
 
     async def _send(self, request: httpx.Request, destination: Destination) -> httpx.Response:
@@ -147,7 +156,10 @@ class GuardedTransport(httpx.AsyncBaseTransport):
 
 
 def _with_address(request: httpx.Request, host: str, address: Address) -> httpx.Request:
-    """The same request to an address; ``Host`` came with the headers, SNI and the certificate check go by the name."""
+    """Return the request with an address in its URL.
+
+    The headers hold ``Host`` already; SNI and the certificate check use the name.
+    """
     return httpx.Request(
         request.method,
         request.url.copy_with(host=str(address)),
@@ -159,19 +171,22 @@ def _with_address(request: httpx.Request, host: str, address: Address) -> httpx.
 
 def _checked_host(url: httpx.URL) -> str:
     if url.scheme not in ("http", "https"):
-        raise UrlNotAllowed("Only http:// and https:// addresses are taken.")
+        raise UrlNotAllowed("Only http:// and https:// addresses are accepted.")
     if url.userinfo:
-        raise UrlNotAllowed("An address with a user name or password in it is not taken.")
+        raise UrlNotAllowed("An address with a user name or password is not accepted.")
     host = url.raw_host.decode("ascii").lower().rstrip(".")
     if not host:
         raise UrlNotAllowed("The address names no host.")
     if not _HOST.fullmatch(host) or (url.port is not None and not 0 < url.port < 65_536):
-        raise UrlNotAllowed("The address has a host or port that can't be.")
+        raise UrlNotAllowed("The address has an invalid host or port.")
     return host
 
 
 def _is_local_name(host: str) -> bool:
-    """Names of this machine and of networks without a domain (RFC 6761, §6.3; RFC 6762; ICANN's ``.internal``)."""
+    """Return whether a name is of this machine or a network without a domain.
+
+    Sources: RFC 6761, §6.3; RFC 6762; RFC 8375; ICANN's ``.internal``.
+    """
     return "." not in host or host.endswith((".localhost", ".local", ".internal", ".home.arpa"))
 
 
@@ -181,12 +196,19 @@ def _not_public_error(host: str) -> UrlNotAllowed:
     )
 
 
+def _not_found_error(host: str) -> SourceUnreachable:
+    return SourceUnreachable(f"The host {host} can't be found.")
+
+
 def _default_port(url: httpx.URL) -> int:
     return 443 if url.scheme == "https" else 80
 
 
 def _parse_literal(host: str) -> Address | None:
-    """The address a host is written as, in the short, decimal, octal and hex forms too that the system takes."""
+    """Return the address that a host is written as, or ``None`` for a name.
+
+    The short, decimal, octal and hexadecimal forms count too, because the operating system accepts them.
+    """
     try:
         return ipaddress.ip_address(host)
     except ValueError:

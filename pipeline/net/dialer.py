@@ -1,4 +1,4 @@
-"""Raw connections to hosts that the guard admits, for what speaks another protocol than our HTTP client on top."""
+"""Opens raw connections to hosts that the guard admits, for code that does not use the guarded HTTP client."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import httpx
 
 from pipeline.errors import ConfigurationError, SourceUnreachable
 from pipeline.net.address_guard import MAX_ADDRESSES, Guard, Resolver, SystemResolver
-from pipeline.net.guarded_client import CONNECT_TIMEOUT_S, tls_context
+from pipeline.net.guarded_client import CONNECT_TIMEOUT_S
 from pipeline.net.response_body import translate_network_errors
+from pipeline.net.tls import tls_context
 from pipeline.settings import NetworkSettings
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -24,24 +25,28 @@ _OK = re.compile(rb"HTTP/1\.[01] 2\d\d\b")
 
 @dataclass(frozen=True, slots=True)
 class DialedConnection:
-    """An open connection; ``through_proxy``: the far end is the operator's HTTP proxy, not the host itself."""
+    """An open connection.
+
+    Attributes:
+        through_proxy: whether the other end is the operator's HTTP proxy instead of the host.
+    """
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     through_proxy: bool = False
 
     def abort(self) -> None:
-        """Closes it without waiting for anything."""
+        """Close the connection at once, without sending what is still buffered."""
         self.writer.transport.abort()
 
 
 class Dialer:
-    """Connects to what it is asked for, if the guard admits it, directly or through the operator's proxy.
+    """A dialer that connects to hosts that the guard admits, directly or through the operator's proxy.
 
     Args:
-        settings: which private hosts are allowed, and the proxy.
-        resolver: turns names into addresses.
-        ssl_context: whom the connection to an ``https://`` proxy trusts.
+        settings: the allowed private hosts, and the operator's proxy.
+        resolver: resolves names to addresses.
+        ssl_context: authorities that the connection to an ``https://`` proxy trusts.
 
     Raises:
         ConfigurationError: the proxy is not an http or https address.
@@ -61,15 +66,15 @@ class Dialer:
 
     @property
     def proxy_authorization(self) -> bytes:
-        """The header line that the operator's proxy wants, or nothing."""
+        """The ``Proxy-Authorization`` header line for the operator's proxy, or empty."""
         return self._proxy.authorization if self._proxy else b""
 
     async def tunnel(self, url: httpx.URL) -> DialedConnection:
-        """A connection on which the URL's host itself is spoken to.
+        """Connect to the URL's host, through a tunnel if there is an operator's proxy.
 
         Raises:
-            UrlNotAllowed: the guard refuses it.
-            SourceUnreachable, SourceTimeout: it, or the proxy, does not answer.
+            UrlNotAllowed: the guard refuses the host.
+            SourceUnreachable, SourceTimeout: the host or the proxy does not answer.
         """
         connection = await self.connect(url)
         if not connection.through_proxy:
@@ -82,7 +87,7 @@ class Dialer:
         return DialedConnection(connection.reader, connection.writer)
 
     async def connect(self, url: httpx.URL) -> DialedConnection:
-        """A connection to the URL's host, or to the operator's proxy, which is still to be told where to go.
+        """Connect to the URL's host or, without opening a tunnel, to the operator's proxy.
 
         Raises: as ``tunnel``.
         """
@@ -115,15 +120,15 @@ class Dialer:
                 )
                 head = await read_head(connection.reader)
         if not _OK.match(head):
-            raise SourceUnreachable(f"The outbound proxy does not connect to {url.host}.")
+            raise SourceUnreachable(f"The outbound proxy refuses to connect to {url.host}.")
 
 
 async def read_head(reader: asyncio.StreamReader) -> bytes:
-    """The head of an HTTP/1 message, up to and with its empty line.
+    """Read the head of an HTTP/1 message, including its empty line.
 
     Raises:
-        ValueError: it is longer than ``MAX_HEAD_BYTES``.
-        ConnectionError: the connection ended before.
+        ValueError: the head is longer than ``MAX_HEAD_BYTES``.
+        ConnectionError: the connection ended within the head.
     """
     try:
         return await reader.readuntil(b"\r\n\r\n")
@@ -147,7 +152,7 @@ async def _connect_first(addresses: list[str], port: int) -> DialedConnection:
 
 @dataclass(frozen=True, slots=True)
 class _OperatorProxy:
-    """The operator's proxy."""
+    """The address of the operator's proxy, and the header line with its credentials."""
 
     host: str
     port: int
@@ -156,7 +161,7 @@ class _OperatorProxy:
 
     @classmethod
     def parse(cls, address: str) -> Self:
-        """Reads ``http://user:password@host:port``."""
+        """Parse ``http://user:password@host:port``. Raises ``ConfigurationError``."""
         try:
             url = httpx.URL(address)
         except httpx.InvalidURL as error:

@@ -1,4 +1,4 @@
-"""The guarded HTTP client: redirects, deadlines and sizes on top of the guarded transport."""
+"""Sends HTTP requests through the guarded transport, with limits on redirects, time and size."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
-from pathlib import Path
 
 import httpx
 
 from pipeline.errors import ConfigurationError, SourceTooLarge, SourceUnreachable, UrlNotAllowed
 from pipeline.net.address_guard import Destination, Guard, GuardedTransport, Resolver, SystemResolver
 from pipeline.net.response_body import read_body, translate_network_errors
+from pipeline.net.tls import tls_context
 from pipeline.settings import NetworkSettings
 
 MAX_REDIRECTS = 5
@@ -22,7 +21,7 @@ MAX_REDIRECTS = 5
 CONNECT_TIMEOUT_S = 5.0
 
 READ_TIMEOUT_S = 15.0
-"""Longest silence in the middle of an exchange; the deadline of the whole comes on top."""
+"""Longest pause within an exchange; the deadline of the whole request applies in addition."""
 
 USER_AGENT = "murmuration"
 
@@ -33,12 +32,12 @@ _TIMEOUT = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S).as_dict()
 
 @dataclass(frozen=True, slots=True)
 class StreamedResponse:
-    """An answer whose body is still on its way.
+    """A response whose body is not read yet.
 
     Attributes:
         status: HTTP status code.
         headers: case-insensitive.
-        url: where it came from, after redirects.
+        url: the address that sent it, after redirects.
         public: whether the host is on the public internet (and not merely allowed by the operator).
     """
 
@@ -49,13 +48,16 @@ class StreamedResponse:
     _body: AsyncIterator[bytes] = field(repr=False)
 
     def aiter_bytes(self) -> AsyncIterator[bytes]:
-        """The body, decompressed, once. Raises ``SourceTooLarge``, ``SourceTimeout``, ``SourceUnreachable``."""
+        """Return an iterator over the decompressed body, which can be read once.
+
+        Reading raises ``SourceTooLarge``, ``SourceTimeout`` or ``SourceUnreachable``.
+        """
         return self._body
 
 
 @dataclass(frozen=True, slots=True)
 class WholeResponse:
-    """An answer with its body; the other fields are those of ``StreamedResponse``."""
+    """A response with its body; the other fields are those of ``StreamedResponse``."""
 
     status: int
     headers: httpx.Headers
@@ -65,19 +67,19 @@ class WholeResponse:
 
 
 class GuardedClient:
-    """HTTP to addresses that clients hand in.
+    """An HTTP client for addresses that clients of the service name.
 
-    With ``settings.proxy`` a host is still resolved and judged here first. The proxy, which is the operator's own, is
-    then given the name, because proxies filter and route by name.
+    With ``settings.proxy`` a host is still resolved and checked here first, unless ``settings.proxy_resolves`` is set.
+    The operator's proxy then gets the name, because proxies filter and route by name.
 
     Args:
-        settings: which private hosts are allowed, and the proxy.
-        resolver: turns names into addresses.
-        ssl_context: whom TLS trusts; the authorities of ``settings.ca_file`` or ``certifi``'s unless given.
-        connects: opens the connections; see ``GuardedTransport``.
+        settings: the allowed private hosts, and the operator's proxy.
+        resolver: resolves names to addresses.
+        ssl_context: authorities that TLS trusts; by default those of ``settings.ca_file`` or ``certifi``'s.
+        connects: opens the connections (``GuardedTransport``).
 
     Raises:
-        ConfigurationError: an entry of ``allow_private_hosts``, or the proxy, makes no sense.
+        ConfigurationError: an entry of ``allow_private_hosts``, or the proxy's address, is invalid.
     """
 
     def __init__(
@@ -100,19 +102,19 @@ class GuardedClient:
         )
 
     async def aclose(self) -> None:
-        """Closes what is open."""
+        """Close the transport."""
         await self._transport.aclose()
 
     async def check(self, url: str, field: str = "", timeout_s: float = CONNECT_TIMEOUT_S) -> None:
-        """Says early whether a URL could be requested: when a client hands it in.
+        """Check whether a URL may be requested, as soon as a client names it.
 
         Args:
-            url: what the client wrote.
+            url: the URL as the client wrote it.
             field: the name of the client's field, for the error.
             timeout_s: longest wait for the name service.
 
         Raises:
-            UrlNotAllowed: it may not.
+            UrlNotAllowed: the URL may not be requested.
             SourceUnreachable: its host does not resolve now.
             SourceTimeout: the name service takes too long.
         """
@@ -136,24 +138,24 @@ class GuardedClient:
         content: bytes = b"",
         max_redirects: int = 0,
     ) -> AsyncGenerator[StreamedResponse, None]:
-        """Sends a request and gives its answer as soon as the headers are there.
+        """Send a request and return its response as soon as its headers have arrived.
 
         Args:
             method: ``GET``, ``POST`` …
             url: an absolute http or https URL.
-            max_bytes: largest body; more than that, also after decompression, raises while it is read.
-            deadline_s: time for everything, the body included, in seconds.
-            headers: in addition to ours.
+            max_bytes: largest body, both as sent and decompressed; reading more raises ``SourceTooLarge``.
+            deadline_s: seconds for the whole exchange, including the body.
+            headers: headers in addition to the default ones, or instead of them.
             content: the body to send.
-            max_redirects: how many are followed; 0 gives a redirect back as it is.
+            max_redirects: most redirects to follow; 0 returns a redirect as it is.
 
         Raises:
             UrlNotAllowed: the URL, or one it redirects to, may not be requested.
-            SourceUnreachable, SourceTimeout: no answer.
+            SourceUnreachable, SourceTimeout: the host did not answer.
         """
         deadline = asyncio.get_running_loop().time() + deadline_s
         ours = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
-        hop = _Hop(method, _parse_url(url), ours | dict(headers or {}), content)
+        hop = _RedirectHop(method, _parse_url(url), ours | dict(headers or {}), content)
         response, hop = await self._open(hop, deadline, max_redirects)
         destination: Destination = response.extensions["destination"]
         body = read_body(response, destination.host, max_bytes, deadline)
@@ -171,7 +173,7 @@ class GuardedClient:
         content: bytes = b"",
         max_redirects: int = 0,
     ) -> WholeResponse:
-        """Sends a request and reads all of the answer; arguments and errors as those of ``stream``."""
+        """Send a request and read the whole response. Arguments and errors are those of ``stream``."""
         async with self.stream(
             method,
             url,
@@ -180,33 +182,35 @@ class GuardedClient:
             headers=headers,
             content=content,
             max_redirects=max_redirects,
-        ) as answer:
-            body = b"".join([block async for block in answer.aiter_bytes()])
-            return WholeResponse(answer.status, answer.headers, answer.url, answer.public, body)
+        ) as response:
+            body = b"".join([block async for block in response.aiter_bytes()])
+            return WholeResponse(response.status, response.headers, response.url, response.public, body)
 
     @asynccontextmanager
     async def stream_download(
         self, url: str, max_bytes: int, deadline_s: float
     ) -> AsyncGenerator[StreamedResponse, None]:
-        """Fetches a file, following redirects; the answer is a 2xx.
+        """Request a file, following redirects, and return its response, whose status is 2xx.
 
         Raises:
             UrlNotAllowed: the URL, or one it redirects to, may not be requested.
-            SourceTooLarge: it announces or sends more than ``max_bytes``.
-            SourceUnreachable, SourceTimeout: no answer, or one that is not the file.
+            SourceTooLarge: the host announces or sends more than ``max_bytes``.
+            SourceUnreachable, SourceTimeout: the host did not answer, or with another status.
         """
         async with self.stream(
             "GET", url, max_bytes=max_bytes, deadline_s=deadline_s, max_redirects=MAX_REDIRECTS
-        ) as answer:
-            host = httpx.URL(answer.url).host
-            if not 200 <= answer.status < 300:
-                raise SourceUnreachable(f"{host} answered {answer.status}.")
-            announced = int(answer.headers.get("content-length", "0"))
+        ) as response:
+            host = httpx.URL(response.url).host
+            if not 200 <= response.status < 300:
+                raise SourceUnreachable(f"{host} answered {response.status}.")
+            announced = int(response.headers.get("content-length", "0"))
             if announced > max_bytes:
-                raise SourceTooLarge(f"{host} sends {announced} bytes; at most {max_bytes} are taken.")
-            yield answer
+                raise SourceTooLarge(f"{host} sends {announced} bytes; at most {max_bytes} are allowed.")
+            yield response
 
-    async def _open(self, hop: _Hop, deadline: float, max_redirects: int) -> tuple[httpx.Response, _Hop]:
+    async def _open(
+        self, hop: _RedirectHop, deadline: float, max_redirects: int
+    ) -> tuple[httpx.Response, _RedirectHop]:
         for _ in range(max_redirects + 1):
             response = await self._send(hop, deadline)
             location = response.headers.get("location")
@@ -214,9 +218,9 @@ class GuardedClient:
                 return response, hop
             await response.aclose()
             hop = hop.redirected(response.status_code, location)
-        raise SourceUnreachable(f"{hop.url.host} was reached by more than {max_redirects} redirects.")
+        raise SourceUnreachable(f"The address redirects more than {max_redirects} times, last to {hop.url.host}.")
 
-    async def _send(self, hop: _Hop, deadline: float) -> httpx.Response:
+    async def _send(self, hop: _RedirectHop, deadline: float) -> httpx.Response:
         request = httpx.Request(
             hop.method, hop.url, headers=hop.headers, content=hop.content, extensions={"timeout": _TIMEOUT}
         )
@@ -226,20 +230,24 @@ class GuardedClient:
 
 
 @dataclass(frozen=True, slots=True)
-class _Hop:
-    """One request of a chain of redirects."""
+class _RedirectHop:
+    """One request in a chain of redirects."""
 
     method: str
     url: httpx.URL
     headers: dict[str, str]
     content: bytes
 
-    def redirected(self, status: int, location: str) -> _Hop:
-        """The request that follows (RFC 9110, §15.4): to another origin without credentials, as GET without a body."""
+    def redirected(self, status: int, location: str) -> _RedirectHop:
+        """Return the next request after a redirect (RFC 9110, §15.4).
+
+        It has no credentials if it goes to another origin. After a 303, or a 301 or 302 for a POST, it is a GET
+        without a body.
+        """
         try:
             url = self.url.join(location)
         except httpx.InvalidURL as error:
-            raise SourceUnreachable(f"{self.url.host} redirects to what is not an address.") from error
+            raise SourceUnreachable(f"{self.url.host} redirects to something that is not an address.") from error
         hop = replace(self, url=url)
         if _origin(url) != _origin(self.url):
             hop = replace(hop, headers=_drop_headers(hop.headers, _PRIVATE_HEADERS))
@@ -262,21 +270,7 @@ def _parse_url(url: str) -> httpx.URL:
     try:
         return httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise UrlNotAllowed("That is not an address.") from error
-
-
-def tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Whom TLS trusts: the authorities of a PEM file, or ``certifi``'s; the process's environment has no say.
-
-    Raises:
-        ConfigurationError: the file can't be read, or holds no certificates.
-    """
-    if ca_file is None:
-        return _public_authorities()
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except OSError as error:  # ssl.SSLError is one too
-        raise ConfigurationError("network.ca_file can't be read as a PEM file of certificates.") from error
+        raise UrlNotAllowed("This is not a valid address.") from error
 
 
 def _connecting_transport(proxy: str | None, ssl_context: ssl.SSLContext) -> httpx.AsyncHTTPTransport:
@@ -286,12 +280,6 @@ def _connecting_transport(proxy: str | None, ssl_context: ssl.SSLContext) -> htt
         verify=ssl_context,
         trust_env=False,
         proxy=proxy,
-        # No connection outlives its request; see GuardedTransport.
+        # GuardedTransport requires that no connection outlives its request.
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
     )
-
-
-@cache
-def _public_authorities() -> ssl.SSLContext:
-    """Trusts ``certifi``'s authorities. One for all clients of a process: reading them takes 20 ms."""
-    return httpx.create_ssl_context(trust_env=False)

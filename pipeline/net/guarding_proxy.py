@@ -1,8 +1,8 @@
-"""A forward proxy on this machine for one program that we don't trust with connections of its own.
+"""Runs a forward proxy on this machine for one program that must not make connections itself.
 
-It resolves, judges and connects by the same guard as our HTTP client, so that whatever the program is led to (a
-redirect, an address in a page, a name that changes its mind) it reaches only what the guard admits. It takes
-``CONNECT`` and plain HTTP, from whoever knows its password, and counts what comes back.
+The proxy resolves, checks and connects with the same guard as the HTTP client. A redirect, an address in a page or a
+name whose addresses change can therefore lead the program only to hosts that the guard admits. The proxy accepts
+``CONNECT`` and plain HTTP from programs that know its password, and counts the bytes that come back.
 """
 
 from __future__ import annotations
@@ -26,23 +26,24 @@ from pipeline.net.dialer import MAX_HEAD_BYTES, DialedConnection, Dialer, read_h
 IDLE_TIMEOUT_S = 60.0
 BLOCK_BYTES = 64 * 1024
 MAX_CONNECTIONS = 32
-"""At the same time; further ones are cut off."""
+"""Most connections at the same time; further ones are closed at once."""
 
 _HOP_BY_HOP = ("connection", "keep-alive", "proxy-connection", "proxy-authorization", "te", "upgrade")
-"""Headers that are about one connection (RFC 9110, §7.6.1)."""
+"""Headers that apply to one connection only (RFC 9110, §7.6.1)."""
 
 _TARGET = re.compile(r"\[?[A-Za-z0-9._:-]{1,255}\]?:[0-9]{1,5}")
 
 
 @dataclass(slots=True)
 class GuardingProxy:
-    """The proxy, while it runs; see ``guarding_proxy``.
+    """A running proxy; made by ``guarding_proxy``.
 
     Attributes:
-        max_bytes: most that may come back in all; may be raised.
+        max_bytes: most bytes that may come back in all; it may be raised while the proxy runs.
+        port: TCP port on 127.0.0.1.
         received: bytes that came back.
-        exhausted: more than ``max_bytes`` wanted to come; connections are cut then.
-        refusals: what was not connected to, and why, in order.
+        exhausted: whether more than ``max_bytes`` came back; connections are reset then.
+        refusals: the errors of connections that were refused or failed, in order.
     """
 
     max_bytes: int
@@ -57,7 +58,7 @@ class GuardingProxy:
     _closed: bool = False
 
     async def accept_from(self, listener: socket.socket) -> int:
-        """Serve the connections of a listening socket, which is ours from here on; return its port."""
+        """Serve the connections of a listening socket, which the proxy owns from now on; return its TCP port."""
         server = await asyncio.start_server(self._accept, sock=listener, limit=MAX_HEAD_BYTES)
         self._servers.append(server)
         return int(listener.getsockname()[1])
@@ -75,21 +76,21 @@ class GuardingProxy:
         self._closed = True
         for server in self._servers:
             server.close()
-        under_way = dict(self._connections)
-        for connection, writer in under_way.items():
+        open_connections = dict(self._connections)
+        for connection, writer in open_connections.items():
             connection.cancel()
-            writer.transport.abort()  # here, because one that has not begun to be served never will be
-        await asyncio.gather(*under_way, return_exceptions=True)
+            writer.transport.abort()  # a task that has not started is cancelled before it could close its connection
+        await asyncio.gather(*open_connections, return_exceptions=True)
         for server in self._servers:
             await server.wait_closed()
 
     @property
     def url(self) -> str:
-        """How the program is told of it."""
+        """The proxy's address for the program, with the password."""
         return f"http://crawl:{self._password}@127.0.0.1:{self.port}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One request of the program, and what follows on its connection."""
+        """Serve one request of the program, and the rest of its connection if it is a tunnel."""
         try:
             async with asyncio.timeout(IDLE_TIMEOUT_S):
                 request = _ProxyRequest.parse(await read_head(reader))
@@ -101,7 +102,7 @@ class GuardingProxy:
                 await self._forward(request, reader, writer)
             await writer.drain()
         except (OSError, ValueError, TimeoutError):
-            return  # either side went away, or does not speak HTTP: the program sees its connection end
+            return  # one side closed the connection or does not speak HTTP: the program sees its connection end
         except httpx.InvalidURL:
             _refuse(writer, 400)
         finally:
@@ -118,7 +119,7 @@ class GuardingProxy:
         try:
             connection = await self._dialer.tunnel(httpx.URL(f"https://{request.target}"))
         except (UrlNotAllowed, SourceError) as error:
-            self._note(error, writer)
+            self._refuse_for(error, writer)
             return
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         await self._splice(connection, reader, writer)
@@ -133,7 +134,7 @@ class GuardingProxy:
         try:
             connection = await self._dialer.connect(url)
         except (UrlNotAllowed, SourceError) as error:
-            self._note(error, writer)
+            self._refuse_for(error, writer)
             return
         try:
             head = request.for_proxy(self._dialer) if connection.through_proxy else request.for_host(url)
@@ -154,7 +155,7 @@ class GuardingProxy:
         try:
             await asyncio.wait([there, back], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            connection.abort()  # before anything is awaited, which may be cancelled
+            connection.abort()  # before the first await, which may be cancelled
             for task in (there, back):
                 task.cancel()
             await asyncio.gather(there, back, return_exceptions=True)
@@ -169,18 +170,18 @@ class GuardingProxy:
             writer.write(block)
             await writer.drain()
 
-    def _note(self, error: MurmurationError, writer: asyncio.StreamWriter) -> None:
+    def _refuse_for(self, error: MurmurationError, writer: asyncio.StreamWriter) -> None:
         self.refusals.append(error)
         _refuse(writer, 403 if isinstance(error, UrlNotAllowed) else 502)
 
 
 @asynccontextmanager
 async def guarding_proxy(dialer: Dialer, max_bytes: int) -> AsyncIterator[GuardingProxy]:
-    """Run a proxy on a free port of 127.0.0.1, until the block ends and with it every connection.
+    """Run a proxy on a free TCP port of 127.0.0.1. When the block ends, the proxy and all connections are closed.
 
     Args:
-        dialer: makes the connections, guarded.
-        max_bytes: most that may come back through it.
+        dialer: makes the guarded connections.
+        max_bytes: most bytes that may come back through the proxy.
     """
     proxy = GuardingProxy(max_bytes, dialer)
     proxy.port = await proxy.accept_from(socket.create_server(("127.0.0.1", 0)))
@@ -192,7 +193,7 @@ async def guarding_proxy(dialer: Dialer, max_bytes: int) -> AsyncIterator[Guardi
 
 @dataclass(frozen=True, slots=True)
 class _ProxyRequest:
-    """The head of a request; names of headers in lower case."""
+    """The head of a request, with names of headers in lower case."""
 
     method: str
     target: str
@@ -206,11 +207,11 @@ class _ProxyRequest:
         return cls(method, target, {name: value for name, value in headers.items() if name})
 
     def for_host(self, url: httpx.URL) -> bytes:
-        """As the host itself expects it (RFC 9112, §3.2.1)."""
+        """Return the head in the form for the host (RFC 9112, §3.2.1)."""
         return self._head(url.raw_path.decode("ascii"), b"")
 
     def for_proxy(self, dialer: Dialer) -> bytes:
-        """As a proxy expects it (RFC 9112, §3.2.2)."""
+        """Return the head in the form for a proxy (RFC 9112, §3.2.2)."""
         return self._head(self.target, dialer.proxy_authorization)
 
     def _head(self, target: str, authorization: bytes) -> bytes:
@@ -220,7 +221,7 @@ class _ProxyRequest:
 
 
 def _for_one_request(head: bytes) -> bytes:
-    """The head of an answer, after which the connection ends: the next request may be for another host."""
+    """Return a response's head that ends the connection, because the next request may be for another host."""
     first, *lines = head.rstrip(b"\r\n").split(b"\r\n")
     kept = [line for line in lines if line.partition(b":")[0].strip().lower().decode("latin-1") not in _HOP_BY_HOP]
     return b"\r\n".join([first, *kept, b"Connection: close", b"", b""])
@@ -231,7 +232,7 @@ def _refuse(writer: asyncio.StreamWriter, status: int, header: str = "") -> None
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """Ends a connection so that its other end can't take what it has for all there is."""
+    """Reset a connection, so that the other end does not mistake a truncated response for a complete one."""
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 

@@ -1,4 +1,4 @@
-"""Reading an answer's body without trusting it: counted as it arrives, before and after decompression."""
+"""Reads the body of an untrusted response, and counts its bytes before and after decompression."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import httpx
 from pipeline.errors import SourceTimeout, SourceTooLarge, SourceUnreachable
 
 BLOCK_BYTES = 64 * 1024
-"""Most that one step of decompression yields, and so all that a compression bomb can occupy."""
+"""Most bytes that one step of decompression yields. This bounds the memory that a compression bomb can occupy."""
 
 
 @contextmanager
 def translate_network_errors(host: str) -> Iterator[None]:
-    """Turns what the network does to us into errors of our own, whose sentences name the host and nothing else.
+    """Translate network errors to the service's errors, whose sentences name the host only.
 
     Raises:
-        SourceTimeout: a time limit passed.
-        SourceUnreachable: anything else that went wrong on the way.
+        SourceTimeout: a time limit was exceeded.
+        SourceUnreachable: for any other network error.
     """
     try:
         yield
@@ -30,8 +30,8 @@ def translate_network_errors(host: str) -> Iterator[None]:
         raise SourceTimeout(f"{host} did not answer in time.") from error
     except (httpx.ConnectError, httpx.ProxyError) as error:
         raise SourceUnreachable(f"No connection to {host}.") from error
-    except (httpx.TransportError, OSError, ValueError) as error:  # h11 lets the ValueError of an endless number out
-        raise SourceUnreachable(f"{host} broke off, or does not speak HTTP.") from error
+    except (httpx.TransportError, OSError, ValueError) as error:  # h11 does not catch the ValueError of int()
+        raise SourceUnreachable(f"{host} closed the connection early, or does not speak HTTP.") from error
     except zlib.error as error:
         raise SourceUnreachable(f"{host} sent a body that can't be decompressed.") from error
 
@@ -39,35 +39,36 @@ def translate_network_errors(host: str) -> Iterator[None]:
 async def read_body(
     response: httpx.Response, host: str, max_bytes: int, deadline: float
 ) -> AsyncGenerator[bytes, None]:
-    """The body in decompressed blocks.
+    """Yield the body in decompressed blocks.
 
     Args:
-        response: as the transport gave it, unread.
-        host: for the sentences of errors.
-        max_bytes: largest body, counted both as sent and as decompressed.
-        deadline: when to stop, in the event loop's time.
+        response: the transport's response, unread.
+        host: the host's name for the sentences of errors.
+        max_bytes: largest body, both as sent and decompressed.
+        deadline: time of the event loop at which reading fails.
 
     Raises:
-        SourceTooLarge, SourceTimeout, SourceUnreachable: see ``translate_network_errors``.
+        SourceTooLarge: the body has more than ``max_bytes``.
+        SourceTimeout, SourceUnreachable: as ``translate_network_errors``; also for an unknown or broken encoding.
     """
-    decoder = _decoder(response.headers.get("content-encoding", ""), host)
+    decoder = _content_decoder(response.headers.get("content-encoding", ""), host)
     raw = response.aiter_raw()
-    received = given = 0
+    received = decoded = 0
     while (block := await _next_block(raw, host, deadline)) is not None:
         received += len(block)
         _check_size(received, max_bytes, host)
         with translate_network_errors(host):
             for plain in decoder.feed(block):
-                given += len(plain)
-                _check_size(given, max_bytes, host)
+                decoded += len(plain)
+                _check_size(decoded, max_bytes, host)
                 yield plain
     if not decoder.complete:
-        raise SourceUnreachable(f"{host} broke off in the middle of a compressed body.")
+        raise SourceUnreachable(f"{host} closed the connection in the middle of a compressed body.")
 
 
 def _check_size(size_bytes: int, max_bytes: int, host: str) -> None:
     if size_bytes > max_bytes:
-        raise SourceTooLarge(f"{host} sends more than the {max_bytes} bytes that are taken.")
+        raise SourceTooLarge(f"{host} sends more than the {max_bytes} bytes that are accepted.")
 
 
 async def _next_block(raw: AsyncIterator[bytes], host: str, deadline: float) -> bytes | None:
@@ -76,7 +77,7 @@ async def _next_block(raw: AsyncIterator[bytes], host: str, deadline: float) -> 
             return await anext(raw, None)
 
 
-class _Decoder(Protocol):
+class _ContentDecoder(Protocol):
     @property
     def complete(self) -> bool: ...
 
@@ -90,20 +91,20 @@ class _IdentityDecoder:
         yield data
 
 
-class _Inflater:
-    """gzip (RFC 1952, any number of members) and zlib's deflate (RFC 1950), in blocks of bounded size."""
+class _ContentInflater:
+    """A decoder of gzip (RFC 1952, any number of members) and zlib's deflate (RFC 1950), in blocks of bounded size."""
 
     def __init__(self) -> None:
         self._member = self._new_member()
-        self._untouched = True
+        self._is_empty = True
 
     @property
     def complete(self) -> bool:
-        """Whether the last member ended; a body without a byte is complete too."""
-        return self._untouched or self._member.eof
+        """True if the last member has ended; an empty body is complete too."""
+        return self._is_empty or self._member.eof
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        self._untouched = False
+        self._is_empty = False
         while data:
             if self._member.eof:
                 self._member = self._new_member()
@@ -117,11 +118,11 @@ class _Inflater:
         return zlib.decompressobj(zlib.MAX_WBITS | 32)
 
 
-def _decoder(encoding: str, host: str) -> _Decoder:
+def _content_decoder(encoding: str, host: str) -> _ContentDecoder:
     match encoding.strip().lower():
         case "" | "identity":
             return _IdentityDecoder()
         case "gzip" | "x-gzip" | "deflate":
-            return _Inflater()
+            return _ContentInflater()
         case _:
-            raise SourceUnreachable(f"{host} sends a content encoding that was not asked for.")
+            raise SourceUnreachable(f"{host} sends a content encoding that was not requested.")

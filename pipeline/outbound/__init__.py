@@ -1,1 +1,1 @@
-"""Requests the service makes to the outside: callbacks now, language models later."""
+"""Sends requests to servers outside of the service: callbacks to clients, and prompts to language models."""

@@ -1,4 +1,4 @@
-"""What a language model answers, read with suspicion."""
+"""Reads and validates the untrusted answers of a language model."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from pipeline.domain.summaries.transcript_pieces import clock_time, seconds_of
 from pipeline.errors import LlmAnswerUnusable
 
 _THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
-"""What some models think aloud before they answer."""
+"""The reasoning that some models write before their answer."""
 
 _OBJECT = re.compile(r"\{.*\}", re.DOTALL)
-"""The JSON object in an answer that may have words or a fence around it."""
+"""The JSON object in an answer, which may have other text or a Markdown fence around it."""
 
 
 def content_of(completion: ChatCompletion) -> tuple[str, bool]:
-    """The text, and whether it was cut off at the limit of its length.
+    """Return the text, and whether it was cut off at the length limit.
 
     Raises:
-        LlmAnswerUnusable: it is no chat completion, the model refused, or there is no text.
+        LlmAnswerUnusable: this is not a chat completion, the model refused, or the text is empty.
     """
     if not isinstance(completion, ChatCompletion) or not completion.choices or not completion.choices[0].message:
         raise LlmAnswerUnusable("The language model's server answered with something that is not a chat completion.")
     choice = completion.choices[0]
     cut_off = choice.finish_reason == "length"
     if choice.finish_reason == "content_filter" or getattr(choice.message, "refusal", None):
-        raise LlmAnswerUnusable("The language model refused to summarise this.")
+        raise LlmAnswerUnusable("The language model refused to summarise this recording.")
     text = choice.message.content
     text = _THOUGHT.sub("", text).strip() if isinstance(text, str) else ""
     if not text and cut_off:
@@ -41,12 +41,12 @@ def content_of(completion: ChatCompletion) -> tuple[str, bool]:
 
 
 def cut_off_error() -> LlmAnswerUnusable:
-    """The answer was longer than allowed."""
-    return LlmAnswerUnusable("The language model's answer was cut off: llm.max_output_tokens is too low for it.")
+    """Return the error for an answer that is longer than allowed."""
+    return LlmAnswerUnusable("The language model's answer was cut off: the operator can raise llm.max_output_tokens.")
 
 
 def usage_of(completion: ChatCompletion) -> TokenUsage:
-    """The tokens of one call; unknown where the server does not count, or not in numbers."""
+    """Return the tokens of one call; ``None`` for a count that the server does not send as a number."""
     usage = completion.usage
     sent, written = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
     return TokenUsage(1, sent if isinstance(sent, int) else None, written if isinstance(written, int) else None)
@@ -69,13 +69,13 @@ NonBlankText = Annotated[str, AfterValidator(_not_blank)]
 
 
 class StrictSchema(BaseModel):
-    """Schema of what may be in an answer: every field required and no others, as strict modes want it."""
+    """A schema in which every field is required and no others are allowed, as strict modes demand."""
 
     model_config = ConfigDict(json_schema_extra={"additionalProperties": False})
 
 
 class ChapterAnswer(StrictSchema):
-    """A chapter as a model writes it; ``start`` is ``HH:MM:SS``."""
+    """A chapter in a model's answer; ``start`` is ``HH:MM:SS``."""
 
     start: Annotated[str, BeforeValidator(_number_to_text)]
     title: NonBlankText
@@ -91,7 +91,7 @@ class ChapterAnswer(StrictSchema):
 
 
 class SummaryAnswer(StrictSchema):
-    """A summary in parts as a model writes it."""
+    """A structured summary in a model's answer."""
 
     title: NonBlankText
     summary: NonBlankText
@@ -101,7 +101,15 @@ class SummaryAnswer(StrictSchema):
 
 
 def structured_of(text: str, end_s: float) -> StructuredSummary:
-    """The parts in an answer. Raises pydantic's ``ValidationError``."""
+    """Return the structured summary in an answer.
+
+    Args:
+        text: the answer.
+        end_s: end of the recording in seconds; no chapter may start later.
+
+    Raises:
+        pydantic.ValidationError: the answer does not fit the schema.
+    """
     match = _OBJECT.search(text)
     answer = SummaryAnswer.model_validate_json(match[0] if match else text, context={"end_s": end_s})
     return StructuredSummary(
@@ -114,7 +122,7 @@ def structured_of(text: str, end_s: float) -> StructuredSummary:
 
 
 def answer_schema() -> dict[str, Any]:
-    """The JSON schema of a summary in parts."""
+    """Return the JSON schema of a structured summary."""
     return SummaryAnswer.model_json_schema()
 
 

@@ -1,7 +1,7 @@
-"""Language models behind any OpenAI-compatible server, by the official client.
+"""Calls language models of any OpenAI-compatible server through OpenAI's official client.
 
-The server is the operator's choice, so the outbound guard does not stand before it. What the server says in an error is
-neither passed on nor logged, since it may repeat a key; its status and its code are.
+The operator chooses the server, so requests to it do not pass the guard. The text of the server's errors may repeat a
+key. It is therefore neither passed on nor logged; the status and the error code are.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import openai
 from openai import AsyncOpenAI, Timeout
 from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 from pydantic import ValidationError
+from typing_extensions import override
 
 from pipeline.domain.summaries.prompts import Prompt
 from pipeline.domain.summaries.summary import StructuredSummary, TokenUsage
@@ -33,20 +34,20 @@ from pipeline.errors import (
 from pipeline.outbound.llm_answers import answer_schema, content_of, cut_off_error, structured_of, usage_of
 from pipeline.outbound.token_count import token_counter
 from pipeline.outbound.webhook_sender import retry_after_s
-from pipeline.ports import Clock, LlmCompletion, Metrics
+from pipeline.ports import Clock, LanguageModel, LanguageModels, LlmCompletion, Metrics
 from pipeline.settings import LlmSettings
 
 OPENAI_URL = "https://api.openai.com/v1"
 CONNECT_TIMEOUT_S = 10.0
-"""A server that can't be connected to in this time is down."""
+"""Seconds to connect to the server, after which it counts as unreachable."""
 
 NO_KEY = "none"
-"""Sent to a server that needs no key; the client insists on one."""
+"""The key sent to a server that needs none, because the client library requires one."""
 
 DEFAULT_WAIT_S = 30
 MAX_WAIT_S = 3600.0
 NAMED_PROBLEMS = 10
-"""Flaws of an answer that its repair is told of."""
+"""Most flaws of an answer that the prompt for its repair lists."""
 
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _TOO_LONG = re.compile(
@@ -54,13 +55,13 @@ _TOO_LONG = re.compile(
 )
 
 
-class OpenAiModels:
-    """``ports.LanguageModels`` of one server.
+class OpenAiModels(LanguageModels):
+    """The language models of one server.
 
     Args:
-        settings: the server, its key, and how to talk to it.
-        clock: for ``Retry-After`` dates.
-        metrics: counts tokens and their cost.
+        settings: the server's address and key, its limits, and the form of its answers.
+        clock: for dates in ``Retry-After``.
+        metrics: count tokens and their cost.
     """
 
     def __init__(self, settings: LlmSettings, clock: Clock, metrics: Metrics) -> None:
@@ -74,18 +75,19 @@ class OpenAiModels:
             max_retries=settings.max_retries,
         )
 
+    @override
     def open(self, model: str, api_key: str | None) -> OpenAiModel:
-        """See ``ports.LanguageModels``; connections are shared, keys are not."""
+        """Return the model; all models share the connections, but not the key."""
         client = self._client.with_options(api_key=api_key) if api_key else self._client
         return OpenAiModel(client, model, self._settings, self._clock, self._metrics)
 
     async def close(self) -> None:
-        """Lets go of the connections."""
+        """Close the connections."""
         await self._client.close()
 
 
-class OpenAiModel:
-    """``ports.LanguageModel`` over chat completions."""
+class OpenAiModel(LanguageModel):
+    """A language model behind the chat completions API."""
 
     def __init__(self, client: AsyncOpenAI, model: str, settings: LlmSettings, clock: Clock, metrics: Metrics) -> None:
         self._client = client
@@ -95,24 +97,29 @@ class OpenAiModel:
         self._metrics = metrics
         self._count = token_counter(model)
 
+    @override
     def count_tokens(self, text: str) -> int:
-        """See ``ports.LanguageModel``."""
         return self._count(text)
 
+    @override
     async def text(self, prompt: Prompt) -> LlmCompletion[str]:
-        """See ``ports.LanguageModel``."""
         text, cut_off, completion = await self._complete(_messages(prompt))
         if cut_off:
             raise cut_off_error()
         return LlmCompletion(text, completion.model, completion.id or "", usage_of(completion))
 
+    @override
     async def notes(self, prompt: Prompt) -> LlmCompletion[str]:
-        """See ``ports.LanguageModel``."""
         text, _, completion = await self._complete(_messages(prompt))
         return LlmCompletion(text, completion.model, completion.id or "", usage_of(completion))
 
+    @override
     async def structured(self, prompt: Prompt, end_s: float) -> LlmCompletion[StructuredSummary]:
-        """See ``ports.LanguageModel``. An answer with flaws goes back to the model once, with what is wrong in it."""
+        """Write a structured summary. An answer with flaws is sent back to the model once, with a list of them.
+
+        Raises:
+            LlmAnswerUnusable: the answer is cut off, or its repair has flaws too.
+        """
         messages, usage = _messages(prompt), TokenUsage()
         for _ in range(2):
             text, cut_off, completion = await self._complete(messages, **self._response_format())
@@ -123,7 +130,7 @@ class OpenAiModel:
                 return LlmCompletion(structured_of(text, end_s), completion.model, completion.id or "", usage)
             except ValidationError as error:
                 messages = [*messages, *_repair_messages(text, error)]
-        raise LlmAnswerUnusable("The language model's answer did not have the form asked for, even when asked again.")
+        raise LlmAnswerUnusable("The language model's answer did not have the requested form, even when asked again.")
 
     async def _complete(
         self, messages: Sequence[ChatCompletionMessageParam], **form: Any
@@ -133,12 +140,15 @@ class OpenAiModel:
                 model=self._model, messages=messages, **self._limits(), **form
             )
         if isinstance(completion, ChatCompletion):
-            self._record_usage(usage_of(completion))  # paid for, whatever it is worth
+            self._record_usage(usage_of(completion))  # a useless answer costs tokens too
         text, cut_off = content_of(completion)
         return text, cut_off, completion
 
     def _limits(self) -> dict[str, Any]:
-        """OpenAI's newer models know the limit by its newer name only, many other servers by the older one only."""
+        """Return the limits of a call.
+
+        OpenAI's newer models accept only the newer name of the token limit, many other servers only the older one.
+        """
         name = "max_tokens" if self._settings.base_url else "max_completion_tokens"
         limits: dict[str, Any] = {name: self._settings.max_output_tokens}
         if self._settings.temperature is not None:
@@ -165,43 +175,43 @@ class OpenAiModel:
 
     @contextmanager
     def _translate_llm_errors(self) -> Iterator[None]:
-        """Failures of the server as errors of ours, without the cause: its text may repeat a key."""
+        """Translate failures of the server to the service's errors, without the cause, whose text may repeat a key."""
         try:
             yield
         except openai.APITimeoutError:
             raise LlmTimeout(
-                f"The language model's server was silent for more than {self._settings.timeout_s:g} s."
+                f"The language model's server sent nothing for more than {self._settings.timeout_s:g} s."
             ) from None
         except openai.APIConnectionError:
             raise LlmUnreachable("The language model's server can't be reached.") from None
         except openai.APIStatusError as error:
             raise self._to_own_error(error) from None
         except (openai.OpenAIError, ValueError):
-            raise LlmAnswerUnusable("The language model's server answered with something that is not JSON.") from None
+            raise LlmAnswerUnusable("The language model's server sent an answer that is not JSON.") from None
 
     def _to_own_error(self, error: openai.APIStatusError) -> LlmError | Unavailable:
-        said = f"{error.status_code}{_code_of(error)}"
+        status = f"{error.status_code}{_code_of(error)}"
         match error.status_code:
             case 401 | 403:
-                return LlmKeyRefused(f"The language model's server does not accept the API key (it answered {said}).")
+                return LlmKeyRefused(f"The language model's server does not accept the API key (it answered {status}).")
             case 429 if error.code == "insufficient_quota":
-                return LlmRefused(f"The account of the API key has no credit left (the server answered {said}).")
+                return LlmRefused(f"The account of the API key has no credit left (the server answered {status}).")
             case 429:
                 return LlmRateLimited(
-                    "The language model's server takes no more requests for now.", self._wait_s(error)
+                    "The language model's server accepts no more requests for now.", self._wait_s(error)
                 )
             case 408 | 504:
-                return LlmTimeout(f"The language model took too long for its server (it answered {said}).")
-            case status if status >= 500:
-                return LlmUnreachable(f"The language model's server failed (it answered {said}).")
+                return LlmTimeout(f"The language model took too long for its server (it answered {status}).")
+            case code if code >= 500:
+                return LlmUnreachable(f"The language model's server failed (it answered {status}).")
             case _ if _is_too_long(error):
-                return LlmContextExceeded("The transcript is longer than the language model takes at once.")
+                return LlmContextExceeded("The transcript is longer than the context of the language model.")
             case 404:
                 return LlmRefused(
-                    f"The language model's server does not know the model {self._model[:100]!a} (it answered {said})."
+                    f"The language model's server does not know the model {self._model[:100]!a} (it answered {status})."
                 )
             case _:
-                return LlmRefused(f"The language model's server does not take the request (it answered {said}).")
+                return LlmRefused(f"The language model's server does not accept the request (it answered {status}).")
 
     def _wait_s(self, error: openai.APIStatusError) -> int:
         retry_after = retry_after_s(error.response.headers.get("retry-after", ""), self._clock.now())
@@ -222,7 +232,7 @@ def _repair_messages(text: str, error: ValidationError) -> list[ChatCompletionMe
 
 
 def _code_of(error: openai.APIStatusError) -> str:
-    """The server's name for the error, if it is a name."""
+    """Return the server's code of the error if it looks like a code, with a comma before it; else an empty text."""
     return f", {error.code}" if error.code and _CODE.fullmatch(error.code) and not error.code.isdecimal() else ""
 
 

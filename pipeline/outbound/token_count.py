@@ -1,8 +1,8 @@
-"""How many tokens a text is for a model.
+"""Counts the tokens that a model makes of a text.
 
-OpenAI's own tokenizer, tiktoken, counts exactly, but fetches its vocabularies at first use. Nothing is fetched here:
-where ``TIKTOKEN_CACHE_DIR`` holds the vocabulary of a model that tiktoken knows, it counts; for all others there is an
-estimate that is on the safe side.
+OpenAI's tokenizer, tiktoken, counts exactly, but downloads its vocabularies at first use. Nothing is downloaded here:
+tiktoken counts for a model that it knows if ``TIKTOKEN_CACHE_DIR`` holds the model's vocabulary. For all other models
+the number is an estimate that is rather too high.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from tiktoken.model import encoding_name_for_model
 from pipeline.domain.summaries.transcript_pieces import TokenCounter, estimate_tokens
 
 VOCABULARIES = "https://openaipublic.blob.core.windows.net/encodings/{}.tiktoken"
-"""Where tiktoken fetches a vocabulary from; its cache names files by the SHA-1 of this."""
+"""The URL of a vocabulary. tiktoken names the file in its cache by the SHA-1 of this URL."""
 
 
 def token_counter(model: str) -> TokenCounter:
-    """Counts for this model, exactly if that can be done without the network."""
+    """Return the token counter of a model, which is exact if that is possible without the network."""
     try:
         name = encoding_name_for_model(model)
     except KeyError:

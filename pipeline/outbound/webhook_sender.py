@@ -1,7 +1,7 @@
-"""Callbacks as their receivers see them: one signed POST, and what its answer means.
+"""Sends callbacks as signed POST requests, and classifies the responses.
 
-Headers and signature follow Standard Webhooks 1.0 (https://www.standardwebhooks.com): ``webhook-id`` stays the same
-across attempts, ``webhook-signature`` is there when a secret is configured.
+Headers and signature follow Standard Webhooks 1.0 (https://www.standardwebhooks.com). ``webhook-id`` is the same in all
+deliveries of a callback. ``webhook-signature`` is sent if a secret is configured.
 """
 
 from __future__ import annotations
@@ -12,35 +12,36 @@ from email.utils import parsedate_to_datetime
 
 from pydantic import SecretStr
 from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
+from typing_extensions import override
 
 from pipeline.errors import ConfigurationError, MurmurationError, SourceError, UrlNotAllowed
 from pipeline.net import GuardedClient, StreamedResponse
-from pipeline.ports import CallbackResponse, Clock, DeliveryVerdict, OutboxMessage
+from pipeline.ports import CallbackResponse, CallbackSender, Clock, DeliveryVerdict, OutboxMessage
 from pipeline.settings import CallbackSettings
 
 EXCERPT_CHARACTERS = 512
-"""How much of a receiver's answer is recorded."""
+"""Most characters of a receiver's response that are recorded."""
 
 EXCERPT_BYTES = 4 * EXCERPT_CHARACTERS
-"""UTF-8 takes at most four bytes for a character."""
+"""Most bytes of a response that are read: UTF-8 uses at most four bytes for a character."""
 
 MAX_BODY_BYTES = 1 << 40
-"""An answer may be as long as it likes: no more than the excerpt is read of it."""
+"""No limit in practice: only the excerpt of a response is read."""
 
 RETRIED_STATUSES = frozenset({408, 425, 429})
-"""Client errors that are about the moment, not about the request (RFC 9110, RFC 8470, RFC 6585)."""
+"""Client errors that are temporary and not caused by the request itself (RFC 9110, RFC 8470, RFC 6585)."""
 
 
-class WebhookSender:
-    """Sends callbacks; a ``CallbackSender``.
+class WebhookSender(CallbackSender):
+    """A sender of signed callbacks.
 
     Args:
-        client: the guarded client; receivers are addresses that clients handed in.
-        settings: the time limit and the secret.
-        clock: for the signature's timestamp and for ``Retry-After`` dates.
+        client: the guarded client, because clients name the receivers' addresses.
+        settings: the timeout and the secret.
+        clock: for the signature's timestamp and for dates in ``Retry-After``.
 
     Raises:
-        ConfigurationError: the secret is not what Standard Webhooks takes.
+        ConfigurationError: the secret does not have the form that Standard Webhooks requires.
     """
 
     def __init__(self, client: GuardedClient, settings: CallbackSettings, clock: Clock) -> None:
@@ -49,8 +50,9 @@ class WebhookSender:
         self._webhook_signer = _webhook_signer(settings.secret)
         self._clock = clock
 
+    @override
     async def send(self, message: OutboxMessage, body: bytes) -> CallbackResponse:
-        """Posts the body once and classifies what comes back. Redirects are not followed."""
+        """Post the body once and classify the response. Redirects are not followed."""
         try:
             async with self._client.stream(
                 "POST",
@@ -60,7 +62,7 @@ class WebhookSender:
                 max_bytes=MAX_BODY_BYTES,
                 deadline_s=self._timeout_s,
             ) as response:
-                return await self._answer(response)
+                return await self._to_response(response)
         except UrlNotAllowed as error:
             return CallbackResponse(DeliveryVerdict.FINAL, None, error.message)
         except SourceError as error:
@@ -77,7 +79,7 @@ class WebhookSender:
             headers["webhook-signature"] = self._webhook_signer.sign(message_id, now, body.decode())
         return headers
 
-    async def _answer(self, response: StreamedResponse) -> CallbackResponse:
+    async def _to_response(self, response: StreamedResponse) -> CallbackResponse:
         return CallbackResponse(
             verdict=classify_status(response.status),
             status_code=response.status,
@@ -87,9 +89,10 @@ class WebhookSender:
 
 
 def classify_status(status: int) -> DeliveryVerdict:
-    """What an HTTP status means for a callback: 2xx delivered it, a passing trouble is tried again, the rest is final.
+    """Return the verdict on a delivery by its HTTP status.
 
-    Redirects are final: a receiver that moves has to be told of at the next task, not guessed at.
+    2xx is delivered, a temporary failure is retried, and any other status is final. Redirects are final too: a client
+    whose receiver has moved must name the new address in its next task.
     """
     if 200 <= status < 300:
         return DeliveryVerdict.DELIVERED
@@ -99,7 +102,7 @@ def classify_status(status: int) -> DeliveryVerdict:
 
 
 def retry_after_s(value: str, now: datetime) -> float | None:
-    """Seconds that ``Retry-After`` (RFC 9110, §10.2.3) asks for, as a number or a date; ``None`` if it is neither."""
+    """Return the seconds in a ``Retry-After`` (RFC 9110, §10.2.3), a number or a date; ``None`` if it is neither."""
     if value.strip().isdecimal():
         return float(value)
     try:
@@ -111,13 +114,16 @@ def retry_after_s(value: str, now: datetime) -> float | None:
 
 
 async def _excerpt_message(response: StreamedResponse) -> str:
-    """The beginning of the answer. What a host that is not public says is not for the client who named it."""
+    """Return the beginning of the response.
+
+    The response of a host that is not public is withheld: the client who named the host must not read it.
+    """
     if not response.public:
         return "The receiver's answer is not recorded, because its host is not public."
     try:
         return (await _read_excerpt(response)).decode("utf-8", errors="replace")[:EXCERPT_CHARACTERS]
     except MurmurationError as error:
-        return error.message  # the status came in time, and that is what counts
+        return error.message  # the status arrived in time, and it alone decides
 
 
 async def _read_excerpt(response: StreamedResponse) -> bytes:

@@ -1,7 +1,7 @@
-"""Cues from segments: what is shown when, in lines that people can read.
+"""Cues from segments: the text on the screen at each time, in lines that people can read.
 
-A segment becomes one cue, or several where it is too long for the style. Word times are used where there are any;
-elsewhere time is spread over the text by its width. ``pipeline.subtitles.text`` knows where a line may be broken.
+A segment becomes one cue, or several if it is too long for the style. Cues use word times if there are any; otherwise
+time is spread over the text by its width. ``pipeline.subtitles.text`` finds the places where a line may be broken.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from pipeline.domain.decoding.transcript import Segment, Transcript
 from pipeline.subtitles.text import hard_cut, split_text, width_of
 
 MIN_CUE_MS = 40
-"""Shortest time a cue is shown: one frame of film."""
+"""Shortest duration of a cue: one frame of film."""
 PAUSE_S = 0.5
-"""Silence between two words from which it is a good place to change the cue."""
+"""Shortest silence between two words that is a good place to change the cue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CueStyle:
-    """How cues are laid out."""
+    """The layout of cues."""
 
     max_line_width: Annotated[int, Ge(10), Le(200)] = 42
     """Widest line, in columns; a Chinese or Japanese character takes two."""
@@ -41,14 +41,14 @@ class CueStyle:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A word, or what a script without blanks has in its place: what is never broken.
+    """A word, or its equivalent in a script without blanks; it is never broken.
 
     Attributes:
-        text: without blanks around it.
-        spaced: a blank goes before it, unless it begins a line.
-        start_s: when it is spoken, in seconds.
-        end_s: when it has been spoken.
-        width: columns it takes.
+        text: text without blanks around it.
+        spaced: whether a blank precedes it, unless it begins a line.
+        start_s: start of its speech, in seconds.
+        end_s: end of its speech, in seconds.
+        width: its width in columns.
     """
 
     text: str
@@ -63,9 +63,9 @@ Line = tuple[Piece, ...]
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """A block of text on the screen, from ``start_ms`` (inclusive) to ``end_ms``; ``number`` counts from 1.
+    """A block of subtitle text, from ``start_ms`` (inclusive) to ``end_ms``; ``number`` counts from 1.
 
-    ``spoken`` is the index, over all lines, of the piece being spoken in a karaoke frame.
+    ``spoken`` is the index, over all lines, of the piece that is spoken in a karaoke frame.
     """
 
     number: int
@@ -76,23 +76,23 @@ class Cue:
 
     @property
     def text(self) -> str:
-        """Its lines, joined by line feeds."""
+        """The lines, joined by line feeds."""
         return "\n".join("".join(spaced_text(line)) for line in self.lines)
 
     @property
     def pieces(self) -> tuple[Piece, ...]:
-        """What it is made of, in order."""
+        """The pieces of all lines, in order."""
         return tuple(piece for line in self.lines for piece in line)
 
 
 def spaced_text(line: Line) -> Iterator[str]:
-    """The text of each piece of a line, with the blank before it where there is one."""
+    """Yield the text of each piece of a line, with the blank before it if it has one."""
     for position, piece in enumerate(line):
         yield f" {piece.text}" if piece.spaced and position else piece.text
 
 
 def shape_cues(transcript: Transcript, style: CueStyle) -> list[Cue]:
-    """Lays a transcript out as cues.
+    """Lay out a transcript as cues.
 
     Returns:
         Cues numbered from 1, in order of time, that do not overlap, hold text, and lie within the media.
@@ -106,14 +106,17 @@ def shape_cues(transcript: Transcript, style: CueStyle) -> list[Cue]:
 
 
 def karaoke_frames(cues: Iterable[Cue]) -> list[Cue]:
-    """Splits each cue at the starts of its words, one frame a word, for formats that can only mark text as a whole."""
+    """Split each cue at the starts of its words, for formats that can only mark text as a whole.
+
+    Each word gets a frame of its own.
+    """
     frames = [frame for cue in cues for frame in _frames(cue)]
     return [replace(frame, number=number) for number, frame in enumerate(frames, start=1)]
 
 
 def _frames(cue: Cue) -> Iterator[Cue]:
     begun = (min(round(piece.start_s * 1000), cue.end_ms) for piece in cue.pieces[1:])
-    starts = [*accumulate(begun, max, initial=cue.start_ms), cue.end_ms]  # each word from the last one's start at least
+    starts = [*accumulate(begun, max, initial=cue.start_ms), cue.end_ms]  # no word starts before the one before it
     for index, (start, end) in enumerate(pairwise(starts)):
         if start < end:
             yield replace(cue, start_ms=start, end_ms=end, spoken=index)
@@ -123,7 +126,7 @@ def _frames(cue: Cue) -> Iterator[Cue]:
 
 
 def _pieces(segment: Segment, style: CueStyle) -> list[Piece]:
-    """Return the segment cut where lines may be broken: in scripts without blanks, not where Whisper's words end."""
+    """Return the pieces of a segment: cut where lines may be broken, which need not be where Whisper's words end."""
     timed = [(word.word, word.start, word.end) for word in segment.words or ()]
     if not any(text.strip() for text, _, _ in timed):
         timed = [(segment.text, segment.start, segment.end)]
@@ -148,11 +151,11 @@ def _moments(text: str, start_s: float, end_s: float) -> Iterator[tuple[float, f
         passed += width
 
 
-# --- which pieces make a cue ------------------------------------------------------------------------------------------
+# --- groups of pieces, one for each cue -------------------------------------------------------------------------------
 
 
 def _groups(pieces: Sequence[Piece], style: CueStyle) -> Iterator[Sequence[Piece]]:
-    """Divide pieces into what one cue can hold; none goes across a long pause."""
+    """Divide pieces into groups that fit one cue; no group spans a long pause."""
     pauses = [at for at in range(1, len(pieces)) if pieces[at].start_s - pieces[at - 1].end_s > MAX_PAUSE_S]
     for first, last in pairwise([0, *pauses, len(pieces)]):
         yield from _full_groups(pieces[first:last], style)
@@ -167,7 +170,7 @@ def _full_groups(pieces: Sequence[Piece], style: CueStyle) -> Iterator[Sequence[
 
 
 def _capacity(pieces: Sequence[Piece], style: CueStyle) -> int:
-    """How many pieces one cue can hold, at least one."""
+    """Return the number of pieces that one cue can hold, at least one."""
     longest_s = style.max_duration_s if style.max_duration_s is not None else float("inf")
     lines, width = 1, 0
     for count, piece in enumerate(pieces):
@@ -184,7 +187,10 @@ def _capacity(pieces: Sequence[Piece], style: CueStyle) -> int:
 
 
 def _best_cut(pieces: Sequence[Piece], capacity: int) -> int:
-    """Where to end a cue that can't hold all: after a pause or a sentence, else a clause, else in even shares."""
+    """Return the best end of a cue that can't hold all pieces.
+
+    That is after a pause or a sentence, else after a clause, else in even shares.
+    """
     even_share = len(pieces) / -(-len(pieces) // capacity)
     candidates = range(max(1, capacity // 2), capacity + 1)
     return max(candidates, key=lambda cut: (_break_strength(pieces[cut - 1], pieces[cut]), -abs(cut - even_share)))
@@ -202,7 +208,7 @@ def _break_strength(before: Piece, after: Piece) -> int:
 
 
 def _wrap(pieces: Sequence[Piece], max_width: int) -> tuple[Line, ...]:
-    """As few lines as fit, and among those the narrowest: lines of like length are easier to read."""
+    """Return as few lines as fit, each as narrow as possible: lines of similar length are easier to read."""
     needed = len(_fill(pieces, max_width))
     widths = range(max(piece.width for piece in pieces), max_width + 1)
     narrowest = bisect_left(widths, True, key=lambda width: len(_fill(pieces, width)) <= needed)
@@ -227,9 +233,10 @@ def _fill(pieces: Sequence[Piece], max_width: int) -> tuple[Line, ...]:
 
 
 def _spans(groups: Sequence[Sequence[Piece]], duration_ms: int, style: CueStyle) -> list[tuple[int, int]]:
-    """Start and end of each cue in ms: rising, apart, within the media, each at least a frame long where there's room.
+    """Return start and end of each cue in ms: in order, without overlap, within the media.
 
-    Media too short to show every cue for a millisecond shows the first ones only.
+    Each lasts at least one frame if there is room. Media too short to show every cue for a millisecond shows only the
+    first ones.
     """
     if not groups or duration_ms < 1:
         return []

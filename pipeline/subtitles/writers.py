@@ -1,7 +1,7 @@
-"""A writer per subtitle format over one list of cues.
+"""One writer for each subtitle format.
 
-Srt, vtt, ass and lrc show cues, shaped by the style. Txt, tsv and json carry the segments as they are, in the shapes
-of OpenAI's ``whisper`` command, for programs to read.
+Srt, vtt, ass and lrc show cues, laid out by the style. Txt, tsv and json hold the segments as they are, in the form of
+OpenAI's ``whisper`` command, for programs to read.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from pipeline.subtitles.cues import Cue, CueStyle, karaoke_frames, shape_cues, s
 
 @dataclass(frozen=True, slots=True)
 class SubtitleFormat:
-    """A format that can be asked for: its media type and what writes it."""
+    """A subtitle format: its media type and its writer."""
 
     media_type: str
     write: Callable[[Transcript, CueStyle], str]
 
 
 def write_subtitles(transcript: Transcript, output_format: str, style: CueStyle) -> str:
-    """Writes a transcript in one of ``FORMATS``.
+    """Write a transcript in one of ``FORMATS``.
 
     Raises:
-        InvalidValue: word marks were asked for, and the transcript has no word times.
+        InvalidValue: ``highlight_words`` is set, and the transcript has no word times.
     """
     if style.highlight_words and transcript.segments and not any(segment.words for segment in transcript.segments):
         raise InvalidValue(
@@ -46,7 +46,7 @@ def _frames_or_cues(transcript: Transcript, style: CueStyle) -> list[Cue]:
 
 
 def _srt(transcript: Transcript, style: CueStyle) -> str:
-    """SubRip. It has no escapes; an arrow would pass for a time line, so it is spelt otherwise."""
+    """Write SubRip. It has no escapes, so an arrow, which would look like a line of times, is replaced."""
     return "".join(
         f"{cue.number}\n{_clock(cue.start_ms, ',')} --> {_clock(cue.end_ms, ',')}\n"
         f"{_underlined(cue, lambda text: text.replace('-->', '→'))}\n\n"
@@ -55,7 +55,7 @@ def _srt(transcript: Transcript, style: CueStyle) -> str:
 
 
 def _vtt(transcript: Transcript, style: CueStyle) -> str:
-    """WebVTT (W3C Candidate Recommendation, 2019)."""
+    """Write WebVTT (W3C Candidate Recommendation, 2019)."""
     return "WEBVTT\n\n" + "".join(
         f"{cue.number}\n{_clock(cue.start_ms, '.')} --> {_clock(cue.end_ms, '.')}\n"
         f"{_underlined(cue, lambda text: html.escape(text, quote=False))}\n\n"
@@ -64,7 +64,7 @@ def _vtt(transcript: Transcript, style: CueStyle) -> str:
 
 
 def _ass(transcript: Transcript, style: CueStyle) -> str:
-    """Advanced SubStation Alpha, times in hundredths; words are marked by karaoke tags."""
+    """Write Advanced SubStation Alpha, with times in hundredths of a second; karaoke tags mark words."""
     script = SSAFile()
     script.events = [
         SSAEvent(cue.start_ms // 10 * 10, cue.end_ms // 10 * 10, text=_ass_text(cue, karaoke=style.highlight_words))
@@ -74,7 +74,7 @@ def _ass(transcript: Transcript, style: CueStyle) -> str:
 
 
 def _lrc(transcript: Transcript, style: CueStyle) -> str:
-    """LRC: a line a cue, with the times of words in the enhanced format where they are marked."""
+    """Write LRC: one line for each cue, with word times in the enhanced format if words are marked."""
     one_line = replace(style, max_line_width=style.max_line_width * style.max_lines, max_lines=1)
     return "".join(
         f"[{_minutes(cue.start_ms)}]{_lrc_text(cue, karaoke=style.highlight_words)}\n"
@@ -87,7 +87,7 @@ def _txt(transcript: Transcript, _: CueStyle) -> str:
 
 
 def _tsv(transcript: Transcript, _: CueStyle) -> str:
-    """Milliseconds as whole numbers, so that no locale can misread them."""
+    """Write tab-separated values, with times in whole milliseconds, which no locale can misread."""
     latest = int(transcript.info.duration * 1000)
     rows = (
         f"{min(round(segment.start * 1000), latest)}\t{min(round(segment.end * 1000), latest)}\t{text}\n"
@@ -103,7 +103,7 @@ def _json(transcript: Transcript, _: CueStyle) -> str:
         "segments": [asdict(segment) for segment in transcript.segments],
         "language": transcript.info.language,
     }
-    return "".join(json.JSONEncoder(ensure_ascii=False).iterencode(content))  # in steps: other threads go on meanwhile
+    return "".join(json.JSONEncoder(ensure_ascii=False).iterencode(content))  # in steps, so that other threads can run
 
 
 FORMATS: Mapping[str, SubtitleFormat] = MappingProxyType(
@@ -121,7 +121,7 @@ FORMATS: Mapping[str, SubtitleFormat] = MappingProxyType(
 
 
 def _underlined(cue: Cue, escape: Callable[[str], str]) -> str:
-    """The cue's text, with the word being spoken underlined (as OpenAI's ``whisper`` marks it)."""
+    """Return the cue's text with the spoken word underlined, as OpenAI's ``whisper`` marks it."""
     lines, index = [], 0
     for line in cue.lines:
         texts = []
@@ -147,7 +147,7 @@ def _ass_text(cue: Cue, *, karaoke: bool) -> str:
 
 
 def _ass_escape(text: str) -> str:
-    """A word joiner keeps a backslash from being read as a tag, and a brace from opening a block."""
+    """Escape text: a word joiner keeps a backslash from starting a tag, a backslash keeps a brace from a block."""
     return text.replace("\\", "\\\u2060").replace("{", "\\{").replace("}", "\\}")
 
 

@@ -1,1 +1,1 @@
-"""What the service does, as plain functions and small classes over the ports."""
+"""The use cases of the service, as functions and small classes that need only the ports."""

@@ -1,4 +1,4 @@
-"""Background loops that outlive whatever one of their rounds raises, and say so while they fail.
+"""Background loops that continue after an exception and report that they fail.
 
 A loop that ended with its first unexpected exception would leave a process that looks alive and does nothing.
 """
@@ -18,28 +18,31 @@ from pipeline.ports import Clock, Metrics
 logger = logging.getLogger(__name__)
 
 FAILURE_BACKOFF = Backoff(base_s=2.0, cap_s=30.0, max_attempts=sys.maxsize)
-"""How long a loop pauses after rounds that failed by a defect."""
+"""Pause of a loop after rounds that failed because of a defect in our code."""
 
 
 class RoundOutcome(Enum):
-    """How the last round of a loop ended."""
+    """The outcome of one round of a loop."""
 
     DONE = auto()
+    """The round did its work."""
     DATABASE_AWAY = auto()
+    """The database did not answer."""
     FAILED = auto()
+    """The round raised another exception, which is a defect."""
 
 
 class SupervisedLoop:
-    """One background loop, as a row of rounds.
+    """A background loop, run one round at a time.
 
     Args:
-        name: label of its errors in the metrics.
-        work: what it does, as words that precede "fails" (``claiming tasks``).
-        clock: its pauses.
-        metrics: counts its errors.
-        outage_s: the pause after so many rounds in a row (1: the first) that found no database.
-        changed: told how each round ended, before the pause.
-        jitter: numbers in ``[0, 1)``.
+        name: label of the loop's errors in the metrics.
+        work: the loop's work, in words that precede "fails" (``claiming tasks``).
+        clock: times the pauses.
+        metrics: counts the loop's errors.
+        outage_s: returns the pause in seconds after the given number of rounds in a row (from 1) without a database.
+        changed: called with the outcome of each round, before the pause.
+        jitter: returns random numbers in ``[0, 1)``.
     """
 
     def __init__(
@@ -65,13 +68,13 @@ class SupervisedLoop:
 
     @property
     def failure_message(self) -> str | None:
-        """A sentence for the operator while the last round failed by a defect."""
+        """A sentence for the operator if the last round failed because of a defect, else ``None``."""
         return f"{self._work.capitalize()} fails: see the log." if self.outcome is RoundOutcome.FAILED else None
 
     async def attempt(self, step: Callable[[], Awaitable[object]]) -> float | None:
-        """Run one round. Return the pause that is due after one that failed, in seconds, or ``None``.
+        """Run one round. Return the pause due after a failure, in seconds, or ``None`` after a success.
 
-        Only a cancellation gets out.
+        Only a cancellation is raised.
         """
         try:
             await step()
@@ -88,7 +91,7 @@ class SupervisedLoop:
         return None
 
     async def round(self, step: Callable[[], Awaitable[object]]) -> bool:
-        """Run one round, and pause if it failed. Return whether it did not."""
+        """Run one round, and pause if it failed. Return ``True`` if it succeeded."""
         pause_s = await self.attempt(step)
         if pause_s is not None:
             await self._clock.sleep(pause_s)
@@ -101,5 +104,5 @@ class SupervisedLoop:
 
 
 def failure_messages(*loops: SupervisedLoop) -> tuple[str, ...]:
-    """Return the sentences of those of the loops that fail."""
+    """Return the failure messages of the loops that fail."""
     return tuple(loop.failure_message for loop in loops if loop.failure_message is not None)

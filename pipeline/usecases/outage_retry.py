@@ -1,4 +1,4 @@
-"""Writing what must not be lost, through an absence of the database."""
+"""Pauses and retries after an outage: of the database, or of a replica."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ from pipeline.ports import Clock
 Result = TypeVar("Result")
 
 DATABASE_RETRY_S = 1.0
-"""Pause between attempts to write while the database is away; the lease decides when that is too late."""
+"""Pause between two calls while the database is unavailable."""
+
+REPLICA_LOSS_PAUSE_S = 0.5
+"""Pause before work of a lost replica is sent again; until then Serve may still send calls to the dead one."""
 
 
-async def insist(write: Callable[[], Awaitable[Result]], clock: Clock) -> Result:
-    """Writes again while the database is away; a lease that ran out meanwhile shows as ``LeaseLost``."""
+async def retry_until_available(call: Callable[[], Awaitable[Result]], clock: Clock) -> Result:
+    """Repeat a call until the database is available, and return its result.
+
+    There is no deadline. A write under a lease raises ``LeaseLost`` once the lease has expired meanwhile.
+    """
     while True:
         try:
-            return await write()
+            return await call()
         except DatabaseUnavailable:
             await clock.sleep(DATABASE_RETRY_S)

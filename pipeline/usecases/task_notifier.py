@@ -1,4 +1,4 @@
-"""News of tasks: who waits for some is woken at once, and nobody asks the database in vain."""
+"""In-memory notification of task changes, so that watchers need not poll the database."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections import OrderedDict, defaultdict
 from contextlib import suppress
 
 MAX_REMEMBERED_TASKS = 10_000
-"""Tasks whose latest news is remembered, so that a watcher who comes a moment late does not wait for nothing."""
+"""Number of tasks whose change number, or end, is remembered.
+
+A watcher that arrives just after a change then sees it at once.
+"""
 
 
 class TaskNotifier:
-    """Counts the changes of each task, and wakes its watchers."""
+    """A counter of the changes of each task, which wakes the task's watchers."""
 
     def __init__(self) -> None:
         self._counts: OrderedDict[int, int] = OrderedDict()
@@ -20,40 +23,41 @@ class TaskNotifier:
         self._end_watchers: dict[int, set[asyncio.Event]] = defaultdict(set)
 
     def begin(self, task_id: int) -> None:
-        """An attempt at the task begins; if it had ended before, it has not any more."""
+        """Report that an attempt begins; a task that had finished before has not finished any more."""
         self._ended.pop(task_id, None)
         self.notify(task_id)
 
     def notify(self, task_id: int) -> None:
-        """Something about the task has changed."""
+        """Report a change of the task to its watchers."""
         self._counts[task_id] = self._counts.pop(task_id, 0) + 1
         _trim(self._counts)
         _wake(self._watchers, task_id)
 
     def notify_end(self, task_id: int) -> None:
-        """The task has finished, or was deleted."""
+        """Report that the task has finished or was deleted."""
         self._ended[task_id] = None
         _trim(self._ended)
         self.notify(task_id)
         _wake(self._end_watchers, task_id)
 
     async def watch(self, task_id: int, seen: int, timeout_s: float) -> int:
-        """The number of the task's latest news, once it is not ``seen`` or ``timeout_s`` seconds are over.
+        """Wait until the task's change number differs from ``seen``, for up to ``timeout_s``, and return it.
 
-        Whoever has seen nothing yet gives -1, and has the number at once.
+        A ``seen`` of -1 returns the number at once.
         """
         if self._counts.get(task_id, 0) == seen:
             await _watch(self._watchers, task_id, timeout_s)
         return self._counts.get(task_id, 0)
 
     async def watch_end(self, task_id: int, timeout_s: float) -> None:
-        """Returns when the task has finished, or after ``timeout_s``."""
+        """Wait until the task has finished, for up to ``timeout_s``."""
         if task_id not in self._ended:
             await _watch(self._end_watchers, task_id, timeout_s)
 
 
 async def wait_for_event(event: asyncio.Event, timeout_s: float) -> None:
-    """Until the event or the timeout. Not by ``wait_for``, which on Python 3.11 can swallow a cancellation."""
+    """Wait until the event is set, for up to ``timeout_s``."""
+    # not `asyncio.wait_for`, which on Python 3.11 can swallow a cancellation
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
             await event.wait()

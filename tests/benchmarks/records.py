@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run as a script,
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from deployments.api.response.schemas import TaskFilter
+from deployments.api.response.task_filter import TaskFilter
 from pipeline.domain.tasks.client import Client, Scope
 from pipeline.domain.tasks.task import NewTask, Priority, Status
 from pipeline.ports import TaskQuery

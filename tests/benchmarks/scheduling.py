@@ -23,7 +23,8 @@ from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.observability import NoMetrics
 from pipeline.ports import ChunkFailure, EngineInfo, Unit
 from pipeline.settings import DispatchSettings
-from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler, Decoding
+from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler
+from pipeline.usecases.dispatch.task_decoding import TaskDecoding
 from tests.benchmarks.reports import report
 from tests.benchmarks.virtual_time import VirtualClock, run
 from tests.support.tables import percentile
@@ -221,12 +222,12 @@ async def decode(
     async def deliver(_: Sequence[ChunkResult]) -> None:
         return None
 
-    decoding = Decoding(
+    decoding = TaskDecoding(
         task_id=number, media_prefix=str(number), options=OPTIONS, priority_rank=1, deliver=deliver, language="en"
     )
     scheduler.open(decoding, None)
     scheduler.add(decoding, chunks_of(lengths))
-    decoding.seal()
+    decoding.complete_input()
     await decoding.done
     scheduler.close(number)
     return clock.monotonic(), len(lengths)

@@ -21,7 +21,8 @@ from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.observability import NoMetrics
 from pipeline.ports import ChunkFailure, EngineInfo, Unit
 from pipeline.settings import DispatchSettings
-from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler, Decoding
+from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler
+from pipeline.usecases.dispatch.task_decoding import TaskDecoding
 from tests.benchmarks.reports import report
 from tests.benchmarks.scheduling import HOP_S, MARGIN_FRAMES, chunks_of
 from tests.benchmarks.virtual_time import VirtualClock, run
@@ -147,11 +148,11 @@ class Fleet:
         return len(self._replicas)
 
 
-def decoding(number: int, client: str, options: TranscriptionOptions) -> Decoding:
+def decoding(number: int, client: str, options: TranscriptionOptions) -> TaskDecoding:
     async def deliver(_: Sequence[ChunkResult]) -> None:
         return None
 
-    return Decoding(
+    return TaskDecoding(
         task_id=number,
         media_prefix=str(number),
         options=options,
@@ -168,7 +169,7 @@ async def clip(scheduler: ChunkScheduler, clock: VirtualClock, number: int) -> f
     one = decoding(number, "clips", PLAIN)
     scheduler.open(one, None)
     scheduler.add(one, chunks_of([CLIP_S]))
-    one.seal()
+    one.complete_input()
     await one.done
     scheduler.close(number)
     return clock.monotonic() - began

@@ -14,9 +14,10 @@ import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from deployments.api.response.schemas import encode_record
+from deployments.api.response.task_record import encode_record
 from deployments.wiring import media_store, sandbox, splitter, task_store, upload_store
 from pipeline.asr.batcher import MicroBatcher
+from pipeline.asr.simulated_engine import SimulatedEngine
 from pipeline.asr.transcriber import LocalTranscriber
 from pipeline.net import GuardedClient
 from pipeline.observability import NoMetrics
@@ -25,7 +26,6 @@ from pipeline.process_identity import own_name
 from pipeline.settings import BatchSettings, Settings
 from pipeline.system_clock import SynchronizedClock
 from pipeline.testing.fake_engine import FakeEngine
-from pipeline.testing.waiting_engine import SimulatedEngine
 from pipeline.usecases.callbacks.callback_delivery import CallbackDeliverer
 from pipeline.usecases.dispatch.dispatcher import Dispatcher
 from pipeline.usecases.tasks.housekeeping import Housekeeper
@@ -56,9 +56,9 @@ def own_clock() -> SynchronizedClock:
     return SynchronizedClock() if file is None else JumpingClock(Path(file))
 
 
-def own_engine(settings: Settings) -> FakeEngine:
-    """The engine that the settings ask for: one that takes no time, or one that does."""
-    return SimulatedEngine(settings.asr.model) if settings.asr.engine == "waiting" else FakeEngine()
+def own_engine(settings: Settings) -> SimulatedEngine:
+    """Return the engine that the settings name: one that takes as long as a real one, or one that takes no time."""
+    return SimulatedEngine.of_model(settings.asr.model) if settings.asr.engine == "waiting" else FakeEngine()
 
 
 async def main(settings: Settings, clock: SynchronizedClock) -> None:

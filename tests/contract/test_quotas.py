@@ -133,7 +133,7 @@ async def test_recordings_that_wait_count_by_their_size(store: TaskStore) -> Non
     five_minutes = 300 * 16_000
     for _ in range(2):
         task, _ = await store.create(task_of(file_size_bytes=five_minutes), None, ANN)
-    with pytest.raises(QuotaExceeded, match=r"used 0\.0 of 10\.0 .* recordings that wait have about 10\.0 more"):
+    with pytest.raises(QuotaExceeded, match=r"used 0\.0 of 10\.0 .* waiting recordings have about 10\.0 more"):
         await store.create(task_of(), None, ANN)
     await store.cancel(task.id)
     await store.create(task_of(), None, ANN)

@@ -11,7 +11,7 @@ from sqlalchemy import Column, Table, event, insert, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from deployments.api.response.schemas import encode_record
+from deployments.api.response.task_record import encode_record
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.domain.summaries.summary import SummaryOptions
 from pipeline.domain.tasks.client import Client, Scope

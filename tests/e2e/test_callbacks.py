@@ -15,7 +15,7 @@ from typing import TypeVar
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from deployments.api.response.schemas import encode_record
+from deployments.api.response.task_record import encode_record
 from deployments.wiring import task_store
 from pipeline.domain.decoding.transcript import Transcript, TranscriptInfo
 from pipeline.domain.tasks.task import CallbackState, NewTask, Priority, TaskError

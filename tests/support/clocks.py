@@ -6,8 +6,9 @@ import asyncio
 from datetime import datetime, timedelta
 from math import inf
 
-from pipeline.clock import SystemClock
 from typing_extensions import override
+
+from pipeline.system_clock import SystemClock
 
 
 class QuickClock(SystemClock):

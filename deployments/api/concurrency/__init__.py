@@ -1,1 +1,1 @@
-"""Tools that keep the event loop free: worker threads, fair turns, and background tasks."""
+"""Tools that keep the event loop free: worker threads, a fair semaphore, and background tasks."""

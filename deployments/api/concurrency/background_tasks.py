@@ -1,4 +1,4 @@
-"""Work that outlives the request which asked for it."""
+"""Work that continues after the request that started it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 
 
 class BackgroundTasks:
-    """Coroutines that run to their end whatever becomes of the request they were sent from.
+    """Coroutines that run to completion whatever happens to the request that spawned them.
 
-    They run outside the request's context: in there, Serve cancels a call to another deployment as soon as the client
-    is gone.
+    They run in a context of their own: inside a request's context, Serve cancels calls to other deployments as soon as
+    the client disconnects.
     """
 
     def __init__(self) -> None:
-        self._under_way: set[asyncio.Task[Any]] = set()
+        self._running: set[asyncio.Task[Any]] = set()
 
-    def send(self, errand: Coroutine[Any, Any, Any]) -> None:
-        """Starts one and returns at once. What it raises is logged by the event loop."""
-        task = asyncio.get_running_loop().create_task(errand, context=Context())
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Start a coroutine and return at once. The event loop logs any exception that it raises."""
+        task = asyncio.get_running_loop().create_task(coroutine, context=Context())
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
 
-    async def done(self) -> None:
-        """Returns when every errand sent so far has ended."""
-        await asyncio.gather(*self._under_way)
+    async def join(self) -> None:
+        """Wait until every coroutine spawned so far has ended."""
+        await asyncio.gather(*self._running)

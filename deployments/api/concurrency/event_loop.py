@@ -1,7 +1,8 @@
-"""The event loop, shared: nothing that grows with a request or an answer runs on it in one piece.
+"""Cooperative use of the event loop: no work that grows with a request or a response runs on it in one piece.
 
-Work in Python goes to a few threads, which the interpreter takes turns with; it must come in small steps, because a
-call into C (a parser, a serialiser) holds the interpreter until it returns. What stays on the loop pauses now and then.
+Work in Python moves to a few threads, between which the interpreter switches. It must consist of small steps, because a
+call into C (a parser, a serialiser) holds the interpreter lock until it returns. Work that stays on the loop yields
+control at intervals.
 """
 
 from __future__ import annotations
@@ -22,23 +23,24 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SLICE_BYTES = 16 * 1024
-"""What is parsed in one piece: a few milliseconds of the densest form."""
+"""Bytes that are parsed in one piece: a few milliseconds of the densest form."""
 STEPS_PER_TURN = 32
-"""Messages, however small, that are taken in one turn of the loop."""
+"""Messages of any size that are handled before the loop runs other tasks."""
 PIECE_BYTES = 64 * 1024
-"""What is sent in one piece, and made in one turn of a worker thread."""
+"""Bytes that are sent in one piece, and produced in one call of a worker thread."""
 WORKERS = 2
-"""Threads for work in Python: more would only wait for the interpreter, and the loop for them."""
+"""Threads for work in Python. More threads would only compete with the event loop for the interpreter lock."""
 SWITCH_INTERVAL_S = 0.001
 SMALL_BYTES = 16 * 1024
-"""Work on less than this is done at once: a thread would cost more."""
+"""Smaller input is processed directly: handing it to a thread would cost more."""
 
 
 def tune_interpreter() -> None:
-    """Have the interpreter hand itself on sooner, and look for garbage only among what is made from now on.
+    """Shorten the interpreter's switch interval, and exclude all present objects from garbage collection.
 
-    Called once, when the process has loaded what it needs. A thread that works lets the loop in after a millisecond
-    instead of five, several times a request; and to look through all that is loaded takes 70 ms, in which nobody runs.
+    Called once, after the process has loaded its modules. A busy thread then yields to the loop after one millisecond
+    instead of five, which matters several times a request. A collection over all loaded objects would stop every thread
+    for 70 ms.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.collect()
@@ -46,7 +48,7 @@ def tune_interpreter() -> None:
 
 
 class LoopBudget:
-    """Counts bytes and steps, and gives the loop to others when it has had enough of them."""
+    """A count of bytes and steps that yields control to the event loop whenever a turn is used up."""
 
     def __init__(self, bytes_per_turn: int = PIECE_BYTES, steps_per_turn: int = STEPS_PER_TURN) -> None:
         self._bytes_per_turn = bytes_per_turn
@@ -55,7 +57,7 @@ class LoopBudget:
         self._steps = 0
 
     async def spend(self, size_bytes: int) -> None:
-        """Count a step of so many bytes; pause if it was the last of this turn."""
+        """Count one step of ``size_bytes``, and yield to the event loop if that uses up the turn."""
         self._bytes += size_bytes
         self._steps += 1
         if self._bytes >= self._bytes_per_turn or self._steps >= self._steps_per_turn:
@@ -64,20 +66,20 @@ class LoopBudget:
 
 
 class WorkerThreads:
-    """A few threads for work that would hold up the event loop.
+    """A few threads for work that would block the event loop.
 
-    Who comes first is served first; what one caller has made in pieces waits for its turn with each of them.
+    Calls are served in order of arrival. Work in pieces queues again for each piece.
     """
 
     def __init__(self, threads: int = WORKERS) -> None:
         self._threads = ThreadPoolExecutor(threads, "api-work")
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what the function does, called in one of the threads. A caller that is cancelled waits for it."""
+        """Call a function in one of the threads and return its result. A cancelled caller still waits for the call."""
         return await in_worker(self._threads, function, *args, **kwargs)
 
     async def pieces(self, made: Iterator[bytes], piece_bytes: int = PIECE_BYTES) -> AsyncGenerator[bytes, None]:
-        """Yield what an iterator makes, in pieces of at least so many bytes but for the last."""
+        """Yield the output of an iterator in pieces of at least ``piece_bytes``, except for the last."""
         while piece := await self.run(_next_piece, made, piece_bytes):
             yield piece
 
@@ -92,46 +94,46 @@ def _next_piece(made: Iterator[bytes], piece_bytes: int) -> bytes:
 
 
 def slices(data: bytes, size_bytes: int = SLICE_BYTES) -> Iterator[bytes]:
-    """Yield the data in slices of at most so many bytes."""
+    """Yield the data in slices of at most ``size_bytes``."""
     for start in range(0, len(data), size_bytes):
         yield data[start : start + size_bytes]
 
 
-def shared(work: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
-    """Return the work so that those who ask for it while it is under way get its result: it runs once at a time.
+def single_flight(work: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
+    """Return a version of ``work`` that runs once at a time: callers that arrive while it runs get its result.
 
-    Who stops waiting does not stop the work.
+    Cancelling a caller does not cancel the work.
     """
-    under_way: asyncio.Task[T] | None = None
+    running: asyncio.Task[T] | None = None
 
     async def run() -> T:
         return await work()
 
     async def joined() -> T:
-        nonlocal under_way
-        if under_way is None or under_way.done():
-            under_way = asyncio.create_task(run(), context=Context())
-        return await asyncio.shield(under_way)
+        nonlocal running
+        if running is None or running.done():
+            running = asyncio.create_task(run(), context=Context())
+        return await asyncio.shield(running)
 
     return joined
 
 
 class FairSemaphore:
-    """Room for a few at a time; who waits is let in client by client, each in turn.
+    """A semaphore that serves waiting clients in rotation, so that none can occupy every slot.
 
     Args:
-        places: how many are in at the same time; a client has at most half of them.
+        slots: the number of holders at the same time. One client holds at most half of them, and at least one.
     """
 
-    def __init__(self, places: int) -> None:
-        self._free = places
-        self._share = max(1, places // 2)
-        self._inside: Counter[str] = Counter()
+    def __init__(self, slots: int) -> None:
+        self._free = slots
+        self._share = max(1, slots // 2)
+        self._held: Counter[str] = Counter()
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
     @asynccontextmanager
-    async def one(self, client: str | None) -> AsyncIterator[None]:
-        """Wait for a place, and hold it; for ``None``, who is nobody in particular, without a share."""
+    async def hold(self, client: str | None) -> AsyncIterator[None]:
+        """Wait for a slot and hold it. Unnamed clients (``None``) have no limit of their own."""
         name = client or ""
         await self.acquire(name)
         try:
@@ -140,43 +142,43 @@ class FairSemaphore:
             self.release(name)
 
     async def acquire(self, client: str) -> None:
-        """Wait for a place, which the caller gives back with ``release``."""
-        if client not in self._waiting and self._has_room(client):
-            self._take(client)
+        """Wait for a slot, which the caller gives back with ``release``."""
+        if client not in self._waiting and self._may_hold(client):
+            self._count(client)
             return
-        called = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(client, deque()).append(called)
+        granted = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(client, deque()).append(granted)
         try:
-            await called
+            await granted
         except asyncio.CancelledError:
-            if called.done() and not called.cancelled():  # it was given a place in this very moment
+            if granted.done() and not granted.cancelled():  # the slot was granted just before the cancellation
                 self.release(client)
             raise
 
-    def _has_room(self, client: str) -> bool:
-        return self._free > 0 and (not client or self._inside[client] < self._share)
+    def _may_hold(self, client: str) -> bool:
+        return self._free > 0 and (not client or self._held[client] < self._share)
 
-    def _take(self, client: str) -> None:
+    def _count(self, client: str) -> None:
         self._free -= 1
-        self._inside[client] += 1
+        self._held[client] += 1
 
     def release(self, client: str) -> None:
-        """Give a place back, to the next client in the line."""
+        """Release a slot, and grant it to the next waiting client."""
         self._free += 1
-        self._inside[client] -= 1
-        if not self._inside[client]:
-            del self._inside[client]
-        self._call_next()
+        self._held[client] -= 1
+        if not self._held[client]:
+            del self._held[client]
+        self._grant_next()
 
-    def _call_next(self) -> None:
-        """Give the free place to the first client in the line that may have it, which then stands behind the others."""
+    def _grant_next(self) -> None:
+        """Grant the free slot to the first waiting client that may hold it, and move that client to the end."""
         for client in [*self._waiting]:
-            while self._has_room(client) and (queue := self._waiting.get(client)):
-                called = queue.popleft()
+            while self._may_hold(client) and (queue := self._waiting.get(client)):
+                granted = queue.popleft()
                 del self._waiting[client]
                 if queue:
                     self._waiting[client] = queue
-                if not called.done():  # else it has gone away
-                    self._take(client)
-                    called.set_result(None)
+                if not granted.done():  # otherwise the caller was cancelled
+                    self._count(client)
+                    granted.set_result(None)
                     return

@@ -1,4 +1,4 @@
-"""Answers as they look, for the documentation: built from the shapes themselves, so that they can't go stale."""
+"""Example responses for the OpenAPI document, built from the schemas so that they stay correct."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from deployments.api.response.problems import status_of
 from deployments.api.response.schemas import (
     AnyEnvelope,
     ConfinementBody,
@@ -18,11 +19,11 @@ from deployments.api.response.schemas import (
     HealthBody,
     ReadyBody,
     Schema,
-    TaskPageData,
-    record,
 )
+from deployments.api.response.task_record import TaskPageData, task_record
 from deployments.api.routes.callback_echo import CallbackEcho
 from deployments.api.routes.summaries import SummaryData, summary_data
+from pipeline import errors
 from pipeline.domain.audio.tracks import Track
 from pipeline.domain.decoding.transcript import Segment, Transcript, TranscriptInfo, Word
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
@@ -32,30 +33,34 @@ from pipeline.domain.tasks.task import EngineName, Priority, Stage, Status, Task
 BASE = "http://localhost:8000"
 TASKS = "/api/whisper/tasks"
 
-_ERRORS: Mapping[int, tuple[str, str]] = {
-    400: ("source_missing", "Send a recording: a file in the part file_upload, or its address as file_url."),
-    401: ("unauthorized", "This needs a key: send it as Authorization: Bearer …"),
-    403: ("forbidden", "The key does not allow this."),
-    404: ("task_not_found", "There is no task of that id."),
-    408: ("upload_stalled", "The body came too slowly: send it again."),
-    409: ("task_state_conflict", "The task has finished already."),
-    413: (
-        "upload_too_large",
-        "The file is too large: 2,147,483,649 bytes have arrived and the limit is 2,147,483,648.",
-    ),
-    415: ("unsupported_media_type", "Send the recording as multipart/form-data, in a part named file_upload."),
-    422: ("invalid_value", "beam_size: Input should be less than or equal to 20."),
-    429: ("rate_limited", "That was too often: try again later."),
-    500: ("internal_error", "Something went wrong here that is not your request's fault. It has been logged."),
-    502: ("source_unreachable", "The server of the recording does not answer."),
-    503: ("queue_full", "10,000 tasks wait already, and the limit is 10,000: try later."),
-    504: ("source_timeout", "The server of the recording took too long."),
+_SENTENCES: Mapping[type[errors.MurmurationError], str] = {
+    errors.SourceMissing: "Send a recording: a file in the part file_upload, or its URL as file_url.",
+    errors.NotAuthenticated: "This needs a key: send it as Authorization: Bearer <key>.",
+    errors.ScopeMissing: "The key reader does not have the scope write, which this needs.",
+    errors.TaskNotFound: "There is no task of that id.",
+    errors.UploadStalled: "Nothing arrived for 30 s: send the body again.",
+    errors.TaskStateConflict: "The task has finished already.",
+    errors.ProtocolVersionUnsupported: "Only tus 1.0.0 is supported: send Tus-Resumable: 1.0.0.",
+    errors.UploadTooLarge: "The file is too large: 2,147,483,649 bytes have arrived and the limit is 2,147,483,648.",
+    errors.AddressTooLong: "The URL is too long: its path may have 4,096 bytes, its query string 40,960.",
+    errors.UnsupportedMediaType: "Send the recording as multipart/form-data, in a part named file_upload.",
+    errors.InvalidValue: "beam_size: Input should be less than or equal to 20.",
+    errors.TooManyRequests: "The key reader may call 60 per 1 minute: wait 12 s.",
+    errors.HeadersTooLarge: "The headers are too large: the limit is 100 headers and 65,536 bytes in all.",
+    errors.ChecksumMismatch: "The bytes do not match their checksum: send them again.",
+    errors.MurmurationError: "The service failed with an internal error, which has been logged.",
+    errors.SourceUnreachable: "The server of the recording does not respond.",
+    errors.QueueFull: "10,000 tasks wait already, and the limit is 10,000: try again later.",
+    errors.SourceTimeout: "The server of the recording took too long.",
 }
+"""An example sentence for one error of each status. Code and status come from the error class, so they stay correct."""
+
+_ERRORS = {status_of(error): (error.code, sentence) for error, sentence in _SENTENCES.items()}
 
 
 def error_example(status: int, path: str) -> dict[str, Any]:
-    """An error of the task API's shape."""
-    error, message = _ERRORS.get(status, ("bad_request", "A sentence that says what to do about it."))
+    """Return an example error in the task API's shape."""
+    error, message = _ERRORS[status]
     fields = [FieldProblem(field="beam_size", message="Input should be less than or equal to 20.")]
     detail = ErrorDetail(
         code=status,
@@ -70,8 +75,8 @@ def error_example(status: int, path: str) -> dict[str, Any]:
 
 
 def examples() -> Mapping[tuple[str, str, int], dict[str, Any]]:
-    """By method, path and status, what a success looks like."""
-    queued, processing, completed = map(record, (_task(), _processing(), _completed()))
+    """Return example responses of successful requests, by method, path and status."""
+    queued, processing, completed = map(task_record, (_task(), _processing(), _completed()))
     page = TaskPageData(tasks=[completed], total_count=1, has_more=False, next_offset=None)
     echo = CallbackEcho(message="The callback has arrived.", callback_data={"id": 1, "status": "completed"})
     task_params = {"task_id": "1"}
@@ -84,7 +89,7 @@ def examples() -> Mapping[tuple[str, str, int], dict[str, Any]]:
             DeletedTask(task_id=1, message="The task was deleted."), f"{TASKS}/delete", task_params
         ),
         ("post", f"{TASKS}/cancel", 200): _envelope(
-            record(replace(_task(), status=Status.CANCELLED, finished_at=_at(9))), f"{TASKS}/cancel", task_params
+            task_record(replace(_task(), status=Status.CANCELLED, finished_at=_at(9))), f"{TASKS}/cancel", task_params
         ),
         ("post", f"{TASKS}/retry", 200): _envelope(queued, f"{TASKS}/retry", task_params),
         ("post", "/api/whisper/callback/test", 200): _envelope(echo, "/api/whisper/callback/test", {}),

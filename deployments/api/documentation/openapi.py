@@ -1,7 +1,7 @@
-"""The OpenAPI document: what FastAPI derives from the routes, completed with examples, headers and Chinese texts.
+"""The OpenAPI document: derived from the routes by FastAPI, and completed with examples, headers and Chinese texts.
 
-Texts are written once, in English, where the code is. ``openapi.zh.yaml`` has the Chinese for each, found by the
-English, so a text that has changed shows as one without a translation (a test looks for those).
+Each text is written once, in English, beside the code. ``openapi.zh.yaml`` maps the English text to the Chinese, so a
+changed text has no translation until the file is updated. A test finds such texts.
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ from typing import Any
 
 import yaml
 from fastapi import FastAPI
+from typing_extensions import override
 
 from deployments.api.documentation.examples import error_example, examples
 
 _RETRY_AFTER = {
-    "Retry-After": {"description": "Seconds to wait before asking again.", "schema": {"type": "integer", "minimum": 1}}
+    "Retry-After": {"description": "Seconds to wait before trying again.", "schema": {"type": "integer", "minimum": 1}}
 }
 _METHODS = frozenset({"get", "post", "put", "patch", "delete", "head", "options"})
 _TASK_ERRORS = "#/components/schemas/ErrorBody"
 
 
 class Api(FastAPI):
-    """A FastAPI application whose document is complete."""
+    """A FastAPI application with a completed OpenAPI document."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings, openapi_url=None)  # it is served by a route of ours, which writes it once
+        super().__init__(**settings, openapi_url=None)  # a route of ours serves it, and encodes it only once
         self._written: dict[str, bytes] = {}
 
     def written_document(self, prefix: str) -> bytes:
-        """Return the document as JSON. The first time takes a second.
+        """Return the document as JSON. The first call takes a second.
 
         Args:
             prefix: the path that the application is mounted at.
@@ -43,8 +44,8 @@ class Api(FastAPI):
             self._written[prefix] = document.encode()
         return self._written[prefix]
 
+    @override
     def openapi(self) -> dict[str, Any]:
-        """See ``FastAPI.openapi``."""
         if self.openapi_schema is None:
             document = super().openapi()
             add_headers(document)
@@ -54,17 +55,17 @@ class Api(FastAPI):
 
 
 def chinese() -> Mapping[str, str]:
-    """The Chinese for each English text."""
+    """Return the Chinese translation of each English text."""
     texts: dict[str, str] = yaml.safe_load((resources.files(__package__) / "openapi.zh.yaml").read_text("utf-8"))
     return texts
 
 
 def texts(node: Any, *, in_map: bool = False) -> Iterator[tuple[dict[str, Any], str]]:
-    """Every place in a document that holds a text for people: the object and its key.
+    """Yield every text for readers in a document, as the object that holds it and its key.
 
     Args:
         node: a document, or a part of one.
-        in_map: whether the keys of ``node`` are names that somebody gave (a field may be called ``description``).
+        in_map: whether the keys of ``node`` are names of fields or schemas; one may be called ``description``.
     """
     if isinstance(node, list):
         for item in node:
@@ -78,7 +79,7 @@ def texts(node: Any, *, in_map: bool = False) -> Iterator[tuple[dict[str, Any], 
 
 
 def translate(document: dict[str, Any], catalogue: Mapping[str, str]) -> None:
-    """Puts the Chinese beside the English, on a line of its own where the English has paragraphs."""
+    """Append the Chinese text to each English one: to a description as a paragraph, to a summary after a slash."""
     for node, key in texts(document):
         english = node[key].replace("``", "`")
         translated = catalogue.get(english)
@@ -87,7 +88,7 @@ def translate(document: dict[str, Any], catalogue: Mapping[str, str]) -> None:
 
 
 def operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Path, method and description of each operation."""
+    """Yield the path, the method and the description of each operation."""
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             if method in _METHODS:
@@ -95,7 +96,7 @@ def operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str
 
 
 def add_headers(document: dict[str, Any]) -> None:
-    """Says of every answer that means "not now" that it says when."""
+    """Document the header ``Retry-After`` for every 429 and 503."""
     for _, _, operation in operations(document):
         for status in ("429", "503"):
             if status in operation["responses"]:

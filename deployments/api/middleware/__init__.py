@@ -1,1 +1,1 @@
-"""Layers that every request passes before it reaches a route."""
+"""ASGI middleware that every request passes before it reaches a route, so that no route can omit it."""

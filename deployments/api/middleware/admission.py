@@ -1,13 +1,12 @@
-"""How many requests are under way: for each client, for those that last, and in all.
+"""Limits on concurrent requests: per client, of long-running requests, and in total.
 
-Serve hands an Ingress replica ``max_ongoing_requests`` of the Serve config, and lets the others wait in its proxy,
-health checks among them. So the bounds here are lower, and what is above them is answered at once. Each Ingress replica
-counts for itself: n replicas let a client have n times as many, if Serve spreads them.
+Serve hands an Ingress replica up to ``max_ongoing_requests`` of the Serve config. It queues all others in its proxy,
+health checks included. The limits here are therefore lower, and a request above them is refused at once. Each Ingress
+replica counts on its own: with n replicas a client may have n times as many requests, if Serve spreads them.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,8 @@ from dataclasses import dataclass
 from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from deployments.api.middleware.auth import client_of, is_open, route_path
+from deployments.api.middleware.auth import is_open
+from deployments.api.request.caller import client_name, route_path
 from deployments.api.response.problems import response_to
 from pipeline.errors import MurmurationError, ServiceBusy, TooManyRequests
 from pipeline.settings import HttpSettings
@@ -30,24 +30,25 @@ LASTING_POSTS = (
     "/api/chatgpt/summary",
     "/v1/audio/",
 )
-"""What waits for an upload, or for the end of the work; by the beginning of the path."""
+"""Prefixes of the paths whose POST requests wait for an upload or for the end of the work."""
 EVENTS_PATH = "/api/whisper/tasks/events"
 RESULT_PATH_PREFIX = "/api/whisper/tasks/result"
-IPV6_PREFIX_BITS = 64
-"""Bits of an IPv6 address that stand for one client: the rest is the client's own to choose."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """Requests that may be under way at the same time."""
+    """The numbers of requests that may run at the same time."""
 
     total: int
     lasting: int
     per_client: int
 
     @classmethod
-    def of(cls, settings: HttpSettings, capacity: int) -> RequestLimits:
-        """Return the limits that the settings name, each below what Serve hands over at the same time."""
+    def from_settings(cls, settings: HttpSettings, capacity: int) -> RequestLimits:
+        """Return the limits in the settings, or shares of ``capacity`` where they have none.
+
+        Each limit is below ``capacity``, the number of requests that Serve hands over at the same time.
+        """
         total = min(settings.max_concurrent_requests or capacity, _tenths(9, capacity))
         lasting = settings.max_lasting_requests or _tenths(7, capacity)
         per_client = settings.max_concurrent_requests_per_client or _tenths(2, capacity)
@@ -59,10 +60,10 @@ def _tenths(count: int, capacity: int) -> int:
 
 
 class RequestSlots:
-    """The requests of one Ingress replica that are under way.
+    """The running requests of one Ingress replica.
 
     Args:
-        limits: how many there may be.
+        limits: the numbers that are allowed.
     """
 
     def __init__(self, limits: RequestLimits) -> None:
@@ -73,20 +74,20 @@ class RequestSlots:
 
     @property
     def taken(self) -> int:
-        """Requests that are under way."""
+        """Number of running requests."""
         return self._total
 
     @contextmanager
-    def one(self, client: str | None, *, is_lasting: bool) -> Iterator[None]:
-        """Hold a slot.
+    def hold(self, client: str | None, *, is_lasting: bool) -> Iterator[None]:
+        """Hold a slot while the context is open.
 
         Args:
-            client: whose share it is taken from; ``None``: nobody's.
-            is_lasting: whether the request may wait for its client, or for work.
+            client: the client that the slot counts against; ``None`` counts against no client.
+            is_lasting: whether the request may wait for its client or for work.
 
         Raises:
-            TooManyRequests: the client has its share.
-            ServiceBusy: there is none left.
+            TooManyRequests: the client has as many requests as it may have.
+            ServiceBusy: no slot is free.
         """
         self._check(client, is_lasting=is_lasting)
         self._add(client, is_lasting, 1)
@@ -100,11 +101,11 @@ class RequestSlots:
         own = 0 if client is None else self._by_client.get(client, 0)
         if own >= limits.per_client:
             raise TooManyRequests(
-                f"{own} of your requests are under way, and the limit is {limits.per_client}: wait for one to end.",
+                f"{own} of your requests are running, and the limit is {limits.per_client}: wait for one to end.",
                 RETRY_AFTER_S,
             )
         if self._total >= limits.total or (is_lasting and self._lasting >= limits.lasting):
-            raise ServiceBusy("As many requests are under way as this server takes: ask again soon.", RETRY_AFTER_S)
+            raise ServiceBusy("The server is at its limit of concurrent requests: try again soon.", RETRY_AFTER_S)
 
     def _add(self, client: str | None, is_lasting: bool, by: int) -> None:
         self._total += by
@@ -116,22 +117,22 @@ class RequestSlots:
 
 
 class AdmissionMiddleware:
-    """The middleware that gives each request a slot, but for those that everybody may make at any time.
+    """The middleware that holds a slot for each request, except for open routes.
 
-    It stands behind ``AuthMiddleware``, which knows the client, and holds the slot until the answer is read.
+    It runs after ``AuthMiddleware``, which identifies the client, and holds the slot until the response has been read.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer it."""
+        """Process a request, or refuse it if no slot is free."""
         path = route_path(scope) if scope["type"] == "http" else ""
         if scope["type"] != "http" or is_open(scope["method"], path):
             await self._app(scope, receive, send)
             return
         slots: RequestSlots = scope["app"].state.slots
-        slot = slots.one(
+        slot = slots.hold(
             client_name(Request(scope)), is_lasting=is_lasting(scope["method"], path, scope["query_string"])
         )
         try:
@@ -146,31 +147,8 @@ class AdmissionMiddleware:
             slot.__exit__(None, None, None)
 
 
-def client_name(request: Request) -> str | None:
-    """Return whose share a request is taken from: that of its key, else of its address.
-
-    The loopback address is nobody's: on one machine there is one user, and in front of many a proxy on the same host,
-    which should tell addresses apart (``X-Forwarded-For``). Nor are addresses anybody's behind Serve's HAProxy.
-    """
-    if client := client_of(request):
-        return client.name
-    if not request.app.state.services.knows_addresses:
-        return None
-    try:
-        address = ipaddress.ip_address(request.client.host if request.client else "")
-    except ValueError:
-        return None
-    if address.is_loopback:
-        return None
-    return f"{_network(address)}"
-
-
-def _network(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> object:
-    return address if address.version == 4 else ipaddress.ip_network((address, IPV6_PREFIX_BITS), strict=False)
-
-
 def is_lasting(method: str, path: str, query: bytes) -> bool:
-    """Return whether a request may last: it brings a recording, or waits for work, or follows it."""
+    """Return whether a request may run for long: it uploads a recording, or waits for a task or follows one."""
     if method in ("POST", "PATCH", "PUT"):
         return path.startswith(LASTING_POSTS)
     return path == EVENTS_PATH or (path == RESULT_PATH_PREFIX and b"wait_s" in query)

@@ -1,12 +1,12 @@
-"""Answers that nobody reads: back-pressure through Serve, and a bound on what waits for a client.
+"""Backpressure for responses: a limit on the bytes that wait for a slow client.
 
-Serve takes whatever an application sends and keeps it until the client has read it (``MessageQueue`` in
-``ray/serve/_private/http_util.py``, Ray 2.60; with HAProxy too, since the application runs in a thread of its own). So
-the server says how far it has come (``api.acknowledge``), and ``FlowControlMiddleware``, the outermost layer of the
-application, sends no more than ``http.max_unread_bytes_per_answer`` beyond that.
+Serve accepts everything that an application sends and buffers it until the client has read it (``MessageQueue`` in
+``ray/serve/_private/http_util.py``, Ray 2.60; with HAProxy too, since the application runs in a thread of its own). The
+server therefore acknowledges what it has sent (``middleware.acknowledgements``), and ``FlowControlMiddleware``, the
+outermost layer of the application, sends at most ``http.max_unread_bytes_per_answer`` beyond that.
 
-Where the server says nothing, an answer is only known to be read when all of it is: then ``http.max_unread_bytes``
-bounds what is on the way to all clients, half of it for each.
+Without acknowledgements, a response is only known to be read once all of it has been. Then ``http.max_unread_bytes``
+limits the bytes on the way to all clients, and half of it those to one client.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from pipeline.settings import HttpSettings
 logger = logging.getLogger(__name__)
 
 PIECE_BYTES = 64 * 1024
-"""The most that is sent in one message; also what an answer may have without anybody waiting for its client."""
+"""The most bytes in one message. A response of at most this size is sent without waiting for the client."""
 RELEASE_KEY = "murmuration.held"
-"""Key of a scope that holds what is let go when the answer has been read."""
+"""Key of a scope that holds the exit stack to close when the response has been read."""
 
 
 class UnreadBudget:
-    """What is on the way to clients whose server does not say how far it has come.
+    """The bytes on the way to clients whose server sends no acknowledgements.
 
     Args:
-        limit_bytes: for all together; a client has half of it. An answer that is longer than that counts as so much,
-            and is the only one of its client's.
+        limit_bytes: the limit for all clients together; one client may have half of it. A longer response counts as
+            that half, so that it is its client's only one.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -50,21 +50,21 @@ class UnreadBudget:
 
     @property
     def total_bytes(self) -> int:
-        """On the way to all clients."""
+        """Bytes on the way to all clients."""
         return sum(self._by_client.values())
 
-    def share_of(self, size_bytes: int) -> int:
-        """Return what an answer of a size counts as."""
+    def counted_bytes(self, size_bytes: int) -> int:
+        """Return the bytes that a response of this size counts as."""
         return min(size_bytes, self._limit_bytes // 2)
 
-    async def take(self, client: str, size_bytes: int) -> None:
-        """Count so many bytes more, once there is room for them."""
+    async def reserve(self, client: str, size_bytes: int) -> None:
+        """Wait until the limits allow ``size_bytes`` more, then count them."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._has_room(client, size_bytes))
             self._by_client[client] = self._by_client.get(client, 0) + size_bytes
 
-    async def give_back(self, client: str, size_bytes: int) -> None:
-        """So many bytes have been read, or never will be."""
+    async def release(self, client: str, size_bytes: int) -> None:
+        """Stop counting ``size_bytes``, which were read or never will be."""
         async with self._changed:
             left = self._by_client.get(client, 0) - size_bytes
             if left > 0:
@@ -79,69 +79,69 @@ class UnreadBudget:
 
 
 class FlowControlMiddleware:
-    """The middleware that sends an answer no faster than it is read, and gives up a client that does not read.
+    """The middleware that sends a response no faster than it is read, and disconnects a client that does not read.
 
-    A request lasts until its answer is read, so that whatever counts requests counts it until then.
+    A request lasts until its response has been read, so that limits on requests count it until then.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
+        """Process a request, and return once its response has been read."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         state = scope["app"].state
         services = state.services
-        answer = _ResponseFlow(scope, receive, send, services.settings.http, services.clock, state.unread)
+        response = _ResponseFlow(scope, receive, send, services.settings.http, services.clock, state.unread)
         try:
             async with AsyncExitStack() as held:
-                await self._app({**scope, RELEASE_KEY: held}, answer.receive, answer.send)
-                await answer.read()
+                await self._app({**scope, RELEASE_KEY: held}, response.receive, response.send)
+                await response.wait_until_read()
         except Exception:
-            if answer.given_up is None:
+            if response.unread_error is None:
                 raise
             services.count("answers_given_up")
-            logger.warning("an answer was given up: %s", answer.given_up, extra={"path": scope["path"][:200]})
-            if answer.started:
-                raise answer.given_up from None
-            busy = ServiceBusy("Too many answers wait to be read: read those first, or ask again later.", 5)
+            logger.warning("abandoned a response: %s", response.unread_error, extra={"path": scope["path"][:200]})
+            if response.started:
+                raise response.unread_error from None
+            busy = ServiceBusy("Too many responses wait to be read: read those first, or try again later.", 5)
             await response_to(Request(scope), busy)(scope, receive, send)
         finally:
-            await asyncio.shield(answer.close())
+            await asyncio.shield(response.close())
 
 
 def until_read(request: Request) -> AsyncExitStack:
-    """Return what is closed when the request's answer has been read, or its client is given up or gone."""
+    """Return the exit stack that closes when the response has been read, or its client is disconnected or gone."""
     held = request.scope[RELEASE_KEY]
     assert isinstance(held, AsyncExitStack)  # noqa: S101 (set by FlowControlMiddleware)
     return held
 
 
 class _ResponseFlow:
-    """One request's messages in both directions.
+    """The messages of one request in both directions.
 
     Attributes:
-        started: something of the answer was sent.
-        given_up: why the client is not waited for any longer.
+        started: whether any part of the response was sent.
+        unread_error: the reason for no longer waiting for the client.
     """
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, settings: HttpSettings, clock: Clock, unread: UnreadBudget
     ) -> None:
         self.started = False
-        self.given_up: ResponseUnread | None = None
+        self.unread_error: ResponseUnread | None = None
         self._receive = receive
         self._send = send
         self._settings = settings
         self._clock = clock
         self._unread = unread
-        self._client = _client_of(scope)
+        self._client = _client_name(scope)
         self._acknowledged = EXTENSION in (scope.get("extensions") or {})
         self._messages: deque[Message] = deque()
         self._receiving = asyncio.Lock()
-        self._gone = False
+        self._disconnected = False
         self._start: Message | None = None
         self._announced_bytes = 0
         self._sent_bytes = 0
@@ -151,17 +151,17 @@ class _ResponseFlow:
 
     async def receive(self) -> Message:
         """Return the next message of the request."""
-        while not self._messages and not self._gone:
+        while not self._messages and not self._disconnected:
             async with self._receiving:
-                if not self._messages and not self._gone:
-                    await self._pull()
+                if not self._messages and not self._disconnected:
+                    await self._receive_message()
         return self._messages.popleft() if self._messages else {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
-        """Send a part of the answer, once its client has read enough of what came before.
+        """Send a part of the response, once its client has read enough of the parts before it.
 
         Raises:
-            ResponseUnread: it does not.
+            ResponseUnread: the client does not read, or reads too slowly.
         """
         if message["type"] == "http.response.start":
             self._announced_bytes = int(Headers(raw=message["headers"]).get("content-length", "0"))
@@ -169,7 +169,7 @@ class _ResponseFlow:
                 self.started = True
                 await self._send(message)
             else:
-                self._start = message  # it goes with the first of the body, once there is room for all of it
+                self._start = message  # sent with the first piece of the body, once the limits allow all of it
         elif message["type"] == "http.response.body":
             for piece in _split_message(message):
                 await self._send_piece(piece)
@@ -188,8 +188,8 @@ class _ResponseFlow:
         self._sent_bytes += size_bytes
         await self._send(message)
 
-    async def read(self) -> None:
-        """Return when the client has read its answer, or is gone. Raises ``ResponseUnread``."""
+    async def wait_until_read(self) -> None:
+        """Wait until the client has read its response or has disconnected. Raises ``ResponseUnread``."""
         if self._sent_bytes <= PIECE_BYTES:
             return
         if self._acknowledged:
@@ -197,15 +197,15 @@ class _ResponseFlow:
             return
         slowest_s = self._sent_bytes / self._settings.answer_min_bytes_per_s
         async with self._give_up_after(self._settings.answer_idle_timeout_s + slowest_s):
-            while not self._gone:
-                await self._pull_one()
+            while not self._disconnected:
+                await self._receive_one()
 
     async def _wait_for_reader(self, unread_bytes: int) -> None:
-        """Return when at most so many bytes are unread."""
-        while self._sent_bytes - self._read_bytes > max(0, unread_bytes) and not self._gone:
+        """Wait until at most ``unread_bytes`` are unread."""
+        while self._sent_bytes - self._read_bytes > max(0, unread_bytes) and not self._disconnected:
             begun_at = self._clock.monotonic()
             async with self._give_up_after(self._settings.answer_idle_timeout_s):
-                await self._pull_one()
+                await self._receive_one()
             self._waited_s += self._clock.monotonic() - begun_at
             self._check_rate()
 
@@ -213,55 +213,55 @@ class _ResponseFlow:
         waited_s = self._waited_s - self._settings.answer_idle_timeout_s
         slowest = self._settings.answer_min_bytes_per_s
         if waited_s > 0 and self._read_bytes < waited_s * slowest:
-            raise self._give_up(f"it is read at less than {slowest:,} bytes a second")
+            raise self._unread_for(f"the client reads less than {slowest:,} bytes per second")
 
-    async def _pull_one(self) -> None:
-        """Take one message, or what another has taken meanwhile."""
+    async def _receive_one(self) -> None:
+        """Receive one message, unless another caller has received an acknowledgement meanwhile."""
         before = self._read_bytes
         async with self._receiving:
-            if self._read_bytes == before and not self._gone:
-                await self._pull()
+            if self._read_bytes == before and not self._disconnected:
+                await self._receive_message()
 
-    async def _pull(self) -> None:
+    async def _receive_message(self) -> None:
         message = await self._receive()
         if message["type"] == EXTENSION:
             self._read_bytes = max(self._read_bytes, message["bytes"])
         elif message["type"] == "http.disconnect":
-            self._gone = True
+            self._disconnected = True
         else:
             self._messages.append(message)
 
     async def _count(self, size_bytes: int) -> None:
-        """Count an answer of so many bytes, as far as it isn't."""
-        more = self._unread.share_of(size_bytes) - self._counted_bytes
+        """Count a response of ``size_bytes``, less the bytes already counted."""
+        more = self._unread.counted_bytes(size_bytes) - self._counted_bytes
         if size_bytes <= PIECE_BYTES or more <= 0:
             return
         async with self._give_up_after(self._settings.answer_idle_timeout_s):
-            await self._unread.take(self._client, more)
+            await self._unread.reserve(self._client, more)
         self._counted_bytes += more
 
     @asynccontextmanager
     async def _give_up_after(self, seconds: float) -> AsyncIterator[None]:
-        """Give the client up if what is done within takes longer."""
+        """Raise ``ResponseUnread`` if the body of the context takes longer than ``seconds``."""
         try:
             async with asyncio.timeout(seconds):
                 yield
         except TimeoutError as error:
-            raise self._give_up(f"nothing of it was read for {seconds:g} s") from error
+            raise self._unread_for(f"the client read nothing for {seconds:g} s") from error
 
-    def _give_up(self, why: str) -> ResponseUnread:
-        self.given_up = ResponseUnread(why)
-        return self.given_up
+    def _unread_for(self, reason: str) -> ResponseUnread:
+        self.unread_error = ResponseUnread(reason)
+        return self.unread_error
 
     async def close(self) -> None:
-        """The request is over: nothing of it counts any more."""
+        """Stop counting the bytes of the request."""
         counted, self._counted_bytes = self._counted_bytes, 0
         if counted:
-            await self._unread.give_back(self._client, counted)
+            await self._unread.release(self._client, counted)
 
 
 def _split_message(message: Message) -> Iterator[Message]:
-    """Yield a message in pieces of at most ``PIECE_BYTES``."""
+    """Yield a message as pieces of at most ``PIECE_BYTES``."""
     body = message.get("body", b"")
     if len(body) <= PIECE_BYTES:
         yield message
@@ -272,8 +272,8 @@ def _split_message(message: Message) -> Iterator[Message]:
         yield {**message, "body": bytes(body[start:end]), "more_body": more_body or end < len(body)}
 
 
-def _client_of(scope: Scope) -> str:
-    """Return who shares a bound: a key, else an address."""
+def _client_name(scope: Scope) -> str:
+    """Return the name that unread bytes count against: a key, else an address."""
     authorization = Headers(scope=scope).get("authorization")
     keys = scope["app"].state.services.settings.auth.keys
     return authorization if keys and authorization else str((scope.get("client") or ("",))[0])

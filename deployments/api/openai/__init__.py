@@ -1,1 +1,1 @@
-"""OpenAI's audio API over the same pipeline: what every OpenAI client can talk to."""
+"""OpenAI's audio API over the same pipeline, for every OpenAI client."""

@@ -1,6 +1,6 @@
-"""What an OpenAI client sends with a recording: form fields, as values of the domain.
+"""The form fields that an OpenAI client sends with a recording, parsed into values of the domain.
 
-Fields are read leniently: a name that is not known is ignored, lists come as ``name[]``, ``name[0]`` or with commas.
+Parsing is lenient: unknown names are ignored, and lists may be written as ``name[]``, ``name[0]`` or with commas.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from pipeline.usecases.tasks.submit import Submission
 
 NESTED = "chunking_strategy"
 MAX_HOTWORDS = 4000
-"""Characters, as for the option of a task."""
+"""Characters of ``hotwords`` and ``keywords`` together; the limit is that of a task's option ``hotwords``."""
 
 
 class ResponseFormat(StrEnum):
-    """What the answer is to be."""
+    """The format of the response."""
 
     JSON = "json"
     TEXT = "text"
@@ -39,18 +39,18 @@ class ResponseFormat(StrEnum):
 
 
 TIMED_BY_WORDS = frozenset({ResponseFormat.SRT, ResponseFormat.VTT})
-"""What is divided into cues: a long segment can be divided in the right place only if its words have times."""
+"""Formats with cues. A long segment can be divided into cues at the right place only if its words have times."""
 
 
 class Granularity(StrEnum):
-    """What has times in ``verbose_json``."""
+    """The units that have times in ``verbose_json``."""
 
     WORD = "word"
     SEGMENT = "segment"
 
 
 class ServerVad(BaseModel):
-    """The voice detection a client asks for, in OpenAI's terms; what is not given is as the service is set."""
+    """Settings of the voice activity detection in OpenAI's terms. Omitted ones have the service's defaults."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
@@ -62,10 +62,10 @@ class ServerVad(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AudioFields:
-    """The fields beside the recording."""
+    """The form fields besides the recording."""
 
     model: Annotated[str, MaxLen(200)] | None = None
-    """The model: `whisper-1`, the name of the one that is loaded, or empty, which all mean the same."""
+    """The model: `whisper-1`, the name of the loaded model, or empty. All three mean the loaded model."""
     language: str | None = None
     """Language of the speech: a code (`en`), a tag (`pt-BR`) or a name (`German`). Empty or `auto`: it is detected."""
     languages: Annotated[tuple[str, ...], MaxLen(200)] = ()
@@ -75,28 +75,28 @@ class AudioFields:
     response_format: str = ResponseFormat.JSON.value
     """`json`, `text`, `srt`, `verbose_json` or `vtt`."""
     temperature: Annotated[float, Ge(0.0), Le(1.0)] = 0.0
-    """Sampling temperature; 0 begins without chance and climbs while the quality thresholds are not met."""
+    """Sampling temperature. 0 starts without sampling and rises while the quality thresholds are not met."""
     timestamp_granularities: Annotated[tuple[str, ...], MaxLen(20)] = ()
-    """What has times: `word`, `segment` (the default) or both. Needs `verbose_json`."""
+    """The units that have times: `word`, `segment` (the default) or both. Needs `verbose_json`."""
     stream: bool = False
     """Send the text as server-sent events while it is decoded. With `json` and `text` only."""
     include: Annotated[tuple[str, ...], MaxLen(20)] = ()
     """`logprobs` adds the log-probability of each word. With `json` only."""
     chunking_strategy: Annotated[str, MaxLen(1000)] | None = None
-    """`auto`, or a `server_vad` object that tunes the voice detection."""
+    """`auto`, or a `server_vad` object that configures the voice activity detection."""
     keywords: Annotated[tuple[str, ...], MaxLen(1000)] = ()
     """Words or phrases to expect."""
     vad_filter: bool | None = None
-    """Extension: whether to leave out what holds no speech."""
+    """Extension: whether to skip audio without speech."""
     hotwords: Annotated[str, MaxLen(MAX_HOTWORDS)] | None = None
     """Extension: words to expect, as one text."""
     priority: Priority = Priority.HIGH
-    """Extension: how urgent the call is."""
+    """Extension: the priority of the call."""
 
 
 @dataclass(frozen=True, slots=True)
 class AudioRequest:
-    """What is to be done, and how the answer is to look."""
+    """A parsed request: the submission, and the form of the response."""
 
     submission: Submission
     model: str | None
@@ -107,19 +107,19 @@ class AudioRequest:
 
 
 def read_fields(items: Sequence[tuple[str, str]]) -> AudioFields:
-    """The fields of a form; those that are not known are ignored.
+    """Parse the fields of a form, ignoring unknown ones.
 
     Raises:
-        InvalidValue: a value that can't be, each for itself; the message names every such field.
+        InvalidValue: a field has an invalid value. The message names every such field.
     """
     return AudioFields(**AUDIO_FORM.parse(_by_name(items)))
 
 
 def audio_request(fields: AudioFields, task_type: TaskType) -> AudioRequest:
-    """What the fields ask for together.
+    """Combine the fields into a request.
 
     Raises:
-        InvalidValue: fields that contradict each other.
+        InvalidValue: fields contradict each other.
     """
     _check_together(fields)
     logprobs = bool(fields.include)
@@ -155,21 +155,21 @@ def _hotwords(fields: AudioFields) -> str | None:
 
 def _check_together(fields: AudioFields) -> None:
     if len(_hotwords(fields) or "") > MAX_HOTWORDS:
-        raise InvalidValue(f"keywords and hotwords have at most {MAX_HOTWORDS:,} characters together.", "keywords")
+        raise InvalidValue(f"keywords and hotwords may have {MAX_HOTWORDS:,} characters together.", "keywords")
     response_format = fields.response_format
     if fields.timestamp_granularities and response_format != ResponseFormat.VERBOSE_JSON:
         raise InvalidValue(
-            "timestamp_granularities needs response_format verbose_json: the others have no place for times.",
+            "timestamp_granularities needs response_format verbose_json: the other formats have no such times.",
             "timestamp_granularities",
         )
     if fields.stream and response_format not in (ResponseFormat.JSON, ResponseFormat.TEXT):
-        raise InvalidValue("A stream carries text: response_format must be json or text with stream.", "stream")
+        raise InvalidValue("stream needs response_format json or text: a stream contains only text.", "stream")
     if fields.include and response_format != ResponseFormat.JSON:
-        raise InvalidValue("include needs response_format json: the others have no place for logprobs.", "include")
+        raise InvalidValue("include needs response_format json: the other formats have no logprobs.", "include")
 
 
 def _by_name(items: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Lists joined by commas, the parts of a nested object as JSON, and of what comes twice the last."""
+    """Return the fields by plain name: lists joined by commas, a nested object as JSON, else the last value."""
     values: dict[str, list[str]] = {}
     nested: dict[str, str] = {}
     for name, value in items:
@@ -199,7 +199,7 @@ def _one_of(*known: str) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
 def _response_format(text: str) -> str:
     name = str(choice(text))
     if name == "diarized_json":
-        raise ValueError("Speakers are not told apart here: use json, or verbose_json for times")
+        raise ValueError("This service does not distinguish speakers: use json, or verbose_json for times")
     if name not in set(ResponseFormat):
         raise ValueError(f"There is no format {name[:50]!a}: use {', '.join(ResponseFormat)}")
     return name
@@ -212,14 +212,14 @@ def _chunking_strategy(text: str) -> str:
 
 
 def _vad(text: str | None) -> ServerVad | None:
-    """The voice detection that is asked for; ``None`` where it is left to the service."""
+    """Return the requested settings of the voice activity detection; ``None`` means the service's defaults."""
     if text is None or text == "auto":
         return None
     try:
         return ServerVad.model_validate_json(text)
     except ValidationError as error:
-        parts = [str(finding["loc"][0]) for finding in error.errors() if finding["loc"]]
-        where = f" ({', '.join(parts)})" if parts else ""
+        names = [str(detail["loc"][0]) for detail in error.errors() if detail["loc"]]
+        where = f" ({', '.join(names)})" if names else ""
         raise ValueError(f"This must be auto, or an object of type server_vad with numbers in range{where}") from error
 
 
@@ -240,7 +240,7 @@ AUDIO_FORM = Form(
 
 
 def audio_body() -> dict[str, Any]:
-    """OpenAPI description of the body: parsed by hand while it streams, so FastAPI can't derive it."""
+    """Describe the body for OpenAPI. It is parsed by hand as it streams in, so FastAPI can't derive the description."""
     properties = AUDIO_FORM.properties()
     properties["response_format"]["enum"] = list(ResponseFormat)
     for name, choices in (

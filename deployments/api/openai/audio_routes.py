@@ -1,4 +1,4 @@
-"""``/v1/audio``: transcriptions and translations, for OpenAI's clients as they are."""
+"""``/v1/audio``: transcriptions and translations for unmodified OpenAI clients."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from deployments.api.middleware.admission import client_name
-from deployments.api.middleware.auth import client_of
 from deployments.api.openai.audio_form import AudioFields, AudioRequest, audio_body, audio_request, read_fields
 from deployments.api.openai.awaited_task import DELETED, TranscriptionCall, failure_of, text_events, while_connected
 from deployments.api.openai.bodies import TextDelta, TranscriptionBody, VerboseBody
 from deployments.api.openai.model_routes import check_model
 from deployments.api.openai.transcript_formats import openai_error_responses, transcript_content
+from deployments.api.request.body import RequestBody
+from deployments.api.request.caller import client_name, client_of
 from deployments.api.request.forms import inlined
-from deployments.api.request.multipart import RequestBody, open_body, read_form
-from deployments.api.response.envelope import ServicesDep, results_gate
+from deployments.api.request.multipart import read_form
+from deployments.api.response.envelope import ServicesDep, transcript_slots
 from deployments.api.response.event_stream import EventStream
 from deployments.api.response.large_json import SpoolResponse, spooled
 from deployments.api.response.problems import error_response, status_of_code
@@ -30,9 +30,9 @@ from pipeline.errors import InvalidValue
 from pipeline.usecases.tasks.submit import Intake, Submitter
 from pipeline.usecases.tasks.watch import SegmentReady, TaskEnded
 
-HEAD_START_S = 10.0
-"""How long a stream waits for its first words before it begins: a recording that can't be used is an error until then,
-with its status, instead of an event."""
+FIRST_EVENT_TIMEOUT_S = 10.0
+"""Seconds that a stream waits for its first segment before the response begins. Until then a failure can be reported
+with its status code instead of an event."""
 
 router = APIRouter(prefix="/v1/audio", tags=["openai"])
 
@@ -41,8 +41,8 @@ def _schema(shape: type[Schema]) -> dict[str, Any]:
     return inlined(shape.model_json_schema(mode="serialization"))
 
 
-def _documented(what: str) -> dict[str, Any]:
-    """OpenAPI documentation of a route whose body and answers are made by hand."""
+def _documented(description: str) -> dict[str, Any]:
+    """Describe a route for OpenAPI whose body and responses are handled without FastAPI's models."""
     text = {"schema": {"type": "string"}}
     content = {
         "application/json": {"schema": {"anyOf": [_schema(TranscriptionBody), _schema(VerboseBody)]}},
@@ -54,26 +54,26 @@ def _documented(what: str) -> dict[str, Any]:
     return {
         "response_class": Response,
         "responses": {
-            200: {"description": what, "content": content},
+            200: {"description": description, "content": content},
             **openai_error_responses(400, 404, 409, 413, 415),
         },
         "openapi_extra": {"requestBody": audio_body()},
     }
 
 
-@router.post("/transcriptions", **_documented("The text, in the format that was asked for"))
+@router.post("/transcriptions", **_documented("The text in the requested format"))
 async def transcriptions(request: Request, services: ServicesDep) -> Response:
-    """Transcribe a recording, and answer with the text.
+    """Transcribe a recording and return the text.
 
-    For OpenAI's clients as they are. The call is a task of high priority, and deleted once it is answered; a client
-    that goes away cancels it. Fields that are not known are ignored.
+    Works with unmodified OpenAI clients. The call is a task of high priority, which is deleted once it is answered and
+    cancelled if the client disconnects. Unknown fields are ignored.
     """
     return await _respond(request, services, TaskType.TRANSCRIBE)
 
 
-@router.post("/translations", **_documented("The text in English, in the format that was asked for"))
+@router.post("/translations", **_documented("The text in English, in the requested format"))
 async def translations(request: Request, services: ServicesDep) -> Response:
-    """Translate a recording into English, and answer with the text; otherwise as transcriptions."""
+    """Translate a recording into English and return the text; otherwise the same as transcriptions."""
     return await _respond(request, services, TaskType.TRANSLATE)
 
 
@@ -94,27 +94,26 @@ async def _respond(request: Request, services: Services, task_type: TaskType) ->
 async def _transcript(
     request: Request, services: Services, call: TranscriptionCall, ended: Task, transcript_request: AudioRequest
 ) -> Response:
-    async with results_gate(request).one(client_name(request)):
+    async with transcript_slots(request).hold(client_name(request)):
         task = await call.result(ended)
         if (cause := failure_of(task)) is not None:
             return _failure(request, cause)
         assert task.result is not None  # noqa: S101 (see failure_of)
-        answer = await services.workers.run(
-            transcript_content, task.result, transcript_request
-        )  # hours of speech take a second
-        return SpoolResponse(await spooled(services.workers, answer.pieces), answer.media_type)
+        # A worker thread, since hours of speech take a second.
+        content = await services.workers.run(transcript_content, task.result, transcript_request)
+        return SpoolResponse(await spooled(services.workers, content.pieces), content.media_type)
 
 
 async def _receive_task(request: Request, services: Services, task_type: TaskType) -> tuple[AudioRequest, Task]:
-    """The recording and what is asked of it, as a task."""
+    """Receive the form with its recording, and create a task from it."""
     submitter: Submitter = request.app.state.submitter
     intake: Intake | None = None
     try:
-        async with open_body(request) as body, submitter.intake(client=client_of(request)) as intake:
-            return await _read(request, body, intake, services, task_type)
-    except asyncio.CancelledError:  # a row that is being written is written nevertheless
+        async with submitter.intake(client=client_of(request)) as intake:
+            return await _read(request, RequestBody(request), intake, services, task_type)
+    except asyncio.CancelledError:  # the commit goes on, so its task must be discarded
         if intake is not None and intake.commit is not None:
-            services.errands.send(_discard_after_commit(intake.commit, services))
+            services.background.spawn(_discard_after_commit(intake.commit, services))
         raise
 
 
@@ -132,13 +131,13 @@ async def _read(
         return fields
 
     async def receive(data: AsyncIterator[bytes], file_name: str | None) -> None:
-        await check()  # what is wrong already need not wait for the upload
+        await check()  # refuse invalid fields before the upload
         await intake.receive(data, file_name)
 
     await read_form(request, body, receive, services.settings.media.max_upload_bytes, items)
     transcript_request = audio_request(await check(), task_type)
     if intake.media is None:
-        raise InvalidValue("There is nothing to transcribe: send the recording in a field named file.", "file")
+        raise InvalidValue("The recording is missing: send it in a field named file.", "file")
     task, _ = await intake.create(transcript_request.submission)
     return transcript_request, task
 
@@ -149,20 +148,20 @@ async def _discard_after_commit(commit: asyncio.Task[tuple[Task, bool]], service
 
 
 async def _stream(request: Request, call: TranscriptionCall, transcript_request: AudioRequest) -> Response:
-    spoken = call.spoken(request)
-    first = asyncio.ensure_future(anext(spoken))
+    events = call.events(request)
+    first = asyncio.ensure_future(anext(events))
     try:
-        await while_connected(request, asyncio.wait({first}, timeout=HEAD_START_S))
+        await while_connected(request, asyncio.wait({first}, timeout=FIRST_EVENT_TIMEOUT_S))
         failed = first.done() and isinstance(event := first.result(), TaskEnded) and failure_of(event.task)
     except BaseException:
         first.cancel()
         call.close()
         raise
     if failed:
-        await spoken.aclose()
+        await events.aclose()
         call.close()
         return _failure(request, failed)
-    return EventStream(text_events(_resumed(first, spoken), transcript_request), call.close)
+    return EventStream(text_events(_resumed(first, events), transcript_request), call.close)
 
 
 async def _resumed(
@@ -175,6 +174,6 @@ async def _resumed(
 
 
 def _failure(request: Request, cause: TaskError) -> Response:
-    """The task has been tried as often as makes sense: the client's library is told not to try again."""
+    """Return the error of a failed task. It tells OpenAI's libraries not to retry, since the service already has."""
     headers = {"x-should-retry": "false"}
     return error_response(request, status_of_code(cause.code), cause.code, cause.message, headers=headers)

@@ -1,4 +1,4 @@
-"""One call for a transcript: a task like any other, which lives only as long as its client waits for the answer."""
+"""A call for a transcript: an ordinary task that exists only while its client waits for the response."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sse_starlette import ServerSentEvent
 from deployments.api.openai.audio_form import AudioRequest
 from deployments.api.openai.bodies import TextDelta, TextDone
 from deployments.api.openai.transcript_formats import log_probs, text_of, usage
-from deployments.api.response.held_transcripts import GatedTranscripts
+from deployments.api.response.held_transcripts import LimitedTranscripts
 from deployments.api.response.openai_errors import OpenAIErrorBody, openai_error
 from deployments.api.services import Services
 from pipeline.domain.decoding.transcript import Segment
@@ -26,16 +26,16 @@ from pipeline.usecases.tasks.watch import SegmentReady, TaskEnded, follow, wait_
 Result = TypeVar("Result")
 
 OUTAGE_PAUSE_S = 1.0
-"""Pause before the next look while the database is away."""
+"""Pause between two reads while the database is unavailable."""
 DELETED = TaskError(TaskCancelled.code, "The task of this call was cancelled or deleted.")
 
 
 class TranscriptionCall:
-    """A task while its client waits.
+    """A task whose client waits for the result.
 
     Args:
-        services: the service.
-        task: the task that was made for the call.
+        services: the dependencies.
+        task: the task created for the call.
     """
 
     def __init__(self, services: Services, task: Task) -> None:
@@ -44,18 +44,22 @@ class TranscriptionCall:
         self._finished = False
 
     def close(self) -> None:
-        """The client has its answer, or is gone: the task is stopped and removed, without anybody waiting for that."""
+        """Stop the task and delete it, in the background: the client has its response or has disconnected."""
         services = self._services
         cancel = None if self._finished else services.cancel
-        services.errands.send(discard_task(services.store, services.media, cancel, self._task.id))
+        services.background.spawn(discard_task(services.store, services.media, cancel, self._task.id))
 
     async def end(self) -> Task:
-        """Return the task once it has finished, without its result; one that was deleted meanwhile as cancelled."""
+        """Wait for the task to finish, and return it without its result.
+
+        Raises:
+            TaskCancelled: the task was deleted meanwhile.
+        """
         services, task = self._services, self._task
         async with keep_alive(services.store, services.clock, task.id):
             while not task.status.finished:
                 try:
-                    task = await self._keep_alive(task.id)
+                    task = await self._wait_for_end(task.id)
                 except DatabaseUnavailable:
                     await services.clock.sleep(OUTAGE_PAUSE_S)
                 except TaskNotFound as error:
@@ -63,13 +67,17 @@ class TranscriptionCall:
         self._finished = True
         return task
 
-    async def _keep_alive(self, task_id: int) -> Task:
+    async def _wait_for_end(self, task_id: int) -> Task:
         services = self._services
         store, watch_end, clock = services.store, services.watch_end, services.clock
         return await wait_for_end(store, watch_end, clock, task_id, math.inf, include_result=False)
 
     async def result(self, ended: Task) -> Task:
-        """Return the task that has ended, with its result; as cancelled if it was deleted since."""
+        """Return the finished task with its result.
+
+        Raises:
+            TaskCancelled: the task was deleted meanwhile.
+        """
         while True:
             try:
                 return await self._services.store.get(ended.id, include_result=True)
@@ -78,11 +86,11 @@ class TranscriptionCall:
             except TaskNotFound as error:
                 raise TaskCancelled(DELETED.message) from error
 
-    async def spoken(self, request: Request) -> AsyncGenerator[SegmentReady | TaskEnded, None]:
-        """Yield the segments as they are heard, and the end."""
+    async def events(self, request: Request) -> AsyncGenerator[SegmentReady | TaskEnded, None]:
+        """Yield each segment as soon as it is decoded, then the end of the task."""
         services = self._services
         async with AsyncExitStack() as held:
-            tasks = GatedTranscripts(services.store, request, held)
+            tasks = LimitedTranscripts(services.store, request, held)
             await held.enter_async_context(keep_alive(services.store, services.clock, self._task.id))
             following = follow(tasks, services.watch, services.clock, self._task)
             events = await held.enter_async_context(aclosing(following))
@@ -94,18 +102,18 @@ class TranscriptionCall:
 
 
 def failure_of(task: Task) -> TaskError | None:
-    """Why there is no transcript; ``None`` where there is one."""
+    """Return the reason why the task has no transcript; ``None`` if it has one."""
     if task.status is Status.COMPLETED and task.result is not None:
         return None
     return task.error if task.status is Status.FAILED and task.error else DELETED
 
 
 async def text_events(
-    spoken: AsyncGenerator[SegmentReady | TaskEnded, None], transcript_request: AudioRequest
+    task_events: AsyncGenerator[SegmentReady | TaskEnded, None], transcript_request: AudioRequest
 ) -> AsyncGenerator[ServerSentEvent, None]:
-    """What is spoken as the events of a stream: text bit by bit, then all of it, or an error."""
+    """Yield the events of a text stream: the text segment by segment, then the whole text or an error."""
     blank = ""
-    async with aclosing(spoken) as events:
+    async with aclosing(task_events) as events:
         async for event in events:
             if isinstance(event, SegmentReady):
                 yield _event(_delta(event.segment, blank, transcript_request))
@@ -132,10 +140,10 @@ def _event(data: TextDelta | TextDone | OpenAIErrorBody) -> ServerSentEvent:
 
 
 async def while_connected(request: Request, work: Awaitable[Result]) -> Result:
-    """What the work results in; it is cancelled when the client goes away.
+    """Return the result of the work, which is cancelled if the client disconnects.
 
     Raises:
-        UploadInterrupted: the client went away. Nobody will read that.
+        UploadInterrupted: the client disconnected, so nobody reads the error.
     """
     working = asyncio.ensure_future(work)
     gone = asyncio.create_task(_wait_for_disconnect(request))
@@ -143,11 +151,11 @@ async def while_connected(request: Request, work: Awaitable[Result]) -> Result:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
-        raise UploadInterrupted("The connection ended before the answer was there.")
+        raise UploadInterrupted("The connection ended before the response was ready.")
     finally:
         working.cancel()
         gone.cancel()
-        await asyncio.gather(working, gone, return_exceptions=True)  # what the work raised was raised above
+        await asyncio.gather(working, gone, return_exceptions=True)  # an exception of the work was raised above
 
 
 async def _wait_for_disconnect(request: Request) -> None:

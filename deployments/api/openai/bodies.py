@@ -1,4 +1,4 @@
-"""The shapes of OpenAI's audio API, as its official clients read them."""
+"""The schemas of OpenAI's audio API, as its official clients read them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.domain.decoding.transcription_options import TaskType
 
 
 class DurationUsage(Schema):
-    """What the call used."""
+    """The usage that the call is counted as."""
 
     type: Literal["duration"] = "duration"
     seconds: float = Field(examples=[10.02])
@@ -19,12 +19,12 @@ class DurationUsage(Schema):
 
 
 class LogProb(Schema):
-    """How sure the model is of a word."""
+    """The log-probability of a word."""
 
     token: str = Field(examples=[" world,"])
-    """The word as it stands in the text, with the blank before it."""
+    """The word as in the text, with the space before it."""
     bytes: list[int]
-    """The same in UTF-8."""
+    """The UTF-8 bytes of the token."""
     logprob: float = Field(examples=[-0.08])
     """Natural logarithm of the mean probability of its tokens."""
 
@@ -34,7 +34,7 @@ class TranscriptionBody(Schema):
 
     text: str = Field(examples=["Hello world."])
     logprobs: list[LogProb] | None = None
-    """One entry a word; only with `include[]=logprobs`."""
+    """One entry per word; only with `include[]=logprobs`."""
     usage: DurationUsage
 
 
@@ -47,7 +47,7 @@ class VerboseWord(Schema):
 
 
 class VerboseSegment(Schema):
-    """A segment of the text; times in seconds, `id` from 0, `seek` in hundredths of a second."""
+    """A segment of the text: times in seconds, `id` counted from 0, `seek` in hundredths of a second."""
 
     id: int
     seek: int
@@ -62,7 +62,7 @@ class VerboseSegment(Schema):
 
 
 class VerboseBody(Schema):
-    """`verbose_json`: the text, and where it is said."""
+    """`verbose_json`: the text and its times."""
 
     task: TaskType
     language: str = Field(examples=["english"])
@@ -78,7 +78,7 @@ class VerboseBody(Schema):
 
 
 class TextDelta(Schema):
-    """More text of a stream; all of them joined are the whole text."""
+    """The next text of a stream. All deltas joined are the whole text."""
 
     type: Literal["transcript.text.delta"] = "transcript.text.delta"
     delta: str
@@ -96,17 +96,17 @@ class TextDone(Schema):
 
 
 class ModelBody(Schema):
-    """A model that can be named."""
+    """A model name that requests accept."""
 
     id: str = Field(examples=["whisper-1"])
     object: Literal["model"] = "model"
     created: int
-    """When Whisper was published, in seconds since 1970."""
+    """Time of Whisper's publication, in seconds since 1970."""
     owned_by: str
 
 
 class ModelList(Schema):
-    """All models that can be named."""
+    """All model names that requests accept."""
 
     object: Literal["list"] = "list"
     data: list[ModelBody]

@@ -1,4 +1,4 @@
-"""``/v1/models``: what can be named as a model."""
+"""``/v1/models``: the names that requests accept as a model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.errors import ModelNotFound, ServiceStarting
 from pipeline.usecases.tasks.submit import Submission
 
 ALIAS = "whisper-1"
-"""OpenAI's name for Whisper: here it means the model that is loaded."""
+"""OpenAI's name for Whisper. It stands for the loaded model."""
 PUBLISHED_AT = 1_663_718_400
 """21 September 2022, when OpenAI published Whisper."""
 
@@ -24,7 +24,7 @@ router = APIRouter(prefix="/v1/models", tags=["openai"])
 
 @router.get("", responses=openai_error_responses())
 async def list_models(services: ServicesDep) -> ModelList:
-    """List the names that can be given as `model`: they all mean the model that is loaded."""
+    """List the names that `model` accepts. They all mean the loaded model."""
     return ModelList(data=[_model(name) for name in await _names(services)])
 
 
@@ -38,7 +38,7 @@ async def list_models(services: ServicesDep) -> ModelList:
     },
 )
 async def get_model(request: Request, services: ServicesDep) -> ModelBody:
-    """Say whether a model can be named."""
+    """Return a model if requests accept its name."""
     model: str = request.path_params["model"]
     if model not in await _names(services):
         raise model_not_found(model)
@@ -46,16 +46,16 @@ async def get_model(request: Request, services: ServicesDep) -> ModelBody:
 
 
 async def check_model(transcript_request: AudioFields, services: Services) -> None:
-    """Refuses another model than the one that is loaded, and a language it does not know.
+    """Refuse a model other than the loaded one, and a language that the model does not know.
 
     Raises:
-        ModelNotFound: another model.
-        InvalidValue: a language.
-        ServiceStarting: it can't be said before a model is loaded.
+        ModelNotFound: the request names another model.
+        InvalidValue: the model does not know the language.
+        ServiceStarting: no model is loaded yet, so the name can't be checked.
     """
     names_model = transcript_request.model not in (None, ALIAS)
     if not (names_model or transcript_request.language or transcript_request.languages):
-        return  # no need to ask
+        return  # nothing depends on the loaded model
     engine = await services.engine()
     configured = services.settings.asr.model
     options = TranscriptionOptions(language=transcript_request.language, languages=transcript_request.languages)
@@ -63,14 +63,14 @@ async def check_model(transcript_request: AudioFields, services: Services) -> No
     if not names_model:
         return
     if engine is None and configured is None:
-        raise ServiceStarting("No model is loaded yet, so it can't be said whether it is the one you named.")
+        raise ServiceStarting("No model is loaded yet, so the name in model can't be checked: try again soon.")
     loaded = engine.model if engine else configured
     if transcript_request.model not in (loaded, public_model_name(str(loaded))):
         raise model_not_found(str(transcript_request.model))
 
 
 def model_not_found(model: str) -> ModelNotFound:
-    """The error for a model of another name."""
+    """Return the error for a name that means no model here."""
     return ModelNotFound(f"The model {model[:100]!a} does not exist here: see /v1/models, or use {ALIAS}.")
 
 

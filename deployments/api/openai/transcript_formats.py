@@ -28,25 +28,28 @@ from pipeline.subtitles.cues import CueStyle
 from pipeline.subtitles.writers import FORMATS, write_subtitles
 
 SMALLEST_PROBABILITY = 1e-9
-"""A logarithm needs more than nothing."""
+"""The lower bound of probabilities, since 0 has no logarithm."""
 
 
 def openai_error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI documentation of error statuses, all of OpenAI's shape."""
+    """Describe error statuses for OpenAPI, all in OpenAI's shape."""
     documented = error_responses_of(OpenAIErrorBody, *statuses)
     return documented | ({404: documented[404] | {"description": "No such model"}} if 404 in documented else {})
 
 
 @dataclass(frozen=True, slots=True)
 class TranscriptContent:
-    """A transcript as a client wants it, still to be written."""
+    """A transcript in the requested format, to be written piece by piece."""
 
     media_type: str
     pieces: Iterator[bytes]
 
 
 def transcript_content(transcript: Transcript, transcript_request: AudioRequest) -> TranscriptContent:
-    """Return the transcript as the client wants it. May take a while for hours of speech, as may its pieces."""
+    """Return the transcript in the requested format.
+
+    Both the call and the iteration over the pieces take long for hours of speech.
+    """
     match transcript_request.response_format:
         case ResponseFormat.JSON:
             return TranscriptContent("application/json", _plain(transcript, transcript_request))
@@ -60,22 +63,22 @@ def transcript_content(transcript: Transcript, transcript_request: AudioRequest)
 
 
 def usage(transcript: Transcript) -> DurationUsage:
-    """What the call is counted as."""
+    """Return the usage that the call is counted as."""
     return DurationUsage(seconds=_duration_s(transcript))
 
 
 def _duration_s(transcript: Transcript) -> float:
-    """To the millisecond."""
+    """Return the length of the recording, rounded to milliseconds."""
     return round(transcript.info.duration, 3)
 
 
 def text_of(segment: Segment) -> str:
-    """A segment's text with single blanks, as it stands in the transcript's."""
+    """Return a segment's text with single spaces, as in the transcript's text."""
     return " ".join(segment.text.split())
 
 
 def log_probs(segments: Iterable[Segment]) -> list[LogProb]:
-    """Return how sure the model is of each word."""
+    """Return the log-probability of each word."""
     return [_log_prob(word) for segment in segments for word in segment.words or ()]
 
 

@@ -1,1 +1,1 @@
-"""Reading of requests: bodies, forms, options, and lenient values."""
+"""Parsing of requests: bodies, forms, options, and lenient values."""

@@ -1,4 +1,7 @@
-"""Content encodings of request bodies (RFC 9110, §8.4.1), undone block by block so that a bomb is never unpacked."""
+"""Decompression of request bodies (``Content-Encoding``, RFC 9110, §8.4.1).
+
+A body is decompressed block by block, so that a decompression bomb never expands in memory.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,20 @@ import zlib
 from collections.abc import Iterator
 from typing import Protocol
 
+from typing_extensions import override
+
 from deployments.api.concurrency.event_loop import slices
 from pipeline.errors import RequestError, UnsupportedContentEncoding
 
 ENCODINGS = ("gzip", "deflate")
-"""Names of the encodings that are taken. Brotli and Zstandard need libraries that nothing else here does."""
+"""Names of the supported encodings. Brotli and Zstandard would need further libraries."""
 BLOCK_BYTES = 64 * 1024
-"""Largest piece that comes out at once, however small what went in."""
+"""Largest decompressed piece, however small its input."""
 
 FEED_BYTES = 4 * 1024
-"""What a gzip stream takes at once: what follows a member is copied once for each member in it."""
+"""Input that a gzip stream receives at once. zlib copies the rest of the input at the end of each member."""
 MAX_EMPTY_MEMBERS = 1000
-"""Members of a gzip body with nothing in them; twenty bytes of body cost as much as a block of sound."""
+"""Empty members of a gzip body. Each costs as much time as a block of audio, but only twenty bytes of body."""
 
 _GZIP = 16 + zlib.MAX_WBITS
 _ZLIB = zlib.MAX_WBITS
@@ -25,22 +30,26 @@ _RAW = -zlib.MAX_WBITS
 
 
 class Inflater(Protocol):
-    """The state of an encoding that is being undone."""
+    """A decompressor for one encoding."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what the data unpacks to, now and then an empty piece. Raises ``RequestError`` where it can't be."""
+        """Yield the decompressed data in pieces, some of which may be empty.
+
+        Raises:
+            RequestError: the data is not valid.
+        """
         ...
 
     def finish(self) -> None:
-        """Raise ``RequestError`` where the data ended too soon."""
+        """Check that the data is complete. Raises ``RequestError``."""
         ...
 
 
 def inflater_of(content_encoding: str) -> Inflater | None:
-    """Return what undoes the encoding that a header names; ``None`` where there is nothing to undo.
+    """Return the decompressor for a ``Content-Encoding`` header; ``None`` if the body is not encoded.
 
     Raises:
-        UnsupportedContentEncoding: it is none of ``ENCODINGS``, or there are several on top of each other.
+        UnsupportedContentEncoding: the encoding is none of ``ENCODINGS``, or there are several.
     """
     names = [name for part in content_encoding.split(",") if (name := part.strip().lower()) not in ("", "identity")]
     match names:
@@ -51,12 +60,12 @@ def inflater_of(content_encoding: str) -> Inflater | None:
         case ["deflate"]:
             return _Deflate()
     raise UnsupportedContentEncoding(
-        f"A body may be sent as {' or '.join(ENCODINGS)}, or as it is; not as {', '.join(names)[:50]!a}."
+        f"The Content-Encoding {', '.join(names)[:50]!a} is not supported: use {' or '.join(ENCODINGS)}, or none."
     )
 
 
-class _Gzip:
-    """Members one after the other, perhaps with zeros behind them (RFC 1952; ``gzip(1)`` pads so)."""
+class _Gzip(Inflater):
+    """A sequence of gzip members (RFC 1952), optionally followed by zeros, which ``gzip(1)`` accepts as padding."""
 
     def __init__(self) -> None:
         self._member = zlib.decompressobj(_GZIP)
@@ -64,6 +73,7 @@ class _Gzip:
         self._empty_members = 0
         self._member_is_empty = True
 
+    @override
     def feed(self, data: bytes) -> Iterator[bytes]:
         for piece in slices(data, FEED_BYTES):
             yield from self._feed(piece)
@@ -75,7 +85,7 @@ class _Gzip:
                 if not data:
                     return
                 self._next_member()
-                yield b""  # so that members without anything in them count as steps
+                yield b""  # so that empty members count as steps of the loop budget
             self._begun = True
             for piece in _unpacked(self._member, data, "gzip"):
                 self._member_is_empty = False
@@ -88,18 +98,20 @@ class _Gzip:
             raise _broken("gzip")
         self._member, self._member_is_empty = zlib.decompressobj(_GZIP), True
 
+    @override
     def finish(self) -> None:
         if self._begun and not self._member.eof:
             raise _ended_too_soon("gzip")
 
 
-class _Deflate:
-    """Deflated data with the wrapper of zlib, as the RFC wants it, or without, as many clients send it."""
+class _Deflate(Inflater):
+    """Deflate data with a zlib wrapper, as the RFC requires, or without one, as many clients send it."""
 
     def __init__(self) -> None:
         self._stream = zlib.decompressobj(_ZLIB)
         self._begin = b""
 
+    @override
     def feed(self, data: bytes) -> Iterator[bytes]:
         if not data:
             return
@@ -115,13 +127,14 @@ class _Deflate:
         if self._stream.unused_data:
             raise _broken("deflate")
 
+    @override
     def finish(self) -> None:
         if self._begin and not self._stream.eof:
             raise _ended_too_soon("deflate")
 
 
 def _unpacked(stream: zlib._Decompress, data: bytes, encoding: str) -> Iterator[bytes]:
-    """Yield what the data unpacks to, in pieces of a block; what is not asked for stays packed."""
+    """Yield the decompressed data in pieces of at most ``BLOCK_BYTES``; unread data stays compressed."""
     try:
         while piece := stream.decompress(data, BLOCK_BYTES):
             yield piece
@@ -131,12 +144,12 @@ def _unpacked(stream: zlib._Decompress, data: bytes, encoding: str) -> Iterator[
 
 
 def _has_zlib_header(data: bytes) -> bool:
-    """Return whether data begins as RFC 1950 has it: method 8, and a checksum over the first two bytes."""
+    """Return whether data begins with a zlib header (RFC 1950): method 8, and a checksum over the first two bytes."""
     return data[0] & 0x0F == 8 and int.from_bytes(data[:2], "big") % 31 == 0
 
 
 def _broken(encoding: str) -> RequestError:
-    return RequestError(f"The body is not the {encoding} data that its Content-Encoding says.")
+    return RequestError(f"The body is not valid {encoding} data, although its Content-Encoding says so.")
 
 
 def _ended_too_soon(encoding: str) -> RequestError:

@@ -1,7 +1,7 @@
-"""Query strings and forms, read into the fields of frozen dataclasses.
+"""Parsing of query strings and forms into the fields of frozen dataclasses.
 
-A dataclass's annotations (``annotated_types``), defaults and attribute docstrings are all there is: validation,
-messages and OpenAPI documentation are derived from them, so that no option is listed twice.
+Validation, messages and OpenAPI documentation are derived from a dataclass's annotations (``annotated_types``),
+defaults and attribute docstrings, so that no option is listed twice.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ Shape = TypeVar("Shape", bound=BaseModel)
 
 
 class Form:
-    """The fields of some dataclasses, as they may be given by name and text.
+    """The fields of one or more dataclasses, given by name as text or as values.
 
     Args:
-        sources: frozen dataclasses, each field with a default; no two share a name.
-        checks: by field, what is to be checked or changed in a value of the right type; raises ``ValueError`` with a
-            sentence.
+        sources: frozen dataclasses whose fields all have defaults. No two fields share a name.
+        checks: functions by field, which return a parsed value checked or normalised. They raise ``ValueError`` with a
+            sentence for the client.
     """
 
     def __init__(self, *sources: type, checks: Mapping[str, Callable[[Any], Any]] | None = None) -> None:
@@ -49,15 +49,15 @@ class Form:
 
     @property
     def names(self) -> Collection[str]:
-        """All field names."""
+        """Names of all fields."""
         return self._model.model_fields.keys()
 
     def parse(self, values: Mapping[str, object]) -> dict[str, Any]:
-        """Return the fields that were given, as values of their types. Blank text and ``None`` mean "not given".
+        """Return the given fields as values of their types. Blank text and ``None`` mean "not given".
 
         Raises:
-            UnknownOption: a name that is not a field's; the message suggests the one probably meant.
-            InvalidValue: values that can't be; names every such field.
+            UnknownOption: a name is not a field's. The message suggests a similar one.
+            InvalidValue: values are invalid. The message names every such field.
         """
         refuse_unknown(values, self.names)
         given = {
@@ -72,12 +72,12 @@ class Form:
         return {name: getattr(parsed, name) for name in given}
 
     def properties(self) -> dict[str, dict[str, Any]]:
-        """JSON schema of each field as it is given: as text in a form."""
+        """Return the JSON schema of each field as text in a form."""
         schema = inlined(self._model.model_json_schema())
         return {name: _as_text(field) for name, field in schema["properties"].items()}
 
     def parameters(self) -> list[dict[str, Any]]:
-        """OpenAPI descriptions of the fields as query parameters."""
+        """Return the OpenAPI descriptions of the fields as query parameters."""
         return [
             {"name": name, "in": "query", "required": False, "description": field.pop("description"), "schema": field}
             for name, field in self.properties().items()
@@ -85,36 +85,36 @@ class Form:
 
 
 def parse_json(body: bytes, shape: type[Shape]) -> Shape:
-    """Return a body of JSON as a value of a shape. An unknown name is refused before the others are looked at.
+    """Parse a JSON body as a value of a schema. Unknown names are refused before any value is checked.
 
     Raises:
-        UnknownOption: a name that the shape has not; the message suggests the one probably meant.
-        InvalidValue: it is not JSON, or has values that can't be; names every such field.
+        UnknownOption: a name is not in the schema. The message suggests a similar one.
+        InvalidValue: the body is not JSON, or values are invalid. The message names every such field.
     """
-    with suppress(ValueError):  # it is no JSON, which is said below
+    with suppress(ValueError):  # not JSON, which is reported below
         if isinstance(given := from_json(body), dict):
             refuse_unknown(given, shape.model_fields)
     try:
         return shape.model_validate_json(body)
     except ValidationError as error:
-        raise invalid_value(error.errors(include_url=False)) from None  # its text repeats the body, and keys with it
+        raise invalid_value(error.errors(include_url=False)) from None  # its text repeats the body, and keys in it
 
 
 def refuse_unknown(given: Collection[str], known: Collection[str]) -> None:
-    """Raises ``UnknownOption`` for the first name that is not known, and suggests the one that was probably meant."""
+    """Raise ``UnknownOption`` for the first unknown name, with a similar one as a suggestion."""
     for name in given:
         if name not in known:
             statement = f"There is no option {name[:100]!a}"
             near = nearest_name(name, known)
-            raise UnknownOption(with_suggestion(statement, near, "see /docs for those there are"), name[:100])
+            raise UnknownOption(with_suggestion(statement, near, "see /docs for all options"), name[:100])
 
 
-def invalid_value(findings: Collection[ErrorDetails]) -> InvalidValue:
-    """What pydantic found, as one error of ours that names every field."""
+def invalid_value(details: Collection[ErrorDetails]) -> InvalidValue:
+    """Convert pydantic's error details to one ``InvalidValue`` that names every field."""
     problems: dict[str, str] = {}
-    for finding in findings:
-        place = [str(part) for part in finding["loc"] if isinstance(part, str)]
-        problems.setdefault(".".join(place), sentence(finding["msg"].removeprefix("Value error, ")))
+    for detail in details:
+        path = [str(part) for part in detail["loc"] if isinstance(part, str)]
+        problems.setdefault(".".join(path), sentence(detail["msg"].removeprefix("Value error, ")))
     message = " ".join(f"{field}: {text}" if field else text for field, text in problems.items())
     named = tuple((field, text) for field, text in problems.items() if field)
     return InvalidValue(message, next(iter(problems)), named)
@@ -145,7 +145,7 @@ def _is_tuple(hint: Any) -> bool:
 
 
 def _attribute_docs(source: type) -> dict[str, str]:
-    """The docstrings below a class's attributes, which Python itself does not keep."""
+    """Return the docstrings below a class's attributes. Python discards them, so they are read from the source."""
     [definition] = ast.parse(textwrap.dedent(inspect.getsource(source))).body
     assert isinstance(definition, ast.ClassDef)  # noqa: S101 (for the type checker)
     return {
@@ -160,7 +160,7 @@ def _attribute_docs(source: type) -> dict[str, str]:
 
 
 def inlined(schema: dict[str, Any]) -> dict[str, Any]:
-    """A JSON schema with its definitions in the places that refer to them, to be put inside another document."""
+    """Return a JSON schema with every reference replaced by its definition, for use inside another document."""
     definitions = schema.get("$defs", {})
 
     def resolve(node: Any) -> Any:
@@ -176,7 +176,7 @@ def inlined(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _as_text(schema: dict[str, Any]) -> dict[str, Any]:
-    """A field's schema as a form has it: lists are text with commas, and nothing is null (it is empty instead)."""
+    """Return a field's schema for a form, where lists are text with commas, and empty text stands for null."""
     [typed] = [choice for choice in schema.pop("anyOf", [{}]) if choice.get("type") != "null"]
     schema |= typed
     del schema["title"]

@@ -1,4 +1,4 @@
-"""Values whose meaning is plain, in other spellings than ours: what a form, a query or JSON may say for them."""
+"""Tolerant reading of values: alternative spellings whose meaning is clear, in forms, queries and JSON."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from typing import Any, get_args
 from pydantic import BeforeValidator
 
 NOT_GIVEN = frozenset({"", "null", "none", "undefined"})
-"""Spellings, in several programming languages, of a value that a client does not have."""
+"""Spellings of a missing value in several programming languages."""
 
 
 def is_blank(value: object) -> bool:
-    """Return whether a value was not given: ``None``, or text without anything in it."""
+    """Return whether a value is ``None`` or blank text, which means "not given"."""
     return value is None or (isinstance(value, str) and not value.strip())
 
 
 def is_nothing(value: object) -> bool:
-    """Return whether a value that can't be text was not given, though its client wrote something for it."""
+    """Return whether a value of a type other than text means "not given", such as the text ``null``."""
     return is_blank(value) or (isinstance(value, str) and value.strip().lower() in NOT_GIVEN)
 
 
 def trimmed(value: object) -> object:
-    """Return text without the blanks around it, anything else as it is."""
+    """Return text without surrounding whitespace, and any other value unchanged."""
     return value.strip() if isinstance(value, str) else value
 
 
 def choice(value: object) -> object:
-    """Return a choice as ours are written: ``HIGH`` as ``high``, ``.MP3`` as ``mp3``, ``faster-whisper`` with ``_``."""
+    """Normalise the spelling of a choice: ``HIGH`` to ``high``, ``.MP3`` to ``mp3``, ``-`` and spaces to ``_``."""
     return re.sub("[- ]+", "_", value.strip().lower().removeprefix(".")) if isinstance(value, str) else value
 
 
 def json_text(body: bytes) -> bytes:
-    """Return a body of JSON without a byte order mark; an empty one is an empty object."""
+    """Return a JSON body without its byte order mark; an empty body becomes an empty object."""
     return body.removeprefix(BOM_UTF8).strip() or b"{}"
 
 
 def listed(value: object) -> object:
-    """Return the items of a list that may be text with commas or semicolons, a JSON array, or one number."""
+    """Return the items of a list given as text with commas or semicolons, as a JSON array, or as one number."""
     if not isinstance(value, str):
         return [value] if isinstance(value, int | float) else value
     if value.strip().startswith("["):
@@ -52,7 +52,7 @@ def listed(value: object) -> object:
 
 
 def leaves(hint: Any) -> Iterator[Any]:
-    """Yield the types that a type hint is made of."""
+    """Yield the plain types that a type hint consists of."""
     parts = [part for part in get_args(hint) if isinstance(part, type) or get_args(part)]
     if not parts:
         yield hint

@@ -1,6 +1,6 @@
-"""Bodies of requests, read as they arrive.
+"""Streaming parsing of forms with recordings.
 
-A recording passes from the socket to the media store block by block; fields may come before or after it. FastAPI's own
+A recording passes from the socket to the media store block by block; fields may precede or follow it. FastAPI's own
 ``UploadFile`` would spool the whole body to disk before the handler runs.
 """
 
@@ -9,17 +9,17 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import ClientDisconnect
 
-from deployments.api.concurrency.event_loop import SLICE_BYTES, SMALL_BYTES, LoopBudget, WorkerThreads, slices
+from deployments.api.concurrency.event_loop import SLICE_BYTES, LoopBudget, slices
+from deployments.api.request.body import MAX_FIELDS, MAX_FORM_BYTES, RequestBody, read_urlencoded
 from pipeline.domain.text.file_names import plain_file_name
 from pipeline.errors import (
     InvalidValue,
@@ -30,21 +30,17 @@ from pipeline.errors import (
     UploadTooLarge,
 )
 
-FORM_TYPE = "application/x-www-form-urlencoded"
 FILE_PARTS = ("file_upload", "file")
 MAX_BOUNDARY = 256
-MAX_FIELDS = 200
 MAX_PARTS = MAX_FIELDS + 20
-"""Parts of a multipart body, those that a browser sends for file fields left empty included."""
+"""Parts of a multipart body, including those that a browser sends for empty file fields."""
 MAX_NAME_BYTES = 200
-"""Of a field's name. The headers of a part are bounded by the parser: eight, of 4 KiB each."""
+"""Length of a field's name. The parser limits the headers of a part: eight, of 4 KiB each."""
 MAX_FIELD_BYTES = 64 * 1024
-MAX_FORM_BYTES = 1024 * 1024
-"""Largest body without a recording in it, and what a multipart body may hold beside the recording."""
 MAX_AROUND_BYTES = 64 * 1024
-"""What may stand before the first part of a multipart body, or after the last: nobody reads it."""
+"""Bytes before the first part of a multipart body and after its last. They are ignored."""
 
-RECORDING_WANTED = (
+RECORDING_EXPECTED = (
     "Send the recording as multipart/form-data, in a part named file_upload or file; options may be form fields too."
 )
 
@@ -54,44 +50,7 @@ _ESCAPES = {"%22": '"', "%0D": "\r", "%0A": "\n", "%09": "\t"}
 _ESCAPED = re.compile("|".join(_ESCAPES))
 
 FileSink = Callable[[AsyncIterator[bytes], str | None], Awaitable[object]]
-"""Takes a recording's bytes as they come, and the name its client gave it."""
-
-
-class RequestBody:
-    """A request's body as a stream of blocks that can be taken up again where it was left.
-
-    Raises:
-        UploadInterrupted: the client went away.
-    """
-
-    def __init__(self, request: Request) -> None:
-        self._blocks = request.stream()
-        self.workers: WorkerThreads = request.app.state.services.workers
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            async for block in self._blocks:
-                if block:
-                    yield block
-        except ClientDisconnect as error:
-            raise UploadInterrupted("The connection ended in the middle of the upload: send it again.") from error
-
-    async def read(self, limit_bytes: int) -> bytes:
-        """All of it. Raises ``UploadTooLarge`` beyond the limit."""
-        content = bytearray()
-        async for block in self:
-            content += block
-            if len(content) > limit_bytes:
-                raise UploadTooLarge(
-                    f"The body is too large: {len(content):,} bytes have arrived and the limit is {limit_bytes:,}."
-                )
-        return bytes(content)
-
-
-@asynccontextmanager
-async def open_body(request: Request) -> AsyncIterator[RequestBody]:
-    """The request's body. What is left of it after an error is ``hardening.BodyLimitMiddleware``' to drain."""
-    yield RequestBody(request)
+"""A function that receives a recording: its bytes as they arrive, and the file name given by the client."""
 
 
 async def read_form(
@@ -100,23 +59,23 @@ async def read_form(
     sink: FileSink,
     limit_bytes: int,
     items: list[tuple[str, str]] | None = None,
-    wanted: str = RECORDING_WANTED,
+    expectation: str = RECORDING_EXPECTED,
 ) -> dict[str, str]:
-    """Reads a form, its file part (if there is one) into ``sink``; an absent body is an empty form.
+    """Parse a form, passing its file parts to ``sink``. A missing body is an empty form.
 
     Args:
-        request: ``multipart/form-data`` or ``application/x-www-form-urlencoded``.
+        request: a request with ``multipart/form-data`` or ``application/x-www-form-urlencoded``.
         body: the request's body, not yet read.
         sink: called for each file part.
-        limit_bytes: largest recording; a body announced as larger is refused unread.
-        items: filled, as they come, with the names and values of the fields that are not files.
-        wanted: the sentence that refuses a body of another type; says what to send.
+        limit_bytes: largest recording. A body with a larger ``Content-Length`` is refused unread.
+        items: receives the names and values of the other fields as they arrive.
+        expectation: the sentence of the error for another content type, which says what to send.
 
     Returns:
-        The fields that are not files. A name that comes twice has its last value.
+        The fields that are not files. A repeated name has its last value.
 
     Raises:
-        RequestError: a body that is neither, is broken, or is too large.
+        RequestError: the body has another content type, is malformed, or is too large.
     """
     items = [] if items is None else items
     _check_announced(request, limit_bytes)
@@ -127,7 +86,7 @@ async def read_form(
         items += await read_urlencoded(body)
     else:
         async for _ in body:
-            raise UnsupportedMediaType(wanted)
+            raise UnsupportedMediaType(expectation)
     return dict(items)
 
 
@@ -137,22 +96,6 @@ def _check_announced(request: Request, limit_bytes: int) -> None:
         raise UploadTooLarge(
             f"The file is too large: the upload has {int(announced):,} bytes and the limit is {limit_bytes:,}."
         )
-
-
-async def read_urlencoded(body: RequestBody) -> list[tuple[str, str]]:
-    """Return the names and values of a form that is the body. Raises as ``parse_urlencoded``."""
-    content = await body.read(MAX_FORM_BYTES)
-    if len(content) < SMALL_BYTES:
-        return parse_urlencoded(content)
-    return await body.workers.run(parse_urlencoded, content)
-
-
-def parse_urlencoded(body: bytes) -> list[tuple[str, str]]:
-    """Return the names and values of a form's fields. Raises ``RequestError`` for a form that can't be read."""
-    try:
-        return parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
-    except ValueError as error:
-        raise RequestError("The form can't be read: it has too many fields, or is not UTF-8.") from error
 
 
 # --- multipart --------------------------------------------------------------------------------------------------------
@@ -169,17 +112,17 @@ class _PartBegin:
 
 
 class _PartEnd:
-    """The part that was begun is complete."""
+    """The end of the current part."""
 
 
 _Event = _PartBegin | bytes | _PartEnd
 
 
 class _MultipartEvents:
-    """What the push parser finds, in order, to be pulled."""
+    """A queue of the push parser's events, so that they can be pulled in order."""
 
     def __init__(self, boundary: bytes) -> None:
-        self.found: deque[_Event] = deque()
+        self.queue: deque[_Event] = deque()
         self.ended = False
         self._parts = 0
         self._around_bytes = 0
@@ -193,8 +136,8 @@ class _MultipartEvents:
             boundary,
             {
                 "on_part_begin": self._part_begin,
-                "on_part_data": lambda data, start, end: self.found.append(data[start:end]),
-                "on_part_end": lambda: self.found.append(_PartEnd()),
+                "on_part_data": lambda data, start, end: self.queue.append(data[start:end]),
+                "on_part_end": lambda: self.queue.append(_PartEnd()),
                 "on_header_field": lambda data, start, end: self._header[0].extend(data[start:end]),
                 "on_header_value": lambda data, start, end: self._header[1].extend(data[start:end]),
                 "on_header_end": self._header_end,
@@ -204,11 +147,11 @@ class _MultipartEvents:
         )
 
     def feed(self, block: bytes) -> None:
-        """Parse a slice. Raises ``RequestError`` at the byte that goes too far."""
+        """Parse a slice. Raises ``RequestError`` at the first violation."""
         if self.ended or not self._parts:
             self._around_bytes += len(block)
         if self._around_bytes > MAX_AROUND_BYTES:
-            raise RequestError("The multipart body has more than its parts: text before the first, or after the last.")
+            raise RequestError("The multipart body has too much text before the first part, or after the last one.")
         if self.ended:
             return
         try:
@@ -235,20 +178,20 @@ class _MultipartEvents:
         if len(parameters[b"name"]) > MAX_NAME_BYTES:
             raise RequestError(f"A part of the multipart body has a name of more than {MAX_NAME_BYTES} bytes.")
         name = parameters[b"name"].decode(errors="replace")
-        self.found.append(_PartBegin(name, _file_name(self._disposition, parameters.get(b"filename"))))
+        self.queue.append(_PartBegin(name, _file_name(self._disposition, parameters.get(b"filename"))))
 
     def _end(self) -> None:
         self.ended = True
 
 
 def _file_name(disposition: str, plain: bytes | None) -> str | None:
-    """Return the name of a part's file, if the part is one.
+    """Return the file name of a part; ``None`` if the part is not a file.
 
-    ``filename*`` (RFC 5987) goes before ``filename``: a form may not have it (RFC 7578, §4.2), but .NET's clients send
-    it beside a ``filename`` that no one can read.
+    ``filename*`` (RFC 5987) takes precedence over ``filename``. Forms may not contain it (RFC 7578, §4.2), but .NET's
+    clients send it beside an unreadable ``filename``.
 
-    Browsers escape quotes and line breaks in ``filename`` and nothing else, not even ``%`` (WHATWG HTML, "Multipart
-    form data"); httpx escapes tabs too. So no other percent sequence is decoded.
+    In ``filename``, browsers escape only quotes and line breaks, not even ``%`` (WHATWG HTML, "Multipart form data");
+    httpx escapes tabs too. No other percent sequence is therefore decoded.
     """
     if extended := _EXTENDED_NAME.search(disposition):
         return plain_file_name(unquote_to_bytes(extended[1]).decode(errors="replace"))
@@ -258,36 +201,40 @@ def _file_name(disposition: str, plain: bytes | None) -> str | None:
 
 
 async def _events(body: RequestBody, boundary: bytes) -> AsyncIterator[_Event]:
-    """Begin, data and end of each part. Raises ``UploadInterrupted`` where the body stops before its last boundary."""
+    """Yield the begin, the data and the end of each part.
+
+    Raises:
+        UploadInterrupted: the body ends before its last boundary.
+    """
     events: _MultipartEvents | None = None
     turns = LoopBudget(SLICE_BYTES)
     async for block in body:
         events = events or _MultipartEvents(boundary)
         for piece in slices(block):
             events.feed(piece)
-            while events.found:
-                yield events.found.popleft()
+            while events.queue:
+                yield events.queue.popleft()
             await turns.spend(len(piece))
     if events is not None and not events.ended:
-        raise UploadInterrupted("The body ends before its last part does: send it again.")
+        raise UploadInterrupted("The body ends in the middle of a part: send it again.")
 
 
 async def _read_multipart(body: RequestBody, boundary: bytes, sink: FileSink, items: list[tuple[str, str]]) -> None:
     fields_bytes = 0
     async with aclosing(_events(body, boundary)) as events:  # type: ignore[type-var]
         async for part in events:
-            assert isinstance(part, _PartBegin)  # noqa: S101 (the others are consumed below)
+            assert isinstance(part, _PartBegin)  # noqa: S101 (other events are consumed below)
             if part.is_file:
-                await _take_file(part, events, sink)
+                await _read_file(part, events, sink)
             elif len(items) < MAX_FIELDS:
-                value = await _take_field(part, events, MAX_FORM_BYTES - fields_bytes)
+                value = await _read_field(part, events, MAX_FORM_BYTES - fields_bytes)
                 fields_bytes += len(value)
                 items.append((part.name, _text_of(part, value)))
             else:
                 raise RequestError(f"The form has more than {MAX_FIELDS} fields.")
 
 
-async def _take_file(part: _PartBegin, events: AsyncIterator[_Event], sink: FileSink) -> None:
+async def _read_file(part: _PartBegin, events: AsyncIterator[_Event], sink: FileSink) -> None:
     if part.name not in FILE_PARTS:
         raise InvalidValue("The file must be in a part named file_upload (or file).", part.name[:100])
     first = await anext(events)
@@ -295,7 +242,7 @@ async def _take_file(part: _PartBegin, events: AsyncIterator[_Event], sink: File
         await sink(_part_data(first, events), part.file_name or None)
     elif part.file_name:
         raise SourceMissing("The uploaded file is empty.")
-    # an empty part without a name is a form's file field that nobody filled in
+    # An empty part without a file name is a form's file field that was left empty.
 
 
 async def _part_data(first: Any, events: AsyncIterator[_Event]) -> AsyncIterator[bytes]:
@@ -307,14 +254,14 @@ async def _part_data(first: Any, events: AsyncIterator[_Event]) -> AsyncIterator
         yield event
 
 
-async def _take_field(part: _PartBegin, events: AsyncIterator[_Event], left_bytes: int) -> bytes:
+async def _read_field(part: _PartBegin, events: AsyncIterator[_Event], left_bytes: int) -> bytes:
     value = bytearray()
     while isinstance(event := await anext(events), bytes):
         value += event
         if len(value) > MAX_FIELD_BYTES:
             raise InvalidValue(f"The field is longer than {MAX_FIELD_BYTES:,} bytes.", part.name[:100])
         if len(value) > left_bytes:
-            raise UploadTooLarge(f"The fields beside the recording have more than {MAX_FORM_BYTES:,} bytes together.")
+            raise UploadTooLarge(f"The fields besides the recording have more than {MAX_FORM_BYTES:,} bytes together.")
     return bytes(value)
 
 

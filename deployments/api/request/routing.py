@@ -1,6 +1,6 @@
-"""Requests that clients write otherwise than the routes have it: empty parts of paths, HEAD for GET, OPTIONS anywhere.
+"""Tolerant routing: superfluous slashes in paths, HEAD for every GET route, and OPTIONS for every path.
 
-All of it is middleware before the routes, so that a route that is added later has it too.
+All of it is middleware in front of the routes, so that it also applies to routes added later.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 SENT_PATH = "murmuration.sent_path"
-"""Key of a scope that holds the path as its client wrote it, if that is another."""
+"""Key of a scope that holds the path as the client wrote it, if it was changed."""
 
 
 class PlainPathMiddleware:
-    """The middleware that takes ``/v1/models/`` and ``//v1/models`` for ``/v1/models``.
+    """The middleware that serves ``/v1/models/`` and ``//v1/models`` as ``/v1/models``.
 
-    Clients join a base address and a path, and either may have the slash. The route is served at once: a redirect would
-    cost a POST its body, and be built from the caller's Host header.
+    Clients join a base URL and a path, and either may have the slash. The route is served directly: a redirect would
+    lose the body of a POST, and would be built from the caller's Host header.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, under its plain path."""
+        """Process a request under its normalised path."""
         if scope["type"] == "http":
             path = plain_path(scope["path"], scope.get("root_path", ""))
             if path != scope["path"]:
@@ -41,20 +41,20 @@ class PlainPathMiddleware:
 
 
 def plain_path(path: str, prefix: str = "") -> str:
-    """Return a path without empty parts, below the prefix that the application is mounted at."""
+    """Return a path without empty segments, except in the prefix that the application is mounted at."""
     path = re.sub("/{2,}", "/", path)
     shortest = len(prefix.rstrip("/")) + 1
     return path[:shortest] + path[shortest:].rstrip("/")
 
 
 class ImpliedMethodsMiddleware:
-    """The middleware that answers HEAD wherever GET is taken, and OPTIONS at every path there is."""
+    """The middleware that handles HEAD for every GET route, and OPTIONS for every path with a route."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer it."""
+        """Process a request, or respond to OPTIONS directly."""
         if scope["type"] != "http" or scope["method"] not in ("HEAD", "OPTIONS"):
             await self._app(scope, receive, send)
         elif scope["method"] == "HEAD":
@@ -85,7 +85,7 @@ class ImpliedMethodsMiddleware:
 
 
 def methods_at(scope: Mapping[str, Any]) -> frozenset[str]:
-    """Return the methods that routes take at the request's path; none where there is no route."""
+    """Return the methods that routes accept at the request's path; none if there is no route."""
     app: FastAPI = scope["app"]
     return frozenset(
         method for method in METHODS for route in app.router.routes if _takes(route, {**scope, "method": method})
@@ -93,21 +93,21 @@ def methods_at(scope: Mapping[str, Any]) -> frozenset[str]:
 
 
 def allowed(methods: frozenset[str]) -> str:
-    """Return the value of an ``Allow`` header: the methods that routes take, and HEAD where there is GET."""
+    """Return the value of an ``Allow`` header: the methods that routes accept, and HEAD beside GET."""
     return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else frozenset())))
 
 
 def _takes(route: BaseRoute, scope: Scope) -> bool:
     if isinstance(route, Mount) and scope["method"] not in ("GET", "HEAD"):
-        return False  # it has files below it, and matches every method
+        return False  # it serves files, but matches every method
     return route.matches(scope)[0] is Match.FULL
 
 
 class _HeadersOnly:
-    """An answer without its body. A body that comes in pieces is stopped at the first: it may be a stream without end.
+    """A response without its body. A body in several pieces is stopped at the first, since it may never end.
 
     Attributes:
-        stop: stops whoever answers.
+        stop: stops the application.
     """
 
     def __init__(self, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""What a client asks for when it creates a task: fields of a query or a form, as values of the domain."""
+"""The options of a new task: fields of a query or a form, parsed into values of the domain."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from pipeline.errors import EngineUnavailable, InvalidValue, ServiceStarting
 from pipeline.ports import EngineInfo
 from pipeline.usecases.tasks.submit import Submission
 
-MAX_LANGUAGES_NAMED = 12
+MAX_LISTED_LANGUAGES = 12
 _HTTP_URL: TypeAdapter[HttpUrl] = TypeAdapter(HttpUrl)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFields:
-    """What belongs to the task rather than to its decoding."""
+    """The fields that concern the task rather than its decoding."""
 
     file_url: Annotated[str, MaxLen(2048)] | None = None
-    """Where to fetch the recording from, instead of an uploaded file (`http` or `https`): the address of the file
-    itself. Links to pages go to `/api/crawl/video_task`."""
+    """URL to fetch the recording from, instead of an uploaded file (`http` or `https`). It must be the URL of the file
+    itself; links to pages go to `/api/crawl/video_task`."""
     callback_url: Annotated[str, MaxLen(2048)] | None = None
-    """Where to POST the task's record once it is completed or failed (`http` or `https`)."""
+    """URL to POST the task's record to once it is completed or failed (`http` or `https`)."""
     priority: Priority = Priority.NORMAL
-    """How urgent the task is."""
+    """The priority of the task."""
     platform: Annotated[str, MaxLen(100)] | None = None
-    """Where the recording comes from; kept with the task, to filter by."""
+    """The platform that the recording comes from. It is stored with the task, and queries can filter by it."""
     engine_name: EngineName = EngineName.FASTER_WHISPER
-    """Which implementation decodes."""
+    """The engine that decodes."""
     model: Annotated[str, MaxLen(200)] | None = None
-    """The model. Empty: the one that is loaded."""
+    """The model. Empty: the loaded model."""
     summarize: bool = False
-    """Have a language model summarise the transcript, as the last stage. Without it, the task is completed still."""
+    """Have a language model summarise the transcript as the last stage. The task completes even if that fails."""
     upload_id: Annotated[str, MaxLen(32)] | None = None
     """A finished resumable upload (tus, at `/api/whisper/uploads`), instead of an uploaded file."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskRequest:
-    """A submission, the model it asks for (``None``: any), and the resumable upload it is about, if any."""
+    """A submission, the requested model (``None``: any), and the id of its resumable upload, if it has one."""
 
     submission: Submission
     model: str | None
@@ -56,12 +56,12 @@ class TaskRequest:
 
 
 def parse_task_request(values: Mapping[str, object]) -> TaskRequest:
-    """Reads task fields and options, given by name as text (HTTP) or as Python values.
+    """Parse task fields and options, given by name as text (HTTP) or as Python values.
 
     Raises:
-        UnknownOption: there is no option of that name.
-        EngineUnavailable: an engine that is not installed.
-        InvalidValue: a value that can't be; the message names every such field.
+        UnknownOption: a name is not an option.
+        EngineUnavailable: the engine is not installed.
+        InvalidValue: a field has an invalid value. The message names every such field.
     """
     given = TASK_FORM.parse(values)
     options = {field.name: given.pop(field.name) for field in fields(TranscriptionOptions) if field.name in given}
@@ -77,42 +77,42 @@ def parse_task_request(values: Mapping[str, object]) -> TaskRequest:
 
 
 def _summary_options(given: dict[str, Any]) -> SummaryOptions | None:
-    """Takes what concerns the summary out of what was given."""
+    """Remove the fields of the summary from ``given`` and return them as options."""
     explicit = "summarize" in given
-    wanted = given.pop("summarize", False)
+    requested = given.pop("summarize", False)
     options = {field.name: given.pop(field.name) for field in fields(SummaryOptions) if field.name in given}
     if options and not explicit:
         raise InvalidValue(f"{next(iter(options))} needs summarize=true beside it.", "summarize")
-    return SummaryOptions(**options) if wanted else None
+    return SummaryOptions(**options) if requested else None
 
 
 def check_engine(task_request: TaskRequest, engine: EngineInfo | None, configured_model: str | None) -> None:
-    """Refuses what the loaded model can't do.
+    """Refuse a request that the loaded model can't serve.
 
     Args:
-        task_request: a request.
-        engine: what is loaded; ``None`` while nothing is.
-        configured_model: what will be loaded, where the settings name it.
+        task_request: the request.
+        engine: the loaded engine; ``None`` while none is loaded.
+        configured_model: the model that will be loaded, if the settings name one.
 
     Raises:
-        EngineUnavailable: another model was asked for.
-        InvalidValue: a language the model does not know.
-        ServiceStarting: it can't be said before a model is loaded.
+        EngineUnavailable: the request names another model.
+        InvalidValue: the model does not know the language.
+        ServiceStarting: no model is loaded yet, so the name can't be checked.
     """
     if engine is None:
         if task_request.model and task_request.model != configured_model:
-            raise ServiceStarting("No model is loaded yet, so it can't be said whether it is the one you named.")
+            raise ServiceStarting("No model is loaded yet, so the name in model can't be checked: try again soon.")
         return
     loaded = public_model_name(engine.model)
     if task_request.model not in (None, engine.model, loaded):
-        raise EngineUnavailable(f"The model here is {loaded}: name that one, or leave model empty.", "model")
+        raise EngineUnavailable(f"The loaded model is {loaded}: use that name, or leave model empty.", "model")
     options = task_request.submission.options
     _check_known("language", (options.language,) if options.language else (), engine)
     _check_known("languages", options.languages, engine)
 
 
 def public_model_name(model: str) -> str:
-    """A model's name for clients: of a folder on this server, only its last part."""
+    """Return a model's name for clients: for a folder on this server, only its last component."""
     path = PurePath(model)
     return path.name if path.is_absolute() else model
 
@@ -121,7 +121,7 @@ def _check_known(field: str, codes: tuple[str, ...], engine: EngineInfo) -> None
     unknown = [code for code in codes if code not in engine.languages]
     if not unknown:
         return
-    known = f"; it knows {', '.join(engine.languages)}" if len(engine.languages) <= MAX_LANGUAGES_NAMED else ""
+    known = f"; it knows {', '.join(engine.languages)}" if len(engine.languages) <= MAX_LISTED_LANGUAGES else ""
     raise InvalidValue(
         f"{field}: the model {public_model_name(engine.model)} does not know {LANGUAGES[unknown[0]].title()}{known}.",
         field,
@@ -132,13 +132,13 @@ def _check_known(field: str, codes: tuple[str, ...], engine: EngineInfo) -> None
 
 
 def _languages(texts: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the codes of an allow-list, each once; ``auto`` among them allows no more than the others do."""
+    """Return the codes of an allow-list without repetitions; ``auto`` in the list adds nothing."""
     codes = map(parse_language, texts)
     return tuple(dict.fromkeys(code for code in codes if code is not None))
 
 
 def _clips(times: tuple[float, ...]) -> tuple[float, ...]:
-    """``0`` alone means the whole file."""
+    """Check the clips, given as start and end times in seconds. ``0`` alone means the whole file."""
     if times == (0.0,):
         return ()
     if any(start >= end for start, end in zip(times[::2], times[1::2], strict=False)):
@@ -178,9 +178,9 @@ TASK_FORM = Form(TaskFields, TranscriptionOptions, SummaryOptions, checks=CHECKS
 
 
 def request_body() -> dict[str, Any]:
-    """OpenAPI description of the body: parsed by hand while it streams, so FastAPI can't derive it."""
+    """Describe the body for OpenAPI. It is parsed by hand as it streams in, so FastAPI can't derive the description."""
     properties = TASK_FORM.properties()
-    file = {"type": "string", "format": "binary", "description": "The recording. The part may also be called `file`."}
+    file = {"type": "string", "format": "binary", "description": "The recording. The part may also be named `file`."}
     return {
         "required": False,
         "content": {

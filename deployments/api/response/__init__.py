@@ -1,1 +1,1 @@
-"""Answers: schemas, envelopes, error responses, and large bodies written in pieces."""
+"""Responses: schemas, envelopes, errors, event streams, and large bodies written in pieces."""

@@ -1,4 +1,4 @@
-"""Success as an answer, and what the routes share: the task's id, the services, the documentation of statuses."""
+"""Successful responses, and the dependencies of the routes: the services, the task's id, the documented statuses."""
 
 from __future__ import annotations
 
@@ -11,74 +11,74 @@ from fastapi import Depends, Query, Request, Response
 from pydantic import WithJsonSchema
 
 from deployments.api.concurrency.event_loop import FairSemaphore
-from deployments.api.middleware.admission import client_name
-from deployments.api.middleware.auth import client_of, services_for
+from deployments.api.request.caller import client_name, client_of
 from deployments.api.response.large_json import SpoolResponse, record_pieces, spooled
 from deployments.api.response.request_echo import request_params, request_url
-from deployments.api.response.schemas import AnyEnvelope, EmptyEnvelope, ErrorBody, Schema, record
-from deployments.api.services import Services
+from deployments.api.response.schemas import AnyEnvelope, EmptyEnvelope, ErrorBody, Schema
+from deployments.api.response.task_record import task_record
+from deployments.api.services import Services, services_for
 from pipeline.domain.tasks.client import Client
 from pipeline.domain.tasks.task import Stage, Task
 from pipeline.errors import InvalidValue, TaskNotFound
 
 MAX_ID = 2**63 - 1
-"""What a database's integer holds; a task beyond it can't exist."""
+"""Largest integer of the database; no task has a larger id."""
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
 
 
-def answer(request: Request, data: Schema, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """The envelope around ``data``, rendered without a detour through Python's JSON."""
-    envelope = AnyEnvelope(code=status, router=request_url(request), params=request_params(request), data=data)
-    return Response(envelope.model_dump_json(), status, headers=dict(headers or {}), media_type="application/json")
+def envelope(request: Request, data: Schema, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return ``data`` in the task API's envelope, serialised directly by pydantic."""
+    body = AnyEnvelope(code=status, router=request_url(request), params=request_params(request), data=data)
+    return Response(body.model_dump_json(), status, headers=dict(headers or {}), media_type="application/json")
 
 
 def envelope_pieces(request: Request, data: Iterator[bytes], status: int = 200) -> Iterator[bytes]:
-    """Yield the envelope around data that comes in pieces, as JSON."""
-    envelope = EmptyEnvelope(code=status, router=request_url(request), params=request_params(request), data=None)
-    head, tail = envelope.model_dump_json().encode().rsplit(b"null", 1)  # data comes last
+    """Yield the envelope around data that comes in pieces of JSON."""
+    body = EmptyEnvelope(code=status, router=request_url(request), params=request_params(request), data=None)
+    head, tail = body.model_dump_json().encode().rsplit(b"null", 1)  # data is the last field
     yield head
     yield from data
     yield tail
 
 
 async def record_response(request: Request, services: Services, task: Task, status: int = 200) -> Response:
-    """Return a task's record as an answer; with its transcript, if it has one, which is read here.
+    """Return a task's record in an envelope. Its transcript, if it has one, is read here.
 
-    A transcript may be of hours: few are read and written out at the same time, each client in turn.
+    Since a transcript may cover hours, only a few are read and serialised at the same time, for clients in rotation.
     """
     prefix = base_url(request, services)
     if not may_have_result(task):
-        return answer(request, record(task, prefix), status)
-    async with results_gate(request).one(client_name(request)):
+        return envelope(request, task_record(task, prefix), status)
+    async with transcript_slots(request).hold(client_name(request)):
         task = await services.store.get(task.id, include_result=True)
-        pieces = record_pieces(record(replace(task, result=None), prefix), task.result)
+        pieces = record_pieces(task_record(replace(task, result=None), prefix), task.result)
         spool = await spooled(services.workers, envelope_pieces(request, pieces, status))
     return SpoolResponse(spool, "application/json", status)
 
 
 def may_have_result(task: Task) -> bool:
-    """Return whether there may be a transcript of the task: it is written before the summary, and outlives a cancel."""
+    """Return whether the task may have a transcript: it is stored before the summary, and a cancel keeps it."""
     return task.status.finished or task.stage is Stage.SUMMARIZING
 
 
-def results_gate(request: Request) -> FairSemaphore:
-    """Return what lets few transcripts be read and written out at the same time."""
-    gate = request.app.state.results
-    assert isinstance(gate, FairSemaphore)  # noqa: S101 (set by attach)
-    return gate
+def transcript_slots(request: Request) -> FairSemaphore:
+    """Return the semaphore that limits how many transcripts are read and serialised at the same time."""
+    semaphore = request.app.state.transcript_slots
+    assert isinstance(semaphore, FairSemaphore)  # noqa: S101 (set by attach)
+    return semaphore
 
 
 def base_url(request: Request, services: Services) -> str:
-    """What goes before the path of a link: the configured address, else nothing but the prefix we are mounted at.
+    """Return the prefix of links: the configured URL, else only the path that the application is mounted at.
 
-    Never the caller's ``Host`` header, which anyone can set.
+    The caller's ``Host`` header is never used, since anyone can set it.
     """
     return services.settings.http.public_url or str(request.scope.get("root_path", ""))
 
 
 async def _services(request: Request) -> Services:
-    """The services as whoever calls may use them."""
+    """Return the services with the store limited to the caller's tasks."""
     services = request.app.state.services
     assert isinstance(services, Services)  # noqa: S101 (set by build_api)
     return services_for(services, client_of(request))
@@ -91,7 +91,7 @@ async def _client(request: Request) -> Client | None:
 async def _task_id(
     task_id: Annotated[str, WithJsonSchema({"type": "integer", "examples": [1]}), Query(description="The task's id.")],
 ) -> int:
-    """Text of any kind, as an id that a database can look for."""
+    """Parse a task's id, within the range of the database's integers."""
     text = task_id.strip()
     if not _WHOLE_NUMBER.fullmatch(text):
         raise InvalidValue("task_id must be a whole number.", "task_id")
@@ -102,46 +102,46 @@ async def _task_id(
 
 ServicesDep = Annotated[Services, Depends(_services)]
 ClientDep = Annotated[Client | None, Depends(_client)]
-"""Whose request it is; ``None`` where no key is asked for. A task that is made belongs to this client."""
+"""The client of a request; ``None`` if the request needs no key. New tasks belong to this client."""
 TaskId = Annotated[int, Depends(_task_id)]
 
 _STATUS_TEXTS = {
-    400: "Contradictory, missing or broken input",
-    401: "No key, or one that is not known here; only where the service has keys",
-    403: "The key does not open this",
+    400: "Contradictory, missing or malformed input",
+    401: "A missing or unknown key; only if the service has keys",
+    403: "The key lacks the necessary scope",
     404: "No such task",
-    408: "The body came too slowly",
-    409: "The task's state, or an idempotency key, rules it out",
-    412: "A version of tus that is not spoken here; see `Tus-Version`",
+    408: "The body arrived too slowly",
+    409: "Not possible in the task's state, or the idempotency key was used for another request",
+    412: "An unsupported version of tus; see `Tus-Version`",
     413: "Too large; the message names both sizes",
     414: "The URL is too long: send long options, such as `initial_prompt`, as form fields",
-    415: "Not a content type or content encoding that this route takes; see `Accept-Encoding`",
-    422: "A value that can't be; the message and `errors` name the fields",
-    429: "The client's rate, requests under way, queued tasks or audio minutes are used up; see `Retry-After`",
-    431: "Too many headers, or too large",
-    460: "The bytes don't have the checksum that came with them",
+    415: "An unsupported content type or content encoding; see `Accept-Encoding`",
+    422: "An invalid value; the message and `errors` name the fields",
+    429: "The client has reached a limit: its rate, running requests, queued tasks or audio minutes; see `Retry-After`",
+    431: "Too many headers, or too large ones",
+    460: "The bytes do not match the checksum sent with them",
     500: "A defect of the service",
-    502: "The server the recording comes from, or that of the language model, failed",
-    503: "Not now: the queue or the server is full, the service is starting, the database is away, or no language "
-    "model takes requests; see `Retry-After`",
-    504: "The server the recording comes from, or that of the language model, took too long",
+    502: "The server of the recording or of the language model failed",
+    503: "Temporarily unavailable: the queue or the server is full, the service is starting, the database does not "
+    "respond, or no language model accepts requests; see `Retry-After`",
+    504: "The server of the recording or of the language model took too long",
 }
 
 
 def header(name: str, description: str) -> dict[str, Any]:
-    """OpenAPI documentation of a header of an answer."""
+    """Describe a response header for OpenAPI."""
     return {"headers": {name: {"description": description, "required": True, "schema": {"type": "string"}}}}
 
 
-FILE_NAME = header("Content-Disposition", "Suggests a name for the file.")
+FILE_NAME = header("Content-Disposition", "The suggested name of the file.")
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI documentation of error statuses, all of the task API's shape."""
+    """Describe error statuses for OpenAPI, all in the task API's shape."""
     return error_responses_of(ErrorBody, *statuses)
 
 
 def error_responses_of(shape: type[Schema], *statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI documentation of error statuses, all of one shape."""
+    """Describe error statuses for OpenAPI, all in one shape."""
     of_any_route = (401, 403, 414, 429, 431, 500, 503)
     return {status: {"model": shape, "description": _STATUS_TEXTS[status]} for status in (*statuses, *of_any_route)}

@@ -1,4 +1,4 @@
-"""Server-sent events (WHATWG HTML, §9.2) over sse-starlette: what all our streams have in common."""
+"""Server-sent events (WHATWG HTML, §9.2) over sse-starlette: the behaviour that all streams share."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
 HEARTBEAT_S = 15
-"""A comment is sent this often, so that nothing on the way takes the connection for dead."""
+"""Interval of comments, so that no intermediary closes the connection as idle."""
 SEND_TIMEOUT_S = 600.0
-"""A client that takes nothing for so long is given up, should ``FlowControlMiddleware`` not have done so."""
+"""A client that accepts nothing for this long is disconnected, if ``FlowControlMiddleware`` has not done so before."""
 
 
 class EventStream(EventSourceResponse):
-    """A stream of events with heartbeats, which ends when its client goes away.
+    """A stream of events with heartbeats, which ends when its client disconnects.
 
     Args:
-        events: what is sent; pulled one by one, so a slow client holds up nobody else.
-        on_close: called once when the stream has ended, however it did; must not block.
+        events: the events, pulled one by one, so that a slow client delays nobody else.
+        on_close: called once when the stream has ended for any reason. It must not block.
     """
 
     def __init__(self, events: AsyncIterator[ServerSentEvent], on_close: Callable[[], None] = lambda: None) -> None:
@@ -33,7 +33,7 @@ class EventStream(EventSourceResponse):
         self._on_close = on_close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends the stream."""
+        """Send the stream."""
         try:
             await super().__call__(scope, receive, send)
         finally:

@@ -1,47 +1,49 @@
-"""Finished transcripts that event streams hold: few at the same time, each client in turn."""
+"""Finished transcripts that event streams keep in memory: only a few at the same time, for clients in rotation."""
 
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
 from fastapi import Request
+from typing_extensions import override
 
 from deployments.api.concurrency.event_loop import FairSemaphore
-from deployments.api.middleware.admission import client_name
+from deployments.api.request.caller import client_name
 from deployments.api.response.envelope import may_have_result
 from pipeline.domain.decoding.transcript import ChunkResult
 from pipeline.domain.tasks.task import Task
 from pipeline.ports import TaskRecords
+from pipeline.usecases.tasks.watch import TaskReader
 
 
-class GatedTranscripts:
-    """``usecases.follow.TaskReader``, of which a transcript is read once there is a place for it.
+class LimitedTranscripts(TaskReader):
+    """A reader of tasks that waits for a slot before it reads a transcript.
 
     Args:
-        store: where the tasks are.
-        request: whose stream it is.
-        held: keeps the place until it is closed.
+        store: the tasks.
+        request: the request of the stream.
+        held: the exit stack that releases the slot when it closes.
     """
 
     def __init__(self, store: TaskRecords, request: Request, held: AsyncExitStack) -> None:
         self._store = store
         self._held = held
         self._client = client_name(request)
-        gate = request.app.state.replays
-        assert isinstance(gate, FairSemaphore)  # noqa: S101 (set by attach)
-        self._gate = gate
-        self._has_place = False
+        semaphore = request.app.state.stream_slots
+        assert isinstance(semaphore, FairSemaphore)  # noqa: S101 (set by attach)
+        self._semaphore = semaphore
+        self._has_slot = False
 
+    @override
     async def get(self, task_id: int, *, include_result: bool = False) -> Task:
-        """Return the task; with its transcript where it is asked for and there is one."""
         task = await self._store.get(task_id)
         if not include_result or not may_have_result(task):
             return task
-        if not self._has_place:
-            self._has_place = True
-            await self._held.enter_async_context(self._gate.one(self._client))
+        if not self._has_slot:
+            self._has_slot = True
+            await self._held.enter_async_context(self._semaphore.hold(self._client))
         return await self._store.get(task_id, include_result=True)
 
+    @override
     async def results(self, task_id: int, first: int) -> tuple[ChunkResult, ...]:
-        """Return the results of chunks from the first one on, as far as the task is not completed."""
         return await self._store.results(task_id, first)

@@ -1,7 +1,7 @@
-"""Large answers: written piece by piece in a worker thread, into a file once they are larger than a little.
+"""Large JSON responses, serialised piece by piece in a worker thread, and spooled to a file above a small size.
 
-A serialiser that is given a transcript of hours at once holds the interpreter for as long as it takes, and what it
-writes stays in memory until its client has read it.
+A serialiser that receives a transcript of hours in one call holds the interpreter lock for all of it, and its output
+stays in memory until the client has read it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from deployments.api.concurrency.event_loop import PIECE_BYTES, WorkerThreads
-from deployments.api.response.schemas import TaskRecord
+from deployments.api.response.task_record import TaskRecord
 from pipeline.domain.decoding.transcript import Segment, Transcript, TranscriptInfo
 from pipeline.errors import StorageFull
 
 IN_MEMORY_BYTES = 1024 * 1024
-"""A larger answer waits for its client on disk."""
+"""Largest response that is kept in memory. A larger one is stored on disk until it is sent."""
 
 _SEGMENT: TypeAdapter[Segment] = TypeAdapter(Segment)
 _INFO: TypeAdapter[TranscriptInfo] = TypeAdapter(TranscriptInfo)
@@ -30,13 +30,13 @@ _INFO: TypeAdapter[TranscriptInfo] = TypeAdapter(TranscriptInfo)
 
 @dataclass(frozen=True, slots=True)
 class JsonItems:
-    """The items of a JSON list, each as JSON."""
+    """The items of a JSON list, each already serialised."""
 
     each: Iterable[bytes]
 
 
 Value = bytes | JsonItems | Iterator[bytes]
-"""JSON: at once, as the items of a list, or in pieces."""
+"""JSON as a whole, as the items of a list, or in pieces."""
 
 
 def object_pieces(fields: Iterable[tuple[str, Value]]) -> Iterator[bytes]:
@@ -78,30 +78,30 @@ def text_json(text: str) -> bytes:
     return json.dumps(text, ensure_ascii=False).encode()
 
 
-def record_pieces(shown: TaskRecord, result: Transcript | None) -> Iterator[bytes]:
+def record_pieces(record: TaskRecord, result: Transcript | None) -> Iterator[bytes]:
     """Yield a task's record as JSON.
 
     Args:
-        shown: the record, without the transcript.
+        record: the record without the transcript.
         result: the transcript.
     """
     if result is None:
-        yield shown.model_dump_json().encode()
+        yield record.model_dump_json().encode()
         return
     names = [*TaskRecord.model_fields]
     place = names.index("result")
-    before = shown.model_dump_json(include=set(names[:place])).encode()
-    after = shown.model_dump_json(include=set(names[place + 1 :])).encode()
+    before = record.model_dump_json(include=set(names[:place])).encode()
+    after = record.model_dump_json(include=set(names[place + 1 :])).encode()
     yield before[:-1] + b',"result":'
     yield from transcript_pieces(result)
     yield b"," + after[1:]
 
 
 class Spool:
-    """An answer that is made before it is sent: in memory if it is small, else in a file without a name.
+    """A response that is complete before it is sent, in memory if it is small, else in an unnamed file.
 
     Attributes:
-        size_bytes: how large it is.
+        size_bytes: its size so far.
     """
 
     def __init__(self, workers: WorkerThreads) -> None:
@@ -110,7 +110,7 @@ class Spool:
         self._file = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115 (closed by close)
 
     async def write(self, made: Iterator[bytes]) -> None:
-        """Add what an iterator makes, in turns of a worker thread. Raises ``StorageFull``."""
+        """Append the output of an iterator, in several calls of a worker thread. Raises ``StorageFull``."""
         while await self._workers.run(self._write_some, made):
             pass
 
@@ -128,12 +128,12 @@ class Spool:
             self._file.write(piece)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StorageFull("The server has no room left for temporary files; try again later.", 60) from error
+                raise StorageFull("The server has no space left for temporary files: try again later.", 60) from error
             raise
         self.size_bytes += len(piece)
 
     async def blocks(self) -> AsyncGenerator[bytes, None]:
-        """Yield all of it."""
+        """Yield the whole content in blocks."""
         self._file.seek(0)
         if self.size_bytes <= IN_MEMORY_BYTES:
             while block := self._file.read(PIECE_BYTES):
@@ -143,12 +143,12 @@ class Spool:
                 yield block
 
     def close(self) -> None:
-        """It is needed no longer."""
+        """Delete the content."""
         self._file.close()
 
 
 async def spooled(workers: WorkerThreads, made: Iterator[bytes]) -> Spool:
-    """Return what an iterator makes, when all of it is there; nothing stays behind if it raises."""
+    """Return a spool with the complete output of an iterator. If the iterator raises, the spool is deleted."""
     spool = Spool(workers)
     try:
         await spool.write(made)
@@ -159,7 +159,7 @@ async def spooled(workers: WorkerThreads, made: Iterator[bytes]) -> Spool:
 
 
 class SpoolResponse(StreamingResponse):
-    """An answer out of a spool, which is closed however that goes."""
+    """A response from a spool, which is closed afterwards in any case."""
 
     def __init__(
         self, spool: Spool, media_type: str, status: int = 200, headers: Mapping[str, str] | None = None
@@ -170,7 +170,7 @@ class SpoolResponse(StreamingResponse):
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the response."""
         try:
             await super().__call__(scope, receive, send)
         finally:

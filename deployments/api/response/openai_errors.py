@@ -1,4 +1,4 @@
-"""Errors in OpenAI's shape: what everything under ``/v1`` answers, unknown routes and defects included."""
+"""Errors in OpenAI's shape, for all paths under ``/v1``, including unknown routes and internal errors."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ PREFIX = "/v1"
 
 
 class OpenAIError(Schema):
-    """What went wrong."""
+    """The details of an error."""
 
     message: str
-    """A sentence that says what to do about it."""
+    """A sentence about the cause and the remedy."""
     type: str = Field(examples=["invalid_request_error"])
     """`invalid_request_error`, `rate_limit_error` or `server_error`."""
     param: str | None = Field(examples=["language"])
-    """The field in question."""
+    """The invalid field."""
     code: str | None = Field(examples=["invalid_value"])
-    """Stable name of the error, to be switched on."""
+    """Stable name of the error, for use in programs."""
 
 
 class OpenAIErrorBody(Schema):
-    """Every error of the OpenAI routes."""
+    """The shape of all errors on the OpenAI routes."""
 
     error: OpenAIError
 
 
 def is_openai_route(scope: Scope) -> bool:
-    """Whether a request is for this surface."""
+    """Return whether a request is for the OpenAI routes."""
     path = str(scope["path"]).removeprefix(str(scope.get("root_path", "")))
     return path == PREFIX or path.startswith(f"{PREFIX}/")
 
 
 def openai_status(status: int) -> int:
-    """A value that can't be is a bad request there: OpenAI's 422 means something else."""
+    """Return the status for OpenAI's clients: 400 for an invalid value, since 422 has another meaning there."""
     return HTTPStatus.BAD_REQUEST if status == HTTPStatus.UNPROCESSABLE_ENTITY else status
 
 
 def openai_error(status: int, code: str, message: str, param: str | None = None) -> OpenAIErrorBody:
-    """The body of an error."""
+    """Return the body of an error."""
     kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
     kind = "rate_limit_error" if status == HTTPStatus.TOO_MANY_REQUESTS else kind
     return OpenAIErrorBody(error=OpenAIError(message=sentence(message), type=kind, param=param, code=code))

@@ -1,7 +1,7 @@
-"""Errors as answers: the one table from error to HTTP status, and the one shape of each surface.
+"""Error responses: the one table that maps errors to HTTP statuses, and the one shape of each API.
 
-``/v1`` answers in OpenAI's shape, everything else in the task API's, unknown routes and defects of our own included.
-Defects are logged once, here, with their traceback; clients get a sentence.
+``/v1`` responds in OpenAI's shape, every other path in the task API's, including unknown routes and internal errors.
+Internal errors are logged once, here, with their traceback; clients receive a sentence.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STATUSES: Mapping[type[errors.MurmurationError], int] = {
     errors.HeadersTooLarge: 431,
     errors.UploadNotFound: 404,
     errors.UploadStateConflict: 409,
-    errors.ChecksumMismatch: 460,  # tus's own, https://tus.io/protocols/resumable-upload#checksum
+    errors.ChecksumMismatch: 460,  # defined by tus, https://tus.io/protocols/resumable-upload#checksum
     errors.ProtocolVersionUnsupported: 412,
     errors.NotAuthenticated: 401,
     errors.ScopeMissing: 403,
@@ -62,16 +62,16 @@ STATUSES: Mapping[type[errors.MurmurationError], int] = {
     errors.ReplicaLost: 503,
     errors.ModelUnavailable: 503,
 }
-"""Status of an error and of all below it in the tree, unless they have a line of their own."""
+"""Status of an error class and of its subclasses, unless they have an entry of their own."""
 
 
 def status_of(error: type[errors.MurmurationError]) -> int:
-    """The HTTP status of a class of errors."""
+    """Return the HTTP status of an error class."""
     return next(STATUSES[cls] for cls in error.__mro__ if cls in STATUSES)
 
 
 def status_of_code(code: str) -> int:
-    """The HTTP status of an error that was stored by its code; 500 for a code this version does not know."""
+    """Return the HTTP status of an error stored by its code; 500 for a code that this version does not know."""
     return _statuses_by_code(errors.MurmurationError).get(code, 500)
 
 
@@ -89,7 +89,7 @@ def error_response(
     fields: Sequence[FieldProblem] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """An error as an answer, in the shape of the surface that the request was made to."""
+    """Return an error response in the shape of the API that was called."""
     if is_openai_route(request.scope):
         status = openai_status(status)
         param = fields[0].field if fields else None
@@ -113,14 +113,14 @@ def _task_api_error(request: Request, status: int, error: str, message: str, fie
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Makes every error of the application leave in the shape of its surface."""
+    """Register the handlers that convert every error of the application to a response."""
     app.add_exception_handler(errors.MurmurationError, _murmuration_error)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _validation_error)
 
 
 def response_to(request: Request, error: errors.MurmurationError) -> Response:
-    """One of our errors as an answer, in the shape of the surface that was asked; middleware has no other way."""
+    """Return the response for one of our errors, in the shape of the API that was called. Middleware calls it too."""
     status = status_of(type(error))
     if status == HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, errors.RecordUnreadable):
         return _unexpected_error(request, error)
@@ -147,25 +147,25 @@ async def _murmuration_error(request: Request, error: Exception) -> Response:
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:
-    """Starlette's own: unknown routes, methods a route doesn't take."""
+    """Convert Starlette's own errors: unknown routes, and methods that a route does not accept."""
     assert isinstance(error, HTTPException)  # noqa: S101
-    if isinstance(error.__cause__, errors.MurmurationError):  # FastAPI's word for what went wrong with a body
+    if isinstance(error.__cause__, errors.MurmurationError):  # FastAPI wraps errors of reading a body
         return response_to(request, error.__cause__)
     status = HTTPStatus(error.status_code)
     message = {
-        HTTPStatus.NOT_FOUND: f"There is nothing at {request.url.path[:200]}; see /docs for what there is.",
-        HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not what this route takes; see /docs.",
+        HTTPStatus.NOT_FOUND: f"There is no route {request.url.path[:200]}: see /docs for all routes.",
+        HTTPStatus.METHOD_NOT_ALLOWED: f"This route does not accept {request.method}: see /docs.",
     }.get(status, f"{status.phrase}.")
     headers = error.headers
-    if status == HTTPStatus.METHOD_NOT_ALLOWED:  # Starlette's Allow has the methods of one route of the path
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:  # Starlette's Allow names the methods of only one route of the path
         headers = {"Allow": allowed(methods_at(request.scope))}
     return error_response(request, status, status.name.lower(), message, headers=headers)
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    findings = [finding | {"loc": finding["loc"][1:]} for finding in error.errors()]  # without "query"
-    return await _murmuration_error(request, invalid_value(findings))
+    details = [detail | {"loc": detail["loc"][1:]} for detail in error.errors()]  # without "query"
+    return await _murmuration_error(request, invalid_value(details))
 
 
 def _unexpected_error(request: Request, error: Exception) -> Response:
@@ -174,18 +174,18 @@ def _unexpected_error(request: Request, error: Exception) -> Response:
         request,
         500,
         errors.MurmurationError.code,
-        "Something went wrong here that is not your request's fault. It has been logged.",
+        "The service failed with an internal error, which has been logged. Your request did not cause it.",
     )
 
 
 class ServerErrorMiddleware:
-    """The last resort: an exception nobody expected is logged once, and answered if that is still possible."""
+    """The outermost error handler: it logs an unexpected exception once, and responds if that is still possible."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on."""
+        """Process a request, and convert an unexpected exception to a response."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -199,6 +199,6 @@ class ServerErrorMiddleware:
         try:
             await self._app(scope, receive, watched_send)
         except Exception as error:
-            if started:  # the status is out: only a broken connection can still tell the client
+            if started:  # the status was sent: only a broken connection can still signal the error
                 raise
             await _unexpected_error(Request(scope), error)(scope, receive, send)

@@ -1,4 +1,4 @@
-"""What answers repeat of the request: its URL and its parameters, shortened and without secrets."""
+"""The request's URL and parameters as responses repeat them: shortened and without secrets."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _SECRET = re.compile(r"key|secret|token|passw|authorization", re.IGNORECASE)
 
 
 def request_url(request: Request) -> str:
-    """The URL as the client wrote it, for the client to read; nothing is ever built from it."""
+    """Return the URL as the client wrote it. It is for display only; no link is built from it."""
     url = request.url.replace(path=request.scope[SENT_PATH]) if SENT_PATH in request.scope else request.url
     secrets = {name: "***" for name in request.query_params if _SECRET.search(name)}
     return _shortened(str(url.include_query_params(**secrets) if secrets else url), MAX_URL)
 
 
 def request_params(request: Request) -> dict[str, Any]:
-    """The query's parameters, and the body's where a route has noted them with ``note_params``."""
+    """Return the parameters of the query, and those of the body if a route has recorded them with ``note_params``."""
     noted: Mapping[str, Any] = getattr(request.state, "body_params", {})
     return {_shortened(name, 100): _shown(name, value) for name, value in {**request.query_params, **noted}.items()}
 
 
 def note_params(request: Request, params: Mapping[str, Any]) -> None:
-    """Notes parameters that came in the body, so that the answer can repeat them."""
+    """Record the parameters of the body, so that the response can repeat them."""
     request.state.body_params = params
 
 

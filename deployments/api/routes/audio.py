@@ -1,4 +1,4 @@
-"""The sound of an uploaded recording, as a file in another format."""
+"""Extraction of an uploaded recording's audio as a file in another format."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from deployments.api.middleware.admission import client_name
 from deployments.api.middleware.backpressure import until_read
+from deployments.api.request.body import RequestBody
+from deployments.api.request.caller import client_name
 from deployments.api.request.forms import Form, refuse_unknown
-from deployments.api.request.multipart import RequestBody, open_body, read_form
+from deployments.api.request.multipart import read_form
 from deployments.api.response.envelope import ClientDep, ServicesDep, error_responses
 from deployments.api.response.request_echo import note_params
 from deployments.api.services import Services
@@ -25,7 +26,7 @@ from pipeline.usecases.tasks.extraction_charge import charge_while_extracting, r
 router = APIRouter(prefix="/api/whisper", tags=["audio"])
 
 EXTRACTION_FORM = Form(ExtractionOptions)
-_FILE = {"type": "string", "format": "binary", "description": "The recording, sound or video."}
+_FILE = {"type": "string", "format": "binary", "description": "The recording, audio or video."}
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
@@ -33,7 +34,7 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
     "/extract_audio",
     response_class=Response,
     responses={
-        200: {"description": "The sound", "content": dict.fromkeys(MEDIA_TYPES.values(), _BINARY)},
+        200: {"description": "The audio", "content": dict.fromkeys(MEDIA_TYPES.values(), _BINARY)},
         **error_responses(400, 408, 413, 415, 422),
     },
     openapi_extra={
@@ -53,39 +54,36 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
     },
 )
 async def extract_audio(request: Request, services: ServicesDep, client: ClientDep) -> Response:
-    """Take the sound out of a recording, in a format, rate and depth of your choice.
+    """Extract the audio of a recording, with the chosen format, sample rate and bit depth.
 
-    Channels are kept. The answer comes when all of it is there, so that it is either the whole sound or an error.
+    Channels are kept. The response begins when the extraction is complete, so it is either the whole audio or an error.
     """
-    # The place is kept until the answer has been read: until then it lies on our disk, or on its way.
+    # The place is held until the response has been read, since its file stays on disk until then.
     query = dict(request.query_params)
-    _parse(query)  # what is wrong there need not wait for the upload
+    _parse(query)  # refuse invalid parameters before the upload
     name = client_name(request)
     await refuse_extraction(services.store, client, services.clock)
     await until_read(request).enter_async_context(services.extractor.place(name))
-    async with open_body(request) as body:
-        source, form = await _receive(request, services, body)
-        with closing(source):
-            note_params(request, form)
-            refuse_unknown(form, EXTRACTION_FORM.names)
-            wanted = _parse(query | {name: value for name, value in form.items() if value.strip()})
-            size_bytes = source.seek(0, io.SEEK_END)
-            async with charge_while_extracting(services.store, client, services.clock, size_bytes) as progress:
-                extracted = await services.extractor.extract(source, wanted, name, progress)
+    source, form = await _receive(request, services)
+    with closing(source):
+        note_params(request, form)
+        refuse_unknown(form, EXTRACTION_FORM.names)
+        wanted = _parse(query | {name: value for name, value in form.items() if value.strip()})
+        size_bytes = source.seek(0, io.SEEK_END)
+        async with charge_while_extracting(services.store, client, services.clock, size_bytes) as progress:
+            extracted = await services.extractor.extract(source, wanted, name, progress)
     return _FileResponse(services, extracted, wanted.output_format)
 
 
 def _parse(values: dict[str, str]) -> ExtractionOptions:
     wanted = ExtractionOptions(**EXTRACTION_FORM.parse(values))
     if wanted.output_format is AudioFormat.FLAC and wanted.bit_depth == 1:
-        raise InvalidValue(
-            "bit_depth: flac is written with 2, 3 or 4 bytes a sample; wav takes 1 as well.", "bit_depth"
-        )
+        raise InvalidValue("bit_depth: flac supports 2, 3 or 4 bytes per sample; wav also supports 1.", "bit_depth")
     return wanted
 
 
-async def _receive(request: Request, services: Services, body: RequestBody) -> tuple[BinaryIO, dict[str, str]]:
-    """The recording as a file, and the other fields."""
+async def _receive(request: Request, services: Services) -> tuple[BinaryIO, dict[str, str]]:
+    """Receive the form, and return the recording as a file and the other fields."""
     limit_bytes = services.settings.media.max_upload_bytes
     received: list[BinaryIO] = []
 
@@ -95,7 +93,7 @@ async def _receive(request: Request, services: Services, body: RequestBody) -> t
         received.append(await services.extractor.receive(_limited(data, limit_bytes)))
 
     try:
-        form = await read_form(request, body, sink, limit_bytes)
+        form = await read_form(request, RequestBody(request), sink, limit_bytes)
         if not received:
             raise SourceMissing("No recording was sent: put it in a part named file.")
     except BaseException:
@@ -117,7 +115,7 @@ async def _limited(data: AsyncIterator[bytes], limit_bytes: int) -> AsyncIterato
 
 
 class _FileResponse(StreamingResponse):
-    """A temporary file as an answer; it is closed however that goes."""
+    """A response from a temporary file, which is closed afterwards in any case."""
 
     def __init__(self, services: Services, file: BinaryIO, output_format: AudioFormat) -> None:
         self._file = file
@@ -131,7 +129,7 @@ class _FileResponse(StreamingResponse):
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends it."""
+        """Send the file."""
         try:
             await super().__call__(scope, receive, send)
         finally:

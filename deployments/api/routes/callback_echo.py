@@ -1,4 +1,4 @@
-"""A receiver for callbacks, to try them out with."""
+"""A receiver for trying out callbacks."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from deployments.api.concurrency.cooperative_json import read_object, written
-from deployments.api.middleware.admission import client_name
-from deployments.api.request.multipart import open_body
-from deployments.api.response.envelope import ServicesDep, envelope_pieces, error_responses, results_gate
+from deployments.api.request.body import RequestBody
+from deployments.api.request.caller import client_name
+from deployments.api.response.envelope import ServicesDep, envelope_pieces, error_responses, transcript_slots
 from deployments.api.response.large_json import SpoolResponse, object_pieces, spooled, text_json
 from deployments.api.response.schemas import Envelope, Schema
 
 MAX_CALLBACK_BYTES = 32 * 1024 * 1024
-"""The record of a day of speech has 10 MB."""
+"""Largest callback. The record of a day of speech has 10 MB."""
 
-_WANTED = "The body must be a JSON object in UTF-8, such as a task's record."
+_EXPECTATION = "The body must be a JSON object in UTF-8, such as a task's record."
 
 router = APIRouter(prefix="/api/whisper/callback", tags=["callback"])
 
 
 class CallbackEcho(Schema):
-    """A callback that has arrived."""
+    """A received callback."""
 
     message: str
     callback_data: dict[str, Any]
-    """What was sent."""
+    """The content of the callback."""
 
 
 @router.post(
@@ -43,10 +43,9 @@ class CallbackEcho(Schema):
     },
 )
 async def receive_callback(request: Request, services: ServicesDep) -> Response:
-    """Take a callback and send it back, for trying out `callback_url`."""
-    async with open_body(request) as body:
-        sent = await body.read(MAX_CALLBACK_BYTES)
-    async with results_gate(request).one(client_name(request)):
-        record = await read_object(sent, services.workers, _WANTED)
+    """Receive a callback and return it, for trying out `callback_url`."""
+    content = await RequestBody(request).read(MAX_CALLBACK_BYTES)
+    async with transcript_slots(request).hold(client_name(request)):
+        record = await read_object(content, services.workers, _EXPECTATION)
         data = object_pieces((("message", text_json("The callback has arrived.")), ("callback_data", written(record))))
         return SpoolResponse(await spooled(services.workers, envelope_pieces(request, data)), "application/json")

@@ -1,4 +1,4 @@
-"""A task, followed live: server-sent events from where it stands to its end."""
+"""Server-sent events of a task, from its present state to its end."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from sse_starlette import ServerSentEvent
 from deployments.api.concurrency.event_loop import LoopBudget
 from deployments.api.response.envelope import ServicesDep, TaskId, base_url, error_responses
 from deployments.api.response.event_stream import EventStream
-from deployments.api.response.held_transcripts import GatedTranscripts
-from deployments.api.response.schemas import Schema, record
+from deployments.api.response.held_transcripts import LimitedTranscripts
+from deployments.api.response.schemas import Schema
+from deployments.api.response.task_record import task_record
 from deployments.api.services import Services
 from pipeline.domain.decoding.transcript import Segment
 from pipeline.domain.tasks.task import Stage, Status, Task
@@ -24,31 +25,31 @@ from pipeline.errors import InvalidValue
 from pipeline.usecases.tasks.watch import SegmentReady, TaskEnded, TaskEvent, TaskProgressed, TaskQueued, follow
 
 END_ID = "end"
-"""Id of the last event. A browser's ``EventSource`` opens a stream that has ended again; 204 tells it to stop."""
+"""Id of the last event. A browser's ``EventSource`` reconnects to a stream that has ended; 204 tells it to stop."""
 
 router = APIRouter(prefix="/api/whisper/tasks", tags=["tasks"])
 
 
 class QueuedEvent(Schema):
-    """The task waits for its turn."""
+    """The event of a task that waits in the queue."""
 
     task_id: int
     status: Status
 
 
 class ProgressEvent(Schema):
-    """How far the task has come."""
+    """The progress of a task."""
 
     task_id: int
     status: Status
     stage: Stage | None
-    """What is being done."""
+    """The stage of a task in progress."""
     audio_done_s: float = Field(examples=[12.5])
-    """Seconds of speech that are decoded."""
+    """Decoded speech, in seconds."""
     audio_total_s: float | None = Field(examples=[65.5])
-    """Seconds of speech in all; null until the recording is split."""
+    """All speech, in seconds; null until the recording is split."""
     progress: float | None = Field(examples=[0.19])
-    """The one over the other, 0..1."""
+    """Decoded share of the speech, from 0 to 1; null until the recording is split."""
 
 
 _SEGMENT: TypeAdapter[Segment] = TypeAdapter(Segment)
@@ -64,7 +65,7 @@ event: completed
 data: {"id":1,"status":"completed", … }
 """
 _STREAM: dict[str, Any] = {
-    "description": "The events, until the task has finished",
+    "description": "The events until the task has finished",
     "content": {"text/event-stream": {"example": _EXAMPLE}},
 }
 
@@ -74,7 +75,7 @@ _STREAM: dict[str, Any] = {
     response_class=Response,
     responses={
         200: _STREAM,
-        204: {"description": "`Last-Event-ID` says that the last event was received: nothing follows"},
+        204: {"description": "The client has received the last event according to `Last-Event-ID`"},
         **error_responses(404, 422),
     },
 )
@@ -83,19 +84,19 @@ async def task_events(
     services: ServicesDep,
     task_id: TaskId,
     last_event_id: Annotated[
-        str | None, Header(description="The id of the last event that was received: what came before is left out.")
+        str | None, Header(description="The id of the last event received. The stream continues after it.")
     ] = None,
 ) -> Response:
     """Follow a task as server-sent events.
 
-    - `queued`: it waits for its turn.
-    - `progress`: how far it has come: `stage`, `audio_done_s` of `audio_total_s` seconds.
-    - `segment`: one segment of the transcript, in the order of the timeline, as soon as all before it are decoded. The
-      event's `id` is that of the chunk it completes, counted from 0 over the chunks in which something was said: send
-      it as `Last-Event-ID` to go on from there.
-    - `completed`, `failed` or `cancelled`: the task's record (without the result); the stream ends.
+    - `queued`: the task waits in the queue.
+    - `progress`: the task's `stage`, and the decoded seconds `audio_done_s` of `audio_total_s`.
+    - `segment`: one segment of the transcript. Segments are sent in the order of the timeline, each as soon as all
+      speech before it is decoded. The last segment of a chunk has the chunk's number as its `id`, counted from 0 over
+      the chunks with speech. Send it as `Last-Event-ID` to continue from there.
+    - `completed`, `failed` or `cancelled`: the task's record without the result. The stream then ends.
 
-    A task that has finished tells its segments and its end. Comments are sent as heartbeats.
+    For a finished task, the stream contains its segments and its end. Comments are sent as heartbeats.
     """
     task = await services.store.get(task_id)
     if last_event_id == END_ID and task.status.finished:
@@ -108,17 +109,17 @@ async def _events(request: Request, services: Services, task: Task, after: int) 
     """Yield the events of a task."""
     prefix, turns = base_url(request, services), LoopBudget()
     async with AsyncExitStack() as held:
-        tasks = GatedTranscripts(services.store, request, held)
+        tasks = LimitedTranscripts(services.store, request, held)
         task = await tasks.get(task.id, include_result=True)
         following = follow(tasks, services.watch, services.clock, task, after)
-        async for happened in await held.enter_async_context(aclosing(following)):
-            event = _encode(happened, prefix)
+        async for task_event in await held.enter_async_context(aclosing(following)):
+            event = _encode(task_event, prefix)
             await turns.spend(len(event.data or ""))
             yield event
 
 
-def _encode(happened: TaskEvent, prefix: str) -> ServerSentEvent:
-    match happened:
+def _encode(task_event: TaskEvent, prefix: str) -> ServerSentEvent:
+    match task_event:
         case SegmentReady(segment, chunk, last):
             return _event("segment", _SEGMENT.dump_json(segment), str(chunk) if last else None)
         case TaskQueued(task):
@@ -126,7 +127,7 @@ def _encode(happened: TaskEvent, prefix: str) -> ServerSentEvent:
         case TaskProgressed(task):
             return _event("progress", _json(_progress(task)))
         case TaskEnded(task):
-            return _event(task.status, _json(record(replace(task, result=None), prefix)), END_ID)
+            return _event(task.status, _json(task_record(replace(task, result=None), prefix)), END_ID)
 
 
 def _progress(task: Task) -> ProgressEvent:

@@ -1,4 +1,4 @@
-"""Whether the service answers, and whether it transcribes."""
+"""Liveness and readiness of the service."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ router = APIRouter(prefix="/api/health", tags=["health"])
 
 @router.get("/check")
 async def check() -> HealthBody:
-    """Answer as long as the process lives."""
+    """Return 200 as long as the process runs."""
     return HealthBody()
 
 
 @router.get("/ready", responses=error_responses(), response_model_exclude_unset=True)
 async def ready(services: ServicesDep) -> ReadyBody:
-    """Answer 200 once a model has been loaded and the database answers; 503 says what is not ready."""
+    """Return 200 once a model is loaded and the database responds; else 503 with what is not ready."""
     await services.store.ping()
     readiness = await services.readiness()
     if readiness.problems:
@@ -42,7 +42,7 @@ def _engine(readiness: Readiness) -> EngineBody | None:
 
 
 def _remarks(services: Services, readiness: Readiness) -> dict[str, Any]:
-    """Return the fields that are only there where there is something to say."""
+    """Return the optional fields that have a value."""
     remarks: dict[str, Any] = {}
     if readiness.failure_messages:
         remarks["problems"] = list(readiness.failure_messages)

@@ -1,4 +1,4 @@
-"""Links: a post on TikTok or Douyin, or a page of any site the extractor library knows, as the source of a task."""
+"""Tasks from links: a post on TikTok or Douyin, or a page of any site that the extractor library supports."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Annotated, Any, NoReturn
 from annotated_types import MaxLen
 from fastapi import APIRouter, Header, Request, Response
 
+from deployments.api.request.body import MAX_FORM_BYTES, RequestBody
 from deployments.api.request.forms import Form
-from deployments.api.request.multipart import MAX_FORM_BYTES, open_body, read_form
+from deployments.api.request.multipart import read_form
 from deployments.api.request.task_options import CHECKS, TASK_FORM, TaskRequest, parse_task_request
-from deployments.api.response.envelope import ClientDep, ServicesDep, TaskId, answer, base_url, error_responses
+from deployments.api.response.envelope import ClientDep, ServicesDep, TaskId, base_url, envelope, error_responses
 from deployments.api.response.request_echo import note_params
-from deployments.api.response.schemas import CrawlRecordBody, Envelope, TaskRecord, record
+from deployments.api.response.schemas import Envelope
+from deployments.api.response.task_record import CrawlRecordBody, TaskRecord, task_record
 from deployments.api.routes.tasks import check_engine_of, checked_idempotency_key
 from deployments.api.services import Services
 from pipeline.domain.links.platforms import Link, LinkKind
@@ -27,15 +29,15 @@ router = APIRouter(prefix="/api", tags=["links"])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkFields:
-    """What a link's form has beside the options of every task."""
+    """The fields of a link's form besides the options of every task."""
 
     url: Annotated[str, MaxLen(2048)] | None = None
-    """The link, as the site's own button for sharing gives it. Required."""
+    """The link, as copied with the site's share button. Required."""
     save_data_in_db: bool = True
-    """Keep what the site says about the recording, for `/api/crawl/records`."""
+    """Store the site's information about the recording, for `/api/crawl/records`."""
 
 
-_LINK_WANTED = "Give the link as url, a form or query field; options may be form or query fields too."
+_LINK_EXPECTED = "Send the link as url, in a form or query field; options may be form or query fields too."
 LINK_FORM = Form(LinkFields, checks={"url": CHECKS["file_url"]})
 
 
@@ -61,9 +63,9 @@ ANSWERS: dict[str, Any] = {
 async def tiktok_video_task(
     request: Request, services: ServicesDep, client: ClientDep, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """Queue a TikTok post for transcription. Only links of TikTok, short ones included, are followed.
+    """Queue a TikTok post for transcription. Only links to TikTok are accepted, including short ones.
 
-    The answer comes at once; the post is fetched in the stage `fetching` of the task. An empty field means "not given".
+    The response is immediate; the post is fetched in the task's stage `fetching`. An empty field means "not given".
     """
     return await _create(request, services, client, LinkKind.TIKTOK, idempotency_key)
 
@@ -72,9 +74,9 @@ async def tiktok_video_task(
 async def douyin_video_task(
     request: Request, services: ServicesDep, client: ClientDep, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """Queue a Douyin post for transcription. Only links of Douyin, short ones included, are followed.
+    """Queue a Douyin post for transcription. Only links to Douyin are accepted, including short ones.
 
-    The answer comes at once; the post is fetched in the stage `fetching` of the task. An empty field means "not given".
+    The response is immediate; the post is fetched in the task's stage `fetching`. An empty field means "not given".
     """
     return await _create(request, services, client, LinkKind.DOUYIN, idempotency_key)
 
@@ -83,32 +85,33 @@ async def douyin_video_task(
 async def crawl_video_task(
     request: Request, services: ServicesDep, client: ClientDep, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """Queue the recording on a page of any site that yt-dlp knows.
+    """Queue the recording on a page of any site that yt-dlp supports.
 
-    `platform` names the one extractor that may read the page (`youtube`, `vimeo`, `soundcloud` …); left empty, the one
-    that fits does, and the task's record then names it. A link to several recordings is refused.
+    `platform` names the only extractor that may read the page (`youtube`, `vimeo`, `soundcloud` …). If it is empty, the
+    matching extractor is used, and the task's record names it. A link to several recordings is refused.
     """
     return await _create(request, services, client, LinkKind.ANY, idempotency_key)
 
 
 @router.get("/crawl/records", response_model=Envelope[CrawlRecordBody], responses=error_responses(404, 422))
 async def crawl_record(request: Request, services: ServicesDep, task_id: TaskId) -> Response:
-    """Read what the site said about a task's recording: author, title, length, ids, counts."""
-    found = await services.store.crawl_record(task_id)
-    if found is None:
+    """Return the site's information about a task's recording: author, title, duration, ids and counts."""
+    crawled = await services.store.crawl_record(task_id)
+    if crawled is None:
         raise CrawlRecordNotFound(
-            f"Nothing is kept about a link of task {task_id}: it has none, it was not fetched yet, "
+            f"Task {task_id} has no crawl record: it has no link, the link was not fetched yet, "
             "or save_data_in_db was false."
         )
-    return answer(request, CrawlRecordBody.model_validate({"task_id": task_id, **_fields(found)}))
+    return envelope(request, CrawlRecordBody.model_validate({"task_id": task_id, **_fields(crawled)}))
 
 
 async def _create(
     request: Request, services: Services, client: Client | None, kind: LinkKind, idempotency_key: str | None
 ) -> Response:
     submitter: Submitter = request.app.state.submitter
-    async with open_body(request) as body, submitter.intake(checked_idempotency_key(idempotency_key), client) as intake:
-        form = await read_form(request, body, _no_file, MAX_FORM_BYTES, wanted=_LINK_WANTED)
+    body = RequestBody(request)
+    async with submitter.intake(checked_idempotency_key(idempotency_key), client) as intake:
+        form = await read_form(request, body, _refuse_file, MAX_FORM_BYTES, expectation=_LINK_EXPECTED)
         note_params(request, form)
         task_request = parse_link_request(
             {**request.query_params, **{name: value for name, value in form.items() if value.strip()}}, kind
@@ -118,27 +121,27 @@ async def _create(
             task, _ = await intake.create(task_request.submission)
         except UrlNotAllowed as error:
             raise UrlNotAllowed(error.message, "url" if error.field == "file_url" else error.field) from error
-    shown = record(task, base_url(request, services))
-    return answer(request, shown, headers={"Location": shown.output_url})
+    record = task_record(task, base_url(request, services))
+    return envelope(request, record, headers={"Location": record.output_url})
 
 
 def parse_link_request(values: Mapping[str, object], kind: LinkKind) -> TaskRequest:
-    """Reads a link and the options of its task, given by name as text (HTTP) or as Python values.
+    """Parse a link and the options of its task, given by name as text (HTTP) or as Python values.
 
     Raises:
         SourceMissing: there is no ``url``.
-        UnsupportedLink: it is another site's than the kind's.
+        UnsupportedLink: the link leads to another site than ``kind`` accepts.
         RequestError: as ``parse_task_request``.
     """
     if "file_url" in values:
-        raise InvalidValue("The link goes into url here; file_url belongs to /api/whisper/tasks/create.", "file_url")
+        raise InvalidValue("Send the link as url; file_url belongs to /api/whisper/tasks/create.", "file_url")
     own = LINK_FORM.parse({name: value for name, value in values.items() if name in LINK_FORM.names})
     task_request = parse_task_request({name: value for name, value in values.items() if name not in LINK_FORM.names})
     url = own.get("url")
     if task_request.upload_id is not None:
         raise SourceConflict("An upload_id was sent together with a link: send one of them.")
     if url is None:
-        raise SourceMissing("There is no link: send it as url.")
+        raise SourceMissing("The link is missing: send it as url.")
     if kind.platform is not None:
         kind.platform.check(url, "url")
     submission = task_request.submission
@@ -148,9 +151,9 @@ def parse_link_request(values: Mapping[str, object], kind: LinkKind) -> TaskRequ
     return replace(task_request, submission=replace(submission, file_url=url, link=link, platform=platform))
 
 
-def _fields(found: Any) -> dict[str, Any]:
-    return {name: getattr(found, name) for name in found.__dataclass_fields__}
+def _fields(crawled: Any) -> dict[str, Any]:
+    return {name: getattr(crawled, name) for name in crawled.__dataclass_fields__}
 
 
-async def _no_file(data: AsyncIterator[bytes], name: str | None) -> NoReturn:
-    raise InvalidValue("This route takes a link as url; files go to /api/whisper/tasks/create.", "file_upload")
+async def _refuse_file(data: AsyncIterator[bytes], name: str | None) -> NoReturn:
+    raise InvalidValue("This route accepts only a link as url; send files to /api/whisper/tasks/create.", "file_upload")

@@ -1,4 +1,4 @@
-"""The service's metrics, for Prometheus."""
+"""The metrics of the service for Prometheus."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ router = APIRouter(tags=["operations"])
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(services: ServicesDep) -> PlainTextResponse:
-    """Show the metrics of every node, in Prometheus's text format."""
+    """Return the metrics of all nodes in Prometheus's text format."""
     return PlainTextResponse(await services.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -1,4 +1,4 @@
-"""Subtitles of a completed task."""
+"""Subtitle files of completed tasks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from fastapi import APIRouter, Request, Response
 from pydantic import WithJsonSchema
 
 from deployments.api.concurrency.event_loop import PIECE_BYTES, slices
-from deployments.api.middleware.admission import client_name
+from deployments.api.request.caller import client_name
 from deployments.api.request.forms import Form, inlined
-from deployments.api.response.envelope import FILE_NAME, ServicesDep, TaskId, error_responses, results_gate
+from deployments.api.response.envelope import FILE_NAME, ServicesDep, TaskId, error_responses, transcript_slots
 from deployments.api.response.large_json import SpoolResponse, spooled
 from deployments.api.response.schemas import Schema
 from pipeline.domain.decoding.transcript import Segment, Transcript
@@ -26,14 +26,14 @@ router = APIRouter(prefix="/api/whisper", tags=["subtitles"])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormatField:
-    """Which file is wanted."""
+    """The format of the file."""
 
     output_format: Annotated[str, WithJsonSchema({"type": "string", "enum": [*FORMATS]})] = "srt"
     """The format of the file: `srt`, `vtt`, `ass` and `lrc` show cues, `txt`, `tsv` and `json` list segments."""
 
 
 class TranscriptFile(Schema):
-    """A transcript as a file, in the shape of OpenAI's `whisper` command."""
+    """A transcript as a file, in the format of OpenAI's `whisper` command."""
 
     text: str
     segments: list[Segment]
@@ -64,18 +64,18 @@ _FILES: Mapping[str, dict[str, Any]] = {
     openapi_extra={"parameters": SUBTITLE_FORM.parameters()},
 )
 async def generate_subtitles(request: Request, services: ServicesDep, task_id: TaskId) -> Response:
-    """Write the transcript of a completed task as a subtitle file."""
+    """Return the transcript of a completed task as a subtitle file."""
     style_params = {name: value for name, value in request.query_params.items() if name != "task_id"}
     style = SUBTITLE_FORM.parse(style_params)
     output_format = style.pop("output_format", FormatField().output_format)
     task = await services.store.get(task_id)
     if task.status is not Status.COMPLETED:
         raise TaskNotFinished(f"The task is {task.status}: there are subtitles once it is completed.")
-    async with results_gate(request).one(client_name(request)):
+    async with transcript_slots(request).hold(client_name(request)):
         task = await services.store.get(task_id, include_result=True)
         if task.result is None:
             raise TaskNotFinished(f"The task is {task.status}: there are subtitles once it is completed.")
-        # Hours of speech take a second to lay out, and other requests would wait for it.
+        # A worker thread, since hours of speech take a second to lay out.
         content = await services.workers.run(_written, task.result, output_format, CueStyle(**style))
         spool = await spooled(services.workers, slices(content, PIECE_BYTES))
     return SpoolResponse(

@@ -7,13 +7,14 @@ from typing import Annotated, Literal, NoReturn
 from fastapi import APIRouter, Request, Response
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
-from deployments.api.middleware.admission import client_name
+from deployments.api.request.body import RequestBody
+from deployments.api.request.caller import client_name
 from deployments.api.request.forms import inlined, parse_json
 from deployments.api.request.lenient_values import Choice, Trimmed, is_blank, json_text
-from deployments.api.request.multipart import RequestBody
-from deployments.api.response.envelope import ServicesDep, answer, error_responses, results_gate
+from deployments.api.response.envelope import ServicesDep, envelope, error_responses, transcript_slots
 from deployments.api.response.request_echo import note_params
-from deployments.api.response.schemas import Envelope, Schema, SummaryBody, summary_body
+from deployments.api.response.schemas import Envelope, Schema
+from deployments.api.response.task_record import SummaryBody, summary_body
 from deployments.api.services import Services
 from pipeline.domain.decoding.languages import parse_language
 from pipeline.domain.summaries.summary import Summary, SummaryFormat, SummaryOptions
@@ -38,24 +39,24 @@ Text = Annotated[str, BeforeValidator(_null_is_empty)]
 
 
 class SummaryRequest(Schema):
-    """Which task to summarise, and how."""
+    """The task to summarise, and the options of the summary."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     task_id: int = Field(examples=[1])
     """A completed task."""
     chatgpt_api_key: Annotated[SecretStr, BeforeValidator(_null_is_empty), Field(max_length=500)] = SecretStr("")
-    """Your own key for the language model's server; it goes there and nowhere else. Empty: the service's."""
+    """Your own key for the language model's server. It is sent there and nowhere else. Empty: the service's key."""
     chatgpt_prompt: Annotated[Text, Field(max_length=4000)] = ""
-    """What the summary is for, in your own words."""
+    """Your own instructions for the summary."""
     chatgpt_model: Annotated[Text, Field(max_length=200)] = ""
-    """The language model. Empty: the one that is configured."""
+    """The language model. Empty: the configured model."""
     output_language: Annotated[Text, AfterValidator(_known_language)] = "en"
-    """Language of the summary: a code or a name. Empty: that of the transcript."""
+    """Language of the summary: a code or a name. Empty: the language of the transcript."""
     output_format: Annotated[SummaryFormat, Choice] = SummaryFormat.TEXT
-    """`text` for prose; `structured` for a title, chapters with their starts, action items and keywords as well."""
+    """`text` for prose; `structured` also has a title, chapters with their starts, action items and keywords."""
     save_to_database: Annotated[bool, Trimmed] = True
-    """Keep the summary with the task, in place of one that is there."""
+    """Store the summary with the task, replacing an existing one."""
 
     @model_validator(mode="before")
     @classmethod
@@ -67,12 +68,12 @@ class SummaryRequest(Schema):
 
     @property
     def api_key(self) -> str | None:
-        """The client's own key, if there is one."""
+        """The client's own key, if it sent one."""
         return self.chatgpt_api_key.get_secret_value().strip() or None
 
     @property
     def options(self) -> SummaryOptions:
-        """The same for the Summarizer."""
+        """The options for the Summarizer."""
         return SummaryOptions(
             summary_prompt=self.chatgpt_prompt.strip() or None,
             summary_model=self.chatgpt_model.strip() or None,
@@ -82,7 +83,7 @@ class SummaryRequest(Schema):
 
 
 class ChatMessage(Schema):
-    """What the language model wrote."""
+    """The output of the language model."""
 
     role: Literal["assistant"] = "assistant"
     content: str
@@ -97,7 +98,7 @@ class ChatChoice(Schema):
 
 
 class ChatUsage(Schema):
-    """Tokens of all calls together; null where the server does not count."""
+    """Tokens of all calls together; null if the server does not count them."""
 
     prompt_tokens: int | None
     completion_tokens: int | None
@@ -116,7 +117,7 @@ class ChatCompletionBody(Schema):
 
 
 class SummaryData(Schema):
-    """A summary, and what it is of."""
+    """A summary and its transcript."""
 
     task_text: str
     """The transcript."""
@@ -136,7 +137,7 @@ class SummaryData(Schema):
     },
 )
 async def summarize_task(request: Request, services: ServicesDep) -> Response:
-    """Summarise a completed task, long ones part by part, citing times as `[HH:MM:SS]`."""
+    """Summarise a completed task, with times as `[HH:MM:SS]`. A long transcript is summarised in parts."""
     body = await RequestBody(request).read(services.settings.http.max_json_bytes)
     summary_request = parse_json(json_text(body), SummaryRequest)
     note_params(request, summary_request.model_dump(mode="json"))
@@ -155,11 +156,11 @@ async def summarize_task(request: Request, services: ServicesDep) -> Response:
         _translate_key_error(summary_request, error)
     if summary_request.save_to_database:
         await services.store.save_summary(task.id, summary)
-    return answer(request, summary_data(text, summary))
+    return envelope(request, summary_data(text, summary))
 
 
 async def _text_of(request: Request, services: Services, task: Task) -> str:
-    async with results_gate(request).one(client_name(request)):
+    async with transcript_slots(request).hold(client_name(request)):
         task = await services.store.get(task.id, include_result=True)
     if task.result is None:
         raise TaskNotFinished(f"The task is {task.status}: it can be summarised once it is completed.")
@@ -167,7 +168,7 @@ async def _text_of(request: Request, services: Services, task: Task) -> str:
 
 
 def summary_data(transcript: str, summary: Summary) -> SummaryData:
-    """A summary as its client sees it."""
+    """Return a summary in the form that clients see."""
     return SummaryData(task_text=transcript, chat_completion=_completion(summary), summary=summary_body(summary))
 
 
@@ -179,7 +180,7 @@ def _check_model(summary_request: SummaryRequest, settings: LlmSettings) -> None
 
 
 def _translate_key_error(summary_request: SummaryRequest, error: LlmKeyRefused) -> NoReturn:
-    """A key that the client sent is the client's to mend."""
+    """Raise ``InvalidValue`` if the client sent the refused key itself, since only the client can correct it."""
     if summary_request.api_key is None:
         raise error
     raise InvalidValue(error.message, "chatgpt_api_key") from error

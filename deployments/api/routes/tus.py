@@ -1,8 +1,8 @@
-"""Resumable uploads as tus 1.0 has them (https://tus.io/protocols/resumable-upload).
+"""Resumable uploads by the protocol tus 1.0 (https://tus.io/protocols/resumable-upload).
 
-Spoken are the core and the extensions creation, creation-with-upload, termination, checksum and expiration.
-Any replica takes any request of an upload: its state is in the database, its bytes are in the media store. When all of
-it has arrived, ``tasks/create`` with its ``upload_id`` makes it a task.
+The core protocol is supported, with the extensions creation, creation-with-upload, termination, checksum and
+expiration. Any replica accepts any request of an upload, since its state is in the database and its bytes are in the
+media store. Once all bytes have arrived, ``tasks/create`` with the ``upload_id`` creates a task from it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 
-from deployments.api.request.multipart import RequestBody
+from deployments.api.request.body import RequestBody
 from deployments.api.response.envelope import ClientDep, ServicesDep, base_url, error_responses
 from pipeline.domain.tasks.upload import Upload
 from pipeline.domain.text.file_names import plain_file_name
@@ -39,9 +39,9 @@ router = APIRouter(prefix=PREFIX, tags=["resumable uploads"])
 
 
 async def _check_version(request: Request) -> None:
-    """Every request but OPTIONS says which version it speaks."""
+    """Refuse a request for another version of the protocol. Only OPTIONS may omit the version."""
     if request.headers.get("tus-resumable") != VERSION:
-        raise ProtocolVersionUnsupported(f"This speaks tus {VERSION}: send Tus-Resumable: {VERSION}.")
+        raise ProtocolVersionUnsupported(f"Only tus {VERSION} is supported: send Tus-Resumable: {VERSION}.")
 
 
 async def _uploads(request: Request) -> ResumableUploads:
@@ -54,7 +54,7 @@ UploadsDep = Annotated[ResumableUploads, Depends(_uploads)]
 
 
 async def _upload(
-    upload_id: Annotated[str, Path(description="The last part of the upload's address.")],
+    upload_id: Annotated[str, Path(description="The last part of the upload's URL.")],
     uploads: UploadsDep,
     client: ClientDep,
 ) -> Upload:
@@ -70,19 +70,25 @@ def _header(description: str, *, required: bool = False) -> dict[str, Any]:
 
 
 _TUS = {"name": "Tus-Resumable", **_header(f"`{VERSION}`", required=True)}
-_LENGTH = {"name": "Upload-Length", **_header("How many bytes the upload will have.", required=True)}
+_LENGTH = {"name": "Upload-Length", **_header("The total size of the upload, in bytes.", required=True)}
 _METADATA = {
     "name": "Upload-Metadata",
     **_header("`name base64,…`; `filename` becomes the task's file name. At most 4 KiB."),
 }
-_OFFSET = {"name": "Upload-Offset", **_header("Where these bytes go: where the upload ends now.", required=True)}
-_CHECKSUM = {"name": "Upload-Checksum", **_header(f"`algorithm base64` of the body; {', '.join(CHECKSUMS)}.")}
+_OFFSET = {
+    "name": "Upload-Offset",
+    **_header("The position of these bytes, which is the present end of the upload.", required=True),
+}
+_CHECKSUM = {
+    "name": "Upload-Checksum",
+    **_header(f"`algorithm base64`, the checksum of the body; {', '.join(CHECKSUMS)}."),
+}
 _BODY = {"required": False, "content": {BODY_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
 
 
 @router.options("", status_code=204, response_class=Response)
 async def describe_uploads(uploads: UploadsDep) -> Response:
-    """Say what is spoken here."""
+    """Return the supported version and extensions of tus."""
     return _answer(
         204,
         {
@@ -100,17 +106,17 @@ async def describe_uploads(uploads: UploadsDep) -> Response:
     response_class=Response,
     dependencies=SPOKEN,
     responses={
-        201: {"description": "Begun; `Location` is its address"},
+        201: {"description": "Created; `Location` is its URL"},
         **error_responses(400, 408, 409, 412, 413, 415, 422, 460),
     },
     openapi_extra={"parameters": [_TUS, _LENGTH, _METADATA, _CHECKSUM], "requestBody": _BODY},
 )
 async def begin_upload(request: Request, services: ServicesDep, uploads: UploadsDep, client: ClientDep) -> Response:
-    """Begin an upload; its first bytes may come along as the body."""
+    """Create an upload. The body may contain its first bytes."""
     submitter: Submitter = request.app.state.submitter
     await submitter.check_room(client)
     if "upload-defer-length" in request.headers:
-        raise InvalidValue("Upload-Defer-Length is not taken here: say how long the upload will be.", "Upload-Length")
+        raise InvalidValue("Upload-Defer-Length is not supported: send the size as Upload-Length.", "Upload-Length")
     size_bytes = _number(request, "Upload-Length")
     metadata = _metadata(request.headers.get("upload-metadata", ""))
     checksum = _checksum(request)
@@ -129,7 +135,7 @@ async def begin_upload(request: Request, services: ServicesDep, uploads: Uploads
     openapi_extra={"parameters": [_TUS]},
 )
 async def upload_offset(upload: UploadDep) -> Response:
-    """Say how much of an upload has arrived."""
+    """Return how many bytes of an upload have arrived."""
     headers = {"Upload-Length": str(upload.size_bytes), "Cache-Control": "no-store"}
     if upload.metadata:
         headers["Upload-Metadata"] = ",".join(f"{key} {_base64(value)}" for key, value in upload.metadata.items())
@@ -141,13 +147,13 @@ async def upload_offset(upload: UploadDep) -> Response:
     status_code=204,
     response_class=Response,
     dependencies=SPOKEN,
-    responses={204: {"description": "Added"}, **error_responses(400, 404, 408, 409, 412, 413, 415, 422, 460)},
+    responses={204: {"description": "Appended"}, **error_responses(400, 404, 408, 409, 412, 413, 415, 422, 460)},
     openapi_extra={"parameters": [_TUS, _OFFSET, _CHECKSUM], "requestBody": _BODY},
 )
 async def append_to_upload(request: Request, uploads: UploadsDep, upload: UploadDep) -> Response:
-    """Add the body to an upload; what arrives before a connection breaks stays."""
+    """Append the body to an upload. Bytes that arrive before a connection breaks are kept."""
     if request.headers.get("content-type") != BODY_TYPE:
-        raise UnsupportedMediaType(f"Bytes of an upload are sent as Content-Type: {BODY_TYPE}.")
+        raise UnsupportedMediaType(f"Send the bytes of an upload as Content-Type: {BODY_TYPE}.")
     offset, checksum = _number(request, "Upload-Offset"), _checksum(request)
     if upload.task_id is not None:
         raise UploadStateConflict(f"The upload is complete and became task {upload.task_id}.")
@@ -160,18 +166,18 @@ async def append_to_upload(request: Request, uploads: UploadsDep, upload: Upload
     status_code=204,
     response_class=Response,
     dependencies=SPOKEN,
-    responses={204: {"description": "Gone"}, **error_responses(404, 412, 422)},
+    responses={204: {"description": "Deleted"}, **error_responses(404, 412, 422)},
     openapi_extra={"parameters": [_TUS]},
 )
 async def delete_upload(uploads: UploadsDep, upload: UploadDep) -> Response:
-    """Throw an upload away; the task it may have become stays."""
+    """Delete an upload. A task created from it stays."""
     await uploads.delete(upload)
     return _answer(204, {})
 
 
 @router.post("/{upload_id}", status_code=204, include_in_schema=False, response_class=Response, dependencies=SPOKEN)
-async def overridden(request: Request, uploads: UploadsDep, upload: UploadDep) -> Response:
-    """PATCH and DELETE for clients that can't send them (``X-HTTP-Method-Override``)."""
+async def method_override(request: Request, uploads: UploadsDep, upload: UploadDep) -> Response:
+    """Handle PATCH and DELETE for clients that can't send them (``X-HTTP-Method-Override``)."""
     method = request.headers.get("x-http-method-override", "").upper()
     if method == "PATCH":
         return await append_to_upload(request, uploads, upload)
@@ -210,7 +216,7 @@ def _checksum(request: Request) -> Checksum | None:
 
 
 def _metadata(text: str) -> dict[str, str]:
-    """Pairs of a name and, in Base64, a value; file names are reduced to names."""
+    """Parse pairs of a name and a value in Base64. File names are reduced to their last component."""
     if len(text) > MAX_METADATA:
         raise InvalidValue(f"Upload-Metadata is longer than {MAX_METADATA:,} bytes.", "Upload-Metadata")
     pairs: dict[str, str] = {}

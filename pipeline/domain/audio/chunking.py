@@ -1,6 +1,6 @@
-"""From speech spans to chunks: what the model is given in one go, cut where it hurts least.
+"""Dividing speech spans into chunks for the model, with cuts where they lose the least.
 
-A pure, incremental plan: the same speech gives the same chunks, however it arrives in pieces.
+The plan is pure and incremental: the same speech gives the same chunks, however it is divided among calls.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from pipeline.domain.audio.spans import Span, to_samples
 from pipeline.domain.audio.speech import FRAME_SAMPLES, Scores, merge_touching
 
 MAX_EXTENT = to_samples(120)
-"""Speech is packed into one chunk only from within this stretch of the timeline, which bounds what waits for a cut."""
+"""Samples of the timeline from which one chunk may take its speech. It bounds the speech that waits for a cut."""
 
 COMFORTABLE_FILL = 0.85
-"""Where a run of speech is divided evenly, chunks are planned this full, so that there is room to choose the cut."""
+"""Share of ``max_chunk`` planned for each chunk when a run is divided evenly, which leaves room to choose the cut."""
 
 CUT_FRAMES = 5
-"""A cut is made in the middle of the 0.16 s with the lowest mean score: one low frame may be a mere plosive."""
+"""Frames averaged to find a cut: the middle of the quietest 0.16 s. A single quiet frame may be only a plosive."""
 
 PackedSpans = tuple[Span, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _CutRange:
-    """Lengths of speech a chunk may have, in samples, and the one that would be best."""
+    """The allowed lengths of a chunk's speech, in samples, and the preferred one."""
 
     low: int
     high: int
@@ -37,36 +37,37 @@ class _CutRange:
 
 
 class ChunkPlanner:
-    """Packs speech, in order, into chunks of at most ``max_chunk`` samples of speech.
+    """A planner that packs speech, in order, into chunks of at most ``max_chunk`` samples of speech.
 
-    As long as more follows, a chunk is filled to the last pause that fits, or, where nobody pauses in the later half
-    of what is allowed, to its quietest moment. It is cut only when two chunks' worth of speech is there; what is left
-    at the end of a run is divided evenly. So no run ends in a stub.
+    While more speech follows, a chunk is filled to the last pause that fits. If nobody pauses in the later half of the
+    allowed range, it is cut at the quietest moment there. It is cut only once two chunks' worth of speech is pending,
+    and the rest of a run is divided evenly, so that no run ends in a very short chunk.
 
     Args:
         max_chunk: longest chunk, in samples.
-        start: speech before this sample is ignored.
+        start: the sample before which speech is ignored.
     """
 
     def __init__(self, max_chunk: int, start: int = 0) -> None:
         self._max = max_chunk
         self._start = start
         self._pending: list[Span] = []
-        # Of the whole recording: 450 kB an hour, less than the bookkeeping of dropping what has passed.
+        # Scores of the whole recording: 450 kB an hour, which costs less than the bookkeeping to drop old ones.
         self._scores = array("f")
 
     @property
     def pending_start(self) -> int | None:
-        """Where the speech begins that is in no chunk yet."""
+        """The start of the first speech that is in no chunk yet, in samples; ``None`` without such speech."""
         return self._pending[0].start if self._pending else None
 
     def add(self, pieces: Iterable[Span], scores: Scores, settled: int = 0) -> list[PackedSpans]:
-        """Takes more speech and the scores of the frames that were heard since; returns the chunks that are certain.
+        """Add speech and the scores of its frames; return the chunks that are final.
 
         Args:
-            pieces: speech in order, after all that was added before; pieces that touch belong together.
-            scores: one per frame, from the start of the timeline on, at least as far as the pieces reach.
-            settled: no piece that is still to come begins before this sample.
+            pieces: speech in order, later than all speech added before; pieces that touch belong together.
+            scores: one per frame since the previous call, from the start of the timeline on, at least as far as the
+                pieces reach.
+            settled: sample before which no later piece begins.
         """
         self._scores.frombytes(scores.astype(np.float32).tobytes())
         chunks: list[PackedSpans] = []
@@ -78,7 +79,7 @@ class ChunkPlanner:
         return chunks
 
     def finish(self) -> list[PackedSpans]:
-        """The rest of the speech, divided evenly."""
+        """Return the chunks of the pending speech, divided evenly."""
         chunks: list[PackedSpans] = []
         while (total := self._total) > self._max:
             chunks.append(self._cut(self._even_zone(total)))
@@ -97,7 +98,7 @@ class ChunkPlanner:
         return chunks
 
     def _is_too_far(self, start: int) -> bool:
-        """Whether speech that begins there is too far from what waits to be packed with it."""
+        """Return whether speech from ``start`` on is too far from the pending speech to share a chunk with it."""
         return bool(self._pending) and start > max(self._pending[-1].end, self._pending[0].start + MAX_EXTENT)
 
     @property
@@ -105,14 +106,17 @@ class ChunkPlanner:
         return sum(span.samples for span in self._pending)
 
     def _even_zone(self, total: int) -> _CutRange:
-        """The first of the lengths that divide ``total`` evenly, with room around it."""
+        """Return the range around the first of the lengths that divide ``total`` evenly."""
         count = ceil(total / (COMFORTABLE_FILL * self._max))
         aim = total // count
         room = self._max // 4
         return _CutRange(max(total - (count - 1) * self._max, aim - room), min(self._max, aim + room), aim)
 
     def _cut(self, zone: _CutRange) -> PackedSpans:
-        """Takes a chunk off the front, as long as the zone allows: up to a pause, or to the quietest moment."""
+        """Remove a chunk from the front of the pending speech, cut at a pause in the range.
+
+        Without a pause there, cut at the quietest moment.
+        """
         joints = [joint for joint in self._pause_positions() if zone.low <= joint <= zone.high]
         length = min(joints, key=lambda joint: abs(joint - zone.aim)) if joints else self._quietest(zone)
         taken: list[Span] = []
@@ -126,16 +130,16 @@ class ChunkPlanner:
         return tuple(taken)
 
     def _pause_positions(self) -> list[int]:
-        """Lengths of speech up to each pause."""
+        """Return the length of speech up to each pause."""
         return [int(length) for length in np.cumsum([span.samples for span in self._pending])]
 
     def _quietest(self, zone: _CutRange) -> int:
-        """The length of speech up to the quietest moment of a zone that lies in a single span."""
+        """Return the length of speech up to the quietest moment of a range that lies in a single span."""
         before = max((joint for joint in self._pause_positions() if joint < zone.low), default=0)
         span = next(
             span for span, joint in zip(self._pending, self._pause_positions(), strict=True) if joint > zone.high
         )
-        offset = span.start - before  # from lengths of speech to the timeline
+        offset = span.start - before  # converts a length of speech to a position on the timeline
         first, last = ceil((zone.low + offset) / FRAME_SAMPLES), (zone.high + offset) // FRAME_SAMPLES
         scores = np.array(self._scores[first:last])
         if not scores.size:

@@ -1,15 +1,15 @@
-"""Several channels become one, by their energies, as the audio arrives.
+"""Mixing several channels to one by their energies, as the audio arrives.
 
-Plain averaging loses what stands in one channel only (6 dB of two, 15.6 dB of six) and all of what two channels hold in
-opposite phase. Here the average is corrected in two ways, both found from the covariance of the channels, block by
-block:
+Plain averaging attenuates sound that is in one channel only (by 6 dB with two channels, by 15.6 dB with six) and
+cancels sound that two channels hold in opposite phase. This mix corrects the average in two ways, both derived from the
+covariance of the channels, block by block:
 
-- A channel that runs against those before it is turned over before it is added.
-- The average is raised to the power that the channels have together. Channels that are alike count once, channels that
-  have nothing in common count in full, silent ones don't count. So a voice keeps the level it has in its own channel.
+- A channel that is in opposite phase to those before it is inverted before it is added.
+- The average is amplified to the joint power of the channels. Identical channels count once, uncorrelated channels
+  count in full, silent ones do not count. So a voice keeps the level that it has in its own channel.
 
-Channels that are alike are averaged exactly. Nothing but the audio decides, so a recording that is decoded again gives
-the same; 0.3 s of it are held at a time.
+Identical channels are averaged exactly. The mix depends on the audio alone, so decoding a recording again gives the
+same result. At most 0.3 s of audio are held at a time.
 """
 
 from __future__ import annotations
@@ -31,37 +31,37 @@ Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
 
 BLOCK_SAMPLES = SAMPLE_RATE // 10
-"""Samples that have one setting, 0.1 s; from one setting to the next the mix passes linearly."""
+"""Samples that share one setting, 0.1 s; the mix changes linearly from one setting to the next."""
 
 WINDOW = (1.0, 2.0, 3.0, 2.0, 1.0)
-"""How much the blocks around a block count for its covariance: half a second, symmetrical."""
+"""Weights of the blocks around a block in its covariance: half a second, symmetrical."""
 
 REACH = len(WINDOW) // 2
 
 OPPOSED_FROM, OPPOSED_TO = -0.5, -0.9
-"""Correlations between which a channel passes from being added to being subtracted.
+"""Correlations between which a channel changes from being added to being subtracted.
 
-Two people who talk at the same time in different channels stay above."""
+Two people who talk at the same time in different channels have a higher correlation."""
 
 ALIKE_DB, UNLIKE_DB = 1.5, 3.0
-"""Corrections below the first are not made, above the second they are made in full. So usual stereo, whose channels
-correlate by 0.8 or more, is averaged exactly."""
+"""Corrections smaller than the first are not made; those larger than the second are made in full. So usual stereo,
+whose channels correlate by 0.8 or more, is averaged exactly."""
 
 MEMORY_S = 1.0
-"""Time constant, in seconds, of the powers that the correction is found from: through a pause it stays what it was."""
+"""Time constant, in seconds, of the powers that determine the correction, which keeps it constant during a pause."""
 
 MAX_CORRECTION_EXCESS = 10 ** (3 / 20)
-"""How far a correction that was right a moment ago may exceed the one that is right now: 3 dB."""
+"""Factor by which the smoothed correction may exceed that of the current block: 3 dB."""
 
 _DECAY = math.exp(-BLOCK_SAMPLES / SAMPLE_RATE / MEMORY_S)
 
 
 @dataclass(frozen=True, slots=True)
 class BlockMix:
-    """How one block is mixed: the mean of the channels, each by its sign, times the gain.
+    """The setting for one block: the mean of the channels, each multiplied by its sign, times the gain.
 
     Attributes:
-        signs: of each channel, -1 to 1.
+        signs: sign of each channel, -1 to 1.
         gain: 1 or more.
     """
 
@@ -69,15 +69,15 @@ class BlockMix:
     gain: float
 
     def halfway(self, other: BlockMix) -> BlockMix:
-        """Return the setting between this one and another, where the one block ends and the other begins."""
+        """Return the setting between this one and another, for the boundary between their blocks."""
         return BlockMix((self.signs + other.signs) / 2, (self.gain + other.gain) / 2)
 
 
 class Downmixer:
-    """Mixes the channels of one recording. Low-frequency effects are no channel of their own: leave them out.
+    """A mixer for the channels of one recording. It expects no low-frequency effects channel: leave that one out.
 
     Args:
-        channels: how many there are.
+        channels: number of channels.
     """
 
     def __init__(self, channels: int) -> None:
@@ -85,12 +85,12 @@ class Downmixer:
         self._rest: Channels = np.empty((0, channels), np.float32)
         self._waiting: deque[Channels] = deque()  # blocks without a setting yet
         self._covariances: deque[Matrix] = deque(maxlen=len(WINDOW))
-        self._powers: tuple[float, ...] = (0.0, 0.0)  # of the channels together and of their mean, of the past, fading
+        self._powers: tuple[float, ...] = (0.0, 0.0)  # joint power and power of the mean, both decaying
         self._settled: tuple[Channels, BlockMix] | None = None  # the last block with a setting
-        self._begin: BlockMix | None = None  # how it begins
+        self._begin: BlockMix | None = None  # the setting at its first sample
 
     def feed(self, audio: Channels) -> Signal:
-        """Take the next samples, of shape ``(samples, channels)``; return the mix as far as it is settled."""
+        """Add samples, shape ``(samples, channels)``; return the mix as far as it is final."""
         if self._channels == 1:
             return audio[:, 0]
         audio = np.concatenate([self._rest, audio])
@@ -99,7 +99,7 @@ class Downmixer:
         return _joined([self._take(block) for block in audio[:whole].reshape(-1, BLOCK_SAMPLES, self._channels)])
 
     def finish(self) -> Signal:
-        """Return the mix of the rest."""
+        """Return the mix of the remaining samples."""
         mixed = [self._take(self._rest)] if len(self._rest) else []
         while self._waiting:
             mixed.append(self._settle())
@@ -114,7 +114,7 @@ class Downmixer:
         return self._settle() if len(self._waiting) > REACH else np.empty(0, np.float32)
 
     def _settle(self) -> Signal:
-        """Find the setting of the block that has waited longest; return the mix of the one before it."""
+        """Compute the setting of the block that has waited longest; return the mix of the block before it."""
         block = self._waiting.popleft()
         setting = self._setting(block, self._window())
         before, self._settled = self._settled, (block, setting)
@@ -125,7 +125,7 @@ class Downmixer:
         return _mix(before[0], begin, end)
 
     def _window(self) -> Matrix:
-        """Return the covariance around the block that was taken out last; those that still wait come after it."""
+        """Return the weighted covariance around the block removed last; the blocks that still wait come after it."""
         after = len(self._waiting)
         weighted = [
             WINDOW[REACH + after - age] * matrix
@@ -144,15 +144,15 @@ class Downmixer:
 
 
 def covariance(block: Channels) -> Matrix:
-    """Return how the channels of ``(samples, channels)`` vary together: a sum of products, without constant offsets."""
+    """Return the covariance of the channels of ``(samples, channels)``: a sum of products, without constant offsets."""
     centred = block.astype(np.float64) - block.mean(axis=0, dtype=np.float64)
     return centred.T @ centred  # type: ignore[no-any-return]
 
 
 def signs_of(matrix: Matrix) -> Vector:
-    """Return for each channel whether it is added (1) or subtracted (-1), or anything between, from a covariance.
+    """Return the sign of each channel, from 1 (added) to -1 (subtracted), given the covariance.
 
-    The channels are added up one by one. One that runs against the sum so far is subtracted from it.
+    The channels are added one by one. A channel in opposite phase to the sum so far is subtracted from it.
     """
     signs = np.ones(len(matrix))
     for channel in range(1, len(matrix)):
@@ -165,10 +165,10 @@ def signs_of(matrix: Matrix) -> Vector:
 
 
 def joint_power(matrix: Matrix) -> float:
-    """Return the power that channels have together: n alike channels have that of one, n unlike ones n times that.
+    """Return the joint power of channels: n identical ones have the power of one, n uncorrelated ones n times that.
 
-    It is the sum of the powers, divided by how many channels are alike: the sum of the squares of all covariances over
-    the sum of the squares of the powers.
+    It is the sum of the powers, divided by the number of channels that are alike. That number is the sum of the squares
+    of all covariances divided by the sum of the squares of the powers.
     """
     powers = np.diag(matrix)
     squares = float(np.square(matrix).sum())
@@ -176,14 +176,14 @@ def joint_power(matrix: Matrix) -> float:
 
 
 def _ratio(power: float, other: float) -> float:
-    """Return the ratio of two amplitudes from their powers; 1 where there is no sound."""
+    """Return the ratio of two amplitudes, given their powers; 1 without any sound."""
     if not power:
         return 1.0
     return math.sqrt(power / other) if other else math.inf
 
 
 def _tolerant(gain: float) -> float:
-    """Return a gain without the small corrections that are not worth making."""
+    """Return the gain without corrections that are too small to matter."""
     decibels = 20 * math.log10(max(gain, 1.0))
     if decibels >= UNLIKE_DB:
         return gain
@@ -191,7 +191,7 @@ def _tolerant(gain: float) -> float:
 
 
 def _mix(block: Channels, begin: BlockMix, end: BlockMix) -> Signal:
-    """Return a block mixed to one channel, passing from one setting to the other."""
+    """Return a block mixed to one channel, with a linear transition from one setting to the other."""
     if begin.gain == end.gain and np.array_equal(begin.signs, end.signs):
         weights = begin.signs * (begin.gain / len(begin.signs))
         return (block @ weights.astype(np.float32)).astype(np.float32)

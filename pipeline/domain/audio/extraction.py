@@ -1,4 +1,4 @@
-"""Sound taken out of a recording: what can be asked for."""
+"""Options for extracting the sound of a recording."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from annotated_types import Ge, Le
 
 
 class AudioFormat(StrEnum):
-    """Formats that sound is written in."""
+    """The formats that an extraction can write."""
 
     WAV = "wav"
     MP3 = "mp3"
@@ -30,11 +30,11 @@ MEDIA_TYPES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractionOptions:
-    """How the sound of a recording is to be written."""
+    """The form in which the sound of a recording is written."""
 
     sample_rate: Annotated[int, Ge(8000), Le(192_000)] = 22_050
-    """Samples a second. `mp3`, `ogg` and `m4a` know only some rates: the next higher one is taken."""
+    """Samples per second. `mp3`, `ogg` and `m4a` support only some rates: the next higher one is used."""
     bit_depth: Annotated[int, Ge(1), Le(4)] = 2
-    """Bytes a sample, 1 to 4; for `wav` and `flac` (2 to 4), the others have none."""
+    """Bytes per sample, 1 to 4; only for `wav` and `flac` (2 to 4)."""
     output_format: AudioFormat = AudioFormat.WAV
-    """The format of the file: `ogg` holds Opus, `m4a` AAC."""
+    """Format of the file: `ogg` holds Opus, `m4a` AAC."""

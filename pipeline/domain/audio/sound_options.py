@@ -1,4 +1,4 @@
-"""How the sound of a recording is taken, before anything is transcribed."""
+"""Options that apply to a recording's sound before transcription."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class SoundOptions:
-    """What a client may ask of decoding.
+    """The options of a client for decoding a recording.
 
     Attributes:
-        audio_track: index or language of the audio track; ``None`` for the best (``domain.tracks``).
+        audio_track: index or language of the audio track; ``None`` for the best one (``domain.audio.tracks``).
         normalize_level: whether quiet speech is raised to the working level.
     """
 

@@ -1,4 +1,4 @@
-"""Which of a recording's audio tracks is taken."""
+"""Choosing one of a recording's audio tracks."""
 
 from __future__ import annotations
 
@@ -48,32 +48,32 @@ class Track:
     index: int
     """Number among the audio tracks, from 0 (FFmpeg's `0:a:<index>`)."""
     codec: str | None = None
-    """FFmpeg's name of the codec; null where it does not know it."""
+    """FFmpeg's name of the codec; null if FFmpeg does not know it."""
     language: str | None = None
-    """As the file says, an ISO 639 code."""
+    """ISO 639 code in the file."""
     title: str | None = None
-    """As the file says."""
+    """Title in the file."""
     channels: int | None = None
-    """How many; null where the codec is not known."""
+    """Number of channels; null if the codec is not known."""
     default: bool = False
-    """Whether the file calls it a default track."""
+    """True if the file marks it as a default track."""
     auxiliary: bool = False
-    """Whether it is a commentary, an audio description or the like, by its flags or its title."""
+    """True for a commentary, an audio description or similar, by its flags or its title."""
     decodable: bool = True
-    """Whether there is a decoder for it."""
+    """True if there is a decoder for it."""
     silent: bool | None = None
-    """Whether it begins with digital silence; null if the track was not probed."""
+    """True if it begins with digital silence; null if the track was not probed."""
     chosen: bool = False
-    """Whether it is the one that was transcribed."""
+    """True for the track that was transcribed."""
 
     @property
     def rank(self) -> tuple[Any, ...]:
-        """Sort key: the track that is taken comes first."""
+        """Sort key: the best track comes first."""
         return not self.decodable, bool(self.silent), self.auxiliary, not self.default, self.index
 
     @property
     def label(self) -> str:
-        """Index, codec and what else the file says, for a sentence."""
+        """Index, codec and the file's own description of the track, for use in a sentence."""
         flags = ("commentary or the like" if self.auxiliary else None, "default" if self.default else None)
         title = f"“{self.title}”" if self.title else None
         known = filter(None, (self.codec or "unknown codec", self.language, title, *flags))
@@ -81,14 +81,14 @@ class Track:
 
 
 def candidates(tracks: Sequence[Track], wanted: str | None = None) -> tuple[Track, ...]:
-    """Return the tracks that may be taken, the best first.
+    """Return the tracks that may be transcribed, the best first.
 
     Args:
-        tracks: all that the recording has.
-        wanted: an index or a language; without it, any.
+        tracks: all audio tracks of the recording.
+        wanted: an index or a language; ``None`` for any track.
 
     Raises:
-        NoSuchTrack: none is what was wanted.
+        NoSuchTrack: no track has that index or language.
     """
     fitting = tracks if wanted is None else [track for track in tracks if _fits(track, wanted.strip())]
     if not fitting:
@@ -103,13 +103,13 @@ def mark_chosen(tracks: Iterable[Track], index: int) -> tuple[Track, ...]:
 
 
 def known_language(code: str | None) -> str | None:
-    """Return a code that names a language, or ``None`` for one that says that it is not known."""
+    """Return the code if it names a language, or ``None`` if it means that the language is not known."""
     code = (code or "").strip()
     return None if code.lower() in _UNKNOWN_LANGUAGES else code
 
 
 def is_auxiliary_title(title: str | None) -> bool:
-    """Return whether a title is that of a commentary, an audio description or the like."""
+    """Return whether the title is that of a commentary, an audio description or similar."""
     return bool(title and _AUXILIARY_TITLE.search(title))
 
 

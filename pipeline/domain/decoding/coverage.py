@@ -1,4 +1,4 @@
-"""Speech that a transcript says nothing about: where the model stopped early, or took two sentences for one."""
+"""Finding speech that a transcript does not cover, because the model stopped early or merged two sentences."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from pipeline.domain.decoding.transcript import Word
 from pipeline.domain.decoding.writing_systems import count_characters, has_words
 
 MIN_UNCOVERED_S = 1.0
-"""Shortest speech that must not lie between two words. Voice activity detection lets pauses of half a second pass for
-speech, and there is some padding beside it."""
+"""Shortest speech between two words that counts as uncovered. Voice activity detection counts pauses of half a second
+as speech, and adds some padding."""
 
 MIN_UNCOVERED_TRANSLATED_S = 3.0
-"""The same of a translation, whose words do not follow the order of what is said."""
+"""The same for a translation, whose words do not follow the order of the speech."""
 
 MIN_UTTERANCE_S = 0.5
-"""Shortest speech between two silences, with 0.1 s of each, that must not be without any word."""
+"""Shortest speech between two silences, including 0.1 s of each, that needs at least one word."""
 
 LETTER_S, SYLLABLE_S, DIGIT_S, SLOW_WORD_S = 0.15, 0.4, 0.5, 0.3
-"""Seconds that a slow speaker takes for a letter, for a character of a script without blanks, for a digit, which may
-stand for a word, and for the shortest word."""
+"""Seconds that a slow speaker needs for a letter, for a character of a script without blanks, for a digit (which may
+stand for a word), and for the shortest word."""
 
 
 def is_stretched(word: Word) -> bool:
-    """Return whether a word takes so long that it must hide other speech, or a pause.
+    """Return whether a word lasts so long that it must hide other speech, or a pause.
 
-    An alignment gives every moment to some word, also those in which something else is said.
+    An alignment assigns every moment to some word, including moments in which something else is said.
     """
     return word.end - word.start - _longest_s(word.word) >= MIN_UNCOVERED_S
 
 
 def uncovered(speech: Sequence[Span], words: Iterable[Word], shortest_s: float = MIN_UNCOVERED_S) -> list[Span]:
-    """Find the speech that no word covers; a stretched word covers none.
+    """Return the speech that no word covers; a stretched word covers none.
 
     Args:
-        speech: where somebody speaks, in samples from the start of the audio, in order.
-        words: what was transcribed, in seconds from there, in order.
-        shortest_s: seconds of speech that a gap between words must hold to count, unless it holds a whole utterance.
+        speech: speech spans, in samples from the start of the audio, in order.
+        words: transcribed words, in seconds from the start of the audio, in order.
+        shortest_s: seconds of speech from which a gap between words counts; a whole utterance in it counts anyway.
 
     Returns:
-        From the first to the last speech in each gap, in order.
+        One span for each gap, from its first to its last speech, in order.
     """
     spoken = ((word.start, word.end) for word in words if has_words(word.word) and not is_stretched(word))
     covered = merge_touching(sorted(Span(to_samples(start), to_samples(end)) for start, end in spoken))

@@ -1,7 +1,7 @@
-"""Dropping text the model made up beside a silence, by its word times (``hallucination_silence_threshold``).
+"""Dropping text that the model made up beside a silence, by its word times (``hallucination_silence_threshold``).
 
-The score and its numbers are those of ``WhisperModel.generate_segments`` in faster-whisper, which has them from
-openai/whisper (#1838). There, decoding goes on behind the dropped segment; here, the segments after it are kept, since
+The score and its numbers are those of ``WhisperModel.generate_segments`` in faster-whisper, which took them from
+openai/whisper (#1838). There, decoding continues after the dropped segment. Here, the segments after it are kept, since
 they were decoded from the same audio.
 """
 
@@ -19,7 +19,7 @@ LONGEST_WORD_S = 2.0
 WORDS_SCORED = 8
 ANOMALOUS_SCORE = 3.0
 EDGE_SILENCE_S = 2.0
-"""A segment this close to the chunk's edge has silence on that side: chunks are cut at silence."""
+"""Distance from the chunk's edge up to which a segment has silence on that side: chunks are cut at silence."""
 
 _PUNCTUATION = "\"'“¿([{-\"'.。,，!！?？:：”)]}、"
 
@@ -27,14 +27,14 @@ _PUNCTUATION = "\"'“¿([{-\"'.。,，!！?？:：”)]}、"
 def drop_hallucinations(
     segments: Sequence[Segment], threshold_s: float, start_s: float, end_s: float
 ) -> tuple[Segment, ...]:
-    """The segments without those that look made up and lie between silences or other such segments.
+    """Return the segments without those that look made up and lie between silences or other such segments.
 
     Args:
-        segments: one chunk's, in order, on the original timeline (silence that VAD removed counts); those without
-            words are kept.
-        threshold_s: a longer silence makes a segment beside it suspect.
-        start_s: where the chunk begins on the original timeline.
-        end_s: where it ends.
+        segments: segments of one chunk, in order, on the original timeline (silence that VAD removed counts); those
+            without words are kept.
+        threshold_s: length of silence above which a segment beside it may be made up.
+        start_s: start of the chunk on the original timeline.
+        end_s: end of the chunk on the original timeline.
     """
     kept: list[Segment] = []
     last_end = start_s
@@ -53,15 +53,15 @@ def drop_hallucinations(
 def drop_text_without_speech(
     segments: Sequence[Segment], speech: Sequence[Span], audible: Sequence[Span]
 ) -> tuple[Segment, ...]:
-    """The segments without those that the model made up where nobody speaks.
+    """Return the segments without those that the model made up where nobody speaks.
 
-    Voice activity detection may miss speech, so text beside what it found is dropped only if there is no sound, or
-    if its words are improbable or have no time.
+    Voice activity detection may miss speech. So text outside detected speech is dropped only if there is no sound, or
+    if its words are improbable or have no duration.
 
     Args:
-        segments: one chunk's, with words, in seconds from its start.
-        speech: where voice activity detection finds somebody, in samples from there.
-        audible: where there is any sound.
+        segments: segments of one chunk with words, in seconds from its start.
+        speech: speech spans by voice activity detection, in samples from the chunk's start.
+        audible: spans with any sound, in samples from the chunk's start.
     """
     return tuple(
         segment
@@ -75,7 +75,7 @@ def _overlaps(segment: Segment, spans: Sequence[Span]) -> bool:
 
 
 def is_anomalous(segment: Segment) -> bool:
-    """Whether its first words are improbable, or last too short or too long to have been said."""
+    """Return whether the first words are improbable, or last too short or too long to have been said."""
     words = [word for word in segment.words or () if word.word not in _PUNCTUATION][:WORDS_SCORED]
     if not segment.words:
         return False

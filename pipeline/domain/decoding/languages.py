@@ -1,8 +1,8 @@
-"""The languages Whisper knows, and how people name them: codes, BCP 47 tags, names.
+"""The languages of Whisper, and the codes, BCP 47 tags and names that people use for them.
 
-Whisper's codes are ISO 639-1's where there is one, with spellings of its own: ``jw`` (Javanese), ``tl`` (Filipino) and
-``no`` (Bokmål). What codes mean, and which are old or wider names of others, is the Unicode CLDR's knowledge, by way of
-langcodes.
+Whisper's codes are those of ISO 639-1 if there is one, with a few of its own: ``jw`` (Javanese), ``tl`` (Filipino) and
+``no`` (Bokmål). The meaning of codes, and which are old or broader names of others, comes from the Unicode CLDR by way
+of langcodes.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from langcodes import Language, closest_supported_match, find, standardize_tag
 from pipeline.domain.text.wording import nearest, with_suggestion
 
 FALLBACK_LANGUAGE = "en"
-"""Code for recordings without speech; Whisper's own tools, too, take these for English."""
+"""Code for recordings without speech, as in Whisper's own tools."""
 
 DETECT_WORDS = frozenset({"", "auto", "automatic", "autodetect", "auto-detect", "detect", "none", "null", "und"})
-"""Texts that leave the language to detection; ``und`` is ISO 639-2's "undetermined"."""
+"""Texts that ask for language detection; ``und`` is the code for "undetermined" in ISO 639-2."""
 
 MAX_DISTANCE = 10
-"""Largest distance between a language and the one taken for it, on the CLDR's scale: 1 from Bokmål to Norwegian, 10
-from a dialect to its macrolanguage (Egyptian Arabic to Arabic)."""
+"""Largest distance between a language and its substitute, on the CLDR's scale: 1 from Bokmål to Norwegian, 10 from a
+dialect to its macrolanguage (Egyptian Arabic to Arabic)."""
 
 MAX_LENGTH = 100
 
@@ -134,16 +134,16 @@ LANGUAGES: dict[str, str] = {
 
 
 def parse_language(text: str) -> str | None:
-    """Return Whisper's code of the language that a text names, or ``None`` where it is to be detected.
+    """Return Whisper's code of the language that a text names, or ``None`` if it is to be detected.
 
     Args:
         text: a code (``de``, ``ger``, ``iw``), a BCP 47 tag (``pt-BR``, ``zh-yue``), a locale (``en_US.UTF-8``), a name
             in English or in another language (``German``, ``deutsch``), or one of ``DETECT_WORDS``.
 
     Raises:
-        ValueError: it names no language, or none that Whisper knows. The message is a sentence.
+        ValueError: the text names no language, or none that Whisper knows. The message is a sentence.
     """
-    named = "".join(filter(str.isprintable, text)).strip()  # langcodes wants what UTF-8 can hold
+    named = "".join(filter(str.isprintable, text)).strip()  # langcodes needs text that UTF-8 can encode
     if named.casefold() in DETECT_WORDS:
         return None
     code = _code_of(named[:MAX_LENGTH]) if len(named) <= MAX_LENGTH else None
@@ -160,15 +160,15 @@ def parse_language(text: str) -> str | None:
 
 
 def stated_language(found: str, allowed: Sequence[str]) -> str:
-    """Return the code of a transcript's language; where nothing was said, that of the first allowed one, else English.
+    """Return the language code of a transcript: the detected one, else the first allowed one, else English.
 
-    Clients look the code up in Whisper's table, so there is always one. Its probability is 0 where it is no finding.
+    Clients look the code up in Whisper's table, so there is always one. Its probability is 0 if no speech was detected.
     """
     return found or next(iter(allowed), FALLBACK_LANGUAGE)
 
 
 def nearest_language(text: str) -> str | None:
-    """Return the code that was most likely meant by a text that is none: a slip of the hand, a locale, a country."""
+    """Return the code that a text without a language most likely means: a typing error, a locale or a country."""
     if close := nearest(_folded(text), _names(), cutoff=0.75):
         return _names()[close]
     prefix = text.strip().lower().replace("_", "-").split("-")[0]
@@ -181,7 +181,7 @@ def _code_of(text: str) -> str | None:
 
 
 def _from_tag(tag: str) -> str | None:
-    """Return the code for a tag: of its language, else of the one that stands for it, such as ``no`` for ``nb``."""
+    """Return the code for a tag: that of its language, else of the language that represents it (``no`` for ``nb``)."""
     try:
         language = Language.get(standardize_tag(tag, macro=True)).language
     except ValueError:
@@ -196,7 +196,7 @@ def _from_name(text: str) -> str | None:
     name = text.partition("(")[0].strip()  # "Chinese (Simplified)"
     if code := _names().get(_folded(name)):
         return code
-    if "/" in name:  # of several, find would take the first
+    if "/" in name:  # find would take the first of several names
         return None
     try:
         return _from_tag(find(name).to_tag())
@@ -216,13 +216,13 @@ def _of_country(code: str) -> str | None:
 
 @cache
 def _codes_by_language() -> dict[str, str]:
-    """Return Whisper's codes by the CLDR's, which differ in a few."""
+    """Return Whisper's codes by those of the CLDR, which differ in a few."""
     return {Language.get(standardize_tag(code, macro=True)).language or code: code for code in LANGUAGES}
 
 
 @cache
 def _names() -> dict[str, str]:
-    """Return codes by name: Whisper's own, the CLDR's English one, and the language's own; folded."""
+    """Return codes by name: Whisper's name, the CLDR's English name, and the language's own name, all folded."""
     named = [
         (name, code)
         for code, own in LANGUAGES.items()
@@ -232,6 +232,6 @@ def _names() -> dict[str, str]:
 
 
 def _folded(name: str) -> str:
-    """Return a name without the differences that a keyboard makes: case, and accents on Latin letters."""
+    """Return a name without differences that depend on the keyboard: case, and accents on Latin letters."""
     decomposed = unicodedata.normalize("NFKD", name.strip().casefold())
     return re.sub("(?<=[a-z])[\u0300-\u036f]+", "", decomposed)

@@ -1,6 +1,6 @@
-"""Finding text in which the model got stuck and said the same thing over and over.
+"""Finding text in which the model repeats the same words in a loop.
 
-The compression ratio sees long loops; a short clip's loop, or a loop at the end of much good text, slips through it.
+The compression ratio detects long loops. It misses the loop of a short clip, and a loop at the end of much good text.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from collections.abc import Iterator, Sequence
 from pipeline.domain.decoding.writing_systems import is_unspaced
 
 WORD_LIMIT = 6
-"""One word this many times in a row is a loop; "no, no, no" (three times) and then three times too often."""
+"""Times in a row from which one word is a loop: "no, no, no", and then three times more."""
 
 PHRASE_LIMIT = 4
-"""A phrase of several words this many times in a row is a loop: said once, and then three times too often."""
+"""Times in a row from which a phrase of several words is a loop: said once, and then three times more."""
 
 SYLLABLE_LIMIT = 7
-"""One to three characters of a script without spaces this many times in a row; laughter is written that way."""
+"""Times in a row from which one to three characters of a script without spaces are a loop: laughter is fewer."""
 
 LONGEST_SYLLABLES = 3
 
 
 def has_repetition_loop(text: str) -> bool:
-    """Whether a word or phrase is repeated, without anything between, three times more often than people would."""
+    """Return whether a word or phrase is repeated without a break, three times more often than people would."""
     units = tuple(_split_words(text))
     unspaced = sum(len(unit) == 1 and is_unspaced(unit) for unit in units) * 2 > len(units)
     longest = len(units) // PHRASE_LIMIT
@@ -37,7 +37,7 @@ def _limit(length: int, unspaced: bool) -> int:
 
 
 def _repeats(units: Sequence[str], length: int) -> int:
-    """The most times in a row that any phrase of ``length`` units is said."""
+    """Return the most times in a row that any phrase of ``length`` units is repeated."""
     run = most = 0
     for earlier, later in zip(units, units[length:], strict=False):
         run = run + 1 if earlier == later else 0
@@ -46,7 +46,7 @@ def _repeats(units: Sequence[str], length: int) -> int:
 
 
 def _split_words(text: str) -> Iterator[str]:
-    """Words without punctuation, or single characters where a script has no spaces."""
+    """Yield words without punctuation, or single characters of a script without spaces."""
     word = ""
     for character in text.casefold():
         if is_unspaced(character) or unicodedata.category(character)[0] not in "LMN":

@@ -1,4 +1,4 @@
-"""Segments that are divided at pauses, or lose words: the model often writes one for all that it is given."""
+"""Dividing segments at pauses and removing words from them: the model often writes one segment for a whole chunk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CLAUSE_END = tuple(",;:、，；：､،؛၊፣")
 CLOSING_MARKS = "\"'”’»」』)）"
 
 IsPause = Callable[[Word, Word], bool]
-"""Tells whether a segment ends between two words."""
+"""Returns whether a segment ends between two words."""
 
 
 def ends_sentence(text: str) -> bool:
@@ -27,14 +27,14 @@ def ends_clause(text: str) -> bool:
 
 
 def divide(segment: Segment, is_pause: IsPause) -> Iterator[Segment]:
-    """Divide a segment between words.
+    """Yield the parts of a segment, divided between words.
 
     Args:
         segment: with words that are ``AlignedWord``s, or without any.
-        is_pause: asked for each pair of neighbours.
+        is_pause: called for each pair of neighbours.
 
     Yields:
-        Segments with the times of their first and last word; the segment itself where there is nothing to divide.
+        Segments with the times of their first and last word; the segment itself if it has no pause.
     """
     words = segment.words or ()
     cuts = [at for at in range(1, len(words)) if is_pause(words[at - 1], words[at])]
@@ -46,7 +46,7 @@ def divide(segment: Segment, is_pause: IsPause) -> Iterator[Segment]:
 
 
 def without_words(segments: Iterable[Segment], dropped: Collection[Word]) -> Iterator[Segment]:
-    """Leave words out, and segments of which nothing is left.
+    """Yield segments without the dropped words; a segment that has no word left is dropped.
 
     Args:
         segments: with words that are ``AlignedWord``s.

@@ -1,4 +1,4 @@
-"""Joining the results of chunks to the transcript of the recording."""
+"""Joining the results of a task's chunks to the transcript of the recording."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def stitch(
     language: str | None = None,
     tracks: tuple[Track, ...] = (),
 ) -> Transcript:
-    """The transcript of a recording: segments in order, numbered from 1, none overlapping, none past the end.
+    """Return the transcript: segments in order, numbered from 1, none overlapping, none past the end of the recording.
 
     Args:
-        results: of all chunks, in any order; chunks that failed are simply not there.
-        options: what was asked for.
+        results: results of the chunks, in any order, without those of chunks that failed.
+        options: options of the task.
         duration_s: length of the recording, in seconds.
         vad_options: the VAD settings that were used, if any.
-        language: known from elsewhere (the task's record), for when no result says it.
-        tracks: the recording's audio tracks.
+        language: language in the task's record, used if no result has one.
+        tracks: audio tracks of the recording.
     """
     ordered = sorted(results, key=lambda result: result.index)
     segments = tuple(
@@ -52,13 +52,13 @@ def stitch(
 
 
 def chunk_segments(result: ChunkResult, duration_s: float, first_id: int) -> tuple[Segment, ...]:
-    """What one chunk adds to the transcript, for a transcript that grows chunk by chunk.
+    """Return the segments that one chunk adds to a transcript that grows chunk by chunk.
 
-    The same segments as ``stitch`` gives, since chunks don't overlap and segments lie within theirs.
+    They are the same as those of ``stitch``, since chunks do not overlap and segments lie within their chunk.
 
     Args:
-        result: of the chunk.
-        duration_s: length of the recording, in seconds; infinity where it is not known yet.
+        result: result of the chunk.
+        duration_s: length of the recording, in seconds; infinity while it is not known.
         first_id: number of the first segment.
     """
     numbered = enumerate(_without_overlaps([result], duration_s), start=first_id)
@@ -68,7 +68,7 @@ def chunk_segments(result: ChunkResult, duration_s: float, first_id: int) -> tup
 def _detection(
     results: Iterable[ChunkResult], options: TranscriptionOptions, language: str | None
 ) -> LanguageDetection:
-    """What was asked for, else what the first chunk was heard to be; as sure as that is (1 for a language given)."""
+    """Return the requested language with probability 1, else the detection of the first chunk that has one."""
     if options.language:
         return LanguageDetection(options.language, 1.0)
     all_results = list(results)
@@ -80,7 +80,7 @@ def _detection(
 
 
 def _without_overlaps(results: Iterable[ChunkResult], duration_s: float) -> Iterator[Segment]:
-    """Segments in order, clamped to the recording, each beginning where the one before has ended or later."""
+    """Yield segments in order, clamped to the recording, each starting at or after the end of the one before."""
     previous: Segment | None = None
     for segment in (segment for result in results for segment in result.segments):
         current = _clamp(segment, 0.0, duration_s)
@@ -95,13 +95,16 @@ def _without_overlaps(results: Iterable[ChunkResult], duration_s: float) -> Iter
 
 
 def _is_duplicate(previous: Segment, current: Segment) -> bool:
-    """The same words over the same audio: heard twice where two chunks meet. Words said again come later."""
+    """Return whether both have the same words over the same audio: decoded twice where two chunks meet.
+
+    Words that are said again come later.
+    """
     same = previous.text.split() == current.text.split()
     return same and previous.seek != current.seek and current.start < previous.end
 
 
 def _separate(previous: Segment, current: Segment) -> tuple[Segment, Segment]:
-    """The two without overlap; the later one gives way unless nothing would be left of it."""
+    """Return the two segments without overlap; the later one is shortened, unless nothing would be left of it."""
     if current.start >= previous.end:
         return previous, current
     if current.end > previous.end:
@@ -113,7 +116,7 @@ def _separate(previous: Segment, current: Segment) -> tuple[Segment, Segment]:
 
 
 def _clamp(segment: Segment, start: float, end: float, *, stretched: bool = False) -> Segment:
-    """The segment and its words clamped to ``[start, end]``, or stretched to fill it."""
+    """Return the segment and its words clamped to ``[start, end]``, or stretched to fill it."""
     words = segment.words
     if words is not None:
         words = tuple(

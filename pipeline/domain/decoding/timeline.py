@@ -1,4 +1,4 @@
-"""Putting what was heard in a chunk, whose silences were cut out, back on the recording's own timeline."""
+"""Placing the segments of a chunk, whose silences were cut out, on the original timeline."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ MAX_PAUSE_S = 1.0
 """Longest pause between two words of one segment."""
 
 SPEECH_PAD_S = 0.1
-"""Words may begin and end so much beside the speech that was found."""
+"""Distance from detected speech at which words may still begin and end."""
 
 MAX_SILENCE_S = 0.6
-"""Longest silence in a segment between speech with its padding: that speech has ended is noticed up to 0.2 s late."""
+"""Longest silence in a segment between padded speech: the end of speech is detected up to 0.2 s late."""
 
 NEAR_JOINT_S = 0.4
-"""A word so near to speech belongs to it."""
+"""Distance up to which a word belongs to the speech beside it."""
 
 MAX_JOINT_SILENCE_S = 0.7
-"""Most silence on either side of a joint: the padding of speech, and what its end is noticed late. Where there seems to
-be more, the speech beside it was not found again."""
+"""Most silence on either side of a joint: the padding of speech and the delay in detecting its end. A longer one means
+that the speech beside the joint was not detected again."""
 
 TIME_STEP_MS = 20
-"""One step of the model's time; an alignment may give a word none at all."""
+"""One step of the model's timestamps; an alignment may give a word no time at all."""
 
 
 def place(chunk: Chunk, segments: Iterable[Segment], speech: Sequence[Span] | None = None) -> tuple[Segment, ...]:
     """Place segments on the original timeline.
 
     Args:
-        chunk: where the audio comes from.
+        chunk: chunk of the segments.
         segments: with times in seconds from the chunk's first sample, in order; with ``AlignedWord``s, or without any.
-        speech: where somebody speaks, with ``SPEECH_PAD_S`` around it, in samples from the chunk's first one; ``None``:
-            wherever the chunk has audio.
+        speech: speech spans with a padding of ``SPEECH_PAD_S``, in samples from the chunk's first one; ``None``: the
+            whole chunk.
 
     Returns:
-        Those that say something within the chunk's audio, in order, none beyond the chunk and none across a long
-        pause. Words don't overlap, and each takes some time.
+        The segments that hold text within the chunk's audio, in order, none beyond the chunk and none across a long
+        pause. Words do not overlap, and each lasts some time.
     """
     speech = speech or (Span(0, to_samples(chunk.duration_s)),)
     spoken_segments = [one for one in segments if not is_punctuation(one.text) and one.start < chunk.duration_s]
@@ -72,7 +72,13 @@ def _place_segment(chunk: Chunk, speech: Sequence[Span], segment: Segment) -> Se
 
 @dataclass(frozen=True, slots=True)
 class _Joint:
-    """Where silence was cut out, in seconds of the chunk, and from when to when nobody speaks around it, at least."""
+    """A joint between two spans of a chunk, where silence was cut out, in seconds of the chunk.
+
+    Attributes:
+        at: position of the joint.
+        begin: latest time before the joint from which nobody speaks for certain.
+        end: earliest time after the joint until which nobody speaks for certain.
+    """
 
     at: float
     begin: float
@@ -81,7 +87,7 @@ class _Joint:
     def is_after(self, word: Word, is_last: bool) -> bool:
         """Return whether more of a word lies in the speech after the joint than in the speech before it.
 
-        A word that lies in neither comes after the silence, which an alignment gives to the word that follows it.
+        A word that lies in neither comes after the silence: an alignment gives the silence to the word that follows it.
         """
         before_s, after_s = self.begin - word.start, word.end - self.end
         if max(before_s, after_s) < spoken_s(word.word) / 2:
@@ -110,9 +116,9 @@ def _joints(chunk: Chunk, speech: Sequence[Span]) -> list[_Joint]:
 
 
 def _separate_at_joints(words: Sequence[Word], joints: Iterable[_Joint]) -> list[Word]:
-    """Put each word on one side of every joint: an alignment gives the silence around a joint to the words beside it.
+    """Move each word to one side of every joint: an alignment gives the silence around a joint to the words beside it.
 
-    The first word of a clause comes after the silence, and the last one before it; others go where more of them is.
+    The first word of a clause goes after the silence, and the last one before it. Other words go where more of them is.
     """
     settled = list(words)
     for joint in joints:
@@ -145,9 +151,10 @@ def _move_beside(joint: _Joint, word: Word, is_after: bool) -> Word:
 
 
 def _clamp_to_speech(word: Word, speech: Iterable[Span]) -> Word:
-    """Shorten a word to the last speech that it reaches into: the silence before it ends there.
+    """Shorten a word to the last speech that it overlaps: the silence before it ends there.
 
-    It keeps the time it takes to say. A word beside all speech, but near, is moved to it; one that is far stays.
+    The word keeps the time that it takes to say. A word near speech that overlaps none is moved to it; a distant one
+    stays.
     """
     reached = [span for span in speech if word.start < span.end_s and word.end > span.start_s]
     if not reached:
@@ -160,7 +167,7 @@ def _clamp_to_speech(word: Word, speech: Iterable[Span]) -> Word:
 
 
 def _with_durations(words: Sequence[Word], chunk: Chunk) -> list[Word]:
-    """Keep words in order and apart, each at least one step long where the chunk has room for all."""
+    """Keep words in order and apart, each at least one step long if the chunk has room for all."""
     first_ms, last_ms = ceil(chunk.start_s * 1000), int(chunk.end_s * 1000)
     shortest_ms = max(0, min(TIME_STEP_MS, (last_ms - first_ms) // max(1, len(words))))
     timed: list[Word] = []
@@ -174,14 +181,14 @@ def _with_durations(words: Sequence[Word], chunk: Chunk) -> list[Word]:
 
 
 def _with_words(segments: Iterable[Segment], words: Iterator[Word]) -> Iterator[Segment]:
-    """Give segments their next words, and those words' times."""
+    """Yield segments with their next words and those words' times."""
     for segment in segments:
         own = tuple(islice(words, len(segment.words or ())))
         yield replace(segment, start=own[0].start, end=own[-1].end, words=own) if own else segment
 
 
 def _pauses(chunk: Chunk, speech: Sequence[Span]) -> list[tuple[float, float]]:
-    """Return the stretches of the timeline in which nobody speaks for long, between the speech with its padding."""
+    """Return the ranges of the timeline in which nobody speaks for long, between the speech with its padding."""
     stretches = [(chunk.to_timeline(one.start_s), chunk.to_timeline(one.end_s, is_end=True)) for one in speech]
     cuts = [(left.end_s, right.start_s) for left, right in pairwise(chunk.spans)]
     silences = [(end, start) for (_, end), (start, _) in pairwise(stretches)]
@@ -202,7 +209,7 @@ def _plain(segment: Segment) -> Segment:
 
 
 def shift(segment: Segment, by_s: float) -> Segment:
-    """The segment ``by_s`` seconds later."""
+    """Return the segment ``by_s`` seconds later."""
     words = None
     if segment.words is not None:
         words = tuple(replace(word, start=word.start + by_s, end=word.end + by_s) for word in segment.words)
@@ -210,7 +217,7 @@ def shift(segment: Segment, by_s: float) -> Segment:
 
 
 def _place_word(chunk: Chunk, word: Word) -> Word:
-    """A word lies in one span, that of its middle: no word lasts through a silence that was cut out."""
+    """Place a word in the span that holds its middle: no word lasts through a silence that was cut out."""
     middle = (word.start + word.end) / 2
     offset = 0.0
     for span in chunk.spans:
@@ -224,5 +231,5 @@ def _place_word(chunk: Chunk, word: Word) -> Word:
 
 
 def _rounded(chunk: Chunk, time_s: float) -> float:
-    """Milliseconds, as subtitles have them, without rounding past the chunk's end."""
+    """Round to milliseconds, as in subtitles, but not past the chunk's end."""
     return min(round(time_s, 3), chunk.end_s)

@@ -1,4 +1,4 @@
-"""What the model heard: words, segments, and the transcript they make, in the field's own terms (faster-whisper's)."""
+"""Words, segments and transcripts, in the field's own terms (faster-whisper's)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.domain.audio.tracks import Track
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word with its times in seconds and the mean probability of its tokens."""
+    """A word with its times in seconds and the mean probability of its tokens."""
 
     start: float
     end: float
@@ -20,17 +20,17 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class AlignedWord(Word):
-    """A word with the text tokens it is made of, as long as its segment may still be divided."""
+    """A word with its text tokens, kept as long as its segment may still be divided."""
 
     tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of speech the model marked with a start and an end, in seconds of the original timeline.
+    """A stretch of transcript with a start and an end, in seconds of the original timeline.
 
     ``seek`` is the start of its chunk in hundredths of a second, ``tokens`` the model's own (timestamps included),
-    ``temperature`` that of the decoding that was kept. ``words`` is ``None`` unless word times were asked for.
+    ``temperature`` that of the decoding that was kept. ``words`` is ``None`` unless word times were requested.
     """
 
     id: int
@@ -48,7 +48,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class LanguageDetection:
-    """The language that was heard, how sure the model is (0..1), and every candidate, likeliest first."""
+    """The detected language, its probability (0..1), and every candidate, likeliest first."""
 
     language: str
     probability: float
@@ -57,15 +57,15 @@ class LanguageDetection:
 
 @dataclass(frozen=True, slots=True)
 class ChunkResult:
-    """What came of one chunk.
+    """The result of one chunk.
 
     Attributes:
         index: the chunk's index within its task.
         audio_s: seconds of audio it held.
-        segments: on the original timeline, in order; empty for silence. Ids are given when the transcript is stitched.
-        language: what was heard or asked for.
-        detection: set where the language was detected on this chunk.
-        attempts: decodings of the whole chunk (1 unless the quality gate sent it round again).
+        segments: on the original timeline, in order; empty for silence. Stitching sets their ids.
+        language: the detected or requested language.
+        detection: set if the language was detected in this chunk.
+        attempts: decodings of the whole chunk (1 unless the quality gate rejected it).
     """
 
     index: int
@@ -77,13 +77,13 @@ class ChunkResult:
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """All tokens in order; the prompt of the next chunk where previous text is conditioned on."""
+        """All tokens in order: the prompt of the next chunk with ``condition_on_previous_text``."""
         return tuple(token for segment in self.segments for token in segment.tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class TranscriptInfo:
-    """What is true of the whole transcript; durations in seconds."""
+    """Facts about the whole transcript; durations in seconds."""
 
     language: str
     language_probability: float
@@ -93,7 +93,7 @@ class TranscriptInfo:
     transcription_options: dict[str, Any] = field(default_factory=dict)
     vad_options: dict[str, Any] = field(default_factory=dict)
     tracks: tuple[Track, ...] = ()
-    """The recording's audio tracks; one of them is the one that was transcribed."""
+    """The recording's audio tracks; one of them was transcribed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""What a client may ask of a transcription, with the defaults and the limits of each option.
+"""The options of a transcription, with their defaults and limits.
 
-Names, types and meaning are faster-whisper's, so that nobody has to learn a second vocabulary. The constraints are
-``annotated_types``: the HTTP edge derives its validation and its documentation from this one class.
+Names, types and meaning are those of faster-whisper, so that nobody has to learn a second vocabulary. The constraints
+are ``annotated_types``: the HTTP edge derives its validation and its documentation from this one class.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from pipeline.domain.audio.sound_options import SoundOptions
 
 
 class TaskType(StrEnum):
-    """``transcribe`` keeps the language of the speech, ``translate`` turns it into English."""
+    """The task of the model: ``transcribe`` keeps the language of the speech, ``translate`` turns it into English."""
 
     TRANSCRIBE = "transcribe"
     TRANSLATE = "translate"
 
 
 DEFAULT_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-"""The fallback ladder of Whisper's paper (Radford et al., 2022, §4.5): greedy first, then ever more random."""
+"""The fallback temperatures of Whisper's paper (Radford et al., 2022, §4.5): greedy first, then increasingly random."""
 
 RETIRED_OPTIONS: frozenset[str] = frozenset()
-"""Names of options that earlier versions had, and rows of theirs still hold: they mean nothing any more.
+"""Names of removed options that rows of earlier versions still hold; they are ignored.
 
-Any other name that this version does not know is taken for a newer version's, to which the task is left. So an option
-that is removed has to be named here.
+Any other unknown name counts as an option of a newer version, and its task is left to that version. So a removed option
+has to be named here.
 """
 
 Probability = Annotated[float, Ge(0.0), Le(1.0)]
 Temperature = Annotated[float, Ge(0.0), Le(2.0)]
 MAX_TIME_S = 1_000_000.0
-"""Eleven days: no recording is longer, and what is computed from it is a number still."""
+"""Eleven days: no recording is longer, and calculations with it stay finite."""
 MIN_CLIP_S = 0.1
-"""Nothing that is said is shorter."""
+"""Shortest clip: no speech is shorter."""
 MAX_CLIPS = 1000
 Seconds = Annotated[float, Ge(0.0), Le(MAX_TIME_S)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TranscriptionOptions:
-    """How one recording is to be decoded."""
+    """The options for decoding one recording."""
 
     task_type: TaskType = TaskType.TRANSCRIBE
     """Transcribe in the language spoken, or translate into English."""
@@ -59,7 +59,7 @@ class TranscriptionOptions:
     best_of: Annotated[int, Ge(1), Le(20)] = 5
     """Candidates that are sampled at temperatures above 0."""
     temperature: Annotated[tuple[Temperature, ...], MinLen(1), MaxLen(10)] = DEFAULT_TEMPERATURES
-    """A temperature, or a comma list that is climbed while a chunk fails the thresholds below."""
+    """A temperature, or a comma-separated list: a chunk that fails the thresholds below is decoded at the next one."""
     compression_ratio_threshold: Annotated[float, Ge(0.0)] | None = 2.4
     """A chunk whose text compresses better than this is repetitive and decoded again at the next temperature."""
     log_prob_threshold: Annotated[float, Le(0.0)] | None = -1.0
@@ -79,17 +79,17 @@ class TranscriptionOptions:
     append_punctuations: Annotated[str, MaxLen(100)] = "\"'.。,，!！?？:：”)]}、"
     """Punctuation that belongs to the word before it."""
     clip_timestamps: Annotated[tuple[Seconds, ...], MaxLen(2 * MAX_CLIPS)] = ()
-    """`start,end,start,end…` in seconds: only these clips are transcribed and VAD is not asked. `0`: the whole file."""
+    """`start,end,start,end…` in seconds: only these clips are transcribed, without VAD. `0`: the whole file."""
     hallucination_silence_threshold: Seconds | None = None
     """With word timestamps: text that looks made up beside a silence longer than this is dropped. `0`: off."""
     vad_filter: bool = True
-    """Leave out what holds no speech (Silero VAD)."""
+    """Leave out audio without speech (Silero VAD)."""
     vad_threshold: Annotated[float, Gt(0.0), Lt(1.0)] | None = None
-    """Speech probability from which a frame counts as speech. Empty: as the service is set."""
+    """Speech probability from which a frame counts as speech. Empty: the service's setting."""
     vad_min_silence_duration_ms: Annotated[int, Ge(0), Le(60_000)] | None = None
-    """Silence shorter than this does not end a stretch of speech. Empty: as the service is set."""
+    """Silence shorter than this does not end a speech span. Empty: the service's setting."""
     vad_speech_pad_ms: Annotated[int, Ge(0), Le(10_000)] | None = None
-    """Added on both sides of a stretch of speech. Empty: as the service is set."""
+    """Padding on both sides of a speech span. Empty: the service's setting."""
     audio_track: Annotated[str, MinLen(1), MaxLen(35)] | None = None
     """Audio track: its index among the audio tracks, from 0, or its language (`eng`, `en`). Empty: the best one."""
     normalize_level: bool = True
@@ -97,22 +97,22 @@ class TranscriptionOptions:
 
     @property
     def sound(self) -> SoundOptions:
-        """Return how the sound of the recording is to be taken."""
+        """The options that apply to the recording's sound before transcription."""
         return SoundOptions(audio_track=self.audio_track, normalize_level=self.normalize_level)
 
     @property
     def uses_vad(self) -> bool:
-        """Whether VAD decides what is transcribed; clips named by the client replace it."""
+        """True if VAD decides what is transcribed; clips named by the client replace it."""
         return self.vad_filter and not self.has_clips
 
     @property
     def has_clips(self) -> bool:
-        """Whether only parts of the recording are asked for; a lone 0 is the whole file, as in faster-whisper."""
+        """True if only parts of the recording are requested; a lone 0 is the whole file, as in faster-whisper."""
         return self.clip_timestamps not in ((), (0.0,))
 
     @property
     def vad_options(self) -> dict[str, Any]:
-        """What is asked of VAD otherwise than the service is set, in the terms of faster-whisper's ``VadOptions``."""
+        """The options that override the service's VAD settings, in the terms of faster-whisper's ``VadOptions``."""
         overrides = {
             "threshold": self.vad_threshold,
             "min_silence_duration_ms": self.vad_min_silence_duration_ms,
@@ -121,5 +121,5 @@ class TranscriptionOptions:
         return {name: value for name, value in overrides.items() if value is not None}
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: enums as strings, tuples as lists."""
+        """Return plain data for JSON: enums as strings, tuples as lists."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}

@@ -1,4 +1,4 @@
-"""What scripts differ in, as far as it matters to how long text takes to say."""
+"""Properties of scripts that determine how long text takes to say."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _UNSPACED = (
 
 @dataclass(frozen=True, slots=True)
 class CharacterCounts:
-    """How many characters of a text are said, by kind.
+    """The number of a text's spoken characters, by kind.
 
     Attributes:
-        letters: of scripts that put blanks between words.
-        syllables: characters of scripts that don't.
-        digits: each of which may stand for a word.
+        letters: letters of scripts that put blanks between words.
+        syllables: characters of scripts that do not.
+        digits: digits, each of which may stand for a word.
     """
 
     letters: int
@@ -38,7 +38,7 @@ def is_unspaced(character: str) -> bool:
 
 
 def count_characters(text: str) -> CharacterCounts:
-    """Count the characters that are said."""
+    """Count the characters that are spoken."""
     syllables = sum(map(is_unspaced, text))
     return CharacterCounts(sum(map(str.isalpha, text)) - syllables, syllables, sum(map(str.isdigit, text)))
 
@@ -49,5 +49,5 @@ def has_words(text: str) -> bool:
 
 
 def is_punctuation(text: str) -> bool:
-    """Return whether the text holds nothing but punctuation and blanks; symbols such as notes and emoji are more."""
+    """Return whether the text holds nothing but punctuation and blanks; symbols such as notes and emoji are neither."""
     return all(unicodedata.category(character)[0] in "PZC" for character in text)

@@ -1,4 +1,4 @@
-"""Links: which site they belong to, what they are called there, and what is kept of what they lead to."""
+"""Links: the site of a link, its canonical address there, and the record of what it leads to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.errors import UnsupportedLink
 
 
 class LinkKind(StrEnum):
-    """What a task's ``file_url`` is."""
+    """The kind of a task's ``file_url``."""
 
     FILE = "file"
     """The recording itself."""
@@ -26,7 +26,7 @@ class LinkKind(StrEnum):
 
     @property
     def platform(self) -> Platform | None:
-        """The one site that such links belong to, if it is one."""
+        """The one platform of such links, or ``None``."""
         return PLATFORMS.get(self)
 
 
@@ -35,12 +35,12 @@ class Platform:
     """A site with a route of its own.
 
     Attributes:
-        name: for people.
-        domains: its hosts are these and all below them; links to others are not followed.
+        name: name for people.
+        domains: its hosts are these and their subdomains; links to others are not followed.
         extractors: names of the extractors (as regular expressions) that may read its pages.
-        post: what a post's page is called, with its id as ``id``.
-        address: where the extractor looks for the post of an id.
-        example: for error messages.
+        post: pattern of the path of a post's page, with the post's id as ``id``.
+        address: address at which the extractor finds a post, with a place for its id.
+        example: a link for error messages.
     """
 
     name: str
@@ -51,14 +51,14 @@ class Platform:
     example: str
 
     def owns(self, host: str) -> bool:
-        """Whether a host is one of the site's."""
+        """Return whether a host belongs to the site."""
         return any(host == domain or host.endswith(f".{domain}") for domain in self.domains)
 
     def check(self, url: str, field: str = "") -> SplitResult:
-        """The parts of one of the site's links.
+        """Return the parts of a link if it is one of the site's.
 
         Raises:
-            UnsupportedLink: it is another site's.
+            UnsupportedLink: the link belongs to another site.
         """
         try:
             parts = urlsplit(url)
@@ -74,10 +74,10 @@ class Platform:
         return parts
 
     def canonical(self, url: str, field: str = "") -> str | None:
-        """The address of the post a link names itself; ``None`` for a short link, which must be followed.
+        """Return the address of the post that a link names, or ``None`` for a short link, which must be followed.
 
         Raises:
-            UnsupportedLink: it is another site's.
+            UnsupportedLink: the link belongs to another site.
         """
         parts = self.check(url, field)
         found = self.post.search(parts.path)
@@ -107,11 +107,11 @@ PLATFORMS: Mapping[LinkKind, Platform] = {
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What a task's ``file_url`` is, and what is to be made of it.
+    """The kind of a task's ``file_url``, and how to read it.
 
     Attributes:
-        extractor: name of the only extractor that may read the page; ``None`` for whichever fits.
-        keep_record: whether what the site says about the recording is kept.
+        extractor: name of the only extractor that may read the page; ``None`` for any that fits.
+        keep_record: whether the crawl record is stored.
     """
 
     kind: LinkKind = LinkKind.FILE
@@ -121,15 +121,15 @@ class Link:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrawlRecord:
-    """What a site says about a recording. Times are aware UTC, durations seconds; ``None`` where it says nothing.
+    """A site's data about a recording. Times are aware UTC, durations seconds; ``None`` stands for missing data.
 
     Attributes:
         platform: the extractor's name, in lower case (``tiktok``, ``vimeo`` …).
-        media_id: the site's id of it.
-        url: the page.
-        author: the account's name, ``author_id`` its id.
-        crawled_at: when this was read.
-        library: which version of the extractor library read it.
+        media_id: the site's id of the recording.
+        url: address of the page.
+        author: name of the account; ``author_id`` is its id.
+        crawled_at: time at which the page was read.
+        library: version of the extractor library that read the page.
     """
 
     platform: str

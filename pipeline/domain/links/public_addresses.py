@@ -1,7 +1,7 @@
-"""Which IP addresses are part of the public internet: the rule behind every request made for a client.
+"""The rule that tells public IP addresses from others, applied to every request made on behalf of a client.
 
 The ranges are written out, from the IANA special-purpose address registries (RFC 6890, RFC 8190), because
-``ipaddress.is_global`` changes its answers between releases of Python.
+``ipaddress.is_global`` gives different results in different releases of Python.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ SPECIAL_NETWORKS: tuple[Network, ...] = tuple(
         "203.0.113.0/24",  # documentation
         "224.0.0.0/4",  # multicast
         "240.0.0.0/4",  # reserved, and broadcast
-        "2001::/23",  # protocol assignments (Teredo is unwrapped before it comes here)
+        "2001::/23",  # protocol assignments (the addresses in Teredo are extracted before)
         "2001:db8::/32",  # documentation
         "3fff::/20",  # documentation
     )
 )
 
 GLOBAL_UNICAST = IPv6Network("2000::/3")
-"""All that is assigned of IPv6; loopback, unique local, link-local, site-local and multicast lie outside it."""
+"""The assigned part of IPv6; loopback, unique local, link-local, site-local and multicast lie outside it."""
 
 NAT64 = IPv6Network("64:ff9b::/96")
 """The well-known prefix under which an IPv6-only network reaches IPv4 hosts (RFC 6052)."""
 
 
 def embedded_addresses(address: Address) -> tuple[Address, ...]:
-    """The addresses that a packet to this one may end up at: those embedded in it, or itself.
+    """Return the addresses that a packet to this one may end up at: those embedded in it, or itself.
 
-    Knows IPv4-mapped (RFC 4291), NAT64 (RFC 6052), 6to4 (RFC 3056) and Teredo (RFC 4380: server and client).
+    Covers IPv4-mapped (RFC 4291), NAT64 (RFC 6052), 6to4 (RFC 3056) and Teredo (RFC 4380: server and client).
     """
     if isinstance(address, IPv4Address):
         return (address,)
@@ -59,12 +59,12 @@ def embedded_addresses(address: Address) -> tuple[Address, ...]:
 
 
 def is_public(address: Address) -> bool:
-    """Whether every host that this address stands for is on the public internet."""
+    """Return whether every host that this address stands for is on the public internet."""
     return all(_is_public(inner) for inner in embedded_addresses(address))
 
 
 def within(address: Address, networks: Iterable[Network]) -> bool:
-    """Whether every host that this address stands for lies in one of the networks, or the address itself does."""
+    """Return whether the address, or every host that it stands for, lies in one of the networks."""
     known = tuple(networks)
     return _within(address, known) or all(_within(inner, known) for inner in embedded_addresses(address))
 

@@ -1,4 +1,4 @@
-"""How fast bytes must come for somebody to wait for them."""
+"""The lowest acceptable rate of a transfer."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections import deque
 
 
 class RateMonitor:
-    """Watches over a transfer that must keep a rate over every stretch of time.
+    """A monitor of a transfer that must keep a rate in every window of time.
 
     Args:
-        bytes_per_s: the rate; 0 for any.
-        window_s: length of the stretch, and so how long nothing is held against the transfer at first.
+        bytes_per_s: lowest rate; 0 for any.
+        window_s: length of the window; a transfer is never too slow before its first window has passed.
     """
 
     def __init__(self, bytes_per_s: float, window_s: float) -> None:
@@ -19,11 +19,11 @@ class RateMonitor:
         self._samples: deque[tuple[float, int]] = deque()
 
     def is_too_slow(self, received: int, now: float) -> bool:
-        """Note how much has come by now, and return whether that is too little since the window began.
+        """Record the bytes received by now; return whether they are too few since the window began.
 
         Args:
             received: bytes since the transfer began.
-            now: seconds on a clock that stands still while the source can't send.
+            now: seconds on a clock that stops while the source can't send.
         """
         self._samples.append((now, received))
         while len(self._samples) > 1 and now - self._samples[1][0] >= self._window_s:

@@ -1,7 +1,7 @@
-"""Which of the waiting tasks are claimed next: priority lifted by age, then turns between clients, then age.
+"""The order in which waiting tasks are claimed: priority raised by age, then turns between clients, then age.
 
-Clients take turns: of one rank, the next task goes to whoever has fewest of them running. So a client with a single
-task does not wait behind another's thousands. Tasks without a client are one client's together.
+Clients take turns: within a rank, the next task is that of the client with the fewest running. So a client with a
+single task does not wait behind another's thousands. Tasks without a client together count as one client.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class ClaimCandidate(NamedTuple):
 
 
 class ClaimPosition(NamedTuple):
-    """A candidate's place in line."""
+    """A candidate's position in the order; the smallest is claimed first."""
 
     rank: int
     turn: int
@@ -36,23 +36,23 @@ class ClaimPosition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RunningTasks:
-    """What the claiming Dispatcher runs already.
+    """The tasks that the claiming Dispatcher runs already.
 
     Attributes:
-        tasks: how many, by rank and client.
-        limit: tasks of a rank, where it is to be divided: a client then gets no more of them than its share, which is
-            an equal one for each client that holds some and for itself. ``None``: whatever there is.
+        tasks: number of tasks, by rank and client.
+        limit: tasks of one rank that are divided between clients. Each client gets at most its share: an equal one for
+            itself and every client with running tasks. ``None``: no limit.
     """
 
     tasks: Mapping[tuple[int, str | None], int] = field(default_factory=dict)
     limit: int | None = None
 
     def held(self, rank: int, client: str | None) -> int:
-        """Return how many tasks the client has running."""
+        """Return the number of tasks that the client has running."""
         return self.tasks.get((rank, client), 0)
 
     def share(self, rank: int, client: str | None) -> float:
-        """Return how many it may have."""
+        """Return the most tasks that the client may have running."""
         if self.limit is None:
             return inf
         holders = {holder for (of_rank, holder), count in self.tasks.items() if of_rank == rank and count}
@@ -64,12 +64,12 @@ NO_RUNNING_TASKS = RunningTasks()
 
 
 class ClaimRule:
-    """The order in which candidates are claimed.
+    """A rule for the order in which candidates are claimed.
 
     Args:
-        running_tasks: what the caller runs already.
-        now: the time of the claim.
-        ageing_s: a task is lifted by one rank for each full period of this length that it has waited.
+        running_tasks: the tasks that the caller runs already.
+        now: time of the claim.
+        ageing_s: seconds of waiting that raise a task by one rank.
     """
 
     def __init__(self, running_tasks: RunningTasks, now: datetime, ageing_s: float) -> None:
@@ -78,7 +78,7 @@ class ClaimRule:
         self._ageing_s = ageing_s
 
     def places(self, candidates: Iterable[ClaimCandidate]) -> list[tuple[ClaimPosition, ClaimCandidate]]:
-        """Return those that may be claimed, in order, each with its place."""
+        """Return the candidates that may be claimed, in order, each with its position."""
         turns: Counter[tuple[int, str | None]] = Counter()
         taken: Counter[tuple[int, str | None]] = Counter()
         placed = []
@@ -102,14 +102,14 @@ def known_order(
     depth: int,
     others: Sequence[ClaimCandidate] = (),
 ) -> list[int]:
-    """Return the ids of candidates in order, up to where one that was not looked up might come before them.
+    """Return the ids of candidates in order, up to the first that an unread candidate might precede.
 
     Args:
         rule: the order.
         heads: the first task of every client and rank.
-        groups: the first ``depth`` tasks of some of those, or all where there are fewer.
-        depth: see ``groups``.
-        others: further candidates, all there are.
+        groups: the first ``depth`` tasks of some clients and ranks, or all if there are fewer.
+        depth: number of tasks read for each group.
+        others: all further candidates.
     """
     unknown = [one for one in heads if (one.rank, one.client) not in groups]
     known = [one for group in groups.values() for one in group]

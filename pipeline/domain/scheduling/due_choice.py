@@ -1,4 +1,4 @@
-"""What is taken next of work that waits in a database, by the rules of ``fair_line``."""
+"""Choosing work that waits in a database, by the rules of ``domain.scheduling.fair_queue``."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pipeline.domain.scheduling.fair_queue import SlotLimits
 
 @dataclass(frozen=True, slots=True)
 class DueWork:
-    """Work that waits in a database.
+    """A piece of work that waits in a database.
 
     Attributes:
-        id: its row.
-        client: the name under which it shares, see ``share_key``.
-        priority_rank: 0 is served first.
-        since: when it became due, in seconds on the clock of ``choose_fairly``.
+        id: id of its row.
+        client: its share key, see ``share_key``.
+        priority_rank: rank; 0 is served first.
+        since: time at which it became due, in seconds on the clock of ``choose_fairly``.
     """
 
     id: int
@@ -30,20 +30,20 @@ class DueWork:
 def choose_fairly(
     due: Sequence[DueWork], held: Iterable[DueWork], limit: int, now: float, ageing_s: float
 ) -> list[int]:
-    """Choose what is taken next of the work that is due, all of which counts the same.
+    """Choose the next pieces of work that is due, each of the same cost.
 
-    Priority decides, lifted by age; then the client with the fewest slots, then who has waited longest. What a client
-    and a priority leave free is said by ``SlotLimits``. Takes about the time that sorting takes.
+    Priority decides, raised by age; then the client with the fewest slots; then the longest wait. ``SlotLimits``
+    decides what a client and a priority leave free. The time is about that of sorting.
 
     Args:
-        due: what waits.
-        held: what the taker has in hand already.
-        limit: how much more it can take; with what it holds, that is all of its slots.
-        now: the time.
-        ageing_s: what is due for this long is lifted by one priority.
+        due: the waiting work.
+        held: work that the caller has in progress.
+        limit: most work to choose; together with ``held`` it fills all slots of the caller.
+        now: current time, in seconds.
+        ageing_s: seconds after which due work is raised by one priority.
 
     Returns:
-        The ids of rows, in the order of their turns.
+        The ids of rows, in the order in which they are served.
     """
     in_hand = Counter((each.client, each.priority_rank) for each in held)
     choice = _FairChoice(SlotLimits(in_hand.total() + max(0, limit), reserve=True), in_hand, now, ageing_s)
@@ -51,7 +51,7 @@ def choose_fairly(
 
 
 class _FairChoice:
-    """One run of ``choose_fairly``: only the first of each client and priority can be next, so only those compare."""
+    """A run of ``choose_fairly``. It compares only the first work of each client and priority: no other can be next."""
 
     def __init__(self, limits: SlotLimits, in_hand: Counter[tuple[str, int]], now: float, ageing_s: float) -> None:
         self._limits = limits
@@ -65,7 +65,7 @@ class _FairChoice:
         self._further = self._taken - len(self._of_client)
 
     def of(self, due: Sequence[DueWork]) -> list[int]:
-        """Return the ids of those that are chosen."""
+        """Return the ids of the chosen work."""
         waiting: dict[tuple[str, int], deque[DueWork]] = {}
         for each in sorted(due, key=lambda one: (one.since, one.id)):
             waiting.setdefault((each.client, each.priority_rank), deque()).append(each)
@@ -75,9 +75,9 @@ class _FairChoice:
         while heads:
             order = heappop(heads)
             group = waiting[order[-1]]
-            if order != (current := self._order(group[0])):  # its client got another slot since
+            if order != (current := self._order(group[0])):  # its client got another slot meanwhile
                 heappush(heads, current)
-            elif self._admits(group[0]):  # whoever is not admitted now will not be later either
+            elif self._admits(group[0]):  # work that is not admitted now will not be admitted later either
                 chosen.append(self._take(group.popleft()))
                 if group:
                     heappush(heads, self._order(group[0]))

@@ -1,10 +1,10 @@
-"""Who has the next turn at something that is shared: priority first, then a fair share between clients, then size.
+"""A queue for slots of a shared resource: priority first, then a fair share between clients, then size.
 
-Fairness is start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996) with costs that are known afterwards: each
-client has, for each priority, a virtual time that advances by what its turns cost, and the smallest goes first. One
-that arrives starts at the virtual time of what is being served, so that it neither catches up on what it did not ask
-for nor waits for what others have used. Among a client's own requests the smallest goes first. Ageing lifts whoever
-waits long, so that nothing starves. Nothing here waits, locks or knows what time it is.
+The method is start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996) with costs that are known afterwards. For
+each priority, a client has a virtual time that advances by the cost of its turns, and the smallest goes first. A client
+that arrives starts at the virtual time of the work in progress, so that it neither catches up on time in which it
+requested nothing nor waits for what others have used. Among the requests of one client the smallest goes first. Ageing
+raises requests that wait long, so that nothing starves. Nothing here waits, locks or reads a clock.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 
 AGEING_S = 600.0
-"""A request that waits this long is lifted by one priority, unless the settings say otherwise."""
+"""Default of the seconds of waiting that raise a request by one priority."""
 
 OTHERS_SHARE = 2
-"""Clients leave one slot in so many to those that have none yet, when they take more than one."""
+"""One slot in this many is left to clients that hold none yet, by clients that take more than one."""
 
 RANK_SHARE = 8
-"""Each priority leaves one slot in so many to the more urgent ones, and as much again for each rank below the first."""
+"""One slot in this many is left to more urgent priorities, once for each rank below the first."""
 
 LOWEST_RANK = 2
-"""Ranks below it reserve no more than this one does."""
+"""Rank with the largest reserve; lower priorities leave no more."""
 
 MAX_IDLE = 256
-"""Clients without work whose virtual time is remembered, for each priority, while others have some."""
+"""Most clients without work whose virtual time is kept, for each priority, while other clients have work."""
 
 
 @dataclass(frozen=True, slots=True)
 class TurnRequest:
-    """What somebody wants a turn for.
+    """A request for a turn.
 
     Attributes:
-        client: who shares. Work of nobody in particular has a name of its own each.
-        priority_rank: 0 is served first.
-        size: of the work, in any unit: done so far, or expected. Among one client's requests the smallest goes first.
-        host: the server that the work depends on, if one does.
-        cost: what the turn costs its client when it begins; what it costs by its length is charged afterwards.
+        client: share key of the work. Work without a client has a share key of its own.
+        priority_rank: rank; 0 is served first.
+        size: size of the work, in any unit, done so far or expected. Among a client's requests the smallest goes first.
+        host: the server that the work depends on, if any.
+        cost: cost of the turn, charged when it begins; cost by duration is charged afterwards.
     """
 
     client: str
@@ -49,12 +49,12 @@ class TurnRequest:
 
 @dataclass(frozen=True, slots=True)
 class SlotLimits:
-    """How many turns there are at a time, and how they are shared.
+    """The number of slots, and the rules for sharing them.
 
     Attributes:
-        slots: turns that are taken at the same time.
-        max_per_host: of them, those that depend on one host. ``None``: any number.
-        reserve: whether slots are kept free for those to come. For turns that end within a moment there is no need.
+        slots: most turns held at the same time.
+        max_per_host: most of them that depend on one host. ``None``: any number.
+        reserve: whether slots are kept free for later requests. Very short turns need no reserve.
     """
 
     slots: int
@@ -65,9 +65,9 @@ class SlotLimits:
         """Return whether a request may have a slot.
 
         Args:
-            priority_rank: of the request, as ageing has lifted it.
-            taken: slots that are taken.
-            further: those of them that were not their client's first.
+            priority_rank: rank of the request, as ageing has raised it.
+            taken: number of taken slots.
+            further: number of taken slots that are not their client's first.
             first: whether its client has no slot yet, at this priority or a more urgent one.
         """
         if not self.reserve:
@@ -78,8 +78,8 @@ class SlotLimits:
 
 
 @dataclass(slots=True, eq=False)
-class LinePosition:
-    """A request in line, or the turn that it got; ``first`` if its client had none then."""
+class QueuePosition:
+    """A request in the queue, or the turn that it got; ``first`` if its client had no turn then."""
 
     request: TurnRequest
     since: float
@@ -87,18 +87,18 @@ class LinePosition:
     first: bool = True
 
     def rank_at(self, now: float, ageing_s: float) -> int:
-        """Priority lifted by one for each ``ageing_s`` that the request has waited."""
+        """Return the priority's rank, raised by one for each ``ageing_s`` that the request has waited."""
         return self.request.priority_rank - int((now - self.since) / ageing_s)
 
     @property
     def flow(self) -> tuple[int, str]:
-        """Whose virtual time it counts for."""
+        """The key of its flow: rank and client."""
         return self.request.priority_rank, self.request.client
 
 
 @dataclass(slots=True)
 class _Flow:
-    """One client's requests of one priority."""
+    """The requests of one client and priority."""
 
     virtual_time: float = 0.0
     waiting: int = 0
@@ -111,150 +111,153 @@ class _Flow:
 
 @dataclass(slots=True)
 class _SlotCounts:
-    """Slots that are taken, counted in the ways that limits look at."""
+    """The number of taken slots, counted as the limits need it."""
 
     total: int = 0
     further: int = 0
     of_client: Counter[str] = field(default_factory=Counter)
     of_host: Counter[str] = field(default_factory=Counter)
 
-    def count(self, place: LinePosition, change: int) -> None:
-        request = place.request
+    def count(self, position: QueuePosition, change: int) -> None:
+        request = position.request
         self.total += change
-        self.further += 0 if place.first else change
+        self.further += 0 if position.first else change
         _change_count(self.of_client, request.client, change)
         if request.host is not None:
             _change_count(self.of_host, request.host, change)
 
 
-class FairLine:
-    """Requests that wait for turns, and the turns that are taken. Each step looks at everyone who waits.
+class FairQueue:
+    """A queue of requests that wait for turns, and the turns that are held. Each step looks at every waiting request.
 
     Args:
-        limits: how many turns there are, and how they are shared.
-        ageing_s: a request that waits this long is lifted by one priority.
+        limits: number of slots, and the rules for sharing them.
+        ageing_s: seconds of waiting that raise a request by one priority.
     """
 
     def __init__(self, limits: SlotLimits, ageing_s: float) -> None:
         self._limits = limits
         self._ageing_s = ageing_s
-        self._waiting: dict[LinePosition, None] = {}
+        self._waiting: dict[QueuePosition, None] = {}
         self._flows: dict[tuple[int, str], _Flow] = {}
         self._virtual_times: dict[int, float] = {}
         self._taken = _SlotCounts()
         self._number = 0
 
-    def join(self, request: TurnRequest, now: float) -> LinePosition:
-        """Put a request in line.
+    def join(self, request: TurnRequest, now: float) -> QueuePosition:
+        """Add a request to the queue.
 
         Args:
-            request: what is wanted.
+            request: the request.
             now: seconds on any clock that does not run backwards.
         """
         self._number += 1
-        place = LinePosition(request, now, self._number)
-        flow = self._flows.setdefault(place.flow, _Flow())
+        position = QueuePosition(request, now, self._number)
+        flow = self._flows.setdefault(position.flow, _Flow())
         if not flow.active:
             flow.virtual_time = max(flow.virtual_time, self._virtual_times.get(request.priority_rank, 0.0))
         flow.waiting += 1
-        self._waiting[place] = None
-        return place
+        self._waiting[position] = None
+        return position
 
-    def leave(self, place: LinePosition) -> None:
-        """Take a request out of the line that got no turn."""
-        del self._waiting[place]
-        self._flows[place.flow].waiting -= 1
-        self._drop_idle_flows(place.request.priority_rank)
+    def leave(self, position: QueuePosition) -> None:
+        """Remove a request that got no turn."""
+        del self._waiting[position]
+        self._flows[position.flow].waiting -= 1
+        self._drop_idle_flows(position.request.priority_rank)
 
-    def next(self, now: float) -> LinePosition | None:
-        """Return whose turn begins, or ``None`` while nobody who waits may have one."""
-        ready = [place for place in self._waiting if self._admits(place, now)]
+    def next(self, now: float) -> QueuePosition | None:
+        """Start and return the next turn, or return ``None`` while no waiting request may have one."""
+        ready = [position for position in self._waiting if self._admits(position, now)]
         if not ready:
             return None
-        place = min(ready, key=lambda each: self._order(each, now))
-        del self._waiting[place]
-        self._advance_virtual_time(place.request.priority_rank)
-        place.first = self._is_first(place.request)
-        flow = self._flows[place.flow]
+        position = min(ready, key=lambda each: self._order(each, now))
+        del self._waiting[position]
+        self._advance_virtual_time(position.request.priority_rank)
+        position.first = self._is_first(position.request)
+        flow = self._flows[position.flow]
         flow.waiting, flow.taken = flow.waiting - 1, flow.taken + 1
-        flow.virtual_time += place.request.cost
-        self._taken.count(place, 1)
-        return place
+        flow.virtual_time += position.request.cost
+        self._taken.count(position, 1)
+        return position
 
-    def finish(self, place: LinePosition) -> None:
+    def finish(self, position: QueuePosition) -> None:
         """End a turn."""
-        self._flows[place.flow].taken -= 1
-        self._taken.count(place, -1)
-        self._drop_idle_flows(place.request.priority_rank)
+        self._flows[position.flow].taken -= 1
+        self._taken.count(position, -1)
+        self._drop_idle_flows(position.request.priority_rank)
 
-    def should_yield(self, place: LinePosition, size: float, now: float) -> bool:
-        """Return whether a turn would be somebody else's if it ended now and its holder joined the line again.
+    def should_yield(self, position: QueuePosition, size: float, now: float) -> bool:
+        """Return whether a turn would go to another request if it ended now and its holder joined the queue again.
 
         Args:
-            place: the turn.
-            size: of its holder's work, as it is known now.
-            now: the time.
+            position: the turn.
+            size: size of its holder's work, as known now.
+            now: current time, in seconds.
         """
-        flow = self._flows[place.flow]
+        flow = self._flows[position.flow]
         flow.taken -= 1
-        self._taken.count(place, -1)
+        self._taken.count(position, -1)
         try:
-            again = LinePosition(replace(place.request, size=size), now, self._number + 1)
+            again = QueuePosition(replace(position.request, size=size), now, self._number + 1)
             own = self._order(again, now)
             return any(self._order(each, now) < own and self._admits(each, now) for each in self._waiting)
         finally:
             flow.taken += 1
-            self._taken.count(place, 1)
+            self._taken.count(position, 1)
 
-    def charge(self, place: LinePosition, cost: float) -> None:
-        """Charge what a turn has cost to its client; to be called before the turn ends, or soon after."""
-        if flow := self._flows.get(place.flow):
+    def charge(self, position: QueuePosition, cost: float) -> None:
+        """Charge a client the cost of its turn; call this before the turn ends, or soon after."""
+        if flow := self._flows.get(position.flow):
             flow.virtual_time += cost
 
     @property
     def waiting(self) -> int:
-        """Requests that wait."""
+        """Number of waiting requests."""
         return len(self._waiting)
 
     @property
     def taken(self) -> int:
-        """Turns that are taken."""
+        """Number of turns that are held."""
         return self._taken.total
 
-    def _admits(self, place: LinePosition, now: float) -> bool:
-        request, limits = place.request, self._limits
+    def _admits(self, position: QueuePosition, now: float) -> bool:
+        request, limits = position.request, self._limits
         if request.host is not None and self._taken.of_host[request.host] >= (limits.max_per_host or limits.slots):
             return False
         return limits.admit(
-            place.rank_at(now, self._ageing_s),
+            position.rank_at(now, self._ageing_s),
             taken=self._taken.total,
             further=self._taken.further,
             first=self._is_first(request),
         )
 
     def _is_first(self, request: TurnRequest) -> bool:
-        """Return whether the client has no turn of this priority or a more urgent one."""
+        """Return whether the client holds no turn of this priority or a more urgent one."""
         ranks = range(request.priority_rank + 1)
         flows = (self._flows.get((rank, request.client)) for rank in ranks)
         return not any(flow and flow.taken for flow in flows)
 
-    def _order(self, place: LinePosition, now: float) -> tuple[int, int, float, float, int]:
-        request = place.request
+    def _order(self, position: QueuePosition, now: float) -> tuple[int, int, float, float, int]:
+        request = position.request
         return (
-            place.rank_at(now, self._ageing_s),
+            position.rank_at(now, self._ageing_s),
             self._taken.of_client[request.client],
-            self._flows[place.flow].virtual_time,
+            self._flows[position.flow].virtual_time,
             request.size,
-            place.number,
+            position.number,
         )
 
     def _advance_virtual_time(self, rank: int) -> None:
-        """Advance a priority's virtual time to the smallest of the clients that have something to do."""
-        present = min(flow.virtual_time for key, flow in self._flows.items() if key[0] == rank and flow.active)
-        self._virtual_times[rank] = max(present, self._virtual_times.get(rank, 0.0))
+        """Advance a priority's virtual time to the smallest one of its active clients."""
+        current = min(flow.virtual_time for key, flow in self._flows.items() if key[0] == rank and flow.active)
+        self._virtual_times[rank] = max(current, self._virtual_times.get(rank, 0.0))
 
     def _drop_idle_flows(self, rank: int) -> None:
-        """Drop clients without work: all of them once a priority has none left, else those that are ahead least."""
+        """Drop clients without work.
+
+        These are all clients once their priority has no work left; before that, those with the smallest virtual times.
+        """
         flows = {key: flow for key, flow in self._flows.items() if key[0] == rank}
         idle = sorted((flow.virtual_time, key) for key, flow in flows.items() if not flow.active)
         if len(idle) == len(flows):
@@ -266,12 +269,12 @@ class FairLine:
 
 
 def _change_count(counts: Counter[str], key: str, change: int) -> None:
-    """Change a count; a key that counts nothing any more is dropped."""
+    """Change a count, and drop a key whose count is zero."""
     counts[key] += change
     if not counts[key]:
         del counts[key]
 
 
 def share_key(task_id: int, client: str | None) -> str:
-    """Return the name under which a task takes turns: its client's, or its own if it has no client."""
+    """Return the share key of a task: its client's name, or its own id if it has no client."""
     return f"task {task_id}" if client is None else f"client {client}"

@@ -1,9 +1,9 @@
 """Fair shares of the replicas: start-time fair queueing between clients, and between the tasks of each.
 
-Start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996), in the form for servers that have many requests at hand
-(SFQ(D): Jin, Chase and Kaur, SIGMETRICS 2004): a flow has a virtual time that advances by the cost of what is released
-of it, and the flow whose time is smallest is next. The present is the time of the last release; a flow that had nothing
-to release starts there, so that nobody saves up a share, and nobody pays for having used what others left. Of two flows
+Start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996) is used in the form for servers that hold many requests
+(SFQ(D): Jin, Chase and Kaur, SIGMETRICS 2004). A flow has a virtual time that advances by the cost of its releases, and
+the flow with the smallest time is next. The current virtual time is that of the last release. A flow that had nothing
+to release starts there, so that no flow saves up a share, and none pays for having used what others left. Of two flows
 that always have something to release, neither gets more than one unit of each beyond its half.
 
 No step looks at all flows: each order is a heap whose outdated entries are dropped when they come up, or all together
@@ -21,15 +21,15 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 from pipeline.domain.audio.spans import Chunk
 
 MAX_STALE_ENTRIES = 64
-"""Outdated entries that any heap may hold."""
+"""Outdated entries that any heap may hold, beside twice the number of current ones."""
 
 
 class Numbered(Protocol):
-    """Something with a number that nothing else in its line has."""
+    """An object with a number that is unique in its line."""
 
     @property
     def number(self) -> int:
-        """Orders it among equals."""
+        """The number, which orders it among equals."""
         ...
 
 
@@ -37,10 +37,10 @@ Entry = TypeVar("Entry", bound=Numbered)
 
 
 class SortedLine(Generic[Entry]):
-    """Entries by a value of theirs, the smallest first.
+    """Entries in the order of a value, the smallest first.
 
     Args:
-        value: of an entry, now; ``None`` for one that has no place in this line.
+        value: returns the current value of an entry, or ``None`` if it does not belong in this line.
     """
 
     def __init__(self, value: Callable[[Entry], float | None]) -> None:
@@ -49,11 +49,11 @@ class SortedLine(Generic[Entry]):
         self._listed: dict[int, tuple[float, Entry]] = {}
 
     def join(self, entry: Entry) -> None:
-        """Put an entry where its value places it now; to be called whenever that may have changed."""
+        """Put an entry where its value places it; call this whenever the value may have changed."""
         value = self._value(entry)
         if value is None:
             self._listed.pop(entry.number, None)
-        elif self._place(entry.number) != value:
+        elif self._value_of(entry.number) != value:
             self._listed[entry.number] = value, entry
             heappush(self._heap, (value, entry.number))
         if len(self._heap) > MAX_STALE_ENTRIES + 2 * len(self._listed):
@@ -61,15 +61,15 @@ class SortedLine(Generic[Entry]):
             heapify(self._heap)
 
     def first(self) -> Entry | None:
-        """Return the entry that is first."""
+        """Return the first entry, or ``None``."""
         while self._heap:
             value, number = self._heap[0]
-            if self._place(number) == value:
+            if self._value_of(number) == value:
                 return self._listed[number][1]
             heappop(self._heap)
         return None
 
-    def _place(self, number: int) -> float | None:
+    def _value_of(self, number: int) -> float | None:
         listed = self._listed.get(number)
         return listed[0] if listed else None
 
@@ -78,11 +78,11 @@ class InFlightChunk(NamedTuple):
     """A chunk in flight.
 
     Attributes:
-        start_tag: the time of its client's tags at its release.
-        task_tag: the virtual time of its task then.
-        rank: that it went under.
-        load: default chunks that it counts for.
-        early_s: its cost, where it went with a smaller tag than that.
+        start_tag: tag time of its client at its release.
+        task_tag: virtual time of its task at its release.
+        rank: rank at its release.
+        load: number of default chunks that it counts for.
+        early_s: its cost if its start tag at the replica was smaller than ``start_tag``, else 0.
     """
 
     start_tag: float
@@ -94,36 +94,36 @@ class InFlightChunk(NamedTuple):
 
 @dataclass(slots=True)
 class FlowShare:
-    """A flow's place among its like.
+    """A flow's position among the flows that share a resource.
 
     Attributes:
-        virtual_time: cost of what was released of the flow, counted from the present it started at.
-        waiting_since: when it was last served, or began to wait.
-        ready: whether it had something to release when that was last asked.
+        virtual_time: cost of its releases, counted from the virtual time at which it started.
+        waiting_since: time at which it was last served, or began to wait.
+        ready: whether it had something to release at the last update.
     """
 
     virtual_time: float = 0.0
     waiting_since: float = 0.0
     ready: bool = False
 
-    def note_ready(self, ready: bool, present: float) -> None:
-        """Start at the present where there was nothing to release before."""
+    def set_ready(self, ready: bool, virtual_time: float) -> None:
+        """Set whether the flow is ready; start at the current virtual time if it was not ready before."""
         if ready and not self.ready:
-            self.virtual_time = max(self.virtual_time, present)
+            self.virtual_time = max(self.virtual_time, virtual_time)
         self.ready = ready
 
     def has_aged(self, now: float, ageing_s: float) -> bool:
-        """Return whether it was passed over for so long."""
+        """Return whether the flow was passed over for ``ageing_s`` or longer."""
         return now - self.waiting_since >= ageing_s
 
 
 @dataclass(slots=True, eq=False)
 class Backlog:
-    """One task's chunks that wait, and those in flight, the earliest first.
+    """The waiting chunks of one task, and those in flight, the earliest first.
 
     Attributes:
-        number: the task's id.
-        cost: of a chunk: seconds of audio, each as dear as the task's options make it.
+        number: id of the task.
+        cost: returns the cost of a chunk: its seconds of audio, weighted by the task's options.
         fresh: whether nothing of the task was released yet.
     """
 
@@ -139,7 +139,7 @@ class Backlog:
 
     @property
     def room(self) -> int:
-        """Chunks that may be released before some come back."""
+        """Number of chunks that may be released before any come back."""
         waiting = 0 if self.paused else len(self.waiting)
         return waiting if self.max_in_flight is None else min(waiting, self.max_in_flight - len(self.sent))
 
@@ -148,12 +148,12 @@ Flows = TypeVar("Flows", bound=Numbered)
 
 
 class FairSharing(Generic[Flows]):
-    """Flows that share one thing: who is next, who has waited longest, and the present.
+    """Flows that share one resource: the next one, the one that has waited longest, and the current virtual time.
 
     Args:
-        share: of a flow.
-        is_ready: whether a flow has something to release.
-        first_tag: smallest tag that a flow has in flight; ``None`` where nothing is.
+        share: returns the share of a flow.
+        is_ready: returns whether a flow has something to release.
+        first_tag: returns the smallest start tag that a flow has in flight, or ``None``.
     """
 
     def __init__(
@@ -172,14 +172,14 @@ class FairSharing(Generic[Flows]):
         self._finish = 0.0
 
     def join(self, flow: Flows) -> None:
-        """Put a flow where it belongs now; to be called whenever something about it has changed."""
-        self._share(flow).note_ready(self._is_ready(flow), self.present)
+        """Put a flow where it belongs; call this whenever anything about it has changed."""
+        self._share(flow).set_ready(self._is_ready(flow), self.virtual_time)
         for line in (self._fair, self._oldest, self._in_flight):
             line.join(flow)
 
     @property
     def next(self) -> Flows | None:
-        """The flow whose turn it is."""
+        """The flow that is served next."""
         return self._fair.first()
 
     @property
@@ -188,26 +188,30 @@ class FairSharing(Generic[Flows]):
         return self._oldest.first()
 
     @property
-    def present(self) -> float:
-        """Return where a flow starts: at the last tag released; with nothing to do, forget all that was released."""
+    def virtual_time(self) -> float:
+        """The current virtual time, at which a flow starts.
+
+        It is the largest start tag released at a flow's turn; once nothing waits or runs, it is all the virtual time
+        received.
+        """
         if self._fair.first() is None and self._in_flight.first() is None:
             self._virtual_time = self._finish
         return self._virtual_time
 
     @property
     def first_tag(self) -> float | None:
-        """The smallest tag in flight."""
+        """The smallest start tag in flight."""
         flow = self._in_flight.first()
         return self._first_tag(flow) if flow else None
 
     def charge(self, flow: Flows, cost: float) -> None:
-        """Advance a flow's virtual time."""
+        """Advance a flow's virtual time by a cost."""
         share = self._share(flow)
         share.virtual_time += cost
         self._finish = max(self._finish, share.virtual_time)
 
-    def note_turn(self, start_tag: float) -> None:
-        """Move the present to the tag of a release that was its flow's turn."""
+    def advance(self, start_tag: float) -> None:
+        """Advance the current virtual time to the start tag of a release, if the release was its flow's turn."""
         self._virtual_time = max(self._virtual_time, start_tag)
 
 
@@ -215,15 +219,16 @@ class Flow:
     """The tasks of one client and priority.
 
     Args:
-        number: new among the flows.
-        rank: of the priority.
-        is_named: whether it is that of a client; else it is one task's.
+        number: number that no other flow has.
+        rank: rank of the priority.
+        is_named: whether it belongs to a client; else it belongs to a single task.
 
     Attributes:
-        in_flight: default chunks that what it has in flight counts for.
-        early_s: cost of what it has in flight with smaller tags than its own.
-        tag_time: cost of what was released, as ``FlowShare.virtual_time``, but from the smallest tag in flight on: a
-            replica orders by it. So a client that arrives goes before what others have there, until it has had as much.
+        in_flight: number of default chunks that its chunks in flight count for.
+        early_s: cost of its chunks in flight with start tags smaller than its tag time.
+        tag_time: cost of its releases, like ``FlowShare.virtual_time``, but counted from the smallest start tag in
+            flight. Replicas order by it, so a client that arrives goes before the chunks of others there until it has
+            received as much.
     """
 
     def __init__(self, number: int, rank: int, *, is_named: bool) -> None:
@@ -243,23 +248,37 @@ class Flow:
         self._aged_last = False
 
     def join(self, task: Backlog) -> None:
-        """Put a task where it belongs now."""
+        """Put a task where it belongs."""
         self.tasks.join(task)
         self._by_tag.join(task)
 
     @property
     def first_tag(self) -> float | None:
-        """The smallest tag that the client has in flight."""
+        """The smallest start tag that the client has in flight."""
         task = self._by_tag.first()
         return task.sent[0].start_tag if task else None
 
     def choose(self, now: float, ageing_s: float) -> tuple[Backlog, bool]:
-        """Return the task that is next, and whether it was its turn: every other release may be for one that has aged.
+        """Return the next task, and whether it was its turn.
 
-        Raises ``LookupError`` where no task has anything to release.
+        Every other release may be for a task that has aged. Raises ``LookupError`` if no task has anything to release.
         """
         fair, oldest = self.tasks.next, self.tasks.oldest
         if fair is None or oldest is None:
             raise LookupError("The client has nothing to release.")
         self._aged_last = oldest is not fair and not self._aged_last and oldest.share.has_aged(now, ageing_s)
         return (oldest, False) if self._aged_last else (fair, True)
+
+
+class RankSharing(FairSharing[Flow]):
+    """The clients of one priority."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda flow: flow.share, lambda flow: flow.tasks.next is not None, lambda flow: flow.first_tag)
+        self.clients_in_flight = 0
+        self.last_tag = 0.0
+
+    @property
+    def current_tag(self) -> float:
+        """The smallest start tag in flight, else the last one."""
+        return self.last_tag if self.first_tag is None else self.first_tag

@@ -1,4 +1,4 @@
-"""How many replicas the work that waits and runs is worth, and how fast they are."""
+"""The number of replicas for the waiting and running work, and the measured speed of a replica."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 HALF_LIFE_S = 300.0
-"""Busy seconds after which a measurement counts half: long enough to level out batches, short enough to follow them."""
+"""Busy seconds after which a measurement counts half: long enough to average batches, short enough to follow them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """The work of all tasks that are not finished.
+    """The work of all unfinished tasks.
 
     Attributes:
-        tasks: how many there are, queued or running.
-        audio_s: seconds of audio not decoded yet, as far as that is known.
+        tasks: number of tasks, queued or running.
+        audio_s: seconds of audio not decoded yet, as far as known.
     """
 
     tasks: int
@@ -24,24 +24,24 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class ScalingRule:
-    """Replicas for a target wait.
+    """A rule for the number of replicas that reaches a target wait.
 
     Attributes:
-        target_wait_s: seconds in which the fleet should be through with all that waits and runs.
-        min_task_s: seconds of audio that a task counts for at least, since of some the length is not known yet.
+        target_wait_s: seconds in which the fleet should finish all waiting and running work.
+        min_task_s: least seconds of audio that a task counts for, since the duration of some is not known yet.
     """
 
     target_wait_s: float
     min_task_s: float
 
     def replicas(self, demand: Demand, rtfx: float) -> int:
-        """How many replicas there should be; 0 only when nothing waits and nothing runs.
+        """Return the number of replicas: 0 only if no task waits or runs.
 
-        Running work counts until it is decoded: a fleet must not shrink to zero under it.
+        Running work counts until it is decoded: a fleet must not shrink to zero while it runs.
 
         Args:
             demand: the work.
-            rtfx: seconds of audio that one replica decodes in a second; above 0.
+            rtfx: seconds of audio that one replica decodes per second; above 0.
         """
         if demand.tasks == 0:
             return 0
@@ -51,17 +51,17 @@ class ScalingRule:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaSpeed:
-    """How fast a replica is while it works: results, not decodings, so that retries show as slowness."""
+    """The speed of a replica while it works, measured by results and not by decodings, so that retries lower it."""
 
     audio_s: float = 0.0
     busy_s: float = 0.0
 
-    def after(self, audio_s: float, busy_s: float) -> ReplicaSpeed:
-        """The same after so much more audio was finished in so many more busy seconds; the past fades."""
+    def updated(self, audio_s: float, busy_s: float) -> ReplicaSpeed:
+        """Return the speed after ``audio_s`` more were finished in ``busy_s`` of work; older results count less."""
         kept = 0.5 ** (busy_s / HALF_LIFE_S)
         return replace(self, audio_s=self.audio_s * kept + audio_s, busy_s=self.busy_s * kept + busy_s)
 
     @property
     def rtfx(self) -> float:
-        """Audio seconds per busy second; 0 before anything was decoded."""
+        """Seconds of audio per busy second; 0 before the first result."""
         return self.audio_s / self.busy_s if self.busy_s > 0 else 0.0

@@ -1,4 +1,4 @@
-"""What the language model is told."""
+"""The prompts for the language model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STRUCTURE = (
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What one call says: the instructions, and the material."""
+    """The text of one call: the instructions and the material."""
 
     instructions: str
     material: str
@@ -35,11 +35,11 @@ class Prompt:
 
 
 def final_prompt(lines: Sequence[str], options: SummaryOptions, language: str, *, from_notes: bool) -> Prompt:
-    """Asks for the summary.
+    """Return the prompt for the summary.
 
     Args:
-        lines: of the transcript, or notes on its parts.
-        options: what the reader wants.
+        lines: lines of the transcript, or notes on its parts.
+        options: options of the summary.
         language: code of the language to write in.
         from_notes: whether the lines are notes.
     """
@@ -58,7 +58,10 @@ def final_prompt(lines: Sequence[str], options: SummaryOptions, language: str, *
 
 
 def notes_prompt(lines: Sequence[str], options: SummaryOptions, part: int, parts: int, *, from_notes: bool) -> Prompt:
-    """Asks for notes on one part of a transcript that is too long for one call, in the language it is in."""
+    """Return the prompt for notes on one part of a transcript that is too long for one call.
+
+    The notes are in the language of the transcript.
+    """
     return _prompt(
         [
             f"You take notes on part {part} of {parts} of the transcript of a recording. A summary of the whole will "
@@ -75,7 +78,7 @@ def notes_prompt(lines: Sequence[str], options: SummaryOptions, part: int, parts
 
 
 def _prompt(instructions: Sequence[str], lines: Sequence[str]) -> Prompt:
-    # What is said must not end the frame it is quoted in.
+    # The transcript must not be able to close the tag that it is quoted in.
     quoted = "\n".join(lines).replace("</transcript>", "< /transcript>")
     return Prompt("\n".join(filter(None, instructions)), f"<transcript>\n{quoted}\n</transcript>")
 

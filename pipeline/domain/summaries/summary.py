@@ -1,4 +1,4 @@
-"""Summaries of transcripts: what is asked for, what comes back, and how far a task's summary is."""
+"""Summaries of transcripts: their options, their results and their status."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from annotated_types import MaxLen
 
 
 class SummaryFormat(StrEnum):
-    """``text`` is prose with times; ``structured`` adds title, chapters, action items and keywords."""
+    """The format: ``text`` is prose with times; ``structured`` adds title, chapters, action items and keywords."""
 
     TEXT = "text"
     STRUCTURED = "structured"
 
 
 class SummaryStatus(StrEnum):
-    """How far a task's summary is. ``skipped``: the task ended without a transcript, or was cancelled before it."""
+    """The status of a summary. ``skipped``: the task has no transcript, or was cancelled before its summary."""
 
     QUEUED = "queued"
     PROCESSING = "processing"
@@ -29,25 +29,25 @@ class SummaryStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SummaryOptions:
-    """What a summary is to be like."""
+    """The options of a summary."""
 
     summary_prompt: Annotated[str, MaxLen(4000)] | None = None
-    """What the summary is for, in your own words: it goes before the usual instructions where they differ."""
+    """Instructions for the summary, in your own words: they take precedence over the usual ones."""
     summary_model: Annotated[str, MaxLen(200)] | None = None
-    """The language model. Empty: the one that is configured."""
+    """The language model. Empty: the configured one."""
     summary_language: str | None = None
     """Language of the summary: a code or a name. Empty: that of the transcript."""
     summary_format: SummaryFormat = SummaryFormat.TEXT
     """`text` for prose; `structured` for a title, chapters with their starts, action items and keywords as well."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Chapter:
-    """A part of the recording: where it begins, in seconds, what it is called, and what happens in it."""
+    """A part of the recording: its start in seconds, its title, and a summary."""
 
     start: float
     title: str
@@ -56,7 +56,7 @@ class Chapter:
 
 @dataclass(frozen=True, slots=True)
 class StructuredSummary:
-    """A summary in parts."""
+    """A summary with title, chapters, action items and keywords."""
 
     title: str
     summary: str
@@ -67,14 +67,14 @@ class StructuredSummary:
 
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
-    """Calls of a language model, and their tokens; ``None`` where its server does not count."""
+    """The calls of a language model and their tokens; ``None`` if its server does not count them."""
 
     calls: int = 0
     input_tokens: int | None = 0
     output_tokens: int | None = 0
 
     def __add__(self, other: TokenUsage) -> TokenUsage:
-        """Both together."""
+        """Add calls and tokens."""
         return TokenUsage(
             self.calls + other.calls,
             _sum(self.input_tokens, other.input_tokens),
@@ -82,7 +82,7 @@ class TokenUsage:
         )
 
     def cost(self, input_per_million: float, output_per_million: float) -> float | None:
-        """What the tokens cost, if they were counted."""
+        """Return the cost of the tokens, or ``None`` if they were not counted."""
         if self.input_tokens is None or self.output_tokens is None:
             return None
         return (self.input_tokens * input_per_million + self.output_tokens * output_per_million) / 1_000_000
@@ -90,16 +90,16 @@ class TokenUsage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """A summary as it is kept.
+    """A stored summary.
 
     Attributes:
         text: prose; times of the recording are cited as ``[HH:MM:SS]``.
-        language: code of the language it was to be written in.
-        model: the language model, as its server calls it.
-        parts: title, chapters and so on, where they were asked for.
-        usage: of all calls it took.
-        cost: by the configured prices; ``None`` where there is none.
-        completion_id: id of the last call, for a look into the provider's own records.
+        language: code of the language requested from the model.
+        model: name of the language model on its server.
+        parts: title, chapters and so on, for a structured summary.
+        usage: usage of all its calls.
+        cost: cost by the configured prices; ``None`` without a price.
+        completion_id: id of the last call, for finding it in the provider's records.
         created_at: aware UTC.
     """
 
@@ -113,7 +113,7 @@ class Summary:
     cost: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         return asdict(self) | {"created_at": self.created_at.isoformat()}
 
 

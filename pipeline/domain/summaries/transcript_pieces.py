@@ -1,4 +1,4 @@
-"""Cutting a transcript for a language model: into timed lines, and those into pieces that fit."""
+"""Dividing a transcript for a language model: into timed lines, and these into pieces that fit its context."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pipeline.domain.decoding.transcript import Segment
 from pipeline.domain.summaries.summary import Chapter
 
 TokenCounter = Callable[[str], int]
-"""How many tokens a text has, or at most has."""
+"""Returns the number of tokens of a text, or an upper bound."""
 
 LINE_S = 20.0
-"""A line ends with the segment that makes it this long: a time costs as many tokens as a short sentence."""
+"""Seconds after which a line ends with its current segment: a time costs as many tokens as a short sentence."""
 
 PAUSE_S = 2.0
-"""A line ends before a pause of this length."""
+"""Seconds of the shortest pause that ends a line."""
 
 _TIME = re.compile(r"\[?(?:(\d{1,3}):)?([0-5]?\d):([0-5]\d)(?:\.\d+)?\]?")
 _LATIN_OR_BLANK = re.compile(r"[A-Za-z ]")
@@ -26,7 +26,7 @@ _ASCII = re.compile(r"[\x00-\x7f]")
 
 @dataclass(frozen=True, slots=True)
 class TimedLine:
-    """Speech in one piece, from ``start`` to ``end`` in seconds."""
+    """A stretch of speech from ``start`` to ``end``, in seconds."""
 
     start: float
     end: float
@@ -37,22 +37,25 @@ class TimedLine:
 
 
 def clock_time(seconds: float) -> str:
-    """``HH:MM:SS``, rounded down, so that it never lies after what it points at."""
+    """Format seconds as ``HH:MM:SS``, rounded down, so that the time is never later than what it refers to."""
     whole = int(seconds)
     return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
 def seconds_of(text: str) -> float:
-    """The inverse of ``clock_time``; takes ``MM:SS``, brackets and fractions too. Raises ``ValueError``."""
+    """Parse a time, the inverse of ``clock_time``; also accept ``MM:SS``, brackets and fractions.
+
+    Raises ``ValueError`` for any other text.
+    """
     match = _TIME.fullmatch(text.strip())
     if match is None:
-        raise ValueError("This is not a time like 00:12:34")
+        raise ValueError("the text is not a time such as 00:12:34")
     hours, minutes, seconds = match.groups(default="0")
     return int(hours) * 3600.0 + int(minutes) * 60.0 + int(seconds)
 
 
 def timed_lines(segments: Iterable[Segment]) -> tuple[TimedLine, ...]:
-    """Segments joined to lines of about ``LINE_S``, split at pauses; silent ones are left out."""
+    """Join segments to lines of about ``LINE_S``, split at pauses, without segments that have no text."""
     lines: list[TimedLine] = []
     for segment in segments:
         text = " ".join(segment.text.split())
@@ -67,9 +70,10 @@ def timed_lines(segments: Iterable[Segment]) -> tuple[TimedLine, ...]:
 
 
 def pieces(lines: Sequence[str], budget: int, count: TokenCounter) -> list[list[str]]:
-    """The lines in as few pieces as fit ``budget`` tokens each, about equally long; only a line too long is cut.
+    """Divide the lines into as few pieces as possible of at most ``budget`` tokens each, about equally long.
 
-    Equal pieces, because a last one of two lines would weigh as much in the summary as the others.
+    Equal lengths matter: a last piece of two lines would weigh as much in the summary as the others. A line is cut only
+    if it alone is longer than ``budget``.
     """
     fitting = [part for line in lines for part in _split_line(line, budget, count)]
     costs = [count(line) + 1 for line in fitting]
@@ -80,7 +84,7 @@ def pieces(lines: Sequence[str], budget: int, count: TokenCounter) -> list[list[
 
 
 def _fill_pieces(lines: Sequence[str], costs: Sequence[int], target: int, budget: int) -> list[list[str]]:
-    """Pieces that end as soon as they have reached ``target``, none above ``budget``."""
+    """Return pieces that end as soon as they reach ``target``, none above ``budget``."""
     result: list[list[str]] = []
     size = budget
     for line, cost in zip(lines, costs, strict=True):
@@ -93,7 +97,7 @@ def _fill_pieces(lines: Sequence[str], costs: Sequence[int], target: int, budget
 
 
 def _split_line(line: str, budget: int, count: TokenCounter) -> list[str]:
-    """The line, in halves and halves of halves if it alone is more than ``budget``; cut between words if it has any."""
+    """Halve a line repeatedly while it alone is longer than ``budget``; cut between words if it has any."""
     if count(line) + 1 <= budget or len(line) < 2:
         return [line]
     blank = line.rfind(" ", 1, len(line) // 2 + 1)
@@ -102,10 +106,11 @@ def _split_line(line: str, budget: int, count: TokenCounter) -> list[str]:
 
 
 def estimate_tokens(text: str) -> int:
-    """More tokens than any common tokenizer makes of a text, for models whose tokenizer is not at hand.
+    """Return an upper estimate of a text's tokens, for models without a tokenizer at hand.
 
-    Three letters or blanks a token, every digit and sign of ASCII one, and of all other scripts three bytes two tokens.
-    OpenAI's cl100k_base, whose vocabulary is small for today, needs less for the six scripts of the unit test.
+    It is more than any common tokenizer makes: three letters or blanks a token, one token for every digit and sign of
+    ASCII, and two tokens for three bytes of any other script. OpenAI's cl100k_base, whose vocabulary is small by
+    today's standard, needs less for the six scripts of the unit test.
     """
     cheap, ascii_count = len(_LATIN_OR_BLANK.findall(text)), len(_ASCII.findall(text))
     other_bytes = len(text.encode("utf-8", "replace")) - ascii_count
@@ -113,11 +118,11 @@ def estimate_tokens(text: str) -> int:
 
 
 def align_chapters(chapters: Iterable[Chapter], lines: Sequence[TimedLine]) -> tuple[Chapter, ...]:
-    """Chapters in order of time, each moved to where the line begins that is said at its start; one for each line."""
+    """Return chapters in order of time, each moved to the start of the line that it cites; one a line at most."""
     starts = [line.start for line in lines]
     by_start: dict[float, Chapter] = {}
     for chapter in sorted(chapters, key=lambda chapter: chapter.start):
-        # a cited time is rounded down, so the line it was read from begins within the second that follows
+        # A cited time is rounded down, so its line begins within the second that follows.
         start = max((start for start in starts if start < chapter.start + 1.0), default=starts[0])
         by_start.setdefault(start, replace(chapter, start=start))
     return tuple(by_start.values())

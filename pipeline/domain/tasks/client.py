@@ -1,4 +1,4 @@
-"""Who calls, what they may do, and how much of it."""
+"""Clients: the holders of API keys, their scopes and their quotas."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from math import ceil
 from pipeline.errors import QuotaExceeded
 
 DAY = timedelta(days=1)
-"""The window in which audio is counted; it slides."""
+"""The sliding window in which audio is counted."""
 
 USAGE_RETENTION = 2 * DAY
-"""How long it is remembered: a clock that jumps forth and back must not forget what still counts."""
+"""Age up to which usage is stored: longer than the window, so that a clock that jumps and returns loses none."""
 
 QUEUE_RETRY_S = 30
-"""When to ask again, in seconds, where a client's own tasks have to make room."""
+"""Seconds until a client should try again if its own tasks have to finish first."""
 
 
 class Scope(StrEnum):
-    """What a key opens."""
+    """The scope of a key."""
 
     READ = "read"
-    """Tasks, results, subtitles, models: whatever changes nothing."""
+    """Requests that change nothing: tasks, results, subtitles, models."""
     WRITE = "write"
-    """Uploads, new tasks, cancel, retry, delete."""
+    """Uploading files, and creating, cancelling, retrying and deleting tasks."""
     ADMIN = "admin"
-    """Both, and everybody's tasks."""
+    """Both, for the tasks of all clients."""
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """The holder of one key.
+    """The holder of one API key.
 
     Attributes:
-        name: what its tasks are marked with.
-        scopes: what it may do.
-        max_queued_tasks: how many of its tasks may wait at the same time; ``None``: any number.
-        max_audio_s: seconds of audio that may be taken from it in 24 hours; ``None``: any number.
+        name: name that its tasks are stored with.
+        scopes: its scopes.
+        max_queued_tasks: most tasks of it that may wait at the same time; ``None``: any number.
+        max_audio_s: most seconds of its audio that may be decoded in 24 hours; ``None``: any number.
     """
 
     name: str
@@ -47,28 +47,28 @@ class Client:
     max_audio_s: float | None = None
 
     def may(self, scope: Scope) -> bool:
-        """Whether the scope is among its own."""
+        """Return whether the client has the scope."""
         return scope in self.scopes or self.sees_all_tasks
 
     @property
     def sees_all_tasks(self) -> bool:
-        """Whether other clients' tasks exist for it."""
+        """True if the client may see the tasks of other clients."""
         return Scope.ADMIN in self.scopes
 
     @property
     def limited(self) -> bool:
-        """Whether there is anything to count."""
+        """True if the client has a quota."""
         return self.max_queued_tasks is not None or self.max_audio_s is not None
 
 
 @dataclass(frozen=True, slots=True)
 class ClientLoad:
-    """What a client has in the queue, and the audio it has used in the last 24 hours.
+    """A client's tasks in the queue, and the audio that it has used in the last 24 hours.
 
     Attributes:
-        queued_tasks: its tasks that wait.
-        audio_s: seconds of its audio that were decoded, counted part by part as they are.
-        oldest_at: when the first of that was counted.
+        queued_tasks: number of its waiting tasks.
+        audio_s: seconds of its audio that were decoded, counted part by part.
+        oldest_at: time at which the first of them were counted.
         pending_s: estimated seconds of its accepted recordings that are still to be decoded.
     """
 
@@ -80,11 +80,11 @@ class ClientLoad:
 
 @dataclass(frozen=True, slots=True)
 class AudioCharge:
-    """What a part of a recording takes from its client.
+    """The charge for a part of a recording against its client's quota.
 
     Attributes:
-        audio_s: seconds that count, by ``decoding_cost.charged_audio_s``.
-        max_audio_s: the client's limit for 24 hours; ``None``: it has none.
+        audio_s: seconds to charge, by ``decoding_cost.charged_audio_s``.
+        max_audio_s: the client's limit for 24 hours; ``None``: no limit.
     """
 
     audio_s: float
@@ -92,11 +92,11 @@ class AudioCharge:
 
 
 SECONDS_PER_BYTE = 1 / 16_000
-"""Length of a recording for its size, 128 kbit/s, where none was finished yet from which it could be told."""
+"""Seconds of a recording per byte, at 128 kbit/s, until a finished recording allows a better estimate."""
 
 
 def refuse_another_upload(client: Client, open_uploads: int) -> None:
-    """Raises ``QuotaExceeded`` if the client may not begin another upload: each is to become a task that waits."""
+    """Raise ``QuotaExceeded`` if the client may not start another upload, since each becomes a waiting task."""
     if client.max_queued_tasks is not None and open_uploads >= client.max_queued_tasks:
         raise QuotaExceeded(
             f"{open_uploads:,} of your uploads are under way already, and your limit is {client.max_queued_tasks:,}.",
@@ -105,7 +105,7 @@ def refuse_another_upload(client: Client, open_uploads: int) -> None:
 
 
 def refuse_over_quota(client: Client, load: ClientLoad, now: datetime) -> None:
-    """Raises ``QuotaExceeded`` if the client may not have another task now."""
+    """Raise ``QuotaExceeded`` if the client may not have another task now."""
     if client.max_queued_tasks is not None and load.queued_tasks >= client.max_queued_tasks:
         raise QuotaExceeded(
             f"{load.queued_tasks:,} of your tasks wait already, and your limit is {client.max_queued_tasks:,}.",
@@ -114,14 +114,14 @@ def refuse_over_quota(client: Client, load: ClientLoad, now: datetime) -> None:
     refuse_more_audio(client.max_audio_s, load, now)
     if client.max_audio_s is not None and load.audio_s + load.pending_s >= client.max_audio_s:
         raise QuotaExceeded(
-            f"{_usage_sentence(client.max_audio_s, load)}, and your recordings that wait have about "
+            f"{_usage_sentence(client.max_audio_s, load)}, and your waiting recordings have about "
             f"{load.pending_s / 60:,.1f} more.",
             QUEUE_RETRY_S,
         )
 
 
 def refuse_more_audio(max_audio_s: float | None, load: ClientLoad, now: datetime) -> None:
-    """Raises ``QuotaExceeded`` if no more of the client's audio may be decoded now."""
+    """Raise ``QuotaExceeded`` if no more of the client's audio may be decoded now."""
     if max_audio_s is not None and load.audio_s >= max_audio_s:
         raise QuotaExceeded(f"{_usage_sentence(max_audio_s, load)}.", _seconds_until_room(load, now))
 
@@ -131,6 +131,6 @@ def _usage_sentence(max_audio_s: float, load: ClientLoad) -> str:
 
 
 def _seconds_until_room(load: ClientLoad, now: datetime) -> int:
-    """When the oldest recording leaves the window."""
-    left = min((load.oldest_at or now) + DAY - now, DAY)  # a clock that was ahead has put its marks into the future
+    """Return the seconds until the oldest recording leaves the window."""
+    left = min((load.oldest_at or now) + DAY - now, DAY)  # a clock that was ahead has stored times in the future
     return max(1, ceil(left.total_seconds()))

@@ -1,4 +1,4 @@
-"""The rules every task store follows while a task is claimed, run and ended: pure, so that no two stores can differ."""
+"""The rules of every task store for claiming, running and ending tasks: pure, so that no two stores can differ."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ UPDATABLE_FIELDS = frozenset(
         "tracks",
     }
 )
-"""Fields of a task that its owner sets freely; all others move only with the verbs of the task store."""
+"""Fields of a task that its owner sets freely; all others change only in the task store's own methods."""
 
 CLOCK_TOLERANCE = timedelta(minutes=1)
-"""Times of day that are no further apart count as one: beyond, a clock has been changed."""
+"""Largest difference of two times of day that count as the same; a larger one means that a clock was changed."""
 
 
 def claim_order(
     task_id: int, rank: int, created_at: datetime, now: datetime, ageing_s: float
 ) -> tuple[int, datetime, int]:
-    """Sort key of the tasks that wait: priority lifted by age, then age, then id.
+    """Return the sort key of a waiting task: priority raised by age, then age, then id.
 
     Args:
-        task_id: the task.
-        rank: of its priority; 0 is served first.
-        created_at: when it began to wait.
-        now: the time of the claim.
-        ageing_s: a task is lifted by one rank for each full period of this length that it has waited. It is lifted
-            without end, so that a steady stream of urgent work can't starve it.
+        task_id: id of the task.
+        rank: rank of its priority; 0 is served first.
+        created_at: time at which it began to wait.
+        now: time of the claim.
+        ageing_s: seconds of waiting that raise a task by one rank. There is no limit, so that a steady stream of urgent
+            work can't starve it.
     """
     waited_s = max(0.0, (now - created_at).total_seconds())
     return rank - int(waited_s // ageing_s), created_at, task_id
@@ -66,34 +66,34 @@ def claimed(task: Task, owner: str, now: datetime, lease_expires_at: datetime) -
 
 
 def message_id(task_id: int, fence: int, media_prefix: str) -> str:
-    """Id of the callback of one run, the same at every attempt to deliver it (``webhook-id`` of Standard Webhooks).
+    """Return the id of one run's callback, the same in each delivery (``webhook-id`` of Standard Webhooks).
 
-    The digest of the media prefix keeps it apart from that of another database, whose ids and fences begin at 1 too.
+    The digest of the media prefix makes it differ from that of another database, whose ids and fences begin at 1 too.
     """
     digest = hashlib.sha256(media_prefix.encode()).hexdigest()[:12]
     return f"msg_{task_id}_{fence}_{digest}"
 
 
 def attempts_exhausted(losses: int) -> TaskError:
-    """The error of a task whose owner was lost so many times in a row, and that got no further in between."""
-    times = "once" if losses == 1 else f"{losses} times in a row without getting any further"
+    """Return the error of a task whose owner was lost ``losses`` times in a row without progress in between."""
+    times = "once" if losses == 1 else f"{losses} times in a row without progress"
     return TaskError(
         "attempts_exhausted", f"The process that ran this task was lost {times}; retry the task to run it again."
     )
 
 
 CANCEL_REFUSED = "it can't be cancelled"
-RETRY_REFUSED = "only a failed or cancelled one is retried"
+RETRY_REFUSED = "only a failed or cancelled task can be retried"
 
 
 def refusal_sentence(task: Task, otherwise: str) -> str:
-    """Why a task was not cancelled or retried, as a sentence."""
+    """Return a sentence that says why a task was not cancelled or retried."""
     if otherwise == RETRY_REFUSED and task.status in (Status.FAILED, Status.CANCELLED):
         return f"The recording of task {task.id} is no longer kept; create the task again with it."
     return f"Task {task.id} is {task.status}; {otherwise}."
 
 
 def refuse_fixed_fields(names: Iterable[str]) -> None:
-    """Raises ``TypeError`` for names that are not ``UPDATABLE_FIELDS``: a defect of the caller."""
+    """Raise ``TypeError`` for names outside ``UPDATABLE_FIELDS``: a defect of the caller."""
     if fixed := sorted(set(names) - UPDATABLE_FIELDS):
         raise TypeError(f"These fields of a task can't be updated: {', '.join(fixed)}.")

@@ -1,25 +1,25 @@
-"""What a stored record is called that this version can't read."""
+"""The description of a stored record that this version can't read."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 UNREADABLE = "record_unreadable"
-"""Code of the error of a task whose record is damaged."""
+"""Error code of a task whose record is damaged."""
 NEWER = "record_of_newer_version"
-"""Code of the error that a task is shown with while its record is left to a newer version."""
+"""Error code of a task whose record is left to a newer version."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordDefect:
-    """Why a row of the database could not be read.
+    """The reason why a row of the database could not be read.
 
     Attributes:
-        table: where the row is.
-        column: the first column that could not be read.
-        row: the row's key, as text.
-        newer: whether the value is one that a newer version of this software may have written. Such a row is left to
-            that version; any other is damaged.
+        table: table of the row.
+        column: first column that could not be read.
+        row: key of the row, as text.
+        newer: whether a newer version of this software may have written the value. Such a row is left to that version;
+            any other is damaged.
     """
 
     table: str
@@ -29,12 +29,12 @@ class RecordDefect:
 
     @property
     def code(self) -> str:
-        """The stable name of the error."""
+        """The error code."""
         return NEWER if self.newer else UNREADABLE
 
     @property
     def sentence(self) -> str:
-        """What a client is told: the name of the column, and nothing of its content."""
+        """A sentence for clients: it names the column and shows nothing of its content."""
         if self.newer:
             return (
                 f"The record ({self.table}.{self.column}) was written by a newer version of this service, to which it "

@@ -1,4 +1,4 @@
-"""A task: what a client asked for, and how far it has come. The states and the moves between them."""
+"""A task: one recording that a client wants transcribed, with its states and the transitions between them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.domain.tasks.record_defect import RecordDefect
 
 
 class Status(StrEnum):
-    """Where a task stands."""
+    """The status of a task."""
 
     QUEUED = "queued"
     PROCESSING = "processing"
@@ -25,12 +25,12 @@ class Status(StrEnum):
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more happens to the task by itself."""
+        """True if nothing more happens to the task by itself."""
         return self in (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
 
 
 class Priority(StrEnum):
-    """How urgent a task is."""
+    """The priority of a task."""
 
     HIGH = "high"
     NORMAL = "normal"
@@ -43,7 +43,7 @@ class Priority(StrEnum):
 
 
 class Stage(StrEnum):
-    """What a task that is being processed is at."""
+    """The stage of a task in progress."""
 
     FETCHING = "fetching"
     SPLITTING = "splitting"
@@ -53,7 +53,7 @@ class Stage(StrEnum):
 
 
 class EngineName(StrEnum):
-    """Which implementation decodes."""
+    """The name of an engine."""
 
     FASTER_WHISPER = "faster_whisper"
     OPENAI_WHISPER = "openai_whisper"
@@ -61,15 +61,15 @@ class EngineName(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTask:
-    """What is known of a task when it is created.
+    """The data of a task at its creation.
 
     Attributes:
         media_prefix: the folder of all its media keys.
-        awaited_until: the task is only wanted while its client waits for it: from this time on it may be deleted,
-            unless the time is moved on. ``None``: it is kept.
-        link: what ``file_url`` is, for tasks that have one.
-        summary_options: set where a summary is wanted.
-        client: name of the key it was created with; ``None`` where none was asked for.
+        awaited_until: time from which the task may be deleted, because its client no longer waits for it; a keep-alive
+            extends it. ``None``: the task is kept.
+        link: kind of ``file_url``, for tasks that have one.
+        summary_options: set if a summary is requested.
+        client: name of the key that it was created with; ``None`` without a key.
     """
 
     media_prefix: str
@@ -90,7 +90,7 @@ class NewTask:
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyClaim:
-    """A client's key for a request, and the fingerprint (SHA-256, hex) of what the request asks for."""
+    """A client's key for a request, with the fingerprint (SHA-256, hex) of the request's content."""
 
     key: str
     fingerprint: str
@@ -98,7 +98,7 @@ class IdempotencyClaim:
 
 @dataclass(frozen=True, slots=True)
 class TaskError:
-    """Why a task failed: a stable code (see ``pipeline.errors``) and a sentence."""
+    """The reason why a task failed: a stable code (see ``pipeline.errors``) and a sentence."""
 
     code: str
     message: str
@@ -106,7 +106,7 @@ class TaskError:
 
 @dataclass(frozen=True, slots=True)
 class CallbackState:
-    """What the receiver of the callback last answered."""
+    """The last response of the callback's receiver."""
 
     status_code: int | None = None
     message: str | None = None
@@ -115,14 +115,14 @@ class CallbackState:
 
 @dataclass(frozen=True, slots=True)
 class SummaryState:
-    """How far a task's summary is.
+    """The state of a task's summary.
 
     Attributes:
-        result: the last summary that was stored, whoever asked for it.
-        error: why there is none.
-        attempts: how often it was taken in hand since the transcript was stored.
-        owner: who has it in hand.
-        due_at: when it is to be taken in hand, again if need be; ``None`` while there is nothing to do.
+        result: the last summary stored, whichever request it was for.
+        error: reason why there is none.
+        attempts: number of times that it was claimed since the transcript was stored.
+        owner: owner of its lease.
+        due_at: time of the first or next attempt; ``None`` while there is nothing to do.
     """
 
     result: Summary | None = None
@@ -134,24 +134,24 @@ class SummaryState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One task as stored. Times are aware UTC, durations seconds.
+    """A task as stored. Times are aware UTC, durations seconds.
 
     Attributes:
-        fence: raised at every claim; a write under an older fence is refused.
-        attempts: how often it was claimed to be run.
-        failures: attempts in a row that failed without having got the task any further.
-        losses: leases in a row that ran out without the task having got any further.
+        fence: raised by every claim; a write with an older fence is refused.
+        attempts: number of times that it was claimed.
+        failures: attempts in a row that failed without progress.
+        losses: leases in a row that expired without progress.
         audio_total_s: seconds of audio to decode, known once splitting is done (``split_done``).
         audio_done_s: seconds of audio decoded and stored.
-        language: asked for or, later, detected.
-        link: what ``file_url`` is, for tasks that have one.
-        truncated: the recording broke off; what was there is transcribed.
+        language: the requested or, later, the detected language.
+        link: kind of ``file_url``, for tasks that have one.
+        truncated: the recording is cut short; the part that exists is transcribed.
         tracks: the recording's audio tracks, known once splitting is done.
         awaited_until: as in ``NewTask``.
-        summary_options: set where a summary was asked for with the task.
-        client: name of the key it was created with, if any; who else may see it is ``domain.access``'s to say.
-        result: only filled where it was asked for.
-        defect: set where the record could not be read as a whole; what could be is shown, with the reason as ``error``.
+        summary_options: set if a summary was requested with the task.
+        client: name of the key that it was created with, if any; ``domain.tasks.client`` decides who else may see it.
+        result: only loaded on request.
+        defect: set if the record could not be read completely; the rest is shown, with the reason as ``error``.
     """
 
     id: int
@@ -198,7 +198,7 @@ class Task:
 
     @property
     def summary_status(self) -> SummaryStatus | None:
-        """How far the summary is; ``None`` where there is none and none was asked for."""
+        """The status of the summary; ``None`` if there is none and none was requested."""
         if self.summary.result is not None:
             return SummaryStatus.COMPLETED
         if self.summary.error is not None and self.status is Status.COMPLETED:
@@ -211,7 +211,7 @@ class Task:
 
     @property
     def progress(self) -> float | None:
-        """Decoded over all speech seconds, 0..1; ``None`` until the total is known. Never an estimate."""
+        """Share of the speech that is decoded, 0..1; ``None`` until the total is known. It is never an estimate."""
         if self.status is Status.COMPLETED or self.stage is Stage.SUMMARIZING:
             return 1.0
         if not self.split_done:
@@ -220,7 +220,7 @@ class Task:
 
     @property
     def first_stage(self) -> Stage:
-        """What an attempt begins with, given what earlier ones have stored."""
+        """The first stage of the next attempt, given the results that earlier attempts have stored."""
         if self.split_done:
             return Stage.TRANSCRIBING
         return Stage.SPLITTING if self.media_key else Stage.FETCHING

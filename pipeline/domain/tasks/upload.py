@@ -1,4 +1,4 @@
-"""A resumable upload: what was announced, and what has arrived."""
+"""A resumable upload: its announced size and metadata, and the parts received."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """One resumable upload.
+    """A resumable upload.
 
     Attributes:
         id: 32 hexadecimal digits that can't be guessed; also the media prefix of its parts.
-        client: name of the key it was begun with, if any.
-        size_bytes: how long it will be.
-        received_bytes: how much of it is safe: where the next bytes go.
-        metadata: what its client noted with it; ``filename`` becomes the task's file name.
-        expires_at: when it is thrown away, unless more arrives.
-        task_id: the task it became.
+        client: name of the key that it was created with, if any.
+        size_bytes: size of the complete upload.
+        received_bytes: number of bytes stored, and so the offset of the next ones.
+        metadata: metadata from the client; ``filename`` becomes the task's file name.
+        expires_at: time at which it is deleted, unless more bytes arrive.
+        task_id: id of the task that it became.
     """
 
     id: str
@@ -31,18 +31,18 @@ class Upload:
 
     @property
     def complete(self) -> bool:
-        """Whether all of it has arrived."""
+        """True if all bytes have arrived."""
         return self.received_bytes == self.size_bytes
 
     @property
     def file_name(self) -> str | None:
-        """The name its client gave the file."""
+        """The client's name for the file, if it gave one."""
         return self.metadata.get("filename") or self.metadata.get("name") or None
 
 
 @dataclass(frozen=True, slots=True)
 class UploadPart:
-    """A piece of an upload: bytes ``[start, end)`` of it, under a key of the media store."""
+    """The bytes ``[start, end)`` of an upload, stored under one media key."""
 
     start: int
     end: int

@@ -1,4 +1,7 @@
-"""Names of files as their owners wrote them: only shown, never opened, so that all that means something may stay."""
+"""Cleaning the names that clients give their files.
+
+The names are only displayed and never opened, so every meaningful character may stay.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +11,26 @@ import unicodedata
 from pipeline.domain.text.graphemes import shortened
 
 MAX_FILE_NAME = 255
-"""Characters."""
+"""Longest file name, in characters."""
 MAX_EXTENSION = 16
 
 JOINERS = "\u200c\u200d"
-"""Zero width non-joiner and joiner: Persian and Indic words are spelled with them, emoji put together."""
+"""Zero width non-joiner and joiner: Persian and Indic spelling needs them, and emoji are composed with them."""
 
 TAGS = 0xE0000
-"""The plane of characters that are never seen by themselves."""
+"""First character of the plane whose characters are never visible on their own."""
 _NONCHARACTERS = frozenset(map(chr, range(0xFDD0, 0xFDF0)))
 _SHOWN_FORMATS = re.compile("[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd\U000e0020-\U000e007f]")
-"""Format characters that are seen: signs over Arabic, Syriac and Kaithi numbers, the letters in flags of regions."""
+"""Visible format characters: signs over Arabic, Syriac and Kaithi numbers, and the letters in flags of regions."""
 _TAG_RUN = re.compile("(\U0001f3f4[\U000e0020-\U000e007f]+)|[\U000e0020-\U000e007f]+")
-"""Letters of a flag; without the flag before them they are text that nobody sees."""
+"""Letters of a flag; without the flag before them they are invisible text."""
 _REPEATED_JOINERS = re.compile(f"([{JOINERS}])[{JOINERS}]+")
 
 
 def plain_file_name(name: str) -> str:
-    """Return the last part of a path, without what can't be seen or turns what is seen around, and not too long.
+    """Return the last part of a path, shortened, without characters that are invisible or reorder the text.
 
-    The extension stays where the name is cut; what is cut is whole clusters.
+    Shortening keeps the extension and cuts between grapheme clusters.
     """
     last = name.replace("\\", "/").rpartition("/")[2]
     seen = without_invisible(last).strip()
@@ -46,7 +49,7 @@ def without_invisible(text: str, instead: str = "") -> str:
 
     Args:
         text: any text.
-        instead: stands in the place of each that is left out.
+        instead: replacement for each removed character.
     """
     shown = "".join(
         character if character in JOINERS or _is_visible(character) else instead
@@ -61,18 +64,24 @@ def without_invisible(text: str, instead: str = "") -> str:
 
 
 def _joins(before: str, after: str) -> bool:
-    """Return whether a joiner between two characters means something; after a mark it shapes the letter before that."""
+    """Return whether a joiner between two characters has an effect; after a mark it shapes the letter before that."""
     return _kind(before) == "M" or (_kind(before) in "LSN" and _kind(after) in "LMSN")
 
 
 def _kind(character: str) -> str:
-    """Return the first letter of a character's category; "S", an emoji's, where Python's tables don't know it yet."""
+    """Return the first letter of a character's category.
+
+    For a character that Python's tables do not contain yet this is "S", an emoji's.
+    """
     category = unicodedata.category(character)
     return "S" if category == "Cn" else category[0]
 
 
 def _is_visible(character: str) -> bool:
-    """Return whether a character is seen, be it as a blank; one that Python's tables don't know yet counts as seen."""
+    """Return whether a character is visible or a blank.
+
+    A character that Python's tables do not contain yet counts as visible.
+    """
     category = unicodedata.category(character)
     if category == "Cn":
         return ord(character) < TAGS and ord(character) & 0xFFFE != 0xFFFE and character not in _NONCHARACTERS

@@ -1,4 +1,7 @@
-"""Texts in the pieces that people see, and in those that a line may be broken into (ICU's rules and dictionaries)."""
+"""Dividing text into grapheme clusters and into the parts between possible line breaks.
+
+The boundaries come from ICU's rules and dictionaries.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,19 @@ from icu4py.breakers import BaseBreaker, CharacterBreaker
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ANY = "en"
-"""Clusters are the same in every locale."""
+"""Any locale will do: grapheme clusters are the same in every one."""
 
 
 def graphemes(text: str) -> Iterator[str]:
-    """Yield the clusters of a text: letters with their marks, emoji of several characters, flags.
+    """Yield the grapheme clusters of a text: letters with their marks, emoji of several characters, flags.
 
-    Extended grapheme clusters of Unicode Standard Annex 29.
+    They are the extended grapheme clusters of Unicode Standard Annex 29.
     """
     return pieces(text, CharacterBreaker, _ANY)
 
 
 def pieces(text: str, breaker: type[BaseBreaker], locale: str) -> Iterator[str]:
-    """Yield the parts between which a breaker finds boundaries. Lone surrogates, which ICU knows nothing of, stay."""
+    """Yield the parts between a breaker's boundaries. Lone surrogates, which ICU does not accept, are kept."""
     position = 0
     for part in breaker(_SURROGATE.sub("\ufffd", text), locale):
         yield text[position : position + len(part)]
@@ -29,7 +32,10 @@ def pieces(text: str, breaker: type[BaseBreaker], locale: str) -> Iterator[str]:
 
 
 def shortened(text: str, limit: int) -> str:
-    """Return as many clusters of a text as have at most ``limit`` characters; of one that has more, that many."""
+    """Return the first clusters that have at most ``limit`` characters together.
+
+    If the first cluster alone is longer, return its first ``limit`` characters.
+    """
     if len(text) <= limit:
         return text
     kept = ""

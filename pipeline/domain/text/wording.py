@@ -1,4 +1,4 @@
-"""Sentences for people: how a message ends, and how it names what was probably meant."""
+"""Wording of messages for people: their final punctuation, and suggestions for mistyped names."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Collection
 from difflib import get_close_matches
 
 MAX_COMPARED = 100
-"""Characters of a text that are compared: the time it takes grows with their square."""
+"""Characters of a text that are compared: the time grows with their square."""
 
 NAME_SIMILARITY = 0.75
-"""Least similarity of names that are one name mistyped: two letters exchanged in five give 0.8."""
+"""Least similarity of a mistyped name: two exchanged letters in five give 0.8."""
 
 MIN_PREFIX = 3
-"""Fewest characters that stand for the name that begins with them."""
+"""Fewest characters of a name that may stand for a longer one."""
 
 
 def sentence(text: str) -> str:
@@ -22,11 +22,11 @@ def sentence(text: str) -> str:
 
 
 def nearest(text: str, known: Collection[str], cutoff: float) -> str | None:
-    """Return the known word that is most like the text.
+    """Return the known word that is most similar to the text.
 
     Args:
-        text: what was given.
-        known: what could have been meant.
+        text: the given text.
+        known: the known words.
         cutoff: least similarity, 0..1 (``difflib``'s ratio).
     """
     matches = get_close_matches(text[:MAX_COMPARED].lower(), known, n=1, cutoff=cutoff)
@@ -34,15 +34,15 @@ def nearest(text: str, known: Collection[str], cutoff: float) -> str | None:
 
 
 def nearest_name(name: str, known: Collection[str]) -> str | None:
-    """Return the known name that a mistyped one stands for, if that is plausible.
+    """Return the known name that a mistyped one most plausibly stands for.
 
-    That is one with few letters changed (``statu``, ``beem_size``), or the only one that goes on where the name ends
-    (``lang`` for ``language``), or that the name goes on from (``model_name`` for ``model``). Names that only share
-    some letters (``page`` and ``language``, ``file_name`` and ``engine_name``) are left alone.
+    It differs in few letters (``statu``, ``beem_size``), or it is the only one that extends the given name (``lang``
+    for ``language``) or that the given name extends (``model_name`` for ``model``). Names that only share some letters
+    (``page`` and ``language``, ``file_name`` and ``engine_name``) do not count.
 
     Args:
-        name: what was given.
-        known: what could have been meant.
+        name: the given name.
+        known: the known names.
     """
     if near := nearest(name, known, cutoff=NAME_SIMILARITY):
         return near
@@ -59,7 +59,7 @@ def with_suggestion(statement: str, suggestion: str | None, otherwise: str) -> s
 
     Args:
         statement: what is wrong, without a mark at its end.
-        suggestion: what was probably meant, if that can be said.
-        otherwise: ends the sentence where it can't.
+        suggestion: what was probably meant, if that is known.
+        otherwise: end of the sentence without a suggestion.
     """
     return sentence(f"{statement}: did you mean {suggestion}?" if suggestion else f"{statement}: {otherwise}")

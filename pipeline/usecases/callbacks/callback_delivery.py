@@ -1,7 +1,7 @@
-"""Delivering callbacks: due ones are taken from the outbox, posted side by side, and every attempt is recorded.
+"""Delivery of callbacks: due callbacks are claimed from the outbox and posted concurrently; each attempt is recorded.
 
-A callback is delivered at least once. It is taken under a lease; a courier that dies, or can't record an attempt before
-the lease ends, leaves it to be taken again, with the same message id.
+A callback is delivered at least once. It is claimed under a lease. If the process dies, or can't record an attempt
+before the lease ends, the callback is claimed again and posted with the same message id.
 """
 
 from __future__ import annotations
@@ -36,37 +36,37 @@ from pipeline.usecases.background_loop import SupervisedLoop, failure_messages
 logger = logging.getLogger(__name__)
 
 MAX_PER_HOST = 4
-"""Callbacks under way to one host: a slow receiver occupies no more of the courier than that, and one client's
-receivers together no more than half of it."""
+"""Concurrent deliveries to one host. A slow receiver occupies no more slots than this, and all receivers of one client
+together no more than half of the slots."""
 
 MAX_CLAIMED = 500
-"""Callbacks taken at a time, most of which wait for their host's turn; the rest stay in the outbox."""
+"""Callbacks that are claimed at once. Most of them wait for a slot of their host; the rest stay in the outbox."""
 
 REFILL_AT = (MAX_CLAIMED // 2, MAX_CLAIMED // 4)
-"""With so many left, more are taken at once; one client has no more than half of those in hand."""
+"""Numbers of remaining callbacks at which more are claimed at once. One client holds at most half of those claimed."""
 
 RECORD_MARGIN_S = 10.0
-"""Part of the lease that is kept for recording the attempt, through a short absence of the database."""
+"""Part of the lease that is kept for recording the attempt, so that a short outage of the database does no harm."""
 
 MAX_RETRY_AFTER_S = 3600.0
-"""A receiver that asks for more patience than this is asked again after this."""
+"""Upper bound of the delay that a receiver can ask for with ``Retry-After``."""
 
 DATABASE_BACKOFF = Backoff(base_s=1.0, cap_s=30.0, max_attempts=sys.maxsize)
 
 
 class CallbackDeliverer:
-    """Delivers callbacks until it is told to stop.
+    """A background worker that delivers callbacks until it is stopped.
 
     Args:
         store: holds the outbox and the tasks.
         sender: posts one callback.
         encode: renders the body.
-        clock: the time.
-        metrics: where the figures go.
-        settings: delays between attempts, how many at a time, the time limit of one.
-        owner: a name no other courier has.
-        poll_s: how often the outbox is looked at when nobody wakes the courier.
-        jitter: numbers in ``[0, 1)``.
+        clock: tells and measures time.
+        metrics: counts and times the attempts.
+        settings: delays between attempts, number of concurrent deliveries, timeout of one.
+        owner: a name that no other deliverer has.
+        poll_s: interval at which the outbox is queried if ``wake`` is not called.
+        jitter: returns random numbers in ``[0, 1)``.
     """
 
     def __init__(
@@ -88,18 +88,18 @@ class CallbackDeliverer:
         self._clock = clock
         self._metrics = metrics
         self._schedule = RetrySchedule(settings.delays_s)
-        self._patience_s = 2 * settings.timeout_s
-        self._lease_s = self._patience_s + settings.timeout_s + RECORD_MARGIN_S
+        self._max_slot_wait_s = 2 * settings.timeout_s
+        self._lease_s = self._max_slot_wait_s + settings.timeout_s + RECORD_MARGIN_S
         self._slots = FairSlots(SlotLimits(settings.concurrency, MAX_PER_HOST, reserve=True), clock)
         self._owner = owner
         self._poll_s = poll_s
         self._jitter = jitter
         self._work = asyncio.Event()
         self._stopping = False
-        self._in_hand: set[asyncio.Task[None]] = set()
-        self._taking = SupervisedLoop(
+        self._deliveries: set[asyncio.Task[None]] = set()
+        self._claiming = SupervisedLoop(
             "callbacks",
-            "taking callbacks in hand",
+            "claiming callbacks",
             clock,
             metrics,
             outage_s=lambda outages: _database_pause_s(outages, jitter),
@@ -108,54 +108,54 @@ class CallbackDeliverer:
 
     @property
     def failure_messages(self) -> tuple[str, ...]:
-        """Why no callback is delivered, a sentence each."""
-        return failure_messages(self._taking)
+        """Reasons why no callback is delivered, one sentence each."""
+        return failure_messages(self._claiming)
 
     def wake(self) -> None:
-        """There is a callback to deliver."""
+        """Signal that a callback is due."""
         self._work.set()
 
     async def run_once(self) -> int:
-        """Delivers what is due now; returns how many callbacks that were. Raises ``DatabaseUnavailable``."""
-        taken = await self._claim()
-        if taken:
-            await asyncio.wait(taken)
-        return len(taken)
+        """Deliver the callbacks that are due now, and return their number. Raises ``DatabaseUnavailable``."""
+        deliveries = await self._claim()
+        if deliveries:
+            await asyncio.wait(deliveries)
+        return len(deliveries)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Delivers callbacks until ``stop`` is set; what is being posted then is seen through."""
+        """Deliver callbacks until ``stop`` is set, then wait for the deliveries that are under way."""
         try:
             while not stop.is_set():
-                pause_s = await self._taking.attempt(self._claim)
+                pause_s = await self._claiming.attempt(self._claim)
                 await self._pause(stop, self._poll_s if pause_s is None else pause_s)
             self._stopping = True
-            if self._in_hand:
-                await asyncio.wait(self._in_hand)
+            if self._deliveries:
+                await asyncio.wait(self._deliveries)
         finally:
-            for delivery in self._in_hand:
+            for delivery in self._deliveries:
                 delivery.cancel()
 
     async def _claim(self) -> set[asyncio.Task[None]]:
         self._work.clear()
-        room = MAX_CLAIMED - len(self._in_hand)
+        room = MAX_CLAIMED - len(self._deliveries)
         if room <= 0:
             return set()
-        taken_at = self._clock.monotonic()
+        claimed_at = self._clock.monotonic()
         messages = await self._store.claim_callbacks(self._owner, timedelta(seconds=self._lease_s), room)
-        return {self._start(self._deliver(message, taken_at)) for message in messages}
+        return {self._start(self._deliver(message, claimed_at)) for message in messages}
 
     def _start(self, delivery: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(delivery)
-        self._in_hand.add(task)
+        self._deliveries.add(task)
         task.add_done_callback(self._forget)
         return task
 
     def _forget(self, delivery: asyncio.Task[None]) -> None:
-        self._in_hand.discard(delivery)
-        if len(self._in_hand) in REFILL_AT:
+        self._deliveries.discard(delivery)
+        if len(self._deliveries) in REFILL_AT:
             self._work.set()
         if not delivery.cancelled() and (error := delivery.exception()) is not None:
-            logger.error("a callback failed by our own defect; it will be taken again", exc_info=error)
+            logger.error("a callback failed because of a defect in the service; it is claimed again", exc_info=error)
 
     async def _pause(self, stop: asyncio.Event, seconds: float) -> None:
         waits = [asyncio.create_task(wait) for wait in (stop.wait(), self._work.wait(), self._clock.sleep(seconds))]
@@ -165,10 +165,10 @@ class CallbackDeliverer:
             for wait in waits:
                 wait.cancel()
 
-    async def _deliver(self, message: OutboxMessage, taken_at: float) -> None:
+    async def _deliver(self, message: OutboxMessage, claimed_at: float) -> None:
         async with self._slots.turn(_turn_request(message)):
-            # Too late to finish within the lease, or being shut down: it stays in the outbox for the next to take it.
-            if self._stopping or self._clock.monotonic() - taken_at > self._patience_s:
+            # A delivery now could outlast the lease or the shutdown: leave the callback in the outbox.
+            if self._stopping or self._clock.monotonic() - claimed_at > self._max_slot_wait_s:
                 return
             try:
                 attempt = await self._attempt(message)
@@ -176,49 +176,50 @@ class CallbackDeliverer:
                 logger.warning("a callback waits for the database: %s", error, extra=_log_fields(message))
                 return
             if attempt is None:
-                return  # the lease runs out, and whoever can read the task may take it
-            await self._record(message, attempt, taken_at + self._lease_s)
+                return  # once the lease has expired, a process that can read the task may claim the callback
+            await self._record(message, attempt, claimed_at + self._lease_s)
 
     async def _attempt(self, message: OutboxMessage) -> DeliveryAttempt | None:
-        """Posts it; ``None`` where only a newer version can say what there is to post."""
+        """Post a callback. Return ``None`` if only a newer version of this software can read the task."""
         try:
             task = await self._store.get(message.task_id, include_result=True)
         except TaskNotFound:
             return DeliveryAttempt(delivered=False, status_code=None, message="The task was deleted.", retry_at=None)
         if task.defect is not None and task.defect.newer:
             return None
-        started = self._clock.monotonic()
-        answer = await self._sender.send(message, self._encode(task))
-        self._log_attempt(message, answer, self._clock.monotonic() - started)
-        delay_s = retry_delay_s(self._schedule, message.attempts + 1, answer, self._jitter)
+        started_at = self._clock.monotonic()
+        response = await self._sender.send(message, self._encode(task))
+        self._log_attempt(message, response, self._clock.monotonic() - started_at)
+        delay_s = retry_delay_s(self._schedule, message.attempts + 1, response, self._jitter)
         return DeliveryAttempt(
-            delivered=answer.verdict is DeliveryVerdict.DELIVERED,
-            status_code=answer.status_code,
-            message=answer.message,
+            delivered=response.verdict is DeliveryVerdict.DELIVERED,
+            status_code=response.status_code,
+            message=response.message,
             retry_at=None if delay_s is None else self._clock.now() + timedelta(seconds=delay_s),
         )
 
-    def _log_attempt(self, message: OutboxMessage, answer: CallbackResponse, seconds: float) -> None:
-        self._metrics.count("callback_attempts", outcome=answer.verdict.value)
-        self._metrics.observe("callback_seconds", seconds)
+    def _log_attempt(self, message: OutboxMessage, response: CallbackResponse, duration_s: float) -> None:
+        outcome = response.verdict.value
+        self._metrics.count("callback_attempts", outcome=outcome)
+        self._metrics.observe("callback_seconds", duration_s)
         logger.info(
             "callback",
             extra=_log_fields(message)
-            | {"outcome": answer.verdict.value, "status_code": answer.status_code, "seconds": round(seconds, 3)},
+            | {"outcome": outcome, "status_code": response.status_code, "seconds": round(duration_s, 3)},
         )
 
     async def _record(self, message: OutboxMessage, attempt: DeliveryAttempt, expires_at: float) -> None:
-        """Insists while the lease lasts: an attempt that goes unrecorded is made again."""
+        """Record an attempt, and retry while the lease lasts: an unrecorded attempt is made again."""
         outages = 0
-        while not await self._recorded(message, attempt):
+        while not await self._try_record(message, attempt):
             outages += 1
             pause_s = _database_pause_s(outages, self._jitter)
             if self._stopping or self._clock.monotonic() + pause_s > expires_at:
-                logger.warning("an attempt could not be recorded and will be made again", extra=_log_fields(message))
+                logger.warning("a delivery could not be recorded and will be repeated", extra=_log_fields(message))
                 return
             await self._clock.sleep(pause_s)
 
-    async def _recorded(self, message: OutboxMessage, attempt: DeliveryAttempt) -> bool:
+    async def _try_record(self, message: OutboxMessage, attempt: DeliveryAttempt) -> bool:
         try:
             await self._store.record_delivery(message, attempt)
         except DatabaseUnavailable:
@@ -227,22 +228,22 @@ class CallbackDeliverer:
 
 
 def retry_delay_s(
-    schedule: RetrySchedule, attempts: int, answer: CallbackResponse, jitter: Callable[[], float]
+    schedule: RetrySchedule, attempts: int, response: CallbackResponse, jitter: Callable[[], float]
 ) -> float | None:
-    """Seconds until the next attempt, or ``None`` if there is none.
+    """Return the seconds until the next attempt, or ``None`` if there is none.
 
     Args:
         schedule: the table of delays.
         attempts: attempts made so far, this one included.
-        answer: what the receiver said; ``Retry-After`` prolongs the delay, up to ``MAX_RETRY_AFTER_S``.
-        jitter: numbers in ``[0, 1)``.
+        response: the receiver's response. ``Retry-After`` lengthens the delay, up to ``MAX_RETRY_AFTER_S``.
+        jitter: returns random numbers in ``[0, 1)``.
     """
-    if answer.verdict is not DeliveryVerdict.RETRY:
+    if response.verdict is not DeliveryVerdict.RETRY:
         return None
     delay_s = schedule.delay_s(attempts, jitter)
     if delay_s is None:
         return None
-    return max(delay_s, min(answer.retry_after_s or 0.0, MAX_RETRY_AFTER_S))
+    return max(delay_s, min(response.retry_after_s or 0.0, MAX_RETRY_AFTER_S))
 
 
 def _database_pause_s(outages: int, jitter: Callable[[], float]) -> float:
@@ -266,4 +267,4 @@ def _host(message: OutboxMessage) -> str:
     try:
         return urlsplit(message.url).hostname or ""
     except ValueError:
-        return ""  # not a URL; the sender will say so
+        return ""  # not a URL; the sender reports it

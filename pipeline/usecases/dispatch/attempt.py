@@ -1,6 +1,6 @@
-"""One attempt at one task: prepared audio, chunks, results, transcript, each step durable before the next.
+"""One attempt at one task: prepared audio, chunks, results, transcript. Each step is stored before the next begins.
 
-Whatever was stored by an earlier attempt is not done again.
+An attempt continues from what earlier attempts have stored.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ from pipeline.ports import (
     TaskStore,
 )
 from pipeline.settings import Settings
-from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler, Decoding
+from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler
 from pipeline.usecases.dispatch.fetcher import Fetcher
 from pipeline.usecases.dispatch.resumable_splitter import may_pause
-from pipeline.usecases.dispatch.task_places import TaskSlots
-from pipeline.usecases.outage_retry import insist
+from pipeline.usecases.dispatch.task_decoding import TaskDecoding
+from pipeline.usecases.dispatch.task_slots import TaskSlots
+from pipeline.usecases.outage_retry import retry_until_available
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +47,14 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class AttemptContext:
-    """What every attempt needs.
+    """The adapters and settings that all attempts share.
 
     Attributes:
-        audio_limits: seconds of audio that may be taken from a client in 24 hours, by its name, where it has a limit.
-        changed: told the task's id whenever its record changes, for whoever watches it.
-        finished: told it as soon as the transcript is stored, before what is left is tidied up.
+        audio_limits: seconds of audio that a client may use in 24 hours, by client name; clients without a limit are
+            absent.
+        on_changed: called with the task's id whenever its record changes, to wake its watchers.
+        on_finished: called with the task's id as soon as the transcript is stored, before media is deleted.
+        split_slots: slots for concurrent splits.
     """
 
     store: TaskStore
@@ -62,19 +65,21 @@ class AttemptContext:
     clock: Clock
     settings: Settings
     audio_limits: Mapping[str, float]
-    changed: Callable[[int], None]
-    finished: Callable[[int], None]
-    split_places: TaskSlots
+    on_changed: Callable[[int], None]
+    on_finished: Callable[[int], None]
+    split_slots: TaskSlots
 
 
 @dataclass(slots=True)
 class Attempt:
-    """A claimed task on its way.
+    """One run of a claimed task.
 
     Attributes:
-        results: of its chunks, those of earlier attempts included, by index.
-        progressed: something was stored that no earlier attempt had stored.
-        stage_s: the time each stage took, in seconds.
+        context: the adapters and settings.
+        task: the task's record, as last stored.
+        results: results of the task's chunks by index, including those of earlier attempts.
+        progressed: this attempt has stored a part or a result.
+        stage_s: duration of each stage, in seconds.
     """
 
     context: AttemptContext
@@ -85,12 +90,12 @@ class Attempt:
 
     @property
     def lease(self) -> Lease:
-        """The right to write, under the fence of the claim."""
+        """The lease of the claim, for writes to the task."""
         return Lease(self.task.id, self.task.fence)
 
     @property
     def failures(self) -> int:
-        """Attempts in a row that failed without progress, as they will be counted when this one ends."""
+        """Number of failed attempts in a row without progress, not counting this one; 0 once it has made progress."""
         return 0 if self.progressed else self.task.failures
 
     @property
@@ -99,13 +104,13 @@ class Attempt:
         return sum(result.audio_s for result in self.results.values())
 
     async def run(self) -> Task:
-        """Takes the task to ``completed`` and returns it.
+        """Transcribe the recording, store the transcript, and return the task.
 
         Raises:
-            LeaseLost: somebody else has the task now, or it was cancelled.
-            MurmurationError: why the attempt failed.
+            LeaseLost: another owner has the task now, or it was cancelled or deleted.
+            MurmurationError: the attempt failed; the error is the reason.
         """
-        stored = await self._insist(lambda: self.context.store.chunks(self.task.id))
+        stored = await self._retry_until_available(lambda: self.context.store.chunks(self.task.id))
         self.results = {result.index: result for result in stored.results}
         decoding = self._decoding()
         self.context.scheduler.open(decoding, self._max_in_flight(decoding))
@@ -116,8 +121,8 @@ class Attempt:
             self.context.scheduler.close(self.task.id)
         return await self._finish()
 
-    def _decoding(self) -> Decoding:
-        decoding = Decoding(
+    def _decoding(self) -> TaskDecoding:
+        decoding = TaskDecoding(
             task_id=self.task.id,
             media_prefix=self.task.media_prefix,
             options=self.task.options,
@@ -130,22 +135,25 @@ class Attempt:
             decoding.previous_tokens = self._prompt_after(decoding, self.results[index])
         return decoding
 
-    def _max_in_flight(self, decoding: Decoding) -> int | None:
-        """One at a time while the text before is needed, and until the language has been heard."""
+    def _max_in_flight(self, decoding: TaskDecoding) -> int | None:
+        """Return the number of chunks that may be at replicas at once; ``None``: no limit.
+
+        It is 1 if a chunk is prompted with the text before it, and until the language is detected.
+        """
         if self.task.options.condition_on_previous_text:
             return 1
         return 1 if decoding.language is None and not self.task.options.multilingual else None
 
-    async def _prepare_and_wait(self, decoding: Decoding, stored: StoredChunks) -> None:
+    async def _prepare_and_wait(self, decoding: TaskDecoding, stored: StoredChunks) -> None:
         try:
             if not self.task.split_done:
                 await self._prepare(decoding, stored)
         except QuotaExceeded:
-            await self._transcribe(decoding)  # what is taken from the client already is finished
+            await self._transcribe(decoding)  # finish the parts that were charged to the client already
             raise
         await self._transcribe(decoding)
 
-    async def _prepare(self, decoding: Decoding, stored: StoredChunks) -> None:
+    async def _prepare(self, decoding: TaskDecoding, stored: StoredChunks) -> None:
         await self._check_quota()
         if self.task.media_key is None:
             with self._timed(Stage.FETCHING):
@@ -153,9 +161,9 @@ class Attempt:
         with self._timed(Stage.SPLITTING):
             await self._split(decoding, stored)
 
-    async def _transcribe(self, decoding: Decoding) -> None:
-        """Wait until every chunk that there is is decoded and stored."""
-        decoding.seal()
+    async def _transcribe(self, decoding: TaskDecoding) -> None:
+        """Wait until all chunks are decoded and stored."""
+        decoding.complete_input()
         with self._timed(Stage.TRANSCRIBING):
             await asyncio.shield(decoding.done)
 
@@ -163,7 +171,7 @@ class Attempt:
         media_key, media = await self.context.fetcher.fetch(self.task)
         record = media.record
         if record is not None and self.task.link is not None and self.task.link.keep_record:
-            await self._insist(lambda: self.context.store.save_crawl_record(self.lease, record))
+            await self._retry_until_available(lambda: self.context.store.save_crawl_record(self.lease, record))
         await self._update(
             media_key=media_key,
             file_name=media.file_name,
@@ -172,45 +180,51 @@ class Attempt:
             stage=Stage.SPLITTING,
         )
 
-    async def _split(self, decoding: Decoding, stored: StoredChunks) -> None:
-        """Have the recording split, in several goes where others need the place more."""
-        left: SplitRequest | None = self._split_request(stored)
-        while left is not None:
-            left = await self._split_until_preempted(decoding, left)
+    async def _split(self, decoding: TaskDecoding, stored: StoredChunks) -> None:
+        """Split the recording, with interruptions while other tasks use the slot."""
+        remaining: SplitRequest | None = self._split_request(stored)
+        while remaining is not None:
+            remaining = await self._split_until_preempted(decoding, remaining)
 
-    async def _split_until_preempted(self, decoding: Decoding, request: SplitRequest) -> SplitRequest | None:
-        """Split until the end, or until somebody should have the place; return what is left then."""
-        began_at, left = request.resume_at, request
+    async def _split_until_preempted(self, decoding: TaskDecoding, request: SplitRequest) -> SplitRequest | None:
+        """Split until the end, or until another task should have the slot.
+
+        Return the request for the rest, or ``None`` at the end.
+        """
+        began_at, remaining = request.resume_at, request
         turn = TurnRequest(request.share_key, request.priority_rank, size=self._split_size(request))
         async with (
-            self.context.split_places.turn(self.task.id, turn) as place,
+            self.context.split_slots.turn(self.task.id, turn) as slot,
             aclosing(self.context.splitter.split(request)) as events,
         ):
             async for event in events:
                 if isinstance(event, SplitDone):
                     await self._split_done(event)
                     return None
-                await self._part(decoding, event)
-                left = left.after(event)
-                if may_pause(began_at, left.resume_at) and place.should_yield(left.resume_at):
-                    logger.info("a split makes room for another", extra={"task_id": self.task.id})
-                    return left
-        raise ReplicaLost("A Splitter ended its answer in the middle.")
+                await self._store_part(decoding, event)
+                remaining = remaining.after(event)
+                if may_pause(began_at, remaining.resume_at) and slot.should_yield(remaining.resume_at):
+                    logger.info("a split pauses so that another can run", extra={"task_id": self.task.id})
+                    return remaining
+        raise ReplicaLost("The Splitter's stream ended before the recording did.")
 
     def _split_size(self, request: SplitRequest) -> int:
-        """Return the samples to be decoded, as far as they can be guessed: one for each byte is 128 kbit/s."""
+        """Estimate the samples to be decoded, at one sample a byte, which is 128 kbit/s."""
         return max(request.resume_at, self.task.file_size_bytes or 0)
 
     @property
     def _max_audio_s(self) -> float | None:
-        """The limit of the task's client; ``None``: it has none."""
+        """The audio limit of the task's client, in seconds; ``None`` without a limit."""
         return self.context.audio_limits.get(self.task.client or "")
 
     async def _check_quota(self) -> None:
-        """Raise ``QuotaExceeded`` before the recording is fetched and decoded; what is, is taken part by part."""
+        """Raise ``QuotaExceeded`` if the client's audio is used up, before the recording is fetched and decoded.
+
+        The audio is charged part by part later.
+        """
         if self.task.client is not None and self._max_audio_s is not None:
             client = self.task.client
-            load = await self._insist(lambda: self.context.store.client_load(client))
+            load = await self._retry_until_available(lambda: self.context.store.client_load(client))
             refuse_more_audio(self._max_audio_s, load, self.context.clock.now())
 
     def _split_request(self, stored: StoredChunks) -> SplitRequest:
@@ -229,13 +243,15 @@ class Attempt:
             share_key=share_key(self.task.id, self.task.client),
         )
 
-    async def _part(self, decoding: Decoding, part: SplitPart) -> None:
+    async def _store_part(self, decoding: TaskDecoding, part: SplitPart) -> None:
         charge = AudioCharge(charged_audio_s(to_seconds(part.end - part.start), self.task.options), self._max_audio_s)
         position = (part.part, part.start, part.end)
-        await self._insist(lambda: self.context.store.add_part(self.lease, *position, part.chunks, charge))
+        await self._retry_until_available(
+            lambda: self.context.store.add_part(self.lease, *position, part.chunks, charge)
+        )
         self.progressed = True
         self.context.scheduler.add(decoding, part.chunks)
-        self.context.changed(self.task.id)
+        self.context.on_changed(self.task.id)
 
     async def _split_done(self, done: SplitDone) -> None:
         await self._update(
@@ -246,22 +262,22 @@ class Attempt:
             stage=Stage.TRANSCRIBING,
         )
 
-    async def _store_results(self, decoding: Decoding, results: Sequence[ChunkResult]) -> None:
-        await self._insist(lambda: self.context.store.save_results(self.lease, results))
+    async def _store_results(self, decoding: TaskDecoding, results: Sequence[ChunkResult]) -> None:
+        await self._retry_until_available(lambda: self.context.store.save_results(self.lease, results))
         self.progressed = True
         self.results.update((result.index, result) for result in results)
         for result in results:
             decoding.previous_tokens = self._prompt_after(decoding, result)
         await self._fix_language(decoding, results)
-        self.context.changed(self.task.id)
+        self.context.on_changed(self.task.id)
 
-    def _prompt_after(self, decoding: Decoding, result: ChunkResult) -> tuple[int, ...]:
+    def _prompt_after(self, decoding: TaskDecoding, result: ChunkResult) -> tuple[int, ...]:
         if not self.task.options.condition_on_previous_text:
             return ()
         return next_prompt(decoding.previous_tokens, result, self.task.options.temperature)
 
-    async def _fix_language(self, decoding: Decoding, results: Sequence[ChunkResult]) -> None:
-        """Fixes the task's language on its first speech, and lets the rest of the file go."""
+    async def _fix_language(self, decoding: TaskDecoding, results: Sequence[ChunkResult]) -> None:
+        """Set the task's language to that of its first speech, and lift the limit on the other chunks."""
         first_detection = next((result.detection for result in results if result.detection and result.segments), None)
         if first_detection is None or decoding.language is not None:
             return
@@ -274,34 +290,34 @@ class Attempt:
     async def _finish(self) -> Task:
         with self._timed(Stage.FINISHING):
             task = await self._complete(self._transcript())
-            self.context.finished(task.id)
+            self.context.on_finished(task.id)
             if not self.context.settings.media.keep_source:
                 await self.drop_media()
         return task
 
     async def _complete(self, transcript: Transcript) -> Task:
         try:
-            return await self._insist(lambda: self.context.store.complete(self.lease, transcript))
+            return await self._retry_until_available(lambda: self.context.store.complete(self.lease, transcript))
         except LeaseLost:
-            # A connection that broke in mid-commit left open whether it happened; the second try says that it did.
-            task = await self._insist(lambda: self.context.store.get(self.task.id))
+            # The connection may have broken after the commit, and the retry then finds the lease gone.
+            task = await self._retry_until_available(lambda: self.context.store.get(self.task.id))
             if not was_transcribed_under(self.task.fence, task):
                 raise
             return task
 
     async def drop_media(self) -> None:
-        """Removes the recording and what was prepared of it; what can't be removed now is left to housekeeping."""
+        """Delete the recording and its prepared audio. A failure is logged, and housekeeping deletes them later."""
         await self._delete(self.task.media_prefix)
 
     async def drop_prepared(self) -> None:
-        """Removes what was prepared of the recording; it stays itself."""
+        """Delete the prepared audio and keep the recording. A failure is logged."""
         await self._delete(prepared_prefix(self.task.media_prefix))
 
     async def _delete(self, prefix: str) -> None:
         try:
             await self.context.media.delete_prefix(prefix)
         except OSError:
-            logger.exception("media could not be removed", extra={"task_id": self.task.id})
+            logger.exception("media could not be deleted", extra={"task_id": self.task.id})
 
     def _transcript(self) -> Transcript:
         return stitch(
@@ -313,39 +329,39 @@ class Attempt:
         )
 
     def _vad_options(self) -> dict[str, Any]:
-        """In the terms of faster-whisper's ``VadOptions``; empty where VAD was not asked."""
+        """Return the options used, by the names of faster-whisper's ``VadOptions``; empty if VAD was not used."""
         if not self.task.options.uses_vad:
             return {}
         settings = self.context.settings
-        in_force = settings.vad.model_dump() | self.task.options.vad_options
-        return in_force | {"max_speech_duration_s": settings.split.max_chunk_s}
+        vad_options = settings.vad.model_dump() | self.task.options.vad_options
+        return vad_options | {"max_speech_duration_s": settings.split.max_chunk_s}
 
     @contextmanager
     def _timed(self, stage: Stage) -> Iterator[None]:
-        began = self.context.clock.monotonic()
+        started_at = self.context.clock.monotonic()
         try:
             yield
         finally:
-            self.stage_s[stage] = self.context.clock.monotonic() - began
+            self.stage_s[stage] = self.context.clock.monotonic() - started_at
 
     async def _update(self, **changes: Any) -> None:
-        await self._insist(lambda: self.context.store.update(self.lease, **changes))
+        await self._retry_until_available(lambda: self.context.store.update(self.lease, **changes))
         self.task = replace(self.task, **changes)
-        self.context.changed(self.task.id)
+        self.context.on_changed(self.task.id)
 
-    async def _insist(self, write: Callable[[], Awaitable[Result]]) -> Result:
-        return await insist(write, self.context.clock)
+    async def _retry_until_available(self, call: Callable[[], Awaitable[Result]]) -> Result:
+        return await retry_until_available(call, self.context.clock)
 
 
 def was_transcribed_under(fence: int, task: Task) -> bool:
-    """Whether the task got its transcript under that fence: it is completed, or only its summary is missing."""
-    if task.stage is Stage.SUMMARIZING:  # reached with the fence raised once
+    """Return whether the task's transcript was stored under this fence: it is completed, or lacks only its summary."""
+    if task.stage is Stage.SUMMARIZING:  # entering that stage raises the fence once
         return task.fence == fence + 1
     return task.status is Status.COMPLETED and task.fence == fence
 
 
 async def _run_all(*awaitables: Awaitable[None]) -> None:
-    """Waits for all; the first error ends the others and is raised."""
+    """Wait for all of them; cancel the others at the first error and raise it."""
     futures = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
     try:
         done, _ = await asyncio.wait(futures, return_when=asyncio.FIRST_EXCEPTION)

@@ -1,6 +1,6 @@
-"""The Dispatcher: claims tasks, runs an attempt at each, keeps its leases alive, and tells whoever waits.
+"""The Dispatcher, which claims tasks, runs an attempt at each, renews their leases and notifies watchers.
 
-Any number of them may share one database. Which of them has a task is decided there, by the claim and its fence.
+Any number of Dispatchers may share one database. The claim and its fence decide which of them works on a task.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from pipeline.errors import (
     StorageUnavailable,
     TaskNotFound,
 )
+from pipeline.event_log import log_attempt
 from pipeline.fair_slots import FairSlots
-from pipeline.observability import log_attempt
 from pipeline.ports import Clock, Crawler, EngineInfo, Lease, MediaStore, Metrics, Splitter, TaskStore, Transcriber
 from pipeline.process_identity import is_dead
 from pipeline.settings import DispatchSettings, Settings
@@ -46,49 +46,49 @@ from pipeline.usecases.dispatch.attempt import Attempt, AttemptContext, was_tran
 from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler
 from pipeline.usecases.dispatch.fetcher import Fetcher
 from pipeline.usecases.dispatch.resumable_splitter import ResumableSplitter
-from pipeline.usecases.dispatch.task_places import TaskSlots
-from pipeline.usecases.outage_retry import insist
+from pipeline.usecases.dispatch.task_slots import TaskSlots
+from pipeline.usecases.outage_retry import retry_until_available
 from pipeline.usecases.task_notifier import TaskNotifier, wait_for_event
 
 logger = logging.getLogger(__name__)
 
 MAX_RETRY_AFTER_S = 6 * 3600.0
-"""A site that wants to be left alone for longer is asked again after this long."""
+"""Upper bound of the delay that a site can ask for with ``Retry-After``."""
 
 FINAL_ERRORS = (MediaError, RequestError, LinkError, SourceTooLarge, AttemptsExhausted)
-"""Errors that another attempt would meet again."""
+"""Errors that another attempt would end with too."""
 
 WAITABLE_ERRORS: Mapping[type[MurmurationError], str] = {
     StorageFull: "Waiting for space",
     StorageUnavailable: "Waiting for the media store",
     QuotaExceeded: "Waiting for your quota",
 }
-"""Errors that pass by themselves, and what is said of a task that waits: such an attempt is not held against it."""
+"""Errors whose cause ends by itself, and how the waiting task's message begins. Such an attempt is not counted."""
 
 PREPARED_LOST_ERRORS = (StorageFull, PreparedAudioLost, RecordUnreadable)
-"""Errors after which prepared audio goes: it makes room, part of it is missing, or its rows are damaged. The recording
-stays."""
+"""Errors after which prepared audio is deleted: to free space, or because part of it is missing or its rows are
+damaged. The recording is kept."""
 
 MAX_WAIT_S = 600.0
-"""A task that waits is tried again after this long, whatever it waits for: room may come unannounced."""
+"""Longest wait of a task before its next attempt, whatever it waits for: the end of a cause is not announced."""
 
 
 class Dispatcher:
-    """Runs tasks until it is stopped.
+    """A worker that runs tasks until it is stopped.
 
     Args:
-        owner: a name no other Dispatcher has, ever.
+        owner: a name that no other Dispatcher ever has.
         store: the queue.
-        media: the recordings.
-        splitter: prepares them.
-        transcriber: decodes them.
-        crawler: fetches those that are links; ``None`` where nothing does.
-        clock: the time.
+        media: holds the recordings.
+        splitter: prepares recordings.
+        transcriber: decodes chunks.
+        crawler: fetches recordings; ``None`` in a deployment without a Crawler.
+        clock: tells and measures time.
         settings: leases, limits, retries.
-        metrics: where the figures go.
-        finished: told whenever a task has finished, since its callback is due then.
-        transcribed: told whenever only a task's summary is missing.
-        is_dead: whether the owner of that name is dead for certain.
+        metrics: counts and times the attempts.
+        finished: called whenever a task has finished, since its callback is due then.
+        transcribed: called whenever a task lacks only its summary.
+        is_dead: returns ``True`` if the owner of a name is certainly dead.
     """
 
     def __init__(
@@ -115,15 +115,15 @@ class Dispatcher:
         self._backoff = Backoff(
             base_s=settings.dispatch.retry_base_s, cap_s=300.0, max_attempts=settings.dispatch.max_attempts
         )
-        self._patience = UnlimitedBackoff(settings.dispatch.retry_base_s, MAX_WAIT_S)
+        self._wait_backoff = UnlimitedBackoff(settings.dispatch.retry_base_s, MAX_WAIT_S)
         self._rate_limits = RetrySchedule(settings.crawl.rate_limit_delays_s)
         self._metrics = metrics
         self._on_finished = finished
         self._is_dead = is_dead
-        self._news = TaskNotifier()
+        self._notifier = TaskNotifier()
         self._on_transcribed = transcribed
         self._scheduler = ChunkScheduler(transcriber, clock, settings.dispatch, metrics)
-        self._driver = AttemptContext(
+        self._context = AttemptContext(
             store=store,
             media=media,
             fetcher=Fetcher(crawler, media, settings, clock),
@@ -132,9 +132,9 @@ class Dispatcher:
             clock=clock,
             settings=settings,
             audio_limits=settings.auth.audio_limits,
-            changed=self._news.notify,
-            finished=self._news.notify_end,
-            split_places=_split_places(clock, settings.dispatch),
+            on_changed=self._notifier.notify,
+            on_finished=self._notifier.notify_end,
+            split_slots=_split_slots(clock, settings.dispatch),
         )
         self._work = asyncio.Event()
         self._attempts: dict[int, asyncio.Task[None]] = {}
@@ -152,45 +152,45 @@ class Dispatcher:
         )
 
     def _note_round(self, outcome: RoundOutcome) -> None:
-        if outcome is not RoundOutcome.FAILED:  # which says nothing about the database
+        if outcome is not RoundOutcome.FAILED:  # a defect says nothing about the database
             self.database_ready = outcome is RoundOutcome.DONE
 
     @property
     def failure_messages(self) -> tuple[str, ...]:
-        """Why no task is worked at, a sentence each."""
+        """Reasons why no task is worked on, one sentence each."""
         return (*failure_messages(self._preparing, self._claiming, self._renewing), *self._scheduler.failure_messages)
 
-    # what others ask of it
+    # calls from other processes
 
     def wake(self) -> None:
-        """There is a task to claim."""
+        """Signal that a task can be claimed."""
         self._work.set()
 
     @property
     def engine(self) -> EngineInfo | None:
-        """What the replicas run, once one has loaded its model."""
+        """The engine of the replicas; ``None`` until one has loaded its model."""
         return self._scheduler.engine
 
     async def watch(self, task_id: int, seen: int, timeout_s: float) -> int:
-        """Returns when something about the task has changed: see ``TaskNotifier.watch``."""
-        return await self._news.watch(task_id, seen, timeout_s)
+        """Wait until the task has changed, and return its change number: see ``TaskNotifier.watch``."""
+        return await self._notifier.watch(task_id, seen, timeout_s)
 
     async def watch_end(self, task_id: int, timeout_s: float) -> None:
-        """Returns when the task has finished, or after ``timeout_s``."""
-        await self._news.watch_end(task_id, timeout_s)
+        """Wait until the task has finished, for up to ``timeout_s``."""
+        await self._notifier.watch_end(task_id, timeout_s)
 
     async def cancel(self, task_id: int) -> None:
-        """Stops the attempt at a task that was cancelled or deleted, if it runs here."""
+        """Stop the attempt at a task that was cancelled or deleted, if it runs here."""
         attempt = self._attempts.get(task_id)
         if attempt is not None:
             attempt.cancel()
             await asyncio.gather(attempt, return_exceptions=True)
-        self._news.notify_end(task_id)
+        self._notifier.notify_end(task_id)
 
-    # its life
+    # the loops
 
     async def run(self) -> None:
-        """Works until cancelled; then hands every task back."""
+        """Run tasks until cancelled, then release every claimed task."""
         try:
             async with asyncio.TaskGroup() as group:
                 for loop in (self._scheduler.run(), self._claim_loop(), self._heartbeat_loop()):
@@ -199,9 +199,10 @@ class Dispatcher:
             await self._release_tasks()
 
     async def prepare(self) -> None:
-        """Brings the database up to date, and waits for it as long as that takes; to be awaited before ``run``.
+        """Migrate the database, and wait until it is available. Await this before ``run``.
 
-        What a dead predecessor on this machine left running is taken from it, or its leases would have to run out.
+        Leases of owners that died on this machine are ended, so that their tasks need not wait for the leases to
+        expire.
         """
         while not self.database_ready:
             await self._preparing.round(self._prepare_database)
@@ -213,7 +214,7 @@ class Dispatcher:
     async def _expire_leases_of_dead_owners(self) -> None:
         for owner in await self._store.lease_owners():
             if self._is_dead(owner):
-                logger.warning("taking over from an owner that died", extra={"owner": owner})
+                logger.warning("ending the leases of an owner that died", extra={"owner": owner})
                 await self._store.expire_leases_of(owner)
 
     async def _claim_loop(self) -> None:
@@ -229,53 +230,53 @@ class Dispatcher:
 
     async def _claim_all(self) -> None:
         if not self.database_ready or self._heartbeat_is_late:
-            await self._heartbeat()  # before anyone, us included, takes our leases for abandoned
+            await self._heartbeat()  # or a claim, even one of this process, would take over our expired leases
         for task in await self._store.fail_exhausted(self._settings.max_losses):
-            self._news.notify_end(task.id)
+            self._notifier.notify_end(task.id)
         while claims := await self._claim_round():
             for task in claims:
                 self._start(task)
 
     async def _claim_round(self) -> list[Task]:
-        """Claims what there is room for; where there is none, what clients lack that run less than their share.
+        """Claim tasks up to the limit; beyond the limit, only for clients with less than their fair share.
 
-        So a client whose tasks fill all room keeps nobody else waiting until they are done. Together, those beside the
-        room are no more than it holds.
+        So a client whose tasks fill the limit does not keep others waiting until they are done. Tasks beyond the limit
+        are at most as many as the limit allows.
         """
         limit = max(self._settings.max_active_tasks, self._scheduler.capacity.chunks)
         active = self._count_active(limit)
-        held = Counter((task.priority.rank, task.client) for task in self._claimed.values())
+        claimed = Counter((task.priority.rank, task.client) for task in self._claimed.values())
         room = {priority.rank: limit - active[priority.rank] for priority in Priority}
-        beside = {rank: limit + free for rank, free in room.items() if free <= 0}
-        return await self._claim_for_ranks(room, RunningTasks(held)) or await self._claim_for_ranks(
-            beside, RunningTasks(held, limit)
+        extra_room = {rank: limit + free for rank, free in room.items() if free <= 0}
+        return await self._claim_for_ranks(room, RunningTasks(claimed)) or await self._claim_for_ranks(
+            extra_room, RunningTasks(claimed, limit)
         )
 
     def _count_active(self, limit: int) -> Counter[int]:
-        """Count the tasks of each rank that keep others from being claimed.
+        """Count the tasks of each rank that count against the limit.
 
-        Those that are fetched do not, nor do those that wait to be split, up to ``limit`` of them: where long
-        recordings have every place at the Splitters, short ones still get into the line for the next.
+        Tasks whose recording is being fetched do not count, nor do up to ``limit`` tasks of a rank that wait to be
+        split. So short recordings can queue for a Splitter even while long ones occupy all of them.
         """
-        fetching, waiting = self._driver.fetcher.active_task_ids, self._driver.split_places.waiting
+        fetching, waiting = self._context.fetcher.active_task_ids, self._context.split_slots.waiting_ids
         ranks = {task_id: task.priority.rank for task_id, task in self._claimed.items() if task_id not in fetching}
-        aside = Counter(rank for task_id, rank in ranks.items() if task_id in waiting)
-        return Counter({rank: count - min(aside[rank], limit) for rank, count in Counter(ranks.values()).items()})
+        uncounted = Counter(rank for task_id, rank in ranks.items() if task_id in waiting)
+        return Counter({rank: count - min(uncounted[rank], limit) for rank, count in Counter(ranks.values()).items()})
 
     async def _claim_for_ranks(self, room: Mapping[int, int], running_tasks: RunningTasks) -> list[Task]:
-        """Claims tasks of the ranks that have room."""
+        """Claim tasks of the ranks that have room."""
         free = {rank: count for rank, count in room.items() if count > 0}
         if not free:
             return []
         return await self._store.claim(self._owner, self._lease, min(free.values()), list(free), running_tasks)
 
     def _start(self, task: Task) -> None:
-        lost_lease = self._attempts.get(task.id)  # its lease was lost, and it has not noticed yet
+        stale_attempt = self._attempts.get(task.id)  # its lease was lost, and it has not ended yet
         self._claimed[task.id] = task
-        attempt = asyncio.create_task(self._attempt(task, lost_lease), name=f"task-{task.id}")
+        attempt = asyncio.create_task(self._attempt(task, stale_attempt), name=f"task-{task.id}")
         self._attempts[task.id] = attempt
         attempt.add_done_callback(lambda done: self._forget(task.id, done))
-        self._news.begin(task.id)
+        self._notifier.begin(task.id)
 
     def _forget(self, task_id: int, attempt: asyncio.Task[None]) -> None:
         if self._attempts.get(task_id) is attempt:
@@ -283,21 +284,21 @@ class Dispatcher:
         self._work.set()
         if not attempt.cancelled() and (error := attempt.exception()) is not None:
             logger.error(
-                "an attempt ended by our own defect; the task is claimed again once its lease has expired",
+                "an attempt failed because of a defect in the service; its task is claimed again after the lease",
                 exc_info=error,
                 extra={"task_id": task_id},
             )
 
     @property
     def _heartbeat_is_late(self) -> bool:
-        """Whether the leases may be about to run out: this process was held up, and claims are made first."""
+        """``True`` if half of the lease has passed since the last heartbeat, as after a stall of this process."""
         return self._clock.monotonic() - self._renewed_at > self._lease.total_seconds() / 2
 
     async def _heartbeat(self) -> None:
-        began = self._clock.monotonic()
+        started_at = self._clock.monotonic()
         leases = {task.id: Lease(task.id, task.fence) for task in self._claimed.values()}
         lost = await self._store.heartbeat(list(leases.values()), self._lease)
-        self._renewed_at = began
+        self._renewed_at = started_at
         for task_id in lost:
             if not await self._is_released_by_attempt(leases[task_id]):
                 logger.warning("lease lost", extra={"task_id": task_id})
@@ -305,7 +306,7 @@ class Dispatcher:
                 await self.cancel(task_id)
 
     async def _is_released_by_attempt(self, lease: Lease) -> bool:
-        """Whether a lease that does not hold any more was given up by its own attempt, which must not be disturbed."""
+        """Return whether the attempt itself ended this lease by storing its outcome. It must not be cancelled then."""
         running = self._claimed.get(lease.task_id)
         if running is None or running.fence != lease.fence:
             return True
@@ -315,21 +316,21 @@ class Dispatcher:
         except TaskNotFound:
             return False
 
-    async def _attempt(self, task: Task, lost_lease: asyncio.Task[None] | None) -> None:
-        if lost_lease is not None:
-            lost_lease.cancel()
-            await asyncio.gather(lost_lease, return_exceptions=True)
-        attempt = Attempt(self._driver, task)
-        ended: Task | None
+    async def _attempt(self, task: Task, stale_attempt: asyncio.Task[None] | None) -> None:
+        if stale_attempt is not None:
+            stale_attempt.cancel()
+            await asyncio.gather(stale_attempt, return_exceptions=True)
+        attempt = Attempt(self._context, task)
+        result: Task | None
         try:
-            ended = await attempt.run()
+            result = await attempt.run()
         except LeaseLost:
-            logger.info("another owner has the task", extra={"task_id": task.id})
+            logger.info("the attempt ended: the lease is lost", extra={"task_id": task.id})
             return
-        except Exception as error:  # noqa: BLE001 - whatever went wrong belongs in the task's record
-            ended = await self._note_failure(attempt, error)
-        if ended is not None:
-            self._report_attempt(ended, attempt)
+        except Exception as error:  # noqa: BLE001 - any error is stored in the task's record
+            result = await self._record_failure(attempt, error)
+        if result is not None:
+            self._report_attempt(result, attempt)
 
     def _report_attempt(self, task: Task, attempt: Attempt) -> None:
         outcome = "transcribed" if task.stage is Stage.SUMMARIZING else None
@@ -338,27 +339,29 @@ class Dispatcher:
             self._metrics.observe("stage_seconds", seconds, stage=stage)
         if task.stage is Stage.SUMMARIZING:
             self._on_transcribed()
-            self._news.notify(task.id)
+            self._notifier.notify(task.id)
         else:
             self.ended(task)
 
     def ended(self, task: Task) -> None:
-        """Nothing more is done for the task here, or, where only its summary was missing, anywhere."""
+        """Report that the work on a task has ended, either here or in the writing of its summary."""
         if task.status.finished:
             self._metrics.count("tasks_finished", status=task.status)
             age_s = (self._clock.now() - task.created_at).total_seconds()
             self._metrics.observe("task_seconds", age_s, priority=task.priority)
             self._on_finished()
-            self._news.notify_end(task.id)
+            self._notifier.notify_end(task.id)
         else:
-            self._news.notify(task.id)
+            self._notifier.notify(task.id)
 
-    async def _note_failure(self, attempt: Attempt, error: Exception) -> Task | None:
+    async def _record_failure(self, attempt: Attempt, error: Exception) -> Task | None:
         task, failures = attempt.task, attempt.failures + 1
         waits = _may_wait(task, error)
         reason = _task_error(error, failures, self._settings.max_attempts, waits=waits)
         if reason.code == MurmurationError.code:
-            logger.error("attempt failed by our own defect", exc_info=error, extra={"task_id": task.id})
+            logger.error(
+                "an attempt failed because of a defect in the service", exc_info=error, extra={"task_id": task.id}
+            )
         delay_s = self._wait_delay_s(error, task.attempts) if waits else self._retry_delay_s(error, failures)
         retry_at = None if delay_s is None else self._clock.now() + timedelta(seconds=delay_s)
         dropped = isinstance(error, PREPARED_LOST_ERRORS)
@@ -369,18 +372,18 @@ class Dispatcher:
             fail = partial(
                 self._store.fail, attempt.lease, reason, retry_at, keep_prepared=not dropped, counted=not waits
             )
-            ended = await insist(fail, self._clock)
+            result = await retry_until_available(fail, self._clock)
             if dropped:
                 await attempt.drop_prepared()
         except LeaseLost as lost:
-            logger.warning("the failure could not be noted: %s", lost, extra={"task_id": task.id})
+            logger.warning("the failure could not be recorded: %s", lost, extra={"task_id": task.id})
             return None
-        if isinstance(error, MediaError):  # no retry will ever make sense of it
+        if isinstance(error, MediaError):  # no retry could decode it
             await attempt.drop_media()
-        return ended
+        return result
 
     def _retry_delay_s(self, error: Exception, attempts: int) -> float | None:
-        """When to try again, in seconds; ``None``: not at all."""
+        """Return the seconds until the next attempt, or ``None`` if there is none."""
         if isinstance(error, FINAL_ERRORS):
             return None
         if isinstance(error, RateLimited):
@@ -389,9 +392,9 @@ class Dispatcher:
         return self._backoff.delay_s(attempts, random.random)
 
     def _wait_delay_s(self, error: Exception, attempts: int) -> float:
-        """How long a task waits for what will come by itself, in seconds."""
-        delay_s = self._patience.delay_s(attempts, random.random)
-        if isinstance(error, QuotaExceeded):  # it says itself when there is some again
+        """Return the seconds that a task waits for the end of the cause."""
+        delay_s = self._wait_backoff.delay_s(attempts, random.random)
+        if isinstance(error, QuotaExceeded):  # names the time at which audio can be used again
             return max(delay_s, min(error.retry_after_s, MAX_WAIT_S))
         return delay_s
 
@@ -405,18 +408,21 @@ class Dispatcher:
                 await self._store.release(Lease(task.id, task.fence))
 
 
-def _split_places(clock: Clock, settings: DispatchSettings) -> TaskSlots:
+def _split_slots(clock: Clock, settings: DispatchSettings) -> TaskSlots:
     limits = SlotLimits(settings.max_concurrent_splits, reserve=True)
     return TaskSlots(FairSlots(limits, clock, settings.ageing_s))
 
 
 def _may_wait(task: Task, error: Exception) -> bool:
-    """Whether a task waits for what its attempt lacked; not one whose client waits for it, and can be told."""
+    """Return whether the task waits for the end of the cause.
+
+    A task whose client is connected fails instead, so that the client learns of the error at once.
+    """
     return isinstance(error, tuple(WAITABLE_ERRORS)) and task.awaited_until is None
 
 
-def _waiting_sentence(error: MurmurationError) -> str:
-    prefix = next(words for kind, words in WAITABLE_ERRORS.items() if isinstance(error, kind))
+def _waiting_message(error: MurmurationError) -> str:
+    prefix = next(prefix for kind, prefix in WAITABLE_ERRORS.items() if isinstance(error, kind))
     return f"{prefix}: {error.message[:1].lower()}{error.message[1:]}"
 
 
@@ -424,5 +430,7 @@ def _task_error(error: Exception, failures: int, max_attempts: int, *, waits: bo
     if isinstance(error, ReplicaLost) and failures >= max_attempts:
         return TaskError(AttemptsExhausted.code, f"The process that worked on this recording died {failures} times.")
     if isinstance(error, MurmurationError):
-        return TaskError(error.code, _waiting_sentence(error) if waits else error.message)
-    return TaskError(MurmurationError.code, "The service failed on this task; the reason is in its log.")
+        return TaskError(error.code, _waiting_message(error) if waits else error.message)
+    return TaskError(
+        MurmurationError.code, "The service failed on this task because of a defect. Its log has the details."
+    )

@@ -1,4 +1,4 @@
-"""The first stage of a task that came as a link: its recording goes into the MediaStore."""
+"""The first stage of a task with a link or URL: fetching its recording into the media store."""
 
 from __future__ import annotations
 
@@ -14,52 +14,52 @@ from pipeline.errors import InvalidValue, MurmurationError, ReplicaLost
 from pipeline.fair_slots import FairSlots
 from pipeline.ports import Clock, CrawledMedia, Crawler, CrawlRequest, MediaStore
 from pipeline.settings import Settings
-from pipeline.usecases.dispatch.task_places import TaskSlots
+from pipeline.usecases.dispatch.task_slots import TaskSlots
 
 CRAWLER_TIMEOUT_S = 60.0
-"""A Crawler shows a sign of life every few seconds; after this long without one its node is out of reach."""
+"""A Crawler sends a heartbeat every few seconds. After this long without one its node counts as unreachable."""
 
 
 class Fetcher:
-    """Has recordings fetched, so many at a time: urgent ones first, and shared between clients and hosts.
+    """A queue of recordings to be fetched, in order of priority and shared fairly between clients and hosts.
 
     Args:
-        crawler: ``None`` where nothing fetches.
-        media: what an earlier attempt left there is removed.
-        settings: how many, and how long one may take.
-        clock: for the ageing of those that wait.
+        crawler: fetches recordings; ``None`` in a deployment without a Crawler.
+        media: the media store, from which the remains of earlier attempts are deleted.
+        settings: number of concurrent fetches, and the timeout of one.
+        clock: measures the ageing of waiting tasks.
     """
 
     def __init__(self, crawler: Crawler | None, media: MediaStore, settings: Settings, clock: Clock) -> None:
         self._crawler = crawler
         self._media = media
-        self._deadline_s = settings.crawl.deadline_s
-        self._most = settings.dispatch.max_concurrent_crawls
-        limits = SlotLimits(self._most, settings.crawl.max_per_host, reserve=True)
-        self._places = TaskSlots(FairSlots(limits, clock, settings.dispatch.ageing_s))
+        self._crawl_timeout_s = settings.crawl.deadline_s
+        self._max_concurrent = settings.dispatch.max_concurrent_crawls
+        limits = SlotLimits(self._max_concurrent, settings.crawl.max_per_host, reserve=True)
+        self._slots = TaskSlots(FairSlots(limits, clock, settings.dispatch.ageing_s))
 
     @property
     def active_task_ids(self) -> frozenset[int]:
-        """Ids of the tasks whose recording is on its way, and of as many more, at most, as there are places.
+        """Ids of the tasks that hold a slot, and of at most as many of the waiting tasks.
 
-        All they do is wait for somebody else's server, so they need not keep others from being claimed.
+        They only wait for a remote server, so they need not keep other tasks from being claimed.
         """
-        return frozenset(self._places.begun).union(islice(self._places.waiting, self._most))
+        return frozenset(self._slots.active_ids).union(islice(self._slots.waiting_ids, self._max_concurrent))
 
     async def fetch(self, task: Task) -> tuple[str, CrawledMedia]:
-        """Fetches the recording of a claimed task; returns its media key, and what came.
+        """Fetch the recording of a claimed task. Return its media key and its description.
 
         Raises:
-            ReplicaLost: the Crawler died or fell silent.
-            MurmurationError: as ``ports.Crawler.crawl``.
+            ReplicaLost: the Crawler died or stopped sending heartbeats.
+            MurmurationError: as in ``Crawler.crawl``.
         """
         request = _request(task)
-        async with self._places.turn(task.id, _turn_request(task, request.url)):
+        async with self._slots.turn(task.id, _turn_request(task, request.url)):
             try:
-                await self._media.delete_prefix(task.media_prefix)  # what a lost Crawler may have begun
+                await self._media.delete_prefix(task.media_prefix)  # remains of a Crawler that died
                 return request.media_key, await self._crawl(request)
             except ReplicaLost:
-                await self._media.delete_prefix(task.media_prefix)  # the dead can't clean up
+                await self._media.delete_prefix(task.media_prefix)  # the Crawler that died could not
                 raise
 
     async def _crawl(self, request: CrawlRequest) -> CrawledMedia:
@@ -67,7 +67,7 @@ class Fetcher:
             raise InvalidValue("This deployment does not fetch recordings: upload the file instead.", "file_url")
         try:
             async with (
-                asyncio.timeout(self._deadline_s + CRAWLER_TIMEOUT_S),
+                asyncio.timeout(self._crawl_timeout_s + CRAWLER_TIMEOUT_S),
                 aclosing(self._crawler.crawl(request)) as events,
             ):
                 while True:
@@ -76,7 +76,7 @@ class Fetcher:
                     if isinstance(event, CrawledMedia):
                         return event
         except TimeoutError as error:
-            raise ReplicaLost("The Crawler fell silent.") from error
+            raise ReplicaLost("The Crawler stopped answering.") from error
 
 
 def _turn_request(task: Task, url: str) -> TurnRequest:
@@ -84,13 +84,13 @@ def _turn_request(task: Task, url: str) -> TurnRequest:
 
 
 def _source_name(link: Link | None, url: str) -> str:
-    """Return whom a task's recording is fetched from: a platform, whatever host its links name, or the URL's host."""
+    """Return the source that a fetch counts against: the platform if the link has one, else the URL's host."""
     if link is not None and link.kind.platform is not None:
         return link.kind.value
     try:
         return (urlsplit(url).hostname or "").rstrip(".").removeprefix("www.")
     except ValueError:
-        return ""  # no URL; the Crawler will say so
+        return ""  # not a URL; the Crawler reports it
 
 
 def _request(task: Task) -> CrawlRequest:

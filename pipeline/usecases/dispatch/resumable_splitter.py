@@ -1,4 +1,4 @@
-"""A splitter that outlives the processes it runs in."""
+"""Splitting that continues after the death of a Splitter process, and the rule for pausing a split."""
 
 from __future__ import annotations
 
@@ -6,49 +6,50 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 
+from typing_extensions import override
+
 from pipeline.domain.audio.spans import to_samples, to_seconds
 from pipeline.domain.scheduling.fair_queue import SlotLimits, TurnRequest
 from pipeline.errors import AttemptsExhausted, ReplicaLost
 from pipeline.fair_slots import FairSlots
 from pipeline.ports import Clock, SplitDone, SplitPart, SplitRequest, Splitter
+from pipeline.usecases.outage_retry import REPLICA_LOSS_PAUSE_S
 
 logger = logging.getLogger(__name__)
 
-LOSS_PAUSE_S = 0.5
-"""Pause before another Splitter is asked: until then the dead one may still be taken for alive."""
-
-
 PAUSE_AFTER_S = 600.0
-"""Shorter recordings are never paused."""
+"""A split is not paused before it has got this far into the recording."""
 
 PAUSE_GROWTH = 3
-"""How many times as far a split must get before it is paused once more."""
+"""A resumed split may be paused again once it has got this many times as far as the last pause."""
 
 
 def may_pause(began_at: int, reached: int) -> bool:
-    """Return whether a split may make room for another at the end of a part.
+    """Return whether a split may pause at the end of a part, so that another can run.
 
-    When it is resumed, it is decoded again up to there. As each pause comes ``PAUSE_GROWTH`` times as far into the
-    recording as the one before, all that is decoded again is less than half as much again as the recording.
+    A resumed split decodes the recording again up to the pause. Each pause comes ``PAUSE_GROWTH`` times as far into the
+    recording as the one before, so that less than half of the recording's length is decoded twice.
 
     Args:
-        began_at: where its parts began this time, in samples.
-        reached: where they end now.
+        began_at: sample at which the split began or was last resumed.
+        reached: sample at which its last part ends.
     """
     return reached >= max(PAUSE_GROWTH * began_at, to_samples(PAUSE_AFTER_S))
 
 
-class ResumableSplitter:
-    """A ``Splitter`` over another that may be lost: it is asked again, from the last part on that was given out.
+class ResumableSplitter(Splitter):
+    """A ``Splitter`` that continues after the process of another splitter has died.
 
-    A process may have had several recordings in hand when it died. Until they get further they are split one at a time,
-    so that the one to blame takes no other down again. Chunks of earlier parts are decoded meanwhile. Whoever takes the
-    parts stores each before asking for the next.
+    It repeats the request from the end of the last part that it yielded. The caller must store each part before it
+    asks for the next. Chunks of earlier parts can be decoded meanwhile.
+
+    A process may have been splitting several recordings when it died. Until they make progress, these are split one at
+    a time, so that a recording that kills its process does not affect the others again.
 
     Args:
-        splitter: the one that may be lost.
-        clock: for the pause before it is asked again.
-        max_losses: so many losses in a row without a part in between are the recording's own fault.
+        splitter: the splitter whose process may die.
+        clock: times the pause before a request is repeated.
+        max_losses: after this many losses in a row without a part in between, the recording counts as the cause.
     """
 
     def __init__(self, splitter: Splitter, clock: Clock, max_losses: int) -> None:
@@ -57,8 +58,14 @@ class ResumableSplitter:
         self._max_losses = max_losses
         self._suspects = FairSlots(SlotLimits(1), clock)
 
+    @override
     async def split(self, request: SplitRequest) -> AsyncGenerator[SplitPart | SplitDone, None]:
-        """See ``ports.Splitter.split``. Raises ``AttemptsExhausted`` instead of ``ReplicaLost``."""
+        """Yield the parts in order, then one ``SplitDone``.
+
+        Raises:
+            AttemptsExhausted: the process died ``max_losses`` times in a row; never ``ReplicaLost``.
+            MediaError, StorageFull: as in ``Splitter.split``.
+        """
         losses = 0
         while True:
             try:
@@ -66,27 +73,27 @@ class ResumableSplitter:
                     if losses:
                         await alone.enter_async_context(self._suspects.turn(_turn_request(request)))
                     async for event in events:
-                        await alone.aclose()  # it got further: no suspect any more
+                        await alone.aclose()  # it has made progress, so it need not run alone any more
                         yield event
                         if isinstance(event, SplitDone):
                             return
                         request, losses = request.after(event), 0
-                raise ReplicaLost("A Splitter ended its answer in the middle.")
+                raise ReplicaLost("The Splitter's stream ended before the recording did.")
             except ReplicaLost as error:
                 losses += 1
-                logger.warning("Splitter lost: %s", error, extra={"task_id": request.task_id, "losses": losses})
+                logger.warning("a Splitter was lost: %s", error, extra={"task_id": request.task_id, "losses": losses})
                 if losses >= self._max_losses:
-                    raise AttemptsExhausted(_poison_sentence(request, losses)) from error
-            await self._clock.sleep(LOSS_PAUSE_S)
+                    raise AttemptsExhausted(_exhausted_message(request, losses)) from error
+            await self._clock.sleep(REPLICA_LOSS_PAUSE_S)
 
 
 def _turn_request(request: SplitRequest) -> TurnRequest:
-    """What is left of a recording is decoded from its start: one that had got far takes long."""
+    """Request a turn whose size is the samples to be decoded again before the split makes progress."""
     return TurnRequest(request.share_key, request.priority_rank, size=request.resume_at)
 
 
-def _poison_sentence(request: SplitRequest, losses: int) -> str:
+def _exhausted_message(request: SplitRequest, losses: int) -> str:
     return (
-        f"The recording took down the process that prepared it {losses} times in a row, "
-        f"with the first {to_seconds(request.resume_at):.0f} seconds of it done."
+        f"The process that prepared the recording died {losses} times in a row, "
+        f"with its first {to_seconds(request.resume_at):.0f} seconds prepared."
     )

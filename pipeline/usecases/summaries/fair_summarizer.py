@@ -1,8 +1,10 @@
-"""Summaries that clients wait for, so many at a time, shared between clients."""
+"""Fair sharing of the summaries that clients wait for."""
 
 from __future__ import annotations
 
 from itertools import count
+
+from typing_extensions import override
 
 from pipeline.domain.scheduling.fair_queue import SlotLimits, TurnRequest
 from pipeline.domain.summaries.summary import Summary
@@ -10,24 +12,25 @@ from pipeline.fair_slots import FairSlots
 from pipeline.ports import Clock, Summarizer, SummaryJob
 
 
-class FairSummarizer:
-    """``ports.Summarizer`` over another, which is given few orders at a time.
+class FairSummarizer(Summarizer):
+    """A ``Summarizer`` that passes a limited number of jobs at a time to another one.
 
-    The client with the fewest goes first, so that nobody waits behind another's hundreds.
+    The client with the fewest running jobs is served first, so that no client waits behind the many jobs of another.
+    A job without a client counts as a client of its own.
 
     Args:
-        summarizer: writes.
-        slots: orders that it has at the same time.
-        clock: for the ageing of those that wait.
+        summarizer: writes the summaries.
+        slots: how many jobs run at the same time.
+        clock: measures the ageing of waiting jobs.
     """
 
     def __init__(self, summarizer: Summarizer, slots: int, clock: Clock) -> None:
         self._summarizer = summarizer
         self._slots = FairSlots(SlotLimits(slots, reserve=True), clock)
-        self._strangers = count()
+        self._anonymous_ids = count()
 
+    @override
     async def summarize(self, order: SummaryJob) -> Summary:
-        """See ``ports.Summarizer.summarize``."""
-        client = f"request {next(self._strangers)}" if order.client is None else f"client {order.client}"
+        client = f"request {next(self._anonymous_ids)}" if order.client is None else f"client {order.client}"
         async with self._slots.turn(TurnRequest(client, 0, cost=1.0)):
             return await self._summarizer.summarize(order)

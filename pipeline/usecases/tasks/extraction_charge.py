@@ -1,4 +1,4 @@
-"""Audio of extractions, taken from a client as it is decoded: there is no task that it could count for."""
+"""Charging of extractions: the decoded audio counts against the client's limit, although there is no task."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from pipeline.ports import Clock, TaskRecords
 logger = logging.getLogger(__name__)
 
 CHARGE_INTERVAL_S = 5.0
-"""How often a running extraction's seconds are stored; a short one ends before the first time."""
+"""Interval at which the decoded seconds of a running extraction are stored; a short one ends before the first time."""
 
-Progress = Callable[[float], None]
+ReportDecoded = Callable[[float], None]
+"""A function to call with the seconds decoded so far."""
 
 
 async def refuse_extraction(store: TaskRecords, client: Client | None, clock: Clock) -> None:
@@ -29,10 +30,11 @@ async def refuse_extraction(store: TaskRecords, client: Client | None, clock: Cl
 @asynccontextmanager
 async def charge_while_extracting(
     store: TaskRecords, client: Client | None, clock: Clock, size_bytes: int
-) -> AsyncIterator[Progress]:
-    """Take a recording's audio from its client: an estimate at first, and what was decoded as it is.
+) -> AsyncIterator[ReportDecoded]:
+    """Charge a recording's audio to its client while the block extracts it.
 
-    Yields what is to be told how many seconds are decoded. However the block ends, those count.
+    At first an estimate from the recording's size is charged. The block calls the yielded function with the seconds
+    decoded so far; these replace the estimate at the end, even if the block raises.
 
     Raises:
         QuotaExceeded: the client's audio is used up.
@@ -42,16 +44,16 @@ async def charge_while_extracting(
         return
     extraction_id = uuid.uuid4().hex
     charge = _ExtractionCharge(store, extraction_id, await store.begin_extraction(client, extraction_id, size_bytes))
-    keeping = asyncio.create_task(charge.keep(clock))
+    storing = asyncio.create_task(charge.store_periodically(clock))
     try:
-        yield charge.note
+        yield charge.set_decoded
     finally:
-        keeping.cancel()
+        storing.cancel()
         await asyncio.shield(charge.settle())
 
 
 class _ExtractionCharge:
-    """What one extraction takes."""
+    """The audio that one extraction has charged to its client."""
 
     def __init__(self, store: TaskRecords, extraction_id: str, charged_s: float) -> None:
         self._store = store
@@ -59,19 +61,19 @@ class _ExtractionCharge:
         self._charged_s = charged_s
         self._decoded_s = 0.0
 
-    def note(self, decoded_s: float) -> None:
-        """Say how many seconds are decoded."""
+    def set_decoded(self, decoded_s: float) -> None:
+        """Set the seconds decoded so far; a smaller number than before is ignored."""
         self._decoded_s = max(self._decoded_s, decoded_s)
 
-    async def keep(self, clock: Clock) -> None:
-        """Store at intervals what has gone beyond the estimate."""
+    async def store_periodically(self, clock: Clock) -> None:
+        """Store the decoded seconds at intervals once they exceed the estimate."""
         while True:
             await clock.sleep(CHARGE_INTERVAL_S)
             if self._decoded_s > self._charged_s:
                 await self._store_decoded()
 
     async def settle(self) -> None:
-        """Store what was decoded in the end, in the place of the estimate."""
+        """Store the final number of decoded seconds in place of the estimate."""
         await self._store_decoded()
 
     async def _store_decoded(self) -> None:
@@ -79,4 +81,4 @@ class _ExtractionCharge:
             await self._store.charge_extraction(self._id, self._decoded_s)
             self._charged_s = self._decoded_s
         except DatabaseUnavailable as error:
-            logger.warning("the audio of an extraction counts as before: %s", error)
+            logger.warning("the audio of an extraction could not be charged: %s", error)

@@ -1,4 +1,4 @@
-"""Housekeeping: what goes is past its retention, or awaited or needed by nobody any more."""
+"""Housekeeping: deletion of expired tasks, uploads, media, callbacks and keys."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ from pipeline.usecases.background_loop import SupervisedLoop, failure_messages
 logger = logging.getLogger(__name__)
 
 BATCH_ROWS = 200
-"""Rows deleted in one go."""
+"""Number of rows deleted in one transaction."""
 
 RETRYABLE_STATUSES = (Status.FAILED, Status.CANCELLED)
+"""Statuses from which a client may retry a task, for which its recording is kept."""
 
 
 class Housekeeper:
-    """Deletes what nobody needs any more. Any number of them may work on one database and one media store."""
+    """A worker that deletes expired records and media.
+
+    Any number of housekeepers may share one database and one media store.
+    """
 
     def __init__(
         self,
@@ -38,7 +42,7 @@ class Housekeeper:
         self._media = media
         self._clock = clock
         self._settings = settings
-        self._looked_at = (clock.now(), clock.monotonic())
+        self._checked_at = (clock.now(), clock.monotonic())
         self._clock_changed = False
         self._loops = {
             step: SupervisedLoop("housekeeping", work, clock, metrics or NoMetrics())
@@ -47,18 +51,18 @@ class Housekeeper:
 
     @property
     def failure_messages(self) -> tuple[str, ...]:
-        """What is not tidied up, a sentence each."""
+        """Reasons why expired records or media are not deleted, one sentence each."""
         return failure_messages(*self._loops.values())
 
     async def run(self) -> None:
-        """Reaps at intervals until cancelled. What fails is logged and tried again; nothing else waits for it."""
+        """Run all steps at intervals until cancelled. A step that fails is logged and does not hold up the others."""
         while True:
             for step, loop in self._loops.items():
                 await loop.attempt(step)
             await self._clock.sleep(self._settings.dispatch.housekeeping_s)
 
-    async def reap(self) -> None:
-        """Does all of it once: tasks and uploads first, then media of which nobody knows any more."""
+    async def run_once(self) -> None:
+        """Run all steps once: first tasks and uploads, then orphaned media."""
         for step in self._steps:
             await step()
 
@@ -67,12 +71,12 @@ class Housekeeper:
         return {
             self._check_clock: "looking for changes of the clock",
             self._fail_unreachable: "failing damaged tasks",
-            self._expire_unawaited: "deleting tasks nobody waits for",
+            self._expire_unawaited: "deleting tasks whose client is gone",
             self._expire_tasks: "deleting tasks past their retention",
-            self._expire_uploads: "deleting uploads that were given up",
+            self._expire_uploads: "deleting expired uploads",
             self._expire_media: "deleting recordings past their retention",
-            self._prune: "deleting settled callbacks and expired keys",
-            self._delete_orphans: "deleting media that nobody needs",
+            self._prune: "deleting finished callbacks and expired keys",
+            self._delete_orphans: "deleting orphaned media",
         }
 
     async def _fail_unreachable(self) -> None:
@@ -80,18 +84,22 @@ class Housekeeper:
             continue
 
     async def _check_clock(self) -> None:
-        """Looks whether the time of day has moved otherwise than time itself since the last round.
+        """Compare the system clock with the monotonic clock since the last round.
 
-        If so, nothing is deleted for its age in this round: what is in use gets its new time within one, and would
-        look old until then. What a clock has postponed that was set back is due now.
+        If the system clock was changed, nothing is deleted for its age in this round: rows in use would look old until
+        they are touched again, which takes less than a round. Rows that were postponed by a clock that has been set
+        back since are made due now.
         """
-        (day, at), self._looked_at = self._looked_at, (self._clock.now(), self._clock.monotonic())
-        passed = timedelta(seconds=self._looked_at[1] - at)
-        self._clock_changed = abs(self._looked_at[0] - day - passed) > CLOCK_TOLERANCE
+        (time_before, monotonic_before), self._checked_at = (
+            self._checked_at,
+            (self._clock.now(), self._clock.monotonic()),
+        )
+        passed = timedelta(seconds=self._checked_at[1] - monotonic_before)
+        self._clock_changed = abs(self._checked_at[0] - time_before - passed) > CLOCK_TOLERANCE
         if self._clock_changed:
-            logger.warning("the time of day was changed: nothing expires in this round")
+            logger.warning("the system clock was changed: nothing expires in this round")
         if released := await self._store.release_postponed():
-            logger.warning("%d rows waited for a time of the future, and are due now", released)
+            logger.warning("%d rows were postponed by a clock that was ahead, and are due now", released)
 
     async def _expire_unawaited(self) -> None:
         await self._delete_media_of(lambda: self._store.delete_unawaited(BATCH_ROWS))
@@ -129,9 +137,10 @@ class Housekeeper:
                 continue
 
     async def _delete_orphans(self) -> None:
-        """Removes media of no task or upload, once it is old, and what a Dispatcher that died left of a completed task.
+        """Delete media of no task or upload, and media that a completed task does not need any more.
 
-        What is on its way in is touched far more often than this age, so that an old folder has no one behind it.
+        Media without a task or upload is deleted once it is ``media.orphan_age_s`` old. Media that is being received
+        is touched far more often. A completed task still has media if its Dispatcher died before it could delete it.
         """
         if self._clock_changed:
             return
@@ -147,5 +156,5 @@ class Housekeeper:
         keeps_all = self._settings.media.keep_source
         needed = live if keeps_all else await self._store.live_prefixes(live, transcribed=False)
         for prefix in orphans | (live - needed):
-            logger.info("removing media that nobody needs", extra={"media_prefix": prefix})
+            logger.info("deleting orphaned media", extra={"media_prefix": prefix})
             await self._media.delete_prefix(prefix)

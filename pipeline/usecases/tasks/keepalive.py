@@ -1,7 +1,7 @@
-"""Tasks that exist only as long as their client waits: kept while it does, removed when it does not.
+"""Keep-alive and deletion of tasks that exist only as long as their client waits for them.
 
-Whoever serves such a client says at intervals that it is still there. Where that process dies, nobody does, and the
-reaper removes the task.
+The process that serves such a client extends the task's ``awaited_until`` at intervals. If that process dies, the time
+passes and housekeeping deletes the task.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from pipeline.usecases.background_loop import SupervisedLoop
 logger = logging.getLogger(__name__)
 
 KEEPALIVE_TTL = timedelta(minutes=2)
-"""How long a task is kept after its client was last known to wait."""
+"""Time for which a task is kept after the last sign that its client waits."""
 KEEPALIVE_INTERVAL_S = 30.0
-"""How often it is said that the client still waits; a short task ends before the first time."""
+"""Interval at which ``awaited_until`` is extended; a short task ends before the first time."""
 
 
 @asynccontextmanager
 async def keep_alive(store: TaskRecords, clock: Clock, task_id: int) -> AsyncIterator[None]:
-    """Within this block the task's client is known to wait for it."""
+    """Extend the task's ``awaited_until`` at intervals while the block runs."""
     renewal = asyncio.create_task(_renew(store, clock, task_id))
     try:
         yield
@@ -45,13 +45,13 @@ async def _renew(store: TaskRecords, clock: Clock, task_id: int) -> None:
 async def delete_task_and_media(
     store: TaskRecords, media: MediaStore, cancel: Callable[[int], Awaitable[None]] | None, task_id: int
 ) -> None:
-    """Deletes a task with its result and its media, and stops what is being done for it.
+    """Delete a task with its result and its media, and stop the attempt at it.
 
     Args:
-        store: where the task is.
-        media: where its recording is.
-        cancel: stops the attempt at it; ``None`` where it is known to have finished.
-        task_id: the task.
+        store: holds the task.
+        media: holds its recording.
+        cancel: stops the attempt at a task; ``None`` if the task is known to have finished.
+        task_id: id of the task.
 
     Raises:
         TaskNotFound: there is no such task.
@@ -59,17 +59,20 @@ async def delete_task_and_media(
     prefix = await store.delete(task_id)
     if cancel is not None:
         await cancel(task_id)
-    if prefix:  # the name of the folder may be what was damaged; it is swept as an orphan's then
+    if prefix:  # empty if the row's prefix was damaged; housekeeping deletes the media as an orphan then
         await media.delete_prefix(prefix)
 
 
 async def discard_task(
     store: TaskRecords, media: MediaStore, cancel: Callable[[int], Awaitable[None]] | None, task_id: int
 ) -> None:
-    """Delete a task whose client has its answer or is gone; what fails now is left to housekeeping."""
+    """Delete a task whose client has its response or is gone.
+
+    A failure is logged. Housekeeping deletes the task once its ``awaited_until`` has passed.
+    """
     try:
         await delete_task_and_media(store, media, cancel, task_id)
     except TaskNotFound:
-        return  # somebody else deleted it
+        return  # it was deleted meanwhile
     except (DatabaseUnavailable, OSError) as error:
-        logger.warning("the task is left to the reaper: %s", error, extra={"task_id": task_id})
+        logger.warning("the task is left to housekeeping: %s", error, extra={"task_id": task_id})

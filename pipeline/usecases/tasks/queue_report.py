@@ -1,4 +1,4 @@
-"""What waits, shown as metrics: the queue by priority, the audio in it, and the callbacks that are due."""
+"""Metrics of the queue: waiting tasks by priority, the audio in them, and the callbacks that are due."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from pipeline.ports import Clock, Metrics, TaskStore
 from pipeline.usecases.background_loop import SupervisedLoop, failure_messages
 
 INTERVAL_S = 5.0
-"""How often the queue is looked at."""
+"""Interval between two reports."""
 
 
 class QueueReporter:
-    """Sets the gauges that tell how much waits. All Dispatchers of one database show the same."""
+    """A worker that sets the gauges of the queue. All Dispatchers of one database report the same numbers."""
 
     def __init__(self, store: TaskStore, clock: Clock, metrics: Metrics) -> None:
         self._store = store
         self._clock = clock
         self._metrics = metrics
-        self._loop = SupervisedLoop("queue_report", "showing the queue", clock, metrics)
+        self._loop = SupervisedLoop("queue_report", "reporting the queue", clock, metrics)
 
     @property
     def failure_messages(self) -> tuple[str, ...]:
-        """Why the queue is not shown, a sentence each."""
+        """Reasons why the queue is not reported, one sentence each."""
         return failure_messages(self._loop)
 
     async def run(self) -> None:
-        """Reports at intervals until cancelled."""
+        """Report at intervals until cancelled."""
         while True:
             await self._loop.attempt(self.report)
             await self._clock.sleep(INTERVAL_S)
 
     async def report(self) -> None:
-        """Sets each gauge once. Raises ``DatabaseUnavailable``."""
+        """Set each gauge once. Raises ``DatabaseUnavailable``."""
         stats = await self._store.stats()
         for priority, count in stats.queued_tasks.items():
             self._metrics.gauge("queued_tasks", count, priority=priority)

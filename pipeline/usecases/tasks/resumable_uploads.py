@@ -1,8 +1,8 @@
-"""Resumable uploads: bytes that arrive over several requests, on any replica, and then become a task.
+"""Resumable uploads: recordings whose bytes arrive over several requests, on any replica, before they become a task.
 
-What arrives is written to the MediaStore in parts, and each part counts once the database says so. A request that
-breaks off keeps the parts before the break and what had arrived of the next one. Nothing is locked: of two requests
-that add to the same place, the one that commits first wins and the other is told where the upload is now.
+The bytes are written to the media store in parts. A part counts once its row is committed. If a request breaks off, the
+parts before the break are kept, and so are the bytes of the next part that had arrived. There are no locks: of two
+requests that append at the same offset, the first to commit wins, and the other gets the upload's current offset.
 """
 
 from __future__ import annotations
@@ -32,36 +32,36 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 PART_BYTES = 8 * 1024 * 1024
-"""What is committed at a time: what a process that is killed can lose of an upload."""
+"""Largest part. A process that is killed loses at most this much of an upload."""
 
 READ_BYTES = 1024 * 1024
-"""What is read of a part at a time when the recording is put together."""
+"""Bytes read at a time when the parts are joined to the recording."""
 
 CHECKSUMS: Mapping[str, Callable[[], _Hash]] = {
     "sha1": lambda: hashlib.sha1(usedforsecurity=False),
     "sha256": hashlib.sha256,
     "md5": lambda: hashlib.md5(usedforsecurity=False),
 }
-"""Algorithms a client may protect a request's body with."""
+"""Checksum algorithms that a client may use for a request's body."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """What the bytes of one request should come to."""
+    """The expected digest of the bytes of one request."""
 
     algorithm: str
     digest: bytes
 
 
 class ResumableUploads:
-    """Takes uploads in, piece by piece.
+    """The resumable uploads of all clients.
 
     Args:
-        store: where their state is.
-        media: where their bytes go.
-        clock: for the time they expire.
-        max_upload_bytes: largest upload.
-        ttl_s: an upload to which nothing is added for this long is thrown away.
+        store: holds the state of the uploads.
+        media: holds their bytes.
+        clock: gives the time of expiry.
+        max_upload_bytes: size of the largest upload.
+        ttl_s: seconds without new bytes after which an upload expires.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class ResumableUploads:
         self._ttl = timedelta(seconds=ttl_s)
 
     async def create(self, size_bytes: int, metadata: Mapping[str, str], client: Client | None = None) -> Upload:
-        """Begins an upload. Raises ``UploadTooLarge``, ``QuotaExceeded``."""
+        """Create an empty upload. Raises ``UploadTooLarge``, ``QuotaExceeded``."""
         if size_bytes > self.max_upload_bytes:
             raise UploadTooLarge(
                 f"The file is too large: the upload has {size_bytes:,} bytes and the limit is "
@@ -91,37 +91,37 @@ class ResumableUploads:
         return upload
 
     async def get(self, upload_id: str, client: Client | None = None) -> Upload:
-        """The upload, or ``UploadNotFound``: absent, expired, or another client's."""
+        """Return the upload. Raises ``UploadNotFound`` if it is absent, has expired, or belongs to another client."""
         upload = await self._store.get(upload_id)
         if upload.client != (client.name if client else None):
-            raise UploadNotFound("There is no such upload; one to which nothing is added for long is thrown away.")
+            raise UploadNotFound("There is no such upload. An upload expires when no bytes are added to it for long.")
         return upload
 
     async def append(
         self, upload: Upload, offset: int, data: AsyncIterator[bytes], checksum: Checksum | None = None
     ) -> Upload:
-        """Adds bytes at an offset; returns the upload as it is then.
+        """Append bytes at an offset, and return the upload after that.
 
         Raises:
-            UploadStateConflict: the upload is at another offset, or another request was faster.
-            UploadTooLarge: more bytes than were announced; what fits is kept.
-            UploadInterrupted: the client went away; without a checksum, what had arrived is kept.
-            ChecksumMismatch: they are not the bytes of the checksum; nothing is kept.
+            UploadStateConflict: the upload is at another offset, or another request committed first.
+            UploadTooLarge: more bytes arrived than were announced; the announced ones are kept.
+            UploadInterrupted: the client disconnected; the bytes that had arrived are kept unless there is a checksum.
+            ChecksumMismatch: the bytes do not match the checksum; none is kept.
         """
         if offset != upload.received_bytes:
             raise UploadStateConflict(f"The upload is at byte {upload.received_bytes:,}, not at {offset:,}.")
-        piece = _UploadAppend(self._store, self._media, upload, checksum, self._expiry)
-        async with aclosing(_chunked(data)) as incoming:
-            await piece.take(incoming)
+        appending = _UploadAppend(self._store, self._media, upload, checksum, self._expiry)
+        async with aclosing(_without_empty_blocks(data)) as incoming:
+            await appending.receive(incoming)
         return await self._store.get(upload.id)
 
     async def delete(self, upload: Upload) -> None:
-        """Throws an upload away, its bytes included. The task it may have become stays."""
+        """Delete an upload and its bytes. A task that was made of it stays."""
         await self._store.delete(upload.id)
         await self._media.delete_prefix(upload.id)
 
     async def content(self, upload: Upload) -> AsyncIterator[bytes]:
-        """All bytes of a complete upload, in order. Raises ``UploadStateConflict`` for one that is not."""
+        """Yield the bytes of a complete upload in order. Raises ``UploadStateConflict`` for an incomplete one."""
         if not upload.complete:
             raise UploadStateConflict(
                 f"The upload is not complete: {upload.received_bytes:,} of {upload.size_bytes:,} bytes have arrived."
@@ -131,7 +131,7 @@ class ResumableUploads:
                 yield await self._media.read(part.media_key, start, min(READ_BYTES, part.end - part.start - start))
 
     async def close(self, upload: Upload, task_id: int) -> None:
-        """Notes the task that an upload became; its bytes are that task's now."""
+        """Record the task that was made of the upload, and delete the upload's bytes, of which the task has a copy."""
         await self._store.close(upload.id, task_id)
         await self._media.delete_prefix(upload.id)
 
@@ -140,7 +140,7 @@ class ResumableUploads:
 
 
 class _UploadAppend:
-    """The body of one request, on its way into an upload."""
+    """The body of one request that is appended to an upload."""
 
     def __init__(
         self,
@@ -158,27 +158,27 @@ class _UploadAppend:
         self._folder = f"{upload.id}/{uuid.uuid4().hex}"
         self._digest = CHECKSUMS[checksum.algorithm]() if checksum else None
         self._end = upload.received_bytes
-        self._held: list[UploadPart] = []
-        self._kept = False
-        self._cause: RequestError | asyncio.CancelledError | None = None
+        self._uncommitted: list[UploadPart] = []
+        self._has_committed = False
+        self._interruption: RequestError | asyncio.CancelledError | None = None
 
-    async def take(self, incoming: AsyncIterator[bytes]) -> None:
+    async def receive(self, incoming: AsyncIterator[bytes]) -> None:
         try:
             while part := await self._write_part(incoming):
-                self._held.append(part)
+                self._uncommitted.append(part)
                 if self._digest is None:
                     await self._commit_parts()
             self._verify()
             await self._commit_parts()
-            if self._cause is not None:
-                raise self._cause
+            if self._interruption is not None:
+                raise self._interruption
         finally:
-            if not self._kept:
+            if not self._has_committed:
                 await self._media.delete_prefix(self._folder)
 
     async def _write_part(self, incoming: AsyncIterator[bytes]) -> UploadPart | None:
-        """The next part, or ``None`` at the end of the body, or where it breaks off."""
-        first = await self._next(incoming)
+        """Write and return the next part; ``None`` once the body has ended or broken off."""
+        first = await self._next_block(incoming)
         if not first:
             return None
         start, key = self._end, f"{self._folder}/{self._end:020d}"
@@ -188,22 +188,25 @@ class _UploadAppend:
             while block:
                 self._count_bytes(block)
                 yield block
-                block = await self._next(incoming) if self._end - start < PART_BYTES else b""
+                block = await self._next_block(incoming) if self._end - start < PART_BYTES else b""
 
         await self._media.write(key, blocks())
         return UploadPart(start, self._end, key)
 
-    async def _next(self, incoming: AsyncIterator[bytes]) -> bytes:
-        """The next bytes that fit; none at the end. Why a body ended early is noted, so that its part can be kept."""
+    async def _next_block(self, incoming: AsyncIterator[bytes]) -> bytes:
+        """Return the next bytes that fit into the upload, and none at the end.
+
+        The reason for an early end is kept in ``_interruption`` and raised after the part is committed.
+        """
         try:
             block = await anext(incoming, b"")
-        except (RequestError, asyncio.CancelledError) as error:  # the client went away, or is too slow
-            self._cause = error
+        except (RequestError, asyncio.CancelledError) as error:  # the client disconnected or is too slow
+            self._interruption = error
             return b""
         room = self._upload.size_bytes - self._end
         if len(block) > room:
-            self._cause = UploadTooLarge(
-                f"More bytes arrived than the upload's {self._upload.size_bytes:,}; the surplus was thrown away."
+            self._interruption = UploadTooLarge(
+                f"More bytes arrived than the upload's {self._upload.size_bytes:,}. The surplus was discarded."
             )
         return block[:room]
 
@@ -215,21 +218,19 @@ class _UploadAppend:
     def _verify(self) -> None:
         if self._checksum is None or self._digest is None:
             return
-        if self._cause is not None and not isinstance(self._cause, UploadTooLarge):
-            raise self._cause  # half of the bytes can't be told from wrong ones
+        if self._interruption is not None and not isinstance(self._interruption, UploadTooLarge):
+            raise self._interruption  # the checksum of an incomplete body can't be verified
         if not compare_digest(self._digest.digest(), self._checksum.digest):
-            raise ChecksumMismatch(
-                "The bytes that arrived don't have the checksum in Upload-Checksum: send them again."
-            )
+            raise ChecksumMismatch("The bytes that arrived don't match Upload-Checksum: send them again.")
 
     async def _commit_parts(self) -> None:
-        if self._held:
-            await self._store.append(self._upload.id, self._held, self._expiry())
-            self._held, self._kept = [], True
+        if self._uncommitted:
+            await self._store.append(self._upload.id, self._uncommitted, self._expiry())
+            self._uncommitted, self._has_committed = [], True
 
 
-async def _chunked(data: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The bytes without empty blocks, which would pass for the end."""
+async def _without_empty_blocks(data: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """Yield the non-empty blocks; an empty one would be taken for the end."""
     async for block in data:
         if block:
             yield block

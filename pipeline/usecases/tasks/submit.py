@@ -1,7 +1,7 @@
-"""Taking a recording in: its bytes go to the MediaStore as they arrive, then one row makes it a task.
+"""Submission of tasks: a recording's bytes are written to the media store as they arrive, then one row makes the task.
 
-A task exists from the moment its row is committed. Until then everything is undone on any failure, a client that goes
-away included; from then on nothing is, and the Dispatcher is told.
+A task exists from the commit of its row. Any failure before that, including a client that disconnects, deletes what
+was written. After it nothing is undone, and the Dispatcher is woken.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ from pipeline.usecases.tasks.keepalive import KEEPALIVE_TTL
 from pipeline.usecases.tasks.resumable_uploads import ResumableUploads
 
 STATS_TTL_S = 1.0
-"""How long a count of the queue is believed before the database is asked again."""
+"""Time for which a count of the queue is used before the database is queried again."""
 
 FULL_RETRY_S = 30
-"""When a client is to ask again whose task found no room."""
+"""``Retry-After`` of a task that is refused because the queue is full."""
 
 TOUCHES_PER_ORPHAN_AGE = 5
-"""How often media on its way in is touched in the time after which it would be swept."""
+"""Number of times that media being received is touched within the age at which orphans are deleted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """What a client asks for, validated; the recording itself may follow as bytes.
+    """A validated request for a transcription. The recording itself may be sent as bytes.
 
-    ``link`` says what ``file_url`` is; the recording itself, unless said otherwise.
+    ``link`` tells how to read ``file_url``; by default it is the URL of the recording itself.
     """
 
     options: TranscriptionOptions = field(default_factory=TranscriptionOptions)
@@ -66,12 +66,12 @@ class Submission:
     file_url: str | None = None
     link: Link = field(default_factory=Link)
     awaited: bool = False
-    """The task is only wanted as long as its client waits for it (see ``usecases.attend``)."""
+    """The task is deleted when its client stops waiting for it: see ``usecases.tasks.keepalive``."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedMedia:
-    """A recording that lies in the MediaStore; ``sha256`` (hex) only where it was asked for."""
+    """A recording that was written to the media store. ``sha256`` (hex) is set if there is an idempotency key."""
 
     key: str
     file_name: str | None
@@ -80,13 +80,16 @@ class ReceivedMedia:
 
 
 def fingerprint(submission: Submission, media_sha256: str | None) -> str:
-    """SHA-256 (hex) of all that a submission asks for; the same for the same request, whatever its file is called."""
+    """Return a SHA-256 (hex) of the submission and its recording, which does not depend on the file's name."""
     fields = asdict(submission) | {"options": submission.options.as_dict(), "media": media_sha256}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 class Intake:
-    """One task on its way in. Made by ``Submitter.intake``, which removes its media unless it became a task."""
+    """A task that is being submitted.
+
+    ``Submitter.intake`` creates it, and deletes its media unless it becomes a task.
+    """
 
     def __init__(self, submitter: Submitter, idempotency_key: str | None, client: Client | None) -> None:
         self.prefix = uuid.uuid4().hex
@@ -98,40 +101,40 @@ class Intake:
         self._client = client
 
     async def receive(self, data: AsyncIterator[bytes], file_name: str | None = None) -> ReceivedMedia:
-        """Stores the recording, byte by byte as it comes.
+        """Write the recording to the media store as its bytes arrive.
 
         Raises:
-            SourceConflict: there is one already.
-            SourceMissing: it is empty.
+            SourceConflict: a recording was received before.
+            SourceMissing: the recording is empty.
             UploadTooLarge: it has more bytes than the limit; the rest is not read.
         """
         if self.wrote:
             raise SourceConflict("Two files were sent: send one file a task.")
         self.wrote = True
-        count = _CountedStream(self._submitter.max_upload_bytes, hashlib.sha256() if self._key else None)
+        counter = _ByteCounter(self._submitter.max_upload_bytes, hashlib.sha256() if self._key else None)
         key = f"{self.prefix}/source"
-        size_bytes = await self._submitter.media.write(key, count.through(data))
+        size_bytes = await self._submitter.media.write(key, counter.count(data))
         if not size_bytes:
             raise SourceMissing("The uploaded file is empty.")
         name = plain_file_name(file_name or "") or None
-        self.media = ReceivedMedia(key, name, size_bytes, count.digest.hexdigest() if count.digest else None)
+        self.media = ReceivedMedia(key, name, size_bytes, counter.digest.hexdigest() if counter.digest else None)
         return self.media
 
     def refuse_other_source(self, submission: Submission) -> None:
-        """Raises ``SourceConflict`` if there is a recording or a URL beside the resumable upload that is asked for."""
+        """Raise ``SourceConflict`` if a recording or URL was sent together with the id of a resumable upload."""
         if self.wrote or submission.file_url is not None:
             raise SourceConflict("An upload_id was sent together with another source: send one of them.")
 
     async def create(self, submission: Submission) -> tuple[Task, bool]:
-        """Makes it a task; returns the task and whether it is new (it isn't where its idempotency key was seen before).
+        """Create the task. Return it with ``True``, or the earlier task of its idempotency key with ``False``.
 
         Raises:
-            SourceMissing: neither a recording nor a URL.
-            SourceConflict: both.
-            InvalidValue: a URL, where nothing fetches.
-            UrlNotAllowed: a URL that will never be requested.
-            LlmNotConfigured: a summary, where no language model is.
-            IdempotencyConflict: the key came before, with another request.
+            SourceMissing: there is neither a recording nor a URL.
+            SourceConflict: there are both.
+            InvalidValue: there is a URL, and this deployment does not fetch recordings.
+            UrlNotAllowed: the guard refuses a URL.
+            LlmNotConfigured: a summary is requested, and no language model is configured.
+            IdempotencyConflict: the idempotency key was used before, for another request.
             QuotaExceeded: the client may not have another task now.
             DatabaseUnavailable: nothing was stored.
         """
@@ -144,9 +147,9 @@ class Intake:
         self._submitter.check_summary(submission)
         await self._submitter.check_urls(submission)
         self.commit = asyncio.create_task(
-            self._submitter.commit(self._new_task(submission), self._claim(submission), self._client)
+            self._submitter.commit(self._new_task(submission), self._idempotency_claim(submission), self._client)
         )
-        return await asyncio.shield(self.commit)  # a client that goes away now must not leave it half done
+        return await asyncio.shield(self.commit)  # a client that disconnects now must not interrupt the commit
 
     def _new_task(self, submission: Submission) -> NewTask:
         media = self.media
@@ -167,28 +170,28 @@ class Intake:
             client=self._client.name if self._client else None,
         )
 
-    def _claim(self, submission: Submission) -> IdempotencyClaim | None:
+    def _idempotency_claim(self, submission: Submission) -> IdempotencyClaim | None:
         if self._key is None:
             return None
-        key = f"{self._client.name} {self._key}" if self._client else self._key  # every client has keys of its own
+        key = f"{self._client.name} {self._key}" if self._client else self._key  # two clients may use the same key
         return IdempotencyClaim(key, fingerprint(submission, self.media.sha256 if self.media else None))
 
 
 class Submitter:
-    """The way in for every surface: HTTP streams, Python bytes, URLs.
+    """The creator of tasks from HTTP streams, bytes and URLs.
 
     Args:
-        store: where the row goes.
-        media: where the bytes go.
-        wake: tells the Dispatcher that there is work; called after the commit.
-        clock: for the age of the queue's count, and how long a task is awaited.
-        max_upload_bytes: largest recording.
-        max_queued_tasks: above this many waiting tasks, new ones are refused.
-        max_queued_audio_s: likewise above so many seconds of audio that are still to be decoded; ``None``: no limit.
-        orphan_age_s: media without a task is swept when it has not changed for this long.
-        fetch_available: whether recordings can be fetched from a ``file_url``.
-        check_url: raises ``UrlNotAllowed`` for a URL, in the field of that name, that the outbound guard refuses.
-        llm: whether summaries can be written, and by which models.
+        store: stores the row.
+        media: stores the bytes.
+        wake: signals the Dispatcher that there is a task; called after the commit.
+        clock: measures the age of the queue's count, and how long a task is awaited.
+        max_upload_bytes: size of the largest recording.
+        max_queued_tasks: new tasks are refused while this many wait.
+        max_queued_audio_s: new tasks are refused while this many seconds of audio are not decoded; ``None``: no limit.
+        orphan_age_s: age in seconds at which unchanged media without a task is deleted.
+        fetch_available: recordings can be fetched from a ``file_url``.
+        check_url: called with a URL and its field's name; raises ``UrlNotAllowed`` if the guard refuses the URL.
+        llm: the language model, if any, and the models that a request may name.
     """
 
     def __init__(
@@ -223,25 +226,25 @@ class Submitter:
 
     @asynccontextmanager
     async def intake(self, idempotency_key: str | None = None, client: Client | None = None) -> AsyncIterator[Intake]:
-        """Opens the door for one task, which will be the client's.
+        """Open the submission of one task of the client. The checks here come before any byte is read.
 
         Raises:
-            QueueFull: too many tasks wait already; raised before anything is read.
-            QuotaExceeded: the client may not have another task now; likewise.
+            QueueFull: too many tasks wait already.
+            QuotaExceeded: the client may not have another task now.
         """
         await self.check_room(client)
         intake = Intake(self, idempotency_key, client)
-        keeping = asyncio.create_task(self._touch_periodically(intake))
+        touching = asyncio.create_task(self._touch_periodically(intake))
         try:
             yield intake
         finally:
-            keeping.cancel()
+            touching.cancel()
             if intake.wrote and not await _may_have_committed(intake.commit):
                 await asyncio.shield(self.media.delete_prefix(intake.prefix))
 
     async def _touch_periodically(self, intake: Intake) -> None:
-        """Keeps what has arrived from the sweep of orphans, however long the client takes for the rest."""
-        loop = SupervisedLoop("upload_keepalive", "keeping an upload from the sweep", self.clock, NoMetrics())
+        """Touch the media at intervals, so that housekeeping does not delete it as an orphan during a slow upload."""
+        loop = SupervisedLoop("upload_keepalive", "touching the media of an upload", self.clock, NoMetrics())
         while True:
             await self.clock.sleep(self._touch_every_s)
             if intake.wrote:
@@ -256,11 +259,11 @@ class Submitter:
         idempotency_key: str | None = None,
         client: Client | None = None,
     ) -> Task:
-        """Takes in a recording at once, for callers that have it in hand (bytes), as a stream, or as a URL (``None``).
+        """Create a task from bytes, from a stream of them, or, if ``data`` is ``None``, from ``file_url``.
 
         Raises:
-            RequestError: as ``Intake.receive`` and ``Intake.create``.
-            Unavailable: the queue is full, or the database or the storage away.
+            RequestError: as in ``Intake.receive`` and ``Intake.create``.
+            Unavailable: the queue is full, or the database or the media store is unavailable.
         """
         async with self.intake(idempotency_key, client) as intake:
             if data is not None:
@@ -269,12 +272,12 @@ class Submitter:
         return task
 
     def check_summary(self, submission: Submission) -> None:
-        """Refuses a summary that could not be written; better now than after the transcription."""
+        """Raise an error if the summary could not be written, rather than fail after the transcription."""
         if submission.summary_options is not None:
             chosen_model(self._llm, submission.summary_options.summary_model, own_key=False)
 
     async def check_urls(self, submission: Submission) -> None:
-        """Refuses addresses that the service will not connect to; a host that is merely not up yet is no reason."""
+        """Raise ``UrlNotAllowed`` for a URL that the guard refuses. A host that can't be reached yet is accepted."""
         for field_name, url in (("callback_url", submission.callback_url), ("file_url", submission.file_url)):
             if url is not None:
                 with suppress(SourceError):
@@ -289,12 +292,12 @@ class Submitter:
         idempotency_key: str | None = None,
         client: Client | None = None,
     ) -> Task:
-        """Makes a complete resumable upload a task, or returns the task it became before.
+        """Create a task from a complete resumable upload, or return the task that was made of it before.
 
         Raises:
-            UploadStateConflict: it is not complete.
-            IdempotencyConflict: it became a task before, and with other options.
-            RequestError, Unavailable: as ``submit``.
+            UploadStateConflict: the upload is not complete.
+            IdempotencyConflict: a task was made of it before, with other options.
+            RequestError, Unavailable: as in ``submit``.
         """
         if upload.task_id is not None:
             return _same_request(await self._store.get(upload.task_id), submission)
@@ -307,7 +310,7 @@ class Submitter:
     async def commit(
         self, new: NewTask, claim: IdempotencyClaim | None, client: Client | None = None
     ) -> tuple[Task, bool]:
-        """Stores the row and tells the Dispatcher."""
+        """Store the task's row and wake the Dispatcher."""
         task, is_new = await self._store.create(new, claim, client)
         if is_new:
             self._queued_tasks += 1
@@ -315,7 +318,7 @@ class Submitter:
         return task, is_new
 
     async def check_room(self, client: Client | None = None) -> None:
-        """Whether there may be another task. Raises ``QueueFull``, ``QuotaExceeded``."""
+        """Raise ``QueueFull`` or ``QuotaExceeded`` if the client may not submit another task now."""
         await self._check_queue()
         crowded = self._queued_tasks >= share_of(self._queued_tasks, self._max_queued_tasks)
         if client and (client.limited or crowded):
@@ -341,14 +344,14 @@ class Submitter:
             )
 
 
-class _CountedStream:
-    """Counts and hashes what passes through."""
+class _ByteCounter:
+    """A limit on the bytes of a stream, which also hashes them."""
 
     def __init__(self, limit_bytes: int, digest: hashlib._Hash | None) -> None:
         self.digest = digest
         self._limit_bytes = limit_bytes
 
-    async def through(self, data: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def count(self, data: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         size_bytes = 0
         async for chunk in data:
             size_bytes += len(chunk)
@@ -362,8 +365,8 @@ class _CountedStream:
 
 
 def _same_request(task: Task, submission: Submission) -> Task:
-    """The task, if it is what the submission asks for."""
-    of_task = Submission(
+    """Return the task. Raises ``IdempotencyConflict`` if the submission differs from it."""
+    earlier = Submission(
         options=task.options,
         priority=task.priority,
         engine_name=task.engine_name,
@@ -371,15 +374,17 @@ def _same_request(task: Task, submission: Submission) -> Task:
         callback_url=task.callback_url,
         summary_options=task.summary_options,
     )
-    if of_task != submission:
-        raise IdempotencyConflict(f"This upload became task {task.id}, with other options: upload the file again.")
+    if earlier != submission:
+        raise IdempotencyConflict(
+            f"This upload became task {task.id}, with other options: upload the file again to use new ones."
+        )
     return task
 
 
 async def _may_have_committed(commit: asyncio.Task[tuple[Task, bool]] | None) -> bool:
-    """Whether the row exists, or may exist, and the media is its; waits for a commit that is under way.
+    """Wait for the commit, and return whether it created a task or may have done so.
 
-    What may be a task keeps its media: if it is none, that is an orphan's, and swept.
+    The media of a possible task is kept. If there is no task, housekeeping deletes it as an orphan.
     """
     if commit is None:
         return False

@@ -22,7 +22,7 @@ ARGUMENTS: dict[type[MurmurationError], tuple[Any, ...]] = {
 
 
 def made(error: type[MurmurationError]) -> MurmurationError:
-    """An instance with every argument given."""
+    """Make an instance with every argument given."""
     for base, arguments in ARGUMENTS.items():
         if issubclass(error, base):
             return error(*arguments)

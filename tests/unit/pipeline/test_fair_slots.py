@@ -13,7 +13,7 @@ from tests.support.clocks import settle
 
 
 class Holder:
-    """Takes a turn and keeps it until it is told to go."""
+    """A coroutine that takes a turn and holds it until ``go`` is set."""
 
     def __init__(self, slots: FairSlots, request: TurnRequest, log: list[str]) -> None:
         self.go = asyncio.Event()
@@ -182,7 +182,7 @@ async def test_a_cancelled_step_that_takes_long_to_end_does_not_keep_its_slot() 
         try:
             await asyncio.Event().wait()
         finally:
-            await ends.wait()  # as a thread that is not done with its block
+            await ends.wait()  # like a thread that has not finished its block
 
     async def step() -> str:
         return "done"

@@ -178,7 +178,7 @@ def test_every_setting_is_described(section: type[BaseModel]) -> None:
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
 def test_a_number_with_a_unit_says_so_in_its_name(section: type[BaseModel]) -> None:
-    """Durations end in ``_s`` or ``_ms``, sizes in ``_bytes``: a description alone is easily overlooked."""
+    """Durations end in ``_s`` or ``_ms``, sizes in ``_bytes``, since a description alone is easily overlooked."""
     for name, field in section.model_fields.items():
         description = (field.description or "").lower()
         if field.annotation in (float, int) and "in seconds" in description:

@@ -1,4 +1,4 @@
-"""The HTTP application over the shipped fakes, and a client that talks to it without a socket."""
+"""The HTTP application over the shipped fakes, and a client that calls it without a socket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Serve between a server and the application: it takes whatever is sent, in both directions, and keeps it."""
+"""A stand-in for Serve between the server and the application: it buffers all messages in both directions."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class KeepsAll:
-    """``MessageQueue`` and ``ASGIReceiveProxy`` of ``ray/serve/_private/http_util.py``, in small.
+    """A small version of ``MessageQueue`` and ``ASGIReceiveProxy`` in ``ray/serve/_private/http_util.py``.
 
     Attributes:
-        kept_bytes: of answers, neither read nor thrown away.
-        most_bytes: the most that ever was.
+        kept_bytes: bytes of responses that are buffered now.
+        most_bytes: the largest value of ``kept_bytes`` so far.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -24,7 +24,7 @@ class KeepsAll:
         self.most_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
+        """Forward a request to the application."""
         inbox: asyncio.Queue[Message] = asyncio.Queue()
         outbox: asyncio.Queue[Message] = asyncio.Queue()
 
@@ -58,12 +58,12 @@ class KeepsAll:
 
 @dataclass
 class Reader:
-    """A client with a connection of its own, that reads as much as it is told to.
+    """A client with its own connection, whose reading a test controls.
 
     Attributes:
-        sent: what it sends: the messages of its request.
-        may_read: cleared, it takes nothing.
-        on_read: called with each part that it reads.
+        sent: the messages of its request.
+        may_read: while cleared, the client reads nothing.
+        on_read: called with each part that the client reads.
     """
 
     path: str
@@ -83,7 +83,7 @@ class Reader:
         self.ended = asyncio.Event()
 
     def scope(self, app: Any) -> Scope:
-        """Return the request, for a server in front of the application."""
+        """Return the ASGI scope of the request."""
         return {
             "type": "http",
             "http_version": "1.1",
@@ -100,14 +100,14 @@ class Reader:
         }
 
     async def receive(self) -> Message:
-        """Return the next message; the connection ends with the answer."""
+        """Return the next message of the request, or a disconnect after the response."""
         if self.sent:
             return self.sent.pop(0)
         await self.ended.wait()
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
-        """Take a part of the answer, once it may be read."""
+        """Receive a part of the response, once reading is allowed."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.answer_headers = {name.decode(): value.decode() for name, value in message["headers"]}
@@ -124,7 +124,7 @@ class Reader:
 
 
 async def settle_with_threads(turns: int = 400) -> None:
-    """Let everybody run until nothing happens any more, threads included."""
+    """Run all tasks and threads until nothing more happens."""
     for _ in range(turns // 20):
         for _ in range(20):
             await asyncio.sleep(0)

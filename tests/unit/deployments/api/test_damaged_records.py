@@ -1,4 +1,4 @@
-"""What clients see of tasks whose rows can't be read: the task and the reason, and all others as ever."""
+"""Tasks whose rows can't be read: clients see the task with the reason, and all other tasks as usual."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAGE = "/api/whisper/tasks/query"
 
 
 class Tables:
-    """The service over a database file, and a way to write into it past the store."""
+    """The service over a database file that tests can write to directly."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "tasks.db"

@@ -1,4 +1,4 @@
-"""The HTTP application over the shipped fakes, with the dials that tests turn."""
+"""The HTTP application over the shipped fakes, with values that tests set."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ TRANSCRIPT = Transcript(
 
 @dataclass
 class World:
-    """The service behind the HTTP surface, with its dials in reach of a test."""
+    """The service behind the HTTP surface, with values that tests set."""
 
     clock: ManualClock = field(default_factory=ManualClock)
     media: MemoryMediaStore = field(default_factory=MemoryMediaStore)
@@ -119,7 +119,7 @@ class World:
         )
 
     def api(self, *, fetch_available: bool = False, **settings: Any) -> FastAPI:
-        """The one application of all tests, attached to this world: FastAPI takes a while to build its routes."""
+        """Return the application, attached to this world. All worlds share one, since building the routes is slow."""
         app = _application()
         attach(app, self.services(fetch_available=fetch_available, **settings))
         return app
@@ -157,12 +157,12 @@ def _application() -> FastAPI:
 
 
 def client_of(api: FastAPI) -> httpx.AsyncClient:
-    """A client without a socket, which sees the answer to a defect instead of the exception."""
+    """Return a client without a socket. It receives the response to an internal error instead of the exception."""
     return httpx.AsyncClient(transport=httpx.ASGITransport(api, raise_app_exceptions=False), base_url="http://service")
 
 
 def detail(answer: httpx.Response, status: int, error: str) -> dict[str, Any]:
-    """The error's detail, after a check of the shape every error has."""
+    """Return an error's detail, after checking the shape of the error."""
     assert answer.status_code == status, answer.text
     [body] = answer.json().values()
     assert (body["code"], body["error"]) == (status, error)
@@ -175,5 +175,5 @@ def detail(answer: httpx.Response, status: int, error: str) -> dict[str, Any]:
 
 
 def fields(body: dict[str, Any]) -> list[str]:
-    """The names of the fields an error complains about."""
+    """Return the names of the fields that an error reports."""
     return [item["field"] for item in body["errors"]]

@@ -26,7 +26,7 @@ def start() -> Iterator[Start]:
 
     yield make
     for engine, batcher in pairs:
-        engine.release()
+        engine.resume()
         batcher.close()
 
 

@@ -36,7 +36,7 @@ def busy(start, request_of):
 
     def make(engine, **settings):
         batcher = start(engine, **settings)
-        engine.hold()
+        engine.pause()
         batcher.submit([request_of(99, task_id=99, rank=0)])
         assert engine.entered.wait(TIMEOUT_S)
         engine.batches.clear()
@@ -49,7 +49,7 @@ def test_chunks_of_different_tasks_share_a_batch(busy, request_of):
     engine = FakeEngine()
     batcher = busy(engine)
     chunks = [chunk for task in range(4) for chunk in batcher.submit([request_of(task, task_id=task)])]
-    engine.release()
+    engine.resume()
     texts = [text(result) for result in results_of(chunks)]
     assert marks(engine) == [[0, 1, 2, 3]]
     assert len(set(texts)) == 4
@@ -66,7 +66,7 @@ def test_urgent_chunks_go_first_then_older_ones(busy, request_of):
             request_of(4, rank=0, age=99.0),
         ]
     )
-    engine.release()
+    engine.resume()
     results_of(chunks)
     assert marks(engine) == [[4], [3], [2], [1]]
 
@@ -79,7 +79,7 @@ def test_batches_are_short_for_a_while_after_an_urgent_chunk(busy, request_of):
     assert batcher._max_batch_s == 1.5
     batcher._clock = lambda: 301.0
     assert batcher._max_batch_s == 3.0
-    engine.release()
+    engine.resume()
     results_of(chunks)
 
 
@@ -88,7 +88,7 @@ def test_an_odd_one_does_not_starve(busy, request_of):
     batcher = busy(engine, max_batch_size=4)
     odd = request_of(7, seconds=28.0, age=0.0)
     chunks = batcher.submit([*(request_of(1, age=1.0 + i) for i in range(8)), odd])
-    engine.release()
+    engine.resume()
     results_of(chunks)
     assert marks(engine)[0][0] == 7
 
@@ -102,7 +102,7 @@ def test_an_urgent_bad_decoding_is_tried_again_before_others(busy, request_of):
     engine = FakeEngine(result=looping(1))
     batcher = busy(engine, max_batch_size=1)
     chunks = batcher.submit([request_of(1, rank=0, age=1.0), request_of(2, rank=0, age=2.0)])
-    engine.release()
+    engine.resume()
     first, second = results_of(chunks)
     assert marks(engine) == [[1]] * 7 + [[2]]
     assert [batch[0].full_window for batch in engine.batches][:3] == [False, True, False]
@@ -113,7 +113,7 @@ def test_a_bad_decoding_waits_for_others_while_there_is_something_else_to_do(bus
     engine = FakeEngine(result=looping(1, 5))
     batcher = busy(engine, max_batch_size=3)
     chunks = batcher.submit([request_of(number, age=number) for number in range(1, 7)])
-    engine.release()
+    engine.resume()
     results_of(chunks)
     assert marks(engine) == [[1, 2, 3], [4, 5, 6], *[[1, 5]] * 6]
 
@@ -122,7 +122,7 @@ def test_a_bad_decoding_that_the_next_chunk_waits_for_does_not_wait(busy, reques
     engine = FakeEngine(result=looping(1))
     batcher = busy(engine, max_batch_size=1)
     chunks = batcher.submit([request_of(1, condition_on_previous_text=True), request_of(2, age=2.0)])
-    engine.release()
+    engine.resume()
     results_of(chunks)
     assert marks(engine)[-1] == [2]
 
@@ -131,7 +131,7 @@ def test_a_bad_decoding_lets_so_many_batches_go_first_and_no_more(busy, request_
     engine = FakeEngine(result=looping(1))
     batcher = busy(engine, max_batch_size=2)
     chunks = batcher.submit([request_of(number, age=number) for number in range(1, 41)])
-    engine.release()
+    engine.resume()
     results_of(chunks)
     full, ladder = MAX_DEFERRED_BATCHES + 1, 2 * MAX_DEFERRED_BATCHES + 2
     assert [at for at, batch in enumerate(marks(engine)) if 1 in batch] == [0, full, *range(ladder, ladder + 5)]
@@ -145,7 +145,7 @@ def test_a_chunk_with_dear_options_does_not_keep_the_replica_to_itself(busy, req
     batcher = busy(engine, max_batch_size=1)
     dear = batcher.submit([request_of(1, condition_on_previous_text=True, **DEAR)])
     chunks = batcher.submit([request_of(2), request_of(3, age=30.0)])
-    engine.release()
+    engine.resume()
     results_of([*dear, *chunks])
     order = [mark for [mark] in marks(engine)]
     assert order.count(1) == 7
@@ -157,7 +157,7 @@ def test_so_many_texts_are_decoded_side_by_side_as_with_the_defaults(busy, reque
     engine = FakeEngine()
     batcher = busy(engine, max_batch_size=8, max_batch_s=100.0)
     chunks = batcher.submit([request_of(number, beam_size=20) for number in range(1, 9)])
-    engine.release()
+    engine.resume()
     results_of(chunks)
     assert [len(batch) for batch in engine.batches] == [2, 2, 2, 2]
 
@@ -174,7 +174,7 @@ def test_retries_of_different_chunks_share_a_batch(busy, request_of):
 
 
 def results_after_release(engine, chunks):
-    engine.release()
+    engine.resume()
     return results_of(chunks)
 
 
@@ -198,7 +198,7 @@ def test_new_settings_forget_what_did_not_fit(busy, request_of):
     batcher = busy(engine)
     results_after_release(engine, batcher.submit([request_of(i) for i in range(4)]))
     batcher.reconfigure(BatchSettings(max_batch_size=3, batch_wait_s=0))
-    engine.hold()
+    engine.pause()
     chunks = batcher.submit([request_of(1)])
     assert engine.entered.wait(TIMEOUT_S)
     engine.batches.clear()
@@ -233,7 +233,7 @@ def test_a_chunk_the_engine_refuses_fails_with_its_reason(start, request_of):
 def test_the_result_of_a_withdrawn_chunk_is_thrown_away(start, request_of):
     engine = FakeEngine()
     batcher = start(engine)
-    engine.hold()
+    engine.pause()
     [chunk] = batcher.submit([request_of(task_id=5)])
     assert engine.entered.wait(TIMEOUT_S)
     batcher.withdraw([chunk])
@@ -298,7 +298,7 @@ def test_a_failed_device_fails_all_chunks(busy, request_of, caplog):
     engine = FakeEngine(fault=lambda item: ReplicaLost("The GPU has failed.") if mark(item) < 9 else None)
     batcher = busy(engine)
     chunks = batcher.submit([request_of(1), request_of(2)])
-    engine.release()
+    engine.resume()
     assert dies(batcher, chunks, request_of)
     assert "inference thread has died" in caplog.text
 
@@ -308,7 +308,7 @@ def test_a_defect_on_the_inference_thread_fails_all_chunks(busy, request_of, cap
     batcher = busy(engine)
     chunks = batcher.submit([request_of(1), request_of(2)])
     engine.broken = True
-    engine.release()
+    engine.resume()
     results_of(chunks)
     engine.broken = False
     assert dies(batcher, chunks, request_of)
@@ -359,6 +359,6 @@ def test_a_batch_that_hangs_shows(busy):
     batcher = busy(engine)
     batcher._clock = lambda: 700.0
     assert batcher.decoding_s == 700.0
-    engine.release()
+    engine.resume()
     batcher.close()
     assert batcher.decoding_s == 0

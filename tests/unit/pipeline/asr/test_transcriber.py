@@ -87,13 +87,13 @@ async def test_a_unit_gets_heartbeats_while_others_are_decoded(transcriber, monk
 async def test_without_progress_there_is_no_heartbeat(transcriber, monkeypatch):
     monkeypatch.setattr("pipeline.asr.transcriber.HEARTBEAT_S", 0.005)
     engine = FakeEngine()
-    engine.hold()
+    engine.pause()
     stream = transcriber(engine).transcribe(unit())
     await anext(stream)
     silent = asyncio.ensure_future(anext(stream))
     await asyncio.sleep(0.1)
     assert not silent.done()
-    engine.release()
+    engine.resume()
     assert len([*await silent, *await collect(stream)]) == len(CHUNKS)  # the first may be a heartbeat
 
 
@@ -192,7 +192,7 @@ async def until_entered(engine):
 async def test_closing_the_stream_drops_what_waits(transcriber):
     def hold_the_next(_, decoded):
         if len(engine.batches) == 1:
-            engine.hold()
+            engine.pause()
         return decoded
 
     engine = FakeEngine(result=hold_the_next)
@@ -203,7 +203,7 @@ async def test_closing_the_stream_drops_what_waits(transcriber):
     await until_entered(engine)
     await stream.aclose()
     assert replica._batcher.stats().waiting == 0
-    engine.release()
+    engine.resume()
     await collect(replica.transcribe(unit(CHUNKS[2], temperature=(0.5,))))
     assert [batch[0].temperature for batch in engine.batches] == [0.0, 0.0, 0.5]
 

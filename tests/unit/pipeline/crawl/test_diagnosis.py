@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.crawl.diagnosis import diagnose, rate_limited
+from pipeline.crawl.diagnosis import diagnose, rate_limited_error
 from pipeline.crawl.extractor_messages import ExtractFailure
 from pipeline.errors import (
     CookiesRequired,
@@ -109,4 +109,4 @@ def test_every_sentence_names_the_site_and_what_to_do_and_nothing_of_the_library
 )
 def test_when_to_come_again(retry_after: str, seconds: float | None) -> None:
     now = datetime(2026, 11, 24, 6, tzinfo=UTC)
-    assert rate_limited("a.example", retry_after, now).retry_after_s == seconds
+    assert rate_limited_error("a.example", retry_after, now).retry_after_s == seconds

@@ -1,4 +1,4 @@
-"""The downloader against real sockets of this machine."""
+"""Tests downloads over real sockets of this machine."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TAGGED = {"ETag": '"one"'}
 
 @dataclass
 class Server:
-    """Serves ``FILM``; each request does what the script says next, the last of which stays."""
+    """A server of ``FILM``: each request gets the next behaviour of the script, and the last one repeats."""
 
     script: list[Callable[[int, int], Behaviour]]
     ranges: list[str] = field(default_factory=list)
@@ -62,7 +62,7 @@ def part(start: int, last: int, total: str = str(len(FILM)), tag: str = '"one"')
 
 
 def cut(at: int, headers: Mapping[str, str] = TAGGED, status: int = 200) -> Callable[[int, int], Behaviour]:
-    """The head of a whole answer, and as much of its body."""
+    """Make behaviours that send a response's head and only the first ``at`` bytes of its body."""
 
     def make(start: int, last: int) -> Behaviour:
         async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:

@@ -43,7 +43,7 @@ async def receiver() -> AsyncIterator[LocalReceiver]:
 
 @pytest.fixture(scope="module")
 def nobody_trusted() -> ssl.SSLContext:
-    """Loading the usual authorities takes longer than a test."""
+    """A context without authorities, because loading the usual ones takes longer than a test."""
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
@@ -67,7 +67,7 @@ async def note_sizes(answer: StreamedResponse, sizes: list[int]) -> None:
 
 
 def writes(*blocks: bytes, forever: bytes = b"", pause_s: float = 0.0) -> Behaviour:
-    """Writes blocks as they are, and then one block for ever."""
+    """Write blocks as they are, and then one block without end."""
 
     async def behave(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
         for block in blocks:
@@ -242,7 +242,7 @@ async def test_redirects_are_followed_to_the_end(client: GuardedClient, receiver
 async def test_redirects_come_to_an_end(client: GuardedClient, receiver: LocalReceiver) -> None:
     receiver.behaviours["/"] = answers(302, headers={"Location": "/"})
 
-    with pytest.raises(SourceUnreachable, match="more than 5 redirects"):
+    with pytest.raises(SourceUnreachable, match="redirects more than 5 times"):
         await fetch(client, receiver.url())
     assert len(receiver.requests) == 6
 

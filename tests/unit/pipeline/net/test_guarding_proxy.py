@@ -1,4 +1,4 @@
-"""The guarding proxy as the program behind it sees it, over real sockets."""
+"""Tests the guarding proxy from the program's side, over real sockets."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def dialer(proxy: str | None = None, **settings: object) -> Dialer:
 
 @asynccontextmanager
 async def client_of(proxy: GuardingProxy, trust: ssl.SSLContext) -> AsyncIterator[httpx.AsyncClient]:
-    """A program that knows the proxy and nothing else."""
+    """Return the HTTP client of a program that connects through the proxy only."""
     async with httpx.AsyncClient(proxy=proxy.url, verify=trust, trust_env=False) as client:
         yield client
 
@@ -200,7 +200,7 @@ async def test_no_connection_outlives_the_proxy_however_young_it_is(turns: int) 
 
 @pytest.fixture
 async def operators() -> AsyncIterator[LocalReceiver]:
-    """The operator's proxy, as far as it gets: it notes what it is asked."""
+    """A stand-in for the operator's proxy that records the requests it receives."""
     async with local_receiver(
         {"http://a.example/": answers(200, b"by proxy"), "a.example:443": answers(200)}
     ) as running:

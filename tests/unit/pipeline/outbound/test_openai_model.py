@@ -1,4 +1,4 @@
-"""The client of a language model against a server over real sockets; what each model does is in its name."""
+"""Tests the client of language models over real sockets; the name of each model tells its behaviour."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ async def test_the_client_tries_again_by_itself(model: str) -> None:
 
 
 async def test_a_long_wait_is_not_sat_out_but_told() -> None:
-    """The client obeys a ``Retry-After`` of up to two minutes; a longer one is for the queue."""
+    """Check that the client obeys a ``Retry-After`` of up to two minutes; the queue waits for a longer one."""
     async with server_and_models(max_retries=2) as (server, models):
         with pytest.raises(LlmRateLimited) as caught:
             await models.open("rate-limited-long", None).text(PROSE)

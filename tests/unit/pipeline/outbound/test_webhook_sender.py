@@ -39,7 +39,7 @@ async def receiver() -> AsyncIterator[LocalReceiver]:
 async def deliver(
     url: str, body: bytes = b"{}", *, secret: str | None = None, timeout_s: float = 5.0
 ) -> CallbackResponse:
-    """Sends a callback in a small internet: public.example is public, private.example allowed, hidden.example not."""
+    """Send a callback where public.example is public, private.example is allowed, and hidden.example is not."""
     names = ScriptedResolver(
         {"public.example": [["93.184.216.34"]], "private.example": [["10.1.2.3"]], "hidden.example": [["10.1.2.4"]]}
     )
@@ -206,7 +206,10 @@ async def closes(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None
 
 @pytest.mark.parametrize(
     ("behaviour", "message"),
-    [(silent, "public.example did not answer in time."), (closes, "public.example broke off, or does not speak HTTP.")],
+    [
+        (silent, "public.example did not answer in time."),
+        (closes, "public.example closed the connection early, or does not speak HTTP."),
+    ],
 )
 async def test_no_answer_is_tried_again(receiver: LocalReceiver, behaviour: Behaviour, message: str) -> None:
     receiver.behaviours["/"] = behaviour

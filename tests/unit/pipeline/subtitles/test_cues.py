@@ -47,7 +47,7 @@ def timed_words(draw: st.DrawFn, word: str) -> Word:
 
 @st.composite
 def transcripts(draw: st.DrawFn) -> Transcript:
-    """Any transcript, the impossible included: out of order, overlapping, past the end, without duration."""
+    """Any transcript, even an impossible one: out of order, overlapping, past the end, without duration."""
     segments = []
     for text in draw(st.lists(TEXTS, max_size=8)):
         start, end = sorted((draw(MOMENTS), draw(MOMENTS)))
@@ -156,7 +156,7 @@ def test_chinese_is_broken_between_characters_but_not_before_a_comma() -> None:
 )
 @pytest.mark.parametrize("characters", [0, 1, 3])
 def test_scripts_without_blanks_are_broken_between_words(text: str, lines: list[str], characters: int) -> None:
-    """Whatever Whisper's words are: no times of words at all, or a token of any number of characters each."""
+    """Whisper's words may have no times at all, or hold a token of any number of characters each."""
     words = tuple(
         Word(at / 10, (at + characters) / 10, text[at : at + characters], 0.9)
         for at in range(0, len(text) if characters else 0, characters or 1)

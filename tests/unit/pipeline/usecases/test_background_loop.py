@@ -20,7 +20,7 @@ def raising(error: BaseException) -> Callable[[], Awaitable[None]]:
 
 
 async def fine() -> None:
-    """A round in which nothing happens."""
+    """Do nothing, as a round that succeeds."""
 
 
 class Supervision:
@@ -59,7 +59,7 @@ async def test_pauses_grow_and_are_bounded() -> None:
     assert max(pause for pause in pauses if pause is not None) == FAILURE_BACKOFF.cap_s
 
 
-async def test_a_round_that_succeeds_clears_the_trouble() -> None:
+async def test_a_round_that_succeeds_clears_the_failure() -> None:
     supervision = Supervision()
     await supervision.loop.attempt(raising(ValueError()))
     assert await supervision.loop.attempt(fine) is None
@@ -78,7 +78,7 @@ async def test_an_outage_is_no_defect(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize("signal", [asyncio.CancelledError(), KeyboardInterrupt(), SystemExit()])
-async def test_a_loop_can_be_ended(signal: BaseException) -> None:
+async def test_a_loop_can_be_cancelled(signal: BaseException) -> None:
     with pytest.raises(type(signal)):
         await Supervision().loop.round(raising(signal))
 
@@ -95,7 +95,7 @@ async def test_a_round_that_failed_is_followed_by_its_pause() -> None:
     assert await loop.round(fine) is True
 
 
-async def test_what_fails_is_told_together() -> None:
+async def test_failing_loops_are_reported_together() -> None:
     broken, whole = Supervision().loop, Supervision().loop
     await broken.attempt(raising(ValueError()))
     assert failure_messages(whole, broken) == ("Claiming tasks fails: see the log.",)

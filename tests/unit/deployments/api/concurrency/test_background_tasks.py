@@ -8,16 +8,16 @@ from deployments.api.concurrency.background_tasks import BackgroundTasks
 request: ContextVar[str] = ContextVar("request", default="none")
 
 
-async def test_an_errand_outlives_its_request_and_knows_nothing_of_it() -> None:
-    errands, go, seen = BackgroundTasks(), asyncio.Event(), []
+async def test_a_spawned_coroutine_outlives_its_request_without_its_context() -> None:
+    background, go, seen = BackgroundTasks(), asyncio.Event(), []
 
-    async def errand() -> None:
+    async def work() -> None:
         await go.wait()
         seen.append(request.get())
 
     async def handler() -> None:
         request.set("the client's")
-        errands.send(errand())
+        background.spawn(work())
         await asyncio.Event().wait()
 
     handling = asyncio.create_task(handler())
@@ -25,6 +25,6 @@ async def test_an_errand_outlives_its_request_and_knows_nothing_of_it() -> None:
     handling.cancel()
     await asyncio.gather(handling, return_exceptions=True)
     go.set()
-    await errands.done()
+    await background.join()
     assert seen == ["none"]
-    await errands.done()  # nothing is left
+    await background.join()  # nothing is left

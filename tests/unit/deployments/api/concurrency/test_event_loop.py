@@ -1,4 +1,4 @@
-"""The event loop, shared: who gets to run while a body is read, and who is let in next."""
+"""Cooperation on the event loop: other tasks run while a body is read, and waiting clients are served in rotation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from deployments.api.concurrency.event_loop import (
     FairSemaphore,
     LoopBudget,
     WorkerThreads,
-    shared,
+    single_flight,
     slices,
     tune_interpreter,
 )
@@ -37,7 +37,7 @@ KIB = 1024
 
 
 class Ticker:
-    """Somebody else on the loop; counts how often it is let run."""
+    """Another task on the loop, which counts how often it runs."""
 
     def __init__(self) -> None:
         self.ticks = 0
@@ -57,7 +57,7 @@ class Ticker:
 
 
 class Fed:
-    """A body that is all there already: reading it never waits. Notes the most that was read between two ticks."""
+    """A body that is available at once, so that reading never waits. Records the most bytes read between two ticks."""
 
     def __init__(self, ticker: Ticker, body: bytes, block_bytes: int = 64 * KIB) -> None:
         self._ticker = ticker
@@ -83,7 +83,7 @@ class Fed:
 
 
 async def post(world: World, path: str, body: bytes, headers: dict[str, str], block_bytes: int = 64 * KIB) -> Fed:
-    """Send a body that is there at once, as Serve's proxy hands it over."""
+    """Send a body that is available at once, as Serve's proxy hands it over."""
     app = world.api()
     ticker = Ticker()
     fed = Fed(ticker, body, block_bytes)
@@ -98,7 +98,7 @@ async def post(world: World, path: str, body: bytes, headers: dict[str, str], bl
     }
 
     async def send(_: Message) -> None:
-        """Nobody reads it."""
+        """Discard a message."""
 
     async with ticker.running():
         await app(scope, fed.receive, send)
@@ -233,7 +233,7 @@ def test_the_interpreter_is_shared_sooner_and_what_is_loaded_is_no_garbage() -> 
         gc.unfreeze()
 
 
-# --- turns, workers, gate ---------------------------------------------------------------------------------------------
+# --- turns, workers, semaphore ----------------------------------------------------------------------------------------
 
 
 async def test_a_turn_ends_after_bytes_or_steps() -> None:
@@ -258,38 +258,38 @@ async def test_work_is_done_in_a_thread_and_what_it_raises_comes_back() -> None:
 
 
 async def test_work_that_is_under_way_is_shared() -> None:
-    begun, gate = 0, asyncio.Event()
+    begun, go = 0, asyncio.Event()
 
     async def work() -> int:
         nonlocal begun
         begun += 1
-        await gate.wait()
+        await go.wait()
         if begun == 2:
             raise ValueError
         return begun
 
-    joined = shared(work)
+    joined = single_flight(work)
     waiting = [asyncio.create_task(joined()) for _ in range(5)]
     await asyncio.sleep(0)
-    waiting[0].cancel()  # the others get what they wait for
-    gate.set()
+    waiting[0].cancel()  # the others still get the result
+    go.set()
     assert await asyncio.gather(*waiting[1:]) == [1] * 4
     with pytest.raises(ValueError):  # noqa: PT011
         await joined()
     assert await joined() == 3
 
 
-async def enter(gate: FairSemaphore, client: str, order: list[str], leave: asyncio.Event) -> None:
-    async with gate.one(client):
+async def enter(semaphore: FairSemaphore, client: str, order: list[str], leave: asyncio.Event) -> None:
+    async with semaphore.hold(client):
         order.append(client)
         await leave.wait()
 
 
 async def test_clients_take_turns() -> None:
-    gate, order, leave = FairSemaphore(1), list[str](), asyncio.Event()
+    semaphore, order, leave = FairSemaphore(1), list[str](), asyncio.Event()
     tasks = []
     for client in "aaaabbc":
-        tasks.append(asyncio.create_task(enter(gate, client, order, leave)))
+        tasks.append(asyncio.create_task(enter(semaphore, client, order, leave)))
         await asyncio.sleep(0)
     assert order == ["a"]
     leave.set()
@@ -298,54 +298,54 @@ async def test_clients_take_turns() -> None:
 
 
 async def test_a_client_has_half_of_the_places() -> None:
-    gate, order, leave = FairSemaphore(4), list[str](), asyncio.Event()
+    semaphore, order, leave = FairSemaphore(4), list[str](), asyncio.Event()
     tasks = []
     for client in ["a", "a", "a", "a", "b", "b", "b", "c"]:
-        tasks.append(asyncio.create_task(enter(gate, client, order, leave)))
+        tasks.append(asyncio.create_task(enter(semaphore, client, order, leave)))
         await asyncio.sleep(0)
     assert order == ["a", "a", "b", "b"]
     leave.set()
     await asyncio.gather(*tasks)
     assert sorted(order) == ["a"] * 4 + ["b"] * 3 + ["c"]
-    nobody = [asyncio.create_task(enter(gate, "", order, asyncio.Event())) for _ in range(5)]
+    nobody = [asyncio.create_task(enter(semaphore, "", order, asyncio.Event())) for _ in range(5)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert order[8:] == [""] * 4
     for task in nobody:
         task.cancel()
     await asyncio.gather(*nobody, return_exceptions=True)
-    async with gate.one("a"), gate.one("a"), gate.one("b"), gate.one(None):
+    async with semaphore.hold("a"), semaphore.hold("a"), semaphore.hold("b"), semaphore.hold(None):
         pass
 
 
 async def test_who_goes_away_while_waiting_takes_no_place() -> None:
-    gate, order, leave = FairSemaphore(1), list[str](), asyncio.Event()
+    semaphore, order, leave = FairSemaphore(1), list[str](), asyncio.Event()
     tasks = []
     for client in "abc":
-        tasks.append(asyncio.create_task(enter(gate, client, order, leave)))
+        tasks.append(asyncio.create_task(enter(semaphore, client, order, leave)))
         await asyncio.sleep(0)
     tasks[1].cancel()
     await asyncio.sleep(0)
-    tasks[0].cancel()  # the place goes to the third
+    tasks[0].cancel()  # the slot goes to the third
     await asyncio.gather(*tasks[:2], return_exceptions=True)
     await asyncio.sleep(0)
     assert order == ["a", "c"]
     leave.set()
     await tasks[2]
-    async with gate.one("d"):
+    async with semaphore.hold("d"):
         pass
 
 
 async def test_a_place_given_in_the_moment_of_a_cancel_is_passed_on() -> None:
-    gate, order, leave = FairSemaphore(1), list[str](), asyncio.Event()
+    semaphore, order, leave = FairSemaphore(1), list[str](), asyncio.Event()
     tasks = []
     for client in "abc":
-        tasks.append(asyncio.create_task(enter(gate, client, order, leave)))
+        tasks.append(asyncio.create_task(enter(semaphore, client, order, leave)))
         await asyncio.sleep(0)
     leave.set()
-    await asyncio.sleep(0)  # the first leaves: the second's place is there, and it has not run yet
+    await asyncio.sleep(0)  # the first releases its slot, which is granted to the second before that one runs
     tasks[1].cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert order in (["a", "c"], ["a", "b", "c"])
-    async with gate.one("d"):
+    async with semaphore.hold("d"):
         pass

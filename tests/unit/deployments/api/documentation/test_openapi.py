@@ -1,4 +1,4 @@
-"""The document says what is so: in two languages, with examples that are what they are examples of."""
+"""Correctness of the OpenAPI document: texts in two languages, and examples that match their schemas."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from deployments.api.documentation.examples import examples
 from deployments.api.documentation.openapi import add_headers, chinese, operations, texts
+from deployments.api.response.problems import status_of_code
 from tests.unit.deployments.api.world import World, client_of
 
 
@@ -22,7 +23,7 @@ def document() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def english() -> set[str]:
-    """The texts as the code has them."""
+    """The English texts as written in the code."""
     api = copy(World().api())
     api.openapi_schema = None
     untranslated = FastAPI.openapi(api)
@@ -59,7 +60,14 @@ def test_every_error_of_the_task_api_has_an_example(document: dict[str, Any]) ->
         for status, answer in operation["responses"].items():
             media = answer.get("content", {}).get("application/json", {"schema": {}})
             if media["schema"].get("$ref", "").endswith("/ErrorBody"):
-                assert media["example"]["detail"]["code"] == int(status), (method, path)
+                detail = media["example"]["detail"]
+                assert detail["code"] == int(status), (method, path)
+                assert status_of_code(detail["error"]) == int(status), (method, path)
+
+
+def test_every_tag_is_described_once(document: dict[str, Any]) -> None:
+    names = [tag["name"] for tag in document["tags"]]
+    assert len(names) == len(set(names))
 
 
 def test_every_example_is_shown(document: dict[str, Any]) -> None:
@@ -102,7 +110,7 @@ def test_what_may_be_away_says_when_to_ask_again(document: dict[str, Any]) -> No
 
 
 def _examples(node: Any) -> Iterator[tuple[dict[str, Any], Any]]:
-    """Every schema that has an example or a default, or stands beside one, with it."""
+    """Yield every schema that has an example or a default, or stands beside one, with that example."""
     if isinstance(node, list):
         for item in node:
             yield from _examples(item)

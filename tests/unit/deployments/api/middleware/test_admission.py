@@ -1,4 +1,4 @@
-"""How many requests are under way: of one client, of those that last, and in all."""
+"""Limits on concurrent requests: of one client, of long-running requests, and in total."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def stop(requests: list[asyncio.Task[None]], *readers: Reader) -> None:
 
 
 def hold(world: World) -> None:
-    """Nothing happens to the task, and following it takes no time of the world's."""
+    """Leave the task unchanged, and let a watcher wait without using the world's clock."""
 
     async def for_ever(_: float) -> None:
         await asyncio.Event().wait()
@@ -71,7 +71,7 @@ async def test_a_client_has_its_share(world: World) -> None:
     requests = await start(app, *own, other)
     assert [reader.status for reader in own] == [200, 200, 200, 429]
     assert own[3].answer_headers["retry-after"] == "2"
-    assert b"3 of your requests are under way, and the limit is 3" in own[3].content
+    assert b"3 of your requests are running, and the limit is 3" in own[3].content
     assert other.status == 200
     assert world.counted == {"requests_refused": 1.0}
     await stop(requests, *own, other)
@@ -183,16 +183,16 @@ def test_what_lasts(method: str, path: str, query: bytes, expected: bool) -> Non
 
 
 def test_slots_are_given_back_whatever_happens() -> None:
-    slots = RequestSlots(RequestLimits.of(HttpSettings(**LIMITS), 1000))
+    slots = RequestSlots(RequestLimits.from_settings(HttpSettings(**LIMITS), 1000))
     for _ in range(20):
-        with pytest.raises(RuntimeError), slots.one("a", is_lasting=True):
+        with pytest.raises(RuntimeError), slots.hold("a", is_lasting=True):
             raise RuntimeError
-    held = [slots.one(name, is_lasting=False) for name in "aaabbbc"]
+    held = [slots.hold(name, is_lasting=False) for name in "aaabbbc"]
     for slot in held:
         slot.__enter__()
-    with pytest.raises(TooManyRequests), slots.one("a", is_lasting=False):
+    with pytest.raises(TooManyRequests), slots.hold("a", is_lasting=False):
         pass
-    with pytest.raises(ServiceBusy), slots.one("d", is_lasting=False):
+    with pytest.raises(ServiceBusy), slots.hold("d", is_lasting=False):
         pass
     for slot in held:
         slot.__exit__(None, None, None)
@@ -202,13 +202,13 @@ def test_slots_are_given_back_whatever_happens() -> None:
 @pytest.mark.parametrize("capacity", [1, 2, 10, 200, 1000])
 @pytest.mark.parametrize("named", [{}, LIMITS, dict.fromkeys(LIMITS, 100_000)])
 def test_serve_has_slots_beside_ours(capacity: int, named: dict[str, int]) -> None:
-    """What Serve holds back waits in its proxy, health checks among it."""
-    limits = RequestLimits.of(HttpSettings(**named), capacity)
+    """Requests above Serve's own limit wait in its proxy, health checks included."""
+    limits = RequestLimits.from_settings(HttpSettings(**named), capacity)
     assert 1 <= limits.lasting <= limits.total <= max(1, capacity * 9 // 10)
     assert limits.per_client >= 1
 
 
 def test_the_limits_follow_the_serve_config() -> None:
-    assert RequestLimits.of(HttpSettings(), 1000) == RequestLimits(total=900, lasting=700, per_client=200)
-    assert RequestLimits.of(HttpSettings(), 200) == RequestLimits(total=180, lasting=140, per_client=40)
-    assert RequestLimits.of(HttpSettings(**LIMITS), 1000) == RequestLimits(total=7, lasting=5, per_client=3)
+    assert RequestLimits.from_settings(HttpSettings(), 1000) == RequestLimits(total=900, lasting=700, per_client=200)
+    assert RequestLimits.from_settings(HttpSettings(), 200) == RequestLimits(total=180, lasting=140, per_client=40)
+    assert RequestLimits.from_settings(HttpSettings(**LIMITS), 1000) == RequestLimits(total=7, lasting=5, per_client=3)

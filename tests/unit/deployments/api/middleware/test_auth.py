@@ -1,4 +1,4 @@
-"""Keys: who gets in, whose tasks there are, and how much is too much."""
+"""Authentication by key: access, visibility of tasks, and rate limits."""
 
 from __future__ import annotations
 
@@ -274,7 +274,7 @@ async def test_a_counter_that_does_not_answer_lets_nobody_through_uncounted(worl
     async def broken(*_: object, **__: object) -> bool:
         raise auth.StorageError(ConnectionError("refused"))
 
-    app.state.gate._limiter.hit = broken
+    app.state.authenticator._limiter.hit = broken
     async with client_of(app) as client:
         detail(await client.post(f"{TASKS}/query", json={}, headers=bearer("ann")), 503, "unavailable")
 

@@ -1,4 +1,4 @@
-"""Answers through a Serve that keeps all it is given, to clients that read slowly or not at all."""
+"""Responses through a stand-in for Serve that buffers everything, to clients that read slowly or not at all."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def large(world: World, **http: Any) -> FastAPI:
 
 @cache
 def _application() -> FastAPI:
-    """The one application of these tests, with large answers: FastAPI takes a while to build its routes."""
+    """Build the application of these tests, with large responses, once: FastAPI takes long to build its routes."""
     app = build_api(World().services())
     app.get("/api/streamed")(streamed)
     app.get("/api/endless")(of_unknown_length)
@@ -88,7 +88,7 @@ async def test_no_more_is_sent_ahead_than_the_bound(world: World, path: str) -> 
 
 
 async def test_without_a_server_that_says_so_all_of_it_is_sent(world: World) -> None:
-    """What the middleware is for, and that the stand-in for Serve is like it."""
+    """Without the middleware, the stand-in buffers the whole response, as Serve does."""
     serve = KeepsAll(large(world))
     reader = Reader("/api/streamed")
     reader.may_read.clear()
@@ -128,7 +128,7 @@ async def test_a_request_lasts_until_its_answer_is_read(world: World) -> None:
         await settle_with_threads()
         assert not request.done()
         assert app.state.unread.total_bytes == (
-            0 if around is AcknowledgementMiddleware else app.state.unread.share_of(SIZE)
+            0 if around is AcknowledgementMiddleware else app.state.unread.counted_bytes(SIZE)
         )
         reader.may_read.set()
         await request
@@ -152,16 +152,16 @@ async def test_a_client_that_leaves_ends_its_request(world: World) -> None:
     )
     await settle_with_threads()
     reader.leave()
-    reader.may_read.set()  # the server throws away what it can't send
+    reader.may_read.set()  # the server discards messages that it can't send
     await request
     assert app.state.slots.taken == 0
 
 
-# --- where the server says nothing ------------------------------------------------------------------------------------
+# --- without acknowledgements -----------------------------------------------------------------------------------------
 
 
 async def test_what_is_on_the_way_is_shared(world: World) -> None:
-    app = large(world, max_unread_bytes=12 * 1024 * 1024)  # a client has 6 MiB of it: two answers of this size
+    app = large(world, max_unread_bytes=12 * 1024 * 1024)  # 6 MiB for one client: two responses of this size
     readers = [Reader("/api/at_once", address="192.0.2.1") for _ in range(3)]
     other = Reader("/api/at_once", address="192.0.2.2")
     for reader in (*readers, other):
@@ -184,7 +184,7 @@ async def test_what_is_on_the_way_is_shared(world: World) -> None:
 
 
 async def test_an_answer_that_finds_no_room_is_refused(world: World) -> None:
-    app = large(world, max_unread_bytes=1024 * 1024, answer_idle_timeout_s=0.05)  # each is larger than a client's half
+    app = large(world, max_unread_bytes=1024 * 1024, answer_idle_timeout_s=0.05)  # each exceeds a client's half
     readers = [Reader("/api/at_once") for _ in range(2)]
     readers[0].may_read.clear()
     requests = [
@@ -201,28 +201,28 @@ async def test_an_answer_that_finds_no_room_is_refused(world: World) -> None:
 
 async def test_bytes_are_given_back() -> None:
     unread = UnreadBudget(100)
-    await unread.take("a", 25)
-    await unread.take("a", 25)
-    third = asyncio.create_task(unread.take("a", 25))
-    await unread.take("b", 25)
+    await unread.reserve("a", 25)
+    await unread.reserve("a", 25)
+    third = asyncio.create_task(unread.reserve("a", 25))
+    await unread.reserve("b", 25)
     await settle_with_threads(20)
     assert not third.done()
-    await unread.give_back("a", 25)
+    await unread.release("a", 25)
     await third
     for client in "aab":
-        await unread.give_back(client, 25)
+        await unread.release(client, 25)
     assert unread.total_bytes == 0
-    assert unread.share_of(1000) == 50
+    assert unread.counted_bytes(1000) == 50
 
 
 async def test_a_wait_that_is_cancelled_takes_nothing() -> None:
     unread = UnreadBudget(100)
-    await unread.take("a", 50)
-    waiting = asyncio.create_task(unread.take("a", 10))
+    await unread.reserve("a", 50)
+    waiting = asyncio.create_task(unread.reserve("a", 10))
     await settle_with_threads(20)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    await unread.give_back("a", 50)
+    await unread.release("a", 50)
     assert unread.total_bytes == 0
 
 
@@ -253,7 +253,7 @@ async def test_events_that_nobody_reads_are_given_up_and_let_go_of_their_transcr
     app = world.api(
         http={"max_unread_bytes_per_answer": 128 * 1024, "answer_idle_timeout_s": 0.05, "max_replays_in_hand": 1}
     )
-    for _ in range(2):  # the second finds the place that the first has left
+    for _ in range(2):  # the second gets the slot that the first released
         reader = Reader("/api/whisper/tasks/events", f"task_id={task.id}")
         reader.may_read.clear()
         with pytest.raises(ConnectionError):
@@ -277,7 +277,7 @@ async def test_a_server_that_runs_is_told_once(world: World) -> None:
     serve = KeepsAll(large(world))
     around = with_acknowledgements(
         ProxyHeadersMiddleware(with_acknowledgements(serve))
-    )  # as uvicorn wraps what it is given
+    )  # uvicorn wraps the application likewise
     reader = Reader("/api/streamed")
     await around(reader.scope(None), reader.receive, reader.send)
     assert len(reader.content) == SIZE

@@ -1,4 +1,4 @@
-"""The application with a Dispatcher behind it, and OpenAI's own client in front of it; no socket, no model."""
+"""The application with a Dispatcher, called by OpenAI's own client without a socket and without a model."""
 
 from __future__ import annotations
 
@@ -40,5 +40,5 @@ async def http(api: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 def client(http: httpx.AsyncClient) -> openai.AsyncOpenAI:
-    """OpenAI's client, which tries nothing twice."""
+    """OpenAI's client without retries."""
     return openai.AsyncOpenAI(api_key="any", base_url="http://service/v1", http_client=http, max_retries=0)

@@ -1,4 +1,4 @@
-"""A service that works, without Ray: the application's fakes with a Dispatcher behind them."""
+"""A complete service without Ray: the application's fakes with a Dispatcher behind them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AUDIO = ("talk.mp3", b"ID3 audio")
 
 @dataclass
 class Service(World):
-    """A service that works: five chunks of ten seconds are heard in whatever is sent."""
+    """A complete service, which transcribes any recording as five chunks of ten seconds."""
 
     splitter: FakeSplitter = field(default_factory=lambda: FakeSplitter(make_chunks(5)))
     fleet: FakeTranscriber = field(default_factory=FakeTranscriber)
@@ -61,14 +61,14 @@ class Service(World):
         return (await self.store.query(TaskQuery(include_result=False))).tasks
 
     async def until_gone(self, api: FastAPI) -> None:
-        """Returns when no task and no media are left."""
+        """Wait until no task and no media are left."""
         async with asyncio.timeout(5):
-            await api.state.services.errands.done()
+            await api.state.services.background.join()
             while await self.tasks() or self.media.keys:
                 await asyncio.sleep(0)
 
     async def until_decoding(self) -> None:
-        """Returns when a replica has work."""
+        """Wait until a replica is decoding."""
         async with asyncio.timeout(5):
             while not self.fleet.units:
                 await asyncio.sleep(0)

@@ -31,7 +31,7 @@ async def test_the_default_answer_is_the_text(client: openai.AsyncOpenAI, servic
     assert answer.usage.model_dump() == {"type": "duration", "seconds": 50.0}
     assert answer.logprobs is None
     await service.until_gone(api)
-    assert service.cancelled == []  # what has finished needs no stopping
+    assert service.cancelled == []  # a finished task is not cancelled
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,9 @@ async def test_log_probabilities_of_words(client: openai.AsyncOpenAI) -> None:
     assert len(events[-1].logprobs) == 10
 
 
-@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")  # the client's, of an endpoint OpenAI is to switch off
+@pytest.mark.filterwarnings(
+    "ignore:.*:DeprecationWarning"
+)  # raised by OpenAI's client for an endpoint that OpenAI will remove
 async def test_translations(client: openai.AsyncOpenAI, service: Service) -> None:
     plain = await client.audio.translations.create(model="whisper-1", file=AUDIO)
     assert plain.text == TEXT
@@ -164,7 +166,7 @@ async def test_the_defaults(client: openai.AsyncOpenAI, service: Service) -> Non
 
 
 def body_of(error: openai.APIStatusError) -> dict[str, Any]:
-    """The error, after a check of the shape all of them have."""
+    """Return the body of an error, after checking its shape."""
     assert isinstance(error.body, dict)
     assert error.body.keys() == {"message", "type", "param", "code"}
     assert re.search(r"[^.?!\s][.?!]$", error.body["message"]), error.body["message"]
@@ -188,7 +190,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"stream": True, "response_format": "srt"}, "stream"),
     ({"temperature": 1.5}, "temperature"),
     ({"language": "klingon"}, "language"),
-    ({"language": "fr"}, "language"),  # the model here does not know it
+    ({"language": "fr"}, "language"),  # the model does not know it
     ({"languages": ["en", "xx"]}, "languages"),
     ({"chunking_strategy": {"type": "client_vad"}}, "chunking_strategy"),
     ({"chunking_strategy": {"type": "server_vad", "threshold": 2}}, "chunking_strategy"),
@@ -330,11 +332,11 @@ async def test_before_a_model_is_loaded(client: openai.AsyncOpenAI, service: Ser
     assert (await client.audio.transcriptions.create(model="whisper-1", file=AUDIO)).text == TEXT
 
 
-# --- clients that go away ---------------------------------------------------------------------------------------------
+# --- clients that disconnect ------------------------------------------------------------------------------------------
 
 
 async def post_and_leave(api: FastAPI, fields: dict[str, str], moment: Callable[[], Awaitable[None]]) -> list[Message]:
-    """Sends a whole recording and closes the connection at that moment; returns what was answered until then."""
+    """Send a whole recording, then close the connection at once; return the messages received until then."""
     request = httpx.Request("POST", f"http://service{TRANSCRIPTIONS}", data=fields, files={"file": AUDIO})
     arriving = [{"type": "http.request", "body": request.read(), "more_body": False}]
     sent: list[Message] = []
@@ -374,7 +376,7 @@ async def test_a_client_that_goes_away_stops_its_work(service: Service, api: Fas
 async def test_a_client_that_goes_away_in_the_middle_of_a_stream(
     service: Service, api: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audio_routes, "HEAD_START_S", 0.0)
+    monkeypatch.setattr(audio_routes, "FIRST_EVENT_TIMEOUT_S", 0.0)
     service.fleet.open_gate.clear()
     [start, *_] = await post_and_leave(api, {"stream": "true"}, service.until_decoding)
     assert (start["type"], start["status"]) == ("http.response.start", 200)
@@ -386,7 +388,7 @@ async def test_a_client_that_goes_away_in_the_middle_of_a_stream(
 async def test_a_request_that_is_cancelled_stops_its_work(
     http: httpx.AsyncClient, service: Service, api: FastAPI, fields: dict[str, str]
 ) -> None:
-    """Serve cancels the handler of a client that is gone."""
+    """Serve cancels the handler when its client disconnects."""
     service.fleet.open_gate.clear()
     calling = asyncio.create_task(http.post(TRANSCRIPTIONS, data=fields, files={"file": AUDIO}))
     await service.until_decoding()

@@ -1,4 +1,4 @@
-"""The Python examples of OpenAI's client in the pages, run as they stand, over a socket."""
+"""The documentation's Python examples with OpenAI's client, run unchanged over a socket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys as OpenAI's client knows them."""
+"""API keys in requests of OpenAI's client."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_a_call_is_its_clients_task_and_is_answered(service: Service, monk
 
 
 async def test_what_is_refused_is_of_the_class_that_openai_has_for_it(service: Service) -> None:
-    with pytest.raises(openai.AuthenticationError, match="not known here"):
+    with pytest.raises(openai.AuthenticationError, match="The key is unknown"):
         await client_with(service, "mur_nobody").models.list()
     reader = client_with(service, "mur_reader")
     assert (await reader.models.list()).data

@@ -1,4 +1,4 @@
-"""Bodies that come packed."""
+"""Compressed request bodies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.api.middleware import request_limits
+from deployments.api.middleware import body_limit
 from deployments.api.request.content_encoding import BLOCK_BYTES, inflater_of
 from pipeline.errors import RequestError
 from tests.support.builders import blocks
@@ -63,7 +63,7 @@ def cut(data: bytes, size: int) -> Iterator[bytes]:
 
 @pytest.fixture(autouse=True)
 def _nobody_waits_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_limits, "DRAIN_S", 0.01)
+    monkeypatch.setattr(body_limit, "DRAIN_S", 0.01)
 
 
 @given(st.binary(), st.integers(1, 20), st.sampled_from(["gzip", "deflate", "raw"]))
@@ -186,7 +186,7 @@ async def test_a_bomb_is_not_unpacked_further_than_the_limit(world: World) -> No
     async with client_of(world.api()) as client:
         answer = await client.post(QUERY, content=endless(), headers={"Content-Encoding": "gzip"})
     detail(answer, 413, "upload_too_large")
-    assert seen * len(member) < request_limits.DRAIN_BYTES + 1_000_000
+    assert seen * len(member) < body_limit.DRAIN_BYTES + 1_000_000
 
 
 async def test_the_size_that_is_announced_is_that_of_the_packed_body(client: httpx.AsyncClient) -> None:

@@ -13,7 +13,7 @@ from pipeline.errors import InvalidValue, UnknownOption
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What a guest wants."""
+    """A dataclass with a field of every kind."""
 
     dish: str | None = None
     """What to eat."""

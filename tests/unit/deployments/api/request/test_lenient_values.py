@@ -1,4 +1,4 @@
-"""Values in other spellings than ours, through every surface that takes them."""
+"""Alternative spellings of values, through every API that accepts them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ QUERY = "/api/whisper/tasks/query"
         ({"temperature": "0.2;0.4"}, {"temperature": (0.2, 0.4)}),
         ({"temperature": "[0.2, 0.4]"}, {"temperature": (0.2, 0.4)}),
         ({"languages": '["en", "de"]'}, {"languages": ("en", "de")}),
-        ({"initial_prompt": "None"}, {"initial_prompt": "None"}),  # text is what it says
+        ({"initial_prompt": "None"}, {"initial_prompt": "None"}),  # text is kept literally
         *(
             ({name: nothing}, {})
             for name in (

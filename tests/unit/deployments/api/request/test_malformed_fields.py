@@ -1,4 +1,4 @@
-"""Values that can't be, in every field of every route: each is the client's mistake, and never a defect of ours."""
+"""Invalid values in every field of every route: each is reported as the client's error, never as an internal one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from deployments.api.openai.audio_form import AUDIO_FORM
 from deployments.api.request.task_options import TASK_FORM
-from deployments.api.response.schemas import TaskFilter
+from deployments.api.response.task_filter import TaskFilter
 from deployments.api.routes.audio import EXTRACTION_FORM
 from deployments.api.routes.links import LINK_FORM
 from deployments.api.routes.subtitles import SUBTITLE_FORM
@@ -111,7 +111,7 @@ BODIES = [
 
 
 def fine(answer: httpx.Response) -> None:
-    """A success, or a mistake of the client said in JSON; the language model and the engine may be missing."""
+    """Check for a success or a client error in JSON, or for a 503, since language model and engine may be missing."""
     assert answer.status_code < 500 or answer.status_code == 503, answer.text[:300]
     if answer.status_code >= 400:
         assert answer.json()
@@ -141,7 +141,7 @@ async def test_a_field_of_a_form_and_of_the_query(
 @pytest.mark.parametrize("name", sorted(AUDIO_FORM.names))
 async def test_a_field_of_openai(world: World, name: str) -> None:
     async with client_of(world.api()) as client:
-        for value in some(RUBBISH, name):  # with a format that can't be, so that nothing waits for a transcript
+        for value in some(RUBBISH, name):  # with an invalid format, so that no request waits for a transcript
             answer = await client.post(
                 "/v1/audio/transcriptions",
                 data={"response_format": "nothing", name: value},
@@ -253,7 +253,7 @@ async def test_a_header(world: World, name: str) -> None:
 
 
 async def test_a_task_that_was_made_of_rubbish_has_options_that_can_be_kept(world: World) -> None:
-    """What is accepted is a number that can be computed with, in JSON too."""
+    """Accepted values are finite numbers, in JSON too."""
     async with client_of(world.api()) as client:
         for name in TASK_FORM.names:
             for value in some(RUBBISH, name):

@@ -1,4 +1,4 @@
-"""Bodies as they come from a socket: in blocks of any size, too large, cut off, or not what they claim to be."""
+"""Request bodies as they arrive from a socket: in blocks of any size, too large, cut off, or mislabelled."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import httpx
 import pytest
 from starlette.types import Message
 
-from deployments.api.middleware import request_limits
-from deployments.api.middleware.request_limits import DRAIN_BYTES
-from deployments.api.request.multipart import MAX_FIELD_BYTES, MAX_FIELDS
+from deployments.api.middleware import body_limit
+from deployments.api.middleware.body_limit import DRAIN_BYTES
+from deployments.api.request.body import MAX_FIELDS
+from deployments.api.request.multipart import MAX_FIELD_BYTES
 from tests.support.builders import blocks
 from tests.unit.deployments.api.world import World, client_of, detail, fields
 
@@ -76,13 +77,13 @@ async def test_a_body_that_ends_too_early_leaves_nothing(client: httpx.AsyncClie
 
 
 async def raw_upload(world: World, messages: list[Message]) -> list[Message]:
-    """The answer to a request whose messages a test makes up."""
+    """Send a request as a list of ASGI messages and return the response."""
     sent: list[Message] = []
     waiting = iter(messages)
 
     async def receive() -> Message:
         message = next(waiting, None)
-        if message is None:  # the client says no more, and stays
+        if message is None:  # the client sends nothing more, but stays connected
             await asyncio.Event().wait()
         assert message is not None
         return message
@@ -172,7 +173,7 @@ async def test_a_mistake_in_the_query_needs_no_upload(world: World) -> None:
 
 
 async def test_a_client_that_stops_sending_gets_its_error_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_limits, "DRAIN_S", 0.01)
+    monkeypatch.setattr(body_limit, "DRAIN_S", 0.01)
     sent = await raw_upload(world, [body_message(part("audio", b"", "a.mp3"))])
     assert sent[0]["status"] == 422
 

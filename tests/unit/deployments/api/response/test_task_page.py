@@ -1,4 +1,4 @@
-"""Pages of tasks with their transcripts: bounded by bytes, complete all the same."""
+"""Pages of tasks with their transcripts: limited in bytes, and complete together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from deployments.api.response.large_json import IN_MEMORY_BYTES, record_pieces
-from deployments.api.response.schemas import record
+from deployments.api.response.task_record import task_record
 from pipeline.domain.decoding.transcript import Transcript
 from pipeline.domain.summaries.summary import SummaryOptions
 from pipeline.domain.tasks.task import Task
@@ -30,7 +30,7 @@ def long(kibibytes: int) -> Transcript:
 
 
 async def pages(client: httpx.AsyncClient, **condition: Any) -> list[dict[str, Any]]:
-    """All pages, following ``next_offset``."""
+    """Return all pages by following ``next_offset``."""
     found: list[dict[str, Any]] = []
     offset: int | None = 0
     while offset is not None:
@@ -119,12 +119,12 @@ async def test_a_record_in_pieces_is_the_record(world: World, transcript: Transc
     lease = await world.processing(file_name='"result":null,{}', summary_options=SummaryOptions())
     await world.store.complete(lease, transcript)
     task = await world.store.get(lease.task_id, include_result=True)
-    whole = json.loads(record(task, "http://a").model_dump_json())
-    pieces = b"".join(record_pieces(record(replace(task, result=None), "http://a"), task.result))
+    whole = json.loads(task_record(task, "http://a").model_dump_json())
+    pieces = b"".join(record_pieces(task_record(replace(task, result=None), "http://a"), task.result))
     assert json.loads(pieces) == whole
     assert [*json.loads(pieces)] == [*whole]
     without = replace(task, result=None)
-    assert json.loads(b"".join(record_pieces(record(without), None)))["result"] is None
+    assert json.loads(b"".join(record_pieces(task_record(without), None)))["result"] is None
 
 
 async def test_a_large_result_waits_on_disk_and_is_whole(world: World) -> None:
@@ -167,4 +167,4 @@ async def test_transcripts_are_read_few_at_a_time_and_clients_take_turns(world: 
         await settle_with_threads(40)
     gate.set()
     await asyncio.gather(*requests)
-    assert order.index("192.0.2.2") <= 2  # behind one of those that came before it, and the one that was being read
+    assert order.index("192.0.2.2") <= 2  # after one earlier request and the one already being read

@@ -1,4 +1,4 @@
-"""Routes that take a link; nothing is followed here, that happens in the pipeline."""
+"""Routes that accept a link. The pipeline fetches it later, so nothing is fetched here."""
 
 from __future__ import annotations
 
@@ -203,4 +203,4 @@ async def test_the_forms_are_documented() -> None:
 
 async def test_json_is_refused_with_the_way_to_send_a_link() -> None:
     answer = await post(World(), "/api/tiktok/video_task", json={"url": TIKTOK})
-    assert "the link as url, a form or query field" in detail(answer, 415, "unsupported_media_type")["message"]
+    assert "the link as url, in a form or query field" in detail(answer, 415, "unsupported_media_type")["message"]

@@ -1,4 +1,4 @@
-"""The tus protocol, request by request; real clients and sockets are in tests/e2e/test_uploads.py."""
+"""The tus protocol, one request at a time. Tests with real clients and sockets are in tests/e2e/test_uploads.py."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ SECONDS = 6
 
 
 def voice(seed: int, seconds: float = SECONDS, level: float = 0.1) -> Signal:
-    """Noise that swells and fades four times a second: as unlike another seed's as two people's speech."""
+    """Make noise that varies four times a second: as unlike that of another seed as the speech of two people."""
     source = np.random.default_rng(seed)
     samples = int(seconds * SAMPLE_RATE)
     swell = np.abs(np.sin(np.arange(samples) * 2 * np.pi * 2 / SAMPLE_RATE + seed))
@@ -39,7 +39,7 @@ def mix(*channels: Signal, step: int = 10_000) -> Signal:
 
 
 def level_db(mixed: Signal, voice: Signal) -> float:
-    """How loud a voice is in a mix, compared with the voice itself."""
+    """Return the level of a voice in a mix, relative to the voice itself."""
     return float(20 * np.log10(abs(mixed @ voice) / (voice @ voice)))
 
 

@@ -12,7 +12,7 @@ from tests.support.thoroughness import examples
 
 
 def speech(seconds: float, level_db: float, seed: int = 1, pause_s: float = 0.0) -> Signal:
-    """Noise in syllables, four a second, at about ``level_db`` while it lasts; then a pause."""
+    """Make noise in syllables, four a second, at about ``level_db``, followed by a pause."""
     source = np.random.default_rng(seed)
     samples = int(seconds * SAMPLE_RATE)
     swell = np.abs(np.sin(np.arange(samples) * 2 * np.pi * 2 / SAMPLE_RATE)) ** 2

@@ -23,7 +23,7 @@ from pipeline.domain.audio.speech import (
 )
 from tests.support.thoroughness import examples
 
-# Runs of equal probability, so that speech and silence are long enough to matter.
+# Runs of equal probability, so that speech and silence are long enough to count.
 probability_runs = st.lists(
     st.tuples(st.sampled_from([0.0, 0.2, 0.34, 0.36, 0.45, 0.5, 0.9, 1.0]), st.integers(1, 40)), max_size=30
 ).map(lambda runs: [probability for probability, count in runs for _ in range(count)])
@@ -31,7 +31,7 @@ block_sizes = st.lists(st.integers(1, 60), min_size=1)
 
 
 def one_shot(probabilities: list[float], total: int, **options: float) -> list[Span]:
-    """What faster-whisper makes of these probabilities."""
+    """Return faster-whisper's spans for these probabilities."""
     audio = np.zeros(total, np.float32)
     with patch.object(faster_whisper.vad, "get_vad_model", lambda: lambda _: probabilities):
         found = faster_whisper.vad.get_speech_timestamps(audio, **options)

@@ -12,7 +12,7 @@ def span(start_s, end_s):
 
 
 def word(start, end, text=None):
-    """A word that fills its time, unless its text is given."""
+    """Make a word that fills its time, unless its text is given."""
     return Word(start, end, text or " " + "a" * max(1, round((end - start) / LETTER_S)), 0.9)
 
 

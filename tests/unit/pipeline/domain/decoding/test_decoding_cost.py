@@ -73,7 +73,7 @@ def test_a_quota_is_charged_by_cost_and_never_less_than_the_audio() -> None:
 
 
 def test_no_options_that_are_accepted_cost_more_than_fifty_times_the_defaults() -> None:
-    """A chunk of 30 s is then worth some 25 minutes of audio at the most, prompts aside."""
+    """A chunk of 30 s then costs as much as some 25 minutes of audio at most, without prompts."""
     limits = {
         name: hint.__metadata__
         for name, hint in get_type_hints(TranscriptionOptions, include_extras=True).items()

@@ -7,7 +7,7 @@ from tests.support.builders import segment
 
 
 def three_words(start, end, *, sure=True, word_s=None):
-    """Three words that fill the segment, or last ``word_s``; probable or not."""
+    """Make a segment of three words that fill it, or last ``word_s`` each; probable or not."""
     step = (end - start) / 3
     words = tuple(
         Word(start + i * step, start + i * step + (word_s or step), f" word{i}", 0.9 if sure else 0.05)

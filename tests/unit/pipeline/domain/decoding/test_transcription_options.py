@@ -82,7 +82,7 @@ def test_the_defaults_keep_their_own_limits() -> None:
 
 
 def limits(hint: Any) -> list[Any]:
-    """The ``annotated_types`` limits on an option itself, also where it may be left empty."""
+    """Return the ``annotated_types`` limits of an option, also of one that may be empty."""
     own = list(getattr(hint, "__metadata__", ()))
     parts = getattr(hint, "__args__", ()) if not own and getattr(hint, "__origin__", None) is not tuple else ()
     return own + [limit for part in parts for limit in limits(part)]

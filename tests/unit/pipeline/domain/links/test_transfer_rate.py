@@ -6,7 +6,7 @@ from pipeline.domain.links.transfer_rate import RateMonitor
 
 
 def missed_at(rate: RateMonitor, received: list[int], step_s: float = 1.0) -> list[float]:
-    """Times at which a transfer is too slow that has received so much at each step."""
+    """Return the times at which a transfer is too slow, given its bytes received at each step."""
     return [step * step_s for step, size in enumerate(received) if rate.is_too_slow(size, step * step_s)]
 
 

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain.audio.spans import SAMPLE_RATE, Chunk, Span
-from pipeline.domain.scheduling.chunk_queue import Capacity, ChunkQueue, ReleasedChunks
+from pipeline.domain.scheduling.capacity import Capacity, ReleasedChunks
+from pipeline.domain.scheduling.chunk_queue import ChunkQueue
 
 HIGH, NORMAL, LOW = range(3)
 WIDE = Capacity(replicas=4, max_batch_size=8)
@@ -27,7 +28,7 @@ def queue(**files: tuple[int, int]) -> ChunkQueue:
 
 
 def drain(made: ChunkQueue, capacity: Capacity, now: float = 0) -> list[ReleasedChunks]:
-    """Releases one unit after another, each finished before the next."""
+    """Release one unit after another, each finished before the next."""
     released = []
     while unit := made.release(capacity, now):
         made.finish(unit.task_id, len(unit.chunks))
@@ -100,7 +101,7 @@ def test_a_task_that_is_passed_over_for_long_is_lifted() -> None:
     made.finish(2, len(early.chunks))
     late = made.release(Capacity(1, 4), now=601)
     assert late
-    assert late.task_id == 2  # lifted to the same rank, and both have waited
+    assert late.task_id == 2  # raised to the same rank, and both have waited
     made.finish(2, len(late.chunks))
     later = made.release(Capacity(1, 4), now=602)
     assert later

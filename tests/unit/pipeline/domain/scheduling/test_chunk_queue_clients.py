@@ -1,4 +1,4 @@
-"""Shares of clients in the chunk queue. Time is a number here, and a replica is a heap of what was sent to it."""
+"""Shares of clients in the chunk queue. Time is a number here, and a replica is a heap of the units sent to it."""
 
 import random
 import sys
@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pipeline.domain.audio.spans import SAMPLE_RATE, Chunk, Span
 from pipeline.domain.decoding.decoding_cost import chunk_cost_s, relative_cost
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
-from pipeline.domain.scheduling.chunk_queue import Capacity, ChunkQueue, ReleasedChunks
+from pipeline.domain.scheduling.capacity import Capacity, ReleasedChunks
+from pipeline.domain.scheduling.chunk_queue import ChunkQueue
 from tests.support.thoroughness import examples
 
 HIGH, NORMAL, LOW = range(3)
@@ -66,7 +67,7 @@ def cost_of(unit: ReleasedChunks) -> float:
 
 
 def released(queue: Queue, capacity: Capacity = ONE, now: float = 0) -> list[ReleasedChunks]:
-    """All that goes out before anything comes back."""
+    """Release all units that may go out before any chunk comes back."""
     units = []
     while unit := queue.release(capacity, now):
         units.append(unit)
@@ -181,7 +182,7 @@ def test_what_decoding_cost_beyond_the_prediction_is_charged_afterwards() -> Non
 
 @pytest.mark.parametrize("replicas", [1, 4])
 def test_a_clip_goes_out_next_whatever_another_client_has_queued_and_in_flight(replicas: int) -> None:
-    """A thousand hours with dear options fill all room; another client's clip of 3 s is the very next unit."""
+    """A thousand hours with costly options fill the capacity; another client's clip of 3 s is the very next unit."""
     queue, capacity = Queue(AGEING_S), Capacity(replicas, 8)
     for _ in range(1_000):
         queue.put("a", 240, seconds=15, options=DEAR)
@@ -235,7 +236,7 @@ def test_a_clip_overtakes_its_own_client_s_long_file_at_the_replica() -> None:
 
 
 def test_only_so_much_of_a_client_goes_with_the_smallest_of_its_tags() -> None:
-    """Else a client with many new tasks would go before all that others have at the replica."""
+    """Otherwise a client with many new tasks would go before all chunks of others at the replica."""
     queue, capacity = Queue(), Capacity(4, 8)
     for _ in range(90):
         queue.put("a", 1, seconds=10)
@@ -256,7 +257,7 @@ def test_what_a_client_sends_goes_first_until_it_has_had_as_much_as_others_have_
 
 
 def test_its_clips_do_not_push_a_client_before_others_for_ever() -> None:
-    """At the replica too: what another client has there is served although new clips of the first keep coming."""
+    """At the replica too, another client's chunks are served although new clips of the first keep arriving."""
     queue, capacity = Queue(), Capacity(1, 1)
     queue.put("clips", 1)
     queue.put("file", 10_000)
@@ -297,7 +298,7 @@ def test_a_client_whose_one_task_was_held_back_has_saved_up_nothing() -> None:
     queue.limit(held, 1)
     queue.put("b", 10_000)
     assert {queue.client(queue.release(ONE, now=0)) for _ in range(2)} == {"a", "b"}
-    for _ in range(100):  # the one chunk of "a" is decoded all the while
+    for _ in range(100):  # the one chunk of "a" is being decoded meanwhile
         unit = queue.release(ONE, now=0)
         if unit:
             queue.finish(unit.task_id, len(unit.chunks))
@@ -374,13 +375,13 @@ def test_age_serves_an_urgent_file_that_urgent_clips_would_starve() -> None:
     assert served >= 4
 
 
-# --- what always holds ------------------------------------------------------------------------------------------------
+# --- invariants -------------------------------------------------------------------------------------------------------
 
 VERBS = ("put", "release", "finish", "put_back", "close", "limit", "pause", "charge")
 
 
 class Model:
-    """The queue, and beside it what must have become of every chunk."""
+    """The queue, and beside it the expected state of every chunk."""
 
     def __init__(self, capacity: Capacity) -> None:
         self.queue = Queue(AGEING_S)
@@ -464,7 +465,7 @@ def test_no_replica_idles_while_anything_may_go_and_every_chunk_goes_once(
 
 
 def calls(step: Callable[[], object]) -> int:
-    """Functions that are called on the way."""
+    """Count the functions called by a step."""
     number = 0
 
     def note(_frame: object, event: str, _argument: object) -> None:

@@ -82,7 +82,7 @@ def test_of_few_candidates_that_were_looked_up_the_order_is_that_of_all(
     depth: int,
     groups: int,
 ) -> None:
-    """As much of it as can be known: something, wherever there is anything."""
+    """The known order is a prefix of the whole one, and not empty if there is any candidate."""
     everything = sorted(numbered(candidates), key=lambda one: (one.rank, one.client or "", one.created_at, one.id))
     whole = {key: list(group) for key, group in groupby(everything, key=lambda one: (one.rank, one.client))}
     chosen, running_tasks = rule(RunningTasks(held, limit)), RunningTasks(held, limit)

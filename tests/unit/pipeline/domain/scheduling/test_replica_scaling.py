@@ -14,11 +14,11 @@ demands = st.builds(Demand, tasks=st.integers(0, 10**6), audio_s=st.floats(0, 1e
     ("demand", "rtfx", "replicas"),
     [
         (Demand(0, 0.0), 10.0, 0),
-        (Demand(1, 0.0), 10.0, 1),  # its recording was not cut yet
+        (Demand(1, 0.0), 10.0, 1),  # its recording was not split yet
         (Demand(1, 1.0), 10.0, 1),  # the last second of a running task keeps its replica
         (Demand(1, 600.0), 10.0, 1),
         (Demand(1, 600.1), 10.0, 2),
-        (Demand(1, 36_000.0), 10.0, 60),  # one long file is worth a whole fleet
+        (Demand(1, 36_000.0), 10.0, 60),  # one long recording needs a whole fleet
         (Demand(1000, 0.0), 10.0, 9),  # 1000 unknown recordings of at least 5 s
         (Demand(1000, 60_000.0), 100.0, 10),
     ],
@@ -40,15 +40,15 @@ def test_the_fleet_is_at_zero_only_without_tasks(demand: Demand, rtfx: float) ->
 
 def test_speed_is_audio_over_busy_time() -> None:
     assert ReplicaSpeed().rtfx == 0.0
-    assert ReplicaSpeed().after(30.0, 2.0).rtfx == pytest.approx(15.0)
+    assert ReplicaSpeed().updated(30.0, 2.0).rtfx == pytest.approx(15.0)
 
 
 def test_speed_forgets() -> None:
-    fast = ReplicaSpeed().after(1000.0, 100.0)
-    slow = fast.after(HALF_LIFE_S, HALF_LIFE_S)
+    fast = ReplicaSpeed().updated(1000.0, 100.0)
+    slow = fast.updated(HALF_LIFE_S, HALF_LIFE_S)
     assert 1.0 < slow.rtfx < 3.0
-    assert slow.after(10 * HALF_LIFE_S, 10 * HALF_LIFE_S).rtfx == pytest.approx(1.0, abs=0.01)
+    assert slow.updated(10 * HALF_LIFE_S, 10 * HALF_LIFE_S).rtfx == pytest.approx(1.0, abs=0.01)
 
 
 def test_audio_that_arrives_between_two_batches_counts() -> None:
-    assert ReplicaSpeed().after(30.0, 2.0).after(30.0, 0.0).rtfx == pytest.approx(30.0)
+    assert ReplicaSpeed().updated(30.0, 2.0).updated(30.0, 0.0).rtfx == pytest.approx(30.0)

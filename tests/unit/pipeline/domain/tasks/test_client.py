@@ -73,11 +73,12 @@ def test_who_asks_again_waits_at_least_a_second() -> None:
 @pytest.mark.parametrize(("audio_s", "pending_s", "refused"), [(300.0, 299.0, False), (300.0, 300.0, True)])
 def test_recordings_that_wait_count_as_well(audio_s: float, pending_s: float, refused: bool) -> None:
     load = ClientLoad(0, audio_s, NOW, pending_s)
-    refuse_more_audio(600.0, load, NOW)  # they are accepted: what runs is not stopped for them
+    refuse_more_audio(600.0, load, NOW)  # they are accepted, and do not stop a running task
     if not refused:
         refuse_over_quota(client(audio_s=600.0), load, NOW)
         return
-    with pytest.raises(QuotaExceeded, match=r"used 5\.0 of 10\.0 minutes .* wait have about 5\.0 more") as caught:
+    sentence = r"used 5\.0 of 10\.0 minutes .* waiting recordings have about 5\.0 more"
+    with pytest.raises(QuotaExceeded, match=sentence) as caught:
         refuse_over_quota(client(audio_s=600.0), load, NOW)
     assert caught.value.retry_after_s == QUEUE_RETRY_S
 

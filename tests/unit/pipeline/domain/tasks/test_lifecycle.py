@@ -32,7 +32,7 @@ def test_equals_go_by_age_then_id() -> None:
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6))
 def test_within_a_rank_age_alone_decides(first_s: float, second_s: float) -> None:
-    # What lets the store walk an index of each rank and merge the heads.
+    # With this order the store can read an index of each rank and merge the heads.
     older, younger = max(first_s, second_s), min(first_s, second_s)
     assert order(1, older) <= order(1, younger)
 

@@ -15,7 +15,7 @@ def test_a_client_leaves_room_for_others(own: int, all_queued: int, refused: boo
     if not refused:
         refuse_over_share(ClientLoad(own), all_queued, 1000)
         return
-    with pytest.raises(QuotaExceeded, match="what is left of the queue is for others") as caught:
+    with pytest.raises(QuotaExceeded, match="the rest of the queue is for others") as caught:
         refuse_over_share(ClientLoad(own), all_queued, 1000)
     assert caught.value.retry_after_s == QUEUE_RETRY_S
 

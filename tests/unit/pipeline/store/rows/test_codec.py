@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.api.response.schemas import encode_record
+from deployments.api.response.task_record import encode_record
 from pipeline.domain.audio.spans import Chunk, Span
 from pipeline.domain.audio.tracks import Track
 from pipeline.domain.decoding.transcript import (

@@ -39,7 +39,7 @@ def encode(task: Task) -> bytes:
 
 @dataclass
 class DeliveryWorld:
-    """A courier with everything around it."""
+    """A deliverer with its fakes."""
 
     settings: CallbackSettings = field(default_factory=CallbackSettings)
     store_type: type[MemoryTaskStore] = MemoryTaskStore
@@ -49,9 +49,9 @@ class DeliveryWorld:
         self.store = self.store_type(self.clock)
         self.sender = FakeCallbackSender({UP: (200, "thanks"), SLOW: (200, "at last")})
         self.metrics = RecordingMetrics()
-        self.courier = self.another_courier()
+        self.deliverer = self.another_deliverer()
 
-    def another_courier(self) -> CallbackDeliverer:
+    def another_deliverer(self) -> CallbackDeliverer:
         return CallbackDeliverer(
             self.store,
             self.sender,
@@ -70,22 +70,22 @@ class DeliveryWorld:
         return task.id
 
     async def due(self) -> Sequence[OutboxMessage]:
-        """What another courier would be given now (and then has for a moment)."""
+        """Claim and return the callbacks that are due now, as another deliverer would."""
         return await self.store.claim_callbacks("other", timedelta(0), 1000)
 
 
 # --- one round --------------------------------------------------------------------------------------------------------
 
 
-async def test_nothing_due_is_nothing_done() -> None:
-    assert await DeliveryWorld().courier.run_once() == 0
+async def test_nothing_is_sent_if_nothing_is_due() -> None:
+    assert await DeliveryWorld().deliverer.run_once() == 0
 
 
 async def test_a_callback_carries_the_record_and_its_answer_is_recorded() -> None:
     world = DeliveryWorld()
     task_id = await world.finished_task(UP)
 
-    assert await world.courier.run_once() == 1
+    assert await world.deliverer.run_once() == 1
 
     ((message, body),) = world.sender.sent
     assert (message.task_id, message.url, message.attempts) == (task_id, UP, 0)
@@ -98,20 +98,20 @@ async def test_a_callback_carries_the_record_and_its_answer_is_recorded() -> Non
 async def test_a_delivered_callback_is_not_sent_again() -> None:
     world = DeliveryWorld()
     await world.finished_task(UP)
-    await world.courier.run_once()
+    await world.deliverer.run_once()
 
     world.clock.advance(86_400)
 
-    assert await world.courier.run_once() == 0
+    assert await world.deliverer.run_once() == 0
 
 
-async def test_a_receiver_that_is_down_is_asked_by_the_table_and_then_given_up() -> None:
+async def test_a_receiver_that_is_down_is_retried_by_the_schedule_and_then_given_up() -> None:
     world = DeliveryWorld(CallbackSettings(delays_s=(30, 120)))
     await world.finished_task(DOWN)
     attempts_at: list[float] = []
 
     for _ in range(400):
-        attempts_at += [world.clock.monotonic()] * await world.courier.run_once()
+        attempts_at += [world.clock.monotonic()] * await world.deliverer.run_once()
         world.clock.advance(1)
 
     assert attempts_at == [0, 30, 150]
@@ -122,12 +122,12 @@ async def test_a_receiver_that_is_down_is_asked_by_the_table_and_then_given_up()
 async def test_a_receiver_that_comes_back_gets_its_callback() -> None:
     world = DeliveryWorld()
     task_id = await world.finished_task(DOWN)
-    await world.courier.run_once()
+    await world.deliverer.run_once()
     assert (await world.store.get(task_id)).callback.status_code is None
 
     world.sender.receivers[DOWN] = (204, "")
     world.clock.advance(30)
-    await world.courier.run_once()
+    await world.deliverer.run_once()
 
     assert (await world.store.get(task_id)).callback.status_code == 204
 
@@ -136,30 +136,30 @@ async def test_a_final_answer_ends_it() -> None:
     world = DeliveryWorld()
     world.sender.receivers[UP] = (410, "gone")
     task_id = await world.finished_task(UP)
-    await world.courier.run_once()
+    await world.deliverer.run_once()
 
     world.clock.advance(86_400)
 
-    assert await world.courier.run_once() == 0
+    assert await world.deliverer.run_once() == 0
     assert (await world.store.get(task_id)).callback.status_code == 410
 
 
 class Forgetful(MemoryTaskStore):
-    """The store as it looks when the task went between taking its callback and reading it."""
+    """A store whose task is deleted between the claim of its callback and the read of its record."""
 
     async def get(self, task_id: int, *, include_result: bool = False) -> Task:
         raise TaskNotFound(f"There is no task {task_id}.")
 
 
 class Away(MemoryTaskStore):
-    """The store whose database goes away between taking a callback and reading its task."""
+    """A store whose database becomes unavailable between the claim of a callback and the read of its task."""
 
     async def get(self, task_id: int, *, include_result: bool = False) -> Task:
         raise DatabaseUnavailable("The database is away.")
 
 
 class Outdated(MemoryTaskStore):
-    """The store of a version that can't read what a newer one wrote."""
+    """The store of a version that can't read the rows of a newer one."""
 
     newer = True
 
@@ -171,7 +171,7 @@ class Outdated(MemoryTaskStore):
 
 
 class Broken(MemoryTaskStore):
-    """The store in which taking callbacks meets a defect of ours."""
+    """A store in which the claim of callbacks raises an unexpected error."""
 
     broken = True
 
@@ -181,32 +181,32 @@ class Broken(MemoryTaskStore):
         return await super().claim_callbacks(owner, lease, limit)
 
 
-async def test_what_only_a_newer_version_can_say_is_left_to_it() -> None:
+async def test_a_task_that_only_a_newer_version_can_read_is_left_to_it() -> None:
     world = DeliveryWorld(store_type=Outdated)
     await world.finished_task(UP)
 
-    assert await world.courier.run_once() == 1
+    assert await world.deliverer.run_once() == 1
     assert world.sender.sent == []
 
     world.store.newer = False  # type: ignore[attr-defined]
     world.clock.advance(3600)
-    assert await world.courier.run_once() == 1
+    assert await world.deliverer.run_once() == 1
     assert len(world.sender.sent) == 1
 
 
-async def test_the_courier_outlives_a_defect_and_says_so() -> None:
+async def test_the_deliverer_continues_after_a_defect_and_reports_it() -> None:
     world = DeliveryWorld(store_type=Broken)
     await world.finished_task(UP)
     stop = asyncio.Event()
-    running = asyncio.create_task(world.courier.run(stop))
+    running = asyncio.create_task(world.deliverer.run(stop))
     await settle()
-    assert world.courier.failure_messages == ("Taking callbacks in hand fails: see the log.",)
+    assert world.deliverer.failure_messages == ("Claiming callbacks fails: see the log.",)
 
     world.store.broken = False  # type: ignore[attr-defined]
     world.clock.advance(30)
     await settle()
     assert len(world.sender.sent) == 1
-    assert world.courier.failure_messages == ()
+    assert world.deliverer.failure_messages == ()
     stop.set()
     await running
 
@@ -215,18 +215,18 @@ async def test_a_deleted_task_ends_its_callback() -> None:
     world = DeliveryWorld(store_type=Forgetful)
     await world.finished_task(UP)
 
-    assert await world.courier.run_once() == 1
+    assert await world.deliverer.run_once() == 1
     assert world.sender.sent == []
 
     world.clock.advance(86_400)
-    assert await world.courier.run_once() == 0
+    assert await world.deliverer.run_once() == 0
 
 
-async def test_a_task_deleted_while_its_callback_is_under_way_is_no_trouble() -> None:
+async def test_a_task_may_be_deleted_while_its_callback_is_posted() -> None:
     world = DeliveryWorld()
     world.sender.held[SLOW] = asyncio.Event()
     task_id = await world.finished_task(SLOW)
-    round_ = asyncio.create_task(world.courier.run_once())
+    round_ = asyncio.create_task(world.deliverer.run_once())
     await settle()
 
     await world.store.delete(task_id)
@@ -243,7 +243,7 @@ async def test_a_slow_receiver_delays_no_other() -> None:
     world.sender.held[SLOW] = asyncio.Event()
     slow = [await world.finished_task(SLOW) for _ in range(100)]
     quick = [await world.finished_task(UP) for _ in range(20)]
-    round_ = asyncio.create_task(world.courier.run_once())
+    round_ = asyncio.create_task(world.deliverer.run_once())
 
     await settle()
 
@@ -256,7 +256,7 @@ async def test_a_slow_receiver_delays_no_other() -> None:
 
 
 @pytest.mark.parametrize("client", ["modest", None])
-async def test_one_clients_slow_receivers_delay_nobody_elses(client: str | None) -> None:
+async def test_one_clients_slow_receivers_do_not_delay_others(client: str | None) -> None:
     world = DeliveryWorld()
     for number in range(MAX_CLAIMED + 200):
         url = f"http://slow{number}.example/"
@@ -271,13 +271,13 @@ async def test_one_clients_slow_receivers_delay_nobody_elses(client: str | None)
             held.set()
 
 
-async def test_no_more_are_under_way_than_the_setting_says() -> None:
+async def test_concurrent_deliveries_are_limited_by_the_setting() -> None:
     world = DeliveryWorld(CallbackSettings(concurrency=3))
     for number in range(10):
         url = f"http://{number}.example/"
         world.sender.held[url] = asyncio.Event()
         await world.finished_task(url)
-    round_ = asyncio.create_task(world.courier.run_once())
+    round_ = asyncio.create_task(world.deliverer.run_once())
 
     await settle()
     assert len(world.sender.sent) == 3
@@ -288,12 +288,12 @@ async def test_no_more_are_under_way_than_the_setting_says() -> None:
     assert len(world.sender.sent) == 10
 
 
-async def test_what_waited_too_long_for_its_turn_stays_in_the_outbox() -> None:
+async def test_a_callback_that_waited_too_long_for_a_slot_stays_in_the_outbox() -> None:
     world = DeliveryWorld()
     world.sender.held[SLOW] = asyncio.Event()
     for _ in range(MAX_PER_HOST + 3):
         await world.finished_task(SLOW)
-    round_ = asyncio.create_task(world.courier.run_once())
+    round_ = asyncio.create_task(world.deliverer.run_once())
     await settle()
 
     world.clock.advance(2 * world.settings.timeout_s + 1)
@@ -302,10 +302,10 @@ async def test_what_waited_too_long_for_its_turn_stays_in_the_outbox() -> None:
 
     assert len(world.sender.sent) == MAX_PER_HOST
     world.clock.advance(world.settings.timeout_s + 10)
-    assert await world.courier.run_once() == 3
+    assert await world.deliverer.run_once() == 3
 
 
-async def test_a_backlog_is_taken_in_portions_and_worked_off_without_a_pause() -> None:
+async def test_a_backlog_is_claimed_in_batches_and_delivered_without_a_pause() -> None:
     world = DeliveryWorld()
     world.sender.held[UP] = asyncio.Event()
     for _ in range(MAX_CLAIMED + 100):
@@ -313,7 +313,7 @@ async def test_a_backlog_is_taken_in_portions_and_worked_off_without_a_pause() -
 
     async with Running(world):
         assert len(await world.due()) == 100
-        world.courier.wake()
+        world.deliverer.wake()
         await settle()
         assert len(await world.due()) == 100
 
@@ -324,40 +324,40 @@ async def test_a_backlog_is_taken_in_portions_and_worked_off_without_a_pause() -
         assert len(world.sender.sent) == MAX_CLAIMED + 100
 
 
-async def test_two_couriers_share_the_work() -> None:
+async def test_two_deliverers_share_the_work() -> None:
     world = DeliveryWorld()
     for _ in range(10):
         await world.finished_task(UP)
 
-    counts = await asyncio.gather(world.courier.run_once(), world.another_courier().run_once())
+    counts = await asyncio.gather(world.deliverer.run_once(), world.another_deliverer().run_once())
 
     assert sum(counts) == len(world.sender.sent) == 10
 
 
-async def test_an_address_that_is_none_is_left_to_the_sender() -> None:
+async def test_an_invalid_url_is_left_to_the_sender() -> None:
     world = DeliveryWorld()
     await world.finished_task("http://[")
 
-    assert await world.courier.run_once() == 1
+    assert await world.deliverer.run_once() == 1
     assert len(world.sender.sent) == 1
 
 
-# --- trouble with the database ----------------------------------------------------------------------------------------
+# --- outages of the database ------------------------------------------------------------------------------------------
 
 
-async def test_a_round_says_that_the_database_is_away() -> None:
+async def test_a_round_raises_while_the_database_is_unavailable() -> None:
     world = DeliveryWorld()
     world.store.available = False
 
     with pytest.raises(DatabaseUnavailable):
-        await world.courier.run_once()
+        await world.deliverer.run_once()
 
 
 async def test_an_attempt_is_recorded_when_the_database_is_back() -> None:
     world = DeliveryWorld()
     world.sender.held[SLOW] = asyncio.Event()
     task_id = await world.finished_task(SLOW)
-    round_ = asyncio.create_task(world.courier.run_once())
+    round_ = asyncio.create_task(world.deliverer.run_once())
     await settle()
 
     world.store.available = False
@@ -376,7 +376,7 @@ async def test_an_attempt_that_cannot_be_recorded_is_made_again_under_the_same_i
     world = DeliveryWorld()
     world.sender.held[SLOW] = asyncio.Event()
     await world.finished_task(SLOW)
-    round_ = asyncio.create_task(world.courier.run_once())
+    round_ = asyncio.create_task(world.deliverer.run_once())
     await settle()
 
     world.store.available = False
@@ -387,7 +387,7 @@ async def test_an_attempt_that_cannot_be_recorded_is_made_again_under_the_same_i
     await round_
     world.store.available = True
 
-    assert await world.courier.run_once() == 1
+    assert await world.deliverer.run_once() == 1
     first, second = (message.message_id for message, _ in world.sender.sent)
     assert first == second
 
@@ -396,14 +396,14 @@ async def test_a_task_that_cannot_be_read_keeps_its_callback() -> None:
     world = DeliveryWorld(store_type=Away)
     await world.finished_task(UP)
 
-    assert await world.courier.run_once() == 1
+    assert await world.deliverer.run_once() == 1
 
     assert world.sender.sent == []
     world.clock.advance(60)
     assert len(await world.due()) == 1
 
 
-async def test_our_own_defect_is_logged_and_harms_no_other(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_defect_is_logged_and_does_not_affect_other_callbacks(caplog: pytest.LogCaptureFixture) -> None:
     world = DeliveryWorld()
     bad, good = await world.finished_task(UP), await world.finished_task(UP)
 
@@ -412,11 +412,11 @@ async def test_our_own_defect_is_logged_and_harms_no_other(caplog: pytest.LogCap
             raise KeyError("text")
         return encode(task)
 
-    world.courier._encode = picky
+    world.deliverer._encode = picky
 
-    assert await world.courier.run_once() == 2
+    assert await world.deliverer.run_once() == 2
     assert (await world.store.get(good)).callback.status_code == 200
-    assert "by our own defect" in caplog.text
+    assert "because of a defect in the service" in caplog.text
 
 
 # --- the loop ---------------------------------------------------------------------------------------------------------
@@ -424,13 +424,13 @@ async def test_our_own_defect_is_logged_and_harms_no_other(caplog: pytest.LogCap
 
 @dataclass
 class Running:
-    """A courier's loop, started."""
+    """A running loop of a deliverer."""
 
     world: DeliveryWorld
 
     async def __aenter__(self) -> "Running":
         self.stop = asyncio.Event()
-        self.loop = asyncio.create_task(self.world.courier.run(self.stop))
+        self.loop = asyncio.create_task(self.world.deliverer.run(self.stop))
         await settle()
         return self
 
@@ -439,20 +439,20 @@ class Running:
         await self.loop
 
 
-async def test_the_loop_delivers_at_once_what_it_is_woken_for() -> None:
+async def test_the_loop_delivers_at_once_when_woken() -> None:
     world = DeliveryWorld()
     async with Running(world):
         task_id = await world.finished_task(UP)
         await settle()
         assert world.sender.sent == []
 
-        world.courier.wake()
+        world.deliverer.wake()
         await settle()
 
         assert (await world.store.get(task_id)).callback.status_code == 200
 
 
-async def test_the_loop_finds_by_itself_what_nobody_announced() -> None:
+async def test_the_loop_polls_for_callbacks_that_were_not_signalled() -> None:
     world = DeliveryWorld()
     async with Running(world):
         await world.finished_task(UP)
@@ -469,14 +469,14 @@ async def test_the_loop_goes_on_while_a_receiver_is_slow() -> None:
     await world.finished_task(SLOW)
     async with Running(world):
         task_id = await world.finished_task(UP)
-        world.courier.wake()
+        world.deliverer.wake()
         await settle()
 
         assert (await world.store.get(task_id)).callback.status_code == 200
         world.sender.held[SLOW].set()
 
 
-async def test_the_loop_outlives_an_absence_of_the_database() -> None:
+async def test_the_loop_continues_after_an_outage_of_the_database() -> None:
     world = DeliveryWorld()
     world.store.available = False
     async with Running(world) as running:
@@ -493,7 +493,7 @@ async def test_the_loop_outlives_an_absence_of_the_database() -> None:
         assert len(world.sender.sent) == 1
 
 
-async def test_stopping_sees_through_what_is_being_posted_and_leaves_the_rest() -> None:
+async def test_stopping_ends_the_deliveries_under_way_and_leaves_the_rest() -> None:
     world = DeliveryWorld()
     world.sender.held[SLOW] = asyncio.Event()
     for _ in range(MAX_PER_HOST + 5):
@@ -525,7 +525,7 @@ async def test_cancelling_the_loop_leaves_nothing_behind() -> None:
     assert len(await world.due()) == 1
 
 
-# --- when to try again ------------------------------------------------------------------------------------------------
+# --- delays of retries ------------------------------------------------------------------------------------------------
 
 
 def answer(verdict: DeliveryVerdict, retry_after_s: float | None = None) -> CallbackResponse:
@@ -554,13 +554,13 @@ def test_retry_delay(
 
 
 @given(st.integers(1, 10), st.floats(0, 1e12) | st.none(), st.floats(0, 1, exclude_max=True))
-def test_a_receiver_may_ask_for_more_patience_but_never_for_less(
+def test_retry_after_lengthens_the_delay_and_never_shortens_it(
     attempts: int, retry_after: float | None, jitter: float
 ) -> None:
     schedule = RetrySchedule()
-    asked = retry_delay_s(schedule, attempts, answer(DeliveryVerdict.RETRY, retry_after), lambda: jitter)
+    delay_s = retry_delay_s(schedule, attempts, answer(DeliveryVerdict.RETRY, retry_after), lambda: jitter)
     planned = schedule.delay_s(attempts, lambda: jitter)
 
-    assert (asked is None) is (planned is None)
-    if asked is not None and planned is not None:
-        assert planned <= asked <= max(planned, MAX_RETRY_AFTER_S)
+    assert (delay_s is None) is (planned is None)
+    if delay_s is not None and planned is not None:
+        assert planned <= delay_s <= max(planned, MAX_RETRY_AFTER_S)

@@ -11,7 +11,8 @@ from pipeline.errors import AttemptsExhausted, DecodingFailed
 from pipeline.observability import NoMetrics
 from pipeline.settings import DispatchSettings
 from pipeline.testing.fake_replicas import FakeTranscriber, make_chunks
-from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler, Decoding
+from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler
+from pipeline.usecases.dispatch.task_decoding import TaskDecoding
 from tests.support.clocks import QuickClock
 
 OPTIONS = TranscriptionOptions()
@@ -25,7 +26,7 @@ class Job:
         self, task_id: int, rank: int = 1, client: str | None = None, options: TranscriptionOptions = OPTIONS
     ) -> None:
         self.results: list[int] = []
-        self.decoding = Decoding(
+        self.decoding = TaskDecoding(
             task_id=task_id,
             media_prefix=f"t{task_id}",
             options=options,
@@ -55,7 +56,7 @@ async def scheduling(fleet: FakeTranscriber, **settings: float) -> AsyncIterator
 def start(scheduler: ChunkScheduler, job: Job, chunks: Sequence[Chunk], max_in_flight: int | None = None) -> Job:
     scheduler.open(job.decoding, max_in_flight)
     scheduler.add(job.decoding, chunks)
-    job.decoding.seal()
+    job.decoding.complete_input()
     return job
 
 
@@ -95,14 +96,14 @@ async def test_chunks_that_lost_two_replicas_are_sent_alone() -> None:
     assert [[chunk.index for chunk in unit.chunks] for unit in fleet.units[2:]] == [[2], [3], [4], [5]]
 
 
-async def test_what_no_replica_took_in_is_not_to_blame() -> None:
+async def test_a_unit_that_no_replica_accepted_is_not_blamed() -> None:
     fleet = FakeTranscriber()
     fleet.unreachable = 20
     async with scheduling(fleet, max_attempts=1) as scheduler:
         assert await start(scheduler, Job(1), make_chunks(3)).done() == [0, 1, 2]
 
 
-async def test_a_poisonous_chunk_fails_its_own_task_and_no_other() -> None:
+async def test_a_chunk_that_kills_its_replicas_fails_only_its_task() -> None:
     fleet = FakeTranscriber()
     fleet.poison[1, 3] = 1000
     async with scheduling(fleet, max_attempts=3) as scheduler:
@@ -132,7 +133,7 @@ async def test_a_silent_replica_is_given_up() -> None:
             await start(scheduler, Job(1), make_chunks(1, seconds=0.01)).done()
 
 
-async def test_a_fleet_scaled_to_zero_may_take_its_time() -> None:
+async def test_replicas_scaled_to_zero_do_not_time_out() -> None:
     fleet = FakeTranscriber(replicas=0)
     fleet.open_gate.clear()
     async with scheduling(fleet, unit_deadline_s=0.01, max_attempts=1) as scheduler:
@@ -142,7 +143,7 @@ async def test_a_fleet_scaled_to_zero_may_take_its_time() -> None:
         assert await job.done() == [0]
 
 
-async def test_closing_a_task_takes_back_what_is_at_a_replica() -> None:
+async def test_closing_a_task_cancels_its_units() -> None:
     fleet = FakeTranscriber()
     fleet.open_gate.clear()
     async with scheduling(fleet) as scheduler:
@@ -155,7 +156,7 @@ async def test_closing_a_task_takes_back_what_is_at_a_replica() -> None:
         assert [unit.task_id for unit in fleet.abandoned] == [1]
 
 
-async def test_what_the_replicas_hold_follows_their_number() -> None:
+async def test_capacity_follows_the_number_of_replicas() -> None:
     fleet = FakeTranscriber(replicas=3, max_batch_size=4)
     async with scheduling(fleet) as scheduler:
         while scheduler.engine is None:
@@ -185,7 +186,7 @@ async def test_a_clip_goes_to_a_replica_next_although_another_client_has_a_thous
     assert fleet.units[before].start_tag <= min(unit.start_tag for unit in fleet.units[:before])
 
 
-async def test_a_silent_unit_has_longer_where_its_options_are_dear() -> None:
+async def test_a_unit_with_costly_options_has_a_longer_timeout() -> None:
     fleet = FakeTranscriber()
     fleet.open_gate.clear()
     async with scheduling(fleet, unit_deadline_s=0.01, max_attempts=1) as scheduler:

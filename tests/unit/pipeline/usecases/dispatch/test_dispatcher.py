@@ -46,7 +46,7 @@ ENDLESS_S = 1e9
 
 
 class MoodyStore(MemoryTaskStore):
-    """Commits, and then breaks the connection before it has said so, as often as ``unanswered`` says."""
+    """A store whose connection breaks after the commit, ``unanswered`` times."""
 
     unanswered = 0
 
@@ -64,7 +64,7 @@ def quick_settings(**dispatch: object) -> Settings:
 
 @dataclass
 class DispatchWorld:
-    """A Dispatcher among fakes."""
+    """A Dispatcher with its fakes."""
 
     splitter: FakeSplitter = field(default_factory=lambda: FakeSplitter(make_chunks(5)))
     fleet: FakeTranscriber = field(default_factory=FakeTranscriber)
@@ -136,12 +136,12 @@ class DispatchWorld:
 
     async def until(self, task: Task, reached: Callable[[Task], bool]) -> Task:
         async with asyncio.timeout(5):
-            while not reached(found := await self.store.get(task.id, include_result=True)):
+            while not reached(task := await self.store.get(task.id, include_result=True)):
                 await asyncio.sleep(0.001)
-            return found
+            return task
 
     async def end_of(self, task: Task) -> Task:
-        return await self.until(task, lambda found: found.status.finished)
+        return await self.until(task, lambda task: task.status.finished)
 
 
 async def test_a_task_is_taken_from_queued_to_completed() -> None:
@@ -159,7 +159,7 @@ async def test_a_task_is_taken_from_queued_to_completed() -> None:
     assert (ended.progress, ended.attempts, ended.file_duration_s) == (1.0, 1, 50.0)
 
 
-async def test_the_transcript_tells_the_voice_detection_that_was_in_force() -> None:
+async def test_the_transcript_has_the_vad_options_that_were_used() -> None:
     world = DispatchWorld()
     tuned, untuned = await world.add(vad_threshold=0.7), await world.add(vad_filter=False)
     async with world.running():
@@ -171,11 +171,11 @@ async def test_the_transcript_tells_the_voice_detection_that_was_in_force() -> N
     assert of_untuned.info.vad_options == {}
 
 
-async def test_a_task_that_wants_a_summary_is_handed_on_with_its_transcript() -> None:
+async def test_a_task_with_a_summary_goes_on_to_that_stage_with_its_transcript() -> None:
     world = DispatchWorld()
     task = await world.add(summary=SummaryOptions())
     async with world.running() as dispatcher:
-        handed_on = await world.until(task, lambda found: found.stage is Stage.SUMMARIZING)
+        handed_on = await world.until(task, lambda task: task.stage is Stage.SUMMARIZING)
         async with asyncio.timeout(5):
             while not world.transcribed:
                 await asyncio.sleep(0.001)
@@ -192,7 +192,7 @@ async def test_a_task_that_wants_a_summary_is_handed_on_with_its_transcript() ->
     assert not await world.media.prefixes()
 
 
-async def test_its_media_goes_when_it_is_done_unless_it_is_to_be_kept() -> None:
+async def test_media_is_deleted_after_completion_unless_it_is_kept() -> None:
     world = DispatchWorld()
     task = await world.add()
     async with world.running():
@@ -217,7 +217,7 @@ async def test_silence_is_completed_without_the_model() -> None:
     assert world.fleet.units == []
 
 
-async def test_the_language_is_heard_once_and_then_used() -> None:
+async def test_the_language_is_detected_once_and_then_used() -> None:
     world = DispatchWorld(fleet=FakeTranscriber(language="de"))
     task = await world.add()
     async with world.running():
@@ -236,7 +236,7 @@ async def test_a_silent_beginning_does_not_decide_the_language() -> None:
     assert [unit.language for unit in world.fleet.units] == [None, None, None, "de"]
 
 
-async def test_a_given_language_is_not_questioned() -> None:
+async def test_a_given_language_is_not_detected() -> None:
     world = DispatchWorld()
     task = await world.add(language="zh")
     async with world.running():
@@ -244,7 +244,7 @@ async def test_a_given_language_is_not_questioned() -> None:
     assert {unit.language for unit in world.fleet.units} == {"zh"}
 
 
-async def test_chunks_conditioned_on_previous_text_go_one_by_one_with_what_was_said() -> None:
+async def test_chunks_conditioned_on_previous_text_are_sent_one_by_one_with_it() -> None:
     world = DispatchWorld()
     task = await world.add(language="en", condition_on_previous_text=True)
     async with world.running():
@@ -274,7 +274,7 @@ async def test_a_recording_that_cannot_be_decoded_fails_at_once_and_for_good() -
     ],
     ids=lambda value: value.code if isinstance(value, MurmurationError) else "",
 )
-async def test_what_will_come_by_itself_is_waited_for(failure: MurmurationError, message: str) -> None:
+async def test_a_task_waits_for_a_cause_that_ends_by_itself(failure: MurmurationError, message: str) -> None:
     world = DispatchWorld(splitter=FakeSplitter(failure=failure))
     task = await world.add()
     async with world.running():
@@ -290,7 +290,7 @@ async def test_what_will_come_by_itself_is_waited_for(failure: MurmurationError,
 
 
 @pytest.mark.parametrize("failure", [StorageFull("Full."), StorageUnavailable("Away."), QuotaExceeded("Used.", 0)])
-async def test_a_client_that_waits_for_its_task_is_told_instead(failure: MurmurationError) -> None:
+async def test_a_task_with_a_connected_client_fails_instead_of_waiting(failure: MurmurationError) -> None:
     world = DispatchWorld(splitter=FakeSplitter(failure=failure))
     task = await world.add()
     await world.store.extend_wait(task.id, world.clock.now() + timedelta(minutes=2))
@@ -329,7 +329,7 @@ async def test_a_recording_pauses_when_its_clients_audio_is_used_up_and_goes_on_
     assert (await world.store.client_load("ann")).audio_s == 20.0, "each part counts when it is decoded"
 
 
-async def test_prepared_audio_makes_room_while_its_task_waits_for_space() -> None:
+async def test_prepared_audio_is_deleted_while_its_task_waits_for_space() -> None:
     world = DispatchWorld(splitter=FakeSplitter(make_chunks(2), failure=StorageFull("Full.")))
     task = await world.add()
     await world.media.write(f"{task.media_prefix}/pcm/00000.s16le", blocks(bytes(10)))
@@ -358,7 +358,7 @@ async def test_a_splitter_that_dies_is_tried_again_and_then_given_up() -> None:
     assert (ended.status, ended.attempts, len(world.splitter.requests)) == (Status.FAILED, 1, 3)
     assert ended.error is not None
     assert ended.error.code == "attempts_exhausted"
-    assert "took down the process that prepared it 3 times" in ended.error.message
+    assert "The process that prepared the recording died 3 times" in ended.error.message
 
 
 async def test_a_recording_that_crashes_its_decoder_is_tried_again_and_then_given_up() -> None:
@@ -377,7 +377,7 @@ async def test_a_recording_that_crashes_its_decoder_is_tried_again_and_then_give
     assert ended.error.code == "decoder_crashed"
 
 
-async def test_a_defect_of_ours_shows_no_inner_words(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_defect_shows_no_internal_message(caplog: pytest.LogCaptureFixture) -> None:
     world = DispatchWorld(splitter=FakeSplitter(failure=ZeroDivisionError("/secret/path")))  # type: ignore[arg-type]
     task = await world.add()
     with caplog.at_level(logging.ERROR):
@@ -387,7 +387,7 @@ async def test_a_defect_of_ours_shows_no_inner_words(caplog: pytest.LogCaptureFi
     assert (ended.error.code, "secret" in ended.error.message) == ("internal_error", False)
 
 
-async def test_cancelling_stops_the_attempt_and_nothing_brings_the_task_back() -> None:
+async def test_a_cancelled_attempt_stops_and_its_task_is_not_claimed_again() -> None:
     world = DispatchWorld()
     world.fleet.open_gate.clear()
     task = await world.add(language="en")
@@ -402,7 +402,7 @@ async def test_cancelling_stops_the_attempt_and_nothing_brings_the_task_back() -
     assert world.fleet.abandoned
 
 
-async def test_a_cancel_that_nobody_announced_is_noticed_by_the_heartbeat() -> None:
+async def test_a_cancel_without_a_signal_is_detected_by_the_heartbeat() -> None:
     world = DispatchWorld()
     world.fleet.open_gate.clear()
     task = await world.add(language="en")
@@ -415,7 +415,7 @@ async def test_a_cancel_that_nobody_announced_is_noticed_by_the_heartbeat() -> N
                 await asyncio.sleep(0.001)
 
 
-async def test_another_dispatcher_goes_on_from_the_stored_chunks() -> None:
+async def test_another_dispatcher_continues_from_the_stored_chunks() -> None:
     world = DispatchWorld(splitter=FakeSplitter(make_chunks(2), make_chunks(2, first=2, part=1)))
     task = await world.add(language="en")
     [claimed] = await world.store.claim("dead", timedelta(seconds=-1), 1, [0, 1, 2])
@@ -432,7 +432,7 @@ async def test_another_dispatcher_goes_on_from_the_stored_chunks() -> None:
     assert ended.result.text == "chunk 1 chunk 2 chunk 3"
 
 
-async def test_stopping_hands_tasks_back_without_counting_the_attempt() -> None:
+async def test_stopping_releases_tasks_without_counting_the_attempt() -> None:
     world = DispatchWorld()
     world.fleet.open_gate.clear()
     task = await world.add(language="en")
@@ -464,7 +464,7 @@ async def test_an_outage_of_the_database_delays_and_loses_nothing() -> None:
                 await asyncio.sleep(0.001)
 
 
-async def test_a_database_that_is_away_at_the_start_is_waited_for() -> None:
+async def test_an_unavailable_database_is_waited_for_at_the_start() -> None:
     world = DispatchWorld()
     world.store.available = False
     dispatcher = world.dispatcher()
@@ -476,7 +476,7 @@ async def test_a_database_that_is_away_at_the_start_is_waited_for() -> None:
     assert dispatcher.database_ready
 
 
-async def test_watching_ends_with_the_news() -> None:
+async def test_a_wait_ends_with_the_change() -> None:
     world = DispatchWorld()
     task = await world.add()
     async with world.running() as dispatcher:
@@ -546,10 +546,10 @@ async def test_without_clients_no_more_is_claimed_than_there_is_room_for() -> No
     assert len(running) == 24
 
 
-# --- what a lost owner leaves, and what an outage of the database does ------------------------------------------------
+# --- lost owners and outages of the database --------------------------------------------------------------------------
 
 
-async def test_what_a_dead_predecessor_held_is_taken_over_at_once() -> None:
+async def test_tasks_of_a_dead_predecessor_are_claimed_at_once() -> None:
     world = DispatchWorld(dead={"dead"})
     task = await world.add(language="en")
     await world.store.claim("dead", timedelta(hours=1), 1, [0, 1, 2])
@@ -557,7 +557,7 @@ async def test_what_a_dead_predecessor_held_is_taken_over_at_once() -> None:
         assert (await world.end_of(task)).attempts == 2
 
 
-async def test_what_a_living_owner_holds_is_left_to_it() -> None:
+async def test_tasks_of_a_living_owner_are_left_to_it() -> None:
     world = DispatchWorld(dead={"dead"})
     task = await world.add(language="en")
     await world.store.claim("alive", timedelta(hours=1), 1, [0, 1, 2])
@@ -566,14 +566,16 @@ async def test_what_a_living_owner_holds_is_left_to_it() -> None:
         assert (await world.store.get(task.id)).owner == "alive"
 
 
-async def test_an_attempt_that_was_outlived_ends_before_the_next_begins() -> None:
+async def test_a_stale_attempt_ends_before_the_next_begins() -> None:
     world = DispatchWorld(settings=quick_settings(heartbeat_s=ENDLESS_S))
     world.fleet.open_gate.clear()
     task = await world.add(language="en")
     async with world.running() as dispatcher:
         while not world.fleet.units:
             await asyncio.sleep(0)
-        await world.store.expire_leases_of("one")  # as a lease that expired; the Dispatcher claims its own task again
+        await world.store.expire_leases_of(
+            "one"
+        )  # as if the lease had expired: the Dispatcher claims its own task again
         dispatcher.wake()
         while not world.fleet.abandoned:
             await asyncio.sleep(0.001)
@@ -583,7 +585,7 @@ async def test_an_attempt_that_was_outlived_ends_before_the_next_begins() -> Non
         assert [unit.task_id for unit in world.fleet.units] == [task.id, task.id]
 
 
-async def test_after_an_outage_a_dispatcher_keeps_what_is_still_its_own() -> None:
+async def test_after_an_outage_a_dispatcher_keeps_its_leases() -> None:
     world = DispatchWorld()
     task = await world.add(language="en")
     dispatcher = world.dispatcher()
@@ -597,13 +599,13 @@ async def test_after_an_outage_a_dispatcher_keeps_what_is_still_its_own() -> Non
     assert (kept.status, kept.attempts, kept.fence) == (Status.PROCESSING, 1, 1)
 
 
-async def test_a_dispatcher_that_was_held_up_keeps_what_is_still_its_own() -> None:
+async def test_a_stalled_dispatcher_keeps_its_leases() -> None:
     world = DispatchWorld()
     task = await world.add(language="en")
     dispatcher = world.dispatcher()
     await dispatcher.prepare()
     await dispatcher._claim_all()
-    world.clock.ahead_s = 2 * world.settings.dispatch.lease_duration_s  # its process stood still, and wakes to a claim
+    world.clock.ahead_s = 2 * world.settings.dispatch.lease_duration_s  # its process stalled, and a claim comes first
     await dispatcher._claim_all()
     kept = await world.store.get(task.id)
     await dispatcher._release_tasks()
@@ -620,7 +622,7 @@ async def test_the_end_of_an_attempt_is_no_lost_lease() -> None:
     assert not await world.media.prefixes()
 
 
-async def test_a_commit_that_nobody_answered_for_counts() -> None:
+async def test_an_unconfirmed_commit_counts() -> None:
     world = DispatchWorld()
     world.store.unanswered = 1
     task = await world.add(language="en")
@@ -630,7 +632,7 @@ async def test_a_commit_that_nobody_answered_for_counts() -> None:
             await asyncio.sleep(0.001)
 
 
-async def test_a_failure_is_noted_when_the_database_is_back() -> None:
+async def test_a_failure_is_recorded_when_the_database_is_back() -> None:
     world = DispatchWorld(splitter=FakeSplitter(failure=MediaUndecodable("No decoder knows this.")))
     fail, refused = world.store.fail, 3
 
@@ -659,7 +661,7 @@ async def test_a_file_that_kills_its_replicas_fails_alone() -> None:
     assert {task.status for task in ended} == {Status.COMPLETED}
     assert failed.error is not None
     assert (failed.error.code, failed.attempts) == ("attempts_exhausted", 1)
-    assert "10.0 s to 20.0 s took down the process that decoded it 3 times" in failed.error.message
+    assert "decoded the audio from 10.0 s to 20.0 s died 3 times" in failed.error.message
     assert world.fleet.poison[poison.id, 1] == 1000 - 3
 
 
@@ -680,14 +682,14 @@ async def add_link(world: DispatchWorld, link: Link | None = None, **new: object
     return task
 
 
-def said(title: str = "A talk") -> CrawlRecord:
+def crawl_record(title: str = "A talk") -> CrawlRecord:
     now = datetime(2026, 11, 24, tzinfo=UTC)
     return CrawlRecord(platform="site", media_id="7", url=LINK, title=title, crawled_at=now, library="yt-dlp 1")
 
 
 async def test_a_link_is_fetched_before_it_is_split() -> None:
     world, crawler = crawling(b"sound")
-    crawler.records[LINK] = said()
+    crawler.records[LINK] = crawl_record()
     task = await add_link(world, Link(LinkKind.ANY))
     async with world.running():
         ended = await world.end_of(task)
@@ -696,13 +698,13 @@ async def test_a_link_is_fetched_before_it_is_split() -> None:
     [request] = crawler.requests
     assert (request.url, request.link, request.media_key, request.fence) == (LINK, Link(LinkKind.ANY), "t9/source", 1)
     assert [split.media_key for split in world.splitter.requests] == ["t9/source"]
-    assert await world.store.crawl_record(task.id) == said()
+    assert await world.store.crawl_record(task.id) == crawl_record()
     assert world.media.keys == set()
 
 
-async def test_what_the_site_says_is_kept_only_where_it_may_be() -> None:
+async def test_the_crawl_record_is_kept_only_if_the_client_asked_for_it() -> None:
     world, crawler = crawling(b"sound")
-    crawler.records[LINK] = said()
+    crawler.records[LINK] = crawl_record()
     task = await add_link(world, Link(LinkKind.ANY, keep_record=False), platform="mine")
     async with world.running():
         ended = await world.end_of(task)
@@ -721,7 +723,7 @@ async def test_what_the_site_says_is_kept_only_where_it_may_be() -> None:
         UrlNotAllowed("Not there."),
     ],
 )
-async def test_what_a_site_will_never_give_is_asked_for_once(error: MurmurationError) -> None:
+async def test_a_final_error_of_a_site_is_not_retried(error: MurmurationError) -> None:
     world, crawler = crawling(error)
     task = await add_link(world)
     async with world.running():
@@ -730,7 +732,7 @@ async def test_what_a_site_will_never_give_is_asked_for_once(error: MurmurationE
     assert len(crawler.requests) == 1
 
 
-async def test_a_site_that_is_away_is_asked_again() -> None:
+async def test_an_unreachable_site_is_retried() -> None:
     world, crawler = crawling(SourceUnreachable("Nobody there."), ReplicaLost("It died."), b"sound")
     task = await add_link(world)
     async with world.running():
@@ -738,17 +740,17 @@ async def test_a_site_that_is_away_is_asked_again() -> None:
     assert len(crawler.requests) == 3
 
 
-async def test_a_site_that_was_asked_too_often_is_left_alone_for_as_long_as_it_wants() -> None:
+async def test_a_site_with_a_rate_limit_is_retried_after_its_retry_after() -> None:
     world, _ = crawling(RateLimited("Too often.", 3600.0))
     task = await add_link(world)
     async with world.running():
-        waiting = await world.until(task, lambda found: found.error is not None)
+        waiting = await world.until(task, lambda task: task.error is not None)
     assert (waiting.status, waiting.error) == (Status.QUEUED, TaskError("rate_limited", "Too often."))
     assert waiting.available_at is not None
     assert waiting.available_at - world.clock.now() > timedelta(minutes=58)
 
 
-async def test_after_the_last_pause_it_has_failed() -> None:
+async def test_a_task_fails_after_the_last_delay() -> None:
     world, crawler = crawling(RateLimited("Too often."))
     world.settings = world.settings.model_copy(update={"crawl": CrawlSettings(rate_limit_delays_s=(0.001, 0.001))})
     task = await add_link(world)
@@ -762,14 +764,14 @@ async def test_a_cancelled_task_stops_its_download() -> None:
     crawler.open_gate.clear()
     task = await add_link(world)
     async with world.running() as dispatcher:
-        await world.until(task, lambda found: bool(crawler.requests))
+        await world.until(task, lambda task: bool(crawler.requests))
         await world.store.cancel(task.id)
         await dispatcher.cancel(task.id)
         assert crawler.abandoned == crawler.requests
     assert world.media.keys == set()
 
 
-async def test_what_a_lost_crawler_began_is_removed_before_the_next_begins() -> None:
+async def test_remains_of_a_lost_crawler_are_deleted_before_the_next_begins() -> None:
     world, _ = crawling(b"sound")
     await world.media.write("t9/source", blocks(b"half"))
     await world.media.write("t9/other", blocks(b"half"))
@@ -779,12 +781,12 @@ async def test_what_a_lost_crawler_began_is_removed_before_the_next_begins() -> 
     assert world.media.keys == set()
 
 
-async def test_no_more_are_fetched_at_once_than_the_settings_say() -> None:
+async def test_concurrent_fetches_are_limited_by_the_settings() -> None:
     world, crawler = crawling(b"sound", max_concurrent_crawls=2)
     crawler.open_gate.clear()
     tasks = [await add_link(world) for _ in range(4)]
     async with world.running():
-        await world.until(tasks[0], lambda found: len(crawler.requests) == 2)
+        await world.until(tasks[0], lambda task: len(crawler.requests) == 2)
         await asyncio.sleep(0.02)
         assert len(crawler.requests) == 2
         crawler.open_gate.set()
@@ -792,7 +794,7 @@ async def test_no_more_are_fetched_at_once_than_the_settings_say() -> None:
             assert (await world.end_of(task)).status is Status.COMPLETED
 
 
-async def test_without_a_crawler_a_link_fails_in_words() -> None:
+async def test_without_a_crawler_a_link_fails_with_a_clear_message() -> None:
     world = DispatchWorld()
     task = await add_link(world)
     async with world.running():
@@ -808,7 +810,7 @@ async def test_a_retried_link_is_fetched_again() -> None:
         await world.end_of(task)
         await world.store.retry(task.id)
         dispatcher.wake()
-        assert (await world.until(task, lambda found: found.status is Status.COMPLETED)).attempts == 1
+        assert (await world.until(task, lambda task: task.status is Status.COMPLETED)).attempts == 1
     assert len(crawler.requests) == 2
 
 
@@ -819,13 +821,13 @@ async def test_slow_sites_do_not_keep_uploads_waiting() -> None:
     links = [await add_link(world) for _ in range(20)]
     async with world.running():
         most = world.settings.crawl.max_per_host
-        await world.until(links[0], lambda found: len(crawler.requests) == most < len(links))
+        await world.until(links[0], lambda task: len(crawler.requests) == most < len(links))
         upload = await world.add()
         assert (await world.end_of(upload)).status is Status.COMPLETED
 
 
 class BrokenStore(MoodyStore):
-    """Raises what nobody expects, from the methods named, until it is mended."""
+    """A store whose named methods raise unexpected errors until they are repaired."""
 
     broken: frozenset[str] = frozenset()
 
@@ -836,7 +838,7 @@ class BrokenStore(MoodyStore):
 
 
 @pytest.mark.parametrize("method", ["claim", "fail_exhausted", "heartbeat"])
-async def test_loops_outlive_defects_and_say_so(method: str) -> None:
+async def test_loops_continue_after_defects_and_report_them(method: str) -> None:
     world = DispatchWorld()
     world.store = BrokenStore(world.clock)
     async with world.running() as dispatcher:
@@ -856,7 +858,7 @@ async def test_loops_outlive_defects_and_say_so(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["migrate", "lease_owners"])
-async def test_preparing_outlives_defects_and_says_so(method: str) -> None:
+async def test_preparing_continues_after_defects_and_reports_them(method: str) -> None:
     world = DispatchWorld()
     world.store = BrokenStore(world.clock)
     world.store.broken = frozenset({method})
@@ -872,7 +874,7 @@ async def test_preparing_outlives_defects_and_says_so(method: str) -> None:
     assert dispatcher.failure_messages == ()
 
 
-async def test_sending_chunks_outlives_defects_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_sending_chunks_continues_after_defects_and_reports_them(monkeypatch: pytest.MonkeyPatch) -> None:
     world = DispatchWorld()
     async with world.running() as dispatcher:
         release = dispatcher._scheduler._queue.release

@@ -1,4 +1,4 @@
-"""Who is split while the places are taken: a Dispatcher whose Splitter holds every recording until it is told."""
+"""The order of splits while all slots are taken, in a Dispatcher whose Splitter pauses until it is released."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.unit.pipeline.usecases.dispatch.test_dispatcher import DispatchWorld,
 
 
 class LongRecordings(FakeSplitter):
-    """Splits recordings of nobody's into a part a time, each when it is told; those of clients at once."""
+    """A splitter that splits recordings without a client part by part on release, and those of clients at once."""
 
     def __init__(self, parts: int, part_s: float) -> None:
         chunks = (make_chunks(1, first=number, seconds=part_s, part=number) for number in range(parts))
@@ -30,13 +30,13 @@ class LongRecordings(FakeSplitter):
             if request.share_key.startswith("task"):
                 self.parts += 1
                 await self.go_on.wait()
-                for _ in range(50):  # so that others get to the line
+                for _ in range(50):  # so that other tasks can queue
                     await asyncio.sleep(0)
             yield event
 
 
 class HoldingSplitter(FakeSplitter):
-    """Holds recordings of the client ``holds`` for ever, and lets all others through at once."""
+    """A splitter that never ends the recordings of the client ``holds``, and splits all others at once."""
 
     def __init__(self, holds: str) -> None:
         super().__init__(make_chunks(1))
@@ -68,9 +68,7 @@ def crowded(**dispatch: object) -> tuple[DispatchWorld, HoldingSplitter]:
 
 @pytest.mark.parametrize("priority", list(Priority))
 @pytest.mark.parametrize("client", ["modest", None])
-async def test_one_clients_long_recordings_leave_room_for_everybody_else(
-    client: str | None, priority: Priority
-) -> None:
+async def test_one_clients_long_recordings_leave_slots_to_others(client: str | None, priority: Priority) -> None:
     world, splitter = crowded(max_concurrent_splits=8)
     greedy = [await add(world, "greedy") for _ in range(20)]
     async with world.running():
@@ -89,7 +87,7 @@ async def test_a_clients_own_urgent_recording_does_not_wait_for_its_others() -> 
         await world.until(greedy[0], lambda _: any(request.task_id == urgent.id for request in splitter.requests))
 
 
-async def test_the_splitter_is_told_who_shares_and_how_urgent_it_is() -> None:
+async def test_the_splitter_gets_the_share_key_and_the_priority() -> None:
     world, splitter = crowded()
     named, nameless = await add(world, "modest", Priority.HIGH), await add(world, None, Priority.LOW)
     async with world.running():
@@ -99,21 +97,21 @@ async def test_the_splitter_is_told_who_shares_and_how_urgent_it_is() -> None:
     assert shares == {named.id: ("client modest", 0), nameless.id: (f"task {nameless.id}", 2)}
 
 
-async def test_a_long_recording_makes_room_at_the_end_of_a_part_and_goes_on_from_there() -> None:
+async def test_a_long_recording_pauses_at_the_end_of_a_part_and_is_resumed_there() -> None:
     splitter = LongRecordings(parts=8, part_s=300.0)
     world = DispatchWorld(splitter=splitter, settings=quick_settings(max_concurrent_splits=1))
     long = await add(world, None)
     async with world.running():
         await world.until(long, lambda _: splitter.parts == 1)
         clip = await add(world, "modest")
-        await world.until(clip, lambda found: found.stage is Stage.SPLITTING)
+        await world.until(clip, lambda task: task.stage is Stage.SPLITTING)
         splitter.go_on.set()
         assert (await world.end_of(clip)).status is Status.COMPLETED
         assert (await world.end_of(long)).status is Status.COMPLETED
     assert [(request.task_id, request.first_part) for request in splitter.requests] == [
         (long.id, 0),
         (clip.id, 0),
-        (long.id, 2),  # ten minutes of it were done
+        (long.id, 2),  # resumed after ten minutes of audio
     ]
     assert len((await world.store.get(long.id, include_result=True)).result.segments) == 8  # type: ignore[union-attr]
 
@@ -122,7 +120,7 @@ async def claimed_of(world: DispatchWorld) -> int:
     return sum(task.status is Status.PROCESSING for task in (await world.store.query(TaskQuery(limit=100))).tasks)
 
 
-async def test_long_recordings_that_wait_for_a_place_keep_no_other_from_the_line() -> None:
+async def test_long_recordings_that_wait_for_a_slot_do_not_keep_others_from_the_queue() -> None:
     world = DispatchWorld(
         splitter=LongRecordings(parts=1, part_s=300.0),
         settings=quick_settings(max_concurrent_splits=4, max_active_tasks=24),
@@ -131,10 +129,10 @@ async def test_long_recordings_that_wait_for_a_place_keep_no_other_from_the_line
         await add(world, None)
     clip = await add(world, None)
     async with world.running():
-        await world.until(clip, lambda found: found.stage is Stage.SPLITTING)
+        await world.until(clip, lambda task: task.stage is Stage.SPLITTING)
 
 
-async def test_no_more_wait_for_a_place_than_run() -> None:
+async def test_tasks_that_wait_for_a_slot_are_limited() -> None:
     splitter = LongRecordings(parts=1, part_s=300.0)
     world = DispatchWorld(
         splitter=splitter,
@@ -152,7 +150,7 @@ async def test_no_more_wait_for_a_place_than_run() -> None:
             assert (await world.end_of(task)).status is Status.COMPLETED
 
 
-async def test_a_recording_that_nobody_waits_behind_is_split_in_one_go() -> None:
+async def test_a_recording_is_not_paused_if_no_other_waits() -> None:
     splitter = LongRecordings(parts=8, part_s=300.0)
     splitter.go_on.set()
     world = DispatchWorld(splitter=splitter, settings=quick_settings(max_concurrent_splits=1))
@@ -162,7 +160,7 @@ async def test_a_recording_that_nobody_waits_behind_is_split_in_one_go() -> None
     assert len(splitter.requests) == 1
 
 
-async def test_recordings_that_have_got_as_far_do_not_take_turns_at_one_place() -> None:
+async def test_recordings_with_equal_progress_do_not_alternate_in_one_slot() -> None:
     splitter = LongRecordings(parts=16, part_s=300.0)
     splitter.go_on.set()
     world = DispatchWorld(splitter=splitter, settings=quick_settings(max_concurrent_splits=1))

@@ -39,7 +39,7 @@ async def test_the_recording_lies_where_the_task_looks_for_it() -> None:
     assert crawler.requests[0].fence == 3
 
 
-async def test_a_crawler_that_falls_silent_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_crawler_without_heartbeats_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetcher, "CRAWLER_TIMEOUT_S", 0.01)
     media = MemoryMediaStore()
     crawler = FakeCrawler(media, {URL: [b"sound"]})
@@ -50,13 +50,13 @@ async def test_a_crawler_that_falls_silent_is_lost(monkeypatch: pytest.MonkeyPat
     assert crawler.abandoned == crawler.requests
 
 
-async def test_a_task_without_a_source_is_our_defect() -> None:
+async def test_a_task_without_a_source_is_a_defect() -> None:
     media = MemoryMediaStore()
     with pytest.raises(MurmurationError):
         await Fetcher(FakeCrawler(media), media, Settings(), ManualClock()).fetch(task(url=None))
 
 
-async def test_what_a_dead_crawler_began_is_removed() -> None:
+async def test_remains_of_a_dead_crawler_are_deleted() -> None:
     media = MemoryMediaStore()
     crawler = FakeCrawler(media, {URL: [ReplicaLost("It died.")]})
     crawler.open_gate.clear()
@@ -75,7 +75,7 @@ async def test_what_a_dead_crawler_began_is_removed() -> None:
 
 
 class Site:
-    """A fetcher with few places, and what it has begun to fetch; nothing arrives."""
+    """A fetcher with few slots, whose fetches never end."""
 
     def __init__(self, places: int, max_per_host: int = 99) -> None:
         media = MemoryMediaStore()
@@ -87,7 +87,7 @@ class Site:
         self._fetching: list[asyncio.Task[object]] = []
 
     async def ask(self, url: str, client: str | None = None, link: Link | None = None, count: int = 1) -> list[str]:
-        """Asks for an address so many times; returns everything that is being fetched then."""
+        """Request a URL ``times`` times, and return all URLs that are being fetched then."""
         for _ in range(count):
             self._number += 1
             wanted = task(url, number=self._number, client=client, link=link)
@@ -105,13 +105,11 @@ class Site:
 DRIPS = "https://drips.example/a.mp3"
 
 
-async def test_one_clients_links_leave_places_to_others() -> None:
+async def test_one_clients_links_leave_slots_to_others() -> None:
     site = Site(places=8)
     assert await site.ask(DRIPS, "greedy", count=64) == [DRIPS] * 4
     assert await site.ask(URL, "modest") == [DRIPS] * 4 + [URL]
-    assert (
-        len(site.fetcher.active_task_ids) == 5 + 8
-    )  # those that are fetched, and as many that wait as there are places
+    assert len(site.fetcher.active_task_ids) == 5 + 8  # the running fetches, and as many waiting ones
     await site.aclose()
     assert site.fetcher.active_task_ids == set()
 
@@ -120,7 +118,7 @@ async def test_one_clients_links_leave_places_to_others() -> None:
 @pytest.mark.parametrize(
     "spelling", [DRIPS, "http://DRIPS.example:8080/b", "https://www.drips.example/", "https://u:p@drips.example./"]
 )
-async def test_one_host_leaves_places_to_others(client: str | None, spelling: str) -> None:
+async def test_one_host_leaves_slots_to_others(client: str | None, spelling: str) -> None:
     site = Site(places=16, max_per_host=2)
     assert len(await site.ask(DRIPS, client, count=64)) == 2
     assert len(await site.ask(spelling, client)) == 2

@@ -18,7 +18,7 @@ PARTS = tuple(make_chunks(2, first=2 * number, part=number) for number in range(
 
 
 class Fragile(FakeSplitter):
-    """Dies after each of the parts it is told to, once."""
+    """A splitter that dies once after each of the given parts."""
 
     def __init__(self, *dies_after: int) -> None:
         super().__init__(*PARTS)
@@ -41,25 +41,25 @@ async def test_an_undisturbed_split_is_passed_on() -> None:
     assert await events_of(Fragile()) == [event async for event in FakeSplitter(*PARTS).split(REQUEST)]
 
 
-async def test_parts_that_were_given_out_are_not_made_again() -> None:
+async def test_parts_that_were_yielded_are_not_made_again() -> None:
     splitter = Fragile(0, 1, 2)
     *parts, done = await events_of(splitter)
 
     assert [part.part for part in parts if isinstance(part, SplitPart)] == [0, 1, 2, 3]
     assert isinstance(done, SplitDone)
-    asked = [(request.first_part, request.first_chunk, request.resume_at) for request in splitter.requests]
+    starts = [(request.first_part, request.first_chunk, request.resume_at) for request in splitter.requests]
     ends = [part[-1].spans[-1].end for part in PARTS]
-    assert asked == [(0, 0, 0), (1, 2, ends[0]), (2, 4, ends[1]), (3, 6, ends[2])]
+    assert starts == [(0, 0, 0), (1, 2, ends[0]), (2, 4, ends[1]), (3, 6, ends[2])]
 
 
-async def test_a_recording_that_takes_down_its_process_again_and_again_is_given_up() -> None:
+async def test_a_recording_that_kills_its_process_repeatedly_is_given_up() -> None:
     splitter = FakeSplitter(failure=ReplicaLost("The process died."))
     with pytest.raises(AttemptsExhausted, match="3 times in a row"):
         await events_of(splitter, max_losses=3)
     assert len(splitter.requests) == 3
 
 
-async def test_what_is_wrong_with_the_recording_is_not_tried_again() -> None:
+async def test_a_media_error_is_not_retried() -> None:
     splitter = FakeSplitter(PARTS[0], failure=MediaUndecodable("No."))
     with pytest.raises(MediaUndecodable):
         await events_of(splitter)
@@ -67,7 +67,7 @@ async def test_what_is_wrong_with_the_recording_is_not_tried_again() -> None:
 
 
 class SharedProcess(FakeSplitter):
-    """One process for all recordings; whoever asks for the poisonous one takes it down with all that it has in hand."""
+    """One process for all recordings, which dies with all of them when it splits the one that kills it."""
 
     def __init__(self, poison: int) -> None:
         super().__init__(*PARTS)
@@ -87,7 +87,7 @@ class SharedProcess(FakeSplitter):
             yield event
 
 
-async def test_a_recording_that_takes_down_its_process_fails_alone() -> None:
+async def test_a_recording_that_kills_its_process_fails_alone() -> None:
     resuming = ResumableSplitter(SharedProcess(poison=3), QuickClock(), max_losses=3)
 
     async def split(task_id: int) -> int:

@@ -13,7 +13,7 @@ SUMMARY = Summary(text="Short.", language="en", model="m", created_at=START, com
 
 
 class SilentModel:
-    """Answers every client but ``ignored``."""
+    """A summarizer that answers all clients but ``ignored``."""
 
     def __init__(self, ignored: str) -> None:
         self.orders: list[SummaryJob] = []
@@ -31,7 +31,7 @@ def order(client: str | None) -> SummaryJob:
 
 
 @pytest.mark.parametrize("client", ["modest", None])
-async def test_one_clients_hundreds_keep_nobody_waiting(client: str | None) -> None:
+async def test_one_clients_many_jobs_do_not_keep_others_waiting(client: str | None) -> None:
     model = SilentModel(ignored="greedy")
     sharing = FairSummarizer(model, 8, ManualClock())
     waiting = [asyncio.create_task(sharing.summarize(order("greedy"))) for _ in range(500)]
@@ -48,7 +48,7 @@ async def test_one_clients_hundreds_keep_nobody_waiting(client: str | None) -> N
     assert await sharing.summarize(order("greedy again")) == SUMMARY
 
 
-async def test_one_that_gives_up_makes_room() -> None:
+async def test_a_cancelled_job_frees_its_slot() -> None:
     model = SilentModel(ignored="a")
     sharing = FairSummarizer(model, 1, ManualClock())
     first = asyncio.create_task(sharing.summarize(order("a")))

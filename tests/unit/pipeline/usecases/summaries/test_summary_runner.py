@@ -37,7 +37,7 @@ TRANSCRIPT = Transcript("Hello.", (), TranscriptInfo("en", 0.9, 12.5, 9.0))
 
 @dataclass
 class RunnerWorld:
-    """A runner among fakes."""
+    """A runner with its fakes."""
 
     summarizer: FakeSummarizer = field(default_factory=FakeSummarizer)
     llm: LlmSettings = field(default_factory=lambda: LlmSettings(retry_base_s=0.001))
@@ -78,12 +78,12 @@ class RunnerWorld:
 
     async def until(self, task: Task, reached: Callable[[Task], bool]) -> Task:
         async with asyncio.timeout(5):
-            while not reached(found := await self.store.get(task.id)):
+            while not reached(current := await self.store.get(task.id)):
                 await asyncio.sleep(0.001)
-            return found
+            return current
 
     async def end_of(self, task: Task) -> Task:
-        return await self.until(task, lambda found: found.status.finished)
+        return await self.until(task, lambda task: task.status.finished)
 
     async def ordered(self, number: int = 1) -> None:
         async with asyncio.timeout(5):
@@ -119,7 +119,7 @@ async def test_a_due_summary_is_written_and_the_task_completed() -> None:
         ReplicaLost("A replica died."),
     ],
 )
-async def test_a_passing_trouble_is_waited_out(trouble: Exception) -> None:
+async def test_a_temporary_error_is_retried(trouble: Exception) -> None:
     world = RunnerWorld(FakeSummarizer(failures=[trouble, trouble]))
     task = await world.transcribed()
 
@@ -138,7 +138,7 @@ async def test_a_passing_trouble_is_waited_out(trouble: Exception) -> None:
         (ZeroDivisionError("/secret/path"), "internal_error"),
     ],
 )
-async def test_a_lasting_trouble_ends_the_summary_and_not_the_transcript(trouble: Exception, code: str) -> None:
+async def test_a_permanent_error_ends_the_summary_and_not_the_transcript(trouble: Exception, code: str) -> None:
     world = RunnerWorld(FakeSummarizer(failures=[trouble]))
     task = await world.transcribed(callback_url="https://example.com/hook")
 
@@ -150,7 +150,7 @@ async def test_a_lasting_trouble_ends_the_summary_and_not_the_transcript(trouble
     assert ended.summary.error.code == code
     assert "secret" not in ended.summary.error.message
     assert len(world.summarizer.orders) == 1
-    assert len(await world.store.claim_callbacks("courier", LEASE, 5)) == 1
+    assert len(await world.store.claim_callbacks("deliverer", LEASE, 5)) == 1
     assert world.metrics.total("summaries_finished", outcome="failed") == 1
 
 
@@ -170,7 +170,7 @@ async def test_attempts_are_counted(trouble: Exception, code: str) -> None:
     assert ended.summary.error.code == code
 
 
-async def test_a_summary_that_takes_its_dispatcher_down_each_time_is_given_up() -> None:
+async def test_a_summary_that_kills_its_dispatcher_each_time_is_given_up() -> None:
     world = RunnerWorld(llm=LlmSettings(max_attempts=2))
     task = await world.transcribed()
     for _ in range(2):
@@ -184,7 +184,7 @@ async def test_a_summary_that_takes_its_dispatcher_down_each_time_is_given_up() 
     assert ended.summary.error.code == "attempts_exhausted"
 
 
-async def test_a_server_that_asks_for_patience_gets_it() -> None:
+async def test_retry_after_of_the_server_is_respected() -> None:
     clock = ManualClock()
     world = RunnerWorld(FakeSummarizer(failures=[LlmRateLimited("Later.", 90)]))
     world.clock = clock  # type: ignore[assignment]
@@ -192,7 +192,7 @@ async def test_a_server_that_asks_for_patience_gets_it() -> None:
     task = await world.transcribed()
 
     async with world.running() as runner:
-        waiting = await world.until(task, lambda found: found.summary.error is not None)
+        waiting = await world.until(task, lambda task: task.summary.error is not None)
         assert waiting.summary.due_at == clock.now() + timedelta(seconds=90)
         assert waiting.summary_status is SummaryStatus.QUEUED
         clock.advance(90)
@@ -200,7 +200,7 @@ async def test_a_server_that_asks_for_patience_gets_it() -> None:
         assert (await world.end_of(task)).summary_status is SummaryStatus.COMPLETED
 
 
-async def test_only_so_many_are_in_hand_at_a_time() -> None:
+async def test_concurrent_summaries_are_limited() -> None:
     world = RunnerWorld(llm=LlmSettings(max_active_summaries=2))
     world.summarizer.open_gate.clear()
     tasks = [await world.transcribed() for _ in range(5)]
@@ -214,7 +214,7 @@ async def test_only_so_many_are_in_hand_at_a_time() -> None:
             await world.end_of(task)
 
 
-async def test_a_runner_that_stops_gives_back_what_it_has_in_hand() -> None:
+async def test_a_stopped_runner_returns_its_unfinished_summaries() -> None:
     world = RunnerWorld()
     world.summarizer.open_gate.clear()
     task = await world.transcribed()
@@ -240,7 +240,7 @@ async def test_a_runner_that_died_is_replaced_once_its_lease_is_over() -> None:
     assert (ended.summary_status, ended.summary.attempts) == (SummaryStatus.COMPLETED, 2)
 
 
-async def test_a_summary_in_hand_is_not_taken_by_another() -> None:
+async def test_a_claimed_summary_is_not_claimed_by_another_runner() -> None:
     world = RunnerWorld()
     world.dispatch = DispatchSettings(poll_s=0.005, heartbeat_s=0.005, lease_duration_s=1.01)
     world.summarizer.open_gate.clear()
@@ -249,16 +249,16 @@ async def test_a_summary_in_hand_is_not_taken_by_another() -> None:
     async with world.running("one"), world.running("two"):
         await world.ordered()
         first = (await world.store.get(task.id)).summary.due_at
-        await world.until(task, lambda found: bool(first and found.summary.due_at and found.summary.due_at > first))
+        await world.until(task, lambda task: bool(first and task.summary.due_at and task.summary.due_at > first))
         world.summarizer.open_gate.set()
         await world.end_of(task)
 
     assert len(world.summarizer.orders) == 1
 
 
-@pytest.mark.parametrize("told", [True, False])
-async def test_a_cancelled_task_s_summary_is_dropped(told: bool) -> None:
-    """Told by the Ingress, or found out when the lease is renewed."""
+@pytest.mark.parametrize("signalled", [True, False])
+async def test_a_cancelled_task_s_summary_is_dropped(signalled: bool) -> None:
+    """The Ingress reports the cancellation, or the renewal of the lease detects it."""
     world = RunnerWorld()
     world.summarizer.open_gate.clear()
     task = await world.transcribed()
@@ -266,7 +266,7 @@ async def test_a_cancelled_task_s_summary_is_dropped(told: bool) -> None:
     async with world.running() as runner:
         await world.ordered()
         await world.store.cancel(task.id)
-        if told:
+        if signalled:
             await runner.cancel(task.id)
         async with asyncio.timeout(5):
             while not world.summarizer.abandoned:
@@ -276,7 +276,7 @@ async def test_a_cancelled_task_s_summary_is_dropped(told: bool) -> None:
     assert world.ended == []
 
 
-async def test_a_database_that_is_away_costs_nothing_but_time() -> None:
+async def test_an_outage_of_the_database_only_delays_summaries() -> None:
     world = RunnerWorld()
     world.summarizer.open_gate.clear()
     task = await world.transcribed()
@@ -293,7 +293,7 @@ async def test_a_database_that_is_away_costs_nothing_but_time() -> None:
 
 
 @pytest.mark.parametrize("method", ["claim_summaries", "renew_summaries"])
-async def test_summaries_outlive_a_defect_and_say_so(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_summaries_continue_after_a_defect_and_report_it(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     world = RunnerWorld()
     world.summarizer.open_gate.clear()
     task = await world.transcribed()
@@ -319,7 +319,7 @@ async def test_summaries_outlive_a_defect_and_say_so(method: str, monkeypatch: p
                 await asyncio.sleep(0.001)
 
 
-async def test_nothing_is_logged_of_what_was_said(caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_text_of_the_transcript_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     world = RunnerWorld()
     task = await world.transcribed()
 

@@ -30,13 +30,13 @@ from pipeline.usecases.summaries.transcript_summarizer import TranscriptSummariz
 OWN = "http://llm.internal/v1"
 
 
-def transcript(minutes: int = 1, said: str = "one two three four five six seven eight") -> Transcript:
-    """A line of nine words each minute."""
+def transcript(minutes: int = 1, words: str = "one two three four five six seven eight") -> Transcript:
+    """Return a transcript with a line of nine words a minute."""
     segments = [
-        Segment(number + 1, 0, number * 60.0, number * 60.0 + 5, f" {said}", (), 0.0, -0.2, 1.0, 0.0)
+        Segment(number + 1, 0, number * 60.0, number * 60.0 + 5, f" {words}", (), 0.0, -0.2, 1.0, 0.0)
         for number in range(minutes)
     ]
-    return Transcript(said, tuple(segments), TranscriptInfo("de", 0.9, minutes * 60.0, 5.0))
+    return Transcript(words, tuple(segments), TranscriptInfo("de", 0.9, minutes * 60.0, 5.0))
 
 
 def order(task: Task, api_key: str | None = None, **options: object) -> SummaryJob:
@@ -45,7 +45,7 @@ def order(task: Task, api_key: str | None = None, **options: object) -> SummaryJ
 
 @dataclass
 class SummaryWorld:
-    """A summarizer over fakes: a word is a token."""
+    """A summarizer with its fakes, for which a word is a token."""
 
     settings: LlmSettings = field(default_factory=lambda: LlmSettings(base_url=OWN, model="writer"))
     models: FakeLanguageModels = field(default_factory=FakeLanguageModels)
@@ -110,11 +110,11 @@ async def test_notes_as_long_as_the_transcript_are_no_notes() -> None:
     world.models.notes = lambda prompt: prompt.material
     task = await world.task(transcript(400))
 
-    with pytest.raises(LlmAnswerUnusable, match="as long"):
+    with pytest.raises(LlmAnswerUnusable, match="not shorter"):
         await world.summarizer.summarize(order(task))
 
 
-async def test_a_model_that_takes_in_less_than_believed_is_given_less() -> None:
+async def test_a_model_with_a_smaller_context_gets_smaller_pieces() -> None:
     world = SummaryWorld()
     world.models.context_tokens = 1000
     task = await world.task(transcript(400))
@@ -125,7 +125,7 @@ async def test_a_model_that_takes_in_less_than_believed_is_given_less() -> None:
     assert len(world.models.prompts) > 4
 
 
-async def test_a_model_that_takes_in_next_to_nothing_is_given_up() -> None:
+async def test_a_model_with_a_tiny_context_is_given_up() -> None:
     world = SummaryWorld()
     world.models.context_tokens = 100
     task = await world.task(transcript(400))
@@ -134,7 +134,7 @@ async def test_a_model_that_takes_in_next_to_nothing_is_given_up() -> None:
         await world.summarizer.summarize(order(task))
 
 
-async def test_parts_are_anchored_in_the_transcript() -> None:
+async def test_chapters_are_aligned_with_the_transcript() -> None:
     world = SummaryWorld()
     task = await world.task(transcript(3))
 
@@ -151,8 +151,8 @@ async def test_the_language_is_that_asked_for_or_that_of_the_transcript() -> Non
     translated = await world.task(transcript(), task_type=TaskType.TRANSLATE)
 
     written = [
-        (await world.summarizer.summarize(order(task, summary_language=asked))).language
-        for task, asked in ((german, None), (german, "fr"), (translated, None))
+        (await world.summarizer.summarize(order(task, summary_language=language))).language
+        for task, language in ((german, None), (german, "fr"), (translated, None))
     ]
 
     assert written == ["de", "fr", "en"]
@@ -205,7 +205,7 @@ async def test_a_summary_has_a_deadline() -> None:
         await world.summarizer.summarize(order(task))
 
 
-async def test_a_wish_that_leaves_no_room_is_refused() -> None:
+async def test_a_prompt_that_leaves_no_room_is_refused() -> None:
     world = SummaryWorld(LlmSettings(base_url=OWN, model="writer", context_tokens=2048, max_output_tokens=500))
     task = await world.task(transcript())
 
@@ -241,6 +241,6 @@ def test_a_missing_setting_is_named(settings: LlmSettings, setting: str) -> None
         chosen_model(settings, None, own_key=False)
 
 
-def test_a_model_that_is_not_offered_is_refused() -> None:
+def test_a_model_that_is_not_allowed_is_refused() -> None:
     with pytest.raises(InvalidValue, match="use b"):
         chosen_model(LlmSettings(api_key="sk-1", allowed_models=("b",)), "dear", own_key=False)

@@ -1,4 +1,4 @@
-"""A client's view of the task store: whatever it asks for, others' tasks do not exist."""
+"""The task records of one client, for which the tasks of others do not exist."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ EMPTY: dict[str, tuple[tuple[Any, ...], Any]] = {
 
 @pytest.mark.parametrize("verb", REFUSED)
 @pytest.mark.parametrize("owner", ["bob", None])
-async def test_a_task_of_another_does_not_exist(store: MemoryTaskStore, verb: str, owner: str | None) -> None:
+async def test_a_task_of_another_client_does_not_exist(store: MemoryTaskStore, verb: str, owner: str | None) -> None:
     task, _ = await store.create(NewTask(media_prefix="a", client=owner))
     method: Callable[..., Awaitable[Any]] = getattr(ClientScopedTasks(store, ANN), verb)
     with pytest.raises(TaskNotFound, match=f"There is no task {task.id}"):
@@ -53,7 +53,7 @@ async def test_a_task_of_another_does_not_exist(store: MemoryTaskStore, verb: st
 
 
 @pytest.mark.parametrize("verb", EMPTY)
-async def test_of_a_task_of_another_there_is_nothing_to_see(store: MemoryTaskStore, verb: str) -> None:
+async def test_chunks_of_another_clients_task_are_not_shown(store: MemoryTaskStore, verb: str) -> None:
     task, _ = await store.create(NewTask(media_prefix="a", media_key="a/source", client="bob"))
     [claimed] = await store.claim("test", timedelta(seconds=30), 1, (0, 1, 2))
     lease = Lease(claimed.id, claimed.fence)
@@ -66,7 +66,7 @@ async def test_of_a_task_of_another_there_is_nothing_to_see(store: MemoryTaskSto
     assert (await ClientScopedTasks(store, BOB).chunks(task.id)).chunks
 
 
-async def test_every_verb_that_names_a_task_is_tested_above() -> None:
+async def test_every_method_with_a_task_id_is_tested_above() -> None:
     verbs = {
         name
         for name, method in inspect.getmembers(TaskRecords, inspect.isfunction)
@@ -75,7 +75,7 @@ async def test_every_verb_that_names_a_task_is_tested_above() -> None:
     assert verbs == REFUSED.keys() | EMPTY.keys()
 
 
-async def test_its_own_tasks_are_at_hand(store: MemoryTaskStore) -> None:
+async def test_a_client_reads_and_changes_its_own_tasks(store: MemoryTaskStore) -> None:
     own = ClientScopedTasks(store, BOB)
     task, is_new = await own.create(NewTask(media_prefix="a", media_key="a/source"))
     assert (is_new, task.client) == (True, "bob")
@@ -85,14 +85,14 @@ async def test_its_own_tasks_are_at_hand(store: MemoryTaskStore) -> None:
     assert await own.delete(task.id) == "a"
 
 
-async def test_a_query_finds_only_its_own_whatever_it_asks_for(store: MemoryTaskStore) -> None:
+async def test_a_query_returns_only_the_clients_own_tasks(store: MemoryTaskStore) -> None:
     for owner in ("ann", "bob", None, "ann"):
         await store.create(NewTask(media_prefix="a", client=owner))
     page = await ClientScopedTasks(store, ANN).query(TaskQuery(client="bob"))
     assert (page.total_count, {task.client for task in page.tasks}) == (2, {"ann"})
 
 
-async def test_a_task_is_its_own_and_counts_whatever_is_said(store: MemoryTaskStore) -> None:
+async def test_a_created_task_belongs_to_and_counts_for_the_client(store: MemoryTaskStore) -> None:
     own = ClientScopedTasks(store, ANN)
     for _ in range(2):
         await own.create(NewTask(media_prefix="a", client="bob"))

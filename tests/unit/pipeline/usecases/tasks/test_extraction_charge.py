@@ -18,7 +18,7 @@ async def used_s(store: MemoryTaskStore) -> float:
     return (await store.client_load("ann")).audio_s
 
 
-async def test_an_extraction_counts_from_its_beginning_on_and_as_it_gets_on() -> None:
+async def test_an_extraction_is_charged_at_its_start_and_as_it_progresses() -> None:
     clock = ManualClock()
     store = MemoryTaskStore(clock)
     async with charge_while_extracting(store, ANN, clock, TWO_MINUTES) as progress:
@@ -33,7 +33,7 @@ async def test_an_extraction_counts_from_its_beginning_on_and_as_it_gets_on() ->
 
 
 @pytest.mark.parametrize("decoded_s", [0.0, 30.0])
-async def test_what_was_decoded_counts_however_it_ended(decoded_s: float) -> None:
+async def test_decoded_audio_is_charged_even_if_the_extraction_fails(decoded_s: float) -> None:
     clock = ManualClock()
     store = MemoryTaskStore(clock)
 
@@ -60,7 +60,7 @@ async def test_a_client_whose_audio_is_used_up_is_refused_before_and_after_the_u
             pytest.fail("it may not begin")
 
 
-async def test_without_a_key_nothing_is_counted() -> None:
+async def test_without_a_client_nothing_is_charged() -> None:
     clock = ManualClock()
     store = MemoryTaskStore(clock)
     store.available = False
@@ -69,7 +69,7 @@ async def test_without_a_key_nothing_is_counted() -> None:
         progress(1e9)
 
 
-async def test_a_database_that_is_away_takes_no_answer_from_the_client() -> None:
+async def test_an_outage_of_the_database_does_not_fail_the_extraction() -> None:
     clock = ManualClock()
     store = MemoryTaskStore(clock)
     async with charge_while_extracting(store, ANN, clock, TWO_MINUTES) as progress:

@@ -42,12 +42,12 @@ class KeepaliveWorld:
         task, _ = await self.store.create(NewTask(media_prefix="a", media_key="a/source", awaited_until=until))
         return task.id
 
-    async def reap(self) -> None:
+    async def run_housekeeping(self) -> None:
         uploads = MemoryUploadStore(self.clock)
-        await Housekeeper(self.store, uploads, self.media, self.clock, Settings()).reap()
+        await Housekeeper(self.store, uploads, self.media, self.clock, Settings()).run_once()
 
     async def pass_time(self, seconds: float) -> None:
-        """In steps, so that whoever sleeps in between wakes, works and sleeps again."""
+        """Advance the clock in steps, so that every sleeper wakes in time and can sleep again."""
         for _ in range(int(seconds)):
             self.clock.advance(1)
             for _ in range(5):
@@ -63,11 +63,11 @@ async def test_a_defect_does_not_end_the_renewals(monkeypatch: pytest.MonkeyPatc
             patch.setattr(world.store, "extend_wait", lambda *_: {}[7])
             await world.pass_time(KEEPALIVE_INTERVAL_S)
         await world.pass_time(2 * KEEPALIVE_TTL.total_seconds())
-        await world.reap()
+        await world.run_housekeeping()
         assert await world.store.get(task_id)
 
 
-async def test_a_task_whose_folder_can_not_be_read_is_removed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_task_without_a_readable_media_prefix_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
     world = KeepaliveWorld()
     task_id = await world.task()
 
@@ -79,19 +79,19 @@ async def test_a_task_whose_folder_can_not_be_read_is_removed_all_the_same(monke
     assert world.cancelled == [task_id]
 
 
-async def test_a_task_stays_as_long_as_it_is_attended_and_goes_when_its_process_dies() -> None:
+async def test_a_task_is_kept_alive_and_deleted_when_its_process_dies() -> None:
     world = KeepaliveWorld()
     task_id = await world.task()
     async with keep_alive(world.store, world.clock, task_id):
         await asyncio.sleep(0)
         await world.pass_time(10 * KEEPALIVE_TTL.total_seconds())
-        await world.reap()
+        await world.run_housekeeping()
         assert await world.store.get(task_id)
     await world.pass_time(KEEPALIVE_TTL.total_seconds() - KEEPALIVE_INTERVAL_S)
-    await world.reap()
+    await world.run_housekeeping()
     assert await world.store.get(task_id)
     await world.pass_time(KEEPALIVE_INTERVAL_S + 1)
-    await world.reap()
+    await world.run_housekeeping()
     with pytest.raises(TaskNotFound):
         await world.store.get(task_id)
     assert not world.media.keys
@@ -101,11 +101,11 @@ async def test_other_tasks_stay() -> None:
     world = KeepaliveWorld()
     task_id = await world.task(awaited=False)
     await world.pass_time(500)
-    await world.reap()
+    await world.run_housekeeping()
     assert await world.store.get(task_id)
 
 
-async def test_an_outage_of_the_database_does_not_end_the_attendance() -> None:
+async def test_an_outage_of_the_database_does_not_end_the_keep_alive() -> None:
     world = KeepaliveWorld()
     task_id = await world.task()
     async with keep_alive(world.store, world.clock, task_id):
@@ -118,7 +118,7 @@ async def test_an_outage_of_the_database_does_not_end_the_attendance() -> None:
     assert until == world.clock.now() - timedelta(seconds=1) + KEEPALIVE_TTL
 
 
-async def test_what_is_removed_leaves_nothing() -> None:
+async def test_a_deleted_task_leaves_no_media() -> None:
     world = KeepaliveWorld()
     task_id = await world.task()
     await delete_task_and_media(world.store, world.media, world.cancel, task_id)
@@ -128,11 +128,11 @@ async def test_what_is_removed_leaves_nothing() -> None:
     await discard_task(world.store, world.media, world.cancel, task_id)
 
 
-async def test_what_can_not_be_dismissed_now_is_left_to_the_reaper(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_task_that_can_not_be_discarded_now_is_left_to_housekeeping(caplog: pytest.LogCaptureFixture) -> None:
     world = KeepaliveWorld()
     task_id = await world.task()
     world.store.available = False
     await discard_task(world.store, world.media, None, task_id)
-    assert "reaper" in caplog.text
+    assert "left to housekeeping" in caplog.text
     world.store.available = True
     assert await world.store.get(task_id)

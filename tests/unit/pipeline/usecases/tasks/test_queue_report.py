@@ -12,7 +12,7 @@ from pipeline.usecases.tasks.queue_report import INTERVAL_S, QueueReporter
 from tests.support.clocks import settle
 
 
-async def test_the_queue_is_shown_by_priority() -> None:
+async def test_the_queue_is_reported_by_priority() -> None:
     clock, metrics = ManualClock(), RecordingMetrics()
     store = MemoryTaskStore(clock)
     await store.create(NewTask(media_prefix="a", priority=Priority.LOW))
@@ -29,7 +29,7 @@ async def test_the_queue_is_shown_by_priority() -> None:
     assert metrics.values("waiting_for_space") == [0]
 
 
-async def test_the_report_outlives_a_defect_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_report_continues_after_a_defect_and_reports_it(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, metrics = ManualClock(), RecordingMetrics()
     store = MemoryTaskStore(clock)
     with monkeypatch.context() as patch:
@@ -37,7 +37,7 @@ async def test_the_report_outlives_a_defect_and_says_so(monkeypatch: pytest.Monk
         reporter = QueueReporter(store, clock, metrics)
         reporting = asyncio.create_task(reporter.run())
         await settle()
-        assert reporter.failure_messages == ("Showing the queue fails: see the log.",)
+        assert reporter.failure_messages == ("Reporting the queue fails: see the log.",)
         assert metrics.total("loop_errors", loop="queue_report") == 1
 
     clock.advance(INTERVAL_S)
@@ -47,7 +47,7 @@ async def test_the_report_outlives_a_defect_and_says_so(monkeypatch: pytest.Monk
     reporting.cancel()
 
 
-async def test_while_the_database_is_away_it_waits_and_then_goes_on() -> None:
+async def test_the_report_continues_after_an_outage_of_the_database() -> None:
     clock, metrics = ManualClock(), RecordingMetrics()
     store = MemoryTaskStore(clock)
     store.available = False

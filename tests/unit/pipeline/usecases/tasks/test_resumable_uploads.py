@@ -1,4 +1,4 @@
-"""Uploads in pieces: what arrives stays, what is wrong goes, and of two at once one wins."""
+"""Resumable uploads: arrived bytes are kept, wrong ones are not, and of two concurrent requests one wins."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resumable_uploads, "READ_BYTES", 3)
 
 
-async def test_pieces_become_the_whole(desk: Desk) -> None:
+async def test_parts_are_joined_to_the_recording(desk: Desk) -> None:
     upload = await desk.uploads.create(10, {"filename": "talk.mp3"}, ANN)
     upload = await desk.uploads.append(upload, 0, blocks(b"abc", b"", b"de", b"f"))
     assert (upload.received_bytes, upload.complete) == (6, False)
@@ -68,7 +68,7 @@ async def test_pieces_become_the_whole(desk: Desk) -> None:
 
 
 @given(content=st.binary(max_size=40), cuts=st.lists(st.integers(0, 40), max_size=4), block=st.integers(1, 9))
-async def test_any_pieces_in_any_blocks_become_the_whole(content: bytes, cuts: list[int], block: int) -> None:
+async def test_blocks_of_any_size_are_joined_to_the_recording(content: bytes, cuts: list[int], block: int) -> None:
     desk = Desk()
     upload = await desk.uploads.create(len(content), {})
     edges = sorted({0, len(content), *(min(cut, len(content)) for cut in cuts)})
@@ -80,14 +80,14 @@ async def test_any_pieces_in_any_blocks_become_the_whole(content: bytes, cuts: l
 
 
 @pytest.mark.parametrize("offset", [0, 2, 4, 9])
-async def test_bytes_go_only_where_the_upload_ends(desk: Desk, offset: int) -> None:
+async def test_bytes_are_accepted_only_at_the_end_of_the_upload(desk: Desk, offset: int) -> None:
     upload = await desk.uploads.create(10, {})
     upload = await desk.uploads.append(upload, 0, blocks(b"abc"))
     with pytest.raises(UploadStateConflict, match=f"is at byte 3, not at {offset}"):
         await desk.uploads.append(upload, offset, blocks(b"x"))
 
 
-async def test_of_two_that_add_at_once_one_wins_and_the_other_leaves_nothing(desk: Desk) -> None:
+async def test_of_two_concurrent_requests_one_wins_and_the_other_leaves_nothing(desk: Desk) -> None:
     upload = await desk.uploads.create(3, {})
     results = await asyncio.gather(
         desk.uploads.append(upload, 0, blocks(b"abc")),
@@ -101,7 +101,7 @@ async def test_of_two_that_add_at_once_one_wins_and_the_other_leaves_nothing(des
 
 
 @pytest.mark.parametrize("cause", [UploadInterrupted("gone"), asyncio.CancelledError()])
-async def test_what_arrived_before_a_break_stays(desk: Desk, cause: BaseException) -> None:
+async def test_bytes_that_arrived_before_an_interruption_are_kept(desk: Desk, cause: BaseException) -> None:
     upload = await desk.uploads.create(10, {})
     with pytest.raises(type(cause)):
         await desk.uploads.append(upload, 0, blocks(b"abcd", b"ef", then=cause))
@@ -124,7 +124,7 @@ async def test_an_upload_over_the_limit_is_refused_before_it_begins(desk: Desk) 
 
 
 @pytest.mark.parametrize("algorithm", list(resumable_uploads.CHECKSUMS))
-async def test_bytes_with_the_right_checksum_are_taken(desk: Desk, algorithm: str) -> None:
+async def test_bytes_with_the_right_checksum_are_accepted(desk: Desk, algorithm: str) -> None:
     checksum = Checksum(algorithm, hashlib.new(algorithm, b"abcdefgh").digest())
     upload = await desk.uploads.append(await desk.uploads.create(8, {}), 0, blocks(b"abcdefgh"), checksum)
     assert await desk.content(upload) == b"abcdefgh"
@@ -163,13 +163,13 @@ async def test_an_upload_to_which_nothing_is_added_expires(desk: Desk) -> None:
         await desk.uploads.append(upload, 3, blocks(b"d"))
 
 
-async def test_what_is_not_complete_has_no_content(desk: Desk) -> None:
+async def test_an_incomplete_upload_has_no_content(desk: Desk) -> None:
     upload = await desk.uploads.append(await desk.uploads.create(10, {}), 0, blocks(b"abc"))
     with pytest.raises(UploadStateConflict, match="3 of 10 bytes"):
         await desk.content(upload)
 
 
-async def test_an_upload_that_is_thrown_away_leaves_nothing(desk: Desk) -> None:
+async def test_a_deleted_upload_leaves_nothing(desk: Desk) -> None:
     upload = await desk.uploads.append(await desk.uploads.create(10, {}), 0, blocks(b"abcdefg"))
     await desk.uploads.delete(upload)
     assert desk.media.keys == frozenset()

@@ -37,7 +37,7 @@ URL = Submission(file_url="https://example.org/a.mp3")
 
 
 class SlowStore(MemoryTaskStore):
-    """A store whose commit waits to be let go."""
+    """A store whose commit waits for ``go``."""
 
     def __init__(self, clock: ManualClock) -> None:
         super().__init__(clock)
@@ -88,7 +88,7 @@ class SubmitWorld:
 HOSTS = {"inside.example": [["10.0.0.1"]], "outside.example": [["93.184.216.34"]]}
 
 
-async def test_a_recording_becomes_a_task_and_the_dispatcher_is_told() -> None:
+async def test_a_recording_becomes_a_task_and_the_dispatcher_is_woken() -> None:
     world = SubmitWorld()
     options = TranscriptionOptions(language="de")
     submission = Submission(options=options, priority=Priority.HIGH, platform="radio", callback_url="https://a.example")
@@ -101,18 +101,18 @@ async def test_a_recording_becomes_a_task_and_the_dispatcher_is_told() -> None:
     assert world.wakes == 1
 
 
-async def test_bytes_in_hand_are_taken_too() -> None:
+async def test_bytes_are_accepted_too() -> None:
     world = SubmitWorld()
     task = await world.submitter.submit(Submission(), b"abc")
     assert (task.file_size_bytes, task.file_name) == (3, None)
 
 
-async def test_a_url_is_taken_where_something_fetches() -> None:
+async def test_a_url_is_accepted_if_recordings_can_be_fetched() -> None:
     task = await SubmitWorld(fetch_available=True).submitter.submit(URL)
     assert (task.file_url, task.media_key) == (URL.file_url, None)
 
 
-async def test_a_url_is_refused_where_nothing_fetches() -> None:
+async def test_a_url_is_refused_if_recordings_can_not_be_fetched() -> None:
     with pytest.raises(InvalidValue, match="upload the file") as caught:
         await SubmitWorld().submitter.submit(URL)
     assert caught.value.field == "file_url"
@@ -188,7 +188,7 @@ async def test_a_database_that_is_away_leaves_nothing_behind() -> None:
 
 
 class UnansweredStore(MemoryTaskStore):
-    """Commits, and then breaks the connection before it has said so."""
+    """A store whose connection breaks after the commit."""
 
     async def create(
         self, new: NewTask, idempotency: IdempotencyClaim | None = None, client: Client | None = None
@@ -197,14 +197,14 @@ class UnansweredStore(MemoryTaskStore):
         raise CommitUnanswered("Nobody knows.")
 
 
-async def test_what_may_have_become_a_task_keeps_its_recording() -> None:
+async def test_a_recording_is_kept_if_the_commit_is_uncertain() -> None:
     world = SubmitWorld(UnansweredStore(ManualClock()))
     with pytest.raises(CommitUnanswered):
         await world.submitter.submit(Submission(), b"abc")
     assert (await world.tasks(), len(world.media.keys)) == (1, 1)
 
 
-async def test_a_slow_upload_is_kept_from_the_sweep() -> None:
+async def test_a_slow_upload_is_not_deleted_as_an_orphan() -> None:
     world = SubmitWorld()
     world.media = MemoryMediaStore(now=world.clock.now)
     world.submitter.media = world.media
@@ -271,7 +271,7 @@ def test_a_fingerprint_covers_the_options() -> None:
     assert len({fingerprint(Submission(), "a"), fingerprint(other, "a"), fingerprint(Submission(), "b")}) == 3
 
 
-async def test_a_full_queue_takes_nothing_in_until_there_is_room() -> None:
+async def test_a_full_queue_refuses_tasks_until_there_is_room() -> None:
     world = SubmitWorld(queue=2)
     first = await world.submitter.submit(Submission(), b"abc")
     await world.submitter.submit(Submission(), b"abc")
@@ -298,7 +298,7 @@ async def test_one_client_does_not_fill_the_queue() -> None:
         await world.submitter.submit(Submission(), b"abc", client=other)
 
 
-async def test_too_much_audio_takes_nothing_in_until_there_is_less() -> None:
+async def test_too_much_queued_audio_refuses_tasks_until_there_is_less() -> None:
     world = SubmitWorld(max_queued_audio_s=20.0)
     task = await world.submitter.submit(Submission(), b"abc")
     [claimed] = await world.store.claim("me", timedelta(seconds=30), 1, [1])
@@ -311,7 +311,7 @@ async def test_too_much_audio_takes_nothing_in_until_there_is_less() -> None:
     await world.submitter.submit(Submission(), b"abc")
 
 
-async def test_an_address_that_is_never_connected_to_is_refused_before_there_is_a_task() -> None:
+async def test_a_url_that_the_guard_refuses_creates_no_task() -> None:
     world = SubmitWorld()
     with pytest.raises(UrlNotAllowed) as refused:
         await world.submitter.submit(Submission(callback_url="http://inside.example/hook"), b"abc")
@@ -320,7 +320,7 @@ async def test_an_address_that_is_never_connected_to_is_refused_before_there_is_
 
 
 @pytest.mark.parametrize("host", ["outside.example", "not-up-yet.example"])
-async def test_a_receiver_that_may_be_there_later_is_fine(host: str) -> None:
+async def test_an_unreachable_receiver_is_accepted(host: str) -> None:
     world = SubmitWorld()
     task = await world.submitter.submit(Submission(callback_url=f"https://{host}/hook"), b"abc")
     assert task.callback_url == f"https://{host}/hook"

@@ -47,10 +47,10 @@ def result(index: int, *texts: str) -> ChunkResult:
 
 @dataclass
 class WatchWorld:
-    """One task that the test drives, and one who follows it."""
+    """A task that the test changes, and a client that follows it."""
 
     clock: ManualClock = field(default_factory=ManualClock)
-    news: TaskNotifier = field(default_factory=TaskNotifier)
+    notifier: TaskNotifier = field(default_factory=TaskNotifier)
     events: asyncio.Queue[TaskEvent] = field(default_factory=asyncio.Queue)
     lease: Lease = field(default_factory=lambda: Lease(1, 1))
     results: list[ChunkResult] = field(default_factory=list)
@@ -79,20 +79,20 @@ class WatchWorld:
         self.tell()
 
     def tell(self) -> None:
-        self.news.notify(1)
+        self.notifier.notify(1)
         self.clock.advance(1)
 
     async def follow(self, after_chunk: int = -1) -> None:
         task = await self.store.get(1, include_result=True)
 
         async def run() -> None:
-            async for event in follow(self.store, self.news.watch, self.clock, task, after_chunk):
+            async for event in follow(self.store, self.notifier.watch, self.clock, task, after_chunk):
                 self.events.put_nowait(event)
 
         self.following = asyncio.create_task(run())
 
     async def next(self) -> TaskEvent:
-        """The next event; time passes while it is waited for."""
+        """Return the next event; the clock advances meanwhile."""
         async with asyncio.timeout(5):
             while self.events.empty():
                 assert self.following is not None
@@ -120,7 +120,7 @@ async def world() -> WatchWorld:
     return world
 
 
-def heard(events: list[TaskEvent]) -> list[tuple[int, str, int, bool]]:
+def segments_of(events: list[TaskEvent]) -> list[tuple[int, str, int, bool]]:
     return [
         (event.segment.id, event.segment.text, event.chunk, event.last)
         for event in events
@@ -139,17 +139,17 @@ async def test_a_task_is_followed_from_the_queue_to_its_end(world: WatchWorld) -
     events = [await world.next() for _ in range(3)]
     assert isinstance(events[0], TaskProgressed)
     assert events[0].task.audio_done_s == 10.0
-    assert heard(events) == [(1, " one", 0, False), (2, " two", 0, True)]
+    assert segments_of(events) == [(1, " one", 0, False), (2, " two", 0, True)]
     await world.save(result(1), result(2, " three"), result(3, " four"))
     await world.complete()
     ended = (events := await world.rest())[-1]
-    assert heard(events) == [(3, " three", 1, True), (4, " four", 2, True)]
+    assert segments_of(events) == [(3, " three", 1, True), (4, " four", 2, True)]
     assert isinstance(ended, TaskEnded)
     assert ended.task.result is not None
     assert [segment.text for segment in ended.task.result.segments] == [" one", " two", " three", " four"]
 
 
-async def test_a_total_that_still_grows_is_no_progress(world: WatchWorld) -> None:
+async def test_a_growing_total_is_no_progress(world: WatchWorld) -> None:
     await world.claim()
     await world.follow()
     assert isinstance(await world.next(), TaskProgressed)
@@ -172,36 +172,36 @@ async def test_segments_wait_for_those_before_them(world: WatchWorld) -> None:
     assert isinstance(await world.next(), TaskProgressed)
     await world.save(result(0, " one"))
     events = [await world.next() for _ in range(4)]
-    assert heard(events) == [(1, " one", 0, True), (2, " two", 1, True), (3, " three", 2, True)]
+    assert segments_of(events) == [(1, " one", 0, True), (2, " two", 1, True), (3, " three", 2, True)]
 
 
-async def test_it_goes_on_after_a_chunk(world: WatchWorld) -> None:
+async def test_events_continue_after_a_given_chunk(world: WatchWorld) -> None:
     await world.claim()
     await world.save(result(0, " one", " two"), result(1), result(2, " three"))
     await world.follow(after_chunk=0)
-    assert heard([await world.next(), await world.next()]) == [(3, " three", 1, True)]
+    assert segments_of([await world.next(), await world.next()]) == [(3, " three", 1, True)]
     await world.save(result(3, " four"))
     await world.complete()
-    assert heard(await world.rest()) == [(4, " four", 2, True)]
+    assert segments_of(await world.rest()) == [(4, " four", 2, True)]
 
 
 @pytest.mark.parametrize(("after_chunk", "missing"), [(-1, 0), (0, 2), (1, 3), (9, 4)])
-async def test_of_a_finished_task_the_same_is_told(world: WatchWorld, after_chunk: int, missing: int) -> None:
+async def test_a_finished_task_has_the_same_events(world: WatchWorld, after_chunk: int, missing: int) -> None:
     await world.claim()
     await world.save(result(0, " one", " two"), result(1), result(2, " three"), result(3, " four"))
     await world.complete()
     await world.follow(after_chunk)
     all_of_them = [(1, " one", 0, False), (2, " two", 0, True), (3, " three", 1, True), (4, " four", 2, True)]
-    assert heard(await world.rest()) == all_of_them[missing:]
+    assert segments_of(await world.rest()) == all_of_them[missing:]
 
 
-async def test_a_failed_task_tells_what_was_heard(world: WatchWorld) -> None:
+async def test_a_failed_task_yields_the_segments_it_had(world: WatchWorld) -> None:
     await world.claim()
     await world.save(result(0, " one"))
     await world.store.fail(world.lease, TaskError("decoding_failed", "The model failed."))
     await world.follow()
     events = await world.rest()
-    assert heard(events) == [(1, " one", 0, True)]
+    assert segments_of(events) == [(1, " one", 0, True)]
     assert isinstance(events[-1], TaskEnded)
     assert events[-1].task.status is Status.FAILED
 
@@ -216,7 +216,7 @@ async def test_a_task_that_is_deleted_ends_as_cancelled(world: WatchWorld) -> No
     assert ended.task.status is Status.CANCELLED
 
 
-async def test_it_outlives_an_outage_of_the_database(world: WatchWorld) -> None:
+async def test_following_continues_after_an_outage_of_the_database(world: WatchWorld) -> None:
     await world.follow()
     assert isinstance(await world.next(), TaskQueued)
     world.store.available = False
@@ -230,7 +230,7 @@ async def test_it_outlives_an_outage_of_the_database(world: WatchWorld) -> None:
     assert isinstance(await world.next(), TaskProgressed)
 
 
-async def test_the_same_state_is_told_once_and_news_without_end_is_not_all_looked_at(world: WatchWorld) -> None:
+async def test_a_state_is_reported_once_and_reads_are_rate_limited(world: WatchWorld) -> None:
     looks: list[float] = []
 
     async def restless(task_id: int, seen: int, timeout_s: float) -> int:
@@ -238,7 +238,7 @@ async def test_the_same_state_is_told_once_and_news_without_end_is_not_all_looke
         looks.append(world.clock.monotonic())
         return seen + 1
 
-    world.news.watch = restless  # type: ignore[method-assign]
+    world.notifier.watch = restless  # type: ignore[method-assign]
     await world.follow()
     assert isinstance(await world.next(), TaskQueued)
     while len(looks) < 5:
@@ -253,7 +253,7 @@ chunk_texts = st.lists(st.lists(st.sampled_from([" a", " b b"]), max_size=3), ma
 
 @given(chunk_texts)
 def test_chunk_by_chunk_gives_the_segments_of_the_whole(texts: list[list[str]]) -> None:
-    results = [result(index, *said) for index, said in enumerate(texts)]
+    results = [result(index, *texts_of_chunk) for index, texts_of_chunk in enumerate(texts)]
     grown: list[Segment] = []
     for one in results:
         grown += chunk_segments(one, math.inf, len(grown) + 1)

@@ -1,4 +1,4 @@
-"""Places that tasks take turns at, and which tasks have one or wait for one."""
+"""Slots for tasks, with the ids of the tasks that hold or await one."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from pipeline.fair_slots import FairSlots, Turn
 
 
 class TaskSlots:
-    """``FairSlots`` that know the tasks in them; a task takes one turn at a time.
+    """Fair slots that record which tasks hold or await one. A task requests one slot at a time.
 
     Args:
-        slots: the turns.
+        slots: the slots, which decide who is next.
     """
 
     def __init__(self, slots: FairSlots) -> None:
         self._slots = slots
-        self._begun: set[int] = set()
+        self._active: set[int] = set()
         self._waiting: dict[int, None] = {}
 
     @property
-    def begun(self) -> Collection[int]:
-        """Ids of the tasks that have a place."""
-        return self._begun
+    def active_ids(self) -> Collection[int]:
+        """Ids of the tasks that hold a slot."""
+        return self._active
 
     @property
-    def waiting(self) -> Collection[int]:
-        """Ids of the tasks that wait for one, in the order in which they came."""
+    def waiting_ids(self) -> Collection[int]:
+        """Ids of the tasks that wait for a slot, in order of their requests."""
         return self._waiting.keys()
 
     @asynccontextmanager
     async def turn(self, task_id: int, request: TurnRequest) -> AsyncIterator[Turn]:
-        """Wait for a place, and hold it until the block ends."""
+        """Wait for a slot, and hold it until the block ends."""
         self._waiting[task_id] = None
         try:
             async with self._slots.turn(request) as turn:
                 del self._waiting[task_id]
-                self._begun.add(task_id)
+                self._active.add(task_id)
                 yield turn
         finally:
             self._waiting.pop(task_id, None)
-            self._begun.discard(task_id)
+            self._active.discard(task_id)

@@ -4,7 +4,7 @@ import gc
 import threading
 from collections.abc import Callable
 
-from deployments.queue_watch import QueueMonitor
+from deployments.queue_monitor import QueueMonitor
 from pipeline.domain.tasks.task import NewTask
 from pipeline.errors import DatabaseUnavailable
 from pipeline.testing.manual_clock import ManualClock

@@ -33,7 +33,7 @@ class QueueMonitor:
     def __init__(self, open_store: Callable[[], TaskStore], period_s: float, retry_s: float = RETRY_S) -> None:
         self._snapshot = _SharedSnapshot()
         thread = threading.Thread(
-            target=_follow, args=(self._snapshot, open_store, period_s, retry_s), name="queue-watch", daemon=True
+            target=_follow, args=(self._snapshot, open_store, period_s, retry_s), name="queue-monitor", daemon=True
         )
         weakref.finalize(self, self._snapshot.stop.set)
         thread.start()

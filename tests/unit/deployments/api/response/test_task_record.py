@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from deployments.api.response.schemas import encode_record, record
+from deployments.api.response.task_record import encode_record, task_record
 from tests.unit.deployments.api.world import World
 
 
@@ -10,7 +10,7 @@ async def test_a_callback_carries_the_record_that_answers_show(world: World) -> 
     task = await world.completed(callback_url="https://example.org/done")
     task = await world.store.get(task.id, include_result=True)
     body = json.loads(encode_record(task, "https://asr.example"))
-    assert body == json.loads(record(task, "https://asr.example").model_dump_json())
+    assert body == json.loads(task_record(task, "https://asr.example").model_dump_json())
     assert body["output_url"] == "https://asr.example/api/whisper/tasks/result?task_id=1"
     assert body["callback_url"] == "https://example.org/done"
     assert body["result"]["info"]["all_language_probs"] == [["en", 0.98], ["de", 0.01]]
