@@ -31,6 +31,7 @@ from pipeline.testing.memory_media import MemoryMediaStore
 from pipeline.testing.recording_metrics import RecordingMetrics
 from pipeline.usecases.dispatch.dispatcher import Dispatcher
 from tests.contract.tasks import ALL_RANKS, CRAWLED, ERROR, LEASE, TRANSCRIPT, URL, chunk, new_task, result
+from tests.support.builders import blocks
 from tests.support.stores import AGEING_S, IDEMPOTENCY_TTL_S, MAX_LOSSES
 from tests.support.thoroughness import thorough
 
@@ -493,7 +494,7 @@ def test_the_vocabulary_is_that_of_the_code() -> None:
 async def test_a_task_whose_chunks_are_damaged_begins_again_at_its_recording(desk: Desk, table: str) -> None:
     column = {"chunks": "spans", "parts": "part_end", "chunk_results": "result"}[table]
     media = MemoryMediaStore()
-    await media.write("t/source", _once(b"sound"))
+    await media.write("t/source", blocks(b"sound"))
     task, _ = await desk.store.create(new_task("t", options=TranscriptionOptions(language="en")))
     other, _ = await desk.store.create(new_task("broken"))
     [claimed, _other] = await desk.store.claim("dead", LEASE, 10, ALL_RANKS)
@@ -531,7 +532,3 @@ async def test_a_task_whose_chunks_are_damaged_begins_again_at_its_recording(des
     assert len(ended.result.segments) == len(chunks)
     assert (await desk.store.get(other.id)).status is Status.FAILED
     assert dispatcher.failure_messages == ()
-
-
-async def _once(data: bytes) -> AsyncIterator[bytes]:
-    yield data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,11 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if undecided and not in_worker and all(Path(argument).is_dir() for argument in config.args):
         config.option.numprocesses = "logical"
         config.option.dist = "worksteal"
+        for library in (
+            "OPENBLAS",
+            "OMP",
+        ):  # each process has a core, and threads of its own would wait for the others'
+            os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)

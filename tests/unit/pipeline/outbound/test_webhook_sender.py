@@ -190,7 +190,7 @@ async def test_an_answer_whose_status_comes_in_time_counts_though_its_body_does_
 
     receiver.behaviours["/"] = stall
 
-    answer = await deliver(receiver.url("/", "public.example"), timeout_s=0.5)
+    answer = await deliver(receiver.url("/", "public.example"), timeout_s=0.2)
 
     assert (answer.verdict, answer.status_code) == (DeliveryVerdict.DELIVERED, 200)
     assert answer.message == "public.example did not answer in time."

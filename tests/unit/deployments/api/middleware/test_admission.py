@@ -15,7 +15,7 @@ from deployments.api.app import build_api
 from deployments.api.middleware.admission import RequestLimits, RequestSlots, is_lasting
 from pipeline.errors import ServiceBusy, TooManyRequests
 from pipeline.settings import HttpSettings
-from tests.unit.deployments.api.serving import Reader, settle
+from tests.unit.deployments.api.serving import Reader, settle_with_threads
 from tests.unit.deployments.api.world import World
 
 TASKS = "/api/whisper/tasks"
@@ -42,7 +42,7 @@ def follower(key: str, address: str = "192.0.2.1") -> Reader:
 
 async def start(app: FastAPI, *readers: Reader) -> list[asyncio.Task[None]]:
     requests = [asyncio.create_task(app(reader.scope(app), reader.receive, reader.send)) for reader in readers]
-    await settle()
+    await settle_with_threads()
     return requests
 
 

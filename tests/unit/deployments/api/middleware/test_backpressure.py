@@ -22,7 +22,7 @@ from deployments.api.middleware.acknowledgements import (
 )
 from deployments.api.middleware.backpressure import PIECE_BYTES, UnreadBudget
 from tests.support.recordings import encode, silence
-from tests.unit.deployments.api.serving import KeepsAll, Reader, settle
+from tests.unit.deployments.api.serving import KeepsAll, Reader, settle_with_threads
 from tests.unit.deployments.api.world import TRANSCRIPT, World
 
 WINDOW = 256 * 1024
@@ -78,7 +78,7 @@ async def test_no_more_is_sent_ahead_than_the_bound(world: World, path: str) -> 
     reader = Reader(path)
     reader.may_read.clear()
     request = asyncio.create_task(AcknowledgementMiddleware(serve)(reader.scope(None), reader.receive, reader.send))
-    await settle()
+    await settle_with_threads()
     assert 0 < serve.most_bytes <= WINDOW
     assert not request.done()
     reader.may_read.set()
@@ -93,7 +93,7 @@ async def test_without_a_server_that_says_so_all_of_it_is_sent(world: World) -> 
     reader = Reader("/api/streamed")
     reader.may_read.clear()
     request = asyncio.create_task(serve(reader.scope(None), reader.receive, reader.send))
-    await settle()
+    await settle_with_threads()
     assert serve.most_bytes >= SIZE
     reader.may_read.set()
     await request
@@ -125,7 +125,7 @@ async def test_a_request_lasts_until_its_answer_is_read(world: World) -> None:
         reader = Reader("/api/at_once")
         reader.may_read.clear()
         request = asyncio.create_task(around(KeepsAll(app))(reader.scope(None), reader.receive, reader.send))
-        await settle()
+        await settle_with_threads()
         assert not request.done()
         assert app.state.unread.total_bytes == (
             0 if around is AcknowledgementMiddleware else app.state.unread.counted_bytes(SIZE)
@@ -150,7 +150,7 @@ async def test_a_client_that_leaves_ends_its_request(world: World) -> None:
     request = asyncio.create_task(
         AcknowledgementMiddleware(KeepsAll(app))(reader.scope(None), reader.receive, reader.send)
     )
-    await settle()
+    await settle_with_threads()
     reader.leave()
     reader.may_read.set()  # the server discards messages that it can't send
     await request
@@ -170,11 +170,11 @@ async def test_what_is_on_the_way_is_shared(world: World) -> None:
         asyncio.create_task(KeepsAll(app)(reader.scope(None), reader.receive, reader.send))
         for reader in (*readers, other)
     ]
-    await settle()
+    await settle_with_threads()
     assert [reader.status for reader in readers] == [200, 200, None]
     assert other.status == 200
     readers[0].may_read.set()
-    await settle()
+    await settle_with_threads()
     assert readers[2].status == 200
     for reader in (*readers, other):
         reader.may_read.set()
@@ -205,7 +205,7 @@ async def test_bytes_are_given_back() -> None:
     await unread.reserve("a", 25)
     third = asyncio.create_task(unread.reserve("a", 25))
     await unread.reserve("b", 25)
-    await settle(20)
+    await settle_with_threads(20)
     assert not third.done()
     await unread.release("a", 25)
     await third
@@ -219,7 +219,7 @@ async def test_a_wait_that_is_cancelled_takes_nothing() -> None:
     unread = UnreadBudget(100)
     await unread.reserve("a", 50)
     waiting = asyncio.create_task(unread.reserve("a", 10))
-    await settle(20)
+    await settle_with_threads(20)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     await unread.release("a", 50)
@@ -239,7 +239,7 @@ async def test_an_extraction_keeps_its_place_until_it_is_read(world: World, arou
     )
     reader.may_read.clear()
     request = asyncio.create_task(around(KeepsAll(app))(reader.scope(None), reader.receive, reader.send))
-    await settle(2000)
+    await settle_with_threads(2000)
     assert (reader.status, world.extractor.places) == (200, 0)
     reader.may_read.set()
     await request

@@ -235,6 +235,7 @@ async def test_a_transaction_that_fails_after_its_caller_was_cancelled_is_no_def
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "pipeline.store.connection.database")
+    gc.freeze()  # only what is made from here on is collected below
     begun, goes_on = asyncio.Event(), asyncio.Event()
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))

@@ -1,5 +1,4 @@
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
@@ -15,6 +14,7 @@ from pipeline.testing.manual_clock import ManualClock
 from pipeline.testing.memory_media import MemoryMediaStore
 from pipeline.usecases.dispatch import fetcher
 from pipeline.usecases.dispatch.fetcher import Fetcher
+from tests.support.builders import blocks
 
 URL = "https://site.example/film.mp4"
 
@@ -65,17 +65,13 @@ async def test_remains_of_a_dead_crawler_are_deleted() -> None:
     while not crawler.requests:
         await asyncio.sleep(0)
     assert fetcher.active_task_ids == {1}
-    await media.write("t1/source.partial", once(b"half"))
+    await media.write("t1/source.partial", blocks(b"half"))
     crawler.open_gate.set()
 
     with pytest.raises(ReplicaLost):
         await fetching
     assert media.keys == set()
     assert fetcher.active_task_ids == set()
-
-
-async def once(data: bytes) -> AsyncIterator[bytes]:
-    yield data
 
 
 class Site:
