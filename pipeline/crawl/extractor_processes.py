@@ -8,8 +8,6 @@ import logging
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -20,6 +18,7 @@ from pathlib import Path
 
 import httpx
 
+from pipeline.confinement.fork_server_process import ForkServerProcess
 from pipeline.confinement.probe import targets
 from pipeline.crawl.diagnosis import NETWORK_KINDS, diagnose
 from pipeline.crawl.extractor_messages import (
@@ -85,31 +84,17 @@ class ExtractorProcesses:
         self._ca_file = ca_file
         limits = SlotLimits(max_processes, max_per_host=max(1, max_processes // 2), reserve=True)
         self._places = FairSlots(limits, clock or SystemClock())
-        self._fork_server: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket | None = None
+        self._fork_server: ForkServerProcess | None = None
 
     def start(self) -> None:
         """Start the fork server, unless it is running."""
-        if self._fork_server is not None and self._fork_server.poll() is None:
-            return
-        self._close_control()
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._fork_server = subprocess.Popen(  # noqa: S603 - our own module
-                [sys.executable, "-P", "-m", "pipeline.crawl.extractor_fork_server", str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                env=self._environment(),
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-            )
+        self._running_server()
 
     async def aclose(self) -> None:
         """End the fork server. The processes end with their sessions."""
-        self._close_control()
-        if self._fork_server is not None:
-            await asyncio.to_thread(_wait_or_kill, self._fork_server)
-            self._fork_server = None
+        server, self._fork_server = self._fork_server, None
+        if server is not None:
+            await asyncio.to_thread(server.stop, EXIT_TIMEOUT_S)
 
     async def confinement(self, js_runtime: str | None = None) -> Confinement:
         """Let a process try forbidden acts, and return which parts of its confinement hold.
@@ -177,9 +162,7 @@ class ExtractorProcesses:
         ours, theirs = socket.socketpair()
         data, status = os.pipe(), os.pipe()
         try:
-            self.start()
-            assert self._control is not None  # noqa: S101 (start made it)
-            socket.send_fds(self._control, [os.fsencode(scratch)], [theirs.fileno(), data[1], status[1]])
+            self._running_server().send_job(os.fsencode(scratch), [theirs.fileno(), data[1], status[1]])
         except OSError as error:
             ours.close()
             os.close(data[0])
@@ -197,24 +180,23 @@ class ExtractorProcesses:
         timeout_s = request.timeout_s + GRACE_S
         return replace(request, scratch=scratch, timeout_s=timeout_s, system_authorities=own_authorities)
 
-    def _environment(self) -> dict[str, str]:
-        """Return the environment of the fork server.
+    def _running_server(self) -> ForkServerProcess:
+        if self._fork_server is None or not self._fork_server.running:
+            if self._fork_server is not None:
+                self._fork_server.stop()
+            self._fork_server = ForkServerProcess.start(
+                "pipeline.crawl.extractor_fork_server", environment=self._environment()
+            )
+        return self._fork_server
 
-        It takes over only the module path, because the service's environment holds its secrets.
-        """
+    def _environment(self) -> dict[str, str]:
         environment = {
             "PATH": "",
             "LANG": "C.UTF-8",
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "PYTHONDONTWRITEBYTECODE": "1",
             "YTDLP_NO_PLUGINS": "1",
         }
         return environment | ({"SSL_CERT_FILE": str(self._ca_file)} if self._ca_file else {})
-
-    def _close_control(self) -> None:
-        if self._control is not None:
-            self._control.close()
-            self._control = None
 
 
 @dataclass(slots=True)
@@ -418,14 +400,6 @@ async def _pipe_reader(read_fd: int) -> tuple[asyncio.StreamReader, asyncio.Read
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_fd, "rb", 0)
     )
     return reader, transport
-
-
-def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
-    try:
-        process.wait(EXIT_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def host_name_of(url: str) -> str:
