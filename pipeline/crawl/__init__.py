@@ -10,6 +10,7 @@ whose only connections go through a guarding proxy in the Crawler's process (``p
     extractor_processes    start of yt-dlp's processes, and sessions with them
     extractor_fork_server  fork server that has yt-dlp loaded and forks one process for each link
     extractor_child        the process that reads the pages of one link
+    extractor_confinement  the confinement of that process
     extractor_messages     messages between a session and its process
     diagnosis              translation of yt-dlp's failures to the service's errors
     short_links            resolution of a platform's short links
