@@ -166,12 +166,12 @@ async def test_requests_whose_clients_have_left_are_dropped_from_the_line(applic
         asyncio.create_task(app(request(f"/{number}", "a"), connection.receive, ignore))
         for number, connection in enumerate(connections)
     ]
-    await settled()
+    await settle()
     for connection in connections[1:-1]:
         connection.disconnected = True
     requests[0].cancel()
     await asyncio.wait(requests[:-1])
-    await settled()
+    await settle()
     assert application.arrived == ["/0", "/999"]
     requests[-1].cancel()
     await asyncio.wait(requests)
