@@ -21,6 +21,7 @@ from pipeline.domain.decoding.decoding_cost import chunk_cost_s, relative_cost
 from pipeline.domain.decoding.transcript import ChunkResult
 from pipeline.domain.scheduling.capacity import Capacity, ReleasedChunks
 from pipeline.domain.scheduling.chunk_queue import ChunkQueue
+from pipeline.domain.tasks.exhaustion import decoding_message
 from pipeline.errors import AttemptsExhausted, MurmurationError, ReplicaLost
 from pipeline.ports import ChunkFailure, Clock, EngineInfo, Metrics, Transcriber, Unit
 from pipeline.settings import DispatchSettings
@@ -283,7 +284,7 @@ class ChunkScheduler:
         )
         for chunk in lost:
             if losses[chunk.index] >= self._settings.max_attempts:
-                decoding.fail(AttemptsExhausted(_exhausted_message(chunk, losses[chunk.index])))
+                decoding.fail(AttemptsExhausted(decoding_message(chunk, losses[chunk.index])))
             elif suspect or losses[chunk.index] >= SUSPECT_LOSSES:
                 self._suspects.append(_SuspectChunk(decoding.task_id, decoding.priority_rank, chunk))
                 self._queue.pause(decoding.task_id, True)
@@ -292,10 +293,3 @@ class ChunkScheduler:
         key = (decoding.task_id, chunk.index)
         self._losses[key] = self._losses.get(key, 0) + 1
         return self._losses[key]
-
-
-def _exhausted_message(chunk: Chunk, losses: int) -> str:
-    return (
-        f"The process that decoded the audio from {chunk.start_s:.1f} s to {chunk.end_s:.1f} s died "
-        f"{losses} times in a row."
-    )

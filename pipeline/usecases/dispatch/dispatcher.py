@@ -17,6 +17,7 @@ from functools import partial
 from pipeline.domain.retry import Backoff, RetrySchedule, UnlimitedBackoff
 from pipeline.domain.scheduling.claim_rule import RunningTasks
 from pipeline.domain.scheduling.fair_queue import SlotLimits
+from pipeline.domain.tasks.exhaustion import attempts_message
 from pipeline.domain.tasks.task import Priority, Stage, Task, TaskError
 from pipeline.errors import (
     AttemptsExhausted,
@@ -428,7 +429,7 @@ def _waiting_message(error: MurmurationError) -> str:
 
 def _task_error(error: Exception, failures: int, max_attempts: int, *, waits: bool) -> TaskError:
     if isinstance(error, ReplicaLost) and failures >= max_attempts:
-        return TaskError(AttemptsExhausted.code, f"The process that worked on this recording died {failures} times.")
+        return TaskError(AttemptsExhausted.code, attempts_message(failures))
     if isinstance(error, MurmurationError):
         return TaskError(error.code, _waiting_message(error) if waits else error.message)
     return TaskError(

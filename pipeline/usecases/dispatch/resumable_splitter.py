@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from pipeline.domain.audio.spans import to_samples, to_seconds
 from pipeline.domain.scheduling.fair_queue import SlotLimits, TurnRequest
+from pipeline.domain.tasks.exhaustion import splitting_message
 from pipeline.errors import AttemptsExhausted, ReplicaLost
 from pipeline.fair_slots import FairSlots
 from pipeline.ports import Clock, SplitDone, SplitPart, SplitRequest, Splitter
@@ -83,17 +84,10 @@ class ResumableSplitter(Splitter):
                 losses += 1
                 logger.warning("a Splitter was lost: %s", error, extra={"task_id": request.task_id, "losses": losses})
                 if losses >= self._max_losses:
-                    raise AttemptsExhausted(_exhausted_message(request, losses)) from error
+                    raise AttemptsExhausted(splitting_message(losses, to_seconds(request.resume_at))) from error
             await self._clock.sleep(REPLICA_LOSS_PAUSE_S)
 
 
 def _turn_request(request: SplitRequest) -> TurnRequest:
     """Request a turn whose size is the samples to be decoded again before the split makes progress."""
     return TurnRequest(request.share_key, request.priority_rank, size=request.resume_at)
-
-
-def _exhausted_message(request: SplitRequest, losses: int) -> str:
-    return (
-        f"The process that prepared the recording died {losses} times in a row, "
-        f"with its first {to_seconds(request.resume_at):.0f} seconds prepared."
-    )

@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline.domain.retry import Backoff
 from pipeline.domain.summaries.summary import Summary
+from pipeline.domain.tasks.exhaustion import summary_message
 from pipeline.domain.tasks.task import Task, TaskError
 from pipeline.errors import (
     AttemptsExhausted,
@@ -220,4 +221,4 @@ def _reason(error: Exception, task_id: int) -> TaskError:
 
 
 def _exhausted(attempts: int) -> TaskError:
-    return TaskError(AttemptsExhausted.code, f"The process that wrote this summary died {attempts} times.")
+    return TaskError(AttemptsExhausted.code, summary_message(attempts))
