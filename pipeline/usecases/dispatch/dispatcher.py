@@ -49,6 +49,7 @@ from pipeline.usecases.dispatch.fetcher import Fetcher
 from pipeline.usecases.dispatch.resumable_splitter import ResumableSplitter
 from pipeline.usecases.dispatch.task_slots import TaskSlots
 from pipeline.usecases.outage_retry import retry_until_available
+from pipeline.usecases.task_completion import TaskCompletion
 from pipeline.usecases.task_notifier import TaskNotifier, wait_for_event
 
 logger = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ class Dispatcher:
         clock: tells and measures time.
         settings: leases, limits, retries.
         metrics: counts and times the attempts.
+        notifier: notified of each change of a task; by default one without watchers.
         finished: called whenever a task has finished, since its callback is due then.
         transcribed: called whenever a task lacks only its summary.
         is_dead: returns ``True`` if the owner of a name is certainly dead.
@@ -104,6 +106,7 @@ class Dispatcher:
         clock: Clock,
         settings: Settings,
         metrics: Metrics,
+        notifier: TaskNotifier | None = None,
         finished: Callable[[], None] = lambda: None,
         transcribed: Callable[[], None] = lambda: None,
         is_dead: Callable[[str], bool] = is_dead,
@@ -119,9 +122,9 @@ class Dispatcher:
         self._wait_backoff = UnlimitedBackoff(settings.dispatch.retry_base_s, MAX_WAIT_S)
         self._rate_limits = RetrySchedule(settings.crawl.rate_limit_delays_s)
         self._metrics = metrics
-        self._on_finished = finished
         self._is_dead = is_dead
-        self._notifier = TaskNotifier()
+        self._notifier = notifier or TaskNotifier()
+        self._completion = TaskCompletion(self._notifier, metrics, clock, finished)
         self._on_transcribed = transcribed
         self._scheduler = ChunkScheduler(transcriber, clock, settings.dispatch, metrics)
         self._context = AttemptContext(
@@ -342,18 +345,7 @@ class Dispatcher:
             self._on_transcribed()
             self._notifier.notify(task.id)
         else:
-            self.ended(task)
-
-    def ended(self, task: Task) -> None:
-        """Report that the work on a task has ended, either here or in the writing of its summary."""
-        if task.status.finished:
-            self._metrics.count("tasks_finished", status=task.status)
-            age_s = (self._clock.now() - task.created_at).total_seconds()
-            self._metrics.observe("task_seconds", age_s, priority=task.priority)
-            self._on_finished()
-            self._notifier.notify_end(task.id)
-        else:
-            self._notifier.notify(task.id)
+            self._completion.report(task)
 
     async def _record_failure(self, attempt: Attempt, error: Exception) -> Task | None:
         task, failures = attempt.task, attempt.failures + 1
