@@ -12,7 +12,7 @@ from pipeline.usecases.task_notifier import TaskNotifier
 
 @dataclass(frozen=True, slots=True)
 class TaskCompletion:
-    """The reports that are due when the work on a task has ended.
+    """The reports that are due when an attempt or a summary has ended.
 
     Attributes:
         notifier: wakes the task's watchers.
@@ -27,7 +27,7 @@ class TaskCompletion:
     on_finished: Callable[[], None] = lambda: None
 
     def report(self, task: Task) -> None:
-        """Report that the work on a task has ended; the task may have finished or may be tried again."""
+        """Report that an attempt or a summary has ended, whether or not the task has finished."""
         if not task.status.finished:
             self.notifier.notify(task.id)
             return
