@@ -12,7 +12,8 @@ from pipeline.domain.tasks.task import Stage, Task
 from pipeline.errors import LeaseLost
 from pipeline.event_log import log_attempt
 from pipeline.ports import Metrics
-from pipeline.usecases.dispatch.attempt import Attempt, AttemptContext
+from pipeline.usecases.dispatch.attempt import Attempt
+from pipeline.usecases.dispatch.attempt_context import AttemptContext
 from pipeline.usecases.outage_retry import retry_until_available
 from pipeline.usecases.task_completion import TaskCompletion
 

@@ -14,6 +14,7 @@ from datetime import timedelta
 
 from pipeline.domain.scheduling.fair_queue import SlotLimits
 from pipeline.domain.tasks.failure_policy import FailurePolicy
+from pipeline.domain.tasks.lifecycle import was_transcribed_under
 from pipeline.domain.tasks.task import Task
 from pipeline.errors import DatabaseUnavailable, LeaseLost, TaskNotFound
 from pipeline.fair_slots import FairSlots
@@ -21,7 +22,7 @@ from pipeline.ports import Clock, Crawler, EngineInfo, Lease, MediaStore, Metric
 from pipeline.process_identity import is_dead
 from pipeline.settings import DispatchSettings, Settings
 from pipeline.usecases.background_loop import RoundOutcome, SupervisedLoop, failure_messages
-from pipeline.usecases.dispatch.attempt import AttemptContext, was_transcribed_under
+from pipeline.usecases.dispatch.attempt_context import AttemptContext
 from pipeline.usecases.dispatch.attempt_runner import AttemptRunner
 from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler
 from pipeline.usecases.dispatch.fetcher import Fetcher
