@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 
 from pipeline.domain.scheduling.fair_queue import SlotLimits
 from pipeline.domain.tasks.failure_policy import FailurePolicy
@@ -29,8 +30,9 @@ from pipeline.usecases.dispatch.fetcher import Fetcher
 from pipeline.usecases.dispatch.resumable_splitter import ResumableSplitter
 from pipeline.usecases.dispatch.task_claimer import TaskClaimer
 from pipeline.usecases.dispatch.task_slots import TaskSlots
+from pipeline.usecases.running_work import RunningWork
 from pipeline.usecases.task_completion import TaskCompletion
-from pipeline.usecases.task_notifier import TaskNotifier, wait_for_event
+from pipeline.usecases.task_notifier import TaskNotifier
 
 logger = logging.getLogger(__name__)
 
@@ -108,8 +110,11 @@ class Dispatcher:
             is_dead=is_dead,
         )
         self._work = asyncio.Event()
-        self._attempts: dict[int, asyncio.Task[None]] = {}
-        self._claimed: dict[int, Task] = {}
+        self._attempts: RunningWork[int, Task] = RunningWork(
+            "task",
+            "an attempt failed because of a defect in the service; its task is claimed again after the lease",
+            self._work.set,
+        )
         self._renewed_at = clock.monotonic()
         self.database_ready = False
         self._preparing = self._loop("prepare", "preparing the database")
@@ -152,10 +157,7 @@ class Dispatcher:
 
     async def cancel(self, task_id: int) -> None:
         """Stop the attempt at a task that was cancelled or deleted, if it runs here."""
-        attempt = self._attempts.get(task_id)
-        if attempt is not None:
-            attempt.cancel()
-            await asyncio.gather(attempt, return_exceptions=True)
+        await self._attempts.cancel(task_id)
         self._notifier.notify_end(task_id)
 
     # the loops
@@ -164,8 +166,9 @@ class Dispatcher:
         """Run tasks until cancelled, then release every claimed task."""
         try:
             async with asyncio.TaskGroup() as group:
-                for loop in (self._scheduler.run(), self._claim_loop(), self._heartbeat_loop()):
-                    group.create_task(loop)
+                group.create_task(self._scheduler.run())
+                group.create_task(self._claiming.run(self._claim_all, self._work, self._settings.poll_s))
+                group.create_task(self._renewing.run_every(self._settings.heartbeat_s, self._heartbeat))
         finally:
             await self._release_tasks()
 
@@ -182,44 +185,19 @@ class Dispatcher:
         await self._store.migrate()
         await self._claimer.expire_leases_of_dead_owners()
 
-    async def _claim_loop(self) -> None:
-        while True:
-            self._work.clear()
-            await self._claiming.round(self._claim_all)
-            await wait_for_event(self._work, self._settings.poll_s)
-
-    async def _heartbeat_loop(self) -> None:
-        while True:
-            await self._clock.sleep(self._settings.heartbeat_s)
-            await self._renewing.round(self._heartbeat)
-
     async def _claim_all(self) -> None:
         if not self.database_ready or self._heartbeat_is_late:
             await self._heartbeat()  # or a claim, even one of this process, would take over our expired leases
         for task in await self._store.fail_exhausted(self._settings.max_losses):
             self._notifier.notify_end(task.id)
-        while claimed := await self._claimer.claim(self._claimed.values()):
+        while claimed := await self._claimer.claim(self._attempts.items):
             for task in claimed:
                 self._start(task)
 
     def _start(self, task: Task) -> None:
-        stale_attempt = self._attempts.get(task.id)  # its lease was lost, and it has not ended yet
-        self._claimed[task.id] = task
-        attempt = asyncio.create_task(self._attempt(task, stale_attempt), name=f"task-{task.id}")
-        self._attempts[task.id] = attempt
-        attempt.add_done_callback(lambda done: self._forget(task.id, done))
+        """Start an attempt. An earlier one, whose lease was lost, may not have ended yet: it is cancelled first."""
+        self._attempts.start(task.id, task, partial(self._runner.run, task), {"task_id": task.id})
         self._notifier.begin(task.id)
-
-    def _forget(self, task_id: int, attempt: asyncio.Task[None]) -> None:
-        if self._attempts.get(task_id) is attempt:
-            del self._attempts[task_id], self._claimed[task_id]
-        self._work.set()
-        if not attempt.cancelled() and (error := attempt.exception()) is not None:
-            logger.error(
-                "an attempt failed because of a defect in the service; its task is claimed again after the lease",
-                exc_info=error,
-                extra={"task_id": task_id},
-            )
 
     @property
     def _heartbeat_is_late(self) -> bool:
@@ -228,7 +206,7 @@ class Dispatcher:
 
     async def _heartbeat(self) -> None:
         started_at = self._clock.monotonic()
-        leases = {task.id: Lease(task.id, task.fence) for task in self._claimed.values()}
+        leases = {task.id: Lease(task.id, task.fence) for task in self._attempts.items}
         lost = await self._store.heartbeat(list(leases.values()), self._lease)
         self._renewed_at = started_at
         for task_id in lost:
@@ -239,7 +217,7 @@ class Dispatcher:
 
     async def _is_released_by_attempt(self, lease: Lease) -> bool:
         """Return whether the attempt itself ended this lease by storing its outcome. It must not be cancelled then."""
-        running = self._claimed.get(lease.task_id)
+        running = self._attempts.get(lease.task_id)
         if running is None or running.fence != lease.fence:
             return True
         try:
@@ -248,18 +226,8 @@ class Dispatcher:
         except TaskNotFound:
             return False
 
-    async def _attempt(self, task: Task, stale_attempt: asyncio.Task[None] | None) -> None:
-        if stale_attempt is not None:
-            stale_attempt.cancel()
-            await asyncio.gather(stale_attempt, return_exceptions=True)
-        await self._runner.run(task)
-
     async def _release_tasks(self) -> None:
-        claimed, attempts = list(self._claimed.values()), list(self._attempts.values())
-        for attempt in attempts:
-            attempt.cancel()
-        await asyncio.gather(*attempts, return_exceptions=True)
-        for task in claimed:
+        for task in await self._attempts.cancel_all():
             with suppress(LeaseLost, DatabaseUnavailable):
                 await self._store.release(Lease(task.id, task.fence))
 
