@@ -8,13 +8,13 @@ from contextlib import aclosing
 from pipeline.domain.audio.spans import to_seconds
 from pipeline.domain.decoding.decoding_cost import charged_audio_s
 from pipeline.domain.scheduling.fair_queue import TurnRequest, share_key
+from pipeline.domain.scheduling.split_pause import may_pause
 from pipeline.domain.tasks.client import AudioCharge
 from pipeline.domain.tasks.task import Stage
 from pipeline.errors import MurmurationError, ReplicaLost
 from pipeline.ports import SplitDone, SplitPart, SplitRequest, StoredChunks
 from pipeline.usecases.dispatch.attempt_context import AttemptContext
 from pipeline.usecases.dispatch.claimed_task import ClaimedTask
-from pipeline.usecases.dispatch.resumable_splitter import may_pause
 from pipeline.usecases.dispatch.task_decoding import TaskDecoding
 
 logger = logging.getLogger(__name__)
