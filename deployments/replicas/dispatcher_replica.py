@@ -34,6 +34,8 @@ from pipeline.usecases.background_loop import SupervisedLoop, failure_messages
 from pipeline.usecases.callbacks.callback_delivery import CallbackDeliverer
 from pipeline.usecases.dispatch.dispatcher import Dispatcher as TaskDispatcher
 from pipeline.usecases.summaries.summary_runner import SummaryRunner
+from pipeline.usecases.task_completion import TaskCompletion
+from pipeline.usecases.task_notifier import TaskNotifier
 from pipeline.usecases.tasks.housekeeping import Housekeeper
 from pipeline.usecases.tasks.queue_report import QueueReporter
 
@@ -97,6 +99,18 @@ class DispatcherReplica:
             settings.callback,
             owner=owner,
         )
+        self._notifier = TaskNotifier()
+        completion = TaskCompletion(self._notifier, metrics, clock, self._callbacks.wake)
+        self._summaries = SummaryRunner(
+            store,
+            SummarizerHandle(summarizer),
+            clock,
+            metrics,
+            settings.dispatch,
+            settings.llm,
+            owner=owner,
+            finished=completion.report,
+        )
         self._dispatcher = TaskDispatcher(
             owner=owner,
             store=store,
@@ -107,18 +121,9 @@ class DispatcherReplica:
             clock=clock,
             settings=settings,
             metrics=metrics,
+            notifier=self._notifier,
             finished=self._callbacks.wake,
-            transcribed=lambda: self._summaries.wake(),
-        )
-        self._summaries = SummaryRunner(
-            store,
-            SummarizerHandle(summarizer),
-            clock,
-            metrics,
-            settings.dispatch,
-            settings.llm,
-            owner=owner,
-            finished=self._dispatcher.ended,
+            transcribed=self._summaries.wake,
         )
         self._stopping = asyncio.Event()
         self._housekeeper = Housekeeper(store, upload_store(store), media, clock, settings, metrics)

@@ -27,7 +27,8 @@ from deployments.api.services import Services
 from pipeline.domain.decoding.transcription_options import TaskType
 from pipeline.domain.tasks.task import Status, Task, TaskError
 from pipeline.errors import InvalidValue
-from pipeline.usecases.tasks.submit import Intake, Submitter
+from pipeline.usecases.tasks.intake import Intake
+from pipeline.usecases.tasks.submit import Submitter
 from pipeline.usecases.tasks.watch import SegmentReady, TaskEnded
 
 FIRST_EVENT_TIMEOUT_S = 10.0

@@ -11,8 +11,8 @@ from deployments.api.request.task_options import TaskRequest, check_engine, publ
 from deployments.api.response.envelope import ServicesDep
 from deployments.api.services import Services
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
+from pipeline.domain.tasks.submission import Submission
 from pipeline.errors import ModelNotFound, ServiceStarting
-from pipeline.usecases.tasks.submit import Submission
 
 ALIAS = "whisper-1"
 """OpenAI's name for Whisper. It stands for the loaded model."""

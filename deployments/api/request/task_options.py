@@ -14,10 +14,10 @@ from deployments.api.request.forms import Form
 from pipeline.domain.decoding.languages import LANGUAGES, parse_language
 from pipeline.domain.decoding.transcription_options import MIN_CLIP_S, TranscriptionOptions
 from pipeline.domain.summaries.summary import SummaryOptions
+from pipeline.domain.tasks.submission import Submission
 from pipeline.domain.tasks.task import EngineName, Priority
 from pipeline.errors import EngineUnavailable, InvalidValue, ServiceStarting
 from pipeline.ports import EngineInfo
-from pipeline.usecases.tasks.submit import Submission
 
 MAX_LISTED_LANGUAGES = 12
 _HTTP_URL: TypeAdapter[HttpUrl] = TypeAdapter(HttpUrl)

@@ -39,6 +39,8 @@ from pipeline.testing.memory_media import MemoryMediaStore
 from pipeline.testing.memory_task_store import MemoryTaskStore
 from pipeline.testing.recording_metrics import RecordingMetrics
 from pipeline.usecases.dispatch.dispatcher import Dispatcher
+from pipeline.usecases.task_completion import TaskCompletion
+from pipeline.usecases.task_notifier import TaskNotifier
 from tests.support.builders import blocks
 from tests.support.clocks import QuickClock
 
@@ -79,6 +81,7 @@ class DispatchWorld:
     def __post_init__(self) -> None:
         self.clock = QuickClock(ENDLESS_S)
         self.store = MoodyStore(self.clock)
+        self.notifier = TaskNotifier()
 
     def dispatcher(self, owner: str = "one") -> Dispatcher:
         return Dispatcher(
@@ -91,6 +94,7 @@ class DispatchWorld:
             clock=self.clock,
             settings=self.settings,
             metrics=self.metrics,
+            notifier=self.notifier,
             finished=self._note_end,
             transcribed=self._note_transcript,
             is_dead=self.dead.__contains__,
@@ -174,7 +178,7 @@ async def test_the_transcript_has_the_vad_options_that_were_used() -> None:
 async def test_a_task_with_a_summary_goes_on_to_that_stage_with_its_transcript() -> None:
     world = DispatchWorld()
     task = await world.add(summary=SummaryOptions())
-    async with world.running() as dispatcher:
+    async with world.running():
         handed_on = await world.until(task, lambda task: task.stage is Stage.SUMMARIZING)
         async with asyncio.timeout(5):
             while not world.transcribed:
@@ -182,10 +186,11 @@ async def test_a_task_with_a_summary_goes_on_to_that_stage_with_its_transcript()
         assert handed_on.result is not None
         assert (handed_on.status, world.finished) == (Status.PROCESSING, 0)
 
-        watching = asyncio.create_task(dispatcher.watch_end(task.id, 60.0))
+        watching = asyncio.create_task(world.notifier.watch_end(task.id, 60.0))
         await asyncio.sleep(0)
         [turn] = await world.store.claim_summaries("writer", timedelta(seconds=30), 1)
-        dispatcher.ended(await world.store.finish_summary(turn, TaskError("llm_timeout", "It was silent.")))
+        ended = await world.store.finish_summary(turn, TaskError("llm_timeout", "It was silent."))
+        TaskCompletion(world.notifier, world.metrics, world.clock, world._note_end).report(ended)
         async with asyncio.timeout(5):
             await watching
     assert world.finished == 1
