@@ -131,7 +131,7 @@ def attach(app: FastAPI, services: Services) -> None:
     app.state.submitter = Submitter(
         services.store,
         services.media,
-        services.wake,
+        services.dispatcher.wake,
         clock=services.clock,
         max_upload_bytes=services.settings.media.max_upload_bytes,
         max_queued_tasks=services.settings.dispatch.max_queued_tasks,

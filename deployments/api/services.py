@@ -17,6 +17,7 @@ from pipeline.ports import (
     MediaStore,
     Summarizer,
     TaskRecords,
+    TaskSignals,
     UploadStore,
 )
 from pipeline.settings import Settings
@@ -70,12 +71,7 @@ class Services:
         media: the media store.
         settings: the settings of the service.
         clock: the source of times and pauses.
-        wake: notifies the Dispatcher of new work. This is a hint, since the Dispatcher also polls; it must not raise.
-        watch: takes a task's id, the number of the last change seen (-1: none) and a timeout in seconds. Returns the
-            number of the latest change as soon as it differs, or after the timeout. This is a hint: callers then read
-            the task.
-        watch_end: returns when the task has finished, or after the timeout in seconds. This is a hint.
-        cancel: notifies the Dispatcher that a task was cancelled or deleted. This is a hint.
+        dispatcher: signals to the Dispatcher, and waits for changes of tasks.
         readiness: returns the present readiness.
         engine: returns the loaded engine, or ``None`` while it is unknown. Called for requests that name a language or
             a model.
@@ -97,10 +93,7 @@ class Services:
     media: MediaStore
     settings: Settings
     clock: Clock
-    wake: Callable[[], Awaitable[None]]
-    watch: Callable[[int, int, float], Awaitable[int]]
-    watch_end: Callable[[int, float], Awaitable[None]]
-    cancel: Callable[[int], Awaitable[None]]
+    dispatcher: TaskSignals
     readiness: Callable[[], Awaitable[Readiness]]
     engine: Callable[[], Awaitable[EngineInfo | None]]
     summarizer: Summarizer

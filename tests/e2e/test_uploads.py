@@ -23,7 +23,9 @@ from deployments.api.services import Readiness, Services
 from deployments.wiring import media_store, task_store, upload_store
 from pipeline.settings import Settings
 from pipeline.system_clock import SystemClock
+from pipeline.testing.fake_dispatcher import FakeDispatcher
 from pipeline.testing.fake_llm import FakeSummarizer
+from pipeline.testing.manual_clock import ManualClock
 from pipeline.testing.memory_media import LocalExtractor
 
 CREATE = "/api/whisper/tasks/create"
@@ -62,10 +64,7 @@ async def replica(settings: Settings) -> AsyncIterator[str]:
         media=media_store(settings),
         settings=settings,
         clock=SystemClock(),
-        wake=nothing,
-        watch=nothing,
-        watch_end=nothing,
-        cancel=nothing,
+        dispatcher=FakeDispatcher(ManualClock()),
         readiness=ready,
         engine=nothing,
         summarizer=FakeSummarizer(),

@@ -111,7 +111,7 @@ async def _events(request: Request, services: Services, task: Task, after: int) 
     async with AsyncExitStack() as held:
         tasks = LimitedTranscripts(services.store, request, held)
         task = await tasks.get(task.id, include_result=True)
-        following = follow(tasks, services.watch, services.clock, task, after)
+        following = follow(tasks, services.dispatcher.watch, services.clock, task, after)
         async for task_event in await held.enter_async_context(aclosing(following)):
             event = _encode(task_event, prefix)
             await turns.spend(len(event.data or ""))

@@ -112,7 +112,7 @@ async def task_result(
     ] = 0.0,
 ) -> Response:
     """Return a task: with its transcript once it is completed, with the cause once it has failed."""
-    store, watch_end, clock = services.store, services.watch_end, services.clock
+    store, watch_end, clock = services.store, services.dispatcher.watch_end, services.clock
     task = await wait_for_end(store, watch_end, clock, task_id, wait_s, include_result=False)
     if task.status is Status.FAILED:
         cause = task.error or TaskError("internal_error", "The task failed.")
@@ -158,7 +158,7 @@ async def query_tasks(request: Request, services: ServicesDep) -> Response:
 @router.delete("/delete", response_model=Envelope[DeletedTask], responses=error_responses(404, 422))
 async def delete_task(request: Request, services: ServicesDep, task_id: TaskId) -> Response:
     """Delete a task with its recording and its result. A running task is cancelled first."""
-    await delete_task_and_media(services.store, services.media, services.cancel, task_id)
+    await delete_task_and_media(services.store, services.media, services.dispatcher.cancel, task_id)
     return envelope(request, DeletedTask(task_id=task_id, message="The task was deleted."))
 
 
@@ -166,7 +166,7 @@ async def delete_task(request: Request, services: ServicesDep, task_id: TaskId) 
 async def cancel_task(request: Request, services: ServicesDep, task_id: TaskId) -> Response:
     """Cancel a task that has not finished. Chunks that are being decoded stop with their batch."""
     task = await services.store.cancel(task_id)
-    await services.cancel(task_id)
+    await services.dispatcher.cancel(task_id)
     return envelope(request, task_record(task, base_url(request, services)))
 
 
@@ -174,7 +174,7 @@ async def cancel_task(request: Request, services: ServicesDep, task_id: TaskId) 
 async def retry_task(request: Request, services: ServicesDep, client: ClientDep, task_id: TaskId) -> Response:
     """Queue a failed or cancelled task again. Decoded chunks are kept."""
     task = await services.store.retry(task_id, client)
-    await services.wake()
+    await services.dispatcher.wake()
     return envelope(request, task_record(task, base_url(request, services)))
 
 

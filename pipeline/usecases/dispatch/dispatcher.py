@@ -86,6 +86,7 @@ class Dispatcher:
         clock: tells and measures time.
         settings: leases, limits, retries.
         metrics: counts and times the attempts.
+        notifier: notified of each change of a task; by default one without watchers.
         finished: called whenever a task has finished, since its callback is due then.
         transcribed: called whenever a task lacks only its summary.
         is_dead: returns ``True`` if the owner of a name is certainly dead.
@@ -103,6 +104,7 @@ class Dispatcher:
         clock: Clock,
         settings: Settings,
         metrics: Metrics,
+        notifier: TaskNotifier | None = None,
         finished: Callable[[], None] = lambda: None,
         transcribed: Callable[[], None] = lambda: None,
         is_dead: Callable[[str], bool] = is_dead,
@@ -120,7 +122,7 @@ class Dispatcher:
         self._metrics = metrics
         self._on_finished = finished
         self._is_dead = is_dead
-        self._notifier = TaskNotifier()
+        self._notifier = notifier or TaskNotifier()
         self._on_transcribed = transcribed
         self._scheduler = ChunkScheduler(transcriber, clock, settings.dispatch, metrics)
         self._context = AttemptContext(
@@ -170,14 +172,6 @@ class Dispatcher:
     def engine(self) -> EngineInfo | None:
         """The engine of the replicas; ``None`` until one has loaded its model."""
         return self._scheduler.engine
-
-    async def watch(self, task_id: int, seen: int, timeout_s: float) -> int:
-        """Wait until the task has changed, and return its change number: see ``TaskNotifier.watch``."""
-        return await self._notifier.watch(task_id, seen, timeout_s)
-
-    async def watch_end(self, task_id: int, timeout_s: float) -> None:
-        """Wait until the task has finished, for up to ``timeout_s``."""
-        await self._notifier.watch_end(task_id, timeout_s)
 
     async def cancel(self, task_id: int) -> None:
         """Stop the attempt at a task that was cancelled or deleted, if it runs here."""

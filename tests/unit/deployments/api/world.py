@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
@@ -21,6 +21,7 @@ from pipeline.domain.tasks.task import NewTask, Task, TaskError
 from pipeline.net import GuardedClient
 from pipeline.ports import EngineInfo, Lease, TaskQuery
 from pipeline.settings import NetworkSettings, Settings
+from pipeline.testing.fake_dispatcher import FakeDispatcher
 from pipeline.testing.fake_llm import FakeSummarizer
 from pipeline.testing.local_network import ScriptedResolver
 from pipeline.testing.manual_clock import ManualClock
@@ -60,33 +61,12 @@ class World:
     readiness: Readiness = field(default_factory=lambda: Readiness(ready=True, engine=ENGINE))
     summarizer: FakeSummarizer = field(default_factory=FakeSummarizer)
     confinement: Confinement | None = None
-    wakes: int = 0
-    cancelled: list[int] = field(default_factory=list)
-    watched: list[tuple[int, float]] = field(default_factory=list)
     counted: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.store = MemoryTaskStore(self.clock)
         self.uploads = MemoryUploadStore(self.clock)
-        self.on_watch: Callable[[float], Awaitable[None]] = self._time_passes
-
-    async def wake(self) -> None:
-        self.wakes += 1
-
-    async def watch(self, task_id: int, seen: int, timeout_s: float) -> int:
-        if seen >= 0:
-            await self.watch_end(task_id, timeout_s)
-        return seen + 1
-
-    async def watch_end(self, task_id: int, timeout_s: float) -> None:
-        self.watched.append((task_id, timeout_s))
-        await self.on_watch(timeout_s)
-
-    async def _time_passes(self, timeout_s: float) -> None:
-        self.clock.advance(timeout_s)
-
-    async def cancel(self, task_id: int) -> None:
-        self.cancelled.append(task_id)
+        self.dispatcher = FakeDispatcher(self.clock)
 
     async def ask_readiness(self) -> Readiness:
         return self.readiness
@@ -104,10 +84,7 @@ class World:
             media=self.media,
             settings=Settings(**settings),
             clock=self.clock,
-            wake=self.wake,
-            watch=self.watch,
-            watch_end=self.watch_end,
-            cancel=self.cancel,
+            dispatcher=self.dispatcher,
             readiness=self.ask_readiness,
             engine=self.ask_engine,
             summarizer=self.summarizer,

@@ -60,7 +60,7 @@ def hold(world: World) -> None:
     async def for_ever(_: float) -> None:
         await asyncio.Event().wait()
 
-    world.on_watch = for_ever
+    world.dispatcher.on_wait = for_ever
 
 
 async def test_a_client_has_its_share(world: World) -> None:

@@ -173,7 +173,7 @@ async def test_anothers_task_does_not_exist(world: World, verb: str, owner: str 
     async with guarded(world) as client:
         detail(await _task_calls()[verb](client, task.id, "bob"), 404, "task_not_found")
     assert (await world.store.get(task.id)).status == task.status
-    assert world.cancelled == []
+    assert world.dispatcher.cancelled == []
 
 
 async def test_a_task_belongs_to_whom_it_was_made_by(world: World) -> None:

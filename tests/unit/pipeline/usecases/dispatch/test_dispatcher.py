@@ -40,6 +40,7 @@ from pipeline.testing.memory_media import MemoryMediaStore
 from pipeline.testing.memory_task_store import MemoryTaskStore
 from pipeline.testing.recording_metrics import RecordingMetrics
 from pipeline.usecases.dispatch.dispatcher import Dispatcher
+from pipeline.usecases.task_notifier import TaskNotifier
 
 ENDLESS_S = 1e9
 
@@ -97,6 +98,7 @@ class World:
     def __post_init__(self) -> None:
         self.clock = QuickClock()
         self.store = MoodyStore(self.clock)
+        self.notifier = TaskNotifier()
 
     def dispatcher(self, owner: str = "one") -> Dispatcher:
         return Dispatcher(
@@ -109,6 +111,7 @@ class World:
             clock=self.clock,
             settings=self.settings,
             metrics=self.metrics,
+            notifier=self.notifier,
             finished=self._note_end,
             transcribed=self._note_transcript,
             is_dead=self.dead.__contains__,
@@ -200,7 +203,7 @@ async def test_a_task_with_a_summary_goes_on_to_that_stage_with_its_transcript()
         assert handed_on.result is not None
         assert (handed_on.status, world.finished) == (Status.PROCESSING, 0)
 
-        watching = asyncio.create_task(dispatcher.watch_end(task.id, 60.0))
+        watching = asyncio.create_task(world.notifier.watch_end(task.id, 60.0))
         await asyncio.sleep(0)
         [turn] = await world.store.claim_summaries("writer", timedelta(seconds=30), 1)
         dispatcher.ended(await world.store.finish_summary(turn, TaskError("llm_timeout", "It was silent.")))
@@ -497,13 +500,13 @@ async def test_an_unavailable_database_is_waited_for_at_the_start() -> None:
 async def test_a_wait_ends_with_the_change() -> None:
     world = World()
     task = await world.add()
-    async with world.running() as dispatcher:
+    async with world.running():
         async with asyncio.timeout(5):
             while not (await world.store.get(task.id)).status.finished:
-                await dispatcher.watch_end(task.id, timeout_s=4)
+                await world.notifier.watch_end(task.id, timeout_s=4)
         async with asyncio.timeout(1):
-            await dispatcher.watch_end(task.id, timeout_s=60)
-            assert await dispatcher.watch(task.id, seen=-1, timeout_s=60) > 1
+            await world.notifier.watch_end(task.id, timeout_s=60)
+            assert await world.notifier.watch(task.id, seen=-1, timeout_s=60) > 1
 
 
 async def test_two_dispatchers_do_each_task_once() -> None:
