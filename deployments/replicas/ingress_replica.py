@@ -20,10 +20,10 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.api.app import build_api
 from deployments.api.concurrency.background_tasks import BackgroundTasks
-from deployments.api.concurrency.event_loop import single_flight, tune_interpreter
+from deployments.api.concurrency.event_loop import FairSemaphore, single_flight, tune_interpreter
 from deployments.api.request.task_options import check_engine, parse_task_request
 from deployments.api.routes.links import parse_link_request
-from deployments.api.services import Readiness, Services
+from deployments.api.services import Readiness, Services, build_submitter, build_uploads
 from deployments.cluster import preflight
 from deployments.cluster.metrics_page import metrics_page
 from deployments.cluster.shared_storage import verify_storage
@@ -43,7 +43,6 @@ from pipeline.ports import EngineInfo
 from pipeline.settings import Settings
 from pipeline.system_clock import SynchronizedClock
 from pipeline.usecases.summaries.fair_summarizer import FairSummarizer
-from pipeline.usecases.tasks.submit import Submitter
 from pipeline.usecases.tasks.watch import wait_for_end
 
 ENGINE_TTL_S = 10.0
@@ -74,11 +73,13 @@ class IngressReplica:
         decoders = sandbox(settings, niceness=BACKGROUND_NICENESS)
         confinement = decoders.confinement()
         check_confinement("decoder", confinement, settings.confinement.required)
+        check_url = GuardedClient(settings.network).check
         self._loaded: EngineInfo | None = None
         self._loaded_until = 0.0
         self._services = Services(
             store=store,
-            uploads=upload_store(store),
+            submitter=build_submitter(settings, store, media, self._dispatcher, clock, check_url),
+            uploads=build_uploads(settings, upload_store(store), media, clock),
             media=media,
             settings=settings,
             clock=clock,
@@ -88,17 +89,16 @@ class IngressReplica:
             summarizer=FairSummarizer(SummarizerHandle(summarizer), settings.llm.max_waited_summaries, clock),
             metrics=single_flight(metrics_page),
             count=ServeMetrics().count,
-            check_url=GuardedClient(settings.network).check,
             background=background,
-            fetch_available=settings.crawl.enabled,
             extractor=extractor(settings, decoders),
+            transcript_slots=FairSemaphore(settings.http.max_results_in_hand),
+            stream_slots=FairSemaphore(settings.http.max_replays_in_hand),
             knows_addresses=os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "1",  # Serve's HAProxy does not forward them
             capacity=_capacity(),
             confinement=confinement,
         )
         self._api = build_api(self._services)
         self._front = guard_http_servers(settings)
-        self._submitter: Submitter = self._api.state.submitter
         tune_interpreter()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -134,7 +134,7 @@ class IngressReplica:
         """
         task_request = parse_task_request(options)
         check_engine(task_request, await self._engine(), self._services.settings.asr.model)
-        return await self._submitter.submit(task_request.submission, audio, file_name=file_name)
+        return await self._services.submitter.submit(task_request.submission, audio, file_name=file_name)
 
     async def submit_link(self, url: str, kind: str = "any", **options: Any) -> Task:
         """Queue the recording that a URL leads to, and return its task at once.
@@ -152,7 +152,7 @@ class IngressReplica:
             raise InvalidValue(f"kind is one of {', '.join(LinkKind)}.", "kind")
         task_request = parse_link_request({"url": url, **options}, LinkKind(kind))
         check_engine(task_request, await self._engine(), self._services.settings.asr.model)
-        return await self._submitter.submit(task_request.submission)
+        return await self._services.submitter.submit(task_request.submission)
 
     async def result(self, task_id: int, wait_s: float = 0.0) -> Task:
         """Return the task, with its transcript if it is completed. Wait up to ``wait_s`` seconds for its end.

@@ -90,7 +90,7 @@ class TranscriptionCall:
         """Yield each segment as soon as it is decoded, then the end of the task."""
         services = self._services
         async with AsyncExitStack() as held:
-            tasks = LimitedTranscripts(services.store, request, held)
+            tasks = LimitedTranscripts(services, request, held)
             await held.enter_async_context(keep_alive(services.store, services.clock, self._task.id))
             following = follow(tasks, services.dispatcher.watch, services.clock, self._task)
             events = await held.enter_async_context(aclosing(following))

@@ -21,6 +21,7 @@ from deployments.api.request.routing import allowed, methods_at
 from deployments.api.response.openai_errors import is_openai_route, openai_error, openai_status
 from deployments.api.response.request_echo import request_params, request_url
 from deployments.api.response.schemas import ErrorBody, ErrorDetail, FieldProblem
+from deployments.api.services import services_of
 from pipeline import errors
 from pipeline.domain.text.wording import sentence
 
@@ -104,7 +105,7 @@ def _task_api_error(request: Request, status: int, error: str, message: str, fie
         code=status,
         error=error,
         message=sentence(message),
-        time=request.app.state.services.clock.now(),
+        time=services_of(request).clock.now(),
         router=request_url(request),
         params=request_params(request),
         errors=list(fields) or None,

@@ -9,11 +9,12 @@ from typing import Annotated, Any, NoReturn
 from annotated_types import MaxLen
 from fastapi import APIRouter, Header, Request, Response
 
+from deployments.api.dependencies import ClientDep, ServicesDep, TaskId
 from deployments.api.request.body import MAX_FORM_BYTES, RequestBody
 from deployments.api.request.forms import Form
 from deployments.api.request.multipart import read_form
 from deployments.api.request.task_options import CHECKS, TASK_FORM, TaskRequest, parse_task_request
-from deployments.api.response.envelope import ClientDep, ServicesDep, TaskId, base_url, envelope, error_responses
+from deployments.api.response.envelope import base_url, envelope, error_responses
 from deployments.api.response.request_echo import note_params
 from deployments.api.response.schemas import Envelope
 from deployments.api.response.task_record import CrawlRecordBody, TaskRecord, task_record
@@ -22,7 +23,6 @@ from deployments.api.services import Services
 from pipeline.domain.links.platforms import Link, LinkKind
 from pipeline.domain.tasks.client import Client
 from pipeline.errors import CrawlRecordNotFound, InvalidValue, SourceConflict, SourceMissing, UrlNotAllowed
-from pipeline.usecases.tasks.submit import Submitter
 
 router = APIRouter(prefix="/api", tags=["links"])
 
@@ -108,9 +108,8 @@ async def crawl_record(request: Request, services: ServicesDep, task_id: TaskId)
 async def _create(
     request: Request, services: Services, client: Client | None, kind: LinkKind, idempotency_key: str | None
 ) -> Response:
-    submitter: Submitter = request.app.state.submitter
     body = RequestBody(request)
-    async with submitter.intake(checked_idempotency_key(idempotency_key), client) as intake:
+    async with services.submitter.intake(checked_idempotency_key(idempotency_key), client) as intake:
         form = await read_form(request, body, _refuse_file, MAX_FORM_BYTES, expectation=_LINK_EXPECTED)
         note_params(request, form)
         task_request = parse_link_request(

@@ -12,21 +12,13 @@ from pydantic import BeforeValidator, ValidationError, WithJsonSchema
 from pydantic_core import from_json
 from starlette.responses import StreamingResponse
 
+from deployments.api.dependencies import ClientDep, ServicesDep, TaskId
 from deployments.api.request.body import FORM_TYPE, RequestBody, parse_urlencoded
 from deployments.api.request.forms import inlined, invalid_value, parse_json, refuse_unknown
 from deployments.api.request.lenient_values import is_blank, json_text
 from deployments.api.request.multipart import read_form
 from deployments.api.request.task_options import TASK_FORM, TaskRequest, check_engine, parse_task_request, request_body
-from deployments.api.response.envelope import (
-    ClientDep,
-    ServicesDep,
-    TaskId,
-    base_url,
-    envelope,
-    error_responses,
-    header,
-    record_response,
-)
+from deployments.api.response.envelope import base_url, envelope, error_responses, header, record_response
 from deployments.api.response.problems import error_response, status_of_code
 from deployments.api.response.request_echo import note_params
 from deployments.api.response.schemas import DeletedTask, Envelope
@@ -37,8 +29,6 @@ from deployments.api.services import Services
 from pipeline.domain.tasks.task import Status, TaskError
 from pipeline.errors import InvalidValue, TaskCancelled, UnsupportedMediaType
 from pipeline.usecases.tasks.keepalive import delete_task_and_media
-from pipeline.usecases.tasks.resumable_uploads import ResumableUploads
-from pipeline.usecases.tasks.submit import Submitter
 from pipeline.usecases.tasks.watch import wait_for_end
 
 _SOURCE_EXPECTED = (
@@ -70,12 +60,13 @@ async def create_task(
 
     Options may be query parameters or form fields; a form field takes precedence. An empty value means "not given".
     """
-    submitter: Submitter = request.app.state.submitter
     query, key = dict(request.query_params), checked_idempotency_key(idempotency_key)
     body = RequestBody(request)
-    async with submitter.intake(key, client) as intake:
+    async with services.submitter.intake(key, client) as intake:
         parse_task_request(query)  # refuse invalid parameters before the upload
-        form = await read_form(request, body, intake.receive, submitter.max_upload_bytes, expectation=_SOURCE_EXPECTED)
+        form = await read_form(
+            request, body, intake.receive, services.settings.media.max_upload_bytes, expectation=_SOURCE_EXPECTED
+        )
         note_params(request, form)
         refuse_unknown(form, TASK_FORM.names)
         task_request = parse_task_request(query | {name: value for name, value in form.items() if value.strip()})
@@ -84,10 +75,9 @@ async def create_task(
             task, _ = await intake.create(task_request.submission)
         else:
             intake.refuse_other_source(task_request.submission)
-            uploads: ResumableUploads = request.app.state.uploads
-            upload = await uploads.get(task_request.upload_id, client)
-            task = await submitter.submit_upload(
-                uploads, upload, task_request.submission, idempotency_key=key, client=client
+            upload = await services.uploads.get(task_request.upload_id, client)
+            task = await services.submitter.submit_upload(
+                services.uploads, upload, task_request.submission, idempotency_key=key, client=client
             )
     record = task_record(task, base_url(request, services))
     return envelope(request, record, headers={"Location": record.output_url})
@@ -149,7 +139,7 @@ async def query_tasks(request: Request, services: ServicesDep) -> Response:
     Conditions may be in a JSON body, a form, or query parameters; one in the body takes precedence. A page with
     transcripts may end before `limit`: continue at `next_offset` as long as there is one.
     """
-    condition = await _read_filter(request)
+    condition = await _read_filter(request, services)
     note_params(request, condition.model_dump(mode="json"))
     page = await TaskPageStream.read(request, services, condition)
     return StreamingResponse(page.pieces(), media_type="application/json")
@@ -185,10 +175,10 @@ async def check_engine_of(task_request: TaskRequest, services: Services) -> None
         check_engine(task_request, await services.engine(), services.settings.asr.model)
 
 
-async def _read_filter(request: Request) -> TaskFilter:
+async def _read_filter(request: Request, services: Services) -> TaskFilter:
     """Return the filter from the query string and the body; conditions in the body take precedence."""
     query = dict(request.query_params)
-    body = json_text(await RequestBody(request).read(request.app.state.services.settings.http.max_json_bytes))
+    body = json_text(await RequestBody(request).read(services.settings.http.max_json_bytes))
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == "multipart/form-data":
         raise UnsupportedMediaType(f"Send the conditions as JSON, as {FORM_TYPE}, or in the query string.")

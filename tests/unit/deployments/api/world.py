@@ -12,8 +12,10 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from deployments.api.app import attach, build_api
-from deployments.api.services import Readiness, Services
+from deployments.api.app import build_api, connect
+from deployments.api.concurrency.event_loop import FairSemaphore
+from deployments.api.middleware.admission import AdmissionMiddleware, RequestSlots
+from deployments.api.services import Readiness, Services, build_submitter, build_uploads
 from pipeline.domain.audio.tracks import Track
 from pipeline.domain.confinement_level import Confinement
 from pipeline.domain.decoding.transcript import Segment, Transcript, TranscriptInfo, Word
@@ -78,27 +80,30 @@ class World:
         self.counted[name] = self.counted.get(name, 0.0) + value
 
     def services(self, *, fetch_available: bool = False, **settings: Any) -> Services:
+        chosen = Settings(**{"crawl": {"enabled": fetch_available}} | settings)
+        check_url = GuardedClient(NetworkSettings(), ScriptedResolver({})).check
         return Services(
             store=self.store,
-            uploads=self.uploads,
+            submitter=build_submitter(chosen, self.store, self.media, self.dispatcher, self.clock, check_url),
+            uploads=build_uploads(chosen, self.uploads, self.media, self.clock),
             media=self.media,
-            settings=Settings(**settings),
+            settings=chosen,
             clock=self.clock,
             dispatcher=self.dispatcher,
             readiness=self.ask_readiness,
             engine=self.ask_engine,
             summarizer=self.summarizer,
-            check_url=GuardedClient(NetworkSettings(), ScriptedResolver({})).check,
             extractor=self.extractor,
+            transcript_slots=FairSemaphore(chosen.http.max_results_in_hand),
+            stream_slots=FairSemaphore(chosen.http.max_replays_in_hand),
             count=self.count,
             confinement=self.confinement,
-            fetch_available=fetch_available,
         )
 
     def api(self, *, fetch_available: bool = False, **settings: Any) -> FastAPI:
-        """Return the application, attached to this world. All worlds share one, since building the routes is slow."""
+        """Return the application, connected to this world. All worlds share one, since building the routes is slow."""
         app = _application()
-        attach(app, self.services(fetch_available=fetch_available, **settings))
+        connect(app, self.services(fetch_available=fetch_available, **settings))
         return app
 
     async def task_count(self) -> int:
@@ -125,6 +130,18 @@ class World:
 @cache
 def _application() -> FastAPI:
     return build_api(World().services())
+
+
+def middleware_argument(app: FastAPI, middleware: type, name: str) -> Any:
+    """Return an argument that a middleware of the application is made with."""
+    [layer] = [layer for layer in app.user_middleware if layer.cls is middleware]
+    return layer.kwargs[name]
+
+
+def slots_of(app: FastAPI) -> RequestSlots:
+    slots = middleware_argument(app, AdmissionMiddleware, "slots")
+    assert isinstance(slots, RequestSlots)
+    return slots
 
 
 def client_of(api: FastAPI) -> httpx.AsyncClient:

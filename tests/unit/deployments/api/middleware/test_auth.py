@@ -19,7 +19,7 @@ from pipeline.domain.tasks.task import NewTask, Status
 from pipeline.errors import ConfigurationError
 from pipeline.settings import AuthSettings
 from tests.support.recordings import encode, tone, wav
-from tests.unit.deployments.api.world import World, client_of, detail
+from tests.unit.deployments.api.world import World, client_of, detail, middleware_argument
 
 TASKS = "/api/whisper/tasks"
 CREATE = f"{TASKS}/create"
@@ -274,7 +274,7 @@ async def test_a_counter_that_does_not_answer_lets_nobody_through_uncounted(worl
     async def broken(*_: object, **__: object) -> bool:
         raise auth.StorageError(ConnectionError("refused"))
 
-    app.state.authenticator._limiter.hit = broken
+    middleware_argument(app, auth.AuthMiddleware, "authenticator")._limiter.hit = broken
     async with client_of(app) as client:
         detail(await client.post(f"{TASKS}/query", json={}, headers=bearer("ann")), 503, "unavailable")
 
