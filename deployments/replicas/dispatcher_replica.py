@@ -13,7 +13,6 @@ from contextlib import suppress
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.api.response.task_record import encode_record
 from deployments.cluster import preflight
 from deployments.cluster.nodes import alive_nodes, gpus
 from deployments.cluster.shared_storage import verify_storage
@@ -22,7 +21,7 @@ from deployments.handles import CrawlerHandle, SplitterHandle, SummarizerHandle,
 from deployments.replicas.startup import begin_replica
 from deployments.telemetry.serve_metrics import ServeMetrics
 from deployments.telemetry.tracing import tracing
-from deployments.wiring import NO_ACCESS_LOG, media_store, task_store, upload_store
+from deployments.wiring import NO_ACCESS_LOG, media_store, record_encoder, task_store, upload_store
 from pipeline.errors import DatabaseUnavailable
 from pipeline.net import GuardedClient
 from pipeline.outbound.webhook_sender import WebhookSender
@@ -70,7 +69,7 @@ class DispatcherReplica:
         self._callbacks = CallbackDeliverer(
             store,
             WebhookSender(GuardedClient(settings.network), settings.callback, clock),
-            encode_record,
+            record_encoder(),
             clock,
             metrics,
             settings.callback,
