@@ -21,7 +21,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.api.app import build_api
 from deployments.api.concurrency.background_tasks import BackgroundTasks
 from deployments.api.concurrency.event_loop import FairSemaphore, single_flight, tune_interpreter
-from deployments.api.request.task_options import check_engine, parse_task_request
+from deployments.api.request.task_options import check_loaded_engine, parse_task_request
 from deployments.api.routes.links import parse_link_request
 from deployments.api.services import Readiness, Services, build_submitter, build_uploads
 from deployments.cluster import preflight
@@ -133,7 +133,7 @@ class IngressReplica:
             Unavailable: the queue is full, or the database or the storage can't be reached.
         """
         task_request = parse_task_request(options)
-        check_engine(task_request, await self._engine(), self._services.settings.asr.model)
+        await check_loaded_engine(task_request, self._services)
         return await self._services.submitter.submit(task_request.submission, audio, file_name=file_name)
 
     async def submit_link(self, url: str, kind: str = "any", **options: Any) -> Task:
@@ -151,7 +151,7 @@ class IngressReplica:
         if kind not in tuple(LinkKind):
             raise InvalidValue(f"kind is one of {', '.join(LinkKind)}.", "kind")
         task_request = parse_link_request({"url": url, **options}, LinkKind(kind))
-        check_engine(task_request, await self._engine(), self._services.settings.asr.model)
+        await check_loaded_engine(task_request, self._services)
         return await self._services.submitter.submit(task_request.submission)
 
     async def result(self, task_id: int, wait_s: float = 0.0) -> Task:

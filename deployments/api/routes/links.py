@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, NoReturn
 
 from annotated_types import MaxLen
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from deployments.api.dependencies import ClientDep, ServicesDep, TaskId
 from deployments.api.request.body import MAX_FORM_BYTES, RequestBody
 from deployments.api.request.forms import Form
+from deployments.api.request.idempotency_key import IdempotencyKey
 from deployments.api.request.multipart import read_form
-from deployments.api.request.task_options import CHECKS, TASK_FORM, TaskRequest, parse_task_request
+from deployments.api.request.task_options import CHECKS, TASK_FORM, TaskRequest, check_loaded_engine, parse_task_request
 from deployments.api.response.envelope import base_url, envelope, error_responses
 from deployments.api.response.request_echo import note_params
 from deployments.api.response.schemas import Envelope
 from deployments.api.response.task_record import CrawlRecordBody, TaskRecord, task_record
-from deployments.api.routes.tasks import check_engine_of, checked_idempotency_key
 from deployments.api.services import Services
 from pipeline.domain.links.platforms import Link, LinkKind
 from pipeline.domain.tasks.client import Client
@@ -49,9 +49,6 @@ def _request_body() -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {kind: {"schema": schema} for kind in kinds}}}
 
 
-IdempotencyKey = Annotated[
-    str | None, Header(description="The same key with the same request returns the original task.")
-]
 ANSWERS: dict[str, Any] = {
     "response_model": Envelope[TaskRecord],
     "responses": error_responses(400, 409, 413, 415, 422),
@@ -61,7 +58,7 @@ ANSWERS: dict[str, Any] = {
 
 @router.post("/tiktok/video_task", **ANSWERS)
 async def tiktok_video_task(
-    request: Request, services: ServicesDep, client: ClientDep, idempotency_key: IdempotencyKey = None
+    request: Request, services: ServicesDep, client: ClientDep, idempotency_key: IdempotencyKey
 ) -> Response:
     """Queue a TikTok post for transcription. Only links to TikTok are accepted, including short ones.
 
@@ -72,7 +69,7 @@ async def tiktok_video_task(
 
 @router.post("/douyin/video_task", **ANSWERS)
 async def douyin_video_task(
-    request: Request, services: ServicesDep, client: ClientDep, idempotency_key: IdempotencyKey = None
+    request: Request, services: ServicesDep, client: ClientDep, idempotency_key: IdempotencyKey
 ) -> Response:
     """Queue a Douyin post for transcription. Only links to Douyin are accepted, including short ones.
 
@@ -83,7 +80,7 @@ async def douyin_video_task(
 
 @router.post("/crawl/video_task", **ANSWERS)
 async def crawl_video_task(
-    request: Request, services: ServicesDep, client: ClientDep, idempotency_key: IdempotencyKey = None
+    request: Request, services: ServicesDep, client: ClientDep, idempotency_key: IdempotencyKey
 ) -> Response:
     """Queue the recording on a page of any site that yt-dlp supports.
 
@@ -109,13 +106,13 @@ async def _create(
     request: Request, services: Services, client: Client | None, kind: LinkKind, idempotency_key: str | None
 ) -> Response:
     body = RequestBody(request)
-    async with services.submitter.intake(checked_idempotency_key(idempotency_key), client) as intake:
+    async with services.submitter.intake(idempotency_key, client) as intake:
         form = await read_form(request, body, _refuse_file, MAX_FORM_BYTES, expectation=_LINK_EXPECTED)
         note_params(request, form)
         task_request = parse_link_request(
             {**request.query_params, **{name: value for name, value in form.items() if value.strip()}}, kind
         )
-        await check_engine_of(task_request, services)
+        await check_loaded_engine(task_request, services)
         try:
             task, _ = await intake.create(task_request.submission)
         except UrlNotAllowed as error:

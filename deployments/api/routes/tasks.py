@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import BeforeValidator, ValidationError, WithJsonSchema
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BeforeValidator, ValidationError
 from pydantic_core import from_json
 from starlette.responses import StreamingResponse
 
 from deployments.api.dependencies import ClientDep, ServicesDep, TaskId
 from deployments.api.request.body import FORM_TYPE, RequestBody, parse_urlencoded
 from deployments.api.request.forms import inlined, invalid_value, parse_json, refuse_unknown
+from deployments.api.request.idempotency_key import IdempotencyKey
 from deployments.api.request.lenient_values import is_blank, json_text
 from deployments.api.request.multipart import read_form
-from deployments.api.request.task_options import TASK_FORM, TaskRequest, check_engine, parse_task_request, request_body
+from deployments.api.request.task_options import TASK_FORM, check_loaded_engine, parse_task_request, request_body
 from deployments.api.response.envelope import base_url, envelope, error_responses, header, record_response
 from deployments.api.response.problems import error_response, status_of_code
 from deployments.api.response.request_echo import note_params
@@ -27,7 +27,7 @@ from deployments.api.response.task_page import TaskPageStream
 from deployments.api.response.task_record import TaskPageData, TaskRecord, task_record
 from deployments.api.services import Services
 from pipeline.domain.tasks.task import Status, TaskError
-from pipeline.errors import InvalidValue, TaskCancelled, UnsupportedMediaType
+from pipeline.errors import TaskCancelled, UnsupportedMediaType
 from pipeline.usecases.tasks.keepalive import delete_task_and_media
 from pipeline.usecases.tasks.watch import wait_for_end
 
@@ -35,7 +35,6 @@ _SOURCE_EXPECTED = (
     "Send the recording as multipart/form-data, in a part named file_upload or file, or its file_url as a form or "
     "query field; options may be form or query fields too."
 )
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 router = APIRouter(prefix="/api/whisper/tasks", tags=["tasks"])
 
@@ -50,19 +49,14 @@ async def create_task(
     request: Request,
     services: ServicesDep,
     client: ClientDep,
-    idempotency_key: Annotated[
-        str | None,
-        WithJsonSchema({"type": "string", "pattern": "^[!-~]{1,255}$", "examples": ["2f6f0f6e"]}),
-        Header(description="The same key with the same request returns the original task."),
-    ] = None,
+    idempotency_key: IdempotencyKey,
 ) -> Response:
     """Queue a recording for transcription: a file, a URL to fetch it from, or a finished resumable upload.
 
     Options may be query parameters or form fields; a form field takes precedence. An empty value means "not given".
     """
-    query, key = dict(request.query_params), checked_idempotency_key(idempotency_key)
-    body = RequestBody(request)
-    async with services.submitter.intake(key, client) as intake:
+    query, body = dict(request.query_params), RequestBody(request)
+    async with services.submitter.intake(idempotency_key, client) as intake:
         parse_task_request(query)  # refuse invalid parameters before the upload
         form = await read_form(
             request, body, intake.receive, services.settings.media.max_upload_bytes, expectation=_SOURCE_EXPECTED
@@ -70,14 +64,14 @@ async def create_task(
         note_params(request, form)
         refuse_unknown(form, TASK_FORM.names)
         task_request = parse_task_request(query | {name: value for name, value in form.items() if value.strip()})
-        await check_engine_of(task_request, services)
+        await check_loaded_engine(task_request, services)
         if task_request.upload_id is None:
             task, _ = await intake.create(task_request.submission)
         else:
             intake.refuse_other_source(task_request.submission)
             upload = await services.uploads.get(task_request.upload_id, client)
             task = await services.submitter.submit_upload(
-                services.uploads, upload, task_request.submission, idempotency_key=key, client=client
+                services.uploads, upload, task_request.submission, idempotency_key=idempotency_key, client=client
             )
     record = task_record(task, base_url(request, services))
     return envelope(request, record, headers={"Location": record.output_url})
@@ -168,13 +162,6 @@ async def retry_task(request: Request, services: ServicesDep, client: ClientDep,
     return envelope(request, task_record(task, base_url(request, services)))
 
 
-async def check_engine_of(task_request: TaskRequest, services: Services) -> None:
-    """Check a request against the loaded engine, if it names a model or a language."""
-    options = task_request.submission.options
-    if task_request.model or options.language or options.languages:
-        check_engine(task_request, await services.engine(), services.settings.asr.model)
-
-
 async def _read_filter(request: Request, services: Services) -> TaskFilter:
     """Return the filter from the query string and the body; conditions in the body take precedence."""
     query = dict(request.query_params)
@@ -194,10 +181,3 @@ def _parse_filter(parse: Callable[[], TaskFilter]) -> TaskFilter:
     except ValidationError as error:
         refuse_unknown([str(item["loc"][0]) for item in error.errors() if item["loc"]], TaskFilter.model_fields)
         raise invalid_value(error.errors()) from error
-
-
-def checked_idempotency_key(key: str | None) -> str | None:
-    """Return an ``Idempotency-Key``, or raise ``InvalidValue`` if it can't be stored."""
-    if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
-        raise InvalidValue("Idempotency-Key must have 1 to 255 visible ASCII characters.", "Idempotency-Key")
-    return key
