@@ -19,9 +19,9 @@ from deployments.api.middleware.backpressure import FlowControlMiddleware, Unrea
 from deployments.api.middleware.body_limit import BodyLimitMiddleware
 from deployments.api.middleware.decompression import DecompressionMiddleware
 from deployments.api.middleware.head_limit import HeadLimitMiddleware
+from deployments.api.middleware.path_rewriting import ImpliedMethodsMiddleware, PlainPathMiddleware
 from deployments.api.middleware.security_headers import SecurityHeadersMiddleware, cross_origin
 from deployments.api.openai import audio_routes, model_routes
-from deployments.api.request.routing import ImpliedMethodsMiddleware, PlainPathMiddleware
 from deployments.api.response import problems
 from deployments.api.routes import (
     audio,

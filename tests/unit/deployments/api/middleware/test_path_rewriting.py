@@ -8,7 +8,7 @@ import hashlib
 import httpx
 import pytest
 
-from deployments.api.request.routing import plain_path
+from deployments.api.middleware.path_rewriting import plain_path
 from tests.unit.deployments.api.world import World, client_of, detail
 
 RESULT = "/api/whisper/tasks/result"
