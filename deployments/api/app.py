@@ -18,11 +18,11 @@ from deployments.api.middleware.auth import Authenticator, AuthMiddleware
 from deployments.api.middleware.backpressure import FlowControlMiddleware, UnreadBudget
 from deployments.api.middleware.body_limit import BodyLimitMiddleware
 from deployments.api.middleware.decompression import DecompressionMiddleware
+from deployments.api.middleware.error_handlers import ServerErrorMiddleware, install_error_handlers
 from deployments.api.middleware.head_limit import HeadLimitMiddleware
 from deployments.api.middleware.path_rewriting import ImpliedMethodsMiddleware, PlainPathMiddleware
 from deployments.api.middleware.security_headers import SecurityHeadersMiddleware, cross_origin
 from deployments.api.openai import audio_routes, model_routes
-from deployments.api.response import problems
 from deployments.api.routes import (
     audio,
     callback_echo,
@@ -67,7 +67,7 @@ def build_api(services: Services) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # PlainPathMiddleware removes the slashes instead
     )
-    problems.install_error_handlers(app)
+    install_error_handlers(app)
     connect(app, services)
     needs_key = [Security(KEY)] if services.settings.auth.keys else []  # documentation: AuthMiddleware checks it
     for router in (
@@ -112,7 +112,7 @@ def _middleware(services: Services) -> list[Middleware]:
         Middleware(PlainPathMiddleware),
         Middleware(ImpliedMethodsMiddleware),
         Middleware(BodyLimitMiddleware, settings=settings, clock=services.clock),
-        Middleware(problems.ServerErrorMiddleware),
+        Middleware(ServerErrorMiddleware),
         Middleware(AuthMiddleware, authenticator=Authenticator(settings.auth)),
         Middleware(AdmissionMiddleware, slots=slots, count=services.count),
         Middleware(DecompressionMiddleware, max_upload_bytes=settings.media.max_upload_bytes),
