@@ -11,10 +11,8 @@ from pydantic import WithJsonSchema
 from deployments.api.request.caller import client_of
 from deployments.api.services import Services, services_for, services_of
 from pipeline.domain.tasks.client import Client
+from pipeline.domain.tasks.task import LARGEST_TASK_ID
 from pipeline.errors import InvalidValue, TaskNotFound
-
-MAX_ID = 2**63 - 1
-"""Largest integer of the database; no task has a larger id."""
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
 
@@ -35,7 +33,7 @@ async def _task_id(
     text = task_id.strip()
     if not _WHOLE_NUMBER.fullmatch(text):
         raise InvalidValue("task_id must be a whole number.", "task_id")
-    if len(text) > len(str(MAX_ID)) or not 0 < int(text) <= MAX_ID:
+    if len(text) > len(str(LARGEST_TASK_ID)) or not 0 < int(text) <= LARGEST_TASK_ID:
         raise TaskNotFound("There is no task of that id.")
     return int(text)
 
