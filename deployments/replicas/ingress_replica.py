@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.api.app import build_api
+from deployments.api.application import build_api
 from deployments.api.concurrency.background_tasks import BackgroundTasks
 from deployments.api.concurrency.event_loop import FairSemaphore, single_flight, tune_interpreter
 from deployments.api.request.task_options import check_loaded_engine, parse_task_request

@@ -18,7 +18,7 @@ import uvicorn
 from tusclient.client import TusClient
 from tusclient.exceptions import TusCommunicationError, TusUploadFailed
 
-from deployments.api.app import build_api
+from deployments.api.application import build_api
 from deployments.api.concurrency.event_loop import FairSemaphore
 from deployments.api.services import Readiness, Services, build_submitter, build_uploads
 from deployments.wiring import media_store, task_store, upload_store

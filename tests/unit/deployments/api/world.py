@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from deployments.api.app import build_api, connect
+from deployments.api.application import build_api, connect
 from deployments.api.concurrency.event_loop import FairSemaphore
 from deployments.api.middleware.admission import AdmissionMiddleware, RequestSlots
 from deployments.api.services import Readiness, Services, build_submitter, build_uploads

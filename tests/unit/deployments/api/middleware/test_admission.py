@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.types import Message
 
-from deployments.api.app import build_api
+from deployments.api.application import build_api
 from deployments.api.middleware.admission import RequestLimits, RequestSlots, is_lasting
 from pipeline.errors import ServiceBusy, TooManyRequests
 from pipeline.settings import HttpSettings

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from deployments.api.app import build_api
+from deployments.api.application import build_api
 from deployments.api.middleware import auth
 from deployments.api.middleware.auth import Authenticator, is_open, scope_needed
 from pipeline.domain.tasks.client import Scope

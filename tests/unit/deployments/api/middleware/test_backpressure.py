@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from starlette.responses import Response, StreamingResponse
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from deployments.api.app import build_api, connect
+from deployments.api.application import build_api, connect
 from deployments.api.middleware.acknowledgements import (
     REPORT_BYTES,
     AcknowledgementMiddleware,
