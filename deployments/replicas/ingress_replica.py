@@ -21,8 +21,8 @@ from ray.serve.handle import DeploymentHandle
 from deployments.api.application import build_api
 from deployments.api.concurrency.background_tasks import BackgroundTasks
 from deployments.api.concurrency.event_loop import FairSemaphore, single_flight, tune_interpreter
+from deployments.api.request.link_options import parse_link_request
 from deployments.api.request.task_options import check_loaded_engine, parse_task_request
-from deployments.api.routes.links import parse_link_request
 from deployments.api.services import Readiness, Services, build_submitter, build_uploads
 from deployments.cluster import preflight
 from deployments.cluster.metrics_page import metrics_page
