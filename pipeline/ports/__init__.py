@@ -14,6 +14,7 @@ from pipeline.ports.callbacks import (
 )
 from pipeline.ports.clock import Clock
 from pipeline.ports.crawl import CrawledMedia, Crawler, CrawlProgress, CrawlRequest
+from pipeline.ports.dispatch import TaskSignals
 from pipeline.ports.llm import LanguageModel, LanguageModels, LlmCompletion, Summarizer, SummaryJob
 from pipeline.ports.media import AudioExtractor, MediaStore
 from pipeline.ports.metrics import Metrics
@@ -63,6 +64,7 @@ __all__ = [
     "TaskQuery",
     "TaskRecordEncoder",
     "TaskRecords",
+    "TaskSignals",
     "TaskStore",
     "Transcriber",
     "Unit",

@@ -11,6 +11,7 @@ from sqlalchemy.orm import registry
 from sqlalchemy.types import TypeDecorator, TypeEngine
 from sqlmodel import Field, SQLModel
 
+from pipeline.domain.tasks.task import LARGEST_TASK_ID
 from pipeline.store.connection.database import MYSQL_DIALECTS, UtcDateTime
 
 METADATA = MetaData(  # primary keys have no names of their own in MySQL
@@ -25,8 +26,8 @@ METADATA = MetaData(  # primary keys have no names of their own in MySQL
 MYSQL_OPTIONS = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
 MYSQL_OPTIONS |= {name.replace("mysql", "mariadb", 1): value for name, value in MYSQL_OPTIONS.items()}
 
-MAX_ID = 2**63 - 1
-"""Ids have 64 bits; a larger one names nothing, and a driver would stumble over it."""
+MAX_ID = LARGEST_TASK_ID
+"""Largest value of any table's id."""
 
 
 class LongText(TypeDecorator[str]):

@@ -13,6 +13,9 @@ from pipeline.domain.links.platforms import Link
 from pipeline.domain.summaries.summary import Summary, SummaryOptions, SummaryStatus
 from pipeline.domain.tasks.record_defect import RecordDefect
 
+LARGEST_TASK_ID = 2**63 - 1
+"""Ids have 64 bits in the database; a larger one is the id of no task, and a driver can't send it."""
+
 
 class Status(StrEnum):
     """The status of a task."""

@@ -147,14 +147,6 @@ class Dispatcher:
         """The engine of the replicas; ``None`` until one has loaded its model."""
         return self._scheduler.engine
 
-    async def watch(self, task_id: int, seen: int, timeout_s: float) -> int:
-        """Wait until the task has changed, and return its change number: see ``TaskNotifier.watch``."""
-        return await self._notifier.watch(task_id, seen, timeout_s)
-
-    async def watch_end(self, task_id: int, timeout_s: float) -> None:
-        """Wait until the task has finished, for up to ``timeout_s``."""
-        await self._notifier.watch_end(task_id, timeout_s)
-
     async def cancel(self, task_id: int) -> None:
         """Stop the attempt at a task that was cancelled or deleted, if it runs here."""
         await self._attempts.cancel(task_id)

@@ -484,13 +484,13 @@ async def test_an_unavailable_database_is_waited_for_at_the_start() -> None:
 async def test_a_wait_ends_with_the_change() -> None:
     world = DispatchWorld()
     task = await world.add()
-    async with world.running() as dispatcher:
+    async with world.running():
         async with asyncio.timeout(5):
             while not (await world.store.get(task.id)).status.finished:
-                await dispatcher.watch_end(task.id, timeout_s=4)
+                await world.notifier.watch_end(task.id, timeout_s=4)
         async with asyncio.timeout(1):
-            await dispatcher.watch_end(task.id, timeout_s=60)
-            assert await dispatcher.watch(task.id, seen=-1, timeout_s=60) > 1
+            await world.notifier.watch_end(task.id, timeout_s=60)
+            assert await world.notifier.watch(task.id, seen=-1, timeout_s=60) > 1
 
 
 async def test_two_dispatchers_do_each_task_once() -> None:

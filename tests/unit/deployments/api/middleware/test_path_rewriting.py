@@ -8,7 +8,7 @@ import hashlib
 import httpx
 import pytest
 
-from deployments.api.request.routing import plain_path
+from deployments.api.middleware.path_rewriting import plain_path
 from tests.unit.deployments.api.world import World, client_of, detail
 
 RESULT = "/api/whisper/tasks/result"
@@ -47,7 +47,7 @@ async def test_head_of_a_stream_ends_while_the_stream_would_go_on(client: httpx.
     async def nothing_happens(_: float) -> None:
         await asyncio.Event().wait()
 
-    world.on_watch = nothing_happens
+    world.dispatcher.on_wait = nothing_happens
     await world.queued()
     head = await client.head("/api/whisper/tasks/events?task_id=1")
     assert (head.status_code, head.headers["content-type"], head.content) == (

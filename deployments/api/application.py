@@ -12,18 +12,17 @@ from starlette.middleware import Middleware
 from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
-from deployments.api.concurrency.event_loop import FairSemaphore
 from deployments.api.documentation.openapi import Api
 from deployments.api.middleware.admission import AdmissionMiddleware, RequestLimits, RequestSlots
 from deployments.api.middleware.auth import Authenticator, AuthMiddleware
 from deployments.api.middleware.backpressure import FlowControlMiddleware, UnreadBudget
 from deployments.api.middleware.body_limit import BodyLimitMiddleware
 from deployments.api.middleware.decompression import DecompressionMiddleware
+from deployments.api.middleware.error_handlers import ServerErrorMiddleware, install_error_handlers
 from deployments.api.middleware.head_limit import HeadLimitMiddleware
+from deployments.api.middleware.path_rewriting import ImpliedMethodsMiddleware, PlainPathMiddleware
 from deployments.api.middleware.security_headers import SecurityHeadersMiddleware, cross_origin
 from deployments.api.openai import audio_routes, model_routes
-from deployments.api.request.routing import ImpliedMethodsMiddleware, PlainPathMiddleware
-from deployments.api.response import problems
 from deployments.api.routes import (
     audio,
     callback_echo,
@@ -36,9 +35,7 @@ from deployments.api.routes import (
     tasks,
     tus,
 )
-from deployments.api.services import Services
-from pipeline.usecases.tasks.resumable_uploads import ResumableUploads
-from pipeline.usecases.tasks.submit import Submitter
+from deployments.api.services import Services, services_of
 
 DOCS = APIRouter(include_in_schema=False)
 KEY = HTTPBearer(scheme_name="key", auto_error=False, description="A key of the service.")
@@ -70,9 +67,8 @@ def build_api(services: Services) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # PlainPathMiddleware removes the slashes instead
     )
-    attach(app, services)
-    problems.install_error_handlers(app)
-    _add_middleware(app, services)
+    install_error_handlers(app)
+    connect(app, services)
     needs_key = [Security(KEY)] if services.settings.auth.keys else []  # documentation: AuthMiddleware checks it
     for router in (
         tasks.router,
@@ -94,53 +90,33 @@ def build_api(services: Services) -> FastAPI:
     return app
 
 
-def _add_middleware(app: FastAPI, services: Services) -> None:
-    """Add the middleware. The list runs from the outermost layer inwards; Starlette expects the reverse order."""
-    layers = [
-        Middleware(FlowControlMiddleware),
-        *cross_origin(services.settings.http.cors_origins),
+def connect(app: FastAPI, services: Services) -> None:
+    """Connect an application to its services: ``services_of`` returns them, and the middleware is made of them.
+
+    An application may be connected again, to other services. Tests share one, since its routes are slow to build.
+    """
+    app.state.services = services
+    app.user_middleware = _middleware(services)
+    app.middleware_stack = None  # Starlette builds it at the next request
+
+
+def _middleware(services: Services) -> list[Middleware]:
+    """Return the middleware, from the outermost layer inwards."""
+    settings = services.settings
+    slots = RequestSlots(RequestLimits.from_settings(settings.http, services.capacity))
+    return [
+        Middleware(FlowControlMiddleware, services=services, unread=UnreadBudget(settings.http.max_unread_bytes)),
+        *cross_origin(settings.http.cors_origins),
         Middleware(SecurityHeadersMiddleware),
         Middleware(HeadLimitMiddleware),
         Middleware(PlainPathMiddleware),
         Middleware(ImpliedMethodsMiddleware),
-        Middleware(BodyLimitMiddleware),
-        Middleware(problems.ServerErrorMiddleware),
-        Middleware(AuthMiddleware),
-        Middleware(AdmissionMiddleware),
-        Middleware(DecompressionMiddleware),
+        Middleware(BodyLimitMiddleware, settings=settings, clock=services.clock),
+        Middleware(ServerErrorMiddleware),
+        Middleware(AuthMiddleware, authenticator=Authenticator(settings.auth)),
+        Middleware(AdmissionMiddleware, slots=slots, count=services.count),
+        Middleware(DecompressionMiddleware, max_upload_bytes=settings.media.max_upload_bytes),
     ]
-    for layer in reversed(layers):
-        app.add_middleware(layer.cls, *layer.args, **layer.kwargs)
-
-
-def attach(app: FastAPI, services: Services) -> None:
-    """Store the services in ``app.state``, where the routes and the middleware read them."""
-    app.state.services = services
-    app.state.authenticator = Authenticator(services.settings.auth)
-    app.state.slots = RequestSlots(RequestLimits.from_settings(services.settings.http, services.capacity))
-    app.state.unread = UnreadBudget(services.settings.http.max_unread_bytes)
-    app.state.transcript_slots = FairSemaphore(services.settings.http.max_results_in_hand)
-    app.state.stream_slots = FairSemaphore(services.settings.http.max_replays_in_hand)
-    app.state.uploads = ResumableUploads(
-        services.uploads,
-        services.media,
-        services.clock,
-        max_upload_bytes=services.settings.media.max_upload_bytes,
-        ttl_s=services.settings.http.resumable_ttl_s,
-    )
-    app.state.submitter = Submitter(
-        services.store,
-        services.media,
-        services.wake,
-        clock=services.clock,
-        max_upload_bytes=services.settings.media.max_upload_bytes,
-        max_queued_tasks=services.settings.dispatch.max_queued_tasks,
-        max_queued_audio_s=services.settings.dispatch.max_queued_audio_s,
-        orphan_age_s=services.settings.media.orphan_age_s,
-        fetch_available=services.fetch_available,
-        check_url=services.check_url,
-        llm=services.settings.llm,
-    )
 
 
 @DOCS.get("/")
@@ -154,7 +130,7 @@ async def openapi_document(request: Request) -> Response:
     """Serve the OpenAPI document."""
     app: Api = request.app
     prefix = str(request.scope.get("root_path", ""))
-    content = await app.state.services.workers.run(app.written_document, prefix)
+    content = await services_of(request).workers.run(app.written_document, prefix)
     return Response(content, media_type="application/json")
 
 
