@@ -5,13 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Dialect, Double, Index, Integer, MetaData, SmallInteger, String, Text
-from sqlalchemy.dialects import mysql
+from sqlalchemy import BigInteger, Double, Index, MetaData, SmallInteger
 from sqlalchemy.orm import registry
-from sqlalchemy.types import TypeDecorator, TypeEngine
 from sqlmodel import Field, SQLModel
 
-from pipeline.store.connection.database import MYSQL_DIALECTS, UtcDateTime
+from pipeline.store.connection.column_types import IndexedText, LongText, RowId, UtcDateTime
+from pipeline.store.connection.dialects import TABLE_OPTIONS, UNREUSED_ID_OPTIONS
 
 METADATA = MetaData(  # primary keys have no names of their own in MySQL
     naming_convention={
@@ -21,45 +20,8 @@ METADATA = MetaData(  # primary keys have no names of their own in MySQL
     }
 )
 
-# Binary collation: MySQL then compares text as SQLite and Python do, letter case and accents included.
-MYSQL_OPTIONS = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
-MYSQL_OPTIONS |= {name.replace("mysql", "mariadb", 1): value for name, value in MYSQL_OPTIONS.items()}
-
 MAX_ID = 2**63 - 1
 """The largest id: ids have 64 bits, and a driver fails on a larger one."""
-
-
-class LongText(TypeDecorator[str]):
-    """Text of any length; MySQL's ``TEXT`` ends at 64 KiB, less than a transcript."""
-
-    impl = Text
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """``LONGTEXT`` on MySQL."""
-        return dialect.type_descriptor(mysql.LONGTEXT() if dialect.name in MYSQL_DIALECTS else Text())
-
-
-class IndexedText(TypeDecorator[str]):
-    """Text of up to 255 characters; MySQL has no index over all of a ``TEXT``."""
-
-    impl = Text
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """``VARCHAR(255)`` on MySQL."""
-        return dialect.type_descriptor(String(255) if dialect.name in MYSQL_DIALECTS else Text())
-
-
-class RowId(TypeDecorator[int]):
-    """A 64-bit id; SQLite counts up only in a column called ``INTEGER``, which has 64 bits there."""
-
-    impl = BigInteger
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """``BIGINT`` on MySQL."""
-        return dialect.type_descriptor(BigInteger() if dialect.name in MYSQL_DIALECTS else Integer())
 
 
 class StoreRow(SQLModel, registry=registry(metadata=METADATA)):
@@ -89,7 +51,7 @@ class TaskRow(StoreRow, table=True):
         Index(None, "summary_due_at", "id"),  # summaries to be written
         Index(None, "client", "status"),  # what a client has in the queue
         Index(None, "left_by"),  # tasks left to a newer version
-        {"sqlite_autoincrement": True, **MYSQL_OPTIONS},  # an id of a deleted task never comes back
+        {**TABLE_OPTIONS, **UNREUSED_ID_OPTIONS},
     )
 
     id: int | None = Field(default=None, sa_type=RowId, primary_key=True)
@@ -160,7 +122,7 @@ class PartRow(StoreRow, table=True):
     """A committed part of prepared audio; ``part_start`` and ``part_end`` in samples."""
 
     __tablename__ = "parts"
-    __table_args__ = (MYSQL_OPTIONS,)
+    __table_args__ = (TABLE_OPTIONS,)
 
     task_id: int = _task_id(primary_key=True)
     part: int = _number_in_task()
@@ -172,7 +134,7 @@ class ChunkRow(StoreRow, table=True):
     """A chunk; ``spans`` is a JSON list of ``[start, end]`` in samples."""
 
     __tablename__ = "chunks"
-    __table_args__ = (MYSQL_OPTIONS,)
+    __table_args__ = (TABLE_OPTIONS,)
 
     task_id: int = _task_id(primary_key=True)
     chunk_index: int = _number_in_task()
@@ -185,7 +147,7 @@ class ChunkResultRow(StoreRow, table=True):
     """The result of a chunk. It has its own table, whose primary key admits only one result a chunk."""
 
     __tablename__ = "chunk_results"
-    __table_args__ = (MYSQL_OPTIONS,)
+    __table_args__ = (TABLE_OPTIONS,)
 
     task_id: int = _task_id(primary_key=True)
     chunk_index: int = _number_in_task()
@@ -196,7 +158,7 @@ class TranscriptRow(StoreRow, table=True):
     """The transcript of a completed task, as JSON. It has its own table, because ``tasks`` is read far more often."""
 
     __tablename__ = "transcripts"
-    __table_args__ = (MYSQL_OPTIONS,)
+    __table_args__ = (TABLE_OPTIONS,)
 
     task_id: int = _task_id(primary_key=True, sa_column_kwargs={"autoincrement": False})
     transcript: str = Field(sa_type=LongText)
@@ -206,7 +168,7 @@ class CrawlRow(StoreRow, table=True):
     """The crawl record of a task, as JSON: it is shown as a whole and never searched."""
 
     __tablename__ = "crawl_records"
-    __table_args__ = (MYSQL_OPTIONS,)
+    __table_args__ = (TABLE_OPTIONS,)
 
     task_id: int = _task_id(primary_key=True, sa_column_kwargs={"autoincrement": False})
     record: str = Field(sa_type=LongText)
@@ -216,7 +178,7 @@ class IdempotencyRow(StoreRow, table=True):
     """An idempotency key, as the SHA-256 of its text: of fixed length, and of no use to a thief."""
 
     __tablename__ = "idempotency_keys"
-    __table_args__ = (Index(None, "task_id"), Index(None, "expires_at"), MYSQL_OPTIONS)
+    __table_args__ = (Index(None, "task_id"), Index(None, "expires_at"), TABLE_OPTIONS)
 
     key_sha256: str = Field(max_length=64, primary_key=True)
     fingerprint: str = Field(max_length=64)
@@ -232,7 +194,7 @@ class OutboxRow(StoreRow, table=True):
         Index(None, "due_at", "id"),
         Index(None, "task_id"),
         Index(None, "created_at"),  # retention
-        {"sqlite_autoincrement": True, **MYSQL_OPTIONS},
+        {**TABLE_OPTIONS, **UNREUSED_ID_OPTIONS},
     )
 
     id: int | None = Field(default=None, sa_type=RowId, primary_key=True)
@@ -250,7 +212,7 @@ class ClientRow(StoreRow, table=True):
     """A client that has limits. A transaction that counts its usage locks this row, so that no two count at once."""
 
     __tablename__ = "clients"
-    __table_args__ = (MYSQL_OPTIONS,)
+    __table_args__ = (TABLE_OPTIONS,)
 
     name: str = Field(max_length=64, primary_key=True)
 
@@ -259,7 +221,7 @@ class TakenAudioRow(StoreRow, table=True):
     """A part of a recording, charged to a client. It outlives its task: deleting a task gives no audio back."""
 
     __tablename__ = "taken_audio"
-    __table_args__ = (Index(None, "client", "taken_at"), Index(None, "taken_at"), MYSQL_OPTIONS)
+    __table_args__ = (Index(None, "client", "taken_at"), Index(None, "taken_at"), TABLE_OPTIONS)
 
     task_id: int = Field(sa_type=RowId, primary_key=True, sa_column_kwargs={"autoincrement": False})
     part: int = _number_in_task()
@@ -272,7 +234,7 @@ class ExtractedAudioRow(StoreRow, table=True):
     """The audio of an extraction, charged to a client. An extraction has no task."""
 
     __tablename__ = "extracted_audio"
-    __table_args__ = (Index(None, "client", "taken_at"), Index(None, "taken_at"), MYSQL_OPTIONS)
+    __table_args__ = (Index(None, "client", "taken_at"), Index(None, "taken_at"), TABLE_OPTIONS)
 
     id: str = Field(max_length=32, primary_key=True)
     client: str = Field(max_length=64)
@@ -284,7 +246,7 @@ class UploadRow(StoreRow, table=True):
     """A resumable upload. After it became a task it stays until it expires, for repeated requests."""
 
     __tablename__ = "uploads"
-    __table_args__ = (Index(None, "expires_at"), Index(None, "task_id"), Index(None, "client"), MYSQL_OPTIONS)
+    __table_args__ = (Index(None, "expires_at"), Index(None, "task_id"), Index(None, "client"), TABLE_OPTIONS)
 
     id: str = Field(max_length=32, primary_key=True)
     client: str | None = Field(default=None, max_length=64)
@@ -299,7 +261,7 @@ class UploadPartRow(StoreRow, table=True):
     """An upload part, which lies in the media store under ``media_key``."""
 
     __tablename__ = "upload_parts"
-    __table_args__ = (MYSQL_OPTIONS,)
+    __table_args__ = (TABLE_OPTIONS,)
 
     upload_id: str = Field(max_length=32, primary_key=True, foreign_key="uploads.id", ondelete="CASCADE")
     part_start: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
@@ -311,7 +273,7 @@ class StoreIdentityRow(StoreRow, table=True):
     """The only row of its table: the identity of this store, which every backup of it has too."""
 
     __tablename__ = "store_identity"
-    __table_args__ = (MYSQL_OPTIONS,)
+    __table_args__ = (TABLE_OPTIONS,)
 
     identity: str = Field(max_length=32, primary_key=True)
 

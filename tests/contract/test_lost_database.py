@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, make_url
 from pipeline.domain.tasks.task import NewTask
 from pipeline.errors import CommitUnanswered, DatabaseUnavailable
 from pipeline.ports import TaskQuery
-from pipeline.store.connection.database import CONNECTION_GONE, SCHEMA_MISSING
+from pipeline.store.connection.failures import CONNECTION_GONE, SCHEMA_MISSING
 from pipeline.store.connection.sqlite_file import DATABASE_DAMAGED, DATABASE_LOST, FILE_REMOVED, OTHER_DATABASE
 from pipeline.store.task_store import SqlTaskStore
 from pipeline.testing.manual_clock import ManualClock

@@ -33,7 +33,7 @@ from sqlalchemy import (
 
 from pipeline.domain.tasks.task import Stage, Status
 from pipeline.ports import Lease
-from pipeline.store.connection.database import UtcDateTime
+from pipeline.store.connection.column_types import UtcDateTime
 from pipeline.store.queries.common import (
     LIVE,
     NEXT_FENCE,

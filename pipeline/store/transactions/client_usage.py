@@ -24,7 +24,8 @@ from pipeline.domain.tasks.client import (
     refuse_more_audio,
     refuse_over_quota,
 )
-from pipeline.store.connection.database import MYSQL_DIALECTS, UtcDateTime
+from pipeline.store.connection.column_types import UtcDateTime
+from pipeline.store.connection.mysql_dialect import NAMES as MYSQL_DIALECTS
 from pipeline.store.queries.common import LIVE, LONGEST_S, QUEUED
 from pipeline.store.queries.records import MAX_COUNTED_BYTES, recent_density
 from pipeline.store.tables import CLIENTS, EXTRACTED_AUDIO, TAKEN_AUDIO, TASKS

@@ -21,7 +21,7 @@ from pipeline.domain.tasks.task import Priority, Status, Task, TaskError
 from pipeline.errors import LeaseLost, RecordUnreadable
 from pipeline.ports import Lease, StoredChunks
 from pipeline.store import queries
-from pipeline.store.connection.database import MYSQL_DIALECTS
+from pipeline.store.connection.mysql_dialect import NAMES as MYSQL_DIALECTS
 from pipeline.store.rows import codec
 from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, CRAWL_RECORDS, MAX_ID, PARTS, TRANSCRIPTS
 from pipeline.store.transactions import callback_outbox, client_usage
