@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import text
@@ -114,8 +114,7 @@ class SqlTaskStore:
         self._max_losses = max_losses
         self._database = Database(self._address, busy_timeout_s, durability, RECOMPUTABLE)
         self._report = DefectReport(metrics or NoMetrics())
-        on_server = self._address.dialect.server is not None
-        self._following = clock if on_server and isinstance(clock, SynchronizedClock) else None
+        self._following = clock if isinstance(clock, SynchronizedClock) else None
 
     @property
     def database(self) -> Database:
@@ -399,16 +398,12 @@ class SqlTaskStore:
 
     async def _now(self) -> datetime:
         """The time of everything that is stored; now and then the server is asked for its own."""
-        if self._following is not None and self._following.needs_sync:
+        server = self._address.dialect.server
+        if server is not None and self._following is not None and self._following.needs_sync:
             asked_at = self._following.monotonic()
-            moment = await self._database.read(_server_time)
+            moment = await self._database.read(server.read_time)
             self._following.follow(moment, (asked_at + self._following.monotonic()) / 2)
         return self._clock.now()
-
-
-async def _server_time(connection: AsyncConnection) -> datetime:
-    moment: datetime = (await connection.execute(text("SELECT UTC_TIMESTAMP(6)"))).scalar_one()
-    return moment.replace(tzinfo=UTC)
 
 
 async def _ping(connection: AsyncConnection) -> None:

@@ -21,7 +21,7 @@ from pipeline.domain.tasks.task import Priority, Status, Task, TaskError
 from pipeline.errors import LeaseLost, RecordUnreadable
 from pipeline.ports import Lease, StoredChunks
 from pipeline.store import queries
-from pipeline.store.connection.mysql_dialect import NAMES as MYSQL_DIALECTS
+from pipeline.store.connection.dialects import dialect_of
 from pipeline.store.rows import codec
 from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, CRAWL_RECORDS, MAX_ID, PARTS, TRANSCRIPTS
 from pipeline.store.transactions import callback_outbox, client_usage
@@ -66,7 +66,7 @@ async def candidates(
     Of few clients at a time: those whose turn it is. Where more have their turn, there may be fewer ids than that.
     """
     rule = ClaimRule(running_tasks, now, ageing_s)
-    loose_scans = connection.dialect.name in MYSQL_DIALECTS
+    loose_scans = dialect_of(connection.dialect).loose_index_scans
     rows = await connection.execute(queries.runs.claim_heads(frozenset(ranks), loose_scans=loose_scans), {"now": now})
     heads = [_candidate(row) for row in rows if row.id is not None]
     chosen = [(one.rank, one.client) for _, one in rule.places(heads)[:MAX_GROUPS]]
