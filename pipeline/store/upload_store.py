@@ -16,8 +16,17 @@ from pipeline.domain.tasks.upload import Upload, UploadPart
 from pipeline.errors import UploadNotFound, UploadStateConflict
 from pipeline.ports import Clock, UploadStore
 from pipeline.store.connection.database import Database
-from pipeline.store.rows.codec import MIN_TIME, to_json
-from pipeline.store.rows.row_reader import RowReader, json_object, media_prefix, moment, number, optional, text
+from pipeline.store.rows.compact_json import to_json
+from pipeline.store.rows.row_reader import (
+    MIN_TIME,
+    RowReader,
+    json_object,
+    media_prefix,
+    moment,
+    number,
+    optional,
+    text,
+)
 from pipeline.store.tables import UPLOAD_PARTS, UPLOADS
 from pipeline.store.transactions import client_usage
 from pipeline.store.transactions.task_records import IDS_PER_QUERY

@@ -45,7 +45,7 @@ from pipeline.store.queries.common import (
     QUEUED,
     not_left_by,
 )
-from pipeline.store.rows.codec import vocabulary_digest
+from pipeline.store.rows.vocabulary import vocabulary_digest
 from pipeline.store.tables import (
     CHUNK_RESULTS,
     CHUNKS,

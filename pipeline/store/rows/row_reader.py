@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypeVar
 
 from pydantic_core import from_json
 
 from pipeline.domain.tasks.record_defect import RecordDefect
+from pipeline.domain.tasks.task import TaskError
 
 T = TypeVar("T")
 Word = TypeVar("Word", bound=StrEnum)
@@ -24,6 +25,8 @@ Word = TypeVar("Word", bound=StrEnum)
 MAX_COUNT = 2_000_000_000
 """Counters are 32 bits wide in MySQL; one beyond this is damage, and raising it would overflow the column."""
 MAX_NUMBER = 2**63 - 1
+MIN_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+"""Stand-in for an unreadable time in a field that must have one."""
 UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """Errors that the parsers of this module raise for a damaged value."""
 _KEYWORD = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -64,6 +67,13 @@ class RowReader:
             row = str(self._row.get(self._key))[:64]
             self._defects.append(RecordDefect(self._table, column, row, isinstance(error, NewerValue)))
             return instead
+
+
+def read_error(reader: RowReader, code_column: str, message_column: str) -> TaskError | None:
+    """Return the error in two columns of a row; ``None`` if there is no code."""
+    code = reader.read(code_column, optional(text), None)
+    message = reader.read(message_column, optional(text), None)
+    return TaskError(code, message or "") if code else None
 
 
 def text(value: Any) -> str:
