@@ -1,3 +1,5 @@
+"""Transactions: the set-up of their connections, their repetition and their failures."""
+
 from __future__ import annotations
 
 import asyncio
@@ -22,7 +24,7 @@ from pipeline.store.connection.mysql_dialect import MYSQL
 from pipeline.store.connection.sqlite_dialect import SqliteDialect
 
 NORMAL, FULL = 1, 2
-"""What SQLite calls the levels of ``PRAGMA synchronous``."""
+"""The levels of ``PRAGMA synchronous``."""
 
 
 @pytest.fixture
