@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import text
@@ -32,7 +32,8 @@ from pipeline.ports import (
     TaskPage,
     TaskQuery,
 )
-from pipeline.store.connection.database import MYSQL_DIALECTS, Database, parse_url
+from pipeline.store.connection.database import Database
+from pipeline.store.connection.dialects import parse_url
 from pipeline.store.migrate import migrate
 from pipeline.store.rows.defect_report import DefectReport
 from pipeline.store.transactions import (
@@ -105,16 +106,15 @@ class SqlTaskStore:
         metrics: Metrics | None = None,
         durability: Durability = Durability.FULL,
     ) -> None:
-        self._url = parse_url(url)
+        self._address = parse_url(url)
         self._clock = clock
         self._busy_timeout_s = busy_timeout_s
         self._idempotency_ttl = timedelta(seconds=idempotency_ttl_s)
         self._ageing_s = ageing_s
         self._max_losses = max_losses
-        self._database = Database(self._url, busy_timeout_s, durability, RECOMPUTABLE)
+        self._database = Database(self._address, busy_timeout_s, durability, RECOMPUTABLE)
         self._report = DefectReport(metrics or NoMetrics())
-        on_server = self._url.get_backend_name() in MYSQL_DIALECTS
-        self._following = clock if on_server and isinstance(clock, SynchronizedClock) else None
+        self._following = clock if isinstance(clock, SynchronizedClock) else None
 
     @property
     def database(self) -> Database:
@@ -128,7 +128,7 @@ class SqlTaskStore:
 
     async def migrate(self) -> None:
         """See ``ports.TaskStore``. Makes the folder of an SQLite file where it is missing."""
-        await migrate(self._url, self._busy_timeout_s)
+        await migrate(self._address, self._busy_timeout_s)
         await self._database.warn_of_lossy_server()
 
     async def ping(self) -> None:
@@ -398,16 +398,12 @@ class SqlTaskStore:
 
     async def _now(self) -> datetime:
         """The time of everything that is stored; now and then the server is asked for its own."""
-        if self._following is not None and self._following.needs_sync:
+        server = self._address.dialect.server
+        if server is not None and self._following is not None and self._following.needs_sync:
             asked_at = self._following.monotonic()
-            moment = await self._database.read(_server_time)
+            moment = await self._database.read(server.read_time)
             self._following.follow(moment, (asked_at + self._following.monotonic()) / 2)
         return self._clock.now()
-
-
-async def _server_time(connection: AsyncConnection) -> datetime:
-    moment: datetime = (await connection.execute(text("SELECT UTC_TIMESTAMP(6)"))).scalar_one()
-    return moment.replace(tzinfo=UTC)
 
 
 async def _ping(connection: AsyncConnection) -> None:

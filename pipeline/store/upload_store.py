@@ -1,4 +1,4 @@
-"""The state of resumable uploads on SQL: statements, and the store that runs them."""
+"""The state of resumable uploads in SQL: the store, its transactions and their statements."""
 
 from __future__ import annotations
 
@@ -8,30 +8,40 @@ from typing import Any
 
 from sqlalchemy import Delete, Select, Update, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import override
 
 from pipeline.domain.tasks.client import Client, refuse_another_upload
 from pipeline.domain.tasks.record_defect import RecordDefect
 from pipeline.domain.tasks.upload import Upload, UploadPart
 from pipeline.errors import UploadNotFound, UploadStateConflict
-from pipeline.ports import Clock
+from pipeline.ports import Clock, UploadStore
 from pipeline.store.connection.database import Database
-from pipeline.store.rows.codec import MIN_TIME, to_json
-from pipeline.store.rows.row_reader import RowReader, json_object, media_prefix, moment, number, optional, text
+from pipeline.store.rows.compact_json import to_json
+from pipeline.store.rows.row_reader import (
+    MIN_TIME,
+    RowReader,
+    json_object,
+    media_prefix,
+    moment,
+    number,
+    optional,
+    text,
+)
 from pipeline.store.tables import UPLOAD_PARTS, UPLOADS
 from pipeline.store.transactions import client_usage
 from pipeline.store.transactions.task_records import IDS_PER_QUERY
 
 Note = Callable[[RecordDefect], None]
-"""Told of each row that can't be read."""
+"""A function that receives the defect of each row that can't be read."""
 
 
-class SqlUploadStore:
-    """``ports.UploadStore`` in the database of the tasks, whose migrations make its tables.
+class SqlUploadStore(UploadStore):
+    """An upload store in the database of the tasks, whose migrations create its tables.
 
     Args:
-        database: from the task store.
-        clock: decides what has expired.
-        note: told of each row that can't be read.
+        database: the one of the task store.
+        clock: decides which uploads have expired.
+        note: receives the defect of each row that can't be read.
     """
 
     def __init__(self, database: Database, clock: Clock, note: Note = lambda _: None) -> None:
@@ -39,40 +49,40 @@ class SqlUploadStore:
         self._database = database
         self._clock = clock
 
+    @override
     async def create(self, upload: Upload, client: Client | None = None) -> None:
-        """See ``ports.UploadStore``."""
         await self._database.write(_insert, upload, client, self._clock.now())
 
+    @override
     async def get(self, upload_id: str) -> Upload:
-        """See ``ports.UploadStore``."""
         return await self._database.read(_get, upload_id, self._clock.now(), self._note)
 
+    @override
     async def open_uploads(self, client: str) -> int:
-        """See ``ports.UploadStore``."""
         return await self._database.read(_open_uploads, client, self._clock.now())
 
+    @override
     async def parts(self, upload_id: str) -> tuple[UploadPart, ...]:
-        """See ``ports.UploadStore``."""
         return await self._database.read(_parts, upload_id, self._note)
 
+    @override
     async def append(self, upload_id: str, parts: Sequence[UploadPart], expires_at: datetime) -> None:
-        """See ``ports.UploadStore``."""
         await self._database.write(_append, upload_id, parts, expires_at, self._clock.now(), self._note)
 
+    @override
     async def close(self, upload_id: str, task_id: int) -> None:
-        """See ``ports.UploadStore``."""
         await self._database.write(_close, upload_id, task_id)
 
+    @override
     async def delete(self, upload_id: str) -> None:
-        """See ``ports.UploadStore``."""
         await self._database.write(_delete, [upload_id])
 
+    @override
     async def expire(self, limit: int) -> list[str]:
-        """See ``ports.UploadStore``."""
         return await self._database.write(_expire, self._clock.now(), limit)
 
+    @override
     async def live_prefixes(self, prefixes: Collection[str]) -> set[str]:
-        """See ``ports.UploadStore``."""
         return await self._database.read(_live, sorted(prefixes))
 
 
@@ -140,7 +150,7 @@ async def _close(connection: AsyncConnection, upload_id: str, task_id: int) -> N
 
 
 async def _delete(connection: AsyncConnection, upload_ids: Collection[str]) -> None:
-    await connection.execute(forget_uploads(upload_ids))
+    await connection.execute(delete_uploads(upload_ids))
 
 
 async def _expire(connection: AsyncConnection, now: datetime, limit: int) -> list[str]:
@@ -184,7 +194,7 @@ def _part_of_row(row: Mapping[str, Any], note: Note) -> UploadPart:
 def _refuse_damaged(reader: RowReader, note: Note) -> None:
     if reader.defect is not None:
         note(reader.defect)
-        raise UploadNotFound("The record of this upload can't be read any more: upload the file again.")
+        raise UploadNotFound("The record of this upload can't be read: upload the file again.")
 
 
 def _metadata_of_json(value: Any) -> dict[str, str]:
@@ -195,23 +205,23 @@ def _metadata_of_json(value: Any) -> dict[str, str]:
 
 
 def unexpired_upload(upload_id: str, now: datetime) -> Select[Any]:
-    """An upload that has not expired."""
+    """Select an upload that has not expired."""
     return select(UPLOADS).where(UPLOADS.c.id == upload_id, UPLOADS.c.expires_at > now)
 
 
 def open_upload_count(client: str, now: datetime) -> Select[int]:
-    """How many uploads of a client are under way."""
+    """Count the uploads of a client that have neither become a task nor expired."""
     conditions = UPLOADS.c.client == client, UPLOADS.c.task_id.is_(None), UPLOADS.c.expires_at > now
     return select(func.count()).select_from(UPLOADS).where(*conditions)
 
 
 def parts_of(upload_id: str) -> Select[Any]:
-    """Its parts, in order."""
+    """Select the parts of an upload, in order."""
     return select(UPLOAD_PARTS).where(UPLOAD_PARTS.c.upload_id == upload_id).order_by(UPLOAD_PARTS.c.part_start)
 
 
 def advance_end(upload_id: str, start: int, end: int, expires_at: datetime) -> Update:
-    """Moves the end of an upload from one byte to another, if it is at the one."""
+    """Move the end of an upload from byte ``start`` to byte ``end``, if it is at ``start`` and not yet a task."""
     return (
         update(UPLOADS)
         .where(UPLOADS.c.id == upload_id, UPLOADS.c.received_bytes == start, UPLOADS.c.task_id.is_(None))
@@ -219,13 +229,13 @@ def advance_end(upload_id: str, start: int, end: int, expires_at: datetime) -> U
     )
 
 
-def forget_uploads(upload_ids: Collection[str]) -> Delete:
-    """Removes uploads; foreign keys take their parts along."""
+def delete_uploads(upload_ids: Collection[str]) -> Delete:
+    """Delete uploads; the foreign keys delete their parts too."""
     return delete(UPLOADS).where(UPLOADS.c.id.in_(upload_ids))
 
 
 def expired_uploads(now: datetime, limit: int) -> Select[str]:
-    """Uploads nobody may add to any more, oldest first."""
+    """Select expired uploads, oldest first."""
     return (
         select(UPLOADS.c.id)
         .where(UPLOADS.c.expires_at <= now)
@@ -236,5 +246,5 @@ def expired_uploads(now: datetime, limit: int) -> Select[str]:
 
 
 def uploads_among(ids: Collection[str]) -> Select[str]:
-    """Which of these are ids of uploads."""
+    """Select those of the ids that belong to a stored upload."""
     return select(UPLOADS.c.id).where(UPLOADS.c.id.in_(ids))

@@ -19,7 +19,7 @@ from pipeline.media.streaming_splitter import StreamingSplitter
 from pipeline.observability import NoMetrics
 from pipeline.ports import TaskStore
 from pipeline.settings import Settings
-from pipeline.store.connection.database import DATABASE_UNWRITABLE
+from pipeline.store.connection.failures import DATABASE_UNWRITABLE
 from pipeline.system_clock import SystemClock
 from pipeline.testing.fake_replicas import FakeSplitter, FakeTranscriber, make_chunks
 from pipeline.testing.memory_media import MemoryMediaStore

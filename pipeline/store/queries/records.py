@@ -38,7 +38,7 @@ from pipeline.store.queries.common import (
     UNPREPARED,
     not_left_by,
 )
-from pipeline.store.rows.codec import vocabulary_digest
+from pipeline.store.rows.vocabulary import vocabulary_digest
 from pipeline.store.tables import (
     CRAWL_RECORDS,
     IDEMPOTENCY_KEYS,

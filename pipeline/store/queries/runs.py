@@ -33,7 +33,8 @@ from sqlalchemy import (
 
 from pipeline.domain.tasks.task import Stage, Status
 from pipeline.ports import Lease
-from pipeline.store.connection.database import UtcDateTime
+from pipeline.store.connection.column_types import UtcDateTime
+from pipeline.store.connection.dialects import force_index
 from pipeline.store.queries.common import (
     LIVE,
     NEXT_FENCE,
@@ -44,7 +45,7 @@ from pipeline.store.queries.common import (
     QUEUED,
     not_left_by,
 )
-from pipeline.store.rows.codec import vocabulary_digest
+from pipeline.store.rows.vocabulary import vocabulary_digest
 from pipeline.store.tables import (
     CHUNK_RESULTS,
     CHUNKS,
@@ -142,8 +143,7 @@ def claim_candidates(
         for of in [_of_client(number) if named else TASKS.c.client.is_(None)]
     ]
     lost = [
-        select(*columns, literal(LOST).label("group"))
-        .with_hint(TASKS, f"FORCE INDEX ({LEASE_INDEX})", "mysql")
+        force_index(select(*columns, literal(LOST).label("group")), TASKS, LEASE_INDEX)
         .where(TASKS.c.priority_rank == rank, _abandoned(now, max_losses))
         .order_by(TASKS.c.created_at, TASKS.c.id)
         for rank in sorted(abandoned_ranks)
@@ -159,8 +159,7 @@ def _walk(tasks: Select[Any]) -> Select[Any]:
 
 def _in_claim_index(tasks: Select[Any]) -> Select[Any]:
     """The same by the index of claims: MySQL may prefer another one that reads every task of the other clients."""
-    hint = f"FORCE INDEX ({CLAIM_INDEX})"
-    return tasks.with_hint(TASKS, hint, "mysql").with_hint(TASKS, hint, "mariadb")
+    return force_index(tasks, TASKS, CLAIM_INDEX)
 
 
 def _of_client(number: int) -> ColumnElement[bool]:

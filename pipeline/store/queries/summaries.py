@@ -16,7 +16,7 @@ from sqlalchemy import (
 from pipeline.domain.tasks.task import Stage
 from pipeline.ports import SummaryLease
 from pipeline.store.queries.common import NEXT_FENCE, NO_OWNER, PROCESSING, QUEUED, Flow, not_left_by, not_of
-from pipeline.store.rows.codec import vocabulary_digest
+from pipeline.store.rows.vocabulary import vocabulary_digest
 from pipeline.store.tables import (
     TASKS,
     TRANSCRIPTS,

@@ -15,7 +15,7 @@ from pipeline.domain.tasks.record_defect import RecordDefect
 from pipeline.domain.tasks.task import Task
 from pipeline.ports import DeliveryAttempt, OutboxMessage
 from pipeline.store import queries
-from pipeline.store.rows import codec
+from pipeline.store.rows import callback_codec
 from pipeline.store.tables import OUTBOX
 from pipeline.store.transactions.due_work import choose_ids, due, select_per_client
 
@@ -60,7 +60,7 @@ async def take(
     await connection.execute(queries.callbacks.take_callbacks(ids, owner, now, lease_expires_at))
     rows = (await connection.execute(queries.callbacks.callbacks(ids))).mappings().all()
     messages = []
-    for message, defect in map(codec.read_message, rows):
+    for message, defect in map(callback_codec.read_message, rows):
         if defect is None:
             messages.append(message)
         else:

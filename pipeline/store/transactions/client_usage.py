@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import CompoundSelect, Delete, Insert, Select, Update, delete, func, literal, select, union_all, update
-from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.domain.tasks.client import (
@@ -24,7 +23,8 @@ from pipeline.domain.tasks.client import (
     refuse_more_audio,
     refuse_over_quota,
 )
-from pipeline.store.connection.database import MYSQL_DIALECTS, UtcDateTime
+from pipeline.store.connection.column_types import UtcDateTime
+from pipeline.store.connection.dialects import dialect_of
 from pipeline.store.queries.common import LIVE, LONGEST_S, QUEUED
 from pipeline.store.queries.records import MAX_COUNTED_BYTES, recent_density
 from pipeline.store.tables import CLIENTS, EXTRACTED_AUDIO, TAKEN_AUDIO, TASKS
@@ -45,11 +45,11 @@ async def client_load(connection: AsyncConnection, client: str, now: datetime) -
 async def lock(connection: AsyncConnection, client: str) -> None:
     """Keep every other transaction that counts for this client waiting until this one ends.
 
-    SQLite has one writer at a time anyway. On MySQL an upsert locks the row for writing at once, whether it is there or
-    not; ``SELECT … FOR UPDATE`` of a row that is not there would lock nothing in ``READ COMMITTED``.
+    An upsert locks the row whether it exists or not. SQLite needs no lock: it has one writer at a time.
     """
-    if connection.dialect.name in MYSQL_DIALECTS:
-        await connection.execute(upsert_client(client))
+    upsert = dialect_of(connection.dialect).locking_upsert(CLIENTS, {"name": client})
+    if upsert is not None:
+        await connection.execute(upsert)
 
 
 async def refuse_beyond_limits(connection: AsyncConnection, client: Client, now: datetime) -> None:
@@ -117,12 +117,6 @@ async def _pending_audio_s(connection: AsyncConnection, client: str) -> float:
 async def _seconds_per_byte(connection: AsyncConnection) -> float:
     density = (await connection.execute(recent_density())).one()
     return float(density.seconds) / float(density.size_bytes) if density.size_bytes else SECONDS_PER_BYTE
-
-
-def upsert_client(name: str) -> Insert:
-    """Makes the row of a client, or finds it, and locks it either way."""
-    statement = mysql.insert(CLIENTS).values(name=name)
-    return statement.on_duplicate_key_update(name=statement.inserted.name)
 
 
 def queued_of(client: str) -> Select[int]:

@@ -16,7 +16,8 @@ from pipeline.domain.tasks.task import Status, Task, TaskError
 from pipeline.errors import LeaseLost
 from pipeline.ports import SummaryLease
 from pipeline.store import queries
-from pipeline.store.rows import codec
+from pipeline.store.rows import summary_codec
+from pipeline.store.rows.vocabulary import vocabulary_digest
 from pipeline.store.transactions import task_records
 from pipeline.store.transactions.callback_outbox import enqueue_callback
 from pipeline.store.transactions.due_work import choose_ids, due, select_per_client
@@ -64,15 +65,15 @@ async def _turns(
     connection: AsyncConnection, task_ids: Collection[int], owner: str
 ) -> dict[int, tuple[SummaryLease, RecordDefect | None]]:
     rows = (await connection.execute(queries.summaries.summaries_of(task_ids))).mappings().all()
-    return {row["id"]: codec.read_turn(row, owner) for row in rows}
+    return {row["id"]: summary_codec.read_turn(row, owner) for row in rows}
 
 
 async def _set_aside(connection: AsyncConnection, task_id: int, defect: RecordDefect, now: datetime) -> None:
     """Leaves a task to a newer version, or ends it without its summary."""
     if defect.newer:
-        await connection.execute(queries.runs.leave_tasks([task_id], codec.vocabulary_digest()))
+        await connection.execute(queries.runs.leave_tasks([task_id], vocabulary_digest()))
         return
-    reason = codec.summary_columns(TaskError(defect.code, defect.sentence))
+    reason = summary_codec.summary_columns(TaskError(defect.code, defect.sentence))
     await connection.execute(queries.summaries.change_task(task_id, _ended(now) | reason))
     await enqueue_callback(connection, await task_records.get(connection, task_id), now)
 
@@ -94,7 +95,7 @@ async def renew(
 
 async def finish(connection: AsyncConnection, turn: SummaryLease, outcome: Summary | TaskError, now: datetime) -> Task:
     """Ends the task with its summary, or without, and owes the callback."""
-    await _change(connection, turn, _ended(now) | codec.summary_columns(outcome))
+    await _change(connection, turn, _ended(now) | summary_codec.summary_columns(outcome))
     task = await task_records.get(connection, turn.task_id)
     await enqueue_callback(connection, task, now)
     return task
@@ -112,7 +113,7 @@ async def postpone(
     """Gives a summary back until ``due_at``."""
     values: dict[str, Any] = {"summary_owner": None, "summary_due_at": due_at, "updated_at": now}
     if error is not None:
-        values |= codec.summary_columns(error)
+        values |= summary_codec.summary_columns(error)
     if not counted:
         values["summary_attempts"] = turn.attempts - 1
     await _change(connection, turn, values)
@@ -122,7 +123,7 @@ async def save(connection: AsyncConnection, task_id: int, summary: Summary, now:
     """Stores a summary that was asked for by itself."""
     await task_records.get(connection, task_id)
     await connection.execute(
-        queries.summaries.change_task(task_id, codec.summary_columns(summary) | {"updated_at": now})
+        queries.summaries.change_task(task_id, summary_codec.summary_columns(summary) | {"updated_at": now})
     )
 
 

@@ -19,7 +19,7 @@ from pipeline.domain.tasks.task import IdempotencyClaim, NewTask, Priority, Stat
 from pipeline.errors import IdempotencyConflict, QuotaExceeded, RecordUnreadable, TaskNotFound, TaskStateConflict
 from pipeline.ports import QueueStats, TaskPage, TaskQuery
 from pipeline.store import queries
-from pipeline.store.rows import codec
+from pipeline.store.rows import crawl_codec, task_codec
 from pipeline.store.rows.row_reader import RowReader, media_prefix
 from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, IDEMPOTENCY_KEYS, MAX_ID, PARTS, TASKS
 from pipeline.store.transactions import client_usage
@@ -41,10 +41,10 @@ async def create(
         return await get(connection, task_id), False
     if client:
         await client_usage.refuse_beyond_limits(connection, client, now)
-    result = await connection.execute(queries.common.insert_rows(TASKS), codec.new_task_row(new, now))
+    result = await connection.execute(queries.common.insert_rows(TASKS), task_codec.new_task_row(new, now))
     task_id = cast("tuple[int]", result.inserted_primary_key)[0]
     if claim:
-        digest = codec.key_digest(claim.key)
+        digest = task_codec.key_digest(claim.key)
         await connection.execute(queries.records.forget_expired_key(digest, now))
         row = {"key_sha256": digest, "fingerprint": claim.fingerprint, "task_id": task_id, "expires_at": expires_at}
         await connection.execute(queries.common.insert_rows(IDEMPOTENCY_KEYS), row)
@@ -60,7 +60,7 @@ async def get(connection: AsyncConnection, task_id: int, *, with_result: bool = 
     if row is None:
         raise _not_found(task_id)
     # A transcript of hours takes a second to read.
-    return await asyncio.to_thread(codec.read_task, dict(row)) if with_result else codec.read_task(row)
+    return await asyncio.to_thread(task_codec.read_task, dict(row)) if with_result else task_codec.read_task(row)
 
 
 async def crawl_record(
@@ -71,7 +71,7 @@ async def crawl_record(
     row = (await connection.execute(queries.records.crawl_record(task_id))).mappings().one_or_none()
     if row is None:
         return None
-    record, defect = codec.read_crawl(row)
+    record, defect = crawl_codec.read_crawl(row)
     if defect is not None:
         note(defect)
         raise RecordUnreadable(defect.sentence, defect.newer)
@@ -83,7 +83,7 @@ async def page(connection: AsyncConnection, query: TaskQuery) -> TaskPage:
     total_count = (await connection.execute(queries.records.task_count(query))).scalar_one()
     ids = (await connection.scalars(queries.records.task_page(query))).all()
     rows = await connection.execute(queries.records.tasks(ids, with_result=query.include_result))
-    tasks = {row["id"]: codec.read_task(row) for row in rows.mappings()}
+    tasks = {row["id"]: task_codec.read_task(row) for row in rows.mappings()}
     return TaskPage(tuple(tasks[task_id] for task_id in ids if task_id in tasks), total_count)
 
 
@@ -92,14 +92,14 @@ async def stats(connection: AsyncConnection, now: datetime) -> QueueStats:
     density = (await connection.execute(queries.records.recent_density())).one()
     seconds_per_byte = float(density.seconds) / float(density.size_bytes) if density.size_bytes else 0.0
     rows: list[Any] = list(await connection.execute(queries.records.live_totals(seconds_per_byte)))
-    known = [row for row in rows if row.priority_rank in codec.PRIORITY_OF_RANK]
+    known = [row for row in rows if row.priority_rank in task_codec.PRIORITY_OF_RANK]
     queued = [row for row in known if row.status == Status.QUEUED]
-    since = {codec.PRIORITY_OF_RANK[row.priority_rank]: _since(row.oldest, now) for row in queued}
+    since = {task_codec.PRIORITY_OF_RANK[row.priority_rank]: _since(row.oldest, now) for row in queued}
     oldest = min(since.values(), default=now)
     ages = {priority: (now - moment).total_seconds() for priority, moment in since.items()}
     return QueueStats(
         queued_tasks=dict.fromkeys(Priority, 0)
-        | {codec.PRIORITY_OF_RANK[row.priority_rank]: row.tasks for row in queued},
+        | {task_codec.PRIORITY_OF_RANK[row.priority_rank]: row.tasks for row in queued},
         processing_tasks=sum(row.tasks for row in known if row.status == Status.PROCESSING),
         pending_audio_s=float(sum(row.pending_audio_s for row in known)),
         oldest_queued_s=max(0.0, (now - oldest).total_seconds()),
@@ -235,7 +235,7 @@ async def live_prefixes(connection: AsyncConnection, prefixes: Collection[str], 
 
 
 async def _original(connection: AsyncConnection, claim: IdempotencyClaim, now: datetime) -> int | None:
-    digest = codec.key_digest(claim.key)
+    digest = task_codec.key_digest(claim.key)
     result = await connection.execute(queries.records.idempotency_key(digest, now))
     known = result.one_or_none()
     if known is None:

@@ -21,8 +21,10 @@ from pipeline.domain.tasks.task import Priority, Status, Task, TaskError
 from pipeline.errors import LeaseLost, RecordUnreadable
 from pipeline.ports import Lease, StoredChunks
 from pipeline.store import queries
-from pipeline.store.connection.database import MYSQL_DIALECTS
-from pipeline.store.rows import codec
+from pipeline.store.connection.dialects import dialect_of
+from pipeline.store.rows import chunk_codec, crawl_codec, task_codec, transcript_codec
+from pipeline.store.rows.row_reader import MIN_TIME
+from pipeline.store.rows.vocabulary import vocabulary_digest
 from pipeline.store.tables import CHUNK_RESULTS, CHUNKS, CRAWL_RECORDS, MAX_ID, PARTS, TRANSCRIPTS
 from pipeline.store.transactions import callback_outbox, client_usage
 
@@ -66,7 +68,7 @@ async def candidates(
     Of few clients at a time: those whose turn it is. Where more have their turn, there may be fewer ids than that.
     """
     rule = ClaimRule(running_tasks, now, ageing_s)
-    loose_scans = connection.dialect.name in MYSQL_DIALECTS
+    loose_scans = dialect_of(connection.dialect).loose_index_scans
     rows = await connection.execute(queries.runs.claim_heads(frozenset(ranks), loose_scans=loose_scans), {"now": now})
     heads = [_candidate(row) for row in rows if row.id is not None]
     chosen = [(one.rank, one.client) for _, one in rule.places(heads)[:MAX_GROUPS]]
@@ -87,7 +89,7 @@ def _candidate(row: Row[Any]) -> ClaimCandidate:
 
 def _since(created_at: object) -> datetime:
     """When a candidate began to wait; what is damaged there comes first, so that it is dealt with at once."""
-    return created_at if isinstance(created_at, datetime) else codec.MIN_TIME
+    return created_at if isinstance(created_at, datetime) else MIN_TIME
 
 
 async def claim(
@@ -109,7 +111,7 @@ async def claim(
     while waiting and len(won) < limit:
         wanted, waiting = waiting[: limit - len(won)], waiting[limit - len(won) :]
         rows = (await connection.execute(queries.runs.lock_claimable(wanted, now, max_losses))).mappings()
-        locked = {row["id"]: codec.read_task(row) for row in rows}
+        locked = {row["id"]: task_codec.read_task(row) for row in rows}
         unreadable = [task for task in locked.values() if task.defect is not None]
         await _set_aside(connection, unreadable, now, note)
         won += [locked[task_id] for task_id in wanted if task_id in locked and locked[task_id].defect is None]
@@ -124,7 +126,7 @@ async def _set_aside(connection: AsyncConnection, tasks: Sequence[Task], now: da
     """Fails tasks whose rows are damaged, and marks those of a newer version as left; returns those that failed."""
     left = [task.id for task in tasks if task.defect and task.defect.newer]
     if left:
-        await connection.execute(queries.runs.leave_tasks(left, codec.vocabulary_digest()))
+        await connection.execute(queries.runs.leave_tasks(left, vocabulary_digest()))
     failed = []
     for task in tasks:
         if task.defect is not None:
@@ -152,7 +154,7 @@ async def fail_unreachable(
 ) -> list[Task]:
     """Fails those of the tasks whose damaged row keeps every claim from finding them."""
     rows = (await connection.execute(queries.runs.lock_tasks(task_ids))).mappings().all()
-    tasks = [codec.read_task(row) for row in rows]
+    tasks = [task_codec.read_task(row) for row in rows]
     tasks = [task for task in tasks if task.finished_at is None]
     stuck = [task for task in tasks if task.defect is None and task.status is Status.PROCESSING]
     without_lease = [
@@ -180,7 +182,7 @@ async def any_exhausted(connection: AsyncConnection, now: datetime, max_losses: 
 async def fail_exhausted(connection: AsyncConnection, now: datetime, max_losses: int, note: Note) -> list[Task]:
     """Fails the tasks whose lease expired once too often."""
     rows = (await connection.execute(queries.runs.lock_exhausted(now, max_losses))).mappings().all()
-    lost = [codec.read_task(row) for row in rows]
+    lost = [task_codec.read_task(row) for row in rows]
     unreadable = await _set_aside(connection, [task for task in lost if task.defect is not None], now, note)
     return unreadable + [
         await _fail(connection, task, attempts_exhausted(task.losses + 1), now) for task in lost if task.defect is None
@@ -202,7 +204,9 @@ async def expire_leases_of(connection: AsyncConnection, owner: str, now: datetim
 
 async def update(connection: AsyncConnection, lease: Lease, changes: Mapping[str, Any], now: datetime) -> None:
     """Sets columns of the task."""
-    await _change(connection, lease, queries.runs.change_leased(lease, codec.columns_of(changes) | {"updated_at": now}))
+    await _change(
+        connection, lease, queries.runs.change_leased(lease, task_codec.columns_of(changes) | {"updated_at": now})
+    )
     if changes.get("split_done"):
         await client_usage.charge_recording(connection, lease.task_id, now)
 
@@ -211,7 +215,7 @@ async def save_crawl_record(connection: AsyncConnection, lease: Lease, record: C
     """Keeps a record of the task's link, in the place of an earlier one."""
     await _leased(connection, lease)
     await connection.execute(queries.common.delete_of_task(CRAWL_RECORDS, lease.task_id))
-    row = {"task_id": lease.task_id, "record": codec.crawl_to_json(record)}
+    row = {"task_id": lease.task_id, "record": crawl_codec.crawl_to_json(record)}
     await connection.execute(queries.common.insert_rows(CRAWL_RECORDS), row)
     await _change(connection, lease, queries.runs.change_leased(lease, {"updated_at": now}))
 
@@ -235,7 +239,7 @@ async def add_part(
     row = {"task_id": lease.task_id, "part": number, "part_start": start, "part_end": end}
     await connection.execute(queries.common.insert_rows(PARTS), row)
     if chunks:
-        rows = [codec.chunk_row(lease.task_id, chunk) for chunk in chunks]
+        rows = [chunk_codec.chunk_row(lease.task_id, chunk) for chunk in chunks]
         await connection.execute(queries.common.insert_rows(CHUNKS), rows)
     await _change(
         connection, lease, queries.runs.add_audio_total(lease, sum(chunk.duration_s for chunk in chunks), now)
@@ -254,7 +258,7 @@ async def save_results(
     if not by_index:
         return
     rows = [
-        {"task_id": lease.task_id, "chunk_index": index, "result": codec.result_to_json(result)}
+        {"task_id": lease.task_id, "chunk_index": index, "result": chunk_codec.result_to_json(result)}
         for index, result in by_index.items()
     ]
     await connection.execute(queries.common.insert_rows(CHUNK_RESULTS), rows)
@@ -271,8 +275,12 @@ async def stored_chunks(connection: AsyncConnection, task_id: int, note: Note) -
     if task_id > MAX_ID:
         return StoredChunks()
     results = await stored_results(connection, task_id, 0, note)
-    parts = _read_all(map(codec.read_part, (await connection.execute(queries.runs.parts(task_id))).mappings()), note)
-    chunks = _read_all(map(codec.read_chunk, (await connection.execute(queries.runs.chunks(task_id))).mappings()), note)
+    parts = _read_all(
+        map(chunk_codec.read_part, (await connection.execute(queries.runs.parts(task_id))).mappings()), note
+    )
+    chunks = _read_all(
+        map(chunk_codec.read_chunk, (await connection.execute(queries.runs.chunks(task_id))).mappings()), note
+    )
     committed = {part for part, _start, _end in parts}
     return StoredChunks(tuple(chunk for chunk in chunks if chunk.part in committed), results, tuple(parts))
 
@@ -282,7 +290,7 @@ async def stored_results(connection: AsyncConnection, task_id: int, first: int, 
     if task_id > MAX_ID:
         return ()
     rows = (await connection.execute(queries.runs.results(task_id, first))).mappings()
-    return tuple(result for result in _read_each(map(codec.read_result, rows), note) if result is not None)
+    return tuple(result for result in _read_each(map(chunk_codec.read_result, rows), note) if result is not None)
 
 
 def _read_each(read: Iterable[tuple[T, RecordDefect | None]], note: Note) -> Iterator[T]:
@@ -306,7 +314,7 @@ def _read_all(read: Iterable[tuple[T, RecordDefect | None]], note: Note) -> list
 async def complete(connection: AsyncConnection, lease: Lease, transcript: Transcript, now: datetime) -> Task:
     """Stores the transcript, drops the chunks, and ends the task, or makes its summary due where one is wanted."""
     task = await _leased(connection, lease)
-    row = {"task_id": task.id, "transcript": codec.transcript_to_json(transcript)}
+    row = {"task_id": task.id, "transcript": transcript_codec.transcript_to_json(transcript)}
     await connection.execute(queries.common.insert_rows(TRANSCRIPTS), row)
     for table in PREPARED_TABLES:
         await connection.execute(queries.common.delete_of_task(table, task.id))
@@ -394,7 +402,7 @@ async def _leased(connection: AsyncConnection, lease: Lease) -> Task:
     row = (await connection.execute(queries.runs.lock_leased(lease))).mappings().one_or_none()
     if row is None:
         raise _lease_lost_error(lease)
-    return codec.read_task(row)
+    return task_codec.read_task(row)
 
 
 async def _change(connection: AsyncConnection, lease: Lease, statement: Update) -> None:
@@ -403,7 +411,7 @@ async def _change(connection: AsyncConnection, lease: Lease, statement: Update) 
 
 
 async def _read(connection: AsyncConnection, task_id: int) -> Task:
-    return codec.read_task((await connection.execute(queries.records.task(task_id))).mappings().one())
+    return task_codec.read_task((await connection.execute(queries.records.task(task_id))).mappings().one())
 
 
 def _lease_lost_error(lease: Lease) -> LeaseLost:

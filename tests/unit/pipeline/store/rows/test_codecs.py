@@ -29,7 +29,8 @@ from pipeline.domain.summaries.summary import (
     TokenUsage,
 )
 from pipeline.domain.tasks.task import NewTask, Status
-from pipeline.store.rows import codec
+from pipeline.store.rows import chunk_codec, summary_codec, task_codec, transcript_codec
+from pipeline.store.rows.compact_json import to_json
 from pipeline.store.tables import TASKS
 
 FLOATS = st.floats(allow_nan=False)
@@ -81,30 +82,30 @@ CHUNKS = st.builds(Chunk, st.integers(0, 10**6), st.integers(0, 10**6), SAMPLES,
 
 @given(RESULTS)
 def test_a_result_comes_back_as_it_was(result: ChunkResult) -> None:
-    assert codec.result_of_json(codec.result_to_json(result)) == result
+    assert chunk_codec.result_of_json(chunk_codec.result_to_json(result)) == result
 
 
 @given(TRANSCRIPTS)
 def test_a_transcript_comes_back_as_it_was(transcript: Transcript) -> None:
-    assert codec.transcript_of_json(codec.transcript_to_json(transcript)) == transcript
+    assert transcript_codec.transcript_of_json(transcript_codec.transcript_to_json(transcript)) == transcript
 
 
 def test_a_transcript_of_before_tracks_were_listed_is_read() -> None:
-    kept = json.loads(codec.transcript_to_json(Transcript("", (), TranscriptInfo("zh", 1.0, 1.0, 1.0))))
+    kept = json.loads(transcript_codec.transcript_to_json(Transcript("", (), TranscriptInfo("zh", 1.0, 1.0, 1.0))))
     del kept["info"]["tracks"]
-    assert codec.transcript_of_json(json.dumps(kept)).info.tracks == ()
+    assert transcript_codec.transcript_of_json(json.dumps(kept)).info.tracks == ()
 
 
 @given(CHUNKS)
 def test_a_chunk_comes_back_as_it_was(chunk: Chunk) -> None:
-    assert codec.read_chunk(codec.chunk_row(1, chunk)) == (chunk, None)
+    assert chunk_codec.read_chunk(chunk_codec.chunk_row(1, chunk)) == (chunk, None)
 
 
 def test_json_is_compact() -> None:
     words = (Word(0.0, 0.5, " 你", 0.75), Word(0.5, 1.0, "好", 1.0))
     segment = Segment(1, 0, 0.0, 1.0, " 你好", (1, 2), 0.0, -0.5, 1.0, 0.0, words)
 
-    kept = codec.transcript_to_json(Transcript("你好", (segment,), TranscriptInfo("zh", 1.0, 1.0, 1.0)))
+    kept = transcript_codec.transcript_to_json(Transcript("你好", (segment,), TranscriptInfo("zh", 1.0, 1.0, 1.0)))
 
     assert '"words":[[0.0,0.5," 你",0.75],[0.5,1.0,"好",1.0]]' in kept
     assert ": " not in kept.replace(" 你", "")
@@ -112,15 +113,18 @@ def test_json_is_compact() -> None:
 
 
 def test_a_key_is_kept_as_a_digest_of_fixed_length() -> None:
-    assert len(codec.key_digest("k" * 10_000)) == 64
-    assert codec.key_digest("k") != codec.key_digest("K")
+    assert len(task_codec.key_digest("k" * 10_000)) == 64
+    assert task_codec.key_digest("k") != task_codec.key_digest("K")
 
 
 def test_empty_words_are_not_missing_words() -> None:
     segment = Segment(1, 0, 0.0, 1.0, "", (), 0.0, 0.0, 0.0, 0.0, ())
     result = ChunkResult(0, 1.0, (segment, replace(segment, words=None)), "en")
 
-    assert [each.words for each in codec.result_of_json(codec.result_to_json(result)).segments] == [(), None]
+    assert [each.words for each in chunk_codec.result_of_json(chunk_codec.result_to_json(result)).segments] == [
+        (),
+        None,
+    ]
 
 
 # --- what can't be read -----------------------------------------------------------------------------------------------
@@ -141,13 +145,13 @@ ANYTHING = (
     | ANY_JSON.map(json.dumps)
 )
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
-ROW = dict.fromkeys(column.name for column in TASKS.columns) | codec.new_task_row(NewTask(media_prefix="a"), NOW)
+ROW = dict.fromkeys(column.name for column in TASKS.columns) | task_codec.new_task_row(NewTask(media_prefix="a"), NOW)
 ROW |= {"id": 7, "transcript": None}
 
 
 @given(st.dictionaries(st.sampled_from(sorted(ROW)), ANYTHING, max_size=5))
 def test_any_row_is_read_and_can_be_shown(rubbish: dict[str, object]) -> None:
-    task = codec.read_task(ROW | rubbish)
+    task = task_codec.read_task(ROW | rubbish)
     encode_record(task)
     if task.defect is not None:
         assert task.defect.column in rubbish
@@ -156,21 +160,21 @@ def test_any_row_is_read_and_can_be_shown(rubbish: dict[str, object]) -> None:
 
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(TranscriptionOptions.__dataclass_fields__, ANY_JSON)))
 def test_options_are_read_as_they_were_or_not_at_all(stored: dict[str, object]) -> None:
-    task = codec.read_task(ROW | {"options": json.dumps(stored)})
+    task = task_codec.read_task(ROW | {"options": json.dumps(stored)})
     assert (task.defect is None) or task.options == TranscriptionOptions()
-    assert codec.read_task(ROW | {"options": json.dumps(task.options.as_dict())}).defect is None
+    assert task_codec.read_task(ROW | {"options": json.dumps(task.options.as_dict())}).defect is None
 
 
 @given(st.builds(TranscriptionOptions, language=TEXTS, beam_size=st.integers(1, 20), word_timestamps=st.booleans()))
 def test_options_come_back_as_they_were(options: TranscriptionOptions) -> None:
-    restored = codec.options_of_json(codec.to_json(options.as_dict()))
+    restored = task_codec.options_of_json(to_json(options.as_dict()))
     assert restored == options
     assert hash(restored) == hash(options)
 
 
 @pytest.mark.parametrize("options", [SummaryOptions(), SummaryOptions(summary_format=SummaryFormat.STRUCTURED)])
 def test_summary_options_come_back_as_they_were(options: SummaryOptions) -> None:
-    assert codec.summary_options_of_json(codec.to_json(options.as_dict())) == options
+    assert summary_codec.summary_options_of_json(to_json(options.as_dict())) == options
 
 
 def test_a_summary_comes_back_as_it_was() -> None:
@@ -185,23 +189,23 @@ def test_a_summary_comes_back_as_it_was() -> None:
         usage=TokenUsage(3, 10, None),
     )
     for each in (summary, replace(summary, parts=None, cost=0.5)):
-        row = ROW | codec.summary_columns(each)
-        assert codec.read_task(row).summary.result == each
+        row = ROW | summary_codec.summary_columns(each)
+        assert task_codec.read_task(row).summary.result == each
 
 
 def test_options_of_before_some_existed_are_read() -> None:
-    assert codec.options_of_json("{}") == TranscriptionOptions()
-    assert codec.options_of_json('{"beam_size":2}') == TranscriptionOptions(beam_size=2)
+    assert task_codec.options_of_json("{}") == TranscriptionOptions()
+    assert task_codec.options_of_json('{"beam_size":2}') == TranscriptionOptions(beam_size=2)
 
 
 def test_a_completed_task_keeps_its_transcript_whatever_else_is_damaged() -> None:
     transcript = Transcript("Hello.", (), TranscriptInfo("en", 1.0, 1.0, 1.0))
-    done = ROW | {"status": "completed", "transcript": codec.transcript_to_json(transcript)}
+    done = ROW | {"status": "completed", "transcript": transcript_codec.transcript_to_json(transcript)}
     for column in ("options", "tracks", "summary", "created_at"):
-        task = codec.read_task(done | {column: "{"})
+        task = task_codec.read_task(done | {column: "{"})
         assert (task.status, task.result) == (Status.COMPLETED, transcript)
         assert task.error is not None
-    damaged = codec.read_task(done | {"transcript": "{"})
+    damaged = task_codec.read_task(done | {"transcript": "{"})
     assert (damaged.status, damaged.result) == (Status.FAILED, None)
     assert damaged.error is not None
     assert damaged.error.code == "record_unreadable"

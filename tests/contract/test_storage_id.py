@@ -1,3 +1,5 @@
+"""The named lock by which nodes see that they reach the same database server."""
+
 from __future__ import annotations
 
 import pytest
@@ -9,7 +11,7 @@ LONG = "murmuration-" + "x" * 80
 
 
 @pytest.mark.parametrize("name", ["murmuration-1", LONG])
-async def test_a_mark_is_seen_while_it_is_held(mysql_url: str, name: str) -> None:
+async def test_a_lock_is_seen_while_it_is_held(mysql_url: str, name: str) -> None:
     assert not await database_id_is_held(mysql_url, name)
     async with hold_database_id(mysql_url, name):
         assert await database_id_is_held(mysql_url, name)
@@ -17,7 +19,7 @@ async def test_a_mark_is_seen_while_it_is_held(mysql_url: str, name: str) -> Non
     assert not await database_id_is_held(mysql_url, name)
 
 
-async def test_a_server_that_is_not_there_sees_nothing(mysql_url: str, free_port: int) -> None:
+async def test_no_lock_is_held_in_a_server_that_is_away(mysql_url: str, free_port: int) -> None:
     elsewhere = f"mysql+asyncmy://u:p@127.0.0.1:{free_port}/m"
     assert not await database_id_is_held(elsewhere, "murmuration-1")
     with pytest.raises(DatabaseUnavailable):
@@ -25,6 +27,6 @@ async def test_a_server_that_is_not_there_sees_nothing(mysql_url: str, free_port
             pass
 
 
-async def test_a_file_needs_no_mark(sqlite_url: str) -> None:
+async def test_a_file_needs_no_lock(sqlite_url: str) -> None:
     async with hold_database_id(sqlite_url, "murmuration-1"):
         assert await database_id_is_held(sqlite_url, "murmuration-1")
