@@ -18,16 +18,9 @@ from pipeline.ports.llm import LanguageModel, LanguageModels, LlmCompletion, Sum
 from pipeline.ports.media import AudioExtractor, MediaStore
 from pipeline.ports.metrics import Metrics
 from pipeline.ports.split import SplitDone, SplitPart, SplitRequest, Splitter
-from pipeline.ports.tasks import (
-    Lease,
-    QueueStats,
-    StoredChunks,
-    SummaryLease,
-    TaskPage,
-    TaskQuery,
-    TaskRecords,
-    TaskStore,
-)
+from pipeline.ports.task_records import TaskRecords
+from pipeline.ports.task_store import TaskStore
+from pipeline.ports.task_values import Lease, QueueStats, StoredChunks, SummaryLease, TaskPage, TaskQuery
 from pipeline.ports.uploads import UploadStore
 
 __all__ = [
