@@ -16,7 +16,7 @@ from pipeline.ports.clock import Clock
 from pipeline.ports.crawl import CrawledMedia, Crawler, CrawlProgress, CrawlRequest
 from pipeline.ports.llm import LanguageModel, LanguageModels, LlmCompletion, Summarizer, SummaryJob
 from pipeline.ports.media import AudioExtractor, MediaStore
-from pipeline.ports.metrics import Metrics
+from pipeline.ports.metrics import Metrics, NullMetrics
 from pipeline.ports.split import SplitDone, SplitPart, SplitRequest, Splitter
 from pipeline.ports.task_records import TaskRecords
 from pipeline.ports.task_store import TaskStore
@@ -42,6 +42,7 @@ __all__ = [
     "LlmCompletion",
     "MediaStore",
     "Metrics",
+    "NullMetrics",
     "OutboxMessage",
     "QueueStats",
     "SplitDone",

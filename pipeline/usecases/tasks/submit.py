@@ -32,8 +32,7 @@ from pipeline.errors import (
     SourceMissing,
     UploadTooLarge,
 )
-from pipeline.observability import NoMetrics
-from pipeline.ports import Clock, MediaStore, TaskRecords
+from pipeline.ports import Clock, MediaStore, NullMetrics, TaskRecords
 from pipeline.settings import LlmSettings
 from pipeline.usecases.background_loop import SupervisedLoop
 from pipeline.usecases.summaries.transcript_summarizer import chosen_model
@@ -244,7 +243,7 @@ class Submitter:
 
     async def _touch_periodically(self, intake: Intake) -> None:
         """Touch the media at intervals, so that housekeeping does not delete it as an orphan during a slow upload."""
-        loop = SupervisedLoop("upload_keepalive", "touching the media of an upload", self.clock, NoMetrics())
+        loop = SupervisedLoop("upload_keepalive", "touching the media of an upload", self.clock, NullMetrics())
         while True:
             await self.clock.sleep(self._touch_every_s)
             if intake.wrote:

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from fastapi import FastAPI
 
 from pipeline.domain.tasks.task import Task
-from pipeline.observability import NoMetrics
-from pipeline.ports import TaskQuery
+from pipeline.ports import NullMetrics, TaskQuery
 from pipeline.settings import Settings
 from pipeline.system_clock import SystemClock
 from pipeline.testing.fake_replicas import FakeSplitter, FakeTranscriber, make_chunks
@@ -40,7 +39,7 @@ class Service(World):
             transcriber=self.fleet,
             clock=self.clock,
             settings=Settings(dispatch={"poll_s": 0.01, "retry_base_s": 0.001}),
-            metrics=NoMetrics(),
+            metrics=NullMetrics(),
         )
         self.sent = 0
 
