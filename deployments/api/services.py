@@ -58,7 +58,7 @@ def _count_nothing(name: str, value: float = 1.0, **labels: str) -> None:
 
 
 class CountMetric(Protocol):
-    """A function that adds to a counter of ``pipeline.observability``, such as ``ports.Metrics.count``."""
+    """A function that adds to a counter of ``pipeline.metric_catalogue``, such as ``ports.Metrics.count``."""
 
     def __call__(self, name: str, value: float = 1.0, **labels: str) -> None:
         """Add ``value`` to the counter."""

@@ -21,8 +21,7 @@ from pipeline.asr.batch_stats import BatchStats
 from pipeline.asr.engine import FRAMES_PER_SECOND, Decoded, DecodeItem, Engine
 from pipeline.asr.pending_chunk import RECOVERY_REASON, DecodedChunk, PendingChunk
 from pipeline.errors import DecodingFailed, MurmurationError, ReplicaLost, TaskCancelled
-from pipeline.observability import NoMetrics
-from pipeline.ports import Metrics
+from pipeline.ports import Metrics, NullMetrics
 from pipeline.settings import BatchSettings
 
 logger = logging.getLogger(__name__)
@@ -67,7 +66,7 @@ class MicroBatcher:
         self._engine = engine
         self._settings = settings
         self._clock = clock
-        self._metrics = metrics or NoMetrics()
+        self._metrics = metrics or NullMetrics()
         self._cost = CostModel()
         self._fitting_rows: int | None = None
         self._changed = threading.Condition()

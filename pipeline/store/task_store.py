@@ -19,12 +19,12 @@ from pipeline.domain.summaries.summary import Summary
 from pipeline.domain.tasks.client import AudioCharge, Client, ClientLoad
 from pipeline.domain.tasks.lifecycle import refuse_fixed_fields
 from pipeline.domain.tasks.task import IdempotencyClaim, NewTask, Status, Task, TaskError
-from pipeline.observability import NoMetrics
 from pipeline.ports import (
     Clock,
     DeliveryAttempt,
     Lease,
     Metrics,
+    NullMetrics,
     OutboxMessage,
     QueueStats,
     StoredChunks,
@@ -113,7 +113,7 @@ class SqlTaskStore:
         self._ageing_s = ageing_s
         self._max_losses = max_losses
         self._database = Database(self._address, busy_timeout_s, durability, RECOMPUTABLE)
-        self._report = DefectReport(metrics or NoMetrics())
+        self._report = DefectReport(metrics or NullMetrics())
         self._following = clock if isinstance(clock, SynchronizedClock) else None
 
     @property

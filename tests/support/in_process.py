@@ -22,7 +22,7 @@ from pipeline.domain.tasks.task import NewTask, Task
 from pipeline.errors import MurmurationError
 from pipeline.media.audio_decoder import AudioDecoder
 from pipeline.media.streaming_splitter import StreamingSplitter
-from pipeline.observability import NoMetrics
+from pipeline.ports import NullMetrics
 from pipeline.settings import BatchSettings, DispatchSettings, Settings
 from pipeline.system_clock import SystemClock
 from pipeline.testing.memory_media import MemoryMediaStore
@@ -150,7 +150,7 @@ class InProcess:
             transcriber=self._transcriber,
             clock=SystemClock(),
             settings=settings,
-            metrics=NoMetrics(),
+            metrics=NullMetrics(),
             notifier=notifier,
         )
 

@@ -21,8 +21,7 @@ from pipeline.errors import (
     SourceMissing,
     UploadTooLarge,
 )
-from pipeline.observability import NoMetrics
-from pipeline.ports import Clock, MediaStore, TaskRecords
+from pipeline.ports import Clock, MediaStore, NullMetrics, TaskRecords
 from pipeline.settings import LlmSettings
 from pipeline.usecases.background_loop import SupervisedLoop
 from pipeline.usecases.summaries.transcript_summarizer import chosen_model
@@ -158,7 +157,7 @@ class Intake:
 
     async def touch_periodically(self, interval_s: float) -> None:
         """Touch the media at intervals, so that housekeeping does not delete it as an orphan during a slow upload."""
-        loop = SupervisedLoop("upload_keepalive", "touching the media of an upload", self._context.clock, NoMetrics())
+        loop = SupervisedLoop("upload_keepalive", "touching the media of an upload", self._context.clock, NullMetrics())
         while True:
             await self._context.clock.sleep(interval_s)
             if self._wrote:

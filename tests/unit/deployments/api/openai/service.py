@@ -9,8 +9,7 @@ from fastapi import FastAPI
 from typing_extensions import override
 
 from pipeline.domain.tasks.task import Task
-from pipeline.observability import NoMetrics
-from pipeline.ports import TaskQuery
+from pipeline.ports import NullMetrics, TaskQuery
 from pipeline.settings import Settings
 from pipeline.system_clock import SystemClock
 from pipeline.testing.fake_dispatcher import FakeDispatcher
@@ -71,7 +70,7 @@ class Service(World):
             transcriber=self.fleet,
             clock=self.clock,
             settings=Settings(dispatch={"poll_s": 0.01, "retry_base_s": 0.001}),
-            metrics=NoMetrics(),
+            metrics=NullMetrics(),
             notifier=notifier,
         )
         self.dispatcher = InProcessSignals(self.task_dispatcher, notifier)

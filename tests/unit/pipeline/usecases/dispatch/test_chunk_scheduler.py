@@ -8,7 +8,7 @@ from pipeline.domain.audio.spans import Chunk
 from pipeline.domain.decoding.transcript import ChunkResult
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.errors import AttemptsExhausted, DecodingFailed
-from pipeline.observability import NoMetrics
+from pipeline.ports import NullMetrics
 from pipeline.settings import DispatchSettings
 from pipeline.testing.fake_replicas import FakeTranscriber, make_chunks
 from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler
@@ -46,7 +46,7 @@ class Job:
 
 @asynccontextmanager
 async def scheduling(fleet: FakeTranscriber, **settings: float) -> AsyncIterator[ChunkScheduler]:
-    scheduler = ChunkScheduler(fleet, QuickClock(), DispatchSettings(**settings), NoMetrics())
+    scheduler = ChunkScheduler(fleet, QuickClock(), DispatchSettings(**settings), NullMetrics())
     running = asyncio.create_task(scheduler.run())
     yield scheduler
     running.cancel()

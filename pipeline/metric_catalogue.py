@@ -1,4 +1,4 @@
-"""The service's metrics by name. Modules record them through the port ``ports.Metrics``."""
+"""The catalogue of the service's metrics. Modules record them through the port ``ports.Metrics``."""
 
 from __future__ import annotations
 
@@ -6,13 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from typing_extensions import override
-
-from pipeline.ports.metrics import Metrics
-
 SECONDS_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 """Bounds of histograms of seconds: two per decade, from a short request to a long file."""
-
 
 SHARE_BUCKETS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 WINDOW_BUCKETS = (5.0, 10.0, 12.5, 15.0, 17.5, 20.0, 25.0, 30.0)
@@ -131,19 +126,3 @@ METRICS: Mapping[str, Metric] = {
     )
 }
 """All metrics by name."""
-
-
-class NoMetrics(Metrics):
-    """Metrics that are not recorded."""
-
-    @override
-    def count(self, name: str, value: float = 1.0, **labels: str) -> None:
-        """Ignore the value."""
-
-    @override
-    def gauge(self, name: str, value: float, **labels: str) -> None:
-        """Ignore the value."""
-
-    @override
-    def observe(self, name: str, value: float, **labels: str) -> None:
-        """Ignore the value."""

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.observability import METRICS, MetricKind, NoMetrics
-from pipeline.ports import Metrics
+from pipeline.metric_catalogue import METRICS, MetricKind
+from pipeline.ports import Metrics, NullMetrics
 
 
 @pytest.mark.parametrize("metric", METRICS.values(), ids=lambda metric: metric.name)
@@ -17,7 +17,7 @@ def test_every_metric_is_well_formed(metric: Any) -> None:
 
 
 def test_metrics_that_are_not_recorded_are_accepted() -> None:
-    metrics: Metrics = NoMetrics()
+    metrics: Metrics = NullMetrics()
 
     metrics.count("tasks_finished", status="completed")
     metrics.gauge("replicas", 2)

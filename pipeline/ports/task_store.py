@@ -1,9 +1,8 @@
-"""Task records, the durable queue that they form, and the summaries and callbacks that are due."""
+"""The port of the durable queue that task records form, with the summaries and callbacks that are due."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -11,184 +10,12 @@ from pipeline.domain.audio.spans import Chunk
 from pipeline.domain.decoding.transcript import ChunkResult, Transcript
 from pipeline.domain.links.platforms import CrawlRecord
 from pipeline.domain.scheduling.claim_rule import NO_RUNNING_TASKS, RunningTasks
-from pipeline.domain.summaries.summary import Summary, SummaryOptions
-from pipeline.domain.tasks.client import AudioCharge, Client, ClientLoad
-from pipeline.domain.tasks.task import IdempotencyClaim, NewTask, Priority, Status, Task, TaskError
+from pipeline.domain.summaries.summary import Summary
+from pipeline.domain.tasks.client import AudioCharge
+from pipeline.domain.tasks.task import Status, Task, TaskError
 from pipeline.ports.callbacks import DeliveryAttempt, OutboxMessage
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskQuery:
-    """A filter over tasks; ``None`` switches a condition off. Times are aware UTC and inclusive."""
-
-    status: Status | None = None
-    priority: Priority | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
-    language: str | None = None
-    engine_name: str | None = None
-    task_type: str | None = None
-    platform: str | None = None
-    has_result: bool | None = None
-    has_error: bool | None = None
-    client: str | None = None
-    include_result: bool = True
-    descending: bool = False
-    limit: int = 20
-    offset: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class TaskPage:
-    """A page of a query, in the order (created_at, id), and the number of all tasks that match."""
-
-    tasks: tuple[Task, ...]
-    total_count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """The right to write to a task. Its fence is that of the claim."""
-
-    task_id: int
-    fence: int
-
-
-@dataclass(frozen=True, slots=True)
-class StoredChunks:
-    """A task's stored chunks and results, for resuming and stitching, each in order of index.
-
-    ``parts`` are the committed parts of prepared audio as (part, start, end) in samples.
-    """
-
-    chunks: tuple[Chunk, ...] = ()
-    results: tuple[ChunkResult, ...] = ()
-    parts: tuple[tuple[int, int, int], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class QueueStats:
-    """Tasks that wait and run, per priority, and the seconds of audio not yet decoded.
-
-    The audio of a recording that is not split yet is estimated from its size, using recent seconds per byte.
-    """
-
-    queued_tasks: Mapping[Priority, int]
-    processing_tasks: int
-    pending_audio_s: float
-    oldest_queued_s: float
-    oldest_s: Mapping[Priority, float] = field(default_factory=dict)
-    """Age of the oldest queued task of each priority, in seconds; 0 where none waits."""
-    waiting_callbacks: int = 0
-    left_tasks: int = 0
-    """Tasks that only a newer version of this software can read, and that are left to it."""
-
-
-@dataclass(frozen=True, slots=True)
-class SummaryLease:
-    """The right to write a task's summary. Each claim raises ``attempts``; ``fence`` is the task's."""
-
-    task_id: int
-    media_prefix: str
-    fence: int
-    owner: str
-    attempts: int
-    options: SummaryOptions
-
-
-class TaskRecords(Protocol):
-    """The record of every task, as clients see and change it: the part of the task store that the HTTP surface uses.
-
-    Every method raises ``DatabaseUnavailable`` while the database does not answer. A record that can't be read never
-    prevents another from being read: it is returned as far as it is readable, with the reason in ``Task.defect``.
-    """
-
-    async def ping(self) -> None:
-        """Return if the database answers."""
-        ...
-
-    async def create(
-        self, new: NewTask, idempotency: IdempotencyClaim | None = None, client: Client | None = None
-    ) -> tuple[Task, bool]:
-        """Store a task as ``queued``; return it and whether it is new.
-
-        The same idempotency key with the same fingerprint returns the original task; with another, it raises
-        ``IdempotencyConflict``. Keys expire after the time that the store was given. Raises ``QuotaExceeded`` if the
-        client may not have another task now.
-        """
-        ...
-
-    async def client_load(self, client: str) -> ClientLoad:
-        """Return a client's queued tasks, and the audio it has used in the last 24 hours."""
-        ...
-
-    async def get(self, task_id: int, *, include_result: bool = False) -> Task:
-        """Return the task. Raises ``TaskNotFound``."""
-        ...
-
-    async def crawl_record(self, task_id: int) -> CrawlRecord | None:
-        """Return what is stored about the task's link. Raises ``TaskNotFound``, ``RecordUnreadable``."""
-        ...
-
-    async def query(self, query: TaskQuery) -> TaskPage:
-        """Return a page of the tasks that match."""
-        ...
-
-    async def stats(self) -> QueueStats:
-        """Return the amount of work that waits and runs."""
-        ...
-
-    async def cancel(self, task_id: int) -> Task:
-        """Cancel a queued or running task at once. A running task's fence is raised, so that its owner loses the lease.
-
-        Raises ``TaskNotFound``, or ``TaskStateConflict`` for a finished task.
-        """
-        ...
-
-    async def retry(self, task_id: int, client: Client | None = None) -> Task:
-        """Queue a failed or cancelled task again with attempts 0; its stored chunks are kept.
-
-        A task that was cancelled while only its summary was missing goes back to that stage instead.
-
-        Raises ``TaskStateConflict`` in any other state, and for a task whose recording was deleted
-        (``delete_expired_media``) and can't be fetched again. Raises ``QuotaExceeded`` if the task belongs to the
-        client and the client may not have another one in the queue now.
-        """
-        ...
-
-    async def begin_extraction(self, client: Client, extraction_id: str, size_bytes: int) -> float:
-        """Charge the client for the audio of an extraction, as estimated from the recording's size.
-
-        Returns the estimate in seconds. Raises ``QuotaExceeded`` if the client's audio is used up.
-        """
-        ...
-
-    async def charge_extraction(self, extraction_id: str, audio_s: float) -> None:
-        """Replace the estimate by the seconds that were decoded, so far or in all."""
-        ...
-
-    async def extend_wait(self, task_id: int, until: datetime) -> None:
-        """Extend the time until which a client is known to wait for the task. A missing task is ignored."""
-        ...
-
-    async def delete(self, task_id: int) -> str:
-        """Delete the task and everything that belongs to it, in any state; return its media prefix."""
-        ...
-
-    async def chunks(self, task_id: int) -> StoredChunks:
-        """Return the task's stored chunks. Raises ``RecordUnreadable`` if a chunk or a part is damaged.
-
-        A damaged result is omitted, so that its chunk is decoded again.
-        """
-        ...
-
-    async def results(self, task_id: int, first: int) -> tuple[ChunkResult, ...]:
-        """Return the stored results of the chunk of index ``first`` and of later ones, in order."""
-        ...
-
-    async def save_summary(self, task_id: int, summary: Summary) -> None:
-        """Store a summary that was requested separately from the task's run. Raises ``TaskNotFound``."""
-        ...
+from pipeline.ports.task_records import TaskRecords
+from pipeline.ports.task_values import Lease, SummaryLease
 
 
 class TaskStore(TaskRecords, Protocol):
