@@ -27,7 +27,7 @@ from pipeline.store.connection.sqlite_dialect import SQLITE
         (OSError(), UNAVAILABLE),
     ],
 )
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: type(dialect).__name__)
 def test_failures_beneath_the_driver_have_names_too(cause: Exception, sentence: str, dialect: DatabaseDialect) -> None:
     with pytest.raises(DatabaseUnavailable) as refusal, translate_database_errors(dialect):
         raise cause
@@ -46,7 +46,7 @@ def test_failures_beneath_the_driver_have_names_too(cause: Exception, sentence: 
         (MYSQL, Exception(1030, 'Got error 28 "No space left on device" from storage engine InnoDB')),
         (MYSQL, Exception(1026, "Error writing file '/data/tasks.ibd' (Errcode: 28)")),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, Exception) else type(value).__name__,
 )
 def test_a_database_without_room_says_where_to_look(dialect: DatabaseDialect, cause: Exception) -> None:
     with pytest.raises(DatabaseUnavailable) as refusal, translate_database_errors(dialect):
@@ -59,7 +59,7 @@ def test_a_server_that_names_nothing_of_a_file_is_away() -> None:
         raise OperationalError("SELECT", {}, Exception(1835, "Malformed communication packet."))
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: type(dialect).__name__)
 def test_a_defect_in_a_statement_passes_as_it_is(dialect: DatabaseDialect) -> None:
     with pytest.raises(ProgrammingError), translate_database_errors(dialect):
         raise ProgrammingError("SELEC", {}, Exception(1064, "You have an error in your SQL syntax"))
