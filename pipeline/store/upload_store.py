@@ -19,7 +19,7 @@ from pipeline.store.rows.codec import MIN_TIME, to_json
 from pipeline.store.rows.row_reader import RowReader, json_object, media_prefix, moment, number, optional, text
 from pipeline.store.tables import UPLOAD_PARTS, UPLOADS
 from pipeline.store.transactions import client_usage
-from pipeline.store.transactions.task_records import IDS_PER_QUERY
+from pipeline.store.transactions.housekeeping import IDS_PER_QUERY
 
 Note = Callable[[RecordDefect], None]
 """Told of each row that can't be read."""
