@@ -29,7 +29,7 @@ from pipeline.store.rows.row_reader import (
 )
 from pipeline.store.tables import UPLOAD_PARTS, UPLOADS
 from pipeline.store.transactions import client_usage
-from pipeline.store.transactions.task_records import IDS_PER_QUERY
+from pipeline.store.transactions.housekeeping import IDS_PER_QUERY
 
 Note = Callable[[RecordDefect], None]
 """A function that receives the defect of each row that can't be read."""
