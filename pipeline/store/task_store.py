@@ -414,7 +414,7 @@ class SqlTaskStore(TaskStore):
         await self._database.write(client_usage.delete_old_usage, await self._now())
 
     async def _now(self) -> datetime:
-        """The time of everything that is stored; now and then the server is asked for its own."""
+        """Return the time to store; synchronize the clock with the server's first, at intervals."""
         server = self._address.dialect.server
         if server is not None and self._following is not None and self._following.needs_sync:
             asked_at = self._following.monotonic()
