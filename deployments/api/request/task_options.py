@@ -11,10 +11,11 @@ from annotated_types import MaxLen
 from pydantic import HttpUrl, TypeAdapter, ValidationError
 
 from deployments.api.request.forms import Form
+from pipeline.domain.decoding.engine_name import EngineName
 from pipeline.domain.decoding.languages import LANGUAGES, parse_language
 from pipeline.domain.decoding.transcription_options import MIN_CLIP_S, TranscriptionOptions
 from pipeline.domain.summaries.summary import SummaryOptions
-from pipeline.domain.tasks.task import EngineName, Priority
+from pipeline.domain.tasks.task import Priority
 from pipeline.errors import EngineUnavailable, InvalidValue, ServiceStarting
 from pipeline.ports import EngineInfo
 from pipeline.usecases.tasks.submit import Submission

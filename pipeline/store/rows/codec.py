@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from pipeline.domain.audio.spans import Chunk, Span
 from pipeline.domain.audio.tracks import Track
+from pipeline.domain.decoding.engine_name import EngineName
 from pipeline.domain.decoding.transcript import ChunkResult, Segment, Transcript, TranscriptInfo, Word
 from pipeline.domain.decoding.transcription_options import RETIRED_OPTIONS, TaskType, TranscriptionOptions
 from pipeline.domain.links.platforms import CrawlRecord, Link, LinkKind
@@ -22,7 +23,6 @@ from pipeline.domain.summaries.summary import Summary, SummaryFormat, SummaryOpt
 from pipeline.domain.tasks.record_defect import RecordDefect
 from pipeline.domain.tasks.task import (
     CallbackState,
-    EngineName,
     NewTask,
     Priority,
     Stage,

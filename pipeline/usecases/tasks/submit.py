@@ -14,12 +14,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 
+from pipeline.domain.decoding.engine_name import EngineName
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.domain.links.platforms import Link
 from pipeline.domain.summaries.summary import SummaryOptions
 from pipeline.domain.tasks.client import Client, refuse_over_quota
 from pipeline.domain.tasks.queue_share import refuse_over_share, share_of
-from pipeline.domain.tasks.task import EngineName, IdempotencyClaim, NewTask, Priority, Task
+from pipeline.domain.tasks.task import IdempotencyClaim, NewTask, Priority, Task
 from pipeline.domain.tasks.upload import Upload
 from pipeline.domain.text.file_names import plain_file_name
 from pipeline.errors import (
