@@ -23,8 +23,8 @@ from deployments.api.services import Readiness, Services
 from deployments.wiring import media_store, task_store, upload_store
 from pipeline.settings import Settings
 from pipeline.system_clock import SystemClock
-from pipeline.testing.fake_llm import FakeSummarizer
-from pipeline.testing.memory_media import LocalExtractor
+from pipeline.testing.fake_summarizer import FakeSummarizer
+from pipeline.testing.local_extractor import LocalExtractor
 
 CREATE = "/api/whisper/tasks/create"
 UPLOADS = "/api/whisper/uploads"

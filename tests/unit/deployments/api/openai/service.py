@@ -11,7 +11,8 @@ from pipeline.domain.tasks.task import Task
 from pipeline.ports import NullMetrics, TaskQuery
 from pipeline.settings import Settings
 from pipeline.system_clock import SystemClock
-from pipeline.testing.fake_replicas import FakeSplitter, FakeTranscriber, make_chunks
+from pipeline.testing.fake_splitter import FakeSplitter, make_chunks
+from pipeline.testing.fake_transcriber import FakeTranscriber
 from pipeline.testing.memory_task_store import MemoryTaskStore
 from pipeline.testing.memory_uploads import MemoryUploadStore
 from pipeline.usecases.dispatch.dispatcher import Dispatcher

@@ -11,7 +11,8 @@ from pipeline.errors import AttemptsExhausted, DecodingFailed
 from pipeline.ports import NullMetrics
 from pipeline.settings import DispatchSettings
 from pipeline.system_clock import SystemClock
-from pipeline.testing.fake_replicas import FakeTranscriber, make_chunks
+from pipeline.testing.fake_splitter import make_chunks
+from pipeline.testing.fake_transcriber import FakeTranscriber
 from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler
 from pipeline.usecases.dispatch.task_decoding import TaskDecoding
 

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.domain.tasks.task import NewTask, Priority, Stage, Status, Task
 from pipeline.ports import SplitDone, SplitPart, SplitRequest, TaskQuery
-from pipeline.testing.fake_replicas import FakeSplitter, make_chunks
+from pipeline.testing.fake_splitter import FakeSplitter, make_chunks
 from pipeline.usecases.dispatch.resumable_splitter import PAUSE_GROWTH
 from tests.unit.pipeline.usecases.dispatch.test_dispatcher import World, once, quick_settings
 
