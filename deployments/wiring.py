@@ -12,6 +12,7 @@ from deployments.telemetry.tracing import Tracing
 from pipeline.asr.engine import Engine
 from pipeline.crawl.crawler import LocalCrawler
 from pipeline.crawl.extractor_processes import ExtractorProcesses
+from pipeline.domain.decoding.engine_name import InstalledEngine
 from pipeline.domain.tasks.task import Status
 from pipeline.errors import ConfigurationError, DatabaseUnavailable, TaskNotFound
 from pipeline.media.media_store import FsspecMediaStore
@@ -48,7 +49,7 @@ def settings_file(config: str) -> Path:
 
 def engine(settings: Settings, device: str) -> Engine:
     """Return the engine that the settings name, with its model loaded."""
-    if settings.asr.engine == "waiting":
+    if settings.asr.engine is InstalledEngine.WAITING:
         from pipeline.asr.simulated_engine import SimulatedEngine  # only for trials of a cluster
 
         return SimulatedEngine.of_model(settings.asr.model)

@@ -6,13 +6,14 @@ from typing import Literal
 
 from pydantic import Field
 
+from pipeline.domain.decoding.engine_name import InstalledEngine
 from pipeline.settings.section import Section
 
 
 class AsrSettings(Section):
     """The speech model."""
 
-    engine: Literal["faster_whisper", "waiting"] = "faster_whisper"
+    engine: InstalledEngine = InstalledEngine.FASTER_WHISPER
     """The engine. `waiting` only simulates the time of decoding: for trials of a cluster without GPUs."""
     model: str | None = None
     """Name (`base`, a Hugging Face id) or folder. Empty: `base` on a CPU, `large-v3-turbo` on a GPU."""

@@ -19,6 +19,7 @@ from deployments.wiring import media_store, sandbox, splitter, task_store, uploa
 from pipeline.asr.batcher import MicroBatcher
 from pipeline.asr.simulated_engine import SimulatedEngine
 from pipeline.asr.transcriber import LocalTranscriber
+from pipeline.domain.decoding.engine_name import InstalledEngine
 from pipeline.net import GuardedClient
 from pipeline.outbound.webhook_sender import WebhookSender
 from pipeline.ports import NullMetrics
@@ -58,7 +59,8 @@ def own_clock() -> SynchronizedClock:
 
 def own_engine(settings: Settings) -> SimulatedEngine:
     """Return the engine that the settings name: one that takes as long as a real one, or one that takes no time."""
-    return SimulatedEngine.of_model(settings.asr.model) if settings.asr.engine == "waiting" else FakeEngine()
+    simulated = settings.asr.engine is InstalledEngine.WAITING
+    return SimulatedEngine.of_model(settings.asr.model) if simulated else FakeEngine()
 
 
 async def main(settings: Settings, clock: SynchronizedClock) -> None:

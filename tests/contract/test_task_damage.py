@@ -25,7 +25,8 @@ from pipeline.store.tables import METADATA
 from pipeline.store.task_store import SqlTaskStore
 from pipeline.store.upload_store import SqlUploadStore
 from pipeline.system_clock import SystemClock
-from pipeline.testing.fake_replicas import FakeSplitter, FakeTranscriber, make_chunks
+from pipeline.testing.fake_splitter import FakeSplitter, make_chunks
+from pipeline.testing.fake_transcriber import FakeTranscriber
 from pipeline.testing.manual_clock import ManualClock
 from pipeline.testing.memory_media import MemoryMediaStore
 from pipeline.testing.recording_metrics import RecordingMetrics

@@ -13,7 +13,8 @@ from pipeline.domain.tasks.task import NewTask, Status
 from pipeline.ports import ChunkFailure, NullMetrics, TaskQuery, TaskStore, Unit
 from pipeline.settings import Settings
 from pipeline.system_clock import SynchronizedClock
-from pipeline.testing.fake_replicas import FakeSplitter, FakeTranscriber, make_chunks
+from pipeline.testing.fake_splitter import FakeSplitter, make_chunks
+from pipeline.testing.fake_transcriber import FakeTranscriber
 from pipeline.testing.memory_media import MemoryMediaStore
 from pipeline.usecases.dispatch.dispatcher import Dispatcher
 from tests.support.mariadb import MariaDbServer

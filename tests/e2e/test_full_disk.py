@@ -20,7 +20,8 @@ from pipeline.ports import NullMetrics, TaskStore
 from pipeline.settings import Settings
 from pipeline.store.connection.failures import DATABASE_UNWRITABLE
 from pipeline.system_clock import SystemClock
-from pipeline.testing.fake_replicas import FakeSplitter, FakeTranscriber, make_chunks
+from pipeline.testing.fake_splitter import FakeSplitter, make_chunks
+from pipeline.testing.fake_transcriber import FakeTranscriber
 from pipeline.testing.memory_media import MemoryMediaStore
 from pipeline.testing.memory_task_store import MemoryTaskStore
 from pipeline.testing.memory_uploads import MemoryUploadStore

@@ -25,9 +25,9 @@ from deployments.wiring import media_store, task_store, upload_store
 from pipeline.settings import Settings
 from pipeline.system_clock import SystemClock
 from pipeline.testing.fake_dispatcher import FakeDispatcher
-from pipeline.testing.fake_llm import FakeSummarizer
+from pipeline.testing.fake_summarizer import FakeSummarizer
+from pipeline.testing.local_extractor import LocalExtractor
 from pipeline.testing.manual_clock import ManualClock
-from pipeline.testing.memory_media import LocalExtractor
 
 CREATE = "/api/whisper/tasks/create"
 UPLOADS = "/api/whisper/uploads"

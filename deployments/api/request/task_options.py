@@ -12,11 +12,12 @@ from pydantic import HttpUrl, TypeAdapter, ValidationError
 
 from deployments.api.request.forms import Form
 from deployments.api.services import Services
+from pipeline.domain.decoding.engine_name import EngineName
 from pipeline.domain.decoding.languages import LANGUAGES, parse_language
 from pipeline.domain.decoding.transcription_options import MIN_CLIP_S, TranscriptionOptions
 from pipeline.domain.summaries.summary import SummaryOptions
 from pipeline.domain.tasks.submission import Submission
-from pipeline.domain.tasks.task import EngineName, Priority
+from pipeline.domain.tasks.task import Priority
 from pipeline.errors import EngineUnavailable, InvalidValue, ServiceStarting
 from pipeline.ports import EngineInfo
 

@@ -6,10 +6,11 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 
+from pipeline.domain.decoding.engine_name import EngineName
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.domain.links.platforms import Link
 from pipeline.domain.summaries.summary import SummaryOptions
-from pipeline.domain.tasks.task import EngineName, Priority, Task
+from pipeline.domain.tasks.task import Priority, Task
 from pipeline.errors import IdempotencyConflict
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from pipeline.domain.audio.tracks import Track
+from pipeline.domain.decoding.engine_name import EngineName
 from pipeline.domain.decoding.transcript import Transcript
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.domain.links.platforms import Link
@@ -53,13 +54,6 @@ class Stage(StrEnum):
     TRANSCRIBING = "transcribing"
     FINISHING = "finishing"
     SUMMARIZING = "summarizing"
-
-
-class EngineName(StrEnum):
-    """The name of an engine."""
-
-    FASTER_WHISPER = "faster_whisper"
-    OPENAI_WHISPER = "openai_whisper"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,10 +12,11 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from pipeline.domain.audio.tracks import Track
+from pipeline.domain.decoding.engine_name import EngineName
 from pipeline.domain.decoding.transcription_options import RETIRED_OPTIONS, TaskType, TranscriptionOptions
 from pipeline.domain.links.platforms import Link, LinkKind
 from pipeline.domain.tasks.record_defect import RecordDefect
-from pipeline.domain.tasks.task import CallbackState, EngineName, NewTask, Priority, Stage, Status, Task, TaskError
+from pipeline.domain.tasks.task import CallbackState, NewTask, Priority, Stage, Status, Task, TaskError
 from pipeline.store.rows.compact_json import to_json
 from pipeline.store.rows.row_reader import (
     MIN_TIME,

@@ -7,10 +7,11 @@ from dataclasses import fields
 from functools import cache
 
 from pipeline.domain.audio.tracks import Track
+from pipeline.domain.decoding.engine_name import EngineName
 from pipeline.domain.decoding.transcription_options import TaskType, TranscriptionOptions
 from pipeline.domain.links.platforms import LinkKind
 from pipeline.domain.summaries.summary import SummaryFormat, SummaryOptions
-from pipeline.domain.tasks.task import EngineName, Priority, Stage, Status
+from pipeline.domain.tasks.task import Priority, Stage, Status
 from pipeline.store.rows.compact_json import to_json
 
 

@@ -23,12 +23,13 @@ from pipeline.net import GuardedClient
 from pipeline.ports import EngineInfo, Lease, TaskQuery
 from pipeline.settings import NetworkSettings, Settings
 from pipeline.testing.fake_dispatcher import FakeDispatcher
-from pipeline.testing.fake_llm import FakeSummarizer
-from pipeline.testing.local_network import ScriptedResolver
+from pipeline.testing.fake_summarizer import FakeSummarizer
+from pipeline.testing.local_extractor import LocalExtractor
 from pipeline.testing.manual_clock import ManualClock
-from pipeline.testing.memory_media import LocalExtractor, MemoryMediaStore
+from pipeline.testing.memory_media import MemoryMediaStore
 from pipeline.testing.memory_task_store import MemoryTaskStore
 from pipeline.testing.memory_uploads import MemoryUploadStore
+from pipeline.testing.scripted_network import ScriptedResolver
 
 ENGINE = EngineInfo("faster_whisper", "base", "cpu", "int8", ("en", "de", "zh"), 8)
 LEASE = timedelta(seconds=30)

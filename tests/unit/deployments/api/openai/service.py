@@ -13,7 +13,8 @@ from pipeline.ports import NullMetrics, TaskQuery
 from pipeline.settings import Settings
 from pipeline.system_clock import SystemClock
 from pipeline.testing.fake_dispatcher import FakeDispatcher
-from pipeline.testing.fake_replicas import FakeSplitter, FakeTranscriber, make_chunks
+from pipeline.testing.fake_splitter import FakeSplitter, make_chunks
+from pipeline.testing.fake_transcriber import FakeTranscriber
 from pipeline.testing.manual_clock import ManualClock
 from pipeline.testing.memory_task_store import MemoryTaskStore
 from pipeline.testing.memory_uploads import MemoryUploadStore

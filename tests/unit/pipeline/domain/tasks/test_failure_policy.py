@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from pipeline.domain.decoding.engine_name import EngineName
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.domain.tasks.failure_policy import MAX_RETRY_AFTER_S, MAX_WAIT_S, FailurePolicy
-from pipeline.domain.tasks.task import EngineName, Priority, Status, Task, TaskError
+from pipeline.domain.tasks.task import Priority, Status, Task, TaskError
 from pipeline.errors import (
     MediaUndecodable,
     MurmurationError,

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.domain.decoding.engine_name import EngineName
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.domain.tasks.lifecycle import (
     attempts_exhausted,
@@ -14,7 +15,7 @@ from pipeline.domain.tasks.lifecycle import (
     refuse_fixed_fields,
     was_transcribed_under,
 )
-from pipeline.domain.tasks.task import EngineName, Priority, Stage, Status, Task
+from pipeline.domain.tasks.task import Priority, Stage, Status, Task
 
 NOW = datetime(2025, 6, 1, tzinfo=UTC)
 

@@ -4,9 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from pipeline.domain.decoding.engine_name import EngineName
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.domain.tasks.submission import Submission, fingerprint, refuse_other_submission
-from pipeline.domain.tasks.task import EngineName, Priority, Status, Task
+from pipeline.domain.tasks.task import Priority, Status, Task
 from pipeline.errors import IdempotencyConflict
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -10,7 +10,8 @@ from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.errors import AttemptsExhausted, DecodingFailed
 from pipeline.ports import NullMetrics
 from pipeline.settings import DispatchSettings
-from pipeline.testing.fake_replicas import FakeTranscriber, make_chunks
+from pipeline.testing.fake_splitter import make_chunks
+from pipeline.testing.fake_transcriber import FakeTranscriber
 from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler
 from pipeline.usecases.dispatch.task_decoding import TaskDecoding
 from tests.support.clocks import QuickClock

@@ -34,7 +34,8 @@ from pipeline.errors import (
 from pipeline.ports import Lease, TaskQuery
 from pipeline.settings import CrawlSettings, Settings
 from pipeline.testing.fake_crawler import FakeCrawler
-from pipeline.testing.fake_replicas import TRACKS, FakeSplitter, FakeTranscriber, make_chunks
+from pipeline.testing.fake_splitter import TRACKS, FakeSplitter, make_chunks
+from pipeline.testing.fake_transcriber import FakeTranscriber
 from pipeline.testing.memory_media import MemoryMediaStore
 from pipeline.testing.memory_task_store import MemoryTaskStore
 from pipeline.testing.recording_metrics import RecordingMetrics

@@ -26,11 +26,11 @@ from pipeline.errors import (
 from pipeline.net import GuardedClient
 from pipeline.ports import Lease, TaskQuery
 from pipeline.settings import LlmSettings, NetworkSettings
-from pipeline.testing.fake_replicas import make_chunks
-from pipeline.testing.local_network import ScriptedResolver
+from pipeline.testing.fake_splitter import make_chunks
 from pipeline.testing.manual_clock import ManualClock
 from pipeline.testing.memory_media import MemoryMediaStore
 from pipeline.testing.memory_task_store import MemoryTaskStore
+from pipeline.testing.scripted_network import ScriptedResolver
 from pipeline.usecases.tasks.submit import Submitter
 from tests.support.builders import blocks
 
