@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pipeline.domain.scheduling.chunk_losses import ChunkLosses, LossDecision
-from pipeline.testing.fake_replicas import make_chunks
+from pipeline.testing.fake_splitter import make_chunks
 
 CHUNKS = tuple(make_chunks(3))
 
