@@ -1,4 +1,4 @@
-"""The task store on SQL: each method one transaction, at the time of a clock that is passed in."""
+"""The task store in SQL: each method is one transaction, at the time of an injected clock."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import override
 
 from pipeline.domain.audio.spans import Chunk
@@ -17,27 +14,12 @@ from pipeline.domain.durability import Durability
 from pipeline.domain.links.platforms import CrawlRecord
 from pipeline.domain.scheduling.claim_rule import NO_RUNNING_TASKS, RunningTasks
 from pipeline.domain.summaries.summary import Summary
-from pipeline.domain.tasks.client import AudioCharge, Client, ClientLoad
+from pipeline.domain.tasks.client import AudioCharge
 from pipeline.domain.tasks.lifecycle import refuse_fixed_fields
-from pipeline.domain.tasks.task import IdempotencyClaim, NewTask, Status, Task, TaskError
-from pipeline.ports import (
-    Clock,
-    DeliveryAttempt,
-    Lease,
-    Metrics,
-    NullMetrics,
-    OutboxMessage,
-    QueueStats,
-    StoredChunks,
-    SummaryLease,
-    TaskPage,
-    TaskQuery,
-    TaskStore,
-)
-from pipeline.store.connection.database import Database
-from pipeline.store.connection.dialects import parse_url
+from pipeline.domain.tasks.task import Status, Task, TaskError
+from pipeline.ports import Clock, DeliveryAttempt, Lease, Metrics, OutboxMessage, SummaryLease, TaskStore
 from pipeline.store.migrate import migrate
-from pipeline.store.rows.defect_report import DefectReport
+from pipeline.store.task_record_store import SqlTaskRecords
 from pipeline.store.transactions import (
     callback_outbox,
     chunk_results,
@@ -45,62 +27,36 @@ from pipeline.store.transactions import (
     client_usage,
     clock_changes,
     completion,
-    housekeeping,
     idempotency,
     queue_stats,
     summary_queue,
+    task_housekeeping,
     task_leases,
-    task_records,
     unreadable_tasks,
 )
-from pipeline.system_clock import SynchronizedClock
 
 CLAIM_ROUNDS = 3
-"""How often a claim looks again when others took every task it saw."""
+"""How often a claim chooses candidates again after other processes claimed all of them."""
 
 
-RECOMPUTABLE = (
-    claims.claim,
-    task_leases.renew,
-    task_leases.expire_of,
-    completion.release,
-    task_leases.update_task,
-    task_leases.save_crawl_record,
-    chunk_results.add_part,
-    chunk_results.save_results,
-    task_records.extend_wait,
-    callback_outbox.prune_callbacks,
-    idempotency.prune_keys,
-    summary_queue.claim,
-    summary_queue.renew,
-    summary_queue.postpone,
-    callback_outbox.claim,
-    client_usage.begin_extraction,
-    client_usage.charge_extraction,
-    client_usage.delete_old_usage,
-)
-"""Transactions that need not wait for the disk: leases end with the processes of the machine that lost its power, parts
-and results are made again, and the same goes for what is due. All others are promises."""
-
-
-class SqlTaskStore(TaskStore):
-    """``ports.TaskStore`` on SQLite (``sqlite+aiosqlite:////folder/tasks.db``) or MySQL (``mysql+asyncmy://…``).
+class SqlTaskStore(SqlTaskRecords, TaskStore):
+    """The task store on SQLite (``sqlite+aiosqlite:////folder/tasks.db``) or MySQL (``mysql+asyncmy://…``).
 
     Any number of processes may use one database. Connections are opened at first use.
 
     Args:
         url: SQLAlchemy URL of the database.
-        clock: all times come from it. A ``SynchronizedClock`` is kept at the time of the MySQL server, so that
+        clock: the source of all times. A ``SynchronizedClock`` is kept at the time of the MySQL server, so that
             Dispatchers on nodes whose clocks differ agree on when a lease has expired.
         busy_timeout_s: how long a statement waits for a lock.
-        idempotency_ttl_s: how long an idempotency key counts.
-        ageing_s: a waiting task is lifted by one priority each time this much time passes.
-        max_losses: a task whose lease expired so many times in a row without progress is left to ``fail_exhausted``.
-        metrics: counts rows that can't be read.
+        idempotency_ttl_s: how long an idempotency key is kept.
+        ageing_s: the priority of a waiting task is raised by one rank each time this much time passes.
+        max_losses: a task whose lease expired this many times in a row without progress is left to ``fail_exhausted``.
+        metrics: counts the rows that can't be read.
         durability: whether a commit that a client relies on waits for the disk.
 
     Raises:
-        ConfigurationError: a URL that names no database this store can use.
+        ConfigurationError: the URL names no database that this store can use.
     """
 
     def __init__(
@@ -115,25 +71,17 @@ class SqlTaskStore(TaskStore):
         metrics: Metrics | None = None,
         durability: Durability = Durability.FULL,
     ) -> None:
-        self._address = parse_url(url)
-        self._clock = clock
+        super().__init__(
+            url,
+            clock,
+            busy_timeout_s=busy_timeout_s,
+            idempotency_ttl_s=idempotency_ttl_s,
+            metrics=metrics,
+            durability=durability,
+        )
         self._busy_timeout_s = busy_timeout_s
-        self._idempotency_ttl = timedelta(seconds=idempotency_ttl_s)
         self._ageing_s = ageing_s
         self._max_losses = max_losses
-        self._database = Database(self._address, busy_timeout_s, durability, RECOMPUTABLE)
-        self._report = DefectReport(metrics or NullMetrics())
-        self._following = clock if isinstance(clock, SynchronizedClock) else None
-
-    @property
-    def database(self) -> Database:
-        """The connections, for a store of other rows in the same database."""
-        return self._database
-
-    @property
-    def report(self) -> DefectReport:
-        """Told of rows that can't be read, those of a store of other rows too."""
-        return self._report
 
     @override
     async def migrate(self) -> None:
@@ -142,72 +90,8 @@ class SqlTaskStore(TaskStore):
         await self._database.warn_of_lossy_server()
 
     @override
-    async def ping(self) -> None:
-        await self._database.read(_ping)
-
-    @override
     async def close(self) -> None:
         await self._database.close()
-
-    # records
-
-    @override
-    async def create(
-        self, new: NewTask, idempotency: IdempotencyClaim | None = None, client: Client | None = None
-    ) -> tuple[Task, bool]:
-        now = await self._now()
-        arguments = (new, idempotency, client, now, now + self._idempotency_ttl)
-        try:
-            task, is_new = await self._database.write(task_records.create, *arguments)
-        except IntegrityError:  # another process stored the same key in this moment: now it is there to be read
-            task, is_new = await self._database.write(task_records.create, *arguments)
-        return self._report.seen(task), is_new
-
-    @override
-    async def client_load(self, client: str) -> ClientLoad:
-        return await self._database.read(client_usage.client_load, client, self._clock.now())
-
-    @override
-    async def get(self, task_id: int, *, include_result: bool = False) -> Task:
-        return self._report.seen(await self._database.read(task_records.get, task_id, with_result=include_result))
-
-    @override
-    async def query(self, query: TaskQuery) -> TaskPage:
-        page = await self._database.read(task_records.page, query)
-        for task in page.tasks:
-            self._report.seen(task)
-        return page
-
-    @override
-    async def stats(self) -> QueueStats:
-        return await self._database.read(queue_stats.measure, await self._now())
-
-    @override
-    async def cancel(self, task_id: int) -> Task:
-        return self._report.seen(await self._database.write(task_records.cancel, task_id, await self._now()))
-
-    @override
-    async def retry(self, task_id: int, client: Client | None = None) -> Task:
-        """Queue a failed or cancelled task again. Delete the undelivered callbacks of its earlier run."""
-        return self._report.seen(await self._database.write(task_records.retry, task_id, await self._now(), client))
-
-    @override
-    async def begin_extraction(self, client: Client, extraction_id: str, size_bytes: int) -> float:
-        return await self._database.write(
-            client_usage.begin_extraction, client, extraction_id, size_bytes, await self._now()
-        )
-
-    @override
-    async def charge_extraction(self, extraction_id: str, audio_s: float) -> None:
-        await self._database.write(client_usage.charge_extraction, extraction_id, audio_s)
-
-    @override
-    async def extend_wait(self, task_id: int, until: datetime) -> None:
-        await self._database.write(task_records.extend_wait, task_id, until)
-
-    @override
-    async def delete(self, task_id: int) -> str:
-        return await self._database.write(task_records.delete_task, task_id)
 
     # the run of a task
 
@@ -277,10 +161,6 @@ class SqlTaskStore(TaskStore):
         await self._database.write(task_leases.save_crawl_record, lease, record, self._clock.now())
 
     @override
-    async def crawl_record(self, task_id: int) -> CrawlRecord | None:
-        return await self._database.read(task_records.crawl_record, task_id, self._report.note)
-
-    @override
     async def add_part(
         self,
         lease: Lease,
@@ -296,16 +176,6 @@ class SqlTaskStore(TaskStore):
     @override
     async def save_results(self, lease: Lease, results: Sequence[ChunkResult]) -> None:
         await self._database.write(chunk_results.save_results, lease, results, await self._now())
-
-    @override
-    async def chunks(self, task_id: int) -> StoredChunks:
-        """Return the stored chunks; none if the task does not exist or is completed."""
-        return await self._database.read(chunk_results.stored_chunks, task_id, self._report.note)
-
-    @override
-    async def results(self, task_id: int, first: int) -> tuple[ChunkResult, ...]:
-        """Return the stored results; none if the task does not exist or is completed."""
-        return await self._database.read(chunk_results.stored_results, task_id, first, self._report.note)
 
     @override
     async def complete(self, lease: Lease, transcript: Transcript) -> Task:
@@ -356,10 +226,6 @@ class SqlTaskStore(TaskStore):
     ) -> None:
         await self._database.write(summary_queue.postpone, turn, due_at, error, await self._now(), counted=counted)
 
-    @override
-    async def save_summary(self, task_id: int, summary: Summary) -> None:
-        await self._database.write(summary_queue.save, task_id, summary, await self._now())
-
     # callbacks
 
     @override
@@ -379,15 +245,15 @@ class SqlTaskStore(TaskStore):
     @override
     async def expire(self, older_than: datetime, limit: int) -> list[str]:
         """Delete tasks that finished long ago, except those whose callback is not delivered yet."""
-        return await self._database.write(housekeeping.expire, older_than, limit)
+        return await self._database.write(task_housekeeping.expire, older_than, limit)
 
     @override
     async def delete_unawaited(self, limit: int) -> list[str]:
-        return await self._database.write(housekeeping.delete_unawaited, await self._now(), limit)
+        return await self._database.write(task_housekeeping.delete_unawaited, await self._now(), limit)
 
     @override
     async def delete_expired_media(self, older_than: datetime, limit: int, statuses: Collection[Status]) -> list[str]:
-        return await self._database.write(housekeeping.delete_expired_media, older_than, limit, statuses)
+        return await self._database.write(task_housekeeping.delete_expired_media, older_than, limit, statuses)
 
     @override
     async def release_postponed(self) -> int:
@@ -403,7 +269,7 @@ class SqlTaskStore(TaskStore):
 
     @override
     async def live_prefixes(self, prefixes: Collection[str], *, transcribed: bool = True) -> set[str]:
-        return await self._database.read(housekeeping.live_prefixes, prefixes, transcribed=transcribed)
+        return await self._database.read(task_housekeeping.live_prefixes, prefixes, transcribed=transcribed)
 
     @override
     async def count_queued_with_error(self, code: str) -> int:
@@ -412,16 +278,3 @@ class SqlTaskStore(TaskStore):
     @override
     async def delete_old_usage(self) -> None:
         await self._database.write(client_usage.delete_old_usage, await self._now())
-
-    async def _now(self) -> datetime:
-        """Return the time to store; synchronize the clock with the server's first, at intervals."""
-        server = self._address.dialect.server
-        if server is not None and self._following is not None and self._following.needs_sync:
-            asked_at = self._following.monotonic()
-            moment = await self._database.read(server.read_time)
-            self._following.follow(moment, (asked_at + self._following.monotonic()) / 2)
-        return self._clock.now()
-
-
-async def _ping(connection: AsyncConnection) -> None:
-    await connection.execute(text("SELECT 1"))

@@ -28,8 +28,8 @@ from pipeline.store.rows.row_reader import (
 )
 from pipeline.store.tables import UPLOAD_PARTS, UPLOADS
 from pipeline.store.transactions import client_usage
-from pipeline.store.transactions.housekeeping import IDS_PER_QUERY
 from pipeline.store.transactions.row_defects import ReportDefect
+from pipeline.store.transactions.task_housekeeping import IDS_PER_QUERY
 
 
 class SqlUploadStore(UploadStore):

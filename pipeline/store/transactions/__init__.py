@@ -22,8 +22,9 @@ SQLite, where a writing transaction has the whole database to itself from its fi
 ``callback_outbox``    callbacks that are due
 ``due_work``           the choice between clients, for summaries and callbacks
 ``clock_changes``      rows from before the clock was set back
-``housekeeping``       deletion of what has expired
+``task_housekeeping``  deletion of what has expired
 ``columns``            columns that change together, and conditions
 ``row_defects``        reports of rows that this version can't read
+``recomputable``       the transactions whose commits need not wait for the disk
 =====================  ===================================================================================
 """
