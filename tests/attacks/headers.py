@@ -273,7 +273,10 @@ def _root(port: int) -> psutil.Process:
     listener = next(
         connection.pid
         for connection in psutil.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid
+        if connection.status == psutil.CONN_LISTEN
+        and connection.laddr
+        and connection.laddr.port == port
+        and connection.pid
     )
     lineage = [psutil.Process(listener), *psutil.Process(listener).parents()]
     return next((process for process in reversed(lineage) if "raylet" in " ".join(process.cmdline())), lineage[0])

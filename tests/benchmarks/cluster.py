@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -168,8 +169,8 @@ def _what_became_of(application: Application) -> list[list[str]]:
     ]
 
 
-def _deployed(application: Application, config: dict[str, object], what: str) -> list[str]:
-    [app] = config["applications"]  # type: ignore[misc]
+def _deployed(application: Application, config: dict[str, Any], what: str) -> list[str]:
+    [app] = config["applications"]
     before = {replica["replica_id"] for replica in application.replicas()}
     if what == "args":
         app["args"]["gpu_fraction"] = 0.5

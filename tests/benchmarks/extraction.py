@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import httpx
 
@@ -57,7 +59,7 @@ def extract(url: str, recording: Path) -> float:
     return time.perf_counter() - started
 
 
-def checks_during(url: str, work: list[Future[float] | Future[None]]) -> list[float]:
+def checks_during(url: str, work: Sequence[Future[Any]]) -> list[float]:
     """Seconds of each `health/check`, one after the other, until the work is done."""
     checks = Runs[httpx.Response]()
     with httpx.Client(base_url=url, timeout=30.0, trust_env=False) as client:

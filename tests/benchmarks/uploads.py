@@ -99,6 +99,7 @@ def by_tus(url: str, file: Path) -> list[int]:
     client = TusClient(f"{url}/api/whisper/uploads")
     uploader = client.uploader(str(file), chunk_size=PIECE_BYTES, metadata={"filename": file.name})
     uploader.upload()
+    assert uploader.url
     query = {"upload_id": uploader.url.rpartition("/")[2]}
     return [task_of(httpx.post(f"{url}{CREATE}", params=query, timeout=600))]
 

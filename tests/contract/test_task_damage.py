@@ -186,7 +186,7 @@ def _shifted(rows: Rows, by: int, copy: int = 0) -> Rows:
 
 
 def _copied(table: str, row: dict[str, Any], by: int, copy: int, number: int) -> dict[str, Any]:
-    own = {
+    own: dict[str, dict[str, Any]] = {
         "outbox": {"id": 1 + 10 * copy + number, "message_id": f"msg_{copy}_{number}"},
         "uploads": {"id": f"{copy:032x}"},
         "upload_parts": {"upload_id": f"{copy:032x}"},

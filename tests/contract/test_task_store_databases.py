@@ -260,7 +260,7 @@ class AheadClock(SynchronizedClock):
     """The clock of a machine that is an hour ahead, unless it is told better."""
 
     def now(self) -> datetime:
-        return super().now() + (timedelta(hours=1) if self._told is None else timedelta())
+        return super().now() + (timedelta(hours=1) if self._synchronized is None else timedelta())
 
 
 async def test_a_node_whose_clock_is_ahead_takes_nothing_from_others(mysql_url: str) -> None:

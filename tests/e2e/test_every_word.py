@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def pipeline() -> Iterator[InProcess]:
 def transcribe(pipeline: InProcess, tmp_path: Path) -> Transcribe:
     """Transcribes recordings, mono or left and right, together; in English unless told otherwise."""
 
-    def run(*audio: speech.Audio, language: str | None = "en", **options: object) -> list[Transcript]:
+    def run(*audio: speech.Audio, language: str | None = "en", **options: Any) -> list[Transcript]:
         paths = [tmp_path / f"{number}.wav" for number in range(len(audio))]
         for path, samples in zip(paths, audio, strict=True):
             path.write_bytes(recordings.wav(samples))

@@ -98,8 +98,8 @@ class Fetching:
         return events[-1]
 
     def children(self) -> list[psutil.Process]:
-        assert self.processes._zygote is not None
-        return psutil.Process(self.processes._zygote.pid).children()
+        assert self.processes._fork_server is not None
+        return psutil.Process(self.processes._fork_server.pid).children()
 
 
 @pytest.fixture
@@ -281,7 +281,10 @@ async def test_a_fragment_that_swells_takes_no_more_disk_than_it_may(fetching: F
 
 
 async def test_fragments_that_swell_are_held_to_the_limit_of_a_recording(fetching: Fetching) -> None:
-    limits = {"crawl": {"max_process_bytes": 256 * 2**20}, "media": {"max_upload_bytes": 2 * BOMB_BYTES}}
+    limits: dict[str, Any] = {
+        "crawl": {"max_process_bytes": 256 * 2**20},
+        "media": {"max_upload_bytes": 2 * BOMB_BYTES},
+    }
     with pytest.raises(SourceTooLarge, match=f"{2 * BOMB_BYTES:,} bytes"):
         await fetching.fetch("https://films.example/swelling", LinkKind.ANY, **limits)
     assert fetching.media.keys == set()
@@ -310,7 +313,7 @@ async def test_processes_wait_for_a_place(folder: Path, site: Site) -> None:
     async def count() -> None:
         nonlocal most
         while True:
-            most = max(most, len(fetching.children()) if few._zygote else 0)
+            most = max(most, len(fetching.children()) if few._fork_server else 0)
             await asyncio.sleep(0.01)
 
     counting = asyncio.create_task(count())
@@ -432,10 +435,10 @@ async def test_a_process_that_dies_is_a_crawl_to_be_repeated(fetching: Fetching)
 
 async def test_the_parent_of_the_processes_is_replaced_when_it_dies(fetching: Fetching) -> None:
     fetching.processes.start()
-    zygote = fetching.processes._zygote
-    assert zygote is not None
-    os.kill(zygote.pid, signal.SIGKILL)
-    await asyncio.to_thread(zygote.wait)
+    server = fetching.processes._fork_server
+    assert server is not None
+    os.kill(server.pid, signal.SIGKILL)
+    await asyncio.to_thread(server.wait)
     assert await fetching.fetch("https://films.example/film", LinkKind.ANY)
 
 

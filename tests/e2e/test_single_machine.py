@@ -62,7 +62,7 @@ class Alone:
 FRONTS = {"python proxy": "0", "haproxy": "1"} if thorough() else {"python proxy": "0"}
 
 
-@pytest.fixture(scope="module", params=FRONTS.values(), ids=FRONTS)
+@pytest.fixture(scope="module", params=list(FRONTS.values()), ids=list(FRONTS))
 def alone(request: pytest.FixtureRequest) -> Iterator[Alone]:
     """The service as the one command starts it, ready."""
     home, port = Path(tempfile.mkdtemp(prefix="ma-", dir="/tmp")), free_port()  # Ray's sockets need a short path

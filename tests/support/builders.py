@@ -29,6 +29,12 @@ def segment(
     return Segment(id, seek, start, end, text, tokens, 0.0, -0.2, 1.0, 0.0, words)
 
 
+def words_of(one: Segment) -> tuple[Word, ...]:
+    """Return the words of a segment that was decoded with them."""
+    assert one.words is not None
+    return one.words
+
+
 def segment_of(*words: Word, tokens: tuple[int, ...] = ()) -> Segment:
     """Make a segment that consists of its words."""
     return segment(words[0].start, words[-1].end, "".join(one.word for one in words), words=words, tokens=tokens)

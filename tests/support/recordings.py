@@ -40,7 +40,7 @@ FORMATS: dict[str, tuple[str, str, int]] = {
 }
 """By the usual suffix: FFmpeg's muxer, encoder and sample rate."""
 
-FRAGMENTED = {"movflags": "frag_keyframe+empty_moov", "frag_duration": "1000000"}
+FRAGMENTED: dict[str, Any] = {"movflags": "frag_keyframe+empty_moov", "frag_duration": "1000000"}
 """Muxer options for an mp4 that is written as it is recorded, second by second."""
 
 

@@ -13,7 +13,7 @@ class Fleet(TranscriberHandle):
     """A fleet with a given sequence of replica states."""
 
     def __init__(self, *states: dict[str, int]) -> None:
-        super().__init__(handle=None)  # type: ignore[arg-type]
+        super().__init__(handle=None)
         self._shown: Iterator[dict[str, int]] = iter(states)
         self.polls = 0
 
@@ -75,7 +75,7 @@ async def test_replicas_that_start_are_no_fleet_at_zero() -> None:
 
 async def test_an_idle_fleet_gets_no_request_for_its_description(monkeypatch: pytest.MonkeyPatch) -> None:
     replicas = Replicas()
-    fleet = TranscriberHandle(replicas)  # type: ignore[arg-type]
+    fleet = TranscriberHandle(replicas)
     monkeypatch.setattr(handles, "DESCRIPTION_TTL_S", 0.0)
     for _ in range(3):
         assert (await fleet.describe()).engine == "fake"

@@ -111,7 +111,7 @@ class Server:
 
     def __post_init__(self) -> None:
         self.protocol = bounded_protocol(self.bounds)
-        self.config = Config(self.application, http=self.protocol, log_config=None, timeout_keep_alive=90)  # type: ignore[arg-type]
+        self.config = Config(self.application, http=self.protocol, log_config=None, timeout_keep_alive=90)
         self.state = ServerState()
 
     def connect(self) -> tuple[BoundedProtocol, Transport]:

@@ -145,8 +145,8 @@ def test_serves_callback_bounds_the_process_and_has_answers_acknowledged() -> No
     assert [middleware.cls for middleware in bounded()] == [FairStartMiddleware, AcknowledgementMiddleware]
     config = uvicorn.config.Config(lambda: None, factory=True, log_config=None)
     config.load()
-    assert issubclass(config.http_protocol_class, BoundedProtocol)  # type: ignore[arg-type]
-    assert config.http_protocol_class.bounds == ConnectionBounds()  # type: ignore[union-attr]
+    assert issubclass(config.http_protocol_class, BoundedProtocol)
+    assert config.http_protocol_class.bounds == ConnectionBounds()
 
 
 @pytest.mark.usefixtures("_own_process")
@@ -155,7 +155,7 @@ def test_a_process_that_was_given_bounds_keeps_them_and_calls_back() -> None:
     assert import_attr(http_util.RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH) is bounded
     options = http_util.configure_http_middlewares(HTTPOptions(middlewares=[]))
     assert [layer.cls for layer in options.middlewares] == [FairStartMiddleware, AcknowledgementMiddleware]
-    assert uvicorn.config.HTTP_PROTOCOLS["auto"].bounds == BOUNDS  # type: ignore[union-attr]
+    assert uvicorn.config.HTTP_PROTOCOLS["auto"].bounds == BOUNDS  # type: ignore[attr-defined]
 
 
 @pytest.mark.usefixtures("_own_process")

@@ -1,9 +1,13 @@
+from collections.abc import Callable, Sequence
 from concurrent.futures import wait
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from pipeline.asr.batcher import MAX_DEFERRED_BATCHES
+from pipeline.asr.batcher import MAX_DEFERRED_BATCHES, DecodeRequest, MicroBatcher
+from pipeline.asr.engine import Decoded, DecodeItem
+from pipeline.asr.pending_chunk import DecodedChunk, PendingChunk
 from pipeline.errors import DecodingFailed, ReplicaLost, TaskCancelled
 from pipeline.settings import BatchSettings
 from pipeline.testing.fake_engine import FakeEngine
@@ -12,29 +16,29 @@ from pipeline.testing.recording_metrics import RecordingMetrics
 TIMEOUT_S = 10.0
 
 
-def results_of(chunks):
+def results_of(chunks: list[PendingChunk]) -> list[Any]:
     """Wait for the chunks; return for each its ``DecodedChunk`` or the error."""
     wait([chunk.future for chunk in chunks], TIMEOUT_S)
     return [chunk.future.exception(0) or chunk.future.result(0) for chunk in chunks]
 
 
-def text(result):
+def text(result: DecodedChunk) -> str:
     return " ".join(segment.text.strip() for segment in result.segments)
 
 
-def mark(item):
+def mark(item: DecodeItem) -> int:
     return int(item.features[0, 0])
 
 
-def marks(engine):
+def marks(engine: FakeEngine) -> list[list[int]]:
     return [[mark(item) for item in batch] for batch in engine.batches]
 
 
 @pytest.fixture
-def busy(start, request_of):
+def busy(start: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest]) -> Callable[..., MicroBatcher]:
     """A factory of batchers with a running batch, so that all submitted chunks wait together."""
 
-    def make(engine, **settings):
+    def make(engine: FakeEngine, **settings: float) -> MicroBatcher:
         batcher = start(engine, **settings)
         engine.pause()
         batcher.submit([request_of(99, task_id=99, rank=0)])
@@ -45,7 +49,9 @@ def busy(start, request_of):
     return make
 
 
-def test_chunks_of_different_tasks_share_a_batch(busy, request_of):
+def test_chunks_of_different_tasks_share_a_batch(
+    busy: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest]
+) -> None:
     engine = FakeEngine()
     batcher = busy(engine)
     chunks = [chunk for task in range(4) for chunk in batcher.submit([request_of(task, task_id=task)])]
@@ -55,7 +61,9 @@ def test_chunks_of_different_tasks_share_a_batch(busy, request_of):
     assert len(set(texts)) == 4
 
 
-def test_urgent_chunks_go_first_then_older_ones(busy, request_of):
+def test_urgent_chunks_go_first_then_older_ones(
+    busy: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest]
+) -> None:
     engine = FakeEngine()
     batcher = busy(engine, max_batch_size=1)
     chunks = batcher.submit(
@@ -71,7 +79,9 @@ def test_urgent_chunks_go_first_then_older_ones(busy, request_of):
     assert marks(engine) == [[4], [3], [2], [1]]
 
 
-def test_batches_are_short_for_a_while_after_an_urgent_chunk(busy, request_of):
+def test_batches_are_short_for_a_while_after_an_urgent_chunk(
+    busy: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest]
+) -> None:
     batcher = busy(engine := FakeEngine(), max_batch_s=1.5)
     batcher.submit([request_of(1, rank=2), request_of(2, rank=2)])  # behind one of rank 0
     assert batcher._max_batch_s == 3.0
@@ -83,7 +93,9 @@ def test_batches_are_short_for_a_while_after_an_urgent_chunk(busy, request_of):
     results_of(chunks)
 
 
-def test_an_odd_one_does_not_starve(busy, request_of):
+def test_an_odd_one_does_not_starve(
+    busy: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest]
+) -> None:
     engine = FakeEngine()
     batcher = busy(engine, max_batch_size=4)
     odd = request_of(7, seconds=28.0, age=0.0)
@@ -93,12 +105,14 @@ def test_an_odd_one_does_not_starve(busy, request_of):
     assert marks(engine)[0][0] == 7
 
 
-def looping(*bad):
+def looping(*bad: int) -> Callable[[DecodeItem, Decoded], Decoded]:
     """Make a ``result`` that fails the quality gate for these marks, at every temperature."""
     return lambda item, decoded: replace(decoded, compression_ratio=9.0) if mark(item) in bad else decoded
 
 
-def test_an_urgent_bad_decoding_is_tried_again_before_others(busy, request_of):
+def test_an_urgent_bad_decoding_is_tried_again_before_others(
+    busy: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest]
+) -> None:
     engine = FakeEngine(result=looping(1))
     batcher = busy(engine, max_batch_size=1)
     chunks = batcher.submit([request_of(1, rank=0, age=1.0), request_of(2, rank=0, age=2.0)])
@@ -109,7 +123,9 @@ def test_an_urgent_bad_decoding_is_tried_again_before_others(busy, request_of):
     assert (first.attempts, second.attempts) == (7, 1)
 
 
-def test_a_bad_decoding_waits_for_others_while_there_is_something_else_to_do(busy, request_of):
+def test_a_bad_decoding_waits_for_others_while_there_is_something_else_to_do(
+    busy: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest]
+) -> None:
     engine = FakeEngine(result=looping(1, 5))
     batcher = busy(engine, max_batch_size=3)
     chunks = batcher.submit([request_of(number, age=number) for number in range(1, 7)])
@@ -118,7 +134,9 @@ def test_a_bad_decoding_waits_for_others_while_there_is_something_else_to_do(bus
     assert marks(engine) == [[1, 2, 3], [4, 5, 6], *[[1, 5]] * 6]
 
 
-def test_a_bad_decoding_that_the_next_chunk_waits_for_does_not_wait(busy, request_of):
+def test_a_bad_decoding_that_the_next_chunk_waits_for_does_not_wait(
+    busy: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest]
+) -> None:
     engine = FakeEngine(result=looping(1))
     batcher = busy(engine, max_batch_size=1)
     chunks = batcher.submit([request_of(1, condition_on_previous_text=True), request_of(2, age=2.0)])
@@ -127,7 +145,9 @@ def test_a_bad_decoding_that_the_next_chunk_waits_for_does_not_wait(busy, reques
     assert marks(engine)[-1] == [2]
 
 
-def test_a_bad_decoding_lets_so_many_batches_go_first_and_no_more(busy, request_of):
+def test_a_bad_decoding_lets_so_many_batches_go_first_and_no_more(
+    busy: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest]
+) -> None:
     engine = FakeEngine(result=looping(1))
     batcher = busy(engine, max_batch_size=2)
     chunks = batcher.submit([request_of(number, age=number) for number in range(1, 41)])
@@ -140,7 +160,9 @@ def test_a_bad_decoding_lets_so_many_batches_go_first_and_no_more(busy, request_
 DEAR = {"beam_size": 20, "best_of": 20, "log_prob_threshold": 0.0}
 
 
-def test_a_chunk_with_dear_options_does_not_keep_the_replica_to_itself(busy, request_of):
+def test_a_chunk_with_dear_options_does_not_keep_the_replica_to_itself(
+    busy: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest]
+) -> None:
     engine = FakeEngine()
     batcher = busy(engine, max_batch_size=1)
     dear = batcher.submit([request_of(1, condition_on_previous_text=True, **DEAR)])
@@ -153,7 +175,9 @@ def test_a_chunk_with_dear_options_does_not_keep_the_replica_to_itself(busy, req
     assert order.index(2) <= 4
 
 
-def test_so_many_texts_are_decoded_side_by_side_as_with_the_defaults(busy, request_of):
+def test_so_many_texts_are_decoded_side_by_side_as_with_the_defaults(
+    busy: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest]
+) -> None:
     engine = FakeEngine()
     batcher = busy(engine, max_batch_size=8, max_batch_s=100.0)
     chunks = batcher.submit([request_of(number, beam_size=20) for number in range(1, 9)])
@@ -162,8 +186,10 @@ def test_so_many_texts_are_decoded_side_by_side_as_with_the_defaults(busy, reque
     assert [len(batch) for batch in engine.batches] == [2, 2, 2, 2]
 
 
-def test_retries_of_different_chunks_share_a_batch(busy, request_of):
-    def unlikely(item, decoded):
+def test_retries_of_different_chunks_share_a_batch(
+    busy: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest]
+) -> None:
+    def unlikely(item: DecodeItem, decoded: Decoded) -> Decoded:
         return replace(decoded, avg_logprob=-2.0) if mark(item) < 9 and not item.temperature else decoded
 
     engine = FakeEngine(result=unlikely)
@@ -173,18 +199,22 @@ def test_retries_of_different_chunks_share_a_batch(busy, request_of):
     assert {result.segments[0].temperature for result in results} == {0.2}
 
 
-def results_after_release(engine, chunks):
+def results_after_release(engine: FakeEngine, chunks: list[PendingChunk]) -> list[Any]:
     engine.resume()
     return results_of(chunks)
 
 
-def test_the_gate_can_be_switched_off(start, request_of):
+def test_the_gate_can_be_switched_off(
+    start: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest]
+) -> None:
     engine = FakeEngine(result=lambda _, decoded: replace(decoded, compression_ratio=9.0))
     [result] = results_of(start(engine, quality_gate=False).submit([request_of()]))
     assert result.attempts == 1
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_the_next_ones_fit(busy, request_of):
+def test_a_batch_that_does_not_fit_is_halved_and_the_next_ones_fit(
+    busy: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest]
+) -> None:
     engine = FakeEngine(memory_rows=2)
     batcher = busy(engine)
     chunks = batcher.submit([request_of(i) for i in range(12)])
@@ -193,7 +223,9 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_next_ones_fit(busy, request
     assert [len(batch) for batch in engine.batches] == [8, 4, 2, 2, 4, 2, 2, 2, 2]
 
 
-def test_new_settings_forget_what_did_not_fit(busy, request_of):
+def test_new_settings_forget_what_did_not_fit(
+    busy: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest]
+) -> None:
     engine = FakeEngine(memory_rows=2)
     batcher = busy(engine)
     results_after_release(engine, batcher.submit([request_of(i) for i in range(4)]))
@@ -207,14 +239,16 @@ def test_new_settings_forget_what_did_not_fit(busy, request_of):
     assert [len(batch) for batch in engine.batches] == [3, 1, 2]
 
 
-def test_a_chunk_that_never_fits_fails_alone(busy, request_of):
+def test_a_chunk_that_never_fits_fails_alone(
+    busy: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest]
+) -> None:
     engine = FakeEngine(memory_rows=0)
     results = results_after_release(engine, busy(engine).submit([request_of(1), request_of(2)]))
     assert [type(error) for error in results] == [DecodingFailed, DecodingFailed]
     assert "memory" in results[0].message
 
 
-def test_one_bad_chunk_fails_alone(busy, request_of):
+def test_one_bad_chunk_fails_alone(busy: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest]) -> None:
     engine = FakeEngine(fault=lambda item: RuntimeError("axis 7") if mark(item) == 2 else None)
     batcher = busy(engine)
     results = results_after_release(engine, batcher.submit([request_of(i) for i in range(4)]))
@@ -224,13 +258,17 @@ def test_one_bad_chunk_fails_alone(busy, request_of):
     assert batcher.stats().failures == 1
 
 
-def test_a_chunk_the_engine_refuses_fails_with_its_reason(start, request_of):
+def test_a_chunk_the_engine_refuses_fails_with_its_reason(
+    start: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest]
+) -> None:
     engine = FakeEngine(result=lambda *_: DecodingFailed("No such language."))
     [error] = results_of(start(engine).submit([request_of()]))
     assert error.message == "No such language."
 
 
-def test_the_result_of_a_withdrawn_chunk_is_thrown_away(start, request_of):
+def test_the_result_of_a_withdrawn_chunk_is_thrown_away(
+    start: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest]
+) -> None:
     engine = FakeEngine()
     batcher = start(engine)
     engine.pause()
@@ -242,7 +280,9 @@ def test_the_result_of_a_withdrawn_chunk_is_thrown_away(start, request_of):
     assert later.attempts == 1
 
 
-def test_withdrawn_chunks_leave_the_task_s_others(busy, request_of):
+def test_withdrawn_chunks_leave_the_task_s_others(
+    busy: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest]
+) -> None:
     engine = FakeEngine()
     batcher = busy(engine)
     gone, kept = batcher.submit([request_of(1, task_id=5)]), batcher.submit([request_of(2, task_id=5)])
@@ -251,7 +291,9 @@ def test_withdrawn_chunks_leave_the_task_s_others(busy, request_of):
     assert marks(engine) == [[2]]
 
 
-def test_settings_change_between_batches(busy, request_of):
+def test_settings_change_between_batches(
+    busy: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest]
+) -> None:
     engine = FakeEngine()
     batcher = busy(engine, max_batch_size=8)
     chunks = batcher.submit([request_of(i) for i in range(4)])
@@ -261,7 +303,9 @@ def test_settings_change_between_batches(busy, request_of):
     assert batcher.settings.max_batch_size == 2
 
 
-def test_a_lone_chunk_waits_for_further_chunks(start, request_of):
+def test_a_lone_chunk_waits_for_further_chunks(
+    start: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest]
+) -> None:
     engine = FakeEngine()
     batcher = start(engine, batch_wait_s=5)
     first = batcher.submit([request_of(1)])
@@ -271,7 +315,9 @@ def test_a_lone_chunk_waits_for_further_chunks(start, request_of):
     assert marks(engine) == [[1, 2]]
 
 
-def test_an_urgent_chunk_does_not_wait(start, request_of):
+def test_an_urgent_chunk_does_not_wait(
+    start: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest]
+) -> None:
     engine = FakeEngine()
     [result] = results_of(start(engine, batch_wait_s=5).submit([request_of(rank=0)]))
     assert result.attempts == 1
@@ -282,19 +328,21 @@ class Defective(FakeEngine):
 
     broken = False
 
-    def window_frames(self, items):
+    def window_frames(self, items: Sequence[DecodeItem]) -> int:
         if self.broken:
             raise ValueError("a defect")
         return super().window_frames(items)
 
 
-def dies(batcher, chunks, request_of):
+def dies(batcher: MicroBatcher, chunks: list[PendingChunk], request_of: Callable[..., DecodeRequest]) -> bool:
     """Return whether all chunks fail, submitted before or now, and the batcher is not healthy."""
     late = batcher.submit([request_of()]) if results_of(chunks) else []
     return not batcher.healthy and {type(error) for error in results_of([*chunks, *late])} == {ReplicaLost}
 
 
-def test_a_failed_device_fails_all_chunks(busy, request_of, caplog):
+def test_a_failed_device_fails_all_chunks(
+    busy: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest], caplog: pytest.LogCaptureFixture
+) -> None:
     engine = FakeEngine(fault=lambda item: ReplicaLost("The GPU has failed.") if mark(item) < 9 else None)
     batcher = busy(engine)
     chunks = batcher.submit([request_of(1), request_of(2)])
@@ -303,7 +351,9 @@ def test_a_failed_device_fails_all_chunks(busy, request_of, caplog):
     assert "inference thread has died" in caplog.text
 
 
-def test_a_defect_on_the_inference_thread_fails_all_chunks(busy, request_of, caplog):
+def test_a_defect_on_the_inference_thread_fails_all_chunks(
+    busy: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest], caplog: pytest.LogCaptureFixture
+) -> None:
     engine = Defective()
     batcher = busy(engine)
     chunks = batcher.submit([request_of(1), request_of(2)])
@@ -315,7 +365,9 @@ def test_a_defect_on_the_inference_thread_fails_all_chunks(busy, request_of, cap
     assert "inference thread has died" in caplog.text
 
 
-def test_closing_fails_what_still_waits(start, request_of):
+def test_closing_fails_what_still_waits(
+    start: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest]
+) -> None:
     engine = FakeEngine()
     batcher = start(engine, running=False)
     [chunk] = batcher.submit([request_of()])
@@ -324,7 +376,9 @@ def test_closing_fails_what_still_waits(start, request_of):
     assert not batcher.healthy
 
 
-def test_counters_and_metrics_are_updated(start, request_of):
+def test_counters_and_metrics_are_updated(
+    start: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest]
+) -> None:
     engine, metrics = FakeEngine(), RecordingMetrics()
     batcher = start(engine, running=False, metrics=metrics)
     chunks = batcher.submit([request_of(1, seconds=10.0), request_of(2, seconds=9.0)])
@@ -337,7 +391,9 @@ def test_counters_and_metrics_are_updated(start, request_of):
     assert metrics.total("audio_seconds") == 19.0
 
 
-def test_retries_are_counted_by_reason(start, request_of):
+def test_retries_are_counted_by_reason(
+    start: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest]
+) -> None:
     metrics = RecordingMetrics()
     engine = FakeEngine(
         result=lambda item, decoded: replace(decoded, compression_ratio=1.0 if item.full_window else 9.0)
@@ -348,13 +404,15 @@ def test_retries_are_counted_by_reason(start, request_of):
     assert metrics.total("gated_chunks", reason="repetitive") == 1
 
 
-def test_a_future_can_not_be_cancelled_behind_the_batcher_s_back(start, request_of):
+def test_a_future_can_not_be_cancelled_behind_the_batcher_s_back(
+    start: Callable[..., MicroBatcher], request_of: Callable[..., DecodeRequest]
+) -> None:
     batcher = start(FakeEngine(), running=False)
     [chunk] = batcher.submit([request_of()])
     assert not chunk.future.cancel()
 
 
-def test_a_batch_that_hangs_shows(busy):
+def test_a_batch_that_hangs_shows(busy: Callable[..., MicroBatcher]) -> None:
     engine = FakeEngine()
     batcher = busy(engine)
     batcher._clock = lambda: 700.0

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -97,16 +98,20 @@ class Fetcher:
     async def sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)
 
-    def download(self, *script: Callable[[int, int], Behaviour], **changes: object) -> tuple[Download, Server]:
+    def download(self, *script: Callable[[int, int], Behaviour], **changes: Any) -> tuple[Download, Server]:
         server = Server(list(script))
         self.receiver.behaviours["/film"] = server
         location = MediaLocation(self.receiver.url("/film"), {}, "mp4", direct=True)
-        values = {"max_bytes": 10**6, "deadline": asyncio.get_running_loop().time() + 10, "max_breaks": 2}
+        values: dict[str, Any] = {
+            "max_bytes": 10**6,
+            "deadline": asyncio.get_running_loop().time() + 10,
+            "max_breaks": 2,
+        }
         values |= changes
         source = values.pop("source", location)
-        return Download(self.client, source, sleep=self.sleep, **values), server  # type: ignore[arg-type]
+        return Download(self.client, source, sleep=self.sleep, **values), server
 
-    async def fetch(self, *script: Callable[[int, int], Behaviour], **changes: object) -> tuple[bytes, list[str]]:
+    async def fetch(self, *script: Callable[[int, int], Behaviour], **changes: Any) -> tuple[bytes, list[str]]:
         download, server = self.download(*script, **changes)
         return b"".join([block async for block in download.blocks()]), server.ranges
 

@@ -17,12 +17,12 @@ USUAL = """
 
 
 @pytest.mark.parametrize("name", DANGEROUS.split())
-def test_demuxers_that_open_other_things_or_take_anything_are_not_allowed(name):
+def test_demuxers_that_open_other_things_or_take_anything_are_not_allowed(name: str) -> None:
     assert name not in FORMATS.split(",")
 
 
 @pytest.mark.parametrize("name", USUAL.split())
-def test_what_people_record_is_allowed_and_known_to_ffmpeg(name):
+def test_what_people_record_is_allowed_and_known_to_ffmpeg(name: str) -> None:
     assert name in FORMATS.split(",")
     assert name in av.formats_available
 
@@ -40,7 +40,7 @@ def test_what_people_record_is_allowed_and_known_to_ffmpeg(name):
         (b"\x00\x01\x02\x03\x04", "format"),
     ],
 )
-def test_a_refusal_names_the_trouble(head, words):
+def test_a_refusal_names_the_trouble(head: bytes, words: str) -> None:
     assert words in refusal(head)
 
 
@@ -49,14 +49,14 @@ CHINESE = "你好，世界。\n今天天气很好，我们去公园吧。\n" * 6
 
 
 @pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "cp1252"])
-def test_text_is_called_text(codec):
+def test_text_is_called_text(codec: str) -> None:
     mark = b"\xff\xfe" if codec == "utf-16-le" else b""
     for end in (4096, 4095, 999, 998):
         assert "text" in refusal((mark + PROSE.encode(codec))[:end])
 
 
 @pytest.mark.parametrize("codec", ["utf-8", "utf-16", "gb18030", "gbk"])
-def test_chinese_text_is_called_text(codec):
+def test_chinese_text_is_called_text(codec: str) -> None:
     for end in (1500, 1499, 1498):
         assert "text" in refusal(CHINESE.encode(codec)[:end])
 
@@ -79,5 +79,5 @@ RAW = {
 
 @pytest.mark.parametrize("kind", RAW)
 @pytest.mark.parametrize("beginning", [b"", b"\xfe\xff", b"\xff\xfe", b"\xff\xfe\xff\xff", b"\xef\xbb\xbf"])
-def test_raw_sound_is_not_called_text(kind, beginning):
+def test_raw_sound_is_not_called_text(kind: str, beginning: bytes) -> None:
     assert "text" not in refusal((beginning + RAW[kind])[:4096])

@@ -269,7 +269,7 @@ async def test_work_that_is_under_way_is_shared() -> None:
         return begun
 
     joined = single_flight(work)
-    waiting = [asyncio.create_task(joined()) for _ in range(5)]
+    waiting = [asyncio.ensure_future(joined()) for _ in range(5)]
     await asyncio.sleep(0)
     waiting[0].cancel()  # the others still get the result
     go.set()

@@ -16,7 +16,8 @@ from starlette.types import Message
 from deployments.api.openai import audio_routes
 from deployments.api.services import Readiness
 from pipeline.domain.decoding.transcription_options import DEFAULT_TEMPERATURES, TaskType, TranscriptionOptions
-from pipeline.domain.tasks.task import Priority
+from pipeline.domain.tasks.client import Client
+from pipeline.domain.tasks.task import IdempotencyClaim, NewTask, Priority, Task
 from pipeline.errors import MediaUndecodable
 from tests.unit.deployments.api.openai.service import AUDIO, Service
 
@@ -403,10 +404,12 @@ async def test_a_request_that_is_cancelled_while_its_task_is_being_stored(
 ) -> None:
     begun, go, create = asyncio.Event(), asyncio.Event(), service.store.create
 
-    async def slow(*arguments: Any) -> Any:
+    async def slow(
+        new: NewTask, idempotency: IdempotencyClaim | None = None, client: Client | None = None
+    ) -> tuple[Task, bool]:
         begun.set()
         await go.wait()
-        return await create(*arguments)
+        return await create(new, idempotency, client)
 
     service.store.create = slow  # type: ignore[method-assign]
     calling = asyncio.create_task(http.post(TRANSCRIPTIONS, files={"file": AUDIO}))

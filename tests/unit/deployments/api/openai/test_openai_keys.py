@@ -24,7 +24,7 @@ KEYS = [entry("mur_ann"), entry("mur_reader", scopes=["read"]), entry(RATED, rat
 
 def client_with(service: Service, key: str) -> openai.AsyncOpenAI:
     transport = httpx.ASGITransport(service.api(auth={"keys": KEYS}), raise_app_exceptions=False)
-    http = httpx.AsyncClient(transport=transport)
+    http: Any = httpx.AsyncClient(transport=transport)
     return openai.AsyncOpenAI(api_key=key, base_url="http://service/v1", http_client=http, max_retries=0)
 
 

@@ -51,8 +51,10 @@ class Queue(ChunkQueue):
         options: TranscriptionOptions | None = None,
     ) -> int:
         task_id = next(self.ids)
-        cost = {} if options is None else {"cost": lambda chunk: chunk_cost_s(chunk.duration_s, options)}
-        self.open(task_id, rank, now, client=client, **cost)
+        if options is None:
+            self.open(task_id, rank, now, client=client)
+        else:
+            self.open(task_id, rank, now, client=client, cost=lambda chunk: chunk_cost_s(chunk.duration_s, options))
         self.add(task_id, chunks(number, seconds), now)
         self.clients[task_id] = client
         return task_id
@@ -86,10 +88,10 @@ def test_clients_with_endless_work_get_equal_shares_to_within_one_unit_each(
     lengths: list[list[int]], batch: int, seed: int
 ) -> None:
     queue, capacity, source = Queue(), Capacity(1, batch), random.Random(seed)
-    for client, tasks in enumerate(lengths):
+    for number, tasks in enumerate(lengths):
         for seconds in tasks:
-            queue.put(str(client), 2_000, seconds=seconds)
-    served: Counter[str] = Counter()
+            queue.put(str(number), 2_000, seconds=seconds)
+    served: dict[str, float] = defaultdict(float)
     largest: dict[str, float] = defaultdict(float)
     out: list[ReleasedChunks] = []
     for _ in range(300):
@@ -124,7 +126,7 @@ def test_a_client_with_a_thousand_tasks_gets_no_more_than_one_with_a_single_task
 def test_a_stream_of_clips_gets_no_more_than_another_client_s_long_file() -> None:
     queue = Queue()
     queue.put("file", 10_000)
-    served: Counter[str | None] = Counter()
+    served: dict[str | None, float] = defaultdict(float)
     for _ in range(200):
         queue.put("clips", 1, seconds=5)
         queue.put("clips", 1, seconds=5)

@@ -41,6 +41,7 @@ from pipeline.testing.recording_metrics import RecordingMetrics
 from pipeline.usecases.dispatch.dispatcher import Dispatcher
 from tests.support.builders import blocks
 from tests.support.clocks import QuickClock
+from tests.support.faults import raise_defect
 
 ENDLESS_S = 1e9
 
@@ -878,7 +879,7 @@ async def test_sending_chunks_continues_after_defects_and_reports_them(monkeypat
     world = DispatchWorld()
     async with world.running() as dispatcher:
         release = dispatcher._scheduler._queue.release
-        monkeypatch.setattr(dispatcher._scheduler._queue, "release", lambda *_: {}[7])
+        monkeypatch.setattr(dispatcher._scheduler._queue, "release", raise_defect)
         task = await world.add(language="en")
         dispatcher.wake()
         async with asyncio.timeout(5):

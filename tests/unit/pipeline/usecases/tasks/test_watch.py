@@ -105,7 +105,7 @@ class WatchWorld:
 
     async def rest(self) -> list[TaskEvent]:
         assert self.following is not None
-        events = []
+        events: list[TaskEvent] = []
         while not events or not isinstance(events[-1], TaskEnded):
             events.append(await self.next())
         await self.following
