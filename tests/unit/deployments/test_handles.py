@@ -2,18 +2,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import pytest
-
-from deployments import handles
-from deployments.handles import TranscriberHandle
+from deployments.handles import POLICY_GRACE_S, TranscriberHandle
 from pipeline.ports import EngineInfo
 
 
 class Fleet(TranscriberHandle):
     """A fleet with a given sequence of replica states."""
 
-    def __init__(self, *states: dict[str, int]) -> None:
-        super().__init__(handle=None)
+    def __init__(self, *states: dict[str, int], policy_grace_s: float = POLICY_GRACE_S) -> None:
+        super().__init__(handle=None, policy_grace_s=policy_grace_s, poll_s=0.0)
         self._shown: Iterator[dict[str, int]] = iter(states)
         self.polls = 0
 
@@ -32,11 +29,6 @@ class Replicas:
     async def remote(self) -> EngineInfo:
         self.requests += 1
         return EngineInfo("fake", "fake", "cpu", "int8", ("en",), 8)
-
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handles, "POLL_S", 0.0)
 
 
 async def test_only_running_replicas_can_take_work() -> None:
@@ -59,9 +51,8 @@ async def test_the_calls_that_follow_do_not_wait_again() -> None:
     assert fleet.polls == 2
 
 
-async def test_a_policy_that_asks_for_nobody_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handles, "POLICY_GRACE_S", 0.0)
-    fleet = Fleet({})
+async def test_a_policy_that_asks_for_nobody_is_not_waited_for_long() -> None:
+    fleet = Fleet({}, policy_grace_s=0.0)
     await fleet.replica_count()
     await fleet._wait_for_policy()
     assert fleet.polls == 1
@@ -73,10 +64,9 @@ async def test_replicas_that_start_are_no_fleet_at_zero() -> None:
     assert not fleet._at_zero
 
 
-async def test_an_idle_fleet_gets_no_request_for_its_description(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idle_fleet_gets_no_request_for_its_description() -> None:
     replicas = Replicas()
-    fleet = TranscriberHandle(replicas)
-    monkeypatch.setattr(handles, "DESCRIPTION_TTL_S", 0.0)
+    fleet = TranscriberHandle(replicas, description_ttl_s=0.0)
     for _ in range(3):
         assert (await fleet.describe()).engine == "fake"
     assert replicas.requests == 1

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.asr.batcher import MicroBatcher
 from pipeline.asr.engine import Decoded, DecodeItem
-from pipeline.asr.transcriber import LocalTranscriber, chunk_samples
+from pipeline.asr.transcriber import HEARTBEAT_S, LocalTranscriber, chunk_samples
 from pipeline.domain.audio.spans import SAMPLE_RATE, Chunk, Span, part_key
 from pipeline.domain.audio.speech import SpeechRules
 from pipeline.domain.decoding.transcript import ChunkResult
@@ -54,8 +54,8 @@ def transcriber(
 ) -> Iterator[Callable[..., LocalTranscriber]]:
     made = []
 
-    def make(engine: FakeEngine, **settings: int) -> LocalTranscriber:
-        made.append(LocalTranscriber(store, engine, start(engine, **settings)))
+    def make(engine: FakeEngine, heartbeat_s: float = HEARTBEAT_S, **settings: int) -> LocalTranscriber:
+        made.append(LocalTranscriber(store, engine, start(engine, **settings), heartbeat_s=heartbeat_s))
         return made[-1]
 
     yield make
@@ -86,17 +86,14 @@ async def results_of(stream: Answers) -> list[ChunkResult]:
     return [answer for answer in await collect(stream) if isinstance(answer, ChunkResult)]
 
 
-async def test_a_unit_gets_heartbeats_while_others_are_decoded(
-    transcriber: Callable[..., LocalTranscriber], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.asr.transcriber.HEARTBEAT_S", 0.005)
+async def test_a_unit_gets_heartbeats_while_others_are_decoded(transcriber: Callable[..., LocalTranscriber]) -> None:
     turns = threading.Semaphore(0)
 
     def take_turn(_: float) -> None:
         assert turns.acquire(timeout=10)
 
     engine = FakeEngine(sleep=take_turn)
-    one = transcriber(engine, max_batch_size=1)
+    one = transcriber(engine, heartbeat_s=0.005, max_batch_size=1)
     urgent = asyncio.ensure_future(collect(one.transcribe(unit(rank=0))))
     while not engine.batches:
         await asyncio.sleep(0)
@@ -112,13 +109,10 @@ async def test_a_unit_gets_heartbeats_while_others_are_decoded(
         assert len(await collect(waiting)) == len(await urgent) == len(CHUNKS)
 
 
-async def test_without_progress_there_is_no_heartbeat(
-    transcriber: Callable[..., LocalTranscriber], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.asr.transcriber.HEARTBEAT_S", 0.005)
+async def test_without_progress_there_is_no_heartbeat(transcriber: Callable[..., LocalTranscriber]) -> None:
     engine = FakeEngine()
     engine.pause()
-    stream = transcriber(engine).transcribe(unit())
+    stream = transcriber(engine, heartbeat_s=0.005).transcribe(unit())
     await anext(stream)
     silent = asyncio.ensure_future(anext(stream))
     await asyncio.sleep(0.1)

@@ -12,7 +12,6 @@ from pipeline.settings import Settings
 from pipeline.testing.fake_crawler import FakeCrawler
 from pipeline.testing.manual_clock import ManualClock
 from pipeline.testing.memory_media import MemoryMediaStore
-from pipeline.usecases.dispatch import fetcher
 from pipeline.usecases.dispatch.fetcher import Fetcher
 from tests.support.builders import blocks
 
@@ -39,14 +38,13 @@ async def test_the_recording_lies_where_the_task_looks_for_it() -> None:
     assert crawler.requests[0].fence == 3
 
 
-async def test_a_crawler_without_heartbeats_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetcher, "CRAWLER_TIMEOUT_S", 0.01)
+async def test_a_crawler_without_heartbeats_is_lost() -> None:
     media = MemoryMediaStore()
     crawler = FakeCrawler(media, {URL: [b"sound"]})
     crawler.open_gate.clear()
 
     with pytest.raises(ReplicaLost):
-        await Fetcher(crawler, media, Settings(), ManualClock()).fetch(task())
+        await Fetcher(crawler, media, Settings(), ManualClock(), heartbeat_timeout_s=0.01).fetch(task())
     assert crawler.abandoned == crawler.requests
 
 

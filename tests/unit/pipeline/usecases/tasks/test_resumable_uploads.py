@@ -25,8 +25,7 @@ from pipeline.errors import (
 from pipeline.testing.manual_clock import ManualClock
 from pipeline.testing.memory_media import MemoryMediaStore
 from pipeline.testing.memory_uploads import MemoryUploadStore
-from pipeline.usecases.tasks import resumable_uploads
-from pipeline.usecases.tasks.resumable_uploads import Checksum, ResumableUploads
+from pipeline.usecases.tasks.resumable_uploads import CHECKSUMS, Checksum, ResumableUploads
 from tests.support.builders import blocks
 
 TTL_S = 3600.0
@@ -40,7 +39,9 @@ class Desk:
 
     def __post_init__(self) -> None:
         self.store = MemoryUploadStore(self.clock)
-        self.uploads = ResumableUploads(self.store, self.media, self.clock, max_upload_bytes=1000, ttl_s=TTL_S)
+        self.uploads = ResumableUploads(
+            self.store, self.media, self.clock, max_upload_bytes=1000, ttl_s=TTL_S, part_bytes=4, read_bytes=3
+        )
 
     async def content(self, upload: Upload) -> bytes:
         return b"".join([block async for block in self.uploads.content(upload)])
@@ -49,12 +50,6 @@ class Desk:
 @pytest.fixture
 def desk() -> Desk:
     return Desk()
-
-
-@pytest.fixture(autouse=True)
-def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resumable_uploads, "PART_BYTES", 4)
-    monkeypatch.setattr(resumable_uploads, "READ_BYTES", 3)
 
 
 async def test_parts_are_joined_to_the_recording(desk: Desk) -> None:
@@ -123,7 +118,7 @@ async def test_an_upload_over_the_limit_is_refused_before_it_begins(desk: Desk) 
         await desk.uploads.create(1001, {})
 
 
-@pytest.mark.parametrize("algorithm", list(resumable_uploads.CHECKSUMS))
+@pytest.mark.parametrize("algorithm", list(CHECKSUMS))
 async def test_bytes_with_the_right_checksum_are_accepted(desk: Desk, algorithm: str) -> None:
     checksum = Checksum(algorithm, hashlib.new(algorithm, b"abcdefgh").digest())
     upload = await desk.uploads.append(await desk.uploads.create(8, {}), 0, blocks(b"abcdefgh"), checksum)
