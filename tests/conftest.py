@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import Scheduling
 
-from tests.support import processes, speech, thoroughness
+from tests.support import distribution, processes, speech, thoroughness
 from tests.support.mariadb import MariaDbServer, running_mariadb
 
 thoroughness.load_profile()
@@ -28,6 +31,17 @@ def pytest_sessionfinish() -> None:
     """Collect once what the tests have left: pytest would five times more, and the interpreter twice, for 3 s."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Use every core."""
+    distribution.use_every_core(config)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
+    """Keep tests together that share what takes long to start."""
+    return distribution.scheduler(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -58,3 +72,11 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDbServer]
     """A running server; without MariaDB the test is skipped, or fails where ``MURMURATION_REQUIRE_MARIADB=1``."""
     with running_mariadb(tmp_path_factory.mktemp("mariadb")) as server:
         yield server
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Show the seconds of recovery that tests have measured. They are printed, not asserted."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if report.when == "call" and name.startswith("recovery_s"):
+                terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {name} {value}")

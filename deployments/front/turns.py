@@ -1,7 +1,7 @@
-"""Fair turns of requests at an HTTP server: one client's burst does not stand before everybody else's requests.
+"""Fair turns of requests at an HTTP server, so that one client's burst does not delay everybody else's requests.
 
-To route a request costs Serve's proxy some milliseconds, in the order of arrival: a thousand requests of one client
-kept another's health check waiting for seconds. So few requests are handed on at a time, clients in turns.
+Serve's proxy takes some milliseconds to route a request, in the order of arrival: a thousand requests of one client
+kept another's health check waiting for seconds. So few requests are passed on at a time, clients in turns.
 """
 
 from __future__ import annotations
@@ -16,21 +16,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployments.api.concurrency.event_loop import FairSemaphore
 
 STARTING_REQUESTS = 16
-"""Requests that an HTTP server is handing on at the same time; those of one client have half of these places."""
+"""Requests that an HTTP server passes on at the same time; one client may use half of these places."""
 START_S = 0.1
 """Longest time for which a request holds its place. Routing takes less; the rest is the application's time."""
 LEAVING_CLIENTS = 4
 LEAVE_S = 0.01
-"""Serve learns of so many clients that go away at a time, each after ``LEAVE_S``: to cancel a request costs as much as
-to route one."""
+"""Departures of clients that Serve learns of at the same time, each after ``LEAVE_S``: cancelling a request costs as
+much as routing one."""
+HEALTH_PATHS = frozenset({"/api/health/check", "/api/health/ready"})
+"""Requests that never wait: a probe without a key may share its address with an attacker."""
 MARK = "murmuration.turn"
 """Name of the ASGI extension of a request that has had its turn."""
 
 
 class FairStartMiddleware:
-    """Hands requests on in turns between clients: a key is a client, and without a key an address.
+    """Middleware that passes requests on in turns between clients: a key is a client, and without a key an address.
 
-    A request holds its place until its response starts or ``start_s`` has passed, so that what lasts holds up nobody.
+    A request holds its place until its response starts or ``start_s`` has passed, so that long requests delay nobody.
     """
 
     def __init__(self, app: ASGIApp, places: int = STARTING_REQUESTS, start_s: float = START_S) -> None:
@@ -42,17 +44,20 @@ class FairStartMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on when it is its client's turn."""
         extensions = scope.get("extensions") or {}
-        if scope["type"] != "http" or MARK in extensions:
+        if scope["type"] != "http" or MARK in extensions or scope["path"] in HEALTH_PATHS:
             await self._app(scope, receive, send)
             return
         client = client_key(scope)
         await self._places.acquire(client)
         place = _Place(self._places, client)
+        if has_left(receive):
+            place.leave()
+            return
         timer = asyncio.get_running_loop().call_later(self._start_s, place.leave)
 
         async def receive_in_turn() -> Message:
             message = await receive()
-            if message["type"] == "http.disconnect":
+            if message["type"] == "http.disconnect" and not place.is_answered:
                 async with self._leaving.hold(client):
                     await asyncio.sleep(LEAVE_S)
             return message
@@ -60,6 +65,7 @@ class FairStartMiddleware:
         async def send_on(message: Message) -> None:
             place.leave()
             await send(message)
+            place.is_answered = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         try:
             await self._app({**scope, "extensions": {**extensions, MARK: {}}}, receive_in_turn, send_on)
@@ -69,22 +75,28 @@ class FairStartMiddleware:
 
 
 class _Place:
-    """A place among the requests that are handed on, given back once."""
+    """A request's place among those that are passed on, released once; ``is_answered`` once its response was sent."""
 
     def __init__(self, places: FairSemaphore, client: str) -> None:
+        self.is_answered = False
         self._places = places
         self._client = client
         self._is_held = True
 
     def leave(self) -> None:
-        """Give the place back, unless that is done."""
+        """Release the place, unless that was done."""
         if self._is_held:
             self._is_held = False
             self._places.release(self._client)
 
 
+def has_left(receive: Receive) -> bool:
+    """Return whether the request's connection is lost. uvicorn knows that without reading the body."""
+    return getattr(getattr(receive, "__self__", None), "disconnected", False) is True
+
+
 def client_key(scope: Scope) -> str:
-    """Return what tells clients apart before authentication: a digest of the key as sent, or the peer's address."""
+    """Return the client's name before authentication: a digest of the key as sent, or the peer's address."""
     headers = Headers(scope=scope)
     if key := headers.get("authorization"):
         return hashlib.sha256(key.encode()).hexdigest()
@@ -93,5 +105,5 @@ def client_key(scope: Scope) -> str:
 
 
 def fair_start_middleware() -> list[Middleware]:
-    """Return what Serve puts around its HTTP server."""
+    """Return the middleware that Serve wraps its HTTP server in."""
     return [Middleware(FairStartMiddleware)]

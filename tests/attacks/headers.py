@@ -123,6 +123,20 @@ async def slow_headers(target: Target, attackers: Attackers) -> None:
     await _all(one, 500)
 
 
+async def half_heads(target: Target, attackers: Attackers) -> None:
+    """Four thousand connections that send almost as much of a head as is taken, and wait to be closed."""
+    half = b"GET /api/health/check HTTP/1.1\r\nHost: a\r\nX-Long: " + b"a" * 63_000
+
+    async def one() -> None:
+        while True:
+            async with attackers.connection(target) as (reader, writer):
+                await attackers.send(writer, half)
+                await reader.read(1)
+            await asyncio.sleep(0.1)
+
+    await _all(one, 4000)
+
+
 async def endless_request_line(target: Target, attackers: Attackers) -> None:
     """A URL that never ends."""
     async with attackers.connection(target) as (_, writer):
@@ -183,6 +197,7 @@ ATTACKS: dict[str, Attack] = {
         endless_header,
         many_headers,
         slow_headers,
+        half_heads,
         endless_request_line,
         idle_connections,
         endless_trailers,

@@ -27,6 +27,7 @@ from pipeline.media.media_store import FsspecMediaStore
 from pipeline.ports import Lease
 from pipeline.store import task_store as sql
 from pipeline.store.connection.database import Database
+from pipeline.store.connection.dialects import parse_url
 from pipeline.system_clock import SystemClock
 from tests.benchmarks.reports import report
 from tests.support.tables import percentile
@@ -59,8 +60,9 @@ async def live(store: sql.SqlTaskStore, number: int, creating: list[float]) -> N
 
 async def tasks_per_s(file: Path, mode: str, tasks: int, at_once: int) -> tuple[float, float]:
     durability, some_recomputable = MODES[mode]
+    url = f"sqlite+aiosqlite:///{file}"
     store = sql.SqlTaskStore(
-        f"sqlite+aiosqlite:///{file}",
+        url,
         SystemClock(),
         busy_timeout_s=15.0,
         idempotency_ttl_s=86_400.0,
@@ -69,7 +71,7 @@ async def tasks_per_s(file: Path, mode: str, tasks: int, at_once: int) -> tuple[
         durability=durability,
     )
     if not some_recomputable:
-        store._database = Database(store._url, 15.0, durability)  # no setting does this
+        store._database = Database(parse_url(url), 15.0, durability)  # no setting does this
     await store.migrate()
     creating: list[float] = []
     slots = asyncio.Semaphore(at_once)

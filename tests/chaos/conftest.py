@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 
@@ -61,11 +60,3 @@ def batch(service: Service, receiver: Receiver) -> Batch:
 def cluster_batch(cluster: Service, receiver: Receiver) -> Batch:
     """Tasks for the service on two nodes."""
     return Batch(cluster, receiver)
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Shows what the tests of this folder measured; nothing is asserted of it."""
-    for report in terminalreporter.getreports("passed"):
-        for name, value in report.user_properties:
-            if report.when == "call" and name.startswith("recovery_s"):
-                terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {name} {value}")

@@ -25,7 +25,7 @@ from pipeline.ports import CrawledMedia, Crawler, CrawlProgress, CrawlRequest
 from pipeline.settings import Settings
 from pipeline.system_clock import SystemClock
 from pipeline.testing.fake_crawler import FakeCrawler
-from pipeline.testing.local_network import LocalReceiver, ReceivedRequest, answers, head, local_receiver
+from pipeline.testing.local_receiver import LocalReceiver, ReceivedRequest, answers, head, local_receiver
 from pipeline.testing.memory_media import MemoryMediaStore
 
 FILM = b"\0\0\0\x20ftypisom" + bytes(100_000)

@@ -435,10 +435,10 @@ async def test_a_process_that_dies_is_a_crawl_to_be_repeated(fetching: Fetching)
 
 async def test_the_parent_of_the_processes_is_replaced_when_it_dies(fetching: Fetching) -> None:
     fetching.processes.start()
-    server = fetching.processes._fork_server
-    assert server is not None
-    os.kill(server.pid, signal.SIGKILL)
-    await asyncio.to_thread(server.wait)
+    fork_server = fetching.processes._fork_server
+    assert fork_server is not None
+    os.kill(fork_server.pid, signal.SIGKILL)
+    await asyncio.to_thread(fork_server._process.wait)
     assert await fetching.fetch("https://films.example/film", LinkKind.ANY)
 
 

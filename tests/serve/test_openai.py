@@ -108,7 +108,7 @@ def test_errors_are_of_their_own_classes(client: openai.OpenAI) -> None:
         client.models.retrieve("whisper-9")
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="base", messages=[])
-    with pytest.raises(openai.BadRequestError, match="Speakers"):
+    with pytest.raises(openai.BadRequestError, match="speakers"):
         transcribe(client, response_format="diarized_json")
     with pytest.raises(openai.BadRequestError, match="verbose_json"):
         transcribe(client, timestamp_granularities=["word"])

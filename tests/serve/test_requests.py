@@ -28,6 +28,22 @@ def test_slashes_too_many(service: Service, path: str) -> None:
     assert (answer.status_code, answer.json()["object"]) == (200, "list")
 
 
+def test_the_longest_prompt_fits_into_a_query_string(service: Service) -> None:
+    prompt = "词" * 4000
+    answer = service.client.post(
+        "/api/whisper/tasks/create",
+        params={"initial_prompt": prompt},
+        files={"file_upload": ("a.wav", b"no recording")},
+    )
+    assert answer.status_code == 200, answer.text
+
+
+def test_what_is_longer_is_refused_with_the_way_out(service: Service) -> None:
+    answer = service.client.post("/api/whisper/tasks/create", params={"initial_prompt": "a" * 50_000})
+    assert (answer.status_code, answer.json()["detail"]["error"]) == (414, "url_too_long")
+    assert "as form fields" in answer.json()["detail"]["message"]
+
+
 def test_options(service: Service) -> None:
     answer = service.client.options("/api/whisper/tasks/query/")
     assert (answer.status_code, answer.headers["allow"]) == (204, "POST, OPTIONS")

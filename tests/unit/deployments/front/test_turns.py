@@ -65,8 +65,8 @@ def burst(app: Any, of_a: int, *others: Scope) -> AbstractAsyncContextManager[No
 
 async def test_a_burst_of_one_client_leaves_half_of_the_places_to_others(application: Application) -> None:
     app = FairStartMiddleware(application, places=4, start_s=60)
-    async with burst(app, 100, request("/b", "b"), request("/health", address="192.0.2.2")):
-        assert application.arrived == ["/a0", "/a1", "/b", "/health"]
+    async with burst(app, 100, request("/b", "b"), request("/c", address="192.0.2.2")):
+        assert application.arrived == ["/a0", "/a1", "/b", "/c"]
 
 
 async def test_a_request_whose_response_starts_makes_room_for_the_next(application: Application) -> None:
@@ -131,3 +131,54 @@ async def test_clients_that_leave_are_reported_a_few_at_a_time() -> None:
     assert gone == []
     await asyncio.gather(*requests)
     assert gone == [f"/{number}" for number in range(10)]
+
+
+async def test_the_end_of_an_answered_request_is_reported_at_once() -> None:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+        assert (await receive())["type"] == "http.disconnect"
+
+    async def leave() -> Message:
+        return {"type": "http.disconnect"}
+
+    app = FairStartMiddleware(answer)
+    requests = [asyncio.create_task(app(request("/", "a"), leave, ignore)) for _ in range(100)]
+    for _ in range(200):
+        await asyncio.sleep(0)
+    assert all(each.done() for each in requests)
+    await asyncio.gather(*requests)
+
+
+class Connection:
+    """A request's connection as uvicorn keeps it."""
+
+    def __init__(self) -> None:
+        self.disconnected = False
+
+    async def receive(self) -> Message:
+        return {"type": "http.disconnect"}
+
+
+async def test_requests_whose_clients_have_left_are_dropped_from_the_line(application: Application) -> None:
+    app, connections = FairStartMiddleware(application, places=2, start_s=60), [Connection() for _ in range(1000)]
+    requests = [
+        asyncio.create_task(app(request(f"/{number}", "a"), connection.receive, ignore))
+        for number, connection in enumerate(connections)
+    ]
+    await settle()
+    for connection in connections[1:-1]:
+        connection.disconnected = True
+    requests[0].cancel()
+    await asyncio.wait(requests[:-1])
+    await settle()
+    assert application.arrived == ["/0", "/999"]
+    requests[-1].cancel()
+    await asyncio.wait(requests)
+
+
+async def test_health_checks_wait_for_nobody(application: Application) -> None:
+    app = FairStartMiddleware(application, places=1, start_s=60)
+    checks = [request("/api/health/check"), request("/api/health/ready")]
+    async with under_way(app, [request("/a"), request("/b"), *checks]):
+        assert application.arrived == ["/a", "/api/health/check", "/api/health/ready"]

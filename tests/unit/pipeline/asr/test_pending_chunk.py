@@ -34,7 +34,7 @@ def finished(result: DecodedChunk | None) -> DecodedChunk:
 
 @pytest.fixture
 def pending(item: Callable[..., DecodeItem]) -> PendingChunk:
-    return PendingChunk(task_id=1, rank=1, age=(5.0, 1), item=item(7, seconds=10.0, language=None), key="", frames=0)
+    return PendingChunk(rank=1, age=(5.0, 1), item=item(7, seconds=10.0, language=None), key="", frames=0)
 
 
 def test_a_good_decoding_is_the_outcome(pending: PendingChunk, decode: Callable[..., Decoded]) -> None:
@@ -105,7 +105,6 @@ def spoken(item: Callable[..., DecodeItem]) -> PendingChunk:
     """A pending chunk of ten seconds of speech."""
     speech = (Span(0, to_samples(10.0)),)
     return PendingChunk(
-        task_id=1,
         rank=1,
         age=(5.0, 1),
         item=replace(item(7, seconds=10.0, language=None), speech=speech),
@@ -183,7 +182,7 @@ def test_a_short_clip_without_text_gets_the_full_window_too(
     item: Callable[..., DecodeItem], decode: Callable[..., Decoded]
 ) -> None:
     short = replace(item(7, seconds=0.9), speech=(Span(0, to_samples(0.9)),))
-    pending = PendingChunk(task_id=1, rank=1, age=(5.0, 1), item=short, key="", frames=0)
+    pending = PendingChunk(rank=1, age=(5.0, 1), item=short, key="", frames=0)
     assert pending.record(decode(pending, segments=()), gate=True) is None
     assert pending.item.full_window
 
@@ -239,7 +238,7 @@ def test_a_translation_may_leave_more_between_its_words(
     item: Callable[..., DecodeItem], decode: Callable[..., Decoded]
 ) -> None:
     wanted = replace(item(7, seconds=10.0, task_type=TaskType.TRANSLATE), speech=(Span(0, to_samples(10.0)),))
-    pending = PendingChunk(task_id=1, rank=1, age=(5.0, 1), item=wanted, key="", frames=0)
+    pending = PendingChunk(rank=1, age=(5.0, 1), item=wanted, key="", frames=0)
     assert pending.record(with_words((0.0, 4.0), (4.0, 7.5))(decode(pending)), gate=True) is not None
 
 
@@ -269,6 +268,6 @@ def test_a_failure_on_uncovered_speech_leaves_the_text_before(
 
 def test_pending_chunks_are_ordered_by_rank_then_age_then_arrival(item: Callable[..., DecodeItem]) -> None:
     def made(rank: int, age: tuple[float, int]) -> tuple[int, float, int]:
-        return PendingChunk(task_id=1, rank=rank, age=age, item=item(), key="", frames=0).order
+        return PendingChunk(rank=rank, age=age, item=item(), key="", frames=0).order
 
     assert made(0, (9.0, 9)) < made(1, (1.0, 5)) < made(1, (2.0, 1)) < made(1, (2.0, 2))

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.types import Message
 
-from deployments.api.app import build_api
+from deployments.api.application import build_api
 from deployments.api.middleware import body_limit
 from deployments.api.request.body import MAX_FORM_BYTES
 from tests.support.builders import blocks

@@ -14,7 +14,7 @@ from pipeline.domain.tasks.task import NewTask, Priority, Task, TaskError
 from pipeline.errors import DatabaseUnavailable, TaskNotFound
 from pipeline.ports import CallbackResponse, DeliveryVerdict, Lease, OutboxMessage
 from pipeline.settings import CallbackSettings
-from pipeline.testing.local_network import FakeCallbackSender
+from pipeline.testing.fake_callback_sender import FakeCallbackSender
 from pipeline.testing.manual_clock import ManualClock
 from pipeline.testing.memory_task_store import MemoryTaskStore
 from pipeline.testing.recording_metrics import RecordingMetrics

@@ -8,9 +8,10 @@ from pipeline.domain.audio.spans import Chunk
 from pipeline.domain.decoding.transcript import ChunkResult
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.errors import AttemptsExhausted, DecodingFailed
-from pipeline.observability import NoMetrics
+from pipeline.ports import NullMetrics
 from pipeline.settings import DispatchSettings
-from pipeline.testing.fake_replicas import FakeTranscriber, make_chunks
+from pipeline.testing.fake_splitter import make_chunks
+from pipeline.testing.fake_transcriber import FakeTranscriber
 from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler
 from pipeline.usecases.dispatch.task_decoding import TaskDecoding
 from tests.support.clocks import QuickClock
@@ -46,7 +47,7 @@ class Job:
 
 @asynccontextmanager
 async def scheduling(fleet: FakeTranscriber, **settings: float) -> AsyncIterator[ChunkScheduler]:
-    scheduler = ChunkScheduler(fleet, QuickClock(), DispatchSettings(**settings), NoMetrics())
+    scheduler = ChunkScheduler(fleet, QuickClock(), DispatchSettings(**settings), NullMetrics())
     running = asyncio.create_task(scheduler.run())
     yield scheduler
     running.cancel()

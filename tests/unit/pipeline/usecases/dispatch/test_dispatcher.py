@@ -34,11 +34,14 @@ from pipeline.errors import (
 from pipeline.ports import Lease, TaskQuery
 from pipeline.settings import CrawlSettings, Settings
 from pipeline.testing.fake_crawler import FakeCrawler
-from pipeline.testing.fake_replicas import TRACKS, FakeSplitter, FakeTranscriber, make_chunks
+from pipeline.testing.fake_splitter import TRACKS, FakeSplitter, make_chunks
+from pipeline.testing.fake_transcriber import FakeTranscriber
 from pipeline.testing.memory_media import MemoryMediaStore
 from pipeline.testing.memory_task_store import MemoryTaskStore
 from pipeline.testing.recording_metrics import RecordingMetrics
 from pipeline.usecases.dispatch.dispatcher import Dispatcher
+from pipeline.usecases.task_completion import TaskCompletion
+from pipeline.usecases.task_notifier import TaskNotifier
 from tests.support.builders import blocks
 from tests.support.clocks import QuickClock
 from tests.support.faults import raise_defect
@@ -80,6 +83,7 @@ class DispatchWorld:
     def __post_init__(self) -> None:
         self.clock = QuickClock(ENDLESS_S)
         self.store = MoodyStore(self.clock)
+        self.notifier = TaskNotifier()
 
     def dispatcher(self, owner: str = "one") -> Dispatcher:
         return Dispatcher(
@@ -92,6 +96,7 @@ class DispatchWorld:
             clock=self.clock,
             settings=self.settings,
             metrics=self.metrics,
+            notifier=self.notifier,
             finished=self._note_end,
             transcribed=self._note_transcript,
             is_dead=self.dead.__contains__,
@@ -175,7 +180,7 @@ async def test_the_transcript_has_the_vad_options_that_were_used() -> None:
 async def test_a_task_with_a_summary_goes_on_to_that_stage_with_its_transcript() -> None:
     world = DispatchWorld()
     task = await world.add(summary=SummaryOptions())
-    async with world.running() as dispatcher:
+    async with world.running():
         handed_on = await world.until(task, lambda task: task.stage is Stage.SUMMARIZING)
         async with asyncio.timeout(5):
             while not world.transcribed:
@@ -183,10 +188,11 @@ async def test_a_task_with_a_summary_goes_on_to_that_stage_with_its_transcript()
         assert handed_on.result is not None
         assert (handed_on.status, world.finished) == (Status.PROCESSING, 0)
 
-        watching = asyncio.create_task(dispatcher.watch_end(task.id, 60.0))
+        watching = asyncio.create_task(world.notifier.watch_end(task.id, 60.0))
         await asyncio.sleep(0)
         [turn] = await world.store.claim_summaries("writer", timedelta(seconds=30), 1)
-        dispatcher.ended(await world.store.finish_summary(turn, TaskError("llm_timeout", "It was silent.")))
+        ended = await world.store.finish_summary(turn, TaskError("llm_timeout", "It was silent."))
+        TaskCompletion(world.notifier, world.metrics, world.clock, world._note_end).report(ended)
         async with asyncio.timeout(5):
             await watching
     assert world.finished == 1
@@ -480,13 +486,13 @@ async def test_an_unavailable_database_is_waited_for_at_the_start() -> None:
 async def test_a_wait_ends_with_the_change() -> None:
     world = DispatchWorld()
     task = await world.add()
-    async with world.running() as dispatcher:
+    async with world.running():
         async with asyncio.timeout(5):
             while not (await world.store.get(task.id)).status.finished:
-                await dispatcher.watch_end(task.id, timeout_s=4)
+                await world.notifier.watch_end(task.id, timeout_s=4)
         async with asyncio.timeout(1):
-            await dispatcher.watch_end(task.id, timeout_s=60)
-            assert await dispatcher.watch(task.id, seen=-1, timeout_s=60) > 1
+            await world.notifier.watch_end(task.id, timeout_s=60)
+            assert await world.notifier.watch(task.id, seen=-1, timeout_s=60) > 1
 
 
 async def test_two_dispatchers_do_each_task_once() -> None:

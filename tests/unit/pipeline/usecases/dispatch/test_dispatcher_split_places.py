@@ -8,10 +8,10 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
+from pipeline.domain.scheduling.split_pause import PAUSE_GROWTH
 from pipeline.domain.tasks.task import NewTask, Priority, Stage, Status, Task
 from pipeline.ports import SplitDone, SplitPart, SplitRequest, TaskQuery
-from pipeline.testing.fake_replicas import FakeSplitter, make_chunks
-from pipeline.usecases.dispatch.resumable_splitter import PAUSE_GROWTH
+from pipeline.testing.fake_splitter import FakeSplitter, make_chunks
 from tests.support.builders import blocks
 from tests.unit.pipeline.usecases.dispatch.test_dispatcher import DispatchWorld, quick_settings
 

@@ -3,9 +3,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from pipeline.domain.decoding.engine_name import EngineName
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.domain.links.platforms import Link, LinkKind
-from pipeline.domain.tasks.task import EngineName, Priority, Status, Task
+from pipeline.domain.tasks.task import Priority, Status, Task
 from pipeline.errors import MurmurationError, ReplicaLost
 from pipeline.ports import CrawledMedia
 from pipeline.settings import Settings

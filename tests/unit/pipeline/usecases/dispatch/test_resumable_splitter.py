@@ -9,7 +9,7 @@ import pytest
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.errors import AttemptsExhausted, MediaUndecodable, ReplicaLost
 from pipeline.ports import SplitDone, SplitPart, SplitRequest
-from pipeline.testing.fake_replicas import FakeSplitter, make_chunks
+from pipeline.testing.fake_splitter import FakeSplitter, make_chunks
 from pipeline.usecases.dispatch.resumable_splitter import ResumableSplitter
 from tests.support.clocks import QuickClock
 

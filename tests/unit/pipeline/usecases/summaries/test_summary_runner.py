@@ -23,7 +23,7 @@ from pipeline.errors import (
 )
 from pipeline.ports import Lease
 from pipeline.settings import DispatchSettings, LlmSettings
-from pipeline.testing.fake_llm import FakeSummarizer
+from pipeline.testing.fake_summarizer import FakeSummarizer
 from pipeline.testing.manual_clock import ManualClock
 from pipeline.testing.memory_task_store import MemoryTaskStore
 from pipeline.testing.recording_metrics import RecordingMetrics

@@ -9,6 +9,7 @@ import pytest
 from pipeline.domain.decoding.transcript import ChunkResult
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.domain.tasks.client import Client, Scope
+from pipeline.domain.tasks.submission import Submission
 from pipeline.domain.tasks.task import IdempotencyClaim, NewTask, Priority, Task
 from pipeline.errors import (
     CommitUnanswered,
@@ -25,12 +26,12 @@ from pipeline.errors import (
 from pipeline.net import GuardedClient
 from pipeline.ports import Lease, TaskQuery
 from pipeline.settings import LlmSettings, NetworkSettings
-from pipeline.testing.fake_replicas import make_chunks
-from pipeline.testing.local_network import ScriptedResolver
+from pipeline.testing.fake_splitter import make_chunks
 from pipeline.testing.manual_clock import ManualClock
 from pipeline.testing.memory_media import MemoryMediaStore
 from pipeline.testing.memory_task_store import MemoryTaskStore
-from pipeline.usecases.tasks.submit import Submission, Submitter, fingerprint
+from pipeline.testing.scripted_network import ScriptedResolver
+from pipeline.usecases.tasks.submit import Submitter
 from tests.support.builders import blocks
 
 URL = Submission(file_url="https://example.org/a.mp3")
@@ -63,7 +64,7 @@ class SubmitWorld:
     ) -> None:
         self.clock = ManualClock()
         self.store = store or MemoryTaskStore(self.clock)
-        self.media = MemoryMediaStore()
+        self.media = MemoryMediaStore(now=self.clock.now)
         self.wakes = 0
         self.submitter = Submitter(
             self.store,
@@ -206,8 +207,6 @@ async def test_a_recording_is_kept_if_the_commit_is_uncertain() -> None:
 
 async def test_a_slow_upload_is_not_deleted_as_an_orphan() -> None:
     world = SubmitWorld()
-    world.media = MemoryMediaStore(now=world.clock.now)
-    world.submitter.media = world.media
     async with world.submitter.intake() as intake:
         await intake.receive(blocks(b"abc"))
         for _ in range(10):
@@ -263,12 +262,6 @@ async def test_the_same_key_with_another_request_is_a_conflict(other: tuple[Subm
     with pytest.raises(IdempotencyConflict):
         await world.submitter.submit(*other, idempotency_key="k")
     assert len(world.media.keys) == 1
-
-
-def test_a_fingerprint_covers_the_options() -> None:
-    other = Submission(options=TranscriptionOptions(beam_size=1))
-    assert fingerprint(Submission(), "a") == fingerprint(Submission(), "a")
-    assert len({fingerprint(Submission(), "a"), fingerprint(other, "a"), fingerprint(Submission(), "b")}) == 3
 
 
 async def test_a_full_queue_refuses_tasks_until_there_is_room() -> None:
