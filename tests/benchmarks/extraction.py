@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from tests.benchmarks.arguments import parser
-from tests.benchmarks.client import Service
+from tests.benchmarks.client import ServiceClient
 from tests.benchmarks.reports import median_s, report
 from tests.benchmarks.timing import Runs
 from tests.support import speech
@@ -26,7 +26,7 @@ def main() -> None:
     arguments.add_argument("--files", type=int, default=10, help="extractions at the same time")
     arguments.add_argument("--minutes", type=float, default=30.0, help="length of each recording")
     chosen = arguments.parse_args()
-    Service(chosen.url).wait_until_ready(60.0)
+    ServiceClient(chosen.url).wait_until_ready(60.0)
     with TemporaryDirectory() as folder:
         samples = speech.recording(speech.of_language("en"), chosen.minutes * 60, seed=3).audio
         recording = speech.encode(samples, Path(folder) / "recording.m4a")

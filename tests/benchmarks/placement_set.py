@@ -86,15 +86,15 @@ class Join:
         ]
         return list(accumulate(lengths, initial=0))
 
-    def written(self, folder: Path) -> LlmCompletion:
+    def written(self, folder: Path) -> WrittenJoin:
         """Write it into a folder."""
         path, joined = folder / f"{self.name}.wav", self.joined()
         write(joined.audio, "clean", path)
-        return LlmCompletion(self.name, self.lang, path, joined.placements, joined.duration_s)
+        return WrittenJoin(self.name, self.lang, path, joined.placements, joined.duration_s)
 
 
 @dataclass(frozen=True, slots=True)
-class LlmCompletion:
+class WrittenJoin:
     """A join in a file, and the placements of its samples."""
 
     name: str

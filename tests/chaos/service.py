@@ -89,7 +89,7 @@ def receiving() -> Iterator[Receiver]:
 
 
 @dataclass
-class Service:
+class ChaosService:
     """The running service: its client, its data and its processes.
 
     Attributes:
@@ -235,7 +235,7 @@ def _command(process: psutil.Process) -> list[str]:
 
 
 @contextmanager
-def on_one_node(llm: LlmServer) -> Iterator[Service]:
+def on_one_node(llm: LlmServer) -> Iterator[ChaosService]:
     """The application as ``serve run`` starts it, on SQLite, ready; at the end nothing of it is left."""
     with _home() as home, ExitStack() as stack:
         port = free_port()
@@ -243,13 +243,13 @@ def on_one_node(llm: LlmServer) -> Iterator[Service]:
         log = home / "log.txt"
         process = stack.enter_context(_serve_run(_config(home, port, {}), environment, log, ()))
         client = stack.enter_context(_client(port))
-        service = Service(client, home / "data", [process])
+        service = ChaosService(client, home / "data", [process])
         _wait_until_ready(service, log)
         yield service
 
 
 @contextmanager
-def on_two_nodes() -> Iterator[Service]:
+def on_two_nodes() -> Iterator[ChaosService]:
     """The application on two nodes that share a MariaDB and a folder, ready; at the end nothing of it is left."""
     with _home() as home, ExitStack() as stack:
         database = stack.enter_context(MariaDbServer(home))
@@ -264,13 +264,13 @@ def on_two_nodes() -> Iterator[Service]:
             return stack.enter_context(_serve_run(config, environment, log, to_cluster))
 
         client = stack.enter_context(_client(port))
-        service = Service(client, home / "data", [run(None), nodes], database, run)
+        service = ChaosService(client, home / "data", [run(None), nodes], database, run)
         _wait_until_ready(service, log)
         yield service
 
 
 @contextmanager
-def without_its_database() -> Iterator[tuple[Service, MariaDbServer]]:
+def without_its_database() -> Iterator[tuple[ChaosService, MariaDbServer]]:
     """The application as ``serve run`` starts it, not ready, and its MariaDB, which is to be started."""
     with _home() as home, ExitStack() as stack:
         database = stack.enter_context(MariaDbServer(home))
@@ -280,7 +280,7 @@ def without_its_database() -> Iterator[tuple[Service, MariaDbServer]]:
         environment = surroundings(home) | _mark() | _short_leases() | url
         process = stack.enter_context(_serve_run(_config(home, port, {}), environment, home / "log.txt", ()))
         client = stack.enter_context(_client(port))
-        yield Service(client, home / "data", [process], database), database
+        yield ChaosService(client, home / "data", [process], database), database
 
 
 TWO_REPLICAS = {"WhisperReplica": {"num_replicas": 2}}
@@ -392,7 +392,7 @@ def interrupt(process: subprocess.Popen[Any]) -> None:
     process.wait(PATIENCE_S)
 
 
-def _wait_until_ready(service: Service, log: Path) -> None:
+def _wait_until_ready(service: ChaosService, log: Path) -> None:
     deadline = time.monotonic() + READY_WITHIN_S
     while not service.is_ready():
         assert service.roots[0].poll() is None, log.read_text()[-4000:]

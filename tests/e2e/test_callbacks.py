@@ -38,7 +38,7 @@ QUICKLY = (0.05, 0.05)
 
 
 @dataclass
-class Service:
+class CallbackService:
     """What runs: a store, a courier over it, and one receiver under several names.
 
     ``public.example`` has a public address (whose connections end here), ``allowed.example`` a private one that the
@@ -89,7 +89,7 @@ async def eventually(look: Callable[[], Awaitable[T | None]]) -> T:
 @asynccontextmanager
 async def service(
     folder: Path, behaviours: Mapping[str, Behaviour], *, delays_s: tuple[float, ...] = QUICKLY, timeout_s: float = 5.0
-) -> AsyncIterator[Service]:
+) -> AsyncIterator[CallbackService]:
     network = NetworkSettings(allow_private_hosts=("allowed.example",))
     callback = CallbackSettings.model_validate({"delays_s": delays_s, "timeout_s": timeout_s, "secret": SECRET})
     names = ScriptedResolver(
@@ -108,7 +108,7 @@ async def service(
             store, sender, encode_record, clock, RecordingMetrics(), callback, owner="test", poll_s=0.02
         )
         loop = asyncio.create_task(courier.run(stop))
-        yield Service(store, courier, receiver)
+        yield CallbackService(store, courier, receiver)
         stop.set()
         await loop
 

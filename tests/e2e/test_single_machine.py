@@ -22,7 +22,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.attacks.headers import ATTACKS, Attackers, Target
+from tests.attacks.headers import ATTACKS, Attackers, ListeningAddress
 from tests.support.processes import ROOT, descendants, free_port, on_port, running, surroundings
 from tests.support.thoroughness import thorough
 
@@ -39,8 +39,8 @@ class Alone:
     home: Path
 
     @property
-    def target(self) -> Target:
-        return Target("127.0.0.1", self.port)
+    def target(self) -> ListeningAddress:
+        return ListeningAddress("127.0.0.1", self.port)
 
     def processes(self) -> list[psutil.Process]:
         """All that the command started."""

@@ -24,7 +24,7 @@ STATS = QueueStats(
 IDLE = replace(STATS, queued_tasks=dict.fromkeys(Priority, 0), processing_tasks=0, pending_audio_s=0.0)
 
 
-class Watch:
+class FixedMonitor:
     def __init__(self, stats: QueueStats | None) -> None:
         self.stats = stats
 
@@ -36,7 +36,7 @@ def policy(stats: QueueStats | None, **arguments: Any) -> QueuedAudioPolicy:
     made = QueuedAudioPolicy.__new__(QueuedAudioPolicy)
     made._rule = ScalingRule(60.0, 5.0)
     made._rtfx = 50.0
-    made._monitor = Watch(stats)  # type: ignore[assignment]
+    made._monitor = FixedMonitor(stats)  # type: ignore[assignment]
     return made
 
 

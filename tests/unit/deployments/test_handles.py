@@ -6,7 +6,7 @@ from deployments.handles import POLICY_GRACE_S, TranscriberHandle
 from pipeline.ports import EngineInfo
 
 
-class Fleet(TranscriberHandle):
+class ScriptedHandle(TranscriberHandle):
     """A fleet with a given sequence of replica states."""
 
     def __init__(self, *states: dict[str, int], policy_grace_s: float = POLICY_GRACE_S) -> None:
@@ -32,19 +32,19 @@ class Replicas:
 
 
 async def test_only_running_replicas_can_take_work() -> None:
-    assert await Fleet({"RUNNING": 2, "STARTING": 3}).replica_count() == 2
-    assert await Fleet({}).replica_count() == 0
+    assert await ScriptedHandle({"RUNNING": 2, "STARTING": 3}).replica_count() == 2
+    assert await ScriptedHandle({}).replica_count() == 0
 
 
 async def test_a_call_to_a_fleet_at_zero_waits_for_the_policy_to_ask_for_replicas() -> None:
-    fleet = Fleet({}, {}, {"STARTING": 6})
+    fleet = ScriptedHandle({}, {}, {"STARTING": 6})
     await fleet.replica_count()
     await fleet._wait_for_policy()
     assert fleet.polls == 3
 
 
 async def test_the_calls_that_follow_do_not_wait_again() -> None:
-    fleet = Fleet({}, {"STARTING": 6})
+    fleet = ScriptedHandle({}, {"STARTING": 6})
     await fleet.replica_count()
     await fleet._wait_for_policy()
     await fleet._wait_for_policy()
@@ -52,14 +52,14 @@ async def test_the_calls_that_follow_do_not_wait_again() -> None:
 
 
 async def test_a_policy_that_asks_for_nobody_is_not_waited_for_long() -> None:
-    fleet = Fleet({}, policy_grace_s=0.0)
+    fleet = ScriptedHandle({}, policy_grace_s=0.0)
     await fleet.replica_count()
     await fleet._wait_for_policy()
     assert fleet.polls == 1
 
 
 async def test_replicas_that_start_are_no_fleet_at_zero() -> None:
-    fleet = Fleet({"STARTING": 1})
+    fleet = ScriptedHandle({"STARTING": 1})
     assert await fleet.replica_count() == 0
     assert not fleet._at_zero
 

@@ -32,7 +32,7 @@ TAGGED = {"ETag": '"one"'}
 
 
 @dataclass
-class Server:
+class ScriptedServer:
     """A server of ``FILM``: each request gets the next behaviour of the script, and the last one repeats."""
 
     script: list[Callable[[int, int], Behaviour]]
@@ -91,8 +91,8 @@ class Fetcher:
     async def sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)
 
-    def download(self, *script: Callable[[int, int], Behaviour], **changes: Any) -> tuple[Download, Server]:
-        server = Server(list(script))
+    def download(self, *script: Callable[[int, int], Behaviour], **changes: Any) -> tuple[Download, ScriptedServer]:
+        server = ScriptedServer(list(script))
         self.receiver.behaviours["/film"] = server
         location = MediaLocation(self.receiver.url("/film"), {}, "mp4", direct=True)
         values: dict[str, Any] = {

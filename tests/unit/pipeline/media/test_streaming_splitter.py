@@ -268,7 +268,7 @@ async def test_a_full_store_is_reported() -> None:
         await run(splitter(store), split_request())
 
 
-class WatchedStore(MemoryMediaStore):
+class WatchedMediaStore(MemoryMediaStore):
     """A media store that records the files it opened."""
 
     def __init__(self) -> None:
@@ -283,7 +283,7 @@ class WatchedStore(MemoryMediaStore):
 
 
 async def test_a_consumer_that_goes_away_ends_the_work_and_closes_the_file() -> None:
-    store = WatchedStore()
+    store = WatchedMediaStore()
     await store.write("t1/source", stream(encode(silence(150.0), "flac")))
     parts = splitter(store, part_s=30.0).split(split_request())
     assert isinstance(await anext(parts), SplitPart)
@@ -293,7 +293,7 @@ async def test_a_consumer_that_goes_away_ends_the_work_and_closes_the_file() -> 
 
 
 async def test_a_cancelled_consumer_ends_the_work_and_closes_the_file() -> None:
-    store = WatchedStore()
+    store = WatchedMediaStore()
     await store.write("t1/source", stream(encode(silence(150.0), "flac")))
     running = asyncio.create_task(run(splitter(store), split_request()))
     await asyncio.to_thread(store.was_opened.wait, 5)

@@ -12,13 +12,13 @@ import pytest
 from fastapi import FastAPI
 
 from deployments.api.services import Readiness
-from tests.unit.deployments.api.openai.service import Service
+from tests.unit.deployments.api.openai.service import OpenAiWorld
 from tests.unit.deployments.api.world import ENGINE
 
 
 @pytest.fixture
-async def service() -> AsyncIterator[Service]:
-    service = Service()
+async def service() -> AsyncIterator[OpenAiWorld]:
+    service = OpenAiWorld()
     service.readiness = Readiness(ready=True, engine=ENGINE)
     await service.task_dispatcher.prepare()
     running = asyncio.create_task(service.task_dispatcher.run())
@@ -28,7 +28,7 @@ async def service() -> AsyncIterator[Service]:
 
 
 @pytest.fixture
-def api(service: Service) -> FastAPI:
+def api(service: OpenAiWorld) -> FastAPI:
     return service.api()
 
 

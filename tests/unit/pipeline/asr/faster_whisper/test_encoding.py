@@ -8,7 +8,7 @@ from faster_whisper.feature_extractor import FeatureExtractor
 from pipeline.asr.faster_whisper.encoding import EncodedRow, encode, pad, stacked
 
 
-class Model:
+class MeanModel:
     """The part of a ``WhisperModel`` that encoding needs: it encodes a window to its mean and records its calls."""
 
     def __init__(self, device: str) -> None:
@@ -38,7 +38,7 @@ def values(storage: StorageView) -> list[float]:
 def test_a_cpu_encodes_row_by_row_and_a_gpu_all_at_once(
     features: list[npt.NDArray[np.float32]], device: str, rows_per_call: int
 ) -> None:
-    model = Model(device)
+    model = MeanModel(device)
     rows = encode(model, features, 100)
     assert set(model.calls) == {(rows_per_call, 80, 100)}
     assert [one.frames for one in rows] == [100, 100, 100]
@@ -59,7 +59,7 @@ def test_a_window_is_filled_with_what_audio_of_zeros_would_be(gain: float) -> No
 
 
 def test_nothing_is_encoded_where_nothing_is_asked() -> None:
-    model = Model("cuda")
+    model = MeanModel("cuda")
     assert encode(model, [], 100) == []
     assert model.calls == []
 

@@ -382,7 +382,7 @@ def test_age_serves_an_urgent_file_that_urgent_clips_would_starve() -> None:
 VERBS = ("put", "release", "finish", "put_back", "close", "limit", "pause", "charge")
 
 
-class Model:
+class QueueModel:
     """The queue, and beside it the expected state of every chunk."""
 
     def __init__(self, capacity: Capacity) -> None:
@@ -459,7 +459,7 @@ class Model:
 def test_no_replica_idles_while_anything_may_go_and_every_chunk_goes_once(
     steps: list[tuple[str, int]], replicas: int, batch: int
 ) -> None:
-    model = Model(Capacity(replicas, batch))
+    model = QueueModel(Capacity(replicas, batch))
     for verb, value in steps:
         model.step(verb, value)
     model.drain()
