@@ -23,10 +23,11 @@ import yaml
 
 from deployments.keys import new_key
 from tests.benchmarks.reports import report
-from tests.support.local_cluster import Application, LocalCluster, eventually, local_cluster, serve_config
+from tests.support.local_cluster import Application, LocalCluster, local_cluster, serve_config
 from tests.support.mariadb import PASSWORD, USER
 from tests.support.processes import ROOT
 from tests.support.recordings import noise
+from tests.support.waiting import eventually
 
 SCALING = {"min_replicas": 0, "initial_replicas": 1, "max_replicas": 6, "upscale_delay_s": 1, "downscale_delay_s": 5}
 TO_ZERO = {"downscale_to_zero_delay_s": 5}

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-from tests.chaos.service import ChaosService, Receiver, Record, eventually
+from tests.chaos.service import ChaosService, Receiver, Record
 from tests.support import speech
+from tests.support.waiting import eventually
 
 SENTENCE = "the quick brown fox jumps over the lazy dog"
 PRIORITIES = ("low", "normal", "high")

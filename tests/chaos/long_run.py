@@ -21,11 +21,11 @@ from tests.chaos.service import (
     PROXY,
     WORKER_NODE,
     ChaosService,
-    eventually,
     on_two_nodes,
     receiving,
 )
 from tests.support.tables import table
+from tests.support.waiting import eventually
 
 KINDS = ("WhisperReplica", "Splitter", "Dispatcher", "Ingress", CONTROLLER, PROXY, DATABASE, WORKER_NODE)
 SIZES, WEIGHTS = (1, 2, 5, 15), (40, 35, 18, 7)

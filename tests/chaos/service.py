@@ -27,6 +27,7 @@ import yaml
 from tests.standins.llm import LlmServer
 from tests.support.mariadb import MariaDbServer
 from tests.support.processes import ROOT, descendants, end, free_port, on_port, surroundings
+from tests.support.waiting import eventually
 
 Record = dict[str, Any]
 
@@ -40,15 +41,6 @@ EVERY_TASK = {"status": None, "priority": None, "engine_name": None, "has_result
 
 CONTROLLER, PROXY, WORKER_NODE, DATABASE = "ServeController", "ProxyActor", "raylet", "MariaDB"
 """What can be killed beside the deployments."""
-
-
-def eventually(holds: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
-    """The first value that is true; fails if there is none in time."""
-    deadline = time.monotonic() + patience_s
-    while not (value := holds()):
-        assert time.monotonic() < deadline, f"never within {patience_s:.0f} s: {what}"
-        time.sleep(POLL_S)
-    return value
 
 
 @dataclass

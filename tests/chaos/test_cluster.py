@@ -14,11 +14,11 @@ from tests.chaos.service import (
     WORKER_NODE,
     ChaosService,
     Receiver,
-    eventually,
     interrupt,
     without_its_database,
 )
 from tests.support.processes import ROOT
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(180, func_only=True)
 

@@ -12,7 +12,8 @@ import httpx_sse
 import pytest
 
 from tests.chaos.batch import Batch
-from tests.chaos.service import POLL_S, ChaosService, eventually
+from tests.chaos.service import POLL_S, ChaosService
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(120, func_only=True)
 

@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from tests.chaos.batch import Batch
-from tests.chaos.service import CONTROLLER, PROXY, ChaosService, eventually
+from tests.chaos.service import CONTROLLER, PROXY, ChaosService
 from tests.standins.llm import LlmServer
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(120, func_only=True)
 

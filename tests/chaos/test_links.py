@@ -10,8 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.chaos.service import PATIENCE_S, ChaosService, eventually
+from tests.chaos.service import PATIENCE_S, ChaosService
 from tests.support import speech
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(120, func_only=True)
 

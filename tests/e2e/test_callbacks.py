@@ -66,7 +66,7 @@ class CallbackService:
             callback = (await self.store.get(task_id)).callback
             return callback if callback.time and status_code in (None, callback.status_code) else None
 
-        return await eventually(recorded)
+        return await first_result(recorded)
 
     async def requests_to(self, path: str, number: int) -> list[ReceivedRequest]:
         """The requests to a path, once there are so many."""
@@ -75,11 +75,11 @@ class CallbackService:
             found = [request for request in self.receiver.requests if request.target == path]
             return found if len(found) >= number else None
 
-        return await eventually(arrived)
+        return await first_result(arrived)
 
 
-async def eventually(look: Callable[[], Awaitable[T | None]]) -> T:
-    """What ``look`` finds, as soon as it finds something."""
+async def first_result(look: Callable[[], Awaitable[T | None]]) -> T:
+    """Return the first result of ``look`` that is not ``None``."""
     async with asyncio.timeout(10):
         while (found := await look()) is None:
             await asyncio.sleep(0.01)

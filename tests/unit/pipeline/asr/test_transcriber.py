@@ -20,15 +20,11 @@ from pipeline.ports import ChunkFailure, Unit
 from pipeline.settings import VadSettings
 from pipeline.testing.fake_engine import FakeEngine
 from pipeline.testing.memory_media import MemoryMediaStore
-from tests.support.builders import blocks
+from tests.support.builders import blocks, span
 from tests.support.recordings import Samples
 
 PREFIX = "task"
 PART_S = 40
-
-
-def span(start_s: float, end_s: float) -> Span:
-    return Span(round(start_s * SAMPLE_RATE), round(end_s * SAMPLE_RATE))
 
 
 def chunk(index: int, *bounds: tuple[float, float], part: int = 0) -> Chunk:

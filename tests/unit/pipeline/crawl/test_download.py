@@ -26,6 +26,7 @@ from pipeline.net import GuardedClient
 from pipeline.settings import NetworkSettings
 from pipeline.testing.local_receiver import Behaviour, LocalReceiver, ReceivedRequest, answers, head, local_receiver
 from pipeline.testing.scripted_network import ScriptedResolver
+from tests.support.builders import note_sizes
 
 FILM = bytes(range(256)) * 400
 TAGGED = {"ETag": '"one"'}
@@ -107,11 +108,6 @@ class Fetcher:
     async def fetch(self, *script: Callable[[int, int], Behaviour], **changes: Any) -> tuple[bytes, list[str]]:
         download, server = self.download(*script, **changes)
         return b"".join([block async for block in download.blocks()]), server.ranges
-
-
-async def note_sizes(download: Download, sizes: list[int]) -> None:
-    async for block in download.blocks():
-        sizes += [len(block)]
 
 
 @pytest.fixture
@@ -225,7 +221,7 @@ async def test_a_stream_without_an_end_is_left_at_the_limit(fetcher: Fetcher) ->
     download, _ = fetcher.download(endless, max_bytes=500_000)
     sizes: list[int] = []
     with pytest.raises(SourceTooLarge):
-        await note_sizes(download, sizes)
+        await note_sizes(download.blocks(), sizes)
     assert 0 < sum(sizes) <= 500_000
 
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from io import BufferedWriter
@@ -15,6 +14,7 @@ from pipeline.errors import ConfigurationError, StorageFull
 from pipeline.media.media_store import DEAD_WRITER_TIME, FsspecMediaStore
 from pipeline.process_identity import own_name
 from pipeline.testing.memory_media import MemoryMediaStore
+from tests.support.processes import name_of_a_dead_process
 from tests.support.recordings import stream
 
 
@@ -75,11 +75,6 @@ async def test_the_folder_holds_the_keys_as_paths(tmp_path: Path) -> None:
 async def test_a_folder_left_by_a_crash_is_listed(tmp_path: Path) -> None:
     (tmp_path / "t1").mkdir()
     assert set(await FsspecMediaStore(tmp_path.as_uri()).prefixes()) == {"t1"}
-
-
-def name_of_a_dead_process() -> str:
-    command = [sys.executable, "-c", "from pipeline.process_identity import own_name; print(own_name())"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says who is dead")

@@ -24,7 +24,7 @@ def voice(seed: int, seconds: float = SECONDS, level: float = 0.1) -> Signal:
 
 
 @cache
-def noise(level: float, seed: int = 99) -> Signal:
+def noise_of(level: float, seed: int = 99) -> Signal:
     return np.random.default_rng(seed).normal(0, level, SECONDS * SAMPLE_RATE).astype(np.float32)
 
 
@@ -57,7 +57,7 @@ def test_two_channels_that_are_alike_stay_exactly_as_they_are() -> None:
 
 
 def test_usual_stereo_is_averaged_exactly() -> None:
-    left, right = A + noise(0.02, 3), A + noise(0.02, 4)
+    left, right = A + noise_of(0.02, 3), A + noise_of(0.02, 4)
     np.testing.assert_array_equal(mix(left, right), (left + right) / 2)
 
 
@@ -65,14 +65,14 @@ def test_usual_stereo_is_averaged_exactly() -> None:
 @pytest.mark.parametrize("beside", [0.0, 0.0003])
 def test_speech_in_one_channel_keeps_its_level(channels: int, beside: float) -> None:
     for place in {0, channels - 1, channels // 2} if thorough() else {channels // 2}:
-        others = [noise(beside, seed) if beside else SILENT for seed in range(channels)]
+        others = [noise_of(beside, seed) if beside else SILENT for seed in range(channels)]
         others[place] = A
         assert level_db(mix(*others), A) == pytest.approx(0, abs=0.5)
 
 
 @pytest.mark.parametrize("strength", [-1.0, -0.7, -0.5, -0.2])
 def test_channels_in_opposite_phase_don_t_cancel_out(strength: float) -> None:
-    mixed = mix(A + noise(0.0001, 5), np.float32(strength) * A + noise(0.0001, 6))
+    mixed = mix(A + noise_of(0.0001, 5), np.float32(strength) * A + noise_of(0.0001, 6))
     assert level_db(mixed, A) == pytest.approx(0, abs=2.5)
 
 

@@ -21,7 +21,7 @@ def speech(seconds: float, level_db: float, seed: int = 1, pause_s: float = 0.0)
     return np.concatenate([audio, np.zeros(int(pause_s * SAMPLE_RATE))]).astype(np.float32)
 
 
-def noise(seconds: float, level_db: float, seed: int = 2) -> Signal:
+def noise_at(seconds: float, level_db: float, seed: int = 2) -> Signal:
     return np.random.default_rng(seed).normal(0, 10 ** (level_db / 20), int(seconds * SAMPLE_RATE)).astype(np.float32)
 
 
@@ -56,7 +56,7 @@ def test_speech_at_the_working_level_stays_as_it_is(level_db: int) -> None:
 @settings(max_examples=examples(25))
 @given(st.floats(-40, 0), st.integers(1, 5), st.sampled_from([0.3, 1.0, 2.5, 8.0, 30.0]))
 def test_a_recording_gives_the_same_whatever_it_was_scaled_by(scale_db: float, seed: int, seconds: float) -> None:
-    audio = speech(seconds, -25, seed, pause_s=1.5) + noise(seconds + 1.5, -65)
+    audio = speech(seconds, -25, seed, pause_s=1.5) + noise_at(seconds + 1.5, -65)
     scaled = (audio * 10 ** (scale_db / 20)).astype(np.float32)
     np.testing.assert_allclose(raised(scaled), raised(audio), atol=1e-4)
 
@@ -74,13 +74,13 @@ def test_nothing_is_raised_beyond_full_scale(level_db: float, peak: float, at: i
 @settings(max_examples=examples(15))
 @given(st.integers(1, 200_000))
 def test_how_the_audio_comes_does_not_matter(step: int) -> None:
-    audio = np.concatenate([speech(7, -40), noise(3, -70), speech(7.3, -25)])
+    audio = np.concatenate([speech(7, -40), noise_at(3, -70), speech(7.3, -25)])
     np.testing.assert_array_equal(raised(audio, step), raised(audio))
 
 
 @pytest.mark.parametrize("level_db", [-80, -60, -50, -30])
 def test_noise_alone_is_not_raised(level_db: int) -> None:
-    np.testing.assert_array_equal(raised(noise(60, level_db)), noise(60, level_db))
+    np.testing.assert_array_equal(raised(noise_at(60, level_db)), noise_at(60, level_db))
 
 
 def test_hum_a_held_tone_and_silence_are_not_raised() -> None:
@@ -91,7 +91,7 @@ def test_hum_a_held_tone_and_silence_are_not_raised() -> None:
 
 
 def test_clicks_are_not_raised() -> None:
-    audio = noise(30, -80)
+    audio = noise_at(30, -80)
     audio[:: 5 * SAMPLE_RATE] = 0.05
     np.testing.assert_array_equal(raised(audio), audio)
 
@@ -113,7 +113,7 @@ def test_a_constant_offset_is_not_raised() -> None:
 
 def test_noise_in_a_long_pause_is_not_raised_further() -> None:
     audio = np.concatenate([speech(10, -45), np.zeros(60 * SAMPLE_RATE), speech(10, -45)]).astype(np.float32)
-    audio += noise(80, -75)
+    audio += noise_at(80, -75)
     after = raised(audio)
     begin, end = (slice(second * SAMPLE_RATE, (second + 10) * SAMPLE_RATE) for second in (20, 55))
     assert gain_db(audio[begin], after[begin]) == pytest.approx(gain_db(audio[end], after[end]), abs=0.5)

@@ -1,14 +1,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.audio.spans import Span, to_samples
+from pipeline.domain.audio.spans import to_samples
 from pipeline.domain.audio.speech import merge_touching
 from pipeline.domain.decoding.coverage import LETTER_S, MIN_UTTERANCE_S, is_stretched, uncovered
 from pipeline.domain.decoding.transcript import Word
-
-
-def span(start_s: float, end_s: float) -> Span:
-    return Span(to_samples(start_s), to_samples(end_s))
+from tests.support.builders import span
 
 
 def word(start: float, end: float, text: str | None = None) -> Word:
