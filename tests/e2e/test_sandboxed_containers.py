@@ -20,9 +20,8 @@ from pipeline.media.sandbox.sandbox import Sandbox, SandboxLimits
 from pipeline.media.sandbox.sandboxed_decoder import SandboxedDecoder, extract_in
 from tests.support import containers
 from tests.support.containers import AddStream, attachment, data, film, packets_of, picture
+from tests.support.odd_files import CHINESE, FORMATS, PROSE, RAW, with_sound_size
 from tests.support.recordings import silence, tone
-from tests.unit.pipeline.media.test_containers import CHINESE, PROSE, RAW
-from tests.unit.pipeline.media.test_header_repair import FORMATS, with_sound_size
 
 MAX_DURATION_S = 60.0
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -28,28 +27,9 @@ from deployments.front.proxies import (
 )
 from deployments.front.turns import FairStartMiddleware
 from pipeline.settings import ConnectionSettings
+from tests.unit.deployments.front.fake_proxies import FakeProxies
 
 BOUNDS = ConnectionBounds(max_head_bytes=8192)
-
-
-@dataclass
-class FakeProxies:
-    """Proxies with given results of bounding: done, still starting, or an error."""
-
-    answers: dict[str, bool | Exception]
-    calls: list[str] = field(default_factory=list)
-    looked: threading.Event = field(default_factory=threading.Event)
-
-    def running(self) -> Mapping[str, Any]:
-        self.looked.set()
-        return {name: name for name in self.answers}
-
-    def bound(self, proxy: Any, bounds: ConnectionBounds) -> bool:
-        self.calls.append(proxy)
-        answer = self.answers[proxy]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
 
 
 class OldConnection:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import struct
-import wave
 import zipfile
 from contextlib import suppress
 from functools import cache
@@ -18,7 +17,18 @@ from pipeline.domain.audio.spans import SAMPLE_RATE
 from pipeline.errors import MediaError, MediaTooLong, MediaUndecodable, NoAudioStream
 from pipeline.media.audio_decoder import BLOCK_SAMPLES, AudioDecoder
 from tests.support import containers, recordings, speech
-from tests.support.recordings import FORMATS, FRAGMENTED, FailingFile, click_at, encode, heard_at, silence, tone
+from tests.support.recordings import (
+    FORMATS,
+    FRAGMENTED,
+    FailingFile,
+    click_at,
+    encode,
+    float_wav,
+    heard_at,
+    silence,
+    tone,
+    wav_of,
+)
 from tests.support.thoroughness import some
 
 
@@ -53,16 +63,6 @@ def floating(audio: np.ndarray, codec: str) -> bytes:
         for converted in [*resampler.resample(frame), *resampler.resample(None)]:
             container.mux(stream.encode(converted))
         container.mux(stream.encode(None))
-    return target.getvalue()
-
-
-def wav_of(channels: np.ndarray, rate: int = SAMPLE_RATE) -> bytes:
-    target = io.BytesIO()
-    with wave.open(target, "wb") as file:
-        file.setnchannels(channels.shape[1])
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(channels.astype("<i2").tobytes())
     return target.getvalue()
 
 
@@ -300,15 +300,6 @@ def test_a_damaged_file_is_decoded_or_refused_and_nothing_else() -> None:
 def test_storage_that_fails_is_not_taken_for_the_end_of_the_recording() -> None:
     with pytest.raises(ConnectionResetError):
         list(AudioDecoder(FailingFile(encode(tone(60.0), "wav")), 3600).blocks())
-
-
-def float_wav(channels: np.ndarray, rate: int) -> bytes:
-    """Write sound of shape ``(samples, channels)`` as floating point WAV without converting its numbers."""
-    frame_bytes = channels.itemsize * channels.shape[1]
-    form = struct.pack("<HHIIHH", 3, channels.shape[1], rate, rate * frame_bytes, frame_bytes, 8 * channels.itemsize)
-    chunks = b"fmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", channels.nbytes)
-    content = b"WAVE" + chunks + channels.tobytes()
-    return b"RIFF" + struct.pack("<I", len(content)) + content
 
 
 @cache

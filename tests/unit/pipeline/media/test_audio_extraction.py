@@ -12,9 +12,8 @@ from pipeline.domain.audio.extraction import AudioFormat, ExtractionOptions
 from pipeline.errors import MediaTooLong, MediaUndecodable, NoAudioStream
 from pipeline.media.audio_extraction import extract_audio
 from tests.support import recordings
-from tests.support.recordings import encode, tone
+from tests.support.recordings import encode, float_wav, tone, wav_of
 from tests.support.thoroughness import some
-from tests.unit.pipeline.media.test_audio_decoder import float_wav, wav_of
 
 with warnings.catch_warnings():  # about audioop, and about a missing ffmpeg program
     warnings.simplefilter("ignore")

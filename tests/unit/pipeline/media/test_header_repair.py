@@ -19,26 +19,9 @@ from pipeline.media.audio_decoder import AudioDecoder
 from pipeline.media.audio_extraction import extract_audio
 from pipeline.media.header_repair import correct_sizes
 from tests.support.containers import write
+from tests.support.odd_files import FORMATS, SOUND, SOUND_BYTES, WAV, with_number, with_sound_size
 from tests.support.recordings import encode, tone
 from tests.support.thoroughness import some
-
-SOUND = tone(2.0)
-SOUND_BYTES = 2 * len(SOUND)
-
-WAV, RF64, W64 = encode(SOUND, "wav"), encode(SOUND, "wav", rf64="always"), encode(SOUND, "w64")
-AIFF, AU, CAF = encode(SOUND, "aiff"), encode(SOUND, "au"), encode(SOUND, "caf")
-
-Places = tuple[tuple[int, str, int], ...]
-"""Offset, form and surplus of each number that depends on the size of the sound."""
-
-FORMATS: dict[str, tuple[bytes, Places]] = {
-    "wav": (WAV, ((4, "<I", WAV.index(b"data")), (WAV.index(b"data") + 4, "<I", 0))),
-    "rf64": (RF64, ((20, "<Q", RF64.index(b"data")), (28, "<Q", 0))),
-    "w64": (W64, ((16, "<Q", W64.index(b"data") + 24), (W64.index(b"data") + 16, "<Q", 24))),
-    "aiff": (AIFF, ((4, ">I", AIFF.index(b"SSND") + 8), (AIFF.index(b"SSND") + 4, ">I", 8))),
-    "au": (AU, ((8, ">I", 0),)),
-    "caf": (CAF, ((CAF.index(b"data") + 4, ">q", 4),)),
-}
 
 LIST = b"LIST" + struct.pack("<I", 26) + b"INFOISFT" + struct.pack("<I", 14) + b"Lavf60.16.100\0"
 TRAILERS = {
@@ -48,24 +31,6 @@ TRAILERS = {
     "caf": [b"info" + struct.pack(">q", 20) + b"\0\0\0\x01title\0speech....."[:20]],
 }
 ID3V1 = b"TAG" + b"title".ljust(125, b"\0")
-
-
-def with_sound_size(kind: str, size: int) -> bytes:
-    """Return the recording with another size of its sound in the header."""
-    content, places = FORMATS[kind]
-    changed = bytearray(content)
-    for offset, form, extra in places:
-        struct.pack_into(form, changed, offset, size + extra)
-    return bytes(changed)
-
-
-def with_number(kind: str, number: int) -> bytes:
-    """Return the recording with one number in place of every size in the header."""
-    content, places = FORMATS[kind]
-    changed = bytearray(content)
-    for offset, form, _ in places:
-        struct.pack_into(form, changed, offset, number)
-    return bytes(changed)
 
 
 def decode(content: bytes) -> tuple[np.ndarray, bool]:

@@ -3,9 +3,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +23,7 @@ from pipeline.testing.memory_media import MemoryMediaStore
 from tests.support import recordings
 from tests.support.recordings import encode, silence, stream, tone
 from tests.support.thoroughness import some
+from tests.unit.pipeline.media.splitting import no_activity, split_request
 
 
 class LoudnessActivity:
@@ -31,10 +31,6 @@ class LoudnessActivity:
 
     def probabilities(self, frames: np.ndarray) -> np.ndarray:
         return (np.abs(frames.astype(np.int32)).max(axis=1, initial=0) > 1000).astype(np.float32)
-
-
-def no_activity() -> NoReturn:
-    raise AssertionError("The request needs no voice activity detector.")
 
 
 def splitter(
@@ -50,11 +46,6 @@ def splitter(
         SplitSettings(part_s=part_s),
         lambda file, sound: AudioDecoder(file, max_duration_s, sound),
     )
-
-
-def split_request(options: TranscriptionOptions | None = None, **changes: Any) -> SplitRequest:
-    request = SplitRequest(1, "t1/source", "t1", options or TranscriptionOptions(), max_chunk_s=15.0)
-    return replace(request, **changes)
 
 
 async def store_with(content: bytes) -> MemoryMediaStore:

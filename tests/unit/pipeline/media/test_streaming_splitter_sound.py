@@ -18,11 +18,10 @@ from pipeline.ports import SplitPart
 from pipeline.settings import SplitSettings, VadSettings
 from pipeline.testing.memory_media import MemoryMediaStore
 from tests.support import speech
-from tests.support.recordings import stream
+from tests.support.recordings import stream, wav_of
 from tests.support.speech import Sample
 from tests.support.thoroughness import some, thorough
-from tests.unit.pipeline.media.test_audio_decoder import wav_of
-from tests.unit.pipeline.media.test_streaming_splitter import split_request
+from tests.unit.pipeline.media.splitting import split_request
 
 Spans = list[tuple[float, float]]
 

@@ -18,16 +18,10 @@ from pipeline.domain.tasks.task import Task
 from pipeline.errors import DatabaseUnavailable
 from pipeline.ports import TaskPage, TaskQuery
 from tests.unit.deployments.api.serving import Reader, settle_with_threads
-from tests.unit.deployments.api.world import TRANSCRIPT, World, client_of, detail
+from tests.unit.deployments.api.world import TRANSCRIPT, World, client_of, detail, long
 
 QUERY = "/api/whisper/tasks/query"
 PAGE_BYTES = 64 * 1024
-
-
-def long(kibibytes: int) -> Transcript:
-    segment = TRANSCRIPT.segments[0]
-    lines = [replace(segment, id=number, text=' Ünïcode "quoted" 😀' * 20) for number in range(1, 2 * kibibytes)]
-    return replace(TRANSCRIPT, text="long", segments=tuple(lines))
 
 
 async def pages(client: httpx.AsyncClient, **condition: Any) -> list[dict[str, Any]]:
