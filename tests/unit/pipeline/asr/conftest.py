@@ -19,11 +19,16 @@ def start() -> Iterator[Callable[..., MicroBatcher]]:
     pairs: list[tuple[FakeEngine, MicroBatcher]] = []
 
     def make(
-        engine: FakeEngine, *, running: bool = True, metrics: RecordingMetrics | None = None, **settings: Any
+        engine: FakeEngine,
+        *,
+        running: bool = True,
+        metrics: RecordingMetrics | None = None,
+        clock: Callable[[], float] = lambda: 0.0,
+        **settings: Any,
     ) -> MicroBatcher:
         chosen = BatchSettings(**{"batch_wait_s": 0, **settings})
         # The clock stands still: every batch costs nothing, so that costs decide nothing in a test.
-        batcher = MicroBatcher(engine, chosen, clock=lambda: 0.0, metrics=metrics)
+        batcher = MicroBatcher(engine, chosen, clock=clock, metrics=metrics)
         pairs.append((engine, batcher))
         return batcher.start() if running else batcher
 

@@ -40,7 +40,7 @@ def marks(engine: FakeEngine) -> list[list[int]]:
 def busy(start: Callable[..., MicroBatcher], submit: Submit) -> Callable[..., MicroBatcher]:
     """A factory of batchers with a running batch, so that all submitted chunks wait together."""
 
-    def make(engine: FakeEngine, **settings: float) -> MicroBatcher:
+    def make(engine: FakeEngine, **settings: Any) -> MicroBatcher:
         batcher = start(engine, **settings)
         engine.pause()
         submit(batcher, 99, rank=0)
@@ -76,12 +76,13 @@ def test_urgent_chunks_go_first_then_older_ones(busy: Callable[..., MicroBatcher
 
 
 def test_batches_are_short_for_a_while_after_an_urgent_chunk(busy: Callable[..., MicroBatcher], submit: Submit) -> None:
-    batcher = busy(engine := FakeEngine(), max_batch_s=1.5)
+    time_s = 0.0
+    batcher = busy(engine := FakeEngine(), clock=lambda: time_s, max_batch_s=1.5)
     submit(batcher, 1, 2, rank=2)  # behind one of rank 0
     assert batcher._max_batch_s == 3.0
     chunks = submit(batcher, 3, rank=1)
     assert batcher._max_batch_s == 1.5
-    batcher._clock = lambda: 301.0
+    time_s = 301.0
     assert batcher._max_batch_s == 3.0
     engine.resume()
     results_of(chunks)
@@ -377,9 +378,10 @@ def test_a_future_can_not_be_cancelled_behind_the_batcher_s_back(
 
 
 def test_a_batch_that_hangs_shows(busy: Callable[..., MicroBatcher]) -> None:
+    time_s = 0.0
     engine = FakeEngine()
-    batcher = busy(engine)
-    batcher._clock = lambda: 700.0
+    batcher = busy(engine, clock=lambda: time_s)
+    time_s = 700.0
     assert batcher.decoding_s == 700.0
     engine.resume()
     batcher.close()

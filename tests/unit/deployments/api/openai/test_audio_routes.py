@@ -223,7 +223,7 @@ async def test_values_that_can_not_be(
 async def test_silence_has_a_language_too(
     client: openai.AsyncOpenAI, service: OpenAiWorld, form: dict[str, Any], language: str
 ) -> None:
-    service.splitter._parts = ((),)
+    service.splitter.parts = ((),)
     answer = await client.audio.transcriptions.create(
         model="whisper-1", file=AUDIO, response_format="verbose_json", extra_body=form
     )
