@@ -30,7 +30,7 @@ from pipeline.settings import Settings
 from pipeline.system_clock import SynchronizedClock
 from pipeline.usecases.background_loop import SupervisedLoop, failure_messages
 from pipeline.usecases.callbacks.callback_delivery import CallbackDeliverer
-from pipeline.usecases.dispatch.dispatcher import Dispatcher as TaskDispatcher
+from pipeline.usecases.dispatch.dispatcher import Dispatcher
 from pipeline.usecases.summaries.summary_runner import SummaryRunner
 from pipeline.usecases.task_completion import TaskCompletion
 from pipeline.usecases.task_notifier import TaskNotifier
@@ -88,7 +88,7 @@ class DispatcherReplica:
             owner=owner,
             finished=completion.report,
         )
-        self._dispatcher = TaskDispatcher(
+        self._dispatcher = Dispatcher(
             owner=owner,
             store=store,
             media=media,
