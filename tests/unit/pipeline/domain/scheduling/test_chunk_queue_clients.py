@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.audio.spans import SAMPLE_RATE, Chunk, Span
 from pipeline.domain.decoding.decoding_cost import chunk_cost_s, relative_cost
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.domain.scheduling.capacity import Capacity, ReleasedChunks
 from pipeline.domain.scheduling.chunk_queue import ChunkQueue
+from pipeline.testing.fake_splitter import make_chunks
 from tests.support.thoroughness import examples
 
 HIGH, NORMAL, LOW = range(3)
@@ -26,10 +26,7 @@ ONE = Capacity(replicas=1, max_batch_size=8)
 DEAR = TranscriptionOptions(beam_size=20, best_of=20, log_prob_threshold=0.0)
 
 
-@cache
-def chunks(number: int, seconds: float = 10) -> tuple[Chunk, ...]:
-    step = int(seconds * SAMPLE_RATE)
-    return tuple(Chunk(i, 0, 0, (Span(i * step, (i + 1) * step),)) for i in range(number))
+cached_chunks = cache(make_chunks)  # thousands are put into queues
 
 
 class Queue(ChunkQueue):
@@ -55,7 +52,7 @@ class Queue(ChunkQueue):
             self.open(task_id, rank, now, client=client)
         else:
             self.open(task_id, rank, now, client=client, cost=lambda chunk: chunk_cost_s(chunk.duration_s, options))
-        self.add(task_id, chunks(number, seconds), now)
+        self.add(task_id, cached_chunks(number, seconds=seconds), now)
         self.clients[task_id] = client
         return task_id
 

@@ -36,7 +36,7 @@ from pipeline.testing.fake_transcriber import FakeTranscriber
 from pipeline.usecases.task_completion import TaskCompletion
 from tests.support.builders import blocks
 from tests.support.faults import raise_defect
-from tests.unit.pipeline.usecases.dispatch.world import ENDLESS_S, DispatchWorld, MoodyStore, quick_settings
+from tests.unit.pipeline.usecases.dispatch.dispatch_world import ENDLESS_S, DispatchWorld, MoodyStore, quick_settings
 
 
 async def test_a_task_is_taken_from_queued_to_completed() -> None:

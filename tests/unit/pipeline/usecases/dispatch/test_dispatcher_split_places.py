@@ -13,7 +13,7 @@ from pipeline.domain.tasks.task import NewTask, Priority, Stage, Status, Task
 from pipeline.ports import SplitDone, SplitPart, SplitRequest, TaskQuery
 from pipeline.testing.fake_splitter import FakeSplitter, make_chunks
 from tests.support.builders import blocks
-from tests.unit.pipeline.usecases.dispatch.world import DispatchWorld, quick_settings
+from tests.unit.pipeline.usecases.dispatch.dispatch_world import DispatchWorld, quick_settings
 
 
 class LongRecordings(FakeSplitter):
