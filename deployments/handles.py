@@ -111,10 +111,27 @@ Serve still remembers would start a replica after scaling to zero."""
 
 
 class TranscriberHandle(Transcriber):
-    """A transcriber that calls the WhisperReplica deployment."""
+    """A transcriber that calls the WhisperReplica deployment.
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    Args:
+        handle: the deployment.
+        policy_grace_s: longest time for which a call waits for the scaling policy to request replicas.
+        poll_s: interval at which it then asks for their number.
+        description_ttl_s: age at which a description is requested again.
+    """
+
+    def __init__(
+        self,
+        handle: DeploymentHandle,
+        *,
+        policy_grace_s: float = POLICY_GRACE_S,
+        poll_s: float = POLL_S,
+        description_ttl_s: float = DESCRIPTION_TTL_S,
+    ) -> None:
         self._handle = handle
+        self._policy_grace_s = policy_grace_s
+        self._poll_s = poll_s
+        self._description_ttl_s = description_ttl_s
         self._at_zero = False
         self._waking = asyncio.Lock()
         self._described: tuple[float, EngineInfo] | None = None
@@ -138,15 +155,15 @@ class TranscriberHandle(Transcriber):
             await self.describe()
 
     async def _wait_for_policy(self) -> None:
-        """Wait up to ``POLICY_GRACE_S`` for the scaling policy to request replicas.
+        """Wait up to ``policy_grace_s`` for the scaling policy to request replicas.
 
         A call to a deployment without replicas makes Serve start exactly one, and Serve does not call its policy again
         before that one runs. This takes minutes if a node must be added first; the policy knows how many are needed.
         """
         async with self._waking:
-            deadline = time.monotonic() + POLICY_GRACE_S
+            deadline = time.monotonic() + self._policy_grace_s
             while self._at_zero and time.monotonic() < deadline:
-                await asyncio.sleep(POLL_S)
+                await asyncio.sleep(self._poll_s)
                 self._at_zero = not any((await self._states()).values())
             self._at_zero = False
 
@@ -164,7 +181,7 @@ class TranscriberHandle(Transcriber):
 
     @override
     async def describe(self) -> EngineInfo:
-        if self._described and not (self._used and time.monotonic() - self._described[0] > DESCRIPTION_TTL_S):
+        if self._described and not (self._used and time.monotonic() - self._described[0] > self._description_ttl_s):
             return self._described[1]
         try:
             info = cast("EngineInfo", await self._handle.describe.remote())

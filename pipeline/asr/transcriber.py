@@ -70,6 +70,7 @@ class LocalTranscriber(Transcriber):
         prepare_threads: number of threads that compute features.
         vad: rules by which a frame counts as speech, unless a task has its own.
         find_speech: finds speech in a chunk, for the times of words and for gap recovery; called in those threads.
+        heartbeat_s: interval of the heartbeats for a unit that waits.
     """
 
     def __init__(
@@ -80,12 +81,14 @@ class LocalTranscriber(Transcriber):
         prepare_threads: int = PREPARE_THREADS,
         vad: VadSettings | None = None,
         find_speech: FindSpeech = find_speech,
+        heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
         self._store = store
         self._engine = engine
         self._batcher = batcher
         self._vad = vad or VadSettings()
         self._find_speech = find_speech
+        self._heartbeat_s = heartbeat_s
         self._pool = ThreadPoolExecutor(prepare_threads, thread_name_prefix="features")
 
     @override
@@ -156,7 +159,7 @@ class LocalTranscriber(Transcriber):
         batches = self._batcher.stats().batches
         try:
             while decoding:
-                done, _ = await asyncio.wait(decoding, timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(decoding, timeout=self._heartbeat_s, return_when=asyncio.FIRST_COMPLETED)
                 before, batches = batches, self._batcher.stats().batches
                 if done or batches > before:  # a heartbeat only if the batcher makes progress
                     yield [_to_result(decoding.pop(future), future) for future in done]

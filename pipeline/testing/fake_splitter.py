@@ -25,12 +25,13 @@ class FakeSplitter(Splitter):
     """A ``Splitter`` with prescribed parts, each a tuple of chunks.
 
     Attributes:
+        parts: the chunks of each part.
         requests: all requests, in order.
         failure: error to raise after the parts, in place of ``SplitDone``.
     """
 
     def __init__(self, *parts: tuple[Chunk, ...], failure: MurmurationError | None = None) -> None:
-        self._parts = parts
+        self.parts = parts
         self.failure = failure
         self.requests: list[SplitRequest] = []
 
@@ -38,7 +39,7 @@ class FakeSplitter(Splitter):
     async def split(self, request: SplitRequest) -> AsyncGenerator[SplitPart | SplitDone, None]:
         self.requests.append(request)
         end = 0
-        for number, chunks in enumerate(self._parts):
+        for number, chunks in enumerate(self.parts):
             start, end = end, max([end, *(chunk.spans[-1].end for chunk in chunks)])
             if number >= request.first_part:
                 yield SplitPart(number, start, end, chunks)

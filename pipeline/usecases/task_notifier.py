@@ -17,7 +17,8 @@ A watcher that arrives just after a change then sees it at once.
 class TaskNotifier:
     """A counter of the changes of each task, which wakes the task's watchers."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_remembered_tasks: int = MAX_REMEMBERED_TASKS) -> None:
+        self._max_remembered_tasks = max_remembered_tasks
         self._counts: OrderedDict[int, int] = OrderedDict()
         self._ended: OrderedDict[int, None] = OrderedDict()
         self._watchers: dict[int, set[asyncio.Event]] = defaultdict(set)
@@ -31,13 +32,13 @@ class TaskNotifier:
     def notify(self, task_id: int) -> None:
         """Report a change of the task to its watchers."""
         self._counts[task_id] = self._counts.pop(task_id, 0) + 1
-        _trim(self._counts)
+        self._trim(self._counts)
         _wake(self._watchers, task_id)
 
     def notify_end(self, task_id: int) -> None:
         """Report that the task has finished or was deleted."""
         self._ended[task_id] = None
-        _trim(self._ended)
+        self._trim(self._ended)
         self.notify(task_id)
         _wake(self._end_watchers, task_id)
 
@@ -55,6 +56,10 @@ class TaskNotifier:
         if task_id not in self._ended:
             await _watch(self._end_watchers, task_id, timeout_s)
 
+    def _trim(self, remembered: OrderedDict[int, int] | OrderedDict[int, None]) -> None:
+        while len(remembered) > self._max_remembered_tasks:
+            remembered.popitem(last=False)
+
 
 async def _watch(watchers: dict[int, set[asyncio.Event]], task_id: int, timeout_s: float) -> None:
     changed = asyncio.Event()
@@ -70,8 +75,3 @@ async def _watch(watchers: dict[int, set[asyncio.Event]], task_id: int, timeout_
 def _wake(watchers: dict[int, set[asyncio.Event]], task_id: int) -> None:
     for changed in watchers.get(task_id, ()):
         changed.set()
-
-
-def _trim(remembered: OrderedDict[int, int] | OrderedDict[int, None]) -> None:
-    while len(remembered) > MAX_REMEMBERED_TASKS:
-        remembered.popitem(last=False)

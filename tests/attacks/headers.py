@@ -36,7 +36,7 @@ PROBE_PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True)
-class Target:
+class ListeningAddress:
     """Where the service listens."""
 
     host: str
@@ -57,7 +57,9 @@ class Attackers:
     most_open: int = 0
 
     @contextlib.asynccontextmanager
-    async def connection(self, target: Target) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    async def connection(
+        self, target: ListeningAddress
+    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
         """A connection that is counted, and whose end is noted."""
         try:
             reader, writer = await target.open()
@@ -87,10 +89,10 @@ class Attackers:
         self.sent_bytes += len(content)
 
 
-Attack = Callable[[Target, Attackers], Awaitable[None]]
+Attack = Callable[[ListeningAddress, Attackers], Awaitable[None]]
 
 
-async def endless_header(target: Target, attackers: Attackers) -> None:
+async def endless_header(target: ListeningAddress, attackers: Attackers) -> None:
     """One header whose value never ends."""
     async with attackers.connection(target) as (_, writer):
         await attackers.send(writer, b"GET / HTTP/1.1\r\nHost: a\r\nX-Long: ")
@@ -98,7 +100,7 @@ async def endless_header(target: Target, attackers: Attackers) -> None:
             await attackers.send(writer, b"a" * 65_536)
 
 
-async def many_headers(target: Target, attackers: Attackers) -> None:
+async def many_headers(target: ListeningAddress, attackers: Attackers) -> None:
     """A hundred thousand headers, again and again."""
     while True:
         async with attackers.connection(target) as (_, writer):
@@ -109,7 +111,7 @@ async def many_headers(target: Target, attackers: Attackers) -> None:
             await attackers.send(writer, b"\r\n")
 
 
-async def slow_headers(target: Target, attackers: Attackers) -> None:
+async def slow_headers(target: ListeningAddress, attackers: Attackers) -> None:
     """Five hundred connections that send one byte of a header a second."""
 
     async def one() -> None:
@@ -123,7 +125,7 @@ async def slow_headers(target: Target, attackers: Attackers) -> None:
     await _all(one, 500)
 
 
-async def half_heads(target: Target, attackers: Attackers) -> None:
+async def half_heads(target: ListeningAddress, attackers: Attackers) -> None:
     """Four thousand connections that send almost as much of a head as is taken, and wait to be closed."""
     half = b"GET /api/health/check HTTP/1.1\r\nHost: a\r\nX-Long: " + b"a" * 63_000
 
@@ -137,7 +139,7 @@ async def half_heads(target: Target, attackers: Attackers) -> None:
     await _all(one, 4000)
 
 
-async def endless_request_line(target: Target, attackers: Attackers) -> None:
+async def endless_request_line(target: ListeningAddress, attackers: Attackers) -> None:
     """A URL that never ends."""
     async with attackers.connection(target) as (_, writer):
         await attackers.send(writer, b"GET /")
@@ -145,7 +147,7 @@ async def endless_request_line(target: Target, attackers: Attackers) -> None:
             await attackers.send(writer, b"a" * 65_536)
 
 
-async def idle_connections(target: Target, attackers: Attackers) -> None:
+async def idle_connections(target: ListeningAddress, attackers: Attackers) -> None:
     """Five thousand connections that send nothing, opened again when they are closed."""
 
     async def one() -> None:
@@ -157,7 +159,7 @@ async def idle_connections(target: Target, attackers: Attackers) -> None:
     await _all(one, 5000)
 
 
-async def endless_trailers(target: Target, attackers: Attackers) -> None:
+async def endless_trailers(target: ListeningAddress, attackers: Attackers) -> None:
     """A chunked body whose trailers never end."""
     while True:
         async with attackers.connection(target) as (_, writer):
@@ -166,7 +168,7 @@ async def endless_trailers(target: Target, attackers: Attackers) -> None:
                 await attackers.send(writer, b"x-trailer: a\r\n" * 5000)
 
 
-async def endless_chunk_extension(target: Target, attackers: Attackers) -> None:
+async def endless_chunk_extension(target: ListeningAddress, attackers: Attackers) -> None:
     """A chunk whose extension never ends."""
     while True:
         async with attackers.connection(target) as (_, writer):
@@ -175,7 +177,7 @@ async def endless_chunk_extension(target: Target, attackers: Attackers) -> None:
                 await attackers.send(writer, b"a" * 65_536)
 
 
-async def pipelining(target: Target, attackers: Attackers) -> None:
+async def pipelining(target: ListeningAddress, attackers: Attackers) -> None:
     """Requests without end on one connection, and nobody who reads the answers."""
     while True:
         async with attackers.connection(target) as (_, writer):
@@ -183,7 +185,7 @@ async def pipelining(target: Target, attackers: Attackers) -> None:
                 await attackers.send(writer, b"GET /api/health/check HTTP/1.1\r\nHost: a\r\n\r\n" * 1000)
 
 
-async def unread_answers(target: Target, attackers: Attackers) -> None:
+async def unread_answers(target: ListeningAddress, attackers: Attackers) -> None:
     """A body without end for a request that has long been answered."""
     async with attackers.connection(target) as (_, writer):
         await attackers.send(writer, _chunked_head(b"/api/no/such/route"))
@@ -223,7 +225,7 @@ class Figures:
     ends: dict[str, int]
 
 
-async def run(attack: Attack, target: Target, seconds: float) -> Figures:
+async def run(attack: Attack, target: ListeningAddress, seconds: float) -> Figures:
     """One attack for so long, watched by another process, whose probe does not wait for the attackers' own work."""
     attackers, loop = Attackers(), asyncio.get_running_loop()
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
@@ -249,7 +251,7 @@ async def run(attack: Attack, target: Target, seconds: float) -> Figures:
 
 
 @dataclass
-class Observation:
+class HealthObservation:
     """How the service's health answered, and what its HTTP processes took."""
 
     before_mib: dict[str, float]
@@ -258,10 +260,10 @@ class Observation:
     failed: int = 0
 
 
-def observe(target: Target, seconds: float) -> Observation:
+def observe(target: ListeningAddress, seconds: float) -> HealthObservation:
     """Asks for the health ten times a second at most, and looks at the processes' memory."""
     root = _root(target.port)
-    seen, end = Observation(memory(root)), time.monotonic() + seconds
+    seen, end = HealthObservation(memory(root)), time.monotonic() + seconds
     while (began := time.monotonic()) < end:
         seen.failed += not _is_healthy(target)
         seen.latencies_s.append(time.monotonic() - began)
@@ -288,13 +290,16 @@ def _root(port: int) -> psutil.Process:
     listener = next(
         connection.pid
         for connection in psutil.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid
+        if connection.status == psutil.CONN_LISTEN
+        and connection.laddr
+        and connection.laddr.port == port
+        and connection.pid
     )
     lineage = [psutil.Process(listener), *psutil.Process(listener).parents()]
     return next((process for process in reversed(lineage) if "raylet" in " ".join(process.cmdline())), lineage[0])
 
 
-def _is_healthy(target: Target) -> bool:
+def _is_healthy(target: ListeningAddress) -> bool:
     try:
         with socket.create_connection((target.host, target.port), timeout=PROBE_PATIENCE_S) as connection:
             connection.sendall(HEALTH)
@@ -338,7 +343,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(ATTACKS), help="names of attacks, by commas")
     chosen = parser.parse_args()
     address = urlsplit(chosen.url)
-    target = Target(address.hostname or "127.0.0.1", address.port or 80)
+    target = ListeningAddress(address.hostname or "127.0.0.1", address.port or 80)
     for name in chosen.only.split(","):
         figures = asyncio.run(run(ATTACKS[name], target, chosen.seconds))
         sys.stdout.write(json.dumps(asdict(figures)) + "\n")

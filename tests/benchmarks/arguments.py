@@ -6,7 +6,7 @@ import argparse
 import os
 from dataclasses import dataclass
 
-from tests.benchmarks.client import Service
+from tests.benchmarks.client import ServiceClient
 from tests.benchmarks.rivals import Rival, load_rival
 
 
@@ -14,7 +14,7 @@ from tests.benchmarks.rivals import Rival, load_rival
 class Contenders:
     """The running service, and faster-whisper in this process."""
 
-    service: Service
+    service: ServiceClient
     rival: Rival
 
 
@@ -31,6 +31,6 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 def contenders(arguments: argparse.Namespace) -> Contenders:
     """Both sides, ready to run; waits for the service and warms the rival up."""
-    service = Service(arguments.url)
+    service = ServiceClient(arguments.url)
     service.wait_until_ready(60.0)
     return Contenders(service, load_rival(arguments.model, arguments.compute_type, arguments.threads))

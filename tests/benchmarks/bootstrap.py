@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+
+Counts = Sequence[float] | npt.NDArray[np.integer | np.floating]
 
 RESAMPLES = 2000
 SEED = 1
@@ -31,7 +34,7 @@ class Interval(NamedTuple):
         return f"{self.difference:+.1f} ({self.low:+.1f} to {self.high:+.1f})"
 
 
-def difference_per_100(ours: Sequence[float], theirs: Sequence[float], lengths: Sequence[float]) -> Interval:
+def difference_per_100(ours: Counts, theirs: Counts, lengths: Counts) -> Interval:
     """Return how many more of something we have in 100 units of length than they, over resampled recordings.
 
     Args:

@@ -15,7 +15,7 @@ Record = dict[str, Any]
 PARALLEL_UPLOADS = 8
 
 
-class Service:
+class ServiceClient:
     """A running service at ``url``. Every call raises ``httpx.HTTPStatusError`` on an error status."""
 
     def __init__(self, url: str) -> None:

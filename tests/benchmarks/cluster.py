@@ -16,16 +16,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
 
 from deployments.keys import new_key
 from tests.benchmarks.reports import report
-from tests.support.local_cluster import Application, LocalCluster, eventually, local_cluster, serve_config
+from tests.support.local_cluster import Application, LocalCluster, local_cluster, serve_config
 from tests.support.mariadb import PASSWORD, USER
 from tests.support.processes import ROOT
 from tests.support.recordings import noise
+from tests.support.waiting import eventually
 
 SCALING = {"min_replicas": 0, "initial_replicas": 1, "max_replicas": 6, "upscale_delay_s": 1, "downscale_delay_s": 5}
 TO_ZERO = {"downscale_to_zero_delay_s": 5}
@@ -168,8 +170,8 @@ def _what_became_of(application: Application) -> list[list[str]]:
     ]
 
 
-def _deployed(application: Application, config: dict[str, object], what: str) -> list[str]:
-    [app] = config["applications"]  # type: ignore[misc]
+def _deployed(application: Application, config: dict[str, Any], what: str) -> list[str]:
+    [app] = config["applications"]
     before = {replica["replica_id"] for replica in application.replicas()}
     if what == "args":
         app["args"]["gpu_fraction"] = 0.5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import time
+from functools import partial
 
 from pipeline.media.audio_decoder import AudioDecoder
 from pipeline.media.sandbox.sandbox import Sandbox, SandboxLimits
@@ -28,8 +29,8 @@ def main() -> None:
     for name, content in recordings().items():
         here, there = Runs[int](), Runs[int]()
         for _ in range(rounds):
-            here.measure(lambda content=content: run(AudioDecoder(io.BytesIO(content), MAX_DURATION_S)))
-            there.measure(lambda content=content: run(SandboxedDecoder(sandbox, io.BytesIO(content), MAX_DURATION_S)))
+            here.measure(partial(decode_here, content))
+            there.measure(partial(decode_there, sandbox, content))
         rows.append([name, median_s(here.seconds, 3), median_s(there.seconds, 3), times(here.seconds, there.seconds)])
     sandbox.close()
     report("Decoding", ["recording", "in this process", "in a child", "ratio"], rows)
@@ -42,6 +43,14 @@ def recordings() -> dict[str, bytes]:
         "11 s mp3": encode(tone(11.0), "mp3"),
         "10 min m4a": encode(tone(600.0), "m4a"),
     }
+
+
+def decode_here(content: bytes) -> int:
+    return run(AudioDecoder(io.BytesIO(content), MAX_DURATION_S))
+
+
+def decode_there(sandbox: Sandbox, content: bytes) -> int:
+    return run(SandboxedDecoder(sandbox, io.BytesIO(content), MAX_DURATION_S))
 
 
 def run(decoder: AudioDecoder | SandboxedDecoder) -> int:

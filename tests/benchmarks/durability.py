@@ -13,10 +13,11 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from unittest.mock import patch
 
 from pipeline.domain.audio.spans import Chunk, Span
 from pipeline.domain.decoding.transcript import ChunkResult, Segment, Transcript, TranscriptInfo
@@ -89,12 +90,8 @@ async def tasks_per_s(file: Path, mode: str, tasks: int, at_once: int) -> tuple[
 @contextmanager
 def unsynced() -> Iterator[None]:
     """Lets nothing in this process sync, as the media store did before."""
-    fsync: Callable[[int], None] = os.fsync
-    os.fsync = lambda _descriptor: None
-    try:
+    with patch.object(os, "fsync", lambda _descriptor: None):
         yield
-    finally:
-        os.fsync = fsync
 
 
 async def write_ms(folder: Path, size_bytes: int, count: int, at_once: int) -> tuple[float, float, float]:
@@ -120,7 +117,7 @@ async def write_ms(folder: Path, size_bytes: int, count: int, at_once: int) -> t
 
 
 async def measure(folder: Path, tasks: int, rounds: int) -> None:
-    rows = []
+    rows: list[list[str]] = []
     for at_once in (1, 16):
         for mode in MODES:
             figures = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from functools import partial
 
 import numpy as np
 from faster_whisper import WhisperModel
@@ -29,7 +30,7 @@ def main() -> None:
         runs = {step: Runs[None]() for step in (1, 2, 4, 8) if step <= chosen.rows}
         for _ in range(chosen.rounds):
             for step, run in runs.items():
-                run.measure(lambda step=step, features=features: encode(model, features, step))
+                run.measure(partial(encode, model, features, step))
         rows.append([f"{seconds} s", *(median_s(run.seconds) for run in runs.values())])
     title = f"Encoding {chosen.rows} windows of {chosen.model} {chosen.compute_type}, {chosen.threads} threads"
     report(title, ["window", *(f"{step} at a time" for step in runs)], rows)

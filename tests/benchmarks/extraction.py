@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import httpx
 
 from tests.benchmarks.arguments import parser
-from tests.benchmarks.client import Service
+from tests.benchmarks.client import ServiceClient
 from tests.benchmarks.reports import median_s, report
 from tests.benchmarks.timing import Runs
 from tests.support import speech
@@ -24,7 +26,7 @@ def main() -> None:
     arguments.add_argument("--files", type=int, default=10, help="extractions at the same time")
     arguments.add_argument("--minutes", type=float, default=30.0, help="length of each recording")
     chosen = arguments.parse_args()
-    Service(chosen.url).wait_until_ready(60.0)
+    ServiceClient(chosen.url).wait_until_ready(60.0)
     with TemporaryDirectory() as folder:
         samples = speech.recording(speech.of_language("en"), chosen.minutes * 60, seed=3).audio
         recording = speech.encode(samples, Path(folder) / "recording.m4a")
@@ -57,7 +59,7 @@ def extract(url: str, recording: Path) -> float:
     return time.perf_counter() - started
 
 
-def checks_during(url: str, work: list[Future[float] | Future[None]]) -> list[float]:
+def checks_during(url: str, work: Sequence[Future[Any]]) -> list[float]:
     """Seconds of each `health/check`, one after the other, until the work is done."""
     checks = Runs[httpx.Response]()
     with httpx.Client(base_url=url, timeout=30.0, trust_env=False) as client:

@@ -13,7 +13,8 @@ from typing import Any
 from tests.benchmarks.cluster import POLICY, load
 from tests.benchmarks.namespaces import Head, Node, cluster, trial
 from tests.benchmarks.reports import report
-from tests.support.local_cluster import Application, eventually, serve_config
+from tests.support.local_cluster import Application, serve_config
+from tests.support.waiting import eventually
 
 FLEET: dict[str, Any] = {"min_replicas": 4, "initial_replicas": 4, "max_replicas": 4}
 

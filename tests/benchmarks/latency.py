@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.domain.audio.spans import SAMPLE_RATE
 from tests.benchmarks.arguments import contenders, parser
-from tests.benchmarks.client import Record, Service
+from tests.benchmarks.client import Record, ServiceClient
 from tests.benchmarks.reports import median_s, report, times
 from tests.benchmarks.rivals import Heard
 from tests.benchmarks.timing import Runs
@@ -65,7 +65,7 @@ def upload(folder: Path) -> Path:
     return speech.encode(np.pad(joined.audio, (0, silence)), folder / "upload.wav")
 
 
-def create_seconds(service: Service, path: Path, rounds: int) -> list[float]:
+def create_seconds(service: ServiceClient, path: Path, rounds: int) -> list[float]:
     """Seconds of each create; the service is idle again before the next."""
     creates = Runs[int]()
     for _ in range(rounds):

@@ -42,7 +42,7 @@ Segments = Iterable[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class TranscriptionJob:
     """A recording to transcribe; ``language`` ``None`` has it detected."""
 
     name: str
@@ -60,7 +60,7 @@ class Model:
     batch_size: int
     words: bool = False
 
-    def key(self, contender: str, request: Request) -> Key:
+    def key(self, contender: str, request: TranscriptionJob) -> Key:
         """Return what a contender's result for a recording is kept under."""
         sized = f"{contender}/{self.batch_size}" if contender in OURS else contender
         sha256 = hashlib.sha256(request.path.read_bytes()).hexdigest()
@@ -116,7 +116,7 @@ def names(listed: str) -> list[str]:
     return chosen
 
 
-def results(arguments: argparse.Namespace, requests: Sequence[Request]) -> dict[str, list[Result]]:
+def results(arguments: argparse.Namespace, requests: Sequence[TranscriptionJob]) -> dict[str, list[Result]]:
     """Return every contender's results, in order of the requests; those in the cache are not made again."""
     cache, chosen = ResultCache(arguments.cache), model(arguments)
     keys = {name: [chosen.key(name, request) for request in requests] for name in names(arguments.contenders)}
@@ -128,7 +128,7 @@ def results(arguments: argparse.Namespace, requests: Sequence[Request]) -> dict[
     return {name: [result for key in wanted if (result := cache.get(key))] for name, wanted in keys.items()}
 
 
-def _run(name: str, chosen: Model, requests: Sequence[Request], cache: ResultCache) -> None:
+def _run(name: str, chosen: Model, requests: Sequence[TranscriptionJob], cache: ResultCache) -> None:
     if not requests:
         return
     ctranslate2.set_random_seed(0)
@@ -137,7 +137,7 @@ def _run(name: str, chosen: Model, requests: Sequence[Request], cache: ResultCac
     run(chosen, requests, lambda: Progress(name, keys, cache))
 
 
-def _ours(name: str, chosen: Model, requests: Sequence[Request], start: Callable[[], Progress]) -> None:
+def _ours(name: str, chosen: Model, requests: Sequence[TranscriptionJob], start: Callable[[], Progress]) -> None:
     pipeline = InProcess(
         **OURS[name],
         batch_size=chosen.batch_size,
@@ -155,7 +155,7 @@ def _ours(name: str, chosen: Model, requests: Sequence[Request], start: Callable
         )
 
 
-def _rival(name: str, chosen: Model, requests: Sequence[Request], start: Callable[[], Progress]) -> None:
+def _rival(name: str, chosen: Model, requests: Sequence[TranscriptionJob], start: Callable[[], Progress]) -> None:
     rival = load_rival(chosen.name, chosen.compute_type, chosen.threads)
     transcribe = rival.plain_segments if name == "plain" else rival.batched_segments
     progress = start()

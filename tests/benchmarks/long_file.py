@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.benchmarks.arguments import contenders, parser
-from tests.benchmarks.client import Service
+from tests.benchmarks.client import ServiceClient
 from tests.benchmarks.processes import Usage, Watch
 from tests.benchmarks.reports import median_s, report, times
 from tests.benchmarks.rivals import Heard
@@ -53,7 +53,7 @@ def main() -> None:
     present_processes(watch.by_memory())
 
 
-def over_http(service: Service, path: Path, language: str, *, words: bool) -> Heard:
+def over_http(service: ServiceClient, path: Path, language: str, *, words: bool) -> Heard:
     """One transcription by the service, with the times of its words or of its segments."""
     result = service.transcribe(path, language=language, word_timestamps=str(words).lower())["result"]
     segments = result["segments"]

@@ -17,9 +17,10 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tests.support.local_cluster import Application, eventually, surroundings
+from tests.support.local_cluster import Application, surroundings
 from tests.support.mariadb import MariaDbServer
 from tests.support.processes import descendants, end, free_port
+from tests.support.waiting import eventually
 
 BRIDGE, HEAD_IP = "mmbridge", "10.77.0.1"
 

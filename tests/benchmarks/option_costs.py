@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
+from typing import Any
 
 from pipeline.asr.batcher import MicroBatcher
 from pipeline.asr.engine import Decoded, DecodeItem
@@ -75,7 +76,7 @@ def steps(engine: FasterWhisperEngine, plain: Sequence[DecodeItem]) -> list[Step
     first = [one for one in engine.decode(plain) if isinstance(one, Decoded)]
     encoded = [replace(item, encoding=one.encoding) for item, one in zip(plain, first, strict=True)]
 
-    def chosen(some: Sequence[DecodeItem], **options: object) -> list[DecodeItem]:
+    def chosen(some: Sequence[DecodeItem], **options: Any) -> list[DecodeItem]:
         return [replace(one, options=replace(one.options, **options)) for one in some]
 
     def sampled(best_of: int) -> list[DecodeItem]:

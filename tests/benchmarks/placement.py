@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tests.benchmarks import local_contenders
-from tests.benchmarks.local_contenders import Request
+from tests.benchmarks.local_contenders import TranscriptionJob
 from tests.benchmarks.placement_measures import (
     LIMITS_S,
     PAUSE_S,
@@ -30,7 +30,7 @@ from tests.benchmarks.placement_measures import (
     sample_observations,
     sample_recall,
 )
-from tests.benchmarks.placement_set import JOINS, Join, LlmCompletion, placement_set
+from tests.benchmarks.placement_set import JOINS, Join, WrittenJoin, placement_set
 from tests.benchmarks.reports import report
 from tests.benchmarks.result_cache import Result, TimedText
 from tests.support import speech
@@ -41,10 +41,10 @@ KINDS = ("segment", "cue", "sample", "sample beside a pause")
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredPlacement:
     """A contender's result for a recording, measured against the placements of its samples."""
 
-    written: LlmCompletion
+    written: WrittenJoin
     result: Result
 
     @cached_property
@@ -104,18 +104,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def measure(joins: Sequence[Join], arguments: argparse.Namespace) -> dict[str, list[Measured]]:
+def measure(joins: Sequence[Join], arguments: argparse.Namespace) -> dict[str, list[MeasuredPlacement]]:
     """Return what every contender makes of the recordings, in order."""
     with tempfile.TemporaryDirectory() as folder:
         written = [join.written(Path(folder)) for join in joins]
-        requests = [Request(one.name, one.path, one.lang) for one in written]
+        requests = [TranscriptionJob(one.name, one.path, one.lang) for one in written]
         by_contender = local_contenders.results(arguments, requests)
     return {
-        name: [Measured(*pair) for pair in zip(written, results, strict=True)] for name, results in by_contender.items()
+        name: [MeasuredPlacement(*pair) for pair in zip(written, results, strict=True)]
+        for name, results in by_contender.items()
     }
 
 
-def present_times(title: str, measured: dict[str, list[Measured]]) -> None:
+def present_times(title: str, measured: dict[str, list[MeasuredPlacement]]) -> None:
     """Print how the errors of starts and ends are distributed."""
     headers = ["time of", "contender", "count", "p50", "p90", "p95", "p99", "max", "within the limit"]
     rows = [
@@ -127,7 +128,7 @@ def present_times(title: str, measured: dict[str, list[Measured]]) -> None:
     report(title, headers, rows)
 
 
-def _distribution(what: str, edge: str, results: Sequence[Measured]) -> list[str]:
+def _distribution(what: str, edge: str, results: Sequence[MeasuredPlacement]) -> list[str]:
     chosen = [each for one in results for each in one.observations if (each.what, each.edge) == (what, edge)]
     if not chosen:
         return ["0", *["–"] * 6]
@@ -136,7 +137,7 @@ def _distribution(what: str, edge: str, results: Sequence[Measured]) -> list[str
     return [str(len(chosen)), *(f"{percentile(errors, rank):.2f}" for rank in (50, 90, 95, 99, 100)), f"{good:.1f} %"]
 
 
-def present_counts(title: str, measured: dict[str, list[Measured]]) -> None:
+def present_counts(title: str, measured: dict[str, list[MeasuredPlacement]]) -> None:
     """Print how many texts cover pauses, and how much of the samples' text is where they are."""
     headers = [
         *("", "segments", f"over {PAUSE_S:g} s of a pause", "without speech", "cues", f"over {PAUSE_S:g} s of a pause"),
@@ -145,7 +146,7 @@ def present_counts(title: str, measured: dict[str, list[Measured]]) -> None:
     report(title, headers, [[name, *_counts(results)] for name, results in measured.items()])
 
 
-def _counts(results: Sequence[Measured]) -> list[str]:
+def _counts(results: Sequence[MeasuredPlacement]) -> list[str]:
     recalls = [recall for one in results for recall in one.recalls]
     samples = 100 * sum(recall.is_found for recall in recalls) / len(recalls)
     length = sum(recall.length for recall in recalls)
@@ -163,7 +164,7 @@ def _counts(results: Sequence[Measured]) -> list[str]:
     ]
 
 
-def present_worst(name: str, results: Iterable[Measured], count: int) -> None:
+def present_worst(name: str, results: Iterable[MeasuredPlacement], count: int) -> None:
     """Print the segments, cues and samples whose times are furthest off."""
     bad = [(observation, one) for one in results for observation in one.observations if not observation.is_good]
     for observation, one in sorted(bad, key=lambda pair: -pair[0].error_s)[:count]:
@@ -175,7 +176,7 @@ def present_worst(name: str, results: Iterable[Measured], count: int) -> None:
         )
 
 
-def _near(observation: Observation, one: Measured) -> list[speech.Placement]:
+def _near(observation: Observation, one: MeasuredPlacement) -> list[speech.Placement]:
     """Return the two samples nearest to a time."""
 
     def distance(placed: speech.Placement) -> float:

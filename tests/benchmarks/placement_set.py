@@ -9,11 +9,14 @@ from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.domain.audio.spans import SAMPLE_RATE
 from tests.benchmarks.robustness_set import write
 from tests.support import speech
 from tests.support.speech import Audio
+
+Wave = npt.NDArray[np.float64]
 
 SEED = 200
 JOINS = 200
@@ -83,15 +86,15 @@ class Join:
         ]
         return list(accumulate(lengths, initial=0))
 
-    def written(self, folder: Path) -> LlmCompletion:
+    def written(self, folder: Path) -> WrittenJoin:
         """Write it into a folder."""
         path, joined = folder / f"{self.name}.wav", self.joined()
         write(joined.audio, "clean", path)
-        return LlmCompletion(self.name, self.lang, path, joined.placements, joined.duration_s)
+        return WrittenJoin(self.name, self.lang, path, joined.placements, joined.duration_s)
 
 
 @dataclass(frozen=True, slots=True)
-class LlmCompletion:
+class WrittenJoin:
     """A join in a file, and the placements of its samples."""
 
     name: str
@@ -132,17 +135,18 @@ def music(samples: int, seed: int) -> Audio:
     return (played * MUSIC_RMS / np.sqrt(np.mean(played**2))).astype(np.float32)
 
 
-def _beat(number: int, samples: int, key_hz: float, source: np.random.Generator) -> Audio:
+def _beat(number: int, samples: int, key_hz: float, source: np.random.Generator) -> Wave:
     """Return a chord, which changes every four beats, with a drum: low on even beats, noise on odd ones."""
     times = np.arange(samples) / SAMPLE_RATE
     attack = np.minimum(times / 0.01, 1.0)
-    chord = sum(_note(key_hz * 2 ** (step / 12), times) for step in CHORDS[number // 4 % len(CHORDS)])
+    notes = [_note(key_hz * 2 ** (step / 12), times) for step in CHORDS[number // 4 % len(CHORDS)]]
+    chord = sum(notes, start=np.zeros(samples))
     low = np.sin(2 * np.pi * 60 * times) * np.exp(-times / 0.08)
     noise = source.standard_normal(samples) * np.exp(-times / 0.03)
     return attack * (chord * np.exp(-times / 0.4) + (1.5 * noise if number % 2 else 3.0 * low))
 
 
-def _note(hertz: float, times: Audio) -> Audio:
+def _note(hertz: float, times: Wave) -> Wave:
     partials = [np.sin(2 * np.pi * hertz * harmonic * times) / harmonic for harmonic in range(1, HARMONICS + 1)]
     return np.sum(partials, axis=0)
 

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ async def calls(
 ) -> AsyncIterator[tuple[str, Callable[[], Awaitable[object]]]]:
     if table == "history":
         for name, query in queries(tasks).items():
-            yield f"query {name}", lambda query=query: store.query(query)
+            yield f"query {name}", partial(store.query, query)
     else:
         yield "query status queued", lambda: store.query(TaskQuery(status=Status.QUEUED, include_result=False))
     yield "stats", store.stats

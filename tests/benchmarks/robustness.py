@@ -20,7 +20,7 @@ from pathlib import Path
 from pipeline.domain.decoding.repetition import has_repetition_loop
 from tests.benchmarks import local_contenders
 from tests.benchmarks.bootstrap import Interval, difference_per_100
-from tests.benchmarks.local_contenders import Request
+from tests.benchmarks.local_contenders import TranscriptionJob
 from tests.benchmarks.reports import report
 from tests.benchmarks.result_cache import Result
 from tests.benchmarks.robustness_set import SETS, Recording, selected
@@ -102,7 +102,9 @@ def measure(recordings: Sequence[Recording], arguments: argparse.Namespace) -> d
     """Return what every contender makes of the recordings, in order."""
     with tempfile.TemporaryDirectory() as folder:
         written = [recording.written(Path(folder)) for recording in recordings]
-        requests = [Request(one.name, one.path, None if arguments.detect else one.base.lang) for one in written]
+        requests = [
+            TranscriptionJob(one.name, one.path, None if arguments.detect else one.base.lang) for one in written
+        ]
         by_contender = local_contenders.results(arguments, requests)
     return {
         name: [Measured(*pair) for pair in zip(recordings, results, strict=True)]

@@ -36,7 +36,7 @@ LAST_MINUTE_S = 60.0
 
 
 @dataclass(slots=True, eq=False)
-class Waiting:
+class QueuedChunk:
     """A chunk in line at a replica."""
 
     rank: int
@@ -57,7 +57,7 @@ class Replica:
     rows: int
     max_batch_s: float
     units: int = 0
-    line: list[Waiting] = field(default_factory=list)
+    line: list[QueuedChunk] = field(default_factory=list)
     more: asyncio.Event = field(default_factory=asyncio.Event)
     batches: list[tuple[float, float]] = field(default_factory=list)
 
@@ -97,7 +97,7 @@ class Fleet:
         chunks = {}
         for chunk in unit.chunks:
             frames = max(1_000, int(chunk.duration_s * 100) + MARGIN_FRAMES)
-            waiting = Waiting(unit.priority_rank, unit.start_tag, frames, loop.create_future())
+            waiting = QueuedChunk(unit.priority_rank, unit.start_tag, frames, loop.create_future())
             replica.line.append(waiting)
             chunks[waiting.done] = chunk
         replica.more.set()
@@ -118,7 +118,7 @@ class Fleet:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SimulationOutcome:
     """One simulation: seconds until all is done, until each file is, and what the scheduler itself took."""
 
     took_s: float
@@ -160,7 +160,7 @@ def arguments() -> argparse.ArgumentParser:
     return options
 
 
-def row(replicas: int, outcome: Outcome, speed_up: float) -> list[str]:
+def row(replicas: int, outcome: SimulationOutcome, speed_up: float) -> list[str]:
     return [
         str(replicas),
         f"{outcome.took_s:.1f} s",
@@ -172,7 +172,7 @@ def row(replicas: int, outcome: Outcome, speed_up: float) -> list[str]:
     ]
 
 
-async def simulate(count: int, chosen: argparse.Namespace) -> Outcome:
+async def simulate(count: int, chosen: argparse.Namespace) -> SimulationOutcome:
     """One fleet over the whole load."""
     clock = VirtualClock()
     batch_s = chosen.rows * CHUNK_S / chosen.rtfx
@@ -189,7 +189,7 @@ async def simulate(count: int, chosen: argparse.Namespace) -> Outcome:
     for task in [scheduling, *working]:
         task.cancel()
     await asyncio.gather(scheduling, *working, return_exceptions=True)
-    return Outcome(
+    return SimulationOutcome(
         took_s=took_s,
         short_s=[end - began for end, chunks in ends if chunks == 1],
         busy=busy(replicas, began, took_s),

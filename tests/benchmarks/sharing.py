@@ -68,7 +68,7 @@ class Climbing:
 
 
 @dataclass(slots=True)
-class Replica:
+class SharedReplica:
     """Decodes by waiting."""
 
     cost: CostModel
@@ -121,10 +121,10 @@ class Replica:
         return self.line[-1].done
 
 
-class Fleet:
+class SharedFleet:
     """``ports.Transcriber`` over replicas that wait."""
 
-    def __init__(self, replicas: Sequence[Replica]) -> None:
+    def __init__(self, replicas: Sequence[SharedReplica]) -> None:
         self._replicas = replicas
         self._random = random.Random(1)
 
@@ -178,8 +178,8 @@ async def simulate(count: int, hours: int, options: TranscriptionOptions, chosen
     """The seconds of each clip."""
     clock = VirtualClock()
     per_frame_s = 1 / chosen.rtfx / 100 / (1 + MARGIN_FRAMES / 100 / CHUNK_S)
-    replicas = [Replica(CostModel(0.3, per_frame_s), 8, 4.0) for _ in range(count)]
-    scheduler = ChunkScheduler(Fleet(replicas), clock, DispatchSettings(unit_deadline_s=1e6), NullMetrics())
+    replicas = [SharedReplica(CostModel(0.3, per_frame_s), 8, 4.0) for _ in range(count)]
+    scheduler = ChunkScheduler(SharedFleet(replicas), clock, DispatchSettings(unit_deadline_s=1e6), NullMetrics())
     working = [asyncio.create_task(replica.work()) for replica in replicas]
     scheduling = asyncio.create_task(scheduler.run())
     await asyncio.sleep(1.0)

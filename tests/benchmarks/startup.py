@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.benchmarks.client import Service
+from tests.benchmarks.client import ServiceClient
 from tests.benchmarks.reports import median_s, report
 from tests.support.processes import ROOT, free_port, on_port, running, surroundings
 
@@ -40,7 +40,7 @@ def seconds_to_ready(config: Path, home: Path, timeout_s: float) -> float:
     own_config.write_text(yaml.safe_dump(on_port(yaml.safe_load(config.read_text()), port)))
     started = time.monotonic()
     with running([sys.executable, "-m", "ray.serve.scripts", "run", str(own_config)], surroundings(home)):
-        Service(f"http://127.0.0.1:{port}").wait_until_ready(timeout_s)
+        ServiceClient(f"http://127.0.0.1:{port}").wait_until_ready(timeout_s)
         return time.monotonic() - started
 
 

@@ -21,7 +21,7 @@ import httpx
 import yaml
 from tusclient.client import TusClient
 
-from tests.benchmarks.client import Service
+from tests.benchmarks.client import ServiceClient
 from tests.benchmarks.processes import MEBIBYTE, Watch
 from tests.benchmarks.reports import report
 from tests.support.processes import ROOT, free_port, haproxy, on_port, running, surroundings
@@ -64,7 +64,7 @@ def service(home: Path, proxy: str) -> Iterator[tuple[str, int]]:
     environment = surroundings(home) | (haproxy(home) if proxy == "haproxy" else {})
     with running([sys.executable, "-m", "ray.serve.scripts", "run", str(config)], environment):
         url = f"http://127.0.0.1:{port}"
-        Service(url).wait_until_ready(180.0)
+        ServiceClient(url).wait_until_ready(180.0)
         yield url, port
 
 
@@ -99,6 +99,7 @@ def by_tus(url: str, file: Path) -> list[int]:
     client = TusClient(f"{url}/api/whisper/uploads")
     uploader = client.uploader(str(file), chunk_size=PIECE_BYTES, metadata={"filename": file.name})
     uploader.upload()
+    assert uploader.url
     query = {"upload_id": uploader.url.rpartition("/")[2]}
     return [task_of(httpx.post(f"{url}{CREATE}", params=query, timeout=600))]
 

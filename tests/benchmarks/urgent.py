@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.benchmarks.client import Record, Service
+from tests.benchmarks.client import Record, ServiceClient
 from tests.benchmarks.latency import clip
 from tests.benchmarks.reports import report
 from tests.benchmarks.timing import Runs
@@ -36,7 +36,7 @@ class Load:
 
 def main() -> None:
     chosen = arguments().parse_args()
-    service = Service(chosen.url)
+    service = ServiceClient(chosen.url)
     service.wait_until_ready(60.0)
     with tempfile.TemporaryDirectory() as folder:
         short = clip(Path(folder), LANGUAGE)
@@ -64,7 +64,7 @@ def arguments() -> argparse.ArgumentParser:
     return options
 
 
-def clip_seconds(service: Service, path: Path, priority: str, count: int, pause_s: float) -> list[float]:
+def clip_seconds(service: ServiceClient, path: Path, priority: str, count: int, pause_s: float) -> list[float]:
     """Seconds from upload to transcript of one clip after another."""
     waits = Runs[Record]()
     for _ in range(count):
@@ -74,7 +74,7 @@ def clip_seconds(service: Service, path: Path, priority: str, count: int, pause_
 
 
 @contextmanager
-def working(service: Service, path: Path, priority: str) -> Iterator[Sequence[int]]:
+def working(service: ServiceClient, path: Path, priority: str) -> Iterator[Sequence[int]]:
     """Long files that are all being transcribed while the block runs, and are removed after it."""
     files = [service.create(path, language=LANGUAGE, priority=priority) for _ in range(LONG_FILES)]
     try:
@@ -86,14 +86,14 @@ def working(service: Service, path: Path, priority: str) -> Iterator[Sequence[in
         service.clean_up()
 
 
-def progress_per_second(service: Service, files: Sequence[int], duration_s: float) -> float:
+def progress_per_second(service: ServiceClient, files: Sequence[int], duration_s: float) -> float:
     """Seconds of audio that the files get done per second."""
     started, before = time.monotonic(), _done_s(service, files)
     time.sleep(duration_s)
     return (_done_s(service, files) - before) / (time.monotonic() - started)
 
 
-def _wait_until_split(service: Service, files: Sequence[int]) -> None:
+def _wait_until_split(service: ServiceClient, files: Sequence[int]) -> None:
     """Progress is known once a file has been cut; until then decoding it competes with the model for the cores."""
     deadline = time.monotonic() + SETTLE_TIMEOUT_S
     while any(service.record(task)["progress"] is None for task in files):
@@ -102,7 +102,7 @@ def _wait_until_split(service: Service, files: Sequence[int]) -> None:
         time.sleep(1.0)
 
 
-def _done_s(service: Service, files: Sequence[int]) -> float:
+def _done_s(service: ServiceClient, files: Sequence[int]) -> float:
     records = [service.record(task) for task in files]
     done: list[float] = [record["progress"] * record["file_duration"] for record in records]
     return sum(done)

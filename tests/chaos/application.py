@@ -66,6 +66,7 @@ def own_engine(settings: Settings) -> SimulatedEngine:
 async def main(settings: Settings, clock: SynchronizedClock) -> None:
     owner, engine = own_name(), own_engine(settings)
     store, media, stop = task_store(settings, clock), media_store(settings), asyncio.Event()
+    batcher = MicroBatcher(engine, BatchSettings()).start()
     sender = WebhookSender(GuardedClient(settings.network), settings.callback, clock)
     courier = CallbackDeliverer(
         store, sender, encode_record, clock, NullMetrics(), settings.callback, owner=owner, poll_s=0.1
@@ -75,7 +76,7 @@ async def main(settings: Settings, clock: SynchronizedClock) -> None:
         store=store,
         media=media,
         splitter=splitter(settings, sandbox(settings)),
-        transcriber=LocalTranscriber(media, engine, MicroBatcher(engine, BatchSettings()).start()),
+        transcriber=LocalTranscriber(media, engine, batcher),
         clock=clock,
         settings=settings,
         metrics=NullMetrics(),
@@ -93,7 +94,7 @@ async def main(settings: Settings, clock: SynchronizedClock) -> None:
         loop.cancel()
     await asyncio.gather(running, delivering, reaping, return_exceptions=True)
     await store.close()
-    sys.stdout.write(f"{sum(map(len, engine.batches))}\n")
+    sys.stdout.write(f"{batcher.stats().chunks}\n")
 
 
 if __name__ == "__main__":

@@ -20,10 +20,11 @@ from pipeline.media.media_store import FsspecMediaStore
 from pipeline.ports import TaskQuery
 from pipeline.store.task_store import SqlTaskStore
 from pipeline.system_clock import SynchronizedClock
-from tests.chaos.service import Receiver, eventually
+from tests.chaos.service import Receiver
 from tests.support.builders import blocks
 from tests.support.processes import ROOT
 from tests.support.stores import sql_store
+from tests.support.waiting import eventually
 
 OPTIONS = TranscriptionOptions(language="en", vad_filter=False)
 

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-from tests.chaos.service import Receiver, Record, Service, eventually
+from tests.chaos.service import ChaosService, Receiver, Record
 from tests.support import speech
+from tests.support.waiting import eventually
 
 SENTENCE = "the quick brown fox jumps over the lazy dog"
 PRIORITIES = ("low", "normal", "high")
@@ -34,7 +35,7 @@ def foxes(sentences: int, pause_s: float = PAUSE_S) -> bytes:
 class Batch:
     """Tasks submitted together with a callback, and what is to become of them."""
 
-    def __init__(self, service: Service, receiver: Receiver) -> None:
+    def __init__(self, service: ChaosService, receiver: Receiver) -> None:
         self._service, self._receiver = service, receiver
         self._rows_before = len(service.tasks())
         self._sentences: dict[int, int] = {}

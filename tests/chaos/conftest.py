@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.chaos.batch import Batch
-from tests.chaos.service import Receiver, Service, on_one_node, on_two_nodes, receiving
+from tests.chaos.service import ChaosService, Receiver, on_one_node, on_two_nodes, receiving
 from tests.standins.llm import LlmServer, running_llm_server
 from tests.support.mariadb import MariaDbServer, mariadb_required, running_mariadb
 
@@ -21,14 +21,14 @@ def llm() -> Iterator[LlmServer]:
 
 
 @pytest.fixture(scope="package")
-def service(llm: LlmServer) -> Iterator[Service]:
+def service(llm: LlmServer) -> Iterator[ChaosService]:
     """The application as ``serve run`` starts it, on SQLite."""
     with on_one_node(llm) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Service]:
+def cluster() -> Iterator[ChaosService]:
     """The application on two nodes and a MariaDB; skipped without MariaDB, unless it is asked for."""
     with ExitStack() as stack:
         with mariadb_required():
@@ -51,12 +51,12 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def batch(service: Service, receiver: Receiver) -> Batch:
+def batch(service: ChaosService, receiver: Receiver) -> Batch:
     """Tasks for the service on one node."""
     return Batch(service, receiver)
 
 
 @pytest.fixture
-def cluster_batch(cluster: Service, receiver: Receiver) -> Batch:
+def cluster_batch(cluster: ChaosService, receiver: Receiver) -> Batch:
     """Tasks for the service on two nodes."""
     return Batch(cluster, receiver)

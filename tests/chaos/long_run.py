@@ -15,8 +15,17 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from tests.chaos.batch import PRIORITIES, Batch
-from tests.chaos.service import CONTROLLER, DATABASE, PROXY, WORKER_NODE, Service, eventually, on_two_nodes, receiving
+from tests.chaos.service import (
+    CONTROLLER,
+    DATABASE,
+    PROXY,
+    WORKER_NODE,
+    ChaosService,
+    on_two_nodes,
+    receiving,
+)
 from tests.support.tables import table
+from tests.support.waiting import eventually
 
 KINDS = ("WhisperReplica", "Splitter", "Dispatcher", "Ingress", CONTROLLER, PROXY, DATABASE, WORKER_NODE)
 SIZES, WEIGHTS = (1, 2, 5, 15), (40, 35, 18, 7)
@@ -80,7 +89,7 @@ class _Submitting(threading.Thread):
 class _Kills:
     """Kills one kind after another, and notes how long each was felt."""
 
-    service: Service
+    service: ChaosService
     chance: random.Random
     felt_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 

@@ -27,6 +27,7 @@ import yaml
 from tests.standins.llm import LlmServer
 from tests.support.mariadb import MariaDbServer
 from tests.support.processes import ROOT, descendants, end, free_port, on_port, surroundings
+from tests.support.waiting import eventually
 
 Record = dict[str, Any]
 
@@ -40,15 +41,6 @@ EVERY_TASK = {"status": None, "priority": None, "engine_name": None, "has_result
 
 CONTROLLER, PROXY, WORKER_NODE, DATABASE = "ServeController", "ProxyActor", "raylet", "MariaDB"
 """What can be killed beside the deployments."""
-
-
-def eventually(holds: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
-    """The first value that is true; fails if there is none in time."""
-    deadline = time.monotonic() + patience_s
-    while not (value := holds()):
-        assert time.monotonic() < deadline, f"never within {patience_s:.0f} s: {what}"
-        time.sleep(POLL_S)
-    return value
 
 
 @dataclass
@@ -89,7 +81,7 @@ def receiving() -> Iterator[Receiver]:
 
 
 @dataclass
-class Service:
+class ChaosService:
     """The running service: its client, its data and its processes.
 
     Attributes:
@@ -235,7 +227,7 @@ def _command(process: psutil.Process) -> list[str]:
 
 
 @contextmanager
-def on_one_node(llm: LlmServer) -> Iterator[Service]:
+def on_one_node(llm: LlmServer) -> Iterator[ChaosService]:
     """The application as ``serve run`` starts it, on SQLite, ready; at the end nothing of it is left."""
     with _home() as home, ExitStack() as stack:
         port = free_port()
@@ -243,13 +235,13 @@ def on_one_node(llm: LlmServer) -> Iterator[Service]:
         log = home / "log.txt"
         process = stack.enter_context(_serve_run(_config(home, port, {}), environment, log, ()))
         client = stack.enter_context(_client(port))
-        service = Service(client, home / "data", [process])
+        service = ChaosService(client, home / "data", [process])
         _wait_until_ready(service, log)
         yield service
 
 
 @contextmanager
-def on_two_nodes() -> Iterator[Service]:
+def on_two_nodes() -> Iterator[ChaosService]:
     """The application on two nodes that share a MariaDB and a folder, ready; at the end nothing of it is left."""
     with _home() as home, ExitStack() as stack:
         database = stack.enter_context(MariaDbServer(home))
@@ -264,13 +256,13 @@ def on_two_nodes() -> Iterator[Service]:
             return stack.enter_context(_serve_run(config, environment, log, to_cluster))
 
         client = stack.enter_context(_client(port))
-        service = Service(client, home / "data", [run(None), nodes], database, run)
+        service = ChaosService(client, home / "data", [run(None), nodes], database, run)
         _wait_until_ready(service, log)
         yield service
 
 
 @contextmanager
-def without_its_database() -> Iterator[tuple[Service, MariaDbServer]]:
+def without_its_database() -> Iterator[tuple[ChaosService, MariaDbServer]]:
     """The application as ``serve run`` starts it, not ready, and its MariaDB, which is to be started."""
     with _home() as home, ExitStack() as stack:
         database = stack.enter_context(MariaDbServer(home))
@@ -280,7 +272,7 @@ def without_its_database() -> Iterator[tuple[Service, MariaDbServer]]:
         environment = surroundings(home) | _mark() | _short_leases() | url
         process = stack.enter_context(_serve_run(_config(home, port, {}), environment, home / "log.txt", ()))
         client = stack.enter_context(_client(port))
-        yield Service(client, home / "data", [process], database), database
+        yield ChaosService(client, home / "data", [process], database), database
 
 
 TWO_REPLICAS = {"WhisperReplica": {"num_replicas": 2}}
@@ -392,7 +384,7 @@ def interrupt(process: subprocess.Popen[Any]) -> None:
     process.wait(PATIENCE_S)
 
 
-def _wait_until_ready(service: Service, log: Path) -> None:
+def _wait_until_ready(service: ChaosService, log: Path) -> None:
     deadline = time.monotonic() + READY_WITHIN_S
     while not service.is_ready():
         assert service.roots[0].poll() is None, log.read_text()[-4000:]

@@ -9,8 +9,9 @@ import pytest
 
 from tests.chaos.application import CLOCK_OFFSET_FILE
 from tests.chaos.applications import Applications, applications, check_each_is_done, submit_all, unfinished
-from tests.chaos.service import Receiver, eventually
+from tests.chaos.service import Receiver
 from tests.support.mariadb import MariaDbServer
+from tests.support.waiting import eventually
 
 TASKS = 60
 HOUR_S = 3600.0

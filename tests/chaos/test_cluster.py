@@ -12,20 +12,20 @@ from tests.chaos.batch import Batch
 from tests.chaos.service import (
     DATABASE,
     WORKER_NODE,
+    ChaosService,
     Receiver,
-    Service,
-    eventually,
     interrupt,
     without_its_database,
 )
 from tests.support.processes import ROOT
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(180, func_only=True)
 
 RecordProperty = Callable[[str, object], None]
 
 
-def test_a_node(cluster: Service, cluster_batch: Batch, record_property: RecordProperty) -> None:
+def test_a_node(cluster: ChaosService, cluster_batch: Batch, record_property: RecordProperty) -> None:
     idle_s = cluster.cpu_s("WhisperReplica")
     cluster_batch.submit_mixed([12, 8, 6, 2, 2])
     eventually(lambda: cluster.cpu_s("WhisperReplica") > idle_s + 0.4, "the replicas are decoding")
@@ -35,7 +35,7 @@ def test_a_node(cluster: Service, cluster_batch: Batch, record_property: RecordP
 
 
 def test_the_database_for_twenty_seconds(
-    cluster: Service, cluster_batch: Batch, record_property: RecordProperty
+    cluster: ChaosService, cluster_batch: Batch, record_property: RecordProperty
 ) -> None:
     cluster_batch.submit_mixed([10, 6, 4, 2])
     eventually(lambda: any(record["progress"] for record in cluster_batch.records().values()), "a task gets on")
@@ -47,7 +47,7 @@ def test_the_database_for_twenty_seconds(
 
 
 @pytest.mark.slow
-def test_a_rolling_update_loses_nothing(cluster: Service, cluster_batch: Batch, tmp_path: Path) -> None:
+def test_a_rolling_update_loses_nothing(cluster: ChaosService, cluster_batch: Batch, tmp_path: Path) -> None:
     assert cluster.restart is not None
     cluster_batch.submit_mixed([10, 6, 4])
     eventually(lambda: any(record["progress"] for record in cluster_batch.records().values()), "a task gets on")
@@ -62,7 +62,7 @@ def test_a_rolling_update_loses_nothing(cluster: Service, cluster_batch: Batch, 
 
 
 @pytest.mark.slow
-def test_a_service_that_is_shut_down_hands_its_tasks_back(cluster: Service, cluster_batch: Batch) -> None:
+def test_a_service_that_is_shut_down_hands_its_tasks_back(cluster: ChaosService, cluster_batch: Batch) -> None:
     assert cluster.restart is not None
     cluster_batch.submit_mixed([20, 20, 20])
     eventually(lambda: any(record["progress"] for record in cluster_batch.records().values()), "a task gets on")
@@ -87,6 +87,6 @@ def test_a_database_that_is_away_at_the_start_is_waited_for(receiver: Receiver) 
         batch.check_nothing_is_lost()
 
 
-def told_by_the_ingress(service: Service) -> httpx.Response | None:
+def told_by_the_ingress(service: ChaosService) -> httpx.Response | None:
     answer = service.answer_about_a_task()
     return answer if answer is not None and "database_unavailable" in answer.text else None

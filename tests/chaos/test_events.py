@@ -12,14 +12,17 @@ import httpx_sse
 import pytest
 
 from tests.chaos.batch import Batch
-from tests.chaos.service import POLL_S, Service, eventually
+from tests.chaos.service import POLL_S, ChaosService
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(120, func_only=True)
 
 RecordProperty = Callable[[str, object], None]
 
 
-def test_an_ingress_while_a_task_is_followed(service: Service, batch: Batch, record_property: RecordProperty) -> None:
+def test_an_ingress_while_a_task_is_followed(
+    service: ChaosService, batch: Batch, record_property: RecordProperty
+) -> None:
     follower = Follower(service, batch.submit(12))
     eventually(lambda: follower.last_event_id, "the first chunk is told")
     batch.kill("Ingress")
@@ -39,7 +42,7 @@ class Follower:
         streams: how often a stream was opened.
     """
 
-    def __init__(self, service: Service, task_id: int) -> None:
+    def __init__(self, service: ChaosService, task_id: int) -> None:
         self._client, self._task_id = service.client, task_id
         self._told: list[str] = []  # texts up to the last id
         self._since: list[str] = []  # texts after it, which are told again if the stream breaks here

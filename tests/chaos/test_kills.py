@@ -12,15 +12,16 @@ import httpx
 import pytest
 
 from tests.chaos.batch import Batch
-from tests.chaos.service import CONTROLLER, PROXY, Service, eventually
+from tests.chaos.service import CONTROLLER, PROXY, ChaosService
 from tests.standins.llm import LlmServer
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(120, func_only=True)
 
 RecordProperty = Callable[[str, object], None]
 
 
-def test_a_whisper_replica_in_mid_batch(service: Service, batch: Batch, record_property: RecordProperty) -> None:
+def test_a_whisper_replica_in_mid_batch(service: ChaosService, batch: Batch, record_property: RecordProperty) -> None:
     idle_s = service.cpu_s("WhisperReplica")
     batch.submit_mixed([12, 8, 6, 2, 2])
     eventually(lambda: service.cpu_s("WhisperReplica") > idle_s + 0.4, "the replica is decoding")
@@ -30,7 +31,7 @@ def test_a_whisper_replica_in_mid_batch(service: Service, batch: Batch, record_p
     record_property("recovery_s", batch.recovery_s(records))
 
 
-def test_the_splitter_in_mid_decode(service: Service, batch: Batch, record_property: RecordProperty) -> None:
+def test_the_splitter_in_mid_decode(service: ChaosService, batch: Batch, record_property: RecordProperty) -> None:
     long = batch.submit(20, pause_s=27.0)  # ten minutes: long to decode, soon transcribed
     batch.submit_mixed([2, 2])
     eventually(lambda: any("source" not in path.name for path in service.media_files()), "a part is prepared")
@@ -41,7 +42,7 @@ def test_the_splitter_in_mid_decode(service: Service, batch: Batch, record_prope
     record_property("recovery_s", batch.recovery_s(records))
 
 
-def test_the_dispatcher_while_tasks_run(service: Service, batch: Batch, record_property: RecordProperty) -> None:
+def test_the_dispatcher_while_tasks_run(service: ChaosService, batch: Batch, record_property: RecordProperty) -> None:
     batch.submit_mixed([10, 6, 4, 2])
     eventually(lambda: any(record["status"] == "processing" for record in batch.records().values()), "a task runs")
     batch.kill("Dispatcher")
@@ -52,7 +53,7 @@ def test_the_dispatcher_while_tasks_run(service: Service, batch: Batch, record_p
 
 @pytest.mark.parametrize("deployment", ["Summarizer", "Dispatcher"])
 def test_a_summary_outlives_who_writes_it(
-    service: Service, batch: Batch, llm: LlmServer, record_property: RecordProperty, deployment: str
+    service: ChaosService, batch: Batch, llm: LlmServer, record_property: RecordProperty, deployment: str
 ) -> None:
     model = f"silent-once-{deployment}"
     batch.submit(2, summarize="true", summary_model=model)
@@ -67,11 +68,11 @@ def test_a_summary_outlives_who_writes_it(
 
 
 def test_an_ingress_in_mid_upload_and_in_mid_wait(
-    service: Service, batch: Batch, record_property: RecordProperty
+    service: ChaosService, batch: Batch, record_property: RecordProperty
 ) -> None:
     waited_for = batch.submit(10)
     batch.submit(3)
-    waiting = Waiting(service, waited_for)
+    waiting = WaitingClient(service, waited_for)
     before = set(service.media_files())
 
     def body() -> Iterator[bytes]:
@@ -90,10 +91,10 @@ def test_an_ingress_in_mid_upload_and_in_mid_wait(
     record_property("recovery_s", batch.recovery_s(records))
 
 
-class Waiting:
+class WaitingClient:
     """A client that waits for a task's end in one long request."""
 
-    def __init__(self, service: Service, task_id: int) -> None:
+    def __init__(self, service: ChaosService, task_id: int) -> None:
         self._service, self._task_id = service, task_id
         self._outcome: httpx.Response | httpx.TransportError | None = None
         self._thread = threading.Thread(target=self._wait)
@@ -114,11 +115,11 @@ class Waiting:
         )
 
 
-def _uploading(service: Service, before: set[Path]) -> list[Path]:
+def _uploading(service: ChaosService, before: set[Path]) -> list[Path]:
     return [path for path in set(service.media_files()) - before if path.name.endswith(".partial")]
 
 
-def _expect_a_broken_upload(service: Service, body: Iterator[bytes]) -> None:
+def _expect_a_broken_upload(service: ChaosService, body: Iterator[bytes]) -> None:
     try:
         answer = service.client.post(
             "/api/whisper/tasks/create", content=body, headers={"Content-Type": "multipart/form-data; boundary=edge"}
@@ -128,7 +129,7 @@ def _expect_a_broken_upload(service: Service, body: Iterator[bytes]) -> None:
     assert answer.is_server_error, answer.text
 
 
-def test_the_controller(service: Service, batch: Batch, record_property: RecordProperty) -> None:
+def test_the_controller(service: ChaosService, batch: Batch, record_property: RecordProperty) -> None:
     batch.submit_mixed([6, 2])
     batch.kill(CONTROLLER)
     answer = service.client.get("/api/health/check")
@@ -140,7 +141,7 @@ def test_the_controller(service: Service, batch: Batch, record_property: RecordP
     eventually(lambda: service.victims(CONTROLLER), "there is a controller again")
 
 
-def test_the_http_proxy(service: Service, batch: Batch, record_property: RecordProperty) -> None:
+def test_the_http_proxy(service: ChaosService, batch: Batch, record_property: RecordProperty) -> None:
     batch.submit_mixed([6, 2])
     batch.kill(PROXY)
     killed_at = time.monotonic()
@@ -152,7 +153,7 @@ def test_the_http_proxy(service: Service, batch: Batch, record_property: RecordP
 
 
 @pytest.mark.slow
-def test_three_kills_at_random_moments(service: Service, batch: Batch, record_property: RecordProperty) -> None:
+def test_three_kills_at_random_moments(service: ChaosService, batch: Batch, record_property: RecordProperty) -> None:
     chance = random.Random(20)
     for deployment in chance.sample(["WhisperReplica", "Splitter", "Dispatcher", "Ingress"], 3):
         batch.submit_mixed([3, 2, 1, 1])

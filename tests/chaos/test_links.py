@@ -10,8 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.chaos.service import PATIENCE_S, Service, eventually
+from tests.chaos.service import PATIENCE_S, ChaosService
 from tests.support import speech
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(120, func_only=True)
 
@@ -64,7 +65,7 @@ def hosting(recording: bytes) -> Iterator[Host]:
 
 
 @pytest.mark.parametrize("deployment", ["Crawler", "Dispatcher"])
-def test_a_kill_in_mid_download(service: Service, deployment: str) -> None:
+def test_a_kill_in_mid_download(service: ChaosService, deployment: str) -> None:
     fox = next(sample for sample in speech.of_language("en") if sample.name == "quick_brown_fox")
     with hosting(fox.path.read_bytes()) as host:
         answer = service.client.post("/api/whisper/tasks/create", params={"file_url": host.url, "language": "en"})
@@ -80,6 +81,6 @@ def test_a_kill_in_mid_download(service: Service, deployment: str) -> None:
         eventually(lambda: not service.media_files(), "the media store is empty")
 
 
-def _finished(service: Service, task_id: int) -> dict[str, object] | None:
+def _finished(service: ChaosService, task_id: int) -> dict[str, object] | None:
     record = service.tasks(include_result=True)[task_id]
     return record if record["finished_at"] else None

@@ -11,8 +11,9 @@ import pytest
 
 from pipeline.domain.tasks.task import Status
 from tests.chaos.applications import all_tasks, applications, check_each_is_done, submit_all, unfinished
-from tests.chaos.service import Receiver, eventually
+from tests.chaos.service import Receiver
 from tests.support.mariadb import MariaDbServer
+from tests.support.waiting import eventually
 
 IN_FLIGHT = 200
 SLOW = {"MURMURATION_ASR__ENGINE": "waiting", "MURMURATION_ASR__MODEL": "waiting-2x"}

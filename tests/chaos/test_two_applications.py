@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.applications import applications, check_each_is_done, submit_all, unfinished
-from tests.chaos.service import Receiver, eventually
+from tests.chaos.service import Receiver
 from tests.support.mariadb import MariaDbServer
+from tests.support.waiting import eventually
 
 TASKS = int(os.environ.get("MURMURATION_TINY_TASKS", "60"))
 

@@ -9,8 +9,9 @@ import pytest
 from tests.cluster.listener import POLICY, SCALING, Cluster
 from tests.support import recordings, speech
 from tests.support.dashboards import dashboard_queries, rule_queries, series_of
-from tests.support.local_cluster import eventually, serve_config
+from tests.support.local_cluster import serve_config
 from tests.support.recordings import noise
+from tests.support.waiting import eventually
 
 TASKS = 6
 OF_DEFECTS = {"ray_murmuration_loop_errors_total"}

@@ -29,5 +29,6 @@ def make_0007(connection: Connection) -> None:
         connection.execute(tasks.insert(), row | {"platform": name}).inserted_primary_key
         for name in ("site", "x" * 300)
     ]
-    for (task_id,), audio_s in zip(ids, (60.0, 40.0), strict=True):
-        connection.execute(taken.insert(), {"task_id": task_id, "client": "ann", "audio_s": audio_s, "taken_at": NOW})
+    for key, audio_s in zip(ids, (60.0, 40.0), strict=True):
+        assert key is not None
+        connection.execute(taken.insert(), {"task_id": key[0], "client": "ann", "audio_s": audio_s, "taken_at": NOW})

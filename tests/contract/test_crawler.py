@@ -172,7 +172,7 @@ async def test_a_source_that_sends_a_byte_now_and_then_is_not_waited_for(
     assert world.media.keys == set()
 
 
-class SlowStore(MemoryMediaStore):
+class SlowMediaStore(MemoryMediaStore):
     """Takes its time over every block."""
 
     async def write(self, key: str, data: AsyncIterator[bytes]) -> int:
@@ -189,5 +189,5 @@ async def test_the_time_our_own_storage_takes_is_not_the_sources_fault(
     receiver: LocalReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(real, "PROGRESS_S", 0.01)
-    world = local(receiver, SlowStore(), min_bytes_per_s=10_000_000, min_rate_window_s=0.05)
+    world = local(receiver, SlowMediaStore(), min_bytes_per_s=10_000_000, min_rate_window_s=0.05)
     assert (await world.events("/film.mp4"))[-1] == CrawledMedia(len(FILM), "film.mp4")

@@ -32,13 +32,13 @@ async def breaking(after: int) -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize("size", [0, 1, 1_048_576, 3_000_001])
-async def test_what_was_written_can_be_read(store, size):
+async def test_what_was_written_can_be_read(store: FsspecMediaStore | MemoryMediaStore, size: int) -> None:
     content = bytes(range(256)) * (size // 256) + bytes(size % 256)
     assert await store.write("t1/source", stream(content)) == size
     assert await store.read("t1/source") == content
 
 
-async def test_a_key_can_be_read_in_ranges(store):
+async def test_a_key_can_be_read_in_ranges(store: FsspecMediaStore | MemoryMediaStore) -> None:
     await store.write("t1/pcm/00000.s16le", stream(b"0123456789"))
     assert await store.read("t1/pcm/00000.s16le", 2, 3) == b"234"
     assert await store.read("t1/pcm/00000.s16le", 8) == b"89"
@@ -46,7 +46,7 @@ async def test_a_key_can_be_read_in_ranges(store):
     assert await store.read("t1/pcm/00000.s16le", 2, 0) == b""
 
 
-async def test_a_key_can_be_opened_and_sought(store):
+async def test_a_key_can_be_opened_and_sought(store: FsspecMediaStore | MemoryMediaStore) -> None:
     await store.write("t1/source", stream(b"0123456789"))
     with store.open("t1/source") as file:
         assert file.read(3) == b"012"
@@ -54,13 +54,13 @@ async def test_a_key_can_be_opened_and_sought(store):
         assert file.read() == b"89"
 
 
-async def test_a_key_is_replaced_as_a_whole(store):
+async def test_a_key_is_replaced_as_a_whole(store: FsspecMediaStore | MemoryMediaStore) -> None:
     await store.write("t1/source", stream(b"first"))
     await store.write("t1/source", stream(b"2"))
     assert await store.read("t1/source") == b"2"
 
 
-async def test_an_absent_key_is_not_found(store):
+async def test_an_absent_key_is_not_found(store: FsspecMediaStore | MemoryMediaStore) -> None:
     await store.write("t1/source", stream(b"x"))
     with pytest.raises(FileNotFoundError):
         await store.read("t2/source")
@@ -69,7 +69,9 @@ async def test_an_absent_key_is_not_found(store):
 
 
 @pytest.mark.parametrize("after", [0, 1, 4])
-async def test_a_stream_that_breaks_leaves_nothing_behind(store, after):
+async def test_a_stream_that_breaks_leaves_nothing_behind(
+    store: FsspecMediaStore | MemoryMediaStore, after: int
+) -> None:
     with pytest.raises(ConnectionResetError):
         await store.write("t1/source", breaking(after))
     assert await store.prefixes() == {}
@@ -77,14 +79,14 @@ async def test_a_stream_that_breaks_leaves_nothing_behind(store, after):
         await store.read("t1/source")
 
 
-async def test_a_stream_that_breaks_leaves_the_key_as_it_was(store):
+async def test_a_stream_that_breaks_leaves_the_key_as_it_was(store: FsspecMediaStore | MemoryMediaStore) -> None:
     await store.write("t1/source", stream(b"first"))
     with pytest.raises(ConnectionResetError):
         await store.write("t1/source", breaking(2))
     assert await store.read("t1/source") == b"first"
 
 
-async def test_a_cancelled_write_leaves_nothing_behind(store):
+async def test_a_cancelled_write_leaves_nothing_behind(store: FsspecMediaStore | MemoryMediaStore) -> None:
     started = asyncio.Event()
 
     async def endless() -> AsyncIterator[bytes]:
@@ -101,7 +103,7 @@ async def test_a_cancelled_write_leaves_nothing_behind(store):
     assert await store.prefixes() == {}
 
 
-async def test_a_key_is_not_there_before_it_is_complete(store):
+async def test_a_key_is_not_there_before_it_is_complete(store: FsspecMediaStore | MemoryMediaStore) -> None:
     async def watched() -> AsyncIterator[bytes]:
         yield bytes(2_000_000)
         with pytest.raises(FileNotFoundError):
@@ -111,7 +113,7 @@ async def test_a_key_is_not_there_before_it_is_complete(store):
     assert await store.write("t1/source", watched()) == 4_000_000
 
 
-async def test_a_prefix_is_deleted_with_all_its_keys(store):
+async def test_a_prefix_is_deleted_with_all_its_keys(store: FsspecMediaStore | MemoryMediaStore) -> None:
     for key in ("t1/source", "t1/pcm/00000.s16le", "t10/source"):
         await store.write(key, stream(b"x"))
     await store.delete_prefix("t1")
@@ -120,7 +122,9 @@ async def test_a_prefix_is_deleted_with_all_its_keys(store):
     assert await store.read("t10/source") == b"x"
 
 
-async def test_prefixes_are_the_task_folders_with_the_time_of_their_last_change(store):
+async def test_prefixes_are_the_task_folders_with_the_time_of_their_last_change(
+    store: FsspecMediaStore | MemoryMediaStore,
+) -> None:
     assert await store.prefixes() == {}
     earliest = datetime.now(UTC) - timedelta(seconds=5)
     await store.write("t1/source", stream(b"x"))
@@ -130,13 +134,13 @@ async def test_prefixes_are_the_task_folders_with_the_time_of_their_last_change(
     assert all(earliest < changed < datetime.now(UTC) + timedelta(seconds=5) for changed in prefixes.values())
 
 
-async def test_a_folder_with_a_leading_dot_is_no_tasks(store):
+async def test_a_folder_with_a_leading_dot_is_no_tasks(store: FsspecMediaStore | MemoryMediaStore) -> None:
     await store.write(".cluster/mark", stream(b"x"))
     assert await store.prefixes() == {}
     assert await store.read(".cluster/mark") == b"x"
 
 
-async def test_a_folder_that_is_touched_is_as_new(store):
+async def test_a_folder_that_is_touched_is_as_new(store: FsspecMediaStore | MemoryMediaStore) -> None:
     await store.write("t1/source", stream(b"x"))
     before = (await store.prefixes())["t1"]
     await asyncio.sleep(0.02 if before.microsecond else 1.1)  # a bucket tells whole seconds
@@ -151,7 +155,7 @@ async def test_a_folder_that_is_touched_is_as_new(store):
 
 
 @pytest.mark.parametrize("key", ["", "/etc/passwd", "../x", "a/../../x", "a//b", "a/.", "a\\..\\b", "a/b\0"])
-async def test_a_key_can_not_lead_out_of_the_store(store, key):
+async def test_a_key_can_not_lead_out_of_the_store(store: FsspecMediaStore | MemoryMediaStore, key: str) -> None:
     with pytest.raises(InvalidValue):
         await store.write(key, stream(b"x"))
     with pytest.raises(InvalidValue):
@@ -162,7 +166,9 @@ async def test_a_key_can_not_lead_out_of_the_store(store, key):
         await store.delete_prefix(key)
 
 
-async def test_several_may_delete_a_folder_while_another_writes_there(store):
+async def test_several_may_delete_a_folder_while_another_writes_there(
+    store: FsspecMediaStore | MemoryMediaStore,
+) -> None:
     for number in range(30):
         await store.write(f"t1/pcm/{number:05d}.s16le", stream(b"x"))
     writing = (store.write(f"t1/more/{number}", stream(b"x")) for number in range(10))

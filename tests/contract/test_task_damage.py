@@ -69,7 +69,7 @@ STATES = 5
 """Tasks of one set of victims: running, done, about to be summarised, failed, queued."""
 
 
-class Desk:
+class StoreWithTables:
     """A store, and a way to write into its tables past it."""
 
     def __init__(self, url: str, clock: ManualClock) -> None:
@@ -139,15 +139,15 @@ def _careless_engine(url: str) -> AsyncEngine:
 
 
 @pytest.fixture
-async def desk(sql_url: str, clock: ManualClock) -> AsyncIterator[Desk]:
-    opened = Desk(sql_url, clock)
+async def desk(sql_url: str, clock: ManualClock) -> AsyncIterator[StoreWithTables]:
+    opened = StoreWithTables(sql_url, clock)
     await opened.clear()
     yield opened
     await opened.clear()
     await opened.close()
 
 
-async def make_victims(desk: Desk) -> Rows:
+async def make_victims(desk: StoreWithTables) -> Rows:
     """Tasks in every state, with all that hangs on them, as rows."""
     store = desk.store
     wanted = {"callback_url": URL, "client": "amsel", "file_size_bytes": 1000}
@@ -187,7 +187,7 @@ def _shifted(rows: Rows, by: int, copy: int = 0) -> Rows:
 
 
 def _copied(table: str, row: dict[str, Any], by: int, copy: int, number: int) -> dict[str, Any]:
-    own = {
+    own: dict[str, dict[str, Any]] = {
         "outbox": {"id": 1 + 10 * copy + number, "message_id": f"msg_{copy}_{number}"},
         "uploads": {"id": f"{copy:032x}"},
         "upload_parts": {"upload_id": f"{copy:032x}"},
@@ -225,7 +225,7 @@ async def claim_everything(store: SqlTaskStore) -> dict[int, Task]:
     return claimed
 
 
-async def everything_goes_on(desk: Desk, numbers: range) -> None:
+async def everything_goes_on(desk: StoreWithTables, numbers: range) -> None:
     """All that others ask of the service, in the presence of what was damaged."""
     store = desk.store
     good, _ = await store.create(new_task("good", client="amsel"), client=CLIENT)
@@ -253,7 +253,7 @@ async def everything_goes_on(desk: Desk, numbers: range) -> None:
     await store.delete(good.id)
 
 
-async def each_can_be_had_and_dropped(desk: Desk, numbers: Sequence[int]) -> None:
+async def each_can_be_had_and_dropped(desk: StoreWithTables, numbers: Sequence[int]) -> None:
     store = desk.store
     for number in numbers:
         shown = await store.get(number, include_result=True)
@@ -270,7 +270,7 @@ async def each_can_be_had_and_dropped(desk: Desk, numbers: Sequence[int]) -> Non
         await store.delete(number)
 
 
-async def housekeeping_goes_on(desk: Desk) -> None:
+async def housekeeping_goes_on(desk: StoreWithTables) -> None:
     store, clock = desk.store, desk.clock
     for copy in range(VALUES_A_COLUMN):
         await allowed(desk.uploads.get(f"{copy:032x}"), UploadNotFound)
@@ -293,13 +293,13 @@ def rubbish_for(column: Column[Any]) -> Sequence[object]:
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-async def test_rubbish_in_a_column_harms_nothing_else(desk: Desk, table: Table) -> None:
+async def test_rubbish_in_a_column_harms_nothing_else(desk: StoreWithTables, table: Table) -> None:
     for column in COLUMNS:
         if column.table is table:
             await check_rubbish_harms_nothing_else(desk, table, column)
 
 
-async def check_rubbish_harms_nothing_else(desk: Desk, table: Table, column: Column[Any]) -> None:
+async def check_rubbish_harms_nothing_else(desk: StoreWithTables, table: Table, column: Column[Any]) -> None:
     await desk.clear()
     rows, taken = await make_victims(desk), 0
     for copy, value in enumerate(rubbish_for(column)):
@@ -332,7 +332,7 @@ DAMAGE = {
 }
 
 
-async def damaged(desk: Desk, column: str, value: object, **wanted: Any) -> Task:
+async def damaged(desk: StoreWithTables, column: str, value: object, **wanted: Any) -> Task:
     """A task that waits, one of whose columns was overwritten; skips where the database does not take that."""
     task, _ = await desk.store.create(new_task("victim", **wanted))
     if not await desk.write(f"UPDATE tasks SET {column} = :value WHERE id = {task.id}", value=value):
@@ -343,7 +343,7 @@ async def damaged(desk: Desk, column: str, value: object, **wanted: Any) -> Task
 
 @pytest.mark.parametrize("column", DAMAGE)
 async def test_a_damaged_task_is_failed_with_the_reason(
-    desk: Desk, column: str, caplog: pytest.LogCaptureFixture
+    desk: StoreWithTables, column: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     if column in ("created_at",) and "mysql" in desk.url:
         pytest.skip("MySQL keeps nothing but times there.")
@@ -368,7 +368,7 @@ async def test_a_damaged_task_is_failed_with_the_reason(
     assert str(DAMAGE[column]) not in shown.error.message
 
 
-async def test_a_damaged_task_that_is_retried_fails_again_and_one_that_was_mended_runs(desk: Desk) -> None:
+async def test_a_damaged_task_that_is_retried_fails_again_and_one_that_was_mended_runs(desk: StoreWithTables) -> None:
     task = await damaged(desk, "options", "{", callback_url=URL)
     for _ in range(3):
         assert await desk.store.claim("me", LEASE, 1, ALL_RANKS) == []
@@ -379,7 +379,7 @@ async def test_a_damaged_task_that_is_retried_fails_again_and_one_that_was_mende
     assert (claimed.id, claimed.options) == (task.id, TranscriptionOptions())
 
 
-async def test_any_number_of_damaged_tasks_keeps_none_behind_them_waiting(desk: Desk) -> None:
+async def test_any_number_of_damaged_tasks_keeps_none_behind_them_waiting(desk: StoreWithTables) -> None:
     for number in range(150):
         await desk.store.create(new_task(f"t{number}", priority=Priority.HIGH))
     await desk.write("UPDATE tasks SET options = 'rubbish!'")
@@ -387,7 +387,7 @@ async def test_any_number_of_damaged_tasks_keeps_none_behind_them_waiting(desk: 
     assert [task.id for task in await desk.store.claim("me", LEASE, 1, ALL_RANKS)] == [good.id]
 
 
-async def test_a_run_whose_row_is_damaged_meanwhile_comes_to_its_end(desk: Desk) -> None:
+async def test_a_run_whose_row_is_damaged_meanwhile_comes_to_its_end(desk: StoreWithTables) -> None:
     task, _ = await desk.store.create(new_task("a"))
     [claimed] = await desk.store.claim("me", LEASE, 1, ALL_RANKS)
     await desk.write("UPDATE tasks SET options = '{', tracks = '{'")
@@ -399,7 +399,7 @@ async def test_a_run_whose_row_is_damaged_meanwhile_comes_to_its_end(desk: Desk)
 
 
 @pytest.mark.parametrize("what", ["rank", "available_at", "lease", "summary"])
-async def test_a_damaged_task_that_no_claim_finds_is_failed_by_housekeeping(desk: Desk, what: str) -> None:
+async def test_a_damaged_task_that_no_claim_finds_is_failed_by_housekeeping(desk: StoreWithTables, what: str) -> None:
     await desk.store.create(new_task("a", summary_options=SummaryOptions()))
     [claimed] = await desk.store.claim("me", LEASE, 1, ALL_RANKS)
     damage = {
@@ -436,7 +436,7 @@ NEWER = {
 
 
 @pytest.mark.parametrize("column", NEWER)
-async def test_what_a_newer_version_wrote_is_left_to_it(desk: Desk, column: str) -> None:
+async def test_what_a_newer_version_wrote_is_left_to_it(desk: StoreWithTables, column: str) -> None:
     task = await damaged(desk, column, NEWER[column], callback_url=URL)
     before = (await desk.rows())["tasks"][0]
     other, _ = await desk.store.create(new_task("other"))
@@ -457,16 +457,16 @@ async def test_what_a_newer_version_wrote_is_left_to_it(desk: Desk, column: str)
     assert await desk.store.delete(task.id) == "victim"
 
 
-async def claim_twice(desk: Desk) -> list[Task]:
+async def claim_twice(desk: StoreWithTables) -> list[Task]:
     return [task for _ in range(2) for task in await desk.store.claim("me", LEASE, 10, ALL_RANKS)]
 
 
-async def test_what_another_version_has_left_is_looked_at(desk: Desk) -> None:
+async def test_what_another_version_has_left_is_looked_at(desk: StoreWithTables) -> None:
     task = await damaged(desk, "left_by", "0123456789abcdef")
     assert [claimed.id for claimed in await desk.store.claim("me", LEASE, 10, ALL_RANKS)] == [task.id]
 
 
-async def test_a_newer_summary_is_left_to_it(desk: Desk) -> None:
+async def test_a_newer_summary_is_left_to_it(desk: StoreWithTables) -> None:
     task, _ = await desk.store.create(new_task("a", summary_options=SummaryOptions()))
     [claimed] = await desk.store.claim("me", LEASE, 1, ALL_RANKS)
     await desk.store.complete(Lease(task.id, claimed.fence), TRANSCRIPT)
@@ -492,7 +492,7 @@ def test_the_vocabulary_is_that_of_the_code() -> None:
 
 
 @pytest.mark.parametrize("table", ["chunks", "parts", "chunk_results"])
-async def test_a_task_whose_chunks_are_damaged_begins_again_at_its_recording(desk: Desk, table: str) -> None:
+async def test_a_task_whose_chunks_are_damaged_begins_again_at_its_recording(desk: StoreWithTables, table: str) -> None:
     column = {"chunks": "spans", "parts": "part_end", "chunk_results": "result"}[table]
     media = MemoryMediaStore()
     await media.write("t/source", blocks(b"sound"))

@@ -45,7 +45,8 @@ SUMMARY = Summary(
 
 async def transcribed(store: TaskStore, prefix: str = "a", **fields: Any) -> Task:
     """A task of which only the summary is missing."""
-    await store.create(NewTask(media_prefix=prefix, **{"media_key": "a/source", "summary_options": OPTIONS} | fields))
+    chosen: dict[str, Any] = {"media_key": "a/source", "summary_options": OPTIONS}
+    await store.create(NewTask(media_prefix=prefix, **chosen | fields))
     [task] = await store.claim("runner", LEASE, 1, (0, 1, 2))
     return await store.complete(Lease(task.id, task.fence), TRANSCRIPT)
 

@@ -38,7 +38,7 @@ QUICKLY = (0.05, 0.05)
 
 
 @dataclass
-class Service:
+class CallbackService:
     """What runs: a store, a courier over it, and one receiver under several names.
 
     ``public.example`` has a public address (whose connections end here), ``allowed.example`` a private one that the
@@ -66,7 +66,7 @@ class Service:
             callback = (await self.store.get(task_id)).callback
             return callback if callback.time and status_code in (None, callback.status_code) else None
 
-        return await eventually(recorded)
+        return await first_result(recorded)
 
     async def requests_to(self, path: str, number: int) -> list[ReceivedRequest]:
         """The requests to a path, once there are so many."""
@@ -75,11 +75,11 @@ class Service:
             found = [request for request in self.receiver.requests if request.target == path]
             return found if len(found) >= number else None
 
-        return await eventually(arrived)
+        return await first_result(arrived)
 
 
-async def eventually(look: Callable[[], Awaitable[T | None]]) -> T:
-    """What ``look`` finds, as soon as it finds something."""
+async def first_result(look: Callable[[], Awaitable[T | None]]) -> T:
+    """Return the first result of ``look`` that is not ``None``."""
     async with asyncio.timeout(10):
         while (found := await look()) is None:
             await asyncio.sleep(0.01)
@@ -89,7 +89,7 @@ async def eventually(look: Callable[[], Awaitable[T | None]]) -> T:
 @asynccontextmanager
 async def service(
     folder: Path, behaviours: Mapping[str, Behaviour], *, delays_s: tuple[float, ...] = QUICKLY, timeout_s: float = 5.0
-) -> AsyncIterator[Service]:
+) -> AsyncIterator[CallbackService]:
     network = NetworkSettings(allow_private_hosts=("allowed.example",))
     callback = CallbackSettings.model_validate({"delays_s": delays_s, "timeout_s": timeout_s, "secret": SECRET})
     names = ScriptedResolver(
@@ -108,7 +108,7 @@ async def service(
             store, sender, encode_record, clock, RecordingMetrics(), callback, owner="test", poll_s=0.02
         )
         loop = asyncio.create_task(courier.run(stop))
-        yield Service(store, courier, receiver)
+        yield CallbackService(store, courier, receiver)
         stop.set()
         await loop
 

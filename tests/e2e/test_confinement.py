@@ -87,7 +87,7 @@ def results(process: str, user: int, missing: tuple[str, ...] = ()) -> Results:
         for entry in Path(scratch).iterdir():
             entry.unlink()
         Path(scratch).rmdir()
-    return json.loads(done.stdout)  # type: ignore[no-any-return]
+    return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize("user", USERS)

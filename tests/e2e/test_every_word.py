@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def pipeline() -> Iterator[InProcess]:
 def transcribe(pipeline: InProcess, tmp_path: Path) -> Transcribe:
     """Transcribes recordings, mono or left and right, together; in English unless told otherwise."""
 
-    def run(*audio: speech.Audio, language: str | None = "en", **options: object) -> list[Transcript]:
+    def run(*audio: speech.Audio, language: str | None = "en", **options: Any) -> list[Transcript]:
         paths = [tmp_path / f"{number}.wav" for number in range(len(audio))]
         for path, samples in zip(paths, audio, strict=True):
             path.write_bytes(recordings.wav(samples))
@@ -42,11 +43,11 @@ def transcribe(pipeline: InProcess, tmp_path: Path) -> Transcribe:
     return run
 
 
-def sample(lang: str, name: str) -> speech.Sample:
-    return next(item for item in speech.of_language(lang) if item.name == name)
-
-
-FOX, COUNT, HELLO = sample("en", "quick_brown_fox"), sample("en", "counting"), sample("en", "hello_world")
+FOX, COUNT, HELLO = (
+    speech.sample("en", "quick_brown_fox"),
+    speech.sample("en", "counting"),
+    speech.sample("en", "hello_world"),
+)
 
 
 def joined(*pieces: speech.Sample | float) -> speech.Joined:
@@ -132,7 +133,7 @@ def test_without_vad_silence_and_noise_hold_no_text(transcribe: Transcribe, ampl
 
 
 def test_without_vad_the_language_is_that_of_the_speech(transcribe: Transcribe) -> None:
-    said = joined(45.0, sample("fr", "pangrama"), 1.0, sample("fr", "bonjour_monde"))
+    said = joined(45.0, speech.sample("fr", "pangrama"), 1.0, speech.sample("fr", "bonjour_monde"))
     [transcript] = transcribe(said.audio, language=None, vad_filter=False)
     assert transcript.info.language == "fr"
     assert "whisky" in transcript.text

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import asyncio
-import io
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from typing import BinaryIO
 
 import pytest
 
@@ -22,7 +22,7 @@ def sandbox() -> Iterator[Sandbox]:
     sandbox.close()
 
 
-async def content_of(extractor: SandboxedExtractor, file: io.BufferedIOBase) -> bytes:
+async def content_of(extractor: SandboxedExtractor, file: BinaryIO) -> bytes:
     return b"".join([block async for block in extractor.blocks(file)])
 
 

@@ -35,7 +35,7 @@ ForkServer(control, 2, run, lambda message: (Path(sys.argv[2]) / message.decode(
 """
 
 
-class Server:
+class RunningForkServer:
     """A fork server in a process of its own; children that have ended leave a file in the folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -65,8 +65,8 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path)
+def server(tmp_path: Path) -> Iterator[RunningForkServer]:
+    server = RunningForkServer(tmp_path)
     yield server
     if server.process.returncode is None:
         server.close()
@@ -77,7 +77,7 @@ def everything(descriptor: int) -> bytes:
         return file.read()
 
 
-def test_a_child_has_its_descriptors_and_no_others(server: Server) -> None:
+def test_a_child_has_its_descriptors_and_no_others(server: RunningForkServer) -> None:
     data, status = server.fork(b"descriptors")
     listed = everything(data).split()
     assert sorted(map(int, listed))[:4] == [0, 1, 2, 3]
@@ -85,19 +85,19 @@ def test_a_child_has_its_descriptors_and_no_others(server: Server) -> None:
     assert STATUS.unpack(everything(status)) == (0,)
 
 
-def test_what_a_child_prints_goes_nowhere(server: Server) -> None:
+def test_what_a_child_prints_goes_nowhere(server: RunningForkServer) -> None:
     for descriptor in server.fork(b"log"):
         everything(descriptor)
     assert server.close() == (b"", b"")
 
 
-def test_a_child_that_fails_says_so_in_its_status(server: Server) -> None:
+def test_a_child_that_fails_says_so_in_its_status(server: RunningForkServer) -> None:
     data, status = server.fork(b"fail")
     everything(data)
     assert os.waitstatus_to_exitcode(*STATUS.unpack(everything(status))) == 1
 
 
-def test_a_child_is_killed_once_nobody_awaits_its_status(server: Server) -> None:
+def test_a_child_is_killed_once_nobody_awaits_its_status(server: RunningForkServer) -> None:
     data, status = server.fork(b"hang")
     assert os.read(data, 4) == b"here"
     os.close(status)
@@ -106,7 +106,7 @@ def test_a_child_is_killed_once_nobody_awaits_its_status(server: Server) -> None
     assert (server.folder / "hang").exists()  # and it was cleaned up after
 
 
-def test_children_end_with_the_server_and_are_cleaned_up_after(server: Server) -> None:
+def test_children_end_with_the_server_and_are_cleaned_up_after(server: RunningForkServer) -> None:
     data, status = server.fork(b"hang")
     assert os.read(data, 4) == b"here"
     server.close()

@@ -281,7 +281,10 @@ async def test_a_fragment_that_swells_takes_no_more_disk_than_it_may(fetching: F
 
 
 async def test_fragments_that_swell_are_held_to_the_limit_of_a_recording(fetching: Fetching) -> None:
-    limits = {"crawl": {"max_process_bytes": 256 * 2**20}, "media": {"max_upload_bytes": 2 * BOMB_BYTES}}
+    limits: dict[str, Any] = {
+        "crawl": {"max_process_bytes": 256 * 2**20},
+        "media": {"max_upload_bytes": 2 * BOMB_BYTES},
+    }
     with pytest.raises(SourceTooLarge, match=f"{2 * BOMB_BYTES:,} bytes"):
         await fetching.fetch("https://films.example/swelling", LinkKind.ANY, **limits)
     assert fetching.media.keys == set()

@@ -20,9 +20,8 @@ from pipeline.media.sandbox.sandbox import Sandbox, SandboxLimits
 from pipeline.media.sandbox.sandboxed_decoder import SandboxedDecoder, extract_in
 from tests.support import containers
 from tests.support.containers import AddStream, attachment, data, film, packets_of, picture
+from tests.support.odd_files import CHINESE, FORMATS, PROSE, RAW, with_sound_size
 from tests.support.recordings import silence, tone
-from tests.unit.pipeline.media.test_containers import CHINESE, PROSE, RAW
-from tests.unit.pipeline.media.test_header_repair import FORMATS, with_sound_size
 
 MAX_DURATION_S = 60.0
 
@@ -82,7 +81,7 @@ def sandbox() -> Iterator[Sandbox]:
     sandbox.close()
 
 
-def decoded(decoder: AudioDecoder | SandboxedDecoder) -> object:
+def decoded(decoder: AudioDecoder | SandboxedDecoder) -> tuple[object, object]:
     """The number of samples and whether the end is missing, or the refusal."""
     try:
         samples = sum(map(len, decoder.blocks()))
@@ -103,15 +102,21 @@ def extracted_here(content: bytes) -> object:
 def extracted_there(sandbox: Sandbox, content: bytes) -> object:
     target = io.BytesIO()
     try:
-        limits = {"max_duration_s": MAX_DURATION_S, "max_bytes": 1 << 30}
-        for _ in extract_in(sandbox, io.BytesIO(content), target, ExtractionOptions(), **limits):
+        for _ in extract_in(
+            sandbox,
+            io.BytesIO(content),
+            target,
+            ExtractionOptions(),
+            max_duration_s=MAX_DURATION_S,
+            max_bytes=1 << 30,
+        ):
             pass
     except MediaError as error:
         return type(error), error.message
     return len(target.getvalue())
 
 
-def assert_the_same(sandbox: Sandbox, content: bytes, name: str) -> object:
+def assert_the_same(sandbox: Sandbox, content: bytes, name: str) -> tuple[object, object]:
     here = decoded(AudioDecoder(io.BytesIO(content), MAX_DURATION_S))
     assert decoded(SandboxedDecoder(sandbox, io.BytesIO(content), MAX_DURATION_S)) == here, name
     assert extracted_there(sandbox, content) == extracted_here(content), name
@@ -146,7 +151,7 @@ def test_every_other_stream_may_stand_beside_the_sound(sandbox: Sandbox, kind: s
             content = containers.write(muxer, codec, others=STREAMS[kind])
         except (av.error.FFmpegError, ValueError):
             continue
-        samples, _ = assert_the_same(sandbox, content, muxer)  # type: ignore[misc]
+        samples, _ = assert_the_same(sandbox, content, muxer)
         assert isinstance(samples, int), (muxer, samples)
         carriers.add(muxer)
     assert carriers >= EXPECTED_CARRIERS.get(kind, set())
@@ -171,7 +176,7 @@ def test_what_is_refused_is_refused_alike(sandbox: Sandbox) -> None:
 def test_what_is_looked_at_before_it_is_decoded_is_decoded_alike(sandbox: Sandbox) -> None:
     silent_first = film((silence(1.0), {}, Disposition(0)), (tone(1.0), {"language": "eng"}, Disposition(0)))
     for content in (silent_first, *(with_sound_size(kind, size) for kind in FORMATS for size in (4000, 0))):
-        samples, truncated = assert_the_same(sandbox, content, repr(content[:20]))  # type: ignore[misc]
+        samples, truncated = assert_the_same(sandbox, content, repr(content[:20]))
         assert isinstance(samples, int)
         assert not truncated
 

@@ -9,8 +9,7 @@ import socket
 import stat
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -22,9 +21,10 @@ import psutil
 import pytest
 import yaml
 
-from tests.attacks.headers import ATTACKS, Attackers, Target
+from tests.attacks.headers import ATTACKS, Attackers, ListeningAddress
 from tests.support.processes import ROOT, descendants, free_port, on_port, running, surroundings
 from tests.support.thoroughness import thorough
+from tests.support.waiting import eventually
 
 READY_WITHIN_S = 150.0
 HEAD = b"GET /api/health/check HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
@@ -39,8 +39,8 @@ class Alone:
     home: Path
 
     @property
-    def target(self) -> Target:
-        return Target("127.0.0.1", self.port)
+    def target(self) -> ListeningAddress:
+        return ListeningAddress("127.0.0.1", self.port)
 
     def processes(self) -> list[psutil.Process]:
         """All that the command started."""
@@ -62,7 +62,7 @@ class Alone:
 FRONTS = {"python proxy": "0", "haproxy": "1"} if thorough() else {"python proxy": "0"}
 
 
-@pytest.fixture(scope="module", params=FRONTS.values(), ids=FRONTS)
+@pytest.fixture(scope="module", params=list(FRONTS.values()), ids=list(FRONTS))
 def alone(request: pytest.FixtureRequest) -> Iterator[Alone]:
     """The service as the one command starts it, ready."""
     home, port = Path(tempfile.mkdtemp(prefix="ma-", dir="/tmp")), free_port()  # Ray's sockets need a short path
@@ -84,7 +84,7 @@ def alone(request: pytest.FixtureRequest) -> Iterator[Alone]:
     del environment["RAY_AUTH_MODE"]
     try:
         with running([sys.executable, "-m", "deployments.run", str(config)], environment):
-            _eventually(lambda: _ready(port), "ready", READY_WITHIN_S)
+            eventually(lambda: _ready(port), "ready", READY_WITHIN_S)
             yield Alone(port, home)
     finally:
         shutil.rmtree(home, ignore_errors=True)
@@ -126,7 +126,7 @@ def test_ray_asks_for_its_token(alone: Alone) -> None:
     ids=["a large header", "many headers", "a long URL"],
 )
 def test_large_heads_are_refused(alone: Alone, sent: bytes) -> None:
-    _eventually(lambda: 400 <= alone.get(sent) < 500, "refused")
+    eventually(lambda: 400 <= alone.get(sent) < 500, "refused", within_s=30.0)
     assert alone.get(HEAD + b"\r\n") == httpx.codes.OK
 
 
@@ -156,8 +156,8 @@ def test_a_proxy_that_was_replaced_is_bounded_again(alone: Alone) -> None:
     front = alone.front()
     front.send_signal(signal.SIGKILL)
     front.wait(30)
-    _eventually(lambda: _ready(alone.port), "ready", READY_WITHIN_S)
-    _eventually(lambda: 400 <= alone.get(HEAD + b"x: " + b"a" * 80_000 + b"\r\n\r\n") < 500, "refused")
+    eventually(lambda: _ready(alone.port), "ready", READY_WITHIN_S)
+    eventually(lambda: 400 <= alone.get(HEAD + b"x: " + b"a" * 80_000 + b"\r\n\r\n") < 500, "refused", within_s=30.0)
 
 
 def _ready(port: int) -> bool:
@@ -190,10 +190,3 @@ def _listening(process: psutil.Process) -> list[Any]:
 def _is_loopback(address: str) -> bool:
     parsed = ip_address(address)
     return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback
-
-
-def _eventually(holds: Callable[[], Any], what: str, patience_s: float = 30.0) -> None:
-    deadline = time.monotonic() + patience_s
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {patience_s:.0f} s: {what}"
-        time.sleep(0.2)

@@ -16,6 +16,7 @@ import pytest
 
 from tests.serve.service import UPLOAD_IDLE_TIMEOUT_S, Service, Sites
 from tests.standins.llm import LlmServer, running_llm_server
+from tests.support import waiting
 from tests.support.processes import ROOT, free_port
 
 READY_WITHIN_S = 120.0
@@ -105,9 +106,6 @@ def eventually() -> Callable[[Callable[[], bool]], None]:
     """Waits until a condition holds, and fails if it never does."""
 
     def wait(holds: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 20
-        while not holds():
-            assert time.monotonic() < deadline, "it never came true"
-            time.sleep(0.05)
+        waiting.eventually(holds, "the condition", within_s=20.0, poll_s=0.05)
 
     return wait

@@ -30,13 +30,13 @@ def problem(answer: httpx.Response) -> dict[str, object]:
     return detail
 
 
-def silence(suffix: str, seconds: float = 2.0, picture: bool = False) -> bytes:
+def silent_recording(suffix: str, seconds: float = 2.0, picture: bool = False) -> bytes:
     return recordings.encode(np.zeros(int(seconds * 16_000), np.int16), suffix, picture=picture)
 
 
 UNDECODABLE = {
     "text renamed to .mp3": (b"this is a letter, not a song\n" * 50, "song.mp3", "media_undecodable"),
-    "an mp4 without its index": (silence("mp4").partition(b"moov")[0], "film.mp4", "media_undecodable"),
+    "an mp4 without its index": (silent_recording("mp4").partition(b"moov")[0], "film.mp4", "media_undecodable"),
     "a playlist": (b"#EXTM3U\nfile:///etc/passwd\n", "list.m3u8", "media_undecodable"),
     "an image": (
         bytes.fromhex(
@@ -75,7 +75,9 @@ def test_a_file_over_the_limit(service: Service) -> None:
 
 def test_a_file_and_a_url(service: Service) -> None:
     answer = service.client.post(
-        CREATE, files={"file_upload": ("a.wav", silence("wav"))}, data={"file_url": "https://example.com/a.wav"}
+        CREATE,
+        files={"file_upload": ("a.wav", silent_recording("wav"))},
+        data={"file_url": "https://example.com/a.wav"},
     )
     assert answer.status_code in (400, 422)
     assert "file_url" in str(problem(answer)["message"])
@@ -96,7 +98,7 @@ def test_a_file_and_a_url(service: Service) -> None:
     ],
 )
 def test_options_that_cannot_be(service: Service, field: str, value: str, named: str) -> None:
-    answer = service.client.post(CREATE, files={"file_upload": ("a.wav", silence("wav"))}, data={field: value})
+    answer = service.client.post(CREATE, files={"file_upload": ("a.wav", silent_recording("wav"))}, data={field: value})
     assert answer.status_code == 422
     assert named in str(problem(answer)["message"])
 

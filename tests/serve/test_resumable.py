@@ -20,6 +20,7 @@ def test_an_upload_that_was_broken_off_is_resumed_and_transcribed(service: Servi
     again = client.uploader(file_stream=io.BytesIO(media), url=first.url, chunk_size=10_000, upload_checksum=True)
     assert again.offset == half
     again.upload()
+    assert first.url
     query = {"upload_id": first.url.rpartition("/")[2], "language": "en"}
     created = service.client.post("/api/whisper/tasks/create", params=query)
     assert created.status_code == 200, created.text

@@ -19,10 +19,6 @@ words = EnglishTextNormalizer()
 characters = BasicTextNormalizer(split_letters=True)
 
 
-def sample(lang: str, name: str) -> speech.Sample:
-    return next(item for item in speech.of_language(lang) if item.name == name)
-
-
 def encoded(joined: speech.Joined, folder: Path, suffix: str) -> bytes:
     return speech.encode(joined.audio, folder / f"speech.{suffix}").read_bytes()
 
@@ -41,7 +37,7 @@ SURE_LANGUAGES = [
 
 @pytest.mark.parametrize(("lang", "name"), SURE_LANGUAGES)
 def test_speech_is_heard_in_its_own_language(service: Service, lang: str, name: str) -> None:
-    heard = service.transcribe(sample(lang, name).path.read_bytes())
+    heard = service.transcribe(speech.sample(lang, name).path.read_bytes())
     assert heard["language"] == lang
     assert heard["result"]["info"]["language"] == lang
     assert heard["result"]["text"]
@@ -51,7 +47,7 @@ def test_speech_is_heard_in_its_own_language(service: Service, lang: str, name: 
 
 @pytest.mark.parametrize("suffix", speech.FORMATS)
 def test_every_common_format_is_heard_alike(service: Service, tmp_path: Path, suffix: str) -> None:
-    joined = speech.join([sample(*FOX)], [0.0])
+    joined = speech.join([speech.sample(*FOX)], [0.0])
     heard = service.transcribe(encoded(joined, tmp_path, suffix), f"fox.{suffix}", language="en")
     assert words(heard["result"]["text"]) == words(joined.text)
     assert heard["file_duration"] == pytest.approx(joined.duration_s, abs=0.1)
@@ -59,7 +55,7 @@ def test_every_common_format_is_heard_alike(service: Service, tmp_path: Path, su
 
 
 def test_times_lie_where_the_speech_is(service: Service, tmp_path: Path) -> None:
-    placed = [sample("en", name) for name in ("quick_brown_fox", "counting", "quick_brown_fox", "counting")]
+    placed = [speech.sample("en", name) for name in ("quick_brown_fox", "counting", "quick_brown_fox", "counting")]
     joined = speech.join(placed, [1.0, 4.0, 6.0, 21.0])
     heard = service.transcribe(encoded(joined, tmp_path, "m4a"), language="en", word_timestamps="true")
     spoken = [word for segment in heard["result"]["segments"] for word in segment["words"]]
@@ -72,7 +68,7 @@ def test_times_lie_where_the_speech_is(service: Service, tmp_path: Path) -> None
 
 def test_segments_and_cues_lie_where_the_speech_is(service: Service, tmp_path: Path) -> None:
     """Also where the client asks for no words, and on both surfaces."""
-    placed = [sample("en", name) for name in ("hello_world", "counting", "quick_brown_fox")]
+    placed = [speech.sample("en", name) for name in ("hello_world", "counting", "quick_brown_fox")]
     joined = speech.join(placed, [0.5, 10.0, 8.0])
     media = encoded(joined, tmp_path, "flac")
     record = service.transcribe(media, "pauses.flac", language="en")
@@ -98,7 +94,7 @@ def test_segments_and_cues_lie_where_the_speech_is(service: Service, tmp_path: P
 
 @pytest.mark.parametrize("output_format", ["srt", "vtt"])
 def test_subtitles_are_read_by_a_player(service: Service, tmp_path: Path, output_format: str) -> None:
-    joined = speech.join([sample("en", "counting"), sample(*FOX)], [0.5, 3.0])
+    joined = speech.join([speech.sample("en", "counting"), speech.sample(*FOX)], [0.5, 3.0])
     heard = service.transcribe(encoded(joined, tmp_path, "ogg"), language="en")
     answer = service.client.get(
         "/api/whisper/generate_subtitles", params={"task_id": heard["id"], "output_format": output_format}
@@ -111,12 +107,12 @@ def test_subtitles_are_read_by_a_player(service: Service, tmp_path: Path, output
 
 
 def test_translation_gives_english(service: Service) -> None:
-    heard = service.transcribe(sample("pt", "ola_mundo").path.read_bytes(), language="pt", task_type="translate")
+    heard = service.transcribe(speech.sample("pt", "ola_mundo").path.read_bytes(), language="pt", task_type="translate")
     assert words(heard["result"]["text"]) == "hello world"
 
 
 def test_only_the_clips_asked_for_are_heard(service: Service, tmp_path: Path) -> None:
-    joined = speech.join([sample("en", "counting"), sample(*FOX)], [0.0, 2.0])
+    joined = speech.join([speech.sample("en", "counting"), speech.sample(*FOX)], [0.0, 2.0])
     fox = joined.placements[1]
     heard = service.transcribe(
         encoded(joined, tmp_path, "wav"), language="en", clip_timestamps=f"{fox.start_s - 0.3},{fox.end_s + 0.3}"
@@ -126,20 +122,20 @@ def test_only_the_clips_asked_for_are_heard(service: Service, tmp_path: Path) ->
 
 
 def test_text_that_went_before_is_a_prompt_where_it_is_asked_for(service: Service, tmp_path: Path) -> None:
-    joined = speech.join([sample("en", "counting"), sample(*FOX)] * 4, [1.0] * 8)
+    joined = speech.join([speech.sample("en", "counting"), speech.sample(*FOX)] * 4, [1.0] * 8)
     heard = service.transcribe(encoded(joined, tmp_path, "flac"), language="en", condition_on_previous_text="true")
     assert heard["result"]["text"].lower().count("lazy dog") == 4
 
 
 def test_a_mixed_recording_is_heard_in_each_of_its_languages_on_request(service: Service, tmp_path: Path) -> None:
-    placed = [sample(*FOX)] * 5 + [sample("fr", "bonjour_monde")] * 6
+    placed = [speech.sample(*FOX)] * 5 + [speech.sample("fr", "bonjour_monde")] * 6
     heard = service.transcribe(encoded(speech.join(placed, [0.6] * 11), tmp_path, "wav"), multilingual="true")
     text = heard["result"]["text"].lower()
     assert "lazy dog" in text
     assert "bonjour" in text
 
 
-def wav(audio: np.ndarray, folder: Path) -> bytes:
+def speech_wav(audio: np.ndarray, folder: Path) -> bytes:
     return speech.encode(audio.astype(np.float32), folder / "sound.wav").read_bytes()
 
 
@@ -154,7 +150,7 @@ def wav(audio: np.ndarray, folder: Path) -> bytes:
 def test_what_holds_no_speech_is_completed_with_an_empty_transcript(
     service: Service, tmp_path: Path, audio: np.ndarray
 ) -> None:
-    heard = service.transcribe(wav(audio, tmp_path))
+    heard = service.transcribe(speech_wav(audio, tmp_path))
     assert heard["result"]["text"] == ""
     assert heard["result"]["segments"] == []
     subtitles = service.client.get("/api/whisper/generate_subtitles", params={"task_id": heard["id"]})
@@ -162,7 +158,7 @@ def test_what_holds_no_speech_is_completed_with_an_empty_transcript(
 
 
 def test_a_recording_that_breaks_off_is_heard_as_far_as_it_goes(service: Service, tmp_path: Path) -> None:
-    joined = speech.join([sample(*FOX), sample("en", "counting")] * 3, [0.5] * 6)
+    joined = speech.join([speech.sample(*FOX), speech.sample("en", "counting")] * 3, [0.5] * 6)
     whole = encoded(joined, tmp_path, "flac")
     heard = service.transcribe(whole[: len(whole) // 2], language="en")
     assert heard["truncated"] is True
@@ -173,7 +169,7 @@ def test_nothing_of_a_finished_task_is_left_in_the_media_store(
     service: Service, eventually: Callable[[Callable[[], bool]], None]
 ) -> None:
     before = set(service.media_files())  # unfinished uploads of other tests
-    service.transcribe(sample(*FOX).path.read_bytes())
+    service.transcribe(speech.sample(*FOX).path.read_bytes())
     eventually(lambda: set(service.media_files()) <= before)
 
 
@@ -196,7 +192,7 @@ def test_the_handle_serves_python_callers(service: Service) -> None:
     from ray import serve
 
     handle = serve.get_app_handle("murmuration")
-    audio = io.BytesIO(sample(*FOX).path.read_bytes()).getvalue()
+    audio = io.BytesIO(speech.sample(*FOX).path.read_bytes()).getvalue()
     task = handle.transcribe.remote(audio, file_name="fox.wav", language="en", priority="high").result(timeout_s=60)
     assert "fox" in task.result.text
     queued = handle.submit.remote(audio, language="en").result(timeout_s=60)

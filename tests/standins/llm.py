@@ -197,7 +197,7 @@ async def llm_server(key: str | None = None, port: int = 0) -> AsyncIterator[Llm
 @contextmanager
 def running_llm_server(key: str | None = None) -> Iterator[LlmServer]:
     """The same beside the caller, in a thread of its own."""
-    started: Future[tuple[LlmServer, Callable[[], None]]] = Future()
+    started: Future[tuple[LlmServer, Callable[[], object]]] = Future()
 
     async def serve() -> None:
         stop = asyncio.Event()

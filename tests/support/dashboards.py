@@ -34,7 +34,7 @@ def series_of(query: str) -> Iterator[tuple[str, set[str]]]:
 
 def _series(node: Any) -> Iterator[tuple[str, set[str]]]:
     if isinstance(node, promql_parser.VectorSelector):
-        yield node.name, {matcher.name for matcher in node.matchers.matchers}
+        yield str(node.name), {matcher.name for matcher in node.matchers.matchers}
         return
     for child in _children(node):
         yield from _series(child)

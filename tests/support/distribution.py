@@ -30,7 +30,7 @@ SERVICE_TESTS = (
 SERVICES = "services"
 
 
-class OneServiceAtATime(LoadFileScheduling):
+class OneServiceAtATime(LoadFileScheduling):  # type: ignore[misc]  # it has no types
     """A scheduler that gives a whole file to one process, and all tests that start Ray to the same one."""
 
     def _split_scope(self, nodeid: str) -> str:

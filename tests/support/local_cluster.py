@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -22,21 +21,9 @@ import yaml
 
 from tests.support.mariadb import MariaDbServer
 from tests.support.processes import ROOT, free_port
+from tests.support.waiting import eventually
 
 Record = dict[str, Any]
-
-PATIENCE_S = 120.0
-"""How long anything may take: a bound for a busy machine, not what is expected."""
-
-
-def eventually(holds: Callable[[], Any], what: str, within_s: float = PATIENCE_S) -> Any:
-    """The first value that is true."""
-    deadline = time.monotonic() + within_s
-    while not (value := holds()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"never within {within_s:.0f} s: {what}")
-        time.sleep(0.2)
-    return value
 
 
 def serve_config(port: int, scaling: Mapping[str, Any], policy: Mapping[str, Any], **args: Any) -> dict[str, Any]:

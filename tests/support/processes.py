@@ -57,6 +57,12 @@ def on_port(config: dict[str, Any], port: int) -> dict[str, Any]:
     return config | {"http_options": config.get("http_options", {}) | {"host": "127.0.0.1", "port": port}}
 
 
+def name_of_a_dead_process() -> str:
+    """Return the name of a process that has ended."""
+    command = [sys.executable, "-c", "from pipeline.process_identity import own_name; print(own_name())"]
+    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.strip()
+
+
 def free_port() -> int:
     """Return a TCP port of 127.0.0.1 that nothing listens on."""
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import wave
 from collections.abc import AsyncIterator
 from fractions import Fraction
@@ -40,7 +41,7 @@ FORMATS: dict[str, tuple[str, str, int]] = {
 }
 """By the usual suffix: FFmpeg's muxer, encoder and sample rate."""
 
-FRAGMENTED = {"movflags": "frag_keyframe+empty_moov", "frag_duration": "1000000"}
+FRAGMENTED: dict[str, Any] = {"movflags": "frag_keyframe+empty_moov", "frag_duration": "1000000"}
 """Muxer options for an mp4 that is written as it is recorded, second by second."""
 
 
@@ -91,6 +92,26 @@ def wav(samples: npt.NDArray[np.float32], rate: int = SAMPLE_RATE) -> bytes:
         file.setframerate(rate)
         file.writeframes(np.rint(np.clip(channels.T, -1.0, 1.0) * 32_767).astype("<i2").tobytes())
     return target.getvalue()
+
+
+def wav_of(channels: np.ndarray, rate: int = SAMPLE_RATE) -> bytes:
+    """Write sound of shape ``(samples, channels)``, in 16 bits, as WAV."""
+    target = io.BytesIO()
+    with wave.open(target, "wb") as file:
+        file.setnchannels(channels.shape[1])
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(channels.astype("<i2").tobytes())
+    return target.getvalue()
+
+
+def float_wav(channels: np.ndarray, rate: int) -> bytes:
+    """Write sound of shape ``(samples, channels)`` as floating point WAV without converting its numbers."""
+    frame_bytes = channels.itemsize * channels.shape[1]
+    form = struct.pack("<HHIIHH", 3, channels.shape[1], rate, rate * frame_bytes, frame_bytes, 8 * channels.itemsize)
+    chunks = b"fmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", channels.nbytes)
+    content = b"WAVE" + chunks + channels.tobytes()
+    return b"RIFF" + struct.pack("<I", len(content)) + content
 
 
 def noise(seconds: float, seed: int = 0) -> bytes:

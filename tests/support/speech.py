@@ -68,6 +68,11 @@ def corpus() -> tuple[Sample, ...]:
     return tuple(_sample(path) for path in sorted(folder.glob("*/*.wav")))
 
 
+def sample(lang: str, name: str) -> Sample:
+    """Return the sample of a name in a language."""
+    return next(one for one in of_language(lang) if one.name == name)
+
+
 def of_language(lang: str) -> tuple[Sample, ...]:
     """The samples in one language."""
     found = tuple(sample for sample in corpus() if sample.lang == lang)

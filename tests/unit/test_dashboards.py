@@ -34,8 +34,8 @@ def test_a_query_asks_for_what_there_is(query: str) -> None:
 
 def test_what_an_operator_needs_is_shown() -> None:
     asked = {name for query in dashboard_queries() for name, _labels in series_of(query)}
-    needed = ("queued_tasks", "oldest_task_seconds", "pending_audio_seconds", "replicas", "rtfx", "batch_fill_sum")
-    needed += ("window_seconds_sum", "gated_chunks_total", "stage_seconds_bucket", "waiting_callbacks")
+    needed = ["queued_tasks", "oldest_task_seconds", "pending_audio_seconds", "replicas", "rtfx", "batch_fill_sum"]
+    needed += ["window_seconds_sum", "gated_chunks_total", "stage_seconds_bucket", "waiting_callbacks"]
     assert {f"ray_murmuration_{name}" for name in needed} <= asked
 
 

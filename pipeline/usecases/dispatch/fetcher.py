@@ -28,12 +28,21 @@ class Fetcher:
         media: the media store, from which the remains of earlier attempts are deleted.
         settings: number of concurrent fetches, and the timeout of one.
         clock: measures the ageing of waiting tasks.
+        heartbeat_timeout_s: seconds without a heartbeat after which the Crawler counts as lost.
     """
 
-    def __init__(self, crawler: Crawler | None, media: MediaStore, settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self,
+        crawler: Crawler | None,
+        media: MediaStore,
+        settings: Settings,
+        clock: Clock,
+        heartbeat_timeout_s: float = CRAWLER_TIMEOUT_S,
+    ) -> None:
         self._crawler = crawler
         self._media = media
-        self._crawl_timeout_s = settings.crawl.deadline_s
+        self._heartbeat_timeout_s = heartbeat_timeout_s
+        self._crawl_timeout_s = settings.crawl.deadline_s + heartbeat_timeout_s
         self._max_concurrent = settings.dispatch.max_concurrent_crawls
         limits = SlotLimits(self._max_concurrent, settings.crawl.max_per_host, reserve=True)
         self._slots = TaskSlots(FairSlots(limits, clock, settings.dispatch.ageing_s))
@@ -67,11 +76,11 @@ class Fetcher:
             raise InvalidValue("This deployment does not fetch recordings: upload the file instead.", "file_url")
         try:
             async with (
-                asyncio.timeout(self._crawl_timeout_s + CRAWLER_TIMEOUT_S),
+                asyncio.timeout(self._crawl_timeout_s),
                 aclosing(self._crawler.crawl(request)) as events,
             ):
                 while True:
-                    async with asyncio.timeout(CRAWLER_TIMEOUT_S):
+                    async with asyncio.timeout(self._heartbeat_timeout_s):
                         event = await anext(events)
                     if isinstance(event, CrawledMedia):
                         return event

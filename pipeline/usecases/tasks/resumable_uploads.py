@@ -62,16 +62,28 @@ class ResumableUploads:
         clock: gives the time of expiry.
         max_upload_bytes: size of the largest upload.
         ttl_s: seconds without new bytes after which an upload expires.
+        part_bytes: size of the largest part.
+        read_bytes: bytes read at a time when the parts are joined.
     """
 
     def __init__(
-        self, store: UploadStore, media: MediaStore, clock: Clock, *, max_upload_bytes: int, ttl_s: float
+        self,
+        store: UploadStore,
+        media: MediaStore,
+        clock: Clock,
+        *,
+        max_upload_bytes: int,
+        ttl_s: float,
+        part_bytes: int = PART_BYTES,
+        read_bytes: int = READ_BYTES,
     ) -> None:
         self.max_upload_bytes = max_upload_bytes
         self._store = store
         self._media = media
         self._clock = clock
         self._ttl = timedelta(seconds=ttl_s)
+        self._part_bytes = part_bytes
+        self._read_bytes = read_bytes
 
     async def create(self, size_bytes: int, metadata: Mapping[str, str], client: Client | None = None) -> Upload:
         """Create an empty upload. Raises ``UploadTooLarge``, ``QuotaExceeded``."""
@@ -110,7 +122,7 @@ class ResumableUploads:
         """
         if offset != upload.received_bytes:
             raise UploadStateConflict(f"The upload is at byte {upload.received_bytes:,}, not at {offset:,}.")
-        appending = _UploadAppend(self._store, self._media, upload, checksum, self._expiry)
+        appending = _UploadAppend(self._store, self._media, upload, checksum, self._expiry, self._part_bytes)
         async with aclosing(_without_empty_blocks(data)) as incoming:
             await appending.receive(incoming)
         return await self._store.get(upload.id)
@@ -127,8 +139,9 @@ class ResumableUploads:
                 f"The upload is not complete: {upload.received_bytes:,} of {upload.size_bytes:,} bytes have arrived."
             )
         for part in await self._store.parts(upload.id):
-            for start in range(0, part.end - part.start, READ_BYTES):
-                yield await self._media.read(part.media_key, start, min(READ_BYTES, part.end - part.start - start))
+            size = part.end - part.start
+            for start in range(0, size, self._read_bytes):
+                yield await self._media.read(part.media_key, start, min(self._read_bytes, size - start))
 
     async def close(self, upload: Upload, task_id: int) -> None:
         """Record the task that was made of the upload, and delete the upload's bytes, of which the task has a copy."""
@@ -149,12 +162,14 @@ class _UploadAppend:
         upload: Upload,
         checksum: Checksum | None,
         expiry: Callable[[], datetime],
+        part_bytes: int,
     ) -> None:
         self._store = store
         self._media = media
         self._upload = upload
         self._checksum = checksum
         self._expiry = expiry
+        self._part_bytes = part_bytes
         self._folder = f"{upload.id}/{uuid.uuid4().hex}"
         self._digest = CHECKSUMS[checksum.algorithm]() if checksum else None
         self._end = upload.received_bytes
@@ -188,7 +203,7 @@ class _UploadAppend:
             while block:
                 self._count_bytes(block)
                 yield block
-                block = await self._next_block(incoming) if self._end - start < PART_BYTES else b""
+                block = await self._next_block(incoming) if self._end - start < self._part_bytes else b""
 
         await self._media.write(key, blocks())
         return UploadPart(start, self._end, key)

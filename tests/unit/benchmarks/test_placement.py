@@ -112,8 +112,9 @@ def test_a_text_covers_a_pause_if_it_goes_on_for_more_than_a_second(start_s: flo
 
 def test_observations_know_whether_they_are_good() -> None:
     starts_early, ends_late = edge_observations("segment", [TimedText(1.6, 4.4, "one")], PLACEMENTS)
-    assert starts_early == Observation("segment", "start", pytest.approx(0.4), 1.6, "one")
-    assert ends_late == Observation("segment", "end", pytest.approx(0.4), 4.4, "one")
+    assert starts_early == Observation("segment", "start", starts_early.error_s, 1.6, "one")
+    assert ends_late == Observation("segment", "end", ends_late.error_s, 4.4, "one")
+    assert [starts_early.error_s, ends_late.error_s] == pytest.approx([0.4, 0.4])
     assert (starts_early.is_good, ends_late.is_good) == (False, True)
 
 

@@ -9,10 +9,9 @@ import pytest
 from ray import cloudpickle
 from ray.serve.config import AutoscalingConfig
 
-from deployments import autoscaling
 from deployments.app import SCALING_POLICY
 from deployments.autoscaling import QueuedAudioPolicy, demand_of, measured_rtfx
-from pipeline.domain.scheduling.replica_scaling import Demand
+from pipeline.domain.scheduling.replica_scaling import Demand, ScalingRule
 from pipeline.domain.tasks.task import Priority
 from pipeline.ports import QueueStats
 
@@ -25,7 +24,7 @@ STATS = QueueStats(
 IDLE = replace(STATS, queued_tasks=dict.fromkeys(Priority, 0), processing_tasks=0, pending_audio_s=0.0)
 
 
-class Watch:
+class FixedMonitor:
     def __init__(self, stats: QueueStats | None) -> None:
         self.stats = stats
 
@@ -35,9 +34,9 @@ class Watch:
 
 def policy(stats: QueueStats | None, **arguments: Any) -> QueuedAudioPolicy:
     made = QueuedAudioPolicy.__new__(QueuedAudioPolicy)
-    made._rule = autoscaling.ScalingRule(60.0, 5.0)
+    made._rule = ScalingRule(60.0, 5.0)
     made._rtfx = 50.0
-    made._monitor = Watch(stats)  # type: ignore[assignment]
+    made._monitor = FixedMonitor(stats)  # type: ignore[assignment]
     return made
 
 

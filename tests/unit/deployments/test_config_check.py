@@ -35,7 +35,7 @@ def test_names_what_serve_would_ignore(content: dict[str, Any], found: list[str]
     assert unknown_keys(content) == found
 
 
-def test_the_command_names_what_serve_would_ignore(tmp_path, capsys):
+def test_the_command_names_what_serve_would_ignore(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "serve.yaml"
     file.write_text("applications: [{name: a, deployments: [{name: D, numreplicas: 2}]}]")
     assert main([str(file)]) == 1

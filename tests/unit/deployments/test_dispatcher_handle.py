@@ -44,7 +44,7 @@ class ServeHandle:
 
 
 def adapter(handle: ServeHandle, background: BackgroundTasks | None = None) -> DispatcherHandle:
-    return DispatcherHandle(handle, (background or BackgroundTasks()).spawn)  # type: ignore[arg-type]
+    return DispatcherHandle(handle, (background or BackgroundTasks()).spawn)
 
 
 async def test_a_wait_ends_with_the_change_or_the_end() -> None:

@@ -13,7 +13,7 @@ from pipeline.testing.memory_task_store import MemoryTaskStore
 PERIOD_S = 0.001
 
 
-class WatchedStore(MemoryTaskStore):
+class WatchedTaskStore(MemoryTaskStore):
     """A store that signals when it was queried and closed, and can be made to fail once."""
 
     def __init__(self, *, fails: bool = False) -> None:
@@ -32,18 +32,18 @@ class WatchedStore(MemoryTaskStore):
         self.closed.set()
 
 
-def until_queried_twice(store: WatchedStore) -> None:
+def until_queried_twice(store: WatchedTaskStore) -> None:
     """Wait for the second query: by then the result of the first is there."""
     for _ in range(2):
         assert store.queried.acquire(timeout=10)
 
 
-def opening(store: WatchedStore) -> Callable[[], WatchedStore]:
+def opening(store: WatchedTaskStore) -> Callable[[], WatchedTaskStore]:
     return lambda: store
 
 
 async def test_the_latest_totals_are_there_without_waiting() -> None:
-    store = WatchedStore()
+    store = WatchedTaskStore()
     await store.create(NewTask(media_prefix="a"))
     watch = QueueMonitor(opening(store), PERIOD_S)
     until_queried_twice(store)
@@ -55,9 +55,9 @@ async def test_the_latest_totals_are_there_without_waiting() -> None:
 def test_before_the_first_answer_nothing_is_known() -> None:
     held = threading.Event()
 
-    def open_store() -> WatchedStore:
+    def open_store() -> WatchedTaskStore:
         held.wait(10)
-        return WatchedStore()
+        return WatchedTaskStore()
 
     watch = QueueMonitor(open_store, PERIOD_S)
     assert watch.latest() is None
@@ -65,7 +65,7 @@ def test_before_the_first_answer_nothing_is_known() -> None:
 
 
 def test_a_database_that_comes_back_is_queried_again() -> None:
-    broken, mended = WatchedStore(fails=True), WatchedStore()
+    broken, mended = WatchedTaskStore(fails=True), WatchedTaskStore()
     stores = iter([broken, mended])
     watch = QueueMonitor(lambda: next(stores), PERIOD_S, retry_s=PERIOD_S)
     until_queried_twice(mended)
@@ -75,7 +75,7 @@ def test_a_database_that_comes_back_is_queried_again() -> None:
 
 def test_the_thread_ends_with_its_watch() -> None:
     gc.freeze()  # only what is made from here on is collected below
-    store = WatchedStore()
+    store = WatchedTaskStore()
     watch = QueueMonitor(opening(store), PERIOD_S)
     until_queried_twice(store)
     del watch

@@ -1,17 +1,12 @@
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import pytest
 
 from pipeline import process_identity
 from pipeline.process_identity import is_dead, own_name
-
-
-def name_of_a_dead_process() -> str:
-    command = [sys.executable, "-c", "from pipeline.process_identity import own_name; print(own_name())"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+from tests.support.processes import name_of_a_dead_process
 
 
 def test_no_two_names_are_the_same() -> None:

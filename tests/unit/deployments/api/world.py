@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
@@ -51,6 +51,13 @@ TRANSCRIPT = Transcript(
         (Track(0, "aac", "eng", channels=2, default=True, chosen=True),),
     ),
 )
+
+
+def long(kibibytes: int) -> Transcript:
+    """Make a transcript of so many KiB."""
+    segment = TRANSCRIPT.segments[0]
+    lines = [replace(segment, id=number, text=' Ünïcode "quoted" 😀' * 20) for number in range(1, 2 * kibibytes)]
+    return replace(TRANSCRIPT, text="long", segments=tuple(lines))
 
 
 @dataclass

@@ -88,7 +88,7 @@ class Loop:
 
 
 @dataclass
-class Application:
+class RecordingApplication:
     """An application that records requests, and responds to each once ``may_answer`` is set."""
 
     scopes: list[dict[str, Any]] = field(default_factory=list)
@@ -102,16 +102,16 @@ class Application:
 
 
 @dataclass
-class Server:
+class BoundedServer:
     """A bounded server with its application, loop and connections."""
 
-    application: Application = field(default_factory=Application)
+    application: RecordingApplication = field(default_factory=RecordingApplication)
     loop: Loop = field(default_factory=Loop)
     bounds: ConnectionBounds = BOUNDS
 
     def __post_init__(self) -> None:
         self.protocol = bounded_protocol(self.bounds)
-        self.config = Config(self.application, http=self.protocol, log_config=None, timeout_keep_alive=90)  # type: ignore[arg-type]
+        self.config = Config(self.application, http=self.protocol, log_config=None, timeout_keep_alive=90)
         self.state = ServerState()
 
     def connect(self) -> tuple[BoundedProtocol, Transport]:
@@ -127,11 +127,11 @@ class Server:
 
 
 @pytest.fixture
-def server() -> Server:
-    return Server()
+def server() -> BoundedServer:
+    return BoundedServer()
 
 
-async def test_a_request_reaches_the_application(server: Server) -> None:
+async def test_a_request_reaches_the_application(server: BoundedServer) -> None:
     connection, transport = server.connect()
     connection.data_received(GET)
     await server.answer_all()
@@ -155,7 +155,7 @@ TOO_MUCH = {
 
 @pytest.mark.parametrize("kind", TOO_MUCH)
 @pytest.mark.parametrize("piece", [20, 1000, 100_000])
-async def test_what_is_too_much_is_refused(server: Server, kind: str, piece: int) -> None:
+async def test_what_is_too_much_is_refused(server: BoundedServer, kind: str, piece: int) -> None:
     sent, status = TOO_MUCH[kind]
     connection, transport = server.connect()
     for first in range(0, len(sent), piece):
@@ -166,7 +166,7 @@ async def test_what_is_too_much_is_refused(server: Server, kind: str, piece: int
     assert transport.written.count(b"HTTP/1.1") == 1
 
 
-def refused(server: Server, url: bytes, headers: bytes = b"") -> dict[str, Any]:
+def refused(server: BoundedServer, url: bytes, headers: bytes = b"") -> dict[str, Any]:
     """Return the refusal of a request, which ends its connection."""
     connection, transport = server.connect()
     connection.data_received(b"GET " + url + b" HTTP/1.1\r\n" + headers + b"\r\n")
@@ -178,7 +178,7 @@ def refused(server: Server, url: bytes, headers: bytes = b"") -> dict[str, Any]:
 TOO_MANY_HEADERS = b"x: a\r\n" * 21
 
 
-async def test_a_refusal_has_the_shape_of_the_services_errors(server: Server) -> None:
+async def test_a_refusal_has_the_shape_of_the_services_errors(server: BoundedServer) -> None:
     detail = refused(server, b"/", TOO_MANY_HEADERS)["detail"]
     assert datetime.fromisoformat(detail.pop("time")).tzinfo is not None
     assert detail == {
@@ -197,13 +197,15 @@ async def test_a_refusal_has_the_shape_of_the_services_errors(server: Server) ->
         (b"/v1/models?a=" + b"a" * 5000, b"", "url_too_long"),
     ],
 )
-async def test_under_v1_a_refusal_has_openais_shape(server: Server, url: bytes, headers: bytes, code: str) -> None:
+async def test_under_v1_a_refusal_has_openais_shape(
+    server: BoundedServer, url: bytes, headers: bytes, code: str
+) -> None:
     error = refused(server, url, headers)["error"]
     assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", None, code)
     assert error["message"].endswith(".")
 
 
-async def test_nothing_is_taken_after_a_refusal(server: Server) -> None:
+async def test_nothing_is_taken_after_a_refusal(server: BoundedServer) -> None:
     connection, transport = server.connect()
     connection.data_received(b"GET / HTTP/1.1\r\nx: " + b"a" * 5000)
     connection.data_received(GET)
@@ -212,7 +214,7 @@ async def test_nothing_is_taken_after_a_refusal(server: Server) -> None:
     assert transport.written.count(b"HTTP/1.1") == 1
 
 
-async def test_trailers_do_not_become_headers(server: Server) -> None:
+async def test_trailers_do_not_become_headers(server: BoundedServer) -> None:
     connection, _ = server.connect()
     connection.data_received(POST + b"1\r\na\r\n0\r\nauthorization: Bearer a\r\n\r\n")
     await server.answer_all()
@@ -220,7 +222,7 @@ async def test_trailers_do_not_become_headers(server: Server) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GE", b"GET / HTTP/1.1\r\nx: a"])
-async def test_a_slow_head_is_given_up(server: Server, sent: bytes) -> None:
+async def test_a_slow_head_is_given_up(server: BoundedServer, sent: bytes) -> None:
     connection, transport = server.connect()
     for byte in sent:
         server.loop.pass_time(0.01)
@@ -229,14 +231,14 @@ async def test_a_slow_head_is_given_up(server: Server, sent: bytes) -> None:
     assert (transport.status, transport.closed) == (408, True)
 
 
-async def test_a_body_may_take_its_time(server: Server) -> None:
+async def test_a_body_may_take_its_time(server: BoundedServer) -> None:
     connection, transport = server.connect()
     connection.data_received(POST)
     server.loop.pass_time(1000)
     assert not transport.closed
 
 
-async def test_the_next_head_of_a_connection_has_its_own_time(server: Server) -> None:
+async def test_the_next_head_of_a_connection_has_its_own_time(server: BoundedServer) -> None:
     connection, transport = server.connect()
     connection.data_received(GET)
     await server.answer_all()
@@ -248,7 +250,7 @@ async def test_the_next_head_of_a_connection_has_its_own_time(server: Server) ->
     assert transport.closed
 
 
-async def test_a_body_goes_on_for_a_while_after_the_answer(server: Server) -> None:
+async def test_a_body_goes_on_for_a_while_after_the_answer(server: BoundedServer) -> None:
     connection, transport = server.connect()
     connection.data_received(POST + b"1\r\na\r\n")
     await server.answer_all()
@@ -259,7 +261,7 @@ async def test_a_body_goes_on_for_a_while_after_the_answer(server: Server) -> No
     assert transport.closed
 
 
-async def test_a_body_that_ends_after_the_answer_keeps_the_connection(server: Server) -> None:
+async def test_a_body_that_ends_after_the_answer_keeps_the_connection(server: BoundedServer) -> None:
     connection, transport = server.connect()
     connection.data_received(POST + b"1\r\na\r\n")
     await server.answer_all()
@@ -270,7 +272,7 @@ async def test_a_body_that_ends_after_the_answer_keeps_the_connection(server: Se
     assert (len(server.application.scopes), transport.closed) == (2, False)
 
 
-async def test_requests_sent_ahead_are_few(server: Server) -> None:
+async def test_requests_sent_ahead_are_few(server: BoundedServer) -> None:
     connection, transport = server.connect()
     connection.data_received(GET * 4)
     assert (len(connection.pipeline), transport.closed) == (3, False)
@@ -278,21 +280,21 @@ async def test_requests_sent_ahead_are_few(server: Server) -> None:
     assert (transport.status, transport.closed) == (429, True)
 
 
-async def test_requests_sent_ahead_are_answered_in_turn(server: Server) -> None:
+async def test_requests_sent_ahead_are_answered_in_turn(server: BoundedServer) -> None:
     connection, transport = server.connect()
     connection.data_received(GET * 3)
     await server.answer_all()
     assert (transport.written.count(b"200 OK"), transport.closed) == (3, False)
 
 
-async def test_a_head_sent_ahead_waits_for_the_answer(server: Server) -> None:
+async def test_a_head_sent_ahead_waits_for_the_answer(server: BoundedServer) -> None:
     connection, transport = server.connect()
     connection.data_received(GET + b"GET /")
     server.loop.pass_time(30)
     assert not transport.closed
 
 
-async def test_a_new_connection_takes_the_place_of_one_that_waits(server: Server) -> None:
+async def test_a_new_connection_takes_the_place_of_one_that_waits(server: BoundedServer) -> None:
     (_, first), (second, _), (third, newest) = server.connect(), server.connect(), server.connect()
     assert (first.closed, newest.closed) == (True, False)
     third.data_received(GET)
@@ -304,7 +306,7 @@ async def test_a_new_connection_takes_the_place_of_one_that_waits(server: Server
     assert not later.closed
 
 
-async def test_a_closed_connection_frees_its_place(server: Server) -> None:
+async def test_a_closed_connection_frees_its_place(server: BoundedServer) -> None:
     for _ in range(5):
         connection, transport = server.connect()
         connection.data_received(GET)
@@ -313,7 +315,7 @@ async def test_a_closed_connection_frees_its_place(server: Server) -> None:
     assert len(server.protocol.table) == 0
 
 
-async def test_a_connection_that_was_reset_leaves_no_timer(server: Server) -> None:
+async def test_a_connection_that_was_reset_leaves_no_timer(server: BoundedServer) -> None:
     connection, _ = server.connect()
     connection.data_received(POST)
     await server.answer_all()
@@ -321,7 +323,7 @@ async def test_a_connection_that_was_reset_leaves_no_timer(server: Server) -> No
     assert all(timer.cancelled for timer in server.loop.timers)
 
 
-async def test_there_are_no_websockets(server: Server) -> None:
+async def test_there_are_no_websockets(server: BoundedServer) -> None:
     connection, _ = server.connect()
     connection.data_received(
         b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"

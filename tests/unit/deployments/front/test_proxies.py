@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -28,28 +27,9 @@ from deployments.front.proxies import (
 )
 from deployments.front.turns import FairStartMiddleware
 from pipeline.settings import ConnectionSettings
+from tests.unit.deployments.front.fake_proxies import FakeProxies
 
 BOUNDS = ConnectionBounds(max_head_bytes=8192)
-
-
-@dataclass
-class FakeProxies:
-    """Proxies with given results of bounding: done, still starting, or an error."""
-
-    answers: dict[str, bool | Exception]
-    calls: list[str] = field(default_factory=list)
-    looked: threading.Event = field(default_factory=threading.Event)
-
-    def running(self) -> Mapping[str, Any]:
-        self.looked.set()
-        return {name: name for name in self.answers}
-
-    def bound(self, proxy: Any, bounds: ConnectionBounds) -> bool:
-        self.calls.append(proxy)
-        answer = self.answers[proxy]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
 
 
 class OldConnection:
@@ -145,8 +125,8 @@ def test_serves_callback_bounds_the_process_and_has_answers_acknowledged() -> No
     assert [middleware.cls for middleware in bounded()] == [FairStartMiddleware, AcknowledgementMiddleware]
     config = uvicorn.config.Config(lambda: None, factory=True, log_config=None)
     config.load()
-    assert issubclass(config.http_protocol_class, BoundedProtocol)  # type: ignore[arg-type]
-    assert config.http_protocol_class.bounds == ConnectionBounds()  # type: ignore[union-attr]
+    assert issubclass(config.http_protocol_class, BoundedProtocol)
+    assert config.http_protocol_class.bounds == ConnectionBounds()
 
 
 @pytest.mark.usefixtures("_own_process")
@@ -155,7 +135,7 @@ def test_a_process_that_was_given_bounds_keeps_them_and_calls_back() -> None:
     assert import_attr(http_util.RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH) is bounded
     options = http_util.configure_http_middlewares(HTTPOptions(middlewares=[]))
     assert [layer.cls for layer in options.middlewares] == [FairStartMiddleware, AcknowledgementMiddleware]
-    assert uvicorn.config.HTTP_PROTOCOLS["auto"].bounds == BOUNDS  # type: ignore[union-attr]
+    assert uvicorn.config.HTTP_PROTOCOLS["auto"].bounds == BOUNDS  # type: ignore[attr-defined]
 
 
 @pytest.mark.usefixtures("_own_process")

@@ -12,7 +12,7 @@ from deployments.front.turns import FairStartMiddleware, client_key
 from tests.support.clocks import settle
 
 
-class Application:
+class HeldApplication:
     """Notes whose requests arrive; each starts its response when it is told to."""
 
     def __init__(self) -> None:
@@ -30,8 +30,8 @@ class Application:
 
 
 @pytest.fixture
-def application() -> Application:
-    return Application()
+def application() -> HeldApplication:
+    return HeldApplication()
 
 
 def request(path: str, key: str = "", address: str = "192.0.2.1", kind: str = "http") -> Scope:
@@ -63,13 +63,13 @@ def burst(app: Any, of_a: int, *others: Scope) -> AbstractAsyncContextManager[No
     return under_way(app, [*(request(f"/a{number}", "a") for number in range(of_a)), *others])
 
 
-async def test_a_burst_of_one_client_leaves_half_of_the_places_to_others(application: Application) -> None:
+async def test_a_burst_of_one_client_leaves_half_of_the_places_to_others(application: HeldApplication) -> None:
     app = FairStartMiddleware(application, places=4, start_s=60)
     async with burst(app, 100, request("/b", "b"), request("/c", address="192.0.2.2")):
         assert application.arrived == ["/a0", "/a1", "/b", "/c"]
 
 
-async def test_a_request_whose_response_starts_makes_room_for_the_next(application: Application) -> None:
+async def test_a_request_whose_response_starts_makes_room_for_the_next(application: HeldApplication) -> None:
     application.answering.set()
     app = FairStartMiddleware(application, places=2, start_s=60)
     async with burst(app, 10, request("/b", "b")):
@@ -77,14 +77,14 @@ async def test_a_request_whose_response_starts_makes_room_for_the_next(applicati
         assert application.arrived.index("/b") < 4
 
 
-async def test_a_request_that_lasts_gives_its_place_back_in_time(application: Application) -> None:
+async def test_a_request_that_lasts_gives_its_place_back_in_time(application: HeldApplication) -> None:
     app = FairStartMiddleware(application, places=2, start_s=0.001)
     async with burst(app, 5):
         while len(application.arrived) < 5:
             await asyncio.sleep(0.001)
 
 
-async def test_places_come_back_from_defects_and_from_clients_that_leave(application: Application) -> None:
+async def test_places_come_back_from_defects_and_from_clients_that_leave(application: HeldApplication) -> None:
     app = FairStartMiddleware(application, places=1, start_s=60)
     with pytest.raises(RuntimeError, match="a defect"):
         await app(request("/broken"), nothing, ignore)
@@ -95,13 +95,13 @@ async def test_places_come_back_from_defects_and_from_clients_that_leave(applica
         assert application.arrived[-1] == "/last"
 
 
-async def test_a_request_takes_one_place_however_often_it_passes(application: Application) -> None:
+async def test_a_request_takes_one_place_however_often_it_passes(application: HeldApplication) -> None:
     app = FairStartMiddleware(FairStartMiddleware(application, places=1, start_s=60), places=1, start_s=60)
     async with under_way(app, [request("/once")]):
         assert application.arrived == ["/once"]
 
 
-async def test_what_is_no_request_passes(application: Application) -> None:
+async def test_what_is_no_request_passes(application: HeldApplication) -> None:
     app = FairStartMiddleware(application, places=1, start_s=60)
     async with under_way(app, [request("/a", kind="lifespan"), request("/b", kind="lifespan")]):
         assert application.arrived == ["/a", "/b"]
@@ -160,7 +160,7 @@ class Connection:
         return {"type": "http.disconnect"}
 
 
-async def test_requests_whose_clients_have_left_are_dropped_from_the_line(application: Application) -> None:
+async def test_requests_whose_clients_have_left_are_dropped_from_the_line(application: HeldApplication) -> None:
     app, connections = FairStartMiddleware(application, places=2, start_s=60), [Connection() for _ in range(1000)]
     requests = [
         asyncio.create_task(app(request(f"/{number}", "a"), connection.receive, ignore))
@@ -177,7 +177,7 @@ async def test_requests_whose_clients_have_left_are_dropped_from_the_line(applic
     await asyncio.wait(requests)
 
 
-async def test_health_checks_wait_for_nobody(application: Application) -> None:
+async def test_health_checks_wait_for_nobody(application: HeldApplication) -> None:
     app = FairStartMiddleware(application, places=1, start_s=60)
     checks = [request("/api/health/check"), request("/api/health/ready")]
     async with under_way(app, [request("/a"), request("/b"), *checks]):

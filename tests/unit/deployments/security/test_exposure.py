@@ -10,7 +10,7 @@ from deployments.front.bounds import ConnectionBounds
 from deployments.front.proxies import ProxyKeeper
 from deployments.security.exposure import HttpFront, bind_replica_port, is_loopback, warn_of_ray
 from pipeline.settings import ConnectionSettings
-from tests.unit.deployments.front.test_proxies import FakeProxies
+from tests.unit.deployments.front.fake_proxies import FakeProxies
 
 
 @pytest.fixture

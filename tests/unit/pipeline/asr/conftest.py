@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,19 +10,25 @@ from pipeline.asr.pending_chunk import PendingChunk
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.settings import BatchSettings
 from pipeline.testing.fake_engine import FakeEngine
-
-Start = Callable[..., MicroBatcher]
+from pipeline.testing.recording_metrics import RecordingMetrics
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
+def start() -> Iterator[Callable[..., MicroBatcher]]:
     """A factory of batchers, which do not wait for further chunks by default; they are closed at the end."""
     pairs: list[tuple[FakeEngine, MicroBatcher]] = []
 
-    def make(engine: FakeEngine, *, running: bool = True, metrics=None, **settings: float) -> MicroBatcher:
+    def make(
+        engine: FakeEngine,
+        *,
+        running: bool = True,
+        metrics: RecordingMetrics | None = None,
+        clock: Callable[[], float] = lambda: 0.0,
+        **settings: Any,
+    ) -> MicroBatcher:
         chosen = BatchSettings(**{"batch_wait_s": 0, **settings})
         # The clock stands still: every batch costs nothing, so that costs decide nothing in a test.
-        batcher = MicroBatcher(engine, chosen, clock=lambda: 0.0, metrics=metrics)
+        batcher = MicroBatcher(engine, chosen, clock=clock, metrics=metrics)
         pairs.append((engine, batcher))
         return batcher.start() if running else batcher
 
@@ -35,7 +42,7 @@ def start() -> Iterator[Start]:
 def item() -> Callable[..., DecodeItem]:
     """A factory of items that differ in their audio, ``seconds`` long."""
 
-    def make(mark: int = 0, seconds: float = 5.0, language: str | None = "en", **options: object) -> DecodeItem:
+    def make(mark: int = 0, seconds: float = 5.0, language: str | None = "en", **options: Any) -> DecodeItem:
         features = np.full((1, round(seconds * 100)), mark, dtype=np.float32)
         chosen = TranscriptionOptions(**options)
         return DecodeItem(features=features, options=chosen, language=language, temperature=chosen.temperature[0])
@@ -44,7 +51,7 @@ def item() -> Callable[..., DecodeItem]:
 
 
 @pytest.fixture
-def submit(item) -> Callable[..., list[PendingChunk]]:
+def submit(item: Callable[..., DecodeItem]) -> Callable[..., list[PendingChunk]]:
     """A function that submits such items to a batcher, one for each mark."""
 
     def run(batcher: MicroBatcher, *marks: int, rank: int = 1, age: float = 0.0, **rest: object) -> list[PendingChunk]:

@@ -1,40 +1,46 @@
+from collections.abc import Callable, Sequence
 from concurrent.futures import wait
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from pipeline.asr.batcher import MAX_DEFERRED_BATCHES
+from pipeline.asr.batcher import MAX_DEFERRED_BATCHES, MicroBatcher
+from pipeline.asr.engine import Decoded, DecodeItem
+from pipeline.asr.pending_chunk import DecodedChunk, PendingChunk
 from pipeline.errors import DecodingFailed, ReplicaLost, TaskCancelled
 from pipeline.settings import BatchSettings
 from pipeline.testing.fake_engine import FakeEngine
 from pipeline.testing.recording_metrics import RecordingMetrics
 
+Submit = Callable[..., list[PendingChunk]]
+
 TIMEOUT_S = 10.0
 
 
-def results_of(chunks):
+def results_of(chunks: list[PendingChunk]) -> list[Any]:
     """Wait for the chunks; return for each its ``DecodedChunk`` or the error."""
     wait([chunk.future for chunk in chunks], TIMEOUT_S)
     return [chunk.future.exception(0) or chunk.future.result(0) for chunk in chunks]
 
 
-def text(result):
+def text(result: DecodedChunk) -> str:
     return " ".join(segment.text.strip() for segment in result.segments)
 
 
-def mark(item):
+def mark(item: DecodeItem) -> int:
     return int(item.features[0, 0])
 
 
-def marks(engine):
+def marks(engine: FakeEngine) -> list[list[int]]:
     return [[mark(item) for item in batch] for batch in engine.batches]
 
 
 @pytest.fixture
-def busy(start, submit):
+def busy(start: Callable[..., MicroBatcher], submit: Submit) -> Callable[..., MicroBatcher]:
     """A factory of batchers with a running batch, so that all submitted chunks wait together."""
 
-    def make(engine, **settings):
+    def make(engine: FakeEngine, **settings: Any) -> MicroBatcher:
         batcher = start(engine, **settings)
         engine.pause()
         submit(batcher, 99, rank=0)
@@ -45,7 +51,7 @@ def busy(start, submit):
     return make
 
 
-def test_chunks_of_different_tasks_share_a_batch(busy, submit):
+def test_chunks_of_different_tasks_share_a_batch(busy: Callable[..., MicroBatcher], submit: Submit) -> None:
     engine = FakeEngine()
     batcher = busy(engine)
     chunks = [chunk for task in range(4) for chunk in submit(batcher, task)]
@@ -55,7 +61,7 @@ def test_chunks_of_different_tasks_share_a_batch(busy, submit):
     assert len(set(texts)) == 4
 
 
-def test_urgent_chunks_go_first_then_older_ones(busy, submit):
+def test_urgent_chunks_go_first_then_older_ones(busy: Callable[..., MicroBatcher], submit: Submit) -> None:
     engine = FakeEngine()
     batcher = busy(engine, max_batch_size=1)
     chunks = [
@@ -69,19 +75,20 @@ def test_urgent_chunks_go_first_then_older_ones(busy, submit):
     assert marks(engine) == [[4], [3], [2], [1]]
 
 
-def test_batches_are_short_for_a_while_after_an_urgent_chunk(busy, submit):
-    batcher = busy(engine := FakeEngine(), max_batch_s=1.5)
+def test_batches_are_short_for_a_while_after_an_urgent_chunk(busy: Callable[..., MicroBatcher], submit: Submit) -> None:
+    time_s = 0.0
+    batcher = busy(engine := FakeEngine(), clock=lambda: time_s, max_batch_s=1.5)
     submit(batcher, 1, 2, rank=2)  # behind one of rank 0
     assert batcher._max_batch_s == 3.0
     chunks = submit(batcher, 3, rank=1)
     assert batcher._max_batch_s == 1.5
-    batcher._clock = lambda: 301.0
+    time_s = 301.0
     assert batcher._max_batch_s == 3.0
     engine.resume()
     results_of(chunks)
 
 
-def test_an_odd_one_does_not_starve(busy, submit):
+def test_an_odd_one_does_not_starve(busy: Callable[..., MicroBatcher], submit: Submit) -> None:
     engine = FakeEngine()
     batcher = busy(engine, max_batch_size=4)
     chunks = [chunk for i in range(8) for chunk in submit(batcher, 1, age=1.0 + i)]
@@ -91,12 +98,12 @@ def test_an_odd_one_does_not_starve(busy, submit):
     assert marks(engine)[0][0] == 7
 
 
-def looping(*bad):
+def looping(*bad: int) -> Callable[[DecodeItem, Decoded], Decoded]:
     """Make a ``result`` that fails the quality gate for these marks, at every temperature."""
     return lambda item, decoded: replace(decoded, compression_ratio=9.0) if mark(item) in bad else decoded
 
 
-def test_an_urgent_bad_decoding_is_tried_again_before_others(busy, submit):
+def test_an_urgent_bad_decoding_is_tried_again_before_others(busy: Callable[..., MicroBatcher], submit: Submit) -> None:
     engine = FakeEngine(result=looping(1))
     batcher = busy(engine, max_batch_size=1)
     chunks = submit(batcher, 1, rank=0, age=1.0) + submit(batcher, 2, rank=0, age=2.0)
@@ -107,7 +114,9 @@ def test_an_urgent_bad_decoding_is_tried_again_before_others(busy, submit):
     assert (first.attempts, second.attempts) == (7, 1)
 
 
-def test_a_bad_decoding_waits_for_others_while_there_is_something_else_to_do(busy, submit):
+def test_a_bad_decoding_waits_for_others_while_there_is_something_else_to_do(
+    busy: Callable[..., MicroBatcher], submit: Submit
+) -> None:
     engine = FakeEngine(result=looping(1, 5))
     batcher = busy(engine, max_batch_size=3)
     chunks = [chunk for number in range(1, 7) for chunk in submit(batcher, number, age=number)]
@@ -116,7 +125,9 @@ def test_a_bad_decoding_waits_for_others_while_there_is_something_else_to_do(bus
     assert marks(engine) == [[1, 2, 3], [4, 5, 6], *[[1, 5]] * 6]
 
 
-def test_a_bad_decoding_that_the_next_chunk_waits_for_does_not_wait(busy, submit):
+def test_a_bad_decoding_that_the_next_chunk_waits_for_does_not_wait(
+    busy: Callable[..., MicroBatcher], submit: Submit
+) -> None:
     engine = FakeEngine(result=looping(1))
     batcher = busy(engine, max_batch_size=1)
     chunks = submit(batcher, 1, condition_on_previous_text=True) + submit(batcher, 2, age=2.0)
@@ -125,7 +136,9 @@ def test_a_bad_decoding_that_the_next_chunk_waits_for_does_not_wait(busy, submit
     assert marks(engine)[-1] == [2]
 
 
-def test_a_bad_decoding_lets_so_many_batches_go_first_and_no_more(busy, submit):
+def test_a_bad_decoding_lets_so_many_batches_go_first_and_no_more(
+    busy: Callable[..., MicroBatcher], submit: Submit
+) -> None:
     engine = FakeEngine(result=looping(1))
     batcher = busy(engine, max_batch_size=2)
     chunks = [chunk for number in range(1, 41) for chunk in submit(batcher, number, age=number)]
@@ -138,7 +151,9 @@ def test_a_bad_decoding_lets_so_many_batches_go_first_and_no_more(busy, submit):
 DEAR = {"beam_size": 20, "best_of": 20, "log_prob_threshold": 0.0}
 
 
-def test_a_chunk_with_dear_options_does_not_keep_the_replica_to_itself(busy, submit):
+def test_a_chunk_with_dear_options_does_not_keep_the_replica_to_itself(
+    busy: Callable[..., MicroBatcher], submit: Submit
+) -> None:
     engine = FakeEngine()
     batcher = busy(engine, max_batch_size=1)
     dear = submit(batcher, 1, condition_on_previous_text=True, **DEAR)
@@ -151,7 +166,9 @@ def test_a_chunk_with_dear_options_does_not_keep_the_replica_to_itself(busy, sub
     assert order.index(2) <= 4
 
 
-def test_so_many_texts_are_decoded_side_by_side_as_with_the_defaults(busy, submit):
+def test_so_many_texts_are_decoded_side_by_side_as_with_the_defaults(
+    busy: Callable[..., MicroBatcher], submit: Submit
+) -> None:
     engine = FakeEngine()
     batcher = busy(engine, max_batch_size=8, max_batch_s=100.0)
     chunks = submit(batcher, *range(1, 9), beam_size=20)
@@ -160,8 +177,8 @@ def test_so_many_texts_are_decoded_side_by_side_as_with_the_defaults(busy, submi
     assert [len(batch) for batch in engine.batches] == [2, 2, 2, 2]
 
 
-def test_retries_of_different_chunks_share_a_batch(busy, submit):
-    def unlikely(item, decoded):
+def test_retries_of_different_chunks_share_a_batch(busy: Callable[..., MicroBatcher], submit: Submit) -> None:
+    def unlikely(item: DecodeItem, decoded: Decoded) -> Decoded:
         return replace(decoded, avg_logprob=-2.0) if mark(item) < 9 and not item.temperature else decoded
 
     engine = FakeEngine(result=unlikely)
@@ -171,18 +188,20 @@ def test_retries_of_different_chunks_share_a_batch(busy, submit):
     assert {result.segments[0].temperature for result in results} == {0.2}
 
 
-def results_after_release(engine, chunks):
+def results_after_release(engine: FakeEngine, chunks: list[PendingChunk]) -> list[Any]:
     engine.resume()
     return results_of(chunks)
 
 
-def test_the_gate_can_be_switched_off(start, submit):
+def test_the_gate_can_be_switched_off(start: Callable[..., MicroBatcher], submit: Submit) -> None:
     engine = FakeEngine(result=lambda _, decoded: replace(decoded, compression_ratio=9.0))
     [result] = results_of(submit(start(engine, quality_gate=False), 1))
     assert result.attempts == 1
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_the_next_ones_fit(busy, submit):
+def test_a_batch_that_does_not_fit_is_halved_and_the_next_ones_fit(
+    busy: Callable[..., MicroBatcher], submit: Submit
+) -> None:
     engine = FakeEngine(memory_rows=2)
     batcher = busy(engine)
     chunks = submit(batcher, *range(12))
@@ -191,7 +210,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_next_ones_fit(busy, submit)
     assert [len(batch) for batch in engine.batches] == [8, 4, 2, 2, 4, 2, 2, 2, 2]
 
 
-def test_new_settings_forget_what_did_not_fit(busy, submit):
+def test_new_settings_forget_what_did_not_fit(busy: Callable[..., MicroBatcher], submit: Submit) -> None:
     engine = FakeEngine(memory_rows=2)
     batcher = busy(engine)
     results_after_release(engine, submit(batcher, *range(4)))
@@ -205,14 +224,14 @@ def test_new_settings_forget_what_did_not_fit(busy, submit):
     assert [len(batch) for batch in engine.batches] == [3, 1, 2]
 
 
-def test_a_chunk_that_never_fits_fails_alone(busy, submit):
+def test_a_chunk_that_never_fits_fails_alone(busy: Callable[..., MicroBatcher], submit: Submit) -> None:
     engine = FakeEngine(memory_rows=0)
     results = results_after_release(engine, submit(busy(engine), 1, 2))
     assert [type(error) for error in results] == [DecodingFailed, DecodingFailed]
     assert "memory" in results[0].message
 
 
-def test_one_bad_chunk_fails_alone(busy, submit):
+def test_one_bad_chunk_fails_alone(busy: Callable[..., MicroBatcher], submit: Submit) -> None:
     engine = FakeEngine(fault=lambda item: RuntimeError("axis 7") if mark(item) == 2 else None)
     batcher = busy(engine)
     results = results_after_release(engine, submit(batcher, *range(4)))
@@ -222,13 +241,13 @@ def test_one_bad_chunk_fails_alone(busy, submit):
     assert batcher.stats().failures == 1
 
 
-def test_a_chunk_the_engine_refuses_fails_with_its_reason(start, submit):
+def test_a_chunk_the_engine_refuses_fails_with_its_reason(start: Callable[..., MicroBatcher], submit: Submit) -> None:
     engine = FakeEngine(result=lambda *_: DecodingFailed("No such language."))
     [error] = results_of(submit(start(engine), 1))
     assert error.message == "No such language."
 
 
-def test_the_result_of_a_withdrawn_chunk_is_thrown_away(start, submit):
+def test_the_result_of_a_withdrawn_chunk_is_thrown_away(start: Callable[..., MicroBatcher], submit: Submit) -> None:
     engine = FakeEngine()
     batcher = start(engine)
     engine.pause()
@@ -240,7 +259,7 @@ def test_the_result_of_a_withdrawn_chunk_is_thrown_away(start, submit):
     assert later.attempts == 1
 
 
-def test_withdrawn_chunks_leave_the_task_s_others(busy, submit):
+def test_withdrawn_chunks_leave_the_task_s_others(busy: Callable[..., MicroBatcher], submit: Submit) -> None:
     engine = FakeEngine()
     batcher = busy(engine)
     gone, kept = submit(batcher, 1), submit(batcher, 2)
@@ -249,7 +268,7 @@ def test_withdrawn_chunks_leave_the_task_s_others(busy, submit):
     assert marks(engine) == [[2]]
 
 
-def test_settings_change_between_batches(busy, submit):
+def test_settings_change_between_batches(busy: Callable[..., MicroBatcher], submit: Submit) -> None:
     engine = FakeEngine()
     batcher = busy(engine, max_batch_size=8)
     chunks = submit(batcher, *range(4))
@@ -259,7 +278,7 @@ def test_settings_change_between_batches(busy, submit):
     assert batcher.settings.max_batch_size == 2
 
 
-def test_a_lone_chunk_waits_for_further_chunks(start, submit):
+def test_a_lone_chunk_waits_for_further_chunks(start: Callable[..., MicroBatcher], submit: Submit) -> None:
     engine = FakeEngine()
     batcher = start(engine, batch_wait_s=5)
     first = submit(batcher, 1)
@@ -269,7 +288,7 @@ def test_a_lone_chunk_waits_for_further_chunks(start, submit):
     assert marks(engine) == [[1, 2]]
 
 
-def test_an_urgent_chunk_does_not_wait(start, submit):
+def test_an_urgent_chunk_does_not_wait(start: Callable[..., MicroBatcher], submit: Submit) -> None:
     engine = FakeEngine()
     [result] = results_of(submit(start(engine, batch_wait_s=5), 1, rank=0))
     assert result.attempts == 1
@@ -280,19 +299,21 @@ class Defective(FakeEngine):
 
     broken = False
 
-    def window_frames(self, items):
+    def window_frames(self, items: Sequence[DecodeItem]) -> int:
         if self.broken:
             raise ValueError("a defect")
         return super().window_frames(items)
 
 
-def dies(batcher, chunks, submit):
+def dies(batcher: MicroBatcher, chunks: list[PendingChunk], submit: Submit) -> bool:
     """Return whether all chunks fail, submitted before or now, and the batcher is not healthy."""
     late = submit(batcher, 1) if results_of(chunks) else []
     return not batcher.healthy and {type(error) for error in results_of([*chunks, *late])} == {ReplicaLost}
 
 
-def test_a_failed_device_fails_all_chunks(busy, submit, caplog):
+def test_a_failed_device_fails_all_chunks(
+    busy: Callable[..., MicroBatcher], submit: Submit, caplog: pytest.LogCaptureFixture
+) -> None:
     engine = FakeEngine(fault=lambda item: ReplicaLost("The GPU has failed.") if mark(item) < 9 else None)
     batcher = busy(engine)
     chunks = submit(batcher, 1, 2)
@@ -301,7 +322,9 @@ def test_a_failed_device_fails_all_chunks(busy, submit, caplog):
     assert "inference thread has died" in caplog.text
 
 
-def test_a_defect_on_the_inference_thread_fails_all_chunks(busy, submit, caplog):
+def test_a_defect_on_the_inference_thread_fails_all_chunks(
+    busy: Callable[..., MicroBatcher], submit: Submit, caplog: pytest.LogCaptureFixture
+) -> None:
     engine = Defective()
     batcher = busy(engine)
     chunks = submit(batcher, 1, 2)
@@ -313,7 +336,7 @@ def test_a_defect_on_the_inference_thread_fails_all_chunks(busy, submit, caplog)
     assert "inference thread has died" in caplog.text
 
 
-def test_closing_fails_what_still_waits(start, submit):
+def test_closing_fails_what_still_waits(start: Callable[..., MicroBatcher], submit: Submit) -> None:
     engine = FakeEngine()
     batcher = start(engine, running=False)
     [chunk] = submit(batcher, 1)
@@ -322,7 +345,7 @@ def test_closing_fails_what_still_waits(start, submit):
     assert not batcher.healthy
 
 
-def test_counters_and_metrics_are_updated(start, submit):
+def test_counters_and_metrics_are_updated(start: Callable[..., MicroBatcher], submit: Submit) -> None:
     engine, metrics = FakeEngine(), RecordingMetrics()
     batcher = start(engine, running=False, metrics=metrics)
     chunks = submit(batcher, 1, seconds=10.0) + submit(batcher, 2, seconds=9.0)
@@ -335,7 +358,7 @@ def test_counters_and_metrics_are_updated(start, submit):
     assert metrics.total("audio_seconds") == 19.0
 
 
-def test_retries_are_counted_by_reason(start, submit):
+def test_retries_are_counted_by_reason(start: Callable[..., MicroBatcher], submit: Submit) -> None:
     metrics = RecordingMetrics()
     engine = FakeEngine(
         result=lambda item, decoded: replace(decoded, compression_ratio=1.0 if item.full_window else 9.0)
@@ -346,16 +369,19 @@ def test_retries_are_counted_by_reason(start, submit):
     assert metrics.total("gated_chunks", reason="repetitive") == 1
 
 
-def test_a_future_can_not_be_cancelled_behind_the_batcher_s_back(start, submit):
+def test_a_future_can_not_be_cancelled_behind_the_batcher_s_back(
+    start: Callable[..., MicroBatcher], submit: Submit
+) -> None:
     batcher = start(FakeEngine(), running=False)
     [chunk] = submit(batcher, 1)
     assert not chunk.future.cancel()
 
 
-def test_a_batch_that_hangs_shows(busy):
+def test_a_batch_that_hangs_shows(busy: Callable[..., MicroBatcher]) -> None:
+    time_s = 0.0
     engine = FakeEngine()
-    batcher = busy(engine)
-    batcher._clock = lambda: 700.0
+    batcher = busy(engine, clock=lambda: time_s)
+    time_s = 700.0
     assert batcher.decoding_s == 700.0
     engine.resume()
     batcher.close()

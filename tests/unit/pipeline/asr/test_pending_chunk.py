@@ -1,8 +1,11 @@
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from pipeline.asr.pending_chunk import PendingChunk
+from pipeline.asr.engine import Decoded, DecodeItem
+from pipeline.asr.pending_chunk import DecodedChunk, PendingChunk
 from pipeline.domain.audio.spans import Span, to_samples
 from pipeline.domain.decoding.transcript import AlignedWord
 from pipeline.domain.decoding.transcription_options import TaskType
@@ -10,30 +13,39 @@ from pipeline.testing.fake_engine import FakeEngine
 
 
 @pytest.fixture
-def decode():
+def decode() -> Callable[..., Decoded]:
     """Decode the item of a pending chunk, with some figures changed."""
     engine = FakeEngine()
 
-    def run(pending, **changes):
+    def run(pending: PendingChunk, **changes: Any) -> Decoded:
         [decoded] = engine.decode([pending.item])
+        assert isinstance(decoded, Decoded)
         changes.setdefault("full_window", pending.item.full_window)
         return replace(decoded, **changes)
 
     return run
 
 
+def finished(result: DecodedChunk | None) -> DecodedChunk:
+    """Return the result of a chunk that needs no further decoding."""
+    assert result is not None
+    return result
+
+
 @pytest.fixture
-def pending(item):
+def pending(item: Callable[..., DecodeItem]) -> PendingChunk:
     return PendingChunk(rank=1, age=(5.0, 1), item=item(7, seconds=10.0, language=None), key="", frames=0)
 
 
-def test_a_good_decoding_is_the_outcome(pending, decode):
-    result = pending.record(decode(pending), gate=True)
-    assert (result.attempts, result.language, result.detection.language) == (1, "en", "en")
+def test_a_good_decoding_is_the_outcome(pending: PendingChunk, decode: Callable[..., Decoded]) -> None:
+    result = finished(pending.record(decode(pending), gate=True))
+    assert (result.attempts, result.language, result.detection and result.detection.language) == (1, "en", "en")
     assert [segment.end for segment in result.segments] == [10.0]
 
 
-def test_a_rejected_decoding_falls_back_with_the_detected_language(pending, decode):
+def test_a_rejected_decoding_falls_back_with_the_detected_language(
+    pending: PendingChunk, decode: Callable[..., Decoded]
+) -> None:
     steps = []
     while pending.record(decode(pending, avg_logprob=-2.0), gate=True) is None:
         steps.append((pending.item.temperature, pending.item.full_window, pending.item.language, pending.reason))
@@ -41,7 +53,9 @@ def test_a_rejected_decoding_falls_back_with_the_detected_language(pending, deco
     assert [step[0] for step in steps] == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
 
 
-def test_what_was_encoded_is_used_again_in_the_same_window(pending, decode):
+def test_what_was_encoded_is_used_again_in_the_same_window(
+    pending: PendingChunk, decode: Callable[..., Decoded]
+) -> None:
     encodings = []
     while (
         pending.record(decode(pending, avg_logprob=-2.0, encoding=f"window {pending.item.full_window}"), gate=True)
@@ -51,29 +65,32 @@ def test_what_was_encoded_is_used_again_in_the_same_window(pending, decode):
     assert encodings == [None, *["window False"] * 5]
 
 
-def test_the_best_attempt_is_kept_with_its_own_figures(pending, decode):
+def test_the_best_attempt_is_kept_with_its_own_figures(pending: PendingChunk, decode: Callable[..., Decoded]) -> None:
     result = None
     for avg_logprob in (-2.0, -1.9, -1.1, -1.8, -1.7, -3.0, -2.5):
         result = pending.record(decode(pending, avg_logprob=avg_logprob), gate=True)
+    assert result is not None
     assert result.attempts == 7
     assert result.segments[0].temperature == 0.2
     assert result.detection is not None  # only the first attempt had to detect
 
 
-def test_without_the_gate_the_first_decoding_is_kept(pending, decode):
-    assert pending.record(decode(pending, compression_ratio=9.0), gate=False).attempts == 1
+def test_without_the_gate_the_first_decoding_is_kept(pending: PendingChunk, decode: Callable[..., Decoded]) -> None:
+    assert finished(pending.record(decode(pending, compression_ratio=9.0), gate=False)).attempts == 1
 
 
 @pytest.mark.parametrize("gate", [True, False])
-def test_silence_has_no_segments(pending, decode, gate):
-    result = pending.record(decode(pending, avg_logprob=-1.5, no_speech_prob=0.9), gate=gate)
+def test_silence_has_no_segments(pending: PendingChunk, decode: Callable[..., Decoded], gate: bool) -> None:
+    result = finished(pending.record(decode(pending, avg_logprob=-1.5, no_speech_prob=0.9), gate=gate))
     assert (result.segments, result.attempts) == ((), 1)
 
 
-def with_words(*times, text=" antidisestablishmentarianismandmuchmore"):
+def with_words(
+    *times: tuple[float, float], text: str = " antidisestablishmentarianismandmuchmore"
+) -> Callable[[Decoded], Decoded]:
     """Replace the segments of a decoding by one-word segments at these times; the default word fills them."""
 
-    def change(decoded):
+    def change(decoded: Decoded) -> Decoded:
         segments = (
             replace(decoded.segments[0], start=start, end=end, text=word.word, words=(word,))
             for start, end, word in ((*time, AlignedWord(*time, text, 0.9)) for time in times)
@@ -84,7 +101,7 @@ def with_words(*times, text=" antidisestablishmentarianismandmuchmore"):
 
 
 @pytest.fixture
-def spoken(item):
+def spoken(item: Callable[..., DecodeItem]) -> PendingChunk:
     """A pending chunk of ten seconds of speech."""
     speech = (Span(0, to_samples(10.0)),)
     return PendingChunk(
@@ -96,29 +113,31 @@ def spoken(item):
     )
 
 
-def test_speech_behind_the_last_word_is_decoded_on_its_own(spoken, decode):
+def test_speech_behind_the_last_word_is_decoded_on_its_own(
+    spoken: PendingChunk, decode: Callable[..., Decoded]
+) -> None:
     assert spoken.record(with_words((0.0, 4.0))(decode(spoken)), gate=True) is None
     assert (spoken.item.duration_s, spoken.item.language, spoken.reason) == (6.0, "en", "uncovered")
     assert (spoken.item.temperature, spoken.item.full_window) == (0.0, False)
-    result = spoken.record(with_words((0.5, 6.0))(decode(spoken)), gate=True)
+    result = finished(spoken.record(with_words((0.5, 6.0))(decode(spoken)), gate=True))
     assert [(segment.start, segment.end) for segment in result.segments] == [(0.0, 4.0), (4.5, 10.0)]
     assert result.detection is not None
     assert result.attempts == 1  # at the whole chunk
 
 
-def test_speech_between_words_goes_between_them(spoken, decode):
+def test_speech_between_words_goes_between_them(spoken: PendingChunk, decode: Callable[..., Decoded]) -> None:
     assert spoken.record(with_words((0.0, 3.0), (7.0, 10.0))(decode(spoken)), gate=True) is None
     assert spoken.item.duration_s == 4.0
-    result = spoken.record(with_words((0.2, 3.9))(decode(spoken)), gate=True)
+    result = finished(spoken.record(with_words((0.2, 3.9))(decode(spoken)), gate=True))
     assert [segment.start for segment in result.segments] == [0.0, 3.2, 7.0]
 
 
-def test_speech_in_the_middle_of_a_segment_divides_it(spoken, decode):
+def test_speech_in_the_middle_of_a_segment_divides_it(spoken: PendingChunk, decode: Callable[..., Decoded]) -> None:
     words = [AlignedWord(0.0, 1.0, " one", 0.9, (1,)), AlignedWord(8.8, 10.0, " two", 0.9, (2,))]
     decoded = decode(spoken)
     whole = replace(decoded.segments[0], text=" one two", words=tuple(words))
     assert spoken.record(replace(decoded, segments=(whole,)), gate=True) is None
-    result = spoken.record(with_words((0.2, 4.0), (4.0, 7.5))(decode(spoken)), gate=True)
+    result = finished(spoken.record(with_words((0.2, 4.0), (4.0, 7.5))(decode(spoken)), gate=True))
     assert [(segment.start, segment.end) for segment in result.segments] == [
         (0.0, 1.0),
         (1.2, 5.0),
@@ -127,24 +146,28 @@ def test_speech_in_the_middle_of_a_segment_divides_it(spoken, decode):
     ]
 
 
-def test_the_same_text_over_and_over_is_made_up(spoken, decode):
+def test_the_same_text_over_and_over_is_made_up(spoken: PendingChunk, decode: Callable[..., Decoded]) -> None:
     result = spoken.record(with_words((0.0, 1.0))(decode(spoken)), gate=True)
     while result is None:
         result = spoken.record(with_words((0.0, 0.6), text=" Thank you.")(decode(spoken, text="Thank you.")), gate=True)
     assert [segment.text for segment in result.segments].count(" Thank you.") == 2
 
 
-def test_a_word_stretched_into_the_speech_from_before_is_replaced(spoken, decode):
+def test_a_word_stretched_into_the_speech_from_before_is_replaced(
+    spoken: PendingChunk, decode: Callable[..., Decoded]
+) -> None:
     spoken.item = replace(spoken.item, speech=(Span(to_samples(2.5), to_samples(10.0)),))
     assert spoken.record(with_words((0.0, 3.6), text=" Hello")(decode(spoken)), gate=True) is None
     spoken.record(
         with_words((0.2, 1.1), (1.1, 1.9), (1.9, 7.4), text=" antidisestablishmentarianism")(decode(spoken)), gate=True
     )
-    result = spoken.finish_with_best()
+    result = finished(spoken.finish_with_best())
     assert " Hello" not in [segment.text for segment in result.segments]
 
 
-def test_silence_does_not_take_the_place_of_a_stretched_word(spoken, decode):
+def test_silence_does_not_take_the_place_of_a_stretched_word(
+    spoken: PendingChunk, decode: Callable[..., Decoded]
+) -> None:
     options = replace(spoken.item.options, log_prob_threshold=None)
     spoken.item = replace(spoken.item, options=options)
     spoken.record(with_words((0.0, 10.0), text=" hello")(decode(spoken)), gate=True)
@@ -155,82 +178,96 @@ def test_silence_does_not_take_the_place_of_a_stretched_word(spoken, decode):
     assert [segment.text for segment in result.segments] == [" hello"]
 
 
-def test_a_short_clip_without_text_gets_the_full_window_too(item, decode):
+def test_a_short_clip_without_text_gets_the_full_window_too(
+    item: Callable[..., DecodeItem], decode: Callable[..., Decoded]
+) -> None:
     short = replace(item(7, seconds=0.9), speech=(Span(0, to_samples(0.9)),))
     pending = PendingChunk(rank=1, age=(5.0, 1), item=short, key="", frames=0)
     assert pending.record(decode(pending, segments=()), gate=True) is None
     assert pending.item.full_window
 
 
-def test_uncovered_speech_is_decoded_until_none_is_left(spoken, decode):
+def test_uncovered_speech_is_decoded_until_none_is_left(spoken: PendingChunk, decode: Callable[..., Decoded]) -> None:
     assert spoken.record(with_words((0.0, 3.0))(decode(spoken)), gate=True) is None
     assert spoken.record(with_words((0.0, 3.0))(decode(spoken)), gate=True) is None
     assert spoken.item.duration_s == 4.0
-    result = spoken.record(with_words((0.0, 3.5))(decode(spoken)), gate=True)
+    result = finished(spoken.record(with_words((0.0, 3.5))(decode(spoken)), gate=True))
     assert [segment.start for segment in result.segments] == [0.0, 3.0, 6.0]
 
 
-def test_uncovered_speech_without_a_likely_text_is_not_sampled(spoken, decode):
+def test_uncovered_speech_without_a_likely_text_is_not_sampled(
+    spoken: PendingChunk, decode: Callable[..., Decoded]
+) -> None:
     spoken.record(with_words((0.0, 4.0))(decode(spoken)), gate=True)
     assert spoken.record(decode(spoken, avg_logprob=-2.0), gate=True) is None
     assert (spoken.item.temperature, spoken.item.full_window) == (0.0, True)
-    result = spoken.record(decode(spoken, avg_logprob=-2.0), gate=True)
+    result = finished(spoken.record(decode(spoken, avg_logprob=-2.0), gate=True))
     assert [segment.end for segment in result.segments] == [4.0]
 
 
-def test_a_stretched_word_is_replaced_where_more_was_said(spoken, decode):
+def test_a_stretched_word_is_replaced_where_more_was_said(spoken: PendingChunk, decode: Callable[..., Decoded]) -> None:
     assert spoken.record(with_words((0.0, 5.0), (5.0, 10.0), text=" dog")(decode(spoken)), gate=True) is None
     assert spoken.item.duration_s == 10.0
-    result = spoken.record(with_words((0.0, 4.0), (4.2, 6.0), (6.0, 9.5))(decode(spoken)), gate=True)
+    result = finished(spoken.record(with_words((0.0, 4.0), (4.2, 6.0), (6.0, 9.5))(decode(spoken)), gate=True))
     assert [segment.start for segment in result.segments] == [0.0, 4.2, 6.0]
 
 
-def test_a_stretched_word_stays_where_no_more_was_said(spoken, decode):
+def test_a_stretched_word_stays_where_no_more_was_said(spoken: PendingChunk, decode: Callable[..., Decoded]) -> None:
     spoken.record(with_words((0.0, 10.0), text=" dog")(decode(spoken)), gate=True)
-    result = spoken.record(with_words((6.0, 9.0), text=" fog")(decode(spoken)), gate=True)
+    result = finished(spoken.record(with_words((6.0, 9.0), text=" fog")(decode(spoken)), gate=True))
     assert [segment.text for segment in result.segments] == [" dog"]
 
 
-def test_speech_without_any_text_gets_the_full_window_once(spoken, decode):
+def test_speech_without_any_text_gets_the_full_window_once(
+    spoken: PendingChunk, decode: Callable[..., Decoded]
+) -> None:
     assert spoken.record(decode(spoken, segments=()), gate=True) is None
     assert (spoken.item.duration_s, spoken.item.full_window) == (10.0, True)
-    assert spoken.record(decode(spoken, segments=()), gate=True).segments == ()
+    assert finished(spoken.record(decode(spoken, segments=()), gate=True)).segments == ()
 
 
-def test_silence_in_a_short_window_is_looked_at_in_the_full_one(spoken, decode):
+def test_silence_in_a_short_window_is_looked_at_in_the_full_one(
+    spoken: PendingChunk, decode: Callable[..., Decoded]
+) -> None:
     assert spoken.record(decode(spoken, avg_logprob=-1.5, no_speech_prob=0.9), gate=True) is None
     assert spoken.item.full_window
-    assert len(spoken.record(with_words((0.0, 5.0), (5.5, 9.5))(decode(spoken)), gate=True).segments) == 2
+    assert len(finished(spoken.record(with_words((0.0, 5.0), (5.5, 9.5))(decode(spoken)), gate=True)).segments) == 2
 
 
-def test_a_translation_may_leave_more_between_its_words(item, decode):
+def test_a_translation_may_leave_more_between_its_words(
+    item: Callable[..., DecodeItem], decode: Callable[..., Decoded]
+) -> None:
     wanted = replace(item(7, seconds=10.0, task_type=TaskType.TRANSLATE), speech=(Span(0, to_samples(10.0)),))
     pending = PendingChunk(rank=1, age=(5.0, 1), item=wanted, key="", frames=0)
     assert pending.record(with_words((0.0, 4.0), (4.0, 7.5))(decode(pending)), gate=True) is not None
 
 
-def test_where_speech_is_unknown_nothing_is_uncovered(pending, decode):
+def test_where_speech_is_unknown_nothing_is_uncovered(pending: PendingChunk, decode: Callable[..., Decoded]) -> None:
     assert pending.record(with_words((0.0, 4.0))(decode(pending)), gate=True) is not None
 
 
-def test_a_failure_on_the_first_attempt_leaves_nothing(pending):
+def test_a_failure_on_the_first_attempt_leaves_nothing(pending: PendingChunk) -> None:
     assert pending.finish_with_best() is None
 
 
-def test_a_failure_on_a_later_attempt_leaves_what_was_transcribed(pending, decode):
+def test_a_failure_on_a_later_attempt_leaves_what_was_transcribed(
+    pending: PendingChunk, decode: Callable[..., Decoded]
+) -> None:
     pending.record(decode(pending, avg_logprob=-2.0), gate=True)
-    result = pending.finish_with_best()
+    result = finished(pending.finish_with_best())
     assert (len(result.segments), result.attempts) == (1, 1)
 
 
-def test_a_failure_on_uncovered_speech_leaves_the_text_before(spoken, decode):
+def test_a_failure_on_uncovered_speech_leaves_the_text_before(
+    spoken: PendingChunk, decode: Callable[..., Decoded]
+) -> None:
     spoken.record(with_words((0.0, 4.0))(decode(spoken)), gate=True)
-    result = spoken.finish_with_best()
+    result = finished(spoken.finish_with_best())
     assert (len(result.segments), result.language) == (1, "en")
 
 
-def test_pending_chunks_are_ordered_by_rank_then_age_then_arrival(item):
-    def made(rank, age):
+def test_pending_chunks_are_ordered_by_rank_then_age_then_arrival(item: Callable[..., DecodeItem]) -> None:
+    def made(rank: int, age: tuple[float, int]) -> tuple[int, float, int]:
         return PendingChunk(rank=rank, age=age, item=item(), key="", frames=0).order
 
     assert made(0, (9.0, 9)) < made(1, (1.0, 5)) < made(1, (2.0, 1)) < made(1, (2.0, 2))

@@ -1,40 +1,42 @@
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from pipeline.asr.engine import Decoded
+from pipeline.asr.engine import Decoded, DecodeItem
 from pipeline.asr.speech_recovery import insert_recovered, is_made_up, recovered_segments, uncovered_speech
 from pipeline.domain.audio.spans import Span, to_samples
 from pipeline.domain.decoding.transcript import AlignedWord
-from tests.support.builders import segment_of
+from tests.support.builders import segment_of, words_of
 
 
-def word(start, end, text=" word", token=1):
+def word(start: float, end: float, text: str = " word", token: int = 1) -> AlignedWord:
     return AlignedWord(start, end, text, 0.9, (token,))
 
 
-def decoded(*words, **figures):
-    figures = {"avg_logprob": -0.2, "compression_ratio": 1.0, "no_speech_prob": 0.1} | figures
+def decoded(*words: AlignedWord, **figures: float) -> Decoded:
+    chosen: dict[str, Any] = {"avg_logprob": -0.2, "compression_ratio": 1.0, "no_speech_prob": 0.1} | figures
     segments = (segment_of(*words),) if words else ()
     text = "".join(one.word for one in words).strip()
-    return Decoded(text=text, segments=segments, temperature=0.0, language="en", **figures)
+    return Decoded(text=text, segments=segments, temperature=0.0, language="en", **chosen)
 
 
 @pytest.fixture
-def speech(item):
+def speech(item: Callable[..., DecodeItem]) -> DecodeItem:
     """An item of ten seconds of speech."""
     return replace(item(7, seconds=10.0), speech=(Span(0, to_samples(10.0)),))
 
 
-def test_a_gap_is_a_part_of_the_item_at_its_place(speech):
+def test_a_gap_is_a_part_of_the_item_at_its_place(speech: DecodeItem) -> None:
     words = [word(2.0, 2.6), word(2.6, 3.2), word(9.4, 10.2)]
     first, second = uncovered_speech(speech, words, offset_s=2.0)
     assert (first.offset_s, first.item.duration_s) == (pytest.approx(3.2), pytest.approx(6.2))
     assert (second.offset_s, second.item.duration_s) == (pytest.approx(10.2), pytest.approx(1.8))
-    assert [one.item.speech[0].start for one in (first, second)] == [0, 0]
+    assert [one.item.speech and one.item.speech[0].start for one in (first, second)] == [0, 0]
 
 
-def test_text_of_audio_in_which_nobody_is_found_needs_the_model_s_word(item):
+def test_text_of_audio_in_which_nobody_is_found_needs_the_model_s_word(item: Callable[..., DecodeItem]) -> None:
     nobody, somebody = replace(item(), speech=()), item()
     said = decoded(word(0, 1), no_speech_prob=0.8)
     assert is_made_up(nobody, said)
@@ -43,7 +45,7 @@ def test_text_of_audio_in_which_nobody_is_found_needs_the_model_s_word(item):
     assert is_made_up(nobody, decoded(word(0, 1), avg_logprob=-1.5))
 
 
-def test_what_is_found_must_be_good_and_more(speech):
+def test_what_is_found_must_be_good_and_more(speech: DecodeItem) -> None:
     [gap] = uncovered_speech(speech, [word(0.0, 10.0, " dog")])
     assert len(gap.stretched) == 1
     assert not recovered_segments(gap, decoded(word(1.0, 1.4)))
@@ -52,7 +54,7 @@ def test_what_is_found_must_be_good_and_more(speech):
     assert not recovered_segments(gap, decoded(word(1.0, 1.4), word(2.0, 2.4, "..."), compression_ratio=5.0))
 
 
-def test_what_is_found_a_third_time_in_a_gap_is_made_up(speech):
+def test_what_is_found_a_third_time_in_a_gap_is_made_up(speech: DecodeItem) -> None:
     [gap] = uncovered_speech(speech, [])
     again = replace(gap, recovered_texts=("word", "word"))
     assert recovered_segments(replace(gap, recovered_texts=("word",)), decoded(word(0, 1)))
@@ -60,14 +62,14 @@ def test_what_is_found_a_third_time_in_a_gap_is_made_up(speech):
     assert recovered_segments(again, decoded(word(0, 1, " other")))
 
 
-def test_what_is_found_goes_where_it_is_said(speech):
+def test_what_is_found_goes_where_it_is_said(speech: DecodeItem) -> None:
     whole = segment_of(word(0.0, 1.0, " one"), word(1.0, 8.0, " dog"), word(8.8, 10.0, " two"))
-    [gap] = uncovered_speech(speech, whole.words)
+    [gap] = uncovered_speech(speech, words_of(whole))
     recovered = [segment_of(word(2.0, 3.0, " in")), segment_of(word(3.0, 4.0, " between"))]
     assert [one.text for one in insert_recovered([whole], gap, recovered)] == [" one", " in", " between", " two"]
 
 
-def test_words_without_time_repeat_what_was_said_before(speech):
+def test_words_without_time_repeat_what_was_said_before(speech: DecodeItem) -> None:
     [gap] = uncovered_speech(speech, [])
     crammed, said = (
         segment_of(word(0.0, 0.02, " Hello"), word(0.02, 0.2, " world")),

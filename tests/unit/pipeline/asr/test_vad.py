@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import faster_whisper.vad
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from pipeline.asr.vad import SileroVad, find_speech
@@ -17,7 +18,9 @@ def recording() -> np.ndarray:
 
 
 @pytest.mark.parametrize("block", [512, 5000, 30 * SAMPLE_RATE])
-def test_blocks_give_the_same_probabilities_as_the_whole_recording(recording, block):
+def test_blocks_give_the_same_probabilities_as_the_whole_recording(
+    recording: npt.NDArray[np.int16], block: int
+) -> None:
     recording = recording[: len(recording) // 512 * 512 + 100]  # so that the last frame's context lies in the padding
     padded = np.pad(recording, (0, 412)).astype(np.float32) / 32768.0
     expected = faster_whisper.vad.get_vad_model()(padded).reshape(-1)
@@ -28,7 +31,7 @@ def test_blocks_give_the_same_probabilities_as_the_whole_recording(recording, bl
     assert expected.max() > 0.9
 
 
-def test_recordings_do_not_affect_each_other(recording):
+def test_recordings_do_not_affect_each_other(recording: npt.NDArray[np.int16]) -> None:
     frames = recording[: 512 * 50].reshape(-1, 512)
     first, second = SileroVad(), SileroVad()
     alone = first.probabilities(frames)
@@ -36,14 +39,14 @@ def test_recordings_do_not_affect_each_other(recording):
     np.testing.assert_array_equal(SileroVad().probabilities(frames), alone)
 
 
-def test_no_frames_no_probabilities():
+def test_no_frames_no_probabilities() -> None:
     assert SileroVad().probabilities(np.empty((0, 512), np.int16)).shape == (0,)
 
 
 RULES = SpeechRules.from_ms(0.5, min_speech_duration_ms=0, min_silence_duration_ms=500, speech_pad_ms=0)
 
 
-def test_speech_is_found_between_silences():
+def test_speech_is_found_between_silences() -> None:
     [sample] = [one for one in speech.of_language("en") if one.name == "quick_brown_fox"]
     joined = speech.join([sample, sample], [3.0, 4.0])
     spans = find_speech(np.rint(joined.audio * 32_767).astype(np.int16), RULES)

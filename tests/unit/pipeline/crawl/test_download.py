@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -25,13 +26,14 @@ from pipeline.net import GuardedClient
 from pipeline.settings import NetworkSettings
 from pipeline.testing.local_receiver import Behaviour, LocalReceiver, ReceivedRequest, answers, head, local_receiver
 from pipeline.testing.scripted_network import ScriptedResolver
+from tests.support.builders import note_sizes
 
 FILM = bytes(range(256)) * 400
 TAGGED = {"ETag": '"one"'}
 
 
 @dataclass
-class Server:
+class ScriptedServer:
     """A server of ``FILM``: each request gets the next behaviour of the script, and the last one repeats."""
 
     script: list[Callable[[int, int], Behaviour]]
@@ -90,23 +92,22 @@ class Fetcher:
     async def sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)
 
-    def download(self, *script: Callable[[int, int], Behaviour], **changes: object) -> tuple[Download, Server]:
-        server = Server(list(script))
+    def download(self, *script: Callable[[int, int], Behaviour], **changes: Any) -> tuple[Download, ScriptedServer]:
+        server = ScriptedServer(list(script))
         self.receiver.behaviours["/film"] = server
         location = MediaLocation(self.receiver.url("/film"), {}, "mp4", direct=True)
-        values = {"max_bytes": 10**6, "deadline": asyncio.get_running_loop().time() + 10, "max_breaks": 2}
+        values: dict[str, Any] = {
+            "max_bytes": 10**6,
+            "deadline": asyncio.get_running_loop().time() + 10,
+            "max_breaks": 2,
+        }
         values |= changes
         source = values.pop("source", location)
-        return Download(self.client, source, sleep=self.sleep, **values), server  # type: ignore[arg-type]
+        return Download(self.client, source, sleep=self.sleep, **values), server
 
-    async def fetch(self, *script: Callable[[int, int], Behaviour], **changes: object) -> tuple[bytes, list[str]]:
+    async def fetch(self, *script: Callable[[int, int], Behaviour], **changes: Any) -> tuple[bytes, list[str]]:
         download, server = self.download(*script, **changes)
         return b"".join([block async for block in download.blocks()]), server.ranges
-
-
-async def note_sizes(download: Download, sizes: list[int]) -> None:
-    async for block in download.blocks():
-        sizes += [len(block)]
 
 
 @pytest.fixture
@@ -220,7 +221,7 @@ async def test_a_stream_without_an_end_is_left_at_the_limit(fetcher: Fetcher) ->
     download, _ = fetcher.download(endless, max_bytes=500_000)
     sizes: list[int] = []
     with pytest.raises(SourceTooLarge):
-        await note_sizes(download, sizes)
+        await note_sizes(download.blocks(), sizes)
     assert 0 < sum(sizes) <= 500_000
 
 

@@ -1,5 +1,6 @@
 import unicodedata
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ MP4 = b"\0\0\0\x20ftypisom" + bytes(100)
     + [("mkv", "webm")],  # the same container
 )
 def test_the_bytes_say_what_they_are(suffix: str, extension: str) -> None:
-    assert extension_of(recordings.encode(recordings.np.zeros(8000, recordings.np.int16), suffix)) == extension
+    assert extension_of(recordings.encode(np.zeros(8000, np.int16), suffix)) == extension
 
 
 @pytest.mark.parametrize("head", [b"", b"\xff", b"hello", b"<html>", bytes(400)])

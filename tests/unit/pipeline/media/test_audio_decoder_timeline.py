@@ -50,23 +50,23 @@ def joined(*pieces: tuple[float, Samples]) -> bytes:
 
 def clicks(content: bytes, max_duration_s: float = MAX_DURATION_S) -> list[float]:
     """Return the times of the clicks in a recording, in seconds."""
-    loud, position = [], 0
+    found, position = [], 0
     for block in AudioDecoder(io.BytesIO(content), max_duration_s, SoundOptions(normalize_level=False)).blocks():
-        loud.append(position + np.flatnonzero((block > 6000) | (block < -6000)))
+        found.append(position + np.flatnonzero((block > 6000) | (block < -6000)))
         position += len(block)
-    loud = np.concatenate(loud)
+    loud = np.concatenate(found)
     starts = loud[np.concatenate([[True], np.diff(loud) > SAMPLE_RATE // 10])]
     return [float(start) / SAMPLE_RATE for start in starts]
 
 
 @pytest.mark.parametrize("hole_s", [10, 599, 697, 3000, 10_000])
 @pytest.mark.parametrize("muxer", ["mpegts", "mpeg"])
-def test_sound_after_a_hole_stands_after_it(hole_s, muxer):
+def test_sound_after_a_hole_stands_after_it(hole_s: int, muxer: str) -> None:
     content = stream_of((0, CLIP), (3 + hole_s, CLIP), muxer=muxer)
     assert clicks(content) == pytest.approx([1, 4 + hole_s], abs=0.05)
 
 
-def test_packets_that_are_missing_leave_a_hole():
+def test_packets_that_are_missing_leave_a_hole() -> None:
     hole_s = 697 if thorough() else 97
     total_s = 3 + hole_s + 3
     whole = stream_of((0, np.concatenate([CLIP, silence(hole_s), CLIP])))
@@ -77,32 +77,32 @@ def test_packets_that_are_missing_leave_a_hole():
 
 
 @pytest.mark.parametrize("before_s", [3, 500])
-def test_a_clock_that_overflows_runs_on(before_s):
+def test_a_clock_that_overflows_runs_on(before_s: int) -> None:
     content = stream_of((OVERFLOW_S - before_s, CLIP), (OVERFLOW_S, CLIP))
     assert clicks(content) == pytest.approx([1, before_s + 1], abs=0.05)
 
 
-def test_a_clock_that_overflows_in_an_hour_of_sound_runs_on():
+def test_a_clock_that_overflows_in_an_hour_of_sound_runs_on() -> None:
     content = stream_of((OVERFLOW_S - 3600, CLIP), (OVERFLOW_S - 3, CLIP), (OVERFLOW_S, CLIP))
     assert clicks(content) == pytest.approx([1, 3598, 3601], abs=0.1)
 
 
-def test_a_hole_over_the_overflow_is_a_hole():
+def test_a_hole_over_the_overflow_is_a_hole() -> None:
     content = stream_of((OVERFLOW_S - 100, CLIP), (OVERFLOW_S + 400, CLIP))
     assert clicks(content) == pytest.approx([1, 501], abs=0.05)
 
 
 @pytest.mark.parametrize("clocks_s", [(0, 0), (5000, 0), (50_000, 3), (0, 50_000), (0, 80_000), (90_000, 10)])
-def test_a_clock_that_is_set_anew_follows_on(clocks_s):
+def test_a_clock_that_is_set_anew_follows_on(clocks_s: tuple[int, int]) -> None:
     content = joined(*((clock_s, CLIP) for clock_s in clocks_s))
     assert clicks(content) == pytest.approx([1, 4], abs=0.05)
 
 
-def test_a_hole_after_a_clock_that_was_set_back_is_a_hole():
+def test_a_hole_after_a_clock_that_was_set_back_is_a_hole() -> None:
     content = joined((5000, CLIP), (0, CLIP), (700, CLIP))
     assert clicks(content) == pytest.approx([1, 4, 704], abs=0.1)
 
 
-def test_a_hole_beyond_the_longest_recording_is_none():
+def test_a_hole_beyond_the_longest_recording_is_none() -> None:
     content = stream_of((0, CLIP), (5000, CLIP))
     assert clicks(content, max_duration_s=3600.0) == pytest.approx([1, 4], abs=0.05)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from typing import Any
 
 import av
 import numpy as np
@@ -11,9 +12,8 @@ from pipeline.domain.audio.extraction import AudioFormat, ExtractionOptions
 from pipeline.errors import MediaTooLong, MediaUndecodable, NoAudioStream
 from pipeline.media.audio_extraction import extract_audio
 from tests.support import recordings
-from tests.support.recordings import encode, tone
+from tests.support.recordings import encode, float_wav, tone, wav_of
 from tests.support.thoroughness import some
-from tests.unit.pipeline.media.test_audio_decoder import float_wav, wav_of
 
 with warnings.catch_warnings():  # about audioop, and about a missing ffmpeg program
     warnings.simplefilter("ignore")
@@ -22,7 +22,7 @@ with warnings.catch_warnings():  # about audioop, and about a missing ffmpeg pro
 STEREO = wav_of(np.stack([tone(1.0, 300.0), tone(1.0, 1000.0, 4000)], axis=1), 16_000)
 
 
-def extract(content: bytes, max_duration_s: float = 60.0, **wanted) -> bytes:
+def extract(content: bytes, max_duration_s: float = 60.0, **wanted: Any) -> bytes:
     target = io.BytesIO()
     extract_audio(io.BytesIO(content), target, ExtractionOptions(**wanted), max_duration_s)
     return target.getvalue()
@@ -38,7 +38,7 @@ def samples_of(content: bytes) -> tuple[np.ndarray, int]:
 
 
 @pytest.mark.parametrize("bit_depth", [1, 2, 4])
-def test_pydub_reads_a_wav_of_every_depth_it_knows(bit_depth):
+def test_pydub_reads_a_wav_of_every_depth_it_knows(bit_depth: int) -> None:
     segment = AudioSegment.from_wav(io.BytesIO(extract(STEREO, bit_depth=bit_depth, sample_rate=16_000)))
     assert (segment.sample_width, segment.frame_rate, segment.channels) == (bit_depth, 16_000, 2)
     assert len(segment) == 1000
@@ -50,7 +50,7 @@ def test_pydub_reads_a_wav_of_every_depth_it_knows(bit_depth):
 @pytest.mark.parametrize(
     ("bit_depth", "step", "bits"), [(1, 1 / 128, 8), (2, 1 / 32768, 16), (3, 1 / 2**23, 24), (4, 1 / 2**31, 32)]
 )
-def test_every_depth_is_as_exact_as_it_can_be(bit_depth, step, bits):
+def test_every_depth_is_as_exact_as_it_can_be(bit_depth: int, step: float, bits: int) -> None:
     content = extract(STEREO, bit_depth=bit_depth, sample_rate=16_000)
     assert int.from_bytes(content[34:36], "little") == bits
     audio, _ = samples_of(content)
@@ -60,13 +60,15 @@ def test_every_depth_is_as_exact_as_it_can_be(bit_depth, step, bits):
     assert abs(error.mean()) < step / 20 + 1e-6  # rounded, not truncated
 
 
-def test_samples_of_the_same_shape_come_through_unchanged():
+def test_samples_of_the_same_shape_come_through_unchanged() -> None:
     np.testing.assert_array_equal(samples_of(extract(STEREO, sample_rate=16_000))[0], samples_of(STEREO)[0])
 
 
 @pytest.mark.parametrize("output_format", AudioFormat)
 @pytest.mark.parametrize("sample_rate", some([8000, 22_050, 48_000, 192_000]))
-def test_every_format_takes_every_rate_and_keeps_channels_and_length(output_format, sample_rate):
+def test_every_format_takes_every_rate_and_keeps_channels_and_length(
+    output_format: AudioFormat, sample_rate: int
+) -> None:
     audio, rate = samples_of(extract(STEREO, output_format=output_format, sample_rate=sample_rate))
     highest = {AudioFormat.MP3: 48_000, AudioFormat.OGG: 48_000, AudioFormat.M4A: 96_000}.get(
         output_format, sample_rate
@@ -79,29 +81,29 @@ def test_every_format_takes_every_rate_and_keeps_channels_and_length(output_form
 
 
 @pytest.mark.parametrize("bit_depth", [2, 3, 4])
-def test_flac_has_the_depth_that_was_asked_for(bit_depth):
+def test_flac_has_the_depth_that_was_asked_for(bit_depth: int) -> None:
     content = extract(STEREO, output_format=AudioFormat.FLAC, bit_depth=bit_depth, sample_rate=16_000)
     assert (int.from_bytes(content[18:26], "big") >> 36 & 31) + 1 == bit_depth * 8  # STREAMINFO
     np.testing.assert_allclose(samples_of(content)[0], samples_of(STEREO)[0], atol=1e-6)
 
 
-def test_nothing_folds_down_from_above_half_the_new_rate():
+def test_nothing_folds_down_from_above_half_the_new_rate() -> None:
     audio, _ = samples_of(extract(encode(tone(1.0, 7000.0), "wav"), sample_rate=8000))
     assert np.abs(audio[0, 1000:-1000]).max() < 0.01
 
 
-def test_the_sound_of_a_video_is_taken():
+def test_the_sound_of_a_video_is_taken() -> None:
     audio, rate = samples_of(extract(encode(tone(2.0), "mp4", picture=True)))
     assert (rate, audio.shape[1] / rate) == (22_050, pytest.approx(2.0, abs=0.1))
 
 
-def test_more_channels_than_a_format_takes_become_two():
+def test_more_channels_than_a_format_takes_become_two() -> None:
     surround = wav_of(np.tile(tone(0.5)[:, None], 6))
     assert len(samples_of(extract(surround, output_format=AudioFormat.MP3))[0]) == 2
     assert len(samples_of(extract(surround))[0]) == 6
 
 
-def test_a_rate_that_changes_in_mid_stream_is_followed():
+def test_a_rate_that_changes_in_mid_stream_is_followed() -> None:
     chained = encode(tone(1.0), "aac", rate=44_100) + encode(tone(1.0), "aac", rate=16_000)
     audio, rate = samples_of(extract(chained))
     assert audio.shape[1] / rate == pytest.approx(2.0, abs=0.2)
@@ -116,19 +118,19 @@ def test_a_rate_that_changes_in_mid_stream_is_followed():
         (wav_of(np.zeros((0, 1))), MediaUndecodable),
     ],
 )
-def test_what_has_no_sound_is_refused(content, error):
+def test_what_has_no_sound_is_refused(content: bytes, error: type[MediaUndecodable] | type[NoAudioStream]) -> None:
     with pytest.raises(error):
         extract(content)
 
 
-def test_more_than_the_limit_is_refused():
+def test_more_than_the_limit_is_refused() -> None:
     with pytest.raises(MediaTooLong, match="limit of 2 seconds"):
         extract(encode(tone(3.0), "flac"), max_duration_s=2.0)
 
 
 @pytest.mark.parametrize("output_format", list(AudioFormat))
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
-def test_samples_that_are_no_numbers_of_sound_are_extracted_as_some(output_format, bad):
+def test_samples_that_are_no_numbers_of_sound_are_extracted_as_some(output_format: AudioFormat, bad: float) -> None:
     sound = (np.tile(tone(1.0), 3).astype(np.float32) / 32_768)[:, None]
     sound[8000:8100] = bad
     audio, rate = samples_of(extract(float_wav(sound, 48_000), output_format=output_format, sample_rate=48_000))

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import av
-import numpy as np
 import pytest
 
 from pipeline.media.containers import FORMATS, refusal
-from tests.support.recordings import tone
+from tests.support.odd_files import CHINESE, PROSE, RAW
 
 DANGEROUS = """
     hls dash concat imf webm_dash_manifest ffmetadata image2 image2pipe mpjpeg sdp rtsp rtp sap lavfi tty v4l2 x11grab
@@ -17,12 +16,12 @@ USUAL = """
 
 
 @pytest.mark.parametrize("name", DANGEROUS.split())
-def test_demuxers_that_open_other_things_or_take_anything_are_not_allowed(name):
+def test_demuxers_that_open_other_things_or_take_anything_are_not_allowed(name: str) -> None:
     assert name not in FORMATS.split(",")
 
 
 @pytest.mark.parametrize("name", USUAL.split())
-def test_what_people_record_is_allowed_and_known_to_ffmpeg(name):
+def test_what_people_record_is_allowed_and_known_to_ffmpeg(name: str) -> None:
     assert name in FORMATS.split(",")
     assert name in av.formats_available
 
@@ -40,44 +39,24 @@ def test_what_people_record_is_allowed_and_known_to_ffmpeg(name):
         (b"\x00\x01\x02\x03\x04", "format"),
     ],
 )
-def test_a_refusal_names_the_trouble(head, words):
+def test_a_refusal_names_the_trouble(head: bytes, words: str) -> None:
     assert words in refusal(head)
 
 
-PROSE = "Grüße aus Köln.\nWie geht es Ihnen?\n" * 60
-CHINESE = "你好，世界。\n今天天气很好，我们去公园吧。\n" * 60
-
-
 @pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "cp1252"])
-def test_text_is_called_text(codec):
+def test_text_is_called_text(codec: str) -> None:
     mark = b"\xff\xfe" if codec == "utf-16-le" else b""
     for end in (4096, 4095, 999, 998):
         assert "text" in refusal((mark + PROSE.encode(codec))[:end])
 
 
 @pytest.mark.parametrize("codec", ["utf-8", "utf-16", "gb18030", "gbk"])
-def test_chinese_text_is_called_text(codec):
+def test_chinese_text_is_called_text(codec: str) -> None:
     for end in (1500, 1499, 1498):
         assert "text" in refusal(CHINESE.encode(codec)[:end])
 
 
-RAW = {
-    "loud, big-endian": tone(1.0, amplitude=30_000).astype(">i2").tobytes(),
-    "loud": tone(1.0, amplitude=30_000).tobytes(),
-    "quiet": tone(1.0, amplitude=200).tobytes(),
-    "quiet, big-endian": tone(1.0, amplitude=200).astype(">i2").tobytes(),
-    "of middling level": tone(1.0, amplitude=2000).tobytes(),
-    "noise": np.random.default_rng(0).integers(0, 256, 8000, np.uint8).tobytes(),
-    "8 bits": (tone(1.0, amplitude=3000) // 256 + 128).astype(np.uint8).tobytes(),
-    "8 bits, silence": b"\x80" * 4096,
-    "mu-law, silence": b"\xff" * 4096,
-    "A-law, silence": b"\xd5" * 4096,
-    "A-law, nearly silence": b"\xd5\x55\xd4\x54" * 1024,
-    "silence": bytes(4096),
-}
-
-
 @pytest.mark.parametrize("kind", RAW)
 @pytest.mark.parametrize("beginning", [b"", b"\xfe\xff", b"\xff\xfe", b"\xff\xfe\xff\xff", b"\xef\xbb\xbf"])
-def test_raw_sound_is_not_called_text(kind, beginning):
+def test_raw_sound_is_not_called_text(kind: str, beginning: bytes) -> None:
     assert "text" not in refusal((beginning + RAW[kind])[:4096])

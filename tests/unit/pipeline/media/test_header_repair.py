@@ -19,26 +19,9 @@ from pipeline.media.audio_decoder import AudioDecoder
 from pipeline.media.audio_extraction import extract_audio
 from pipeline.media.header_repair import correct_sizes
 from tests.support.containers import write
+from tests.support.odd_files import FORMATS, SOUND, SOUND_BYTES, WAV, with_number, with_sound_size
 from tests.support.recordings import encode, tone
 from tests.support.thoroughness import some
-
-SOUND = tone(2.0)
-SOUND_BYTES = 2 * len(SOUND)
-
-WAV, RF64, W64 = encode(SOUND, "wav"), encode(SOUND, "wav", rf64="always"), encode(SOUND, "w64")
-AIFF, AU, CAF = encode(SOUND, "aiff"), encode(SOUND, "au"), encode(SOUND, "caf")
-
-Places = tuple[tuple[int, str, int], ...]
-"""Offset, form and surplus of each number that depends on the size of the sound."""
-
-FORMATS: dict[str, tuple[bytes, Places]] = {
-    "wav": (WAV, ((4, "<I", WAV.index(b"data")), (WAV.index(b"data") + 4, "<I", 0))),
-    "rf64": (RF64, ((20, "<Q", RF64.index(b"data")), (28, "<Q", 0))),
-    "w64": (W64, ((16, "<Q", W64.index(b"data") + 24), (W64.index(b"data") + 16, "<Q", 24))),
-    "aiff": (AIFF, ((4, ">I", AIFF.index(b"SSND") + 8), (AIFF.index(b"SSND") + 4, ">I", 8))),
-    "au": (AU, ((8, ">I", 0),)),
-    "caf": (CAF, ((CAF.index(b"data") + 4, ">q", 4),)),
-}
 
 LIST = b"LIST" + struct.pack("<I", 26) + b"INFOISFT" + struct.pack("<I", 14) + b"Lavf60.16.100\0"
 TRAILERS = {
@@ -48,24 +31,6 @@ TRAILERS = {
     "caf": [b"info" + struct.pack(">q", 20) + b"\0\0\0\x01title\0speech....."[:20]],
 }
 ID3V1 = b"TAG" + b"title".ljust(125, b"\0")
-
-
-def with_sound_size(kind: str, size: int) -> bytes:
-    """Return the recording with another size of its sound in the header."""
-    content, places = FORMATS[kind]
-    changed = bytearray(content)
-    for offset, form, extra in places:
-        struct.pack_into(form, changed, offset, size + extra)
-    return bytes(changed)
-
-
-def with_number(kind: str, number: int) -> bytes:
-    """Return the recording with one number in place of every size in the header."""
-    content, places = FORMATS[kind]
-    changed = bytearray(content)
-    for offset, form, _ in places:
-        struct.pack_into(form, changed, offset, number)
-    return bytes(changed)
 
 
 def decode(content: bytes) -> tuple[np.ndarray, bool]:
@@ -80,7 +45,7 @@ def assert_whole(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_header_that_is_right_is_believed(kind):
+def test_a_header_that_is_right_is_believed(kind: str) -> None:
     assert with_sound_size(kind, SOUND_BYTES)[:200] == FORMATS[kind][0][:200]
     assert_whole(FORMATS[kind][0])
 
@@ -98,7 +63,7 @@ PLACEHOLDERS = {
 @pytest.mark.parametrize(
     ("kind", "number"), some([(kind, number) for kind in FORMATS for number in PLACEHOLDERS[kind]])
 )
-def test_a_placeholder_means_all_that_is_there(kind, number):
+def test_a_placeholder_means_all_that_is_there(kind: str, number: int) -> None:
     assert_whole(with_number(kind, number))
     for trailer in [*TRAILERS.get(kind, []), ID3V1]:
         assert_whole(with_number(kind, number) + trailer)
@@ -106,14 +71,14 @@ def test_a_placeholder_means_all_that_is_there(kind, number):
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("size", [2, 4000, SOUND_BYTES // 2])
-def test_a_header_that_states_less_does_not_cut_the_sound_off(kind, size):
+def test_a_header_that_states_less_does_not_cut_the_sound_off(kind: str, size: int) -> None:
     assert_whole(with_sound_size(kind, size))
     for trailer in [*TRAILERS.get(kind, []), ID3V1]:
         assert_whole(with_sound_size(kind, size) + trailer)
 
 
 @pytest.mark.parametrize("kind", TRAILERS)
-def test_what_follows_the_sound_is_not_sound(kind):
+def test_what_follows_the_sound_is_not_sound(kind: str) -> None:
     unknown = {"wav": "<4sI", "rf64": "<4sI", "aiff": ">4sI", "caf": ">4sq"}[kind]
     assert_whole(FORMATS[kind][0] + struct.pack(unknown, b"abcd", 4) + b"efgh")
     for trailer in [*TRAILERS[kind], ID3V1, TRAILERS[kind][0] + ID3V1, TRAILERS[kind][0][:-4]]:
@@ -121,7 +86,7 @@ def test_what_follows_the_sound_is_not_sound(kind):
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_recording_that_breaks_off_is_called_truncated(kind):
+def test_a_recording_that_breaks_off_is_called_truncated(kind: str) -> None:
     content = FORMATS[kind][0]
     audio, truncated = decode(content[: len(content) * 6 // 10])
     assert truncated
@@ -130,7 +95,7 @@ def test_a_recording_that_breaks_off_is_called_truncated(kind):
 
 @pytest.mark.parametrize("codec", ["adpcm_ms", "adpcm_ima_wav", "pcm_mulaw", "pcm_f32le", "libmp3lame", "aac", "g726"])
 @pytest.mark.parametrize("number", [0, 0xFFFF_FFFF])
-def test_compressed_sound_in_wav_is_whole(codec, number):
+def test_compressed_sound_in_wav_is_whole(codec: str, number: int) -> None:
     content = write("wav", codec, samples=SOUND, rate=8000)
     whole, truncated = decode(content)
     assert not truncated
@@ -168,7 +133,7 @@ PIPED = {
 
 
 @pytest.mark.parametrize("muxer", PIPED)
-def test_what_is_written_into_a_pipe_is_not_called_truncated(muxer):
+def test_what_is_written_into_a_pipe_is_not_called_truncated(muxer: str) -> None:
     target, rate = Pipe(), 44_100
     with av.open(target, "w", format=muxer) as container:
         stream = container.add_stream(PIPED[muxer], rate=rate, layout="mono")
@@ -189,7 +154,7 @@ def test_what_is_written_into_a_pipe_is_not_called_truncated(muxer):
 MS_GSM_SILENCE = bytes.fromhex("0d2800") + bytes(62)
 
 
-def test_gsm_in_wav_is_whole():
+def test_gsm_in_wav_is_whole() -> None:
     blocks = 100
     head = struct.pack("<HHIIHHHH", 0x31, 1, 8000, 1625, 65, 0, 2, 320)
     chunks = b"fmt " + struct.pack("<I", len(head)) + head + b"data" + struct.pack("<I", 65 * blocks)
@@ -201,14 +166,14 @@ def test_gsm_in_wav_is_whole():
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_all_of_the_sound_is_extracted(kind):
+def test_all_of_the_sound_is_extracted(kind: str) -> None:
     target = io.BytesIO()
     extract_audio(io.BytesIO(with_sound_size(kind, 4000)), target, ExtractionOptions(sample_rate=SAMPLE_RATE), 60.0)
     assert_whole(target.getvalue())
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_damaged_header_is_read_without_an_error(kind):
+def test_a_damaged_header_is_read_without_an_error(kind: str) -> None:
     content = np.frombuffer(FORMATS[kind][0], np.uint8)
     source = np.random.default_rng(3)
     for _ in range(300):
@@ -228,7 +193,7 @@ OPAQUE = np.random.default_rng(5).bytes(64_000)
 
 @pytest.mark.parametrize("kind", OUTER)
 @pytest.mark.parametrize("tail", [OPAQUE, bytes(64_000), ID3V1 + OPAQUE, OPAQUE + ID3V1])
-def test_what_the_size_of_the_whole_includes_behind_the_sound_is_not_sound(kind, tail):
+def test_what_the_size_of_the_whole_includes_behind_the_sound_is_not_sound(kind: str, tail: bytes) -> None:
     content = bytearray(FORMATS[kind][0] + tail)
     offset, form, extra = OUTER[kind]
     struct.pack_into(form, content, offset, len(content) + extra)
@@ -238,7 +203,7 @@ def test_what_the_size_of_the_whole_includes_behind_the_sound_is_not_sound(kind,
 
 @pytest.mark.parametrize("kind", OUTER)
 @pytest.mark.parametrize("miscounted", [-8, 1, 8])
-def test_a_size_of_the_whole_that_is_miscounted_proves_nothing(kind, miscounted):
+def test_a_size_of_the_whole_that_is_miscounted_proves_nothing(kind: str, miscounted: int) -> None:
     content = bytearray(with_sound_size(kind, 4000))
     offset, form, _ = OUTER[kind]
     struct.pack_into(form, content, offset, struct.unpack_from(form, content, offset)[0] + miscounted)
@@ -246,26 +211,26 @@ def test_a_size_of_the_whole_that_is_miscounted_proves_nothing(kind, miscounted)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_tag_at_the_end_is_not_sound(kind):
+def test_a_tag_at_the_end_is_not_sound(kind: str) -> None:
     assert_whole(FORMATS[kind][0] + ID3V1)
     assert_whole(with_sound_size(kind, 4000) + ID3V1)
 
 
 @pytest.mark.parametrize("pattern", [b"TAG", ID3V1[:127], b"LIST" + bytes(4), b"data" + bytes(4), b"ID3 "])
-def test_a_tail_full_of_what_look_like_chunks_is_read_in_no_time(pattern):
+def test_a_tail_full_of_what_look_like_chunks_is_read_in_no_time(pattern: bytes) -> None:
     begin = time.process_time()
     correct_sizes(io.BytesIO(with_number("wav", 0xFFFF_FFFF) + (pattern * 100_000)[:262_149]))
     assert time.process_time() - begin < 0.5
 
 
-def test_other_files_are_left_alone():
+def test_other_files_are_left_alone() -> None:
     for content in (b"", b"RIFF", b"RIFF\0\0\0\0AVI ", b"caff", encode(tone(0.1), "mp3")):
         file = io.BytesIO(content)
         assert correct_sizes(file).file is file
         assert correct_sizes(file).complete is None
 
 
-def test_a_patched_file_reads_like_a_file():
+def test_a_patched_file_reads_like_a_file() -> None:
     file = correct_sizes(io.BytesIO(with_sound_size("wav", 4000))).file
     assert file.read() == WAV
     assert file.seek(-10, io.SEEK_END) == len(WAV) - 10
@@ -281,13 +246,13 @@ def test_a_patched_file_reads_like_a_file():
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_recording_cut_off_in_its_header_gives_sound_or_is_refused(kind):
+def test_a_recording_cut_off_in_its_header_gives_sound_or_is_refused(kind: str) -> None:
     for length in range(65):
         with suppress(MediaError):
             assert len(decode(FORMATS[kind][0][:length])[0])
 
 
-def test_long_sizes_that_are_not_there_are_not_read():
+def test_long_sizes_that_are_not_there_are_not_read() -> None:
     content = b"RF64\xff\xff\xff\xffWAVEds64\0\0\0\0data\xff\xff\xff\xff"
     assert correct_sizes(io.BytesIO(content)).complete is None
 
@@ -301,7 +266,7 @@ def voc(sound: bytes, missing: int = 8) -> bytes:
 
 @pytest.mark.parametrize("missing", [0, 8])
 @pytest.mark.parametrize("tail", ["0100020003000400", "0200090000000100", "ffff0000ffff0000", "0000000000000000"])
-def test_a_complete_creative_voice_file_is_whole(missing, tail):
+def test_a_complete_creative_voice_file_is_whole(missing: int, tail: str) -> None:
     content = voc(SOUND.tobytes()[:-8] + bytes.fromhex(tail), missing)
     audio, truncated = decode(content)
     assert len(audio) == len(SOUND)
@@ -309,12 +274,12 @@ def test_a_complete_creative_voice_file_is_whole(missing, tail):
     assert decode(content[: len(content) // 2])[1]
 
 
-def test_a_creative_voice_file_whose_size_wraps_around_is_whole():
+def test_a_creative_voice_file_whose_size_wraps_around_is_whole() -> None:
     audio, truncated = decode(voc(bytes((1 << 24) + 1000)))
     assert (len(audio), truncated) == ((1 << 23) + 500, False)
 
 
-def test_a_creative_voice_file_cut_off_in_its_header_is_refused():
+def test_a_creative_voice_file_cut_off_in_its_header_is_refused() -> None:
     for size in (20, 25, 26, 29, 31):
         with pytest.raises(MediaError):
             decode(voc(SOUND.tobytes())[:size])

@@ -2,27 +2,28 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from io import BufferedWriter
 from pathlib import Path
 
 import pytest
-from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.local import LocalFileOpener, LocalFileSystem
 
 from pipeline.errors import ConfigurationError, StorageFull
 from pipeline.media.media_store import DEAD_WRITER_TIME, FsspecMediaStore
 from pipeline.process_identity import own_name
 from pipeline.testing.memory_media import MemoryMediaStore
+from tests.support.processes import name_of_a_dead_process
 from tests.support.recordings import stream
 
 
-class FullDisk(LocalFileSystem):
+class FullDisk(LocalFileSystem):  # type: ignore[misc]  # fsspec has no types
     """A file system whose files can hold only 100 bytes."""
 
     cachable = False
 
-    def _open(self, path, mode="rb", **options):
+    def _open(self, path: str, mode: str = "rb", **options: bool | None) -> LocalFileOpener:
         file = super()._open(path, mode, **options)
         if "w" in mode:
             file.f = _FullFile(file.f)
@@ -30,14 +31,14 @@ class FullDisk(LocalFileSystem):
 
 
 class _FullFile:
-    def __init__(self, file):
+    def __init__(self, file: BufferedWriter) -> None:
         self._file = file
 
-    def write(self, data):
+    def write(self, data: bytes) -> None:
         self._file.write(data[:100])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> object:
         return getattr(self._file, name)
 
 
@@ -45,7 +46,7 @@ def files_in(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
 
 
-async def test_a_full_disk_is_named_and_nothing_stays_behind(tmp_path: Path):
+async def test_a_full_disk_is_named_and_nothing_stays_behind(tmp_path: Path) -> None:
     store = FsspecMediaStore((tmp_path / "media").as_uri())
     store._fs = FullDisk()
     with pytest.raises(StorageFull):
@@ -54,35 +55,30 @@ async def test_a_full_disk_is_named_and_nothing_stays_behind(tmp_path: Path):
     assert await store.prefixes() == {}
 
 
-async def test_the_memory_store_can_be_full():
+async def test_the_memory_store_can_be_full() -> None:
     with pytest.raises(StorageFull):
         await MemoryMediaStore(capacity_bytes=10).write("t1/source", stream(bytes(11)))
 
 
 @pytest.mark.parametrize("url", ["nonsense://bucket/folder"])
-def test_a_url_nothing_can_open_is_a_configuration_error(url):
+def test_a_url_nothing_can_open_is_a_configuration_error(url: str) -> None:
     with pytest.raises(ConfigurationError):
         FsspecMediaStore(url)
 
 
-async def test_the_folder_holds_the_keys_as_paths(tmp_path: Path):
+async def test_the_folder_holds_the_keys_as_paths(tmp_path: Path) -> None:
     store = FsspecMediaStore(tmp_path.as_uri())
     await store.write("t1/source", stream(b"x"))
     assert files_in(tmp_path) == ["t1/source"]
 
 
-async def test_a_folder_left_by_a_crash_is_listed(tmp_path: Path):
+async def test_a_folder_left_by_a_crash_is_listed(tmp_path: Path) -> None:
     (tmp_path / "t1").mkdir()
     assert set(await FsspecMediaStore(tmp_path.as_uri()).prefixes()) == {"t1"}
 
 
-def name_of_a_dead_process() -> str:
-    command = [sys.executable, "-c", "from pipeline.process_identity import own_name; print(own_name())"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says who is dead")
-async def test_what_a_dead_process_left_half_written_is_old_at_once(tmp_path: Path):
+async def test_what_a_dead_process_left_half_written_is_old_at_once(tmp_path: Path) -> None:
     store = FsspecMediaStore(tmp_path.as_uri())
     for folder, writer in (("dead", name_of_a_dead_process()), ("alive", own_name()), ("unknown", "x")):
         (tmp_path / folder / "pcm").mkdir(parents=True)
@@ -94,7 +90,7 @@ async def test_what_a_dead_process_left_half_written_is_old_at_once(tmp_path: Pa
 
 async def test_a_key_is_synced_before_it_has_its_name_and_its_folders_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     steps: list[str] = []
     fsync, replace = os.fsync, Path.replace
 

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from dataclasses import replace
+from collections.abc import Callable
 from itertools import pairwise
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from pipeline.domain.audio.spans import SAMPLE_RATE, part_key, to_samples
@@ -14,6 +15,7 @@ from pipeline.domain.audio.tracks import Track
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.errors import MediaTooLong, MediaUndecodable, NoAudioStream, StorageFull
 from pipeline.media.audio_decoder import AudioDecoder
+from pipeline.media.speech_finder import VoiceActivity
 from pipeline.media.streaming_splitter import StreamingSplitter
 from pipeline.ports import SplitDone, SplitPart, SplitRequest
 from pipeline.settings import SplitSettings, VadSettings
@@ -21,6 +23,7 @@ from pipeline.testing.memory_media import MemoryMediaStore
 from tests.support import recordings
 from tests.support.recordings import encode, silence, stream, tone
 from tests.support.thoroughness import some
+from tests.unit.pipeline.media.splitting import no_activity, split_request
 
 
 class LoudnessActivity:
@@ -30,11 +33,12 @@ class LoudnessActivity:
         return (np.abs(frames.astype(np.int32)).max(axis=1, initial=0) > 1000).astype(np.float32)
 
 
-def no_activity():
-    raise AssertionError("The request needs no voice activity detector.")
-
-
-def splitter(store, activity=LoudnessActivity, max_duration_s=3600.0, part_s=60.0) -> StreamingSplitter:
+def splitter(
+    store: MemoryMediaStore,
+    activity: Callable[[], VoiceActivity] = LoudnessActivity,
+    max_duration_s: float = 3600.0,
+    part_s: float = 60.0,
+) -> StreamingSplitter:
     return StreamingSplitter(
         store,
         activity,
@@ -44,11 +48,6 @@ def splitter(store, activity=LoudnessActivity, max_duration_s=3600.0, part_s=60.
     )
 
 
-def split_request(options: TranscriptionOptions | None = None, **changes) -> SplitRequest:
-    request = SplitRequest(1, "t1/source", "t1", options or TranscriptionOptions(), max_chunk_s=15.0)
-    return replace(request, **changes)
-
-
 async def store_with(content: bytes) -> MemoryMediaStore:
     store = MemoryMediaStore()
     await store.write("t1/source", stream(content))
@@ -56,8 +55,10 @@ async def store_with(content: bytes) -> MemoryMediaStore:
 
 
 async def run(split: StreamingSplitter, request: SplitRequest) -> tuple[list[SplitPart], SplitDone]:
-    *parts, done = [item async for item in split.split(request)]
+    *items, done = [item async for item in split.split(request)]
+    parts = [item for item in items if isinstance(item, SplitPart)]
     assert isinstance(done, SplitDone)
+    assert len(parts) == len(items)
     return parts, done
 
 
@@ -75,11 +76,13 @@ def conversation() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def recorded(conversation) -> bytes:
+def recorded(conversation: npt.NDArray[np.int16]) -> bytes:
     return encode(conversation, "flac")
 
 
-async def test_parts_tile_the_timeline_and_hold_all_of_the_audio(conversation, recorded):
+async def test_parts_tile_the_timeline_and_hold_all_of_the_audio(
+    conversation: npt.NDArray[np.int16], recorded: bytes
+) -> None:
     store = await store_with(recorded)
     parts, done = await run(splitter(store), split_request())
     assert done.duration_s == 240.0
@@ -90,7 +93,9 @@ async def test_parts_tile_the_timeline_and_hold_all_of_the_audio(conversation, r
     np.testing.assert_array_equal(np.frombuffer(stored, "<i2"), conversation)
 
 
-async def test_chunks_lie_in_their_part_and_carry_the_speech(conversation, recorded):
+async def test_chunks_lie_in_their_part_and_carry_the_speech(
+    conversation: npt.NDArray[np.int16], recorded: bytes
+) -> None:
     store = await store_with(recorded)
     parts, _ = await run(splitter(store), split_request())
     chunks = [chunk for part in parts for chunk in part.chunks]
@@ -110,7 +115,7 @@ async def test_chunks_lie_in_their_part_and_carry_the_speech(conversation, recor
     assert np.abs(conversation[outside]).max() < 1000
 
 
-async def test_the_first_part_is_short_and_the_others_grow():
+async def test_the_first_part_is_short_and_the_others_grow() -> None:
     store = await store_with(encode(silence(420.0), "flac"))
     parts, _ = await run(splitter(store, part_s=120.0), split_request())
     lengths = [(part.end - part.start) / SAMPLE_RATE for part in parts]
@@ -120,7 +125,7 @@ async def test_the_first_part_is_short_and_the_others_grow():
 
 
 @pytest.mark.parametrize("clips", [(), (1.0, 2.0)])
-async def test_a_word_before_a_long_silence_does_not_hold_up_the_parts(clips):
+async def test_a_word_before_a_long_silence_does_not_hold_up_the_parts(clips: tuple[float, ...]) -> None:
     store = await store_with(encode(np.concatenate([tone(3.0), silence(417.0)]), "flac"))
     parts, _ = await run(splitter(store), split_request(TranscriptionOptions(clip_timestamps=clips)))
     assert [len(part.chunks) for part in parts] == [1] + [0] * (len(parts) - 1)
@@ -128,7 +133,7 @@ async def test_a_word_before_a_long_silence_does_not_hold_up_the_parts(clips):
 
 
 @pytest.mark.parametrize("vad_filter", [True, False])
-async def test_a_resumed_split_gives_the_parts_that_follow(recorded, vad_filter):
+async def test_a_resumed_split_gives_the_parts_that_follow(recorded: bytes, vad_filter: bool) -> None:
     options = TranscriptionOptions(vad_filter=vad_filter)
     store = await store_with(recorded)
     parts, done = await run(splitter(store), split_request(options))
@@ -148,7 +153,7 @@ async def test_a_resumed_split_gives_the_parts_that_follow(recorded, vad_filter)
         assert part_key("t1", 0) not in again.keys
 
 
-async def test_a_split_resumed_at_the_end_is_done():
+async def test_a_split_resumed_at_the_end_is_done() -> None:
     store = await store_with(encode(tone(5.0), "flac"))
     request = split_request(first_part=1, first_chunk=1, resume_at=to_samples(5.0))
     track = Track(0, "flac", channels=1, chosen=True)
@@ -156,7 +161,7 @@ async def test_a_split_resumed_at_the_end_is_done():
 
 
 @pytest.mark.parametrize("content", [silence(0.05), silence(70.0), tone(0.1, amplitude=100)])
-async def test_without_speech_there_are_no_chunks(content):
+async def test_without_speech_there_are_no_chunks(content: npt.NDArray[np.int16]) -> None:
     store = await store_with(encode(content, "wav"))
     parts, done = await run(splitter(store), split_request())
     assert [chunk for part in parts for chunk in part.chunks] == []
@@ -164,11 +169,11 @@ async def test_without_speech_there_are_no_chunks(content):
     assert done.duration_s == len(content) / SAMPLE_RATE
 
 
-async def test_a_task_may_tune_the_voice_detection():
+async def test_a_task_may_tune_the_voice_detection() -> None:
     audio = np.concatenate([tone(2.0), silence(1.2), tone(2.0)])
     store = await store_with(encode(audio, "wav"))
 
-    async def spans(**tuned: int) -> list[tuple[float, float]]:
+    async def spans(**tuned: Any) -> list[tuple[float, float]]:
         parts, _ = await run(splitter(store), split_request(TranscriptionOptions(**tuned)))
         found = [span for part in parts for chunk in part.chunks for span in chunk.spans]
         return [(round(span.start_s, 1), round(span.end_s, 1)) for span in found]
@@ -180,7 +185,7 @@ async def test_a_task_may_tune_the_voice_detection():
     assert padded_end - bare_end == pytest.approx(0.3, abs=0.05)
 
 
-async def test_without_vad_everything_is_in_chunks_cut_where_it_is_quiet():
+async def test_without_vad_everything_is_in_chunks_cut_where_it_is_quiet() -> None:
     audio = np.concatenate([tone(12.0), silence(0.5), tone(20.0), silence(0.5), tone(10.0)])
     store = await store_with(encode(audio, "wav"))
     parts, _ = await run(splitter(store, no_activity), split_request(TranscriptionOptions(vad_filter=False)))
@@ -201,21 +206,21 @@ async def test_without_vad_everything_is_in_chunks_cut_where_it_is_quiet():
         ((0.0, 0.0, 3.0, 4.0), [(3.0, 4.0)]),
     ],
 )
-async def test_clip_timestamps_replace_the_vad(clips, spans):
+async def test_clip_timestamps_replace_the_vad(clips: tuple[float, ...], spans: list[tuple[float, float]]) -> None:
     store = await store_with(encode(silence(10.0), "wav"))
     parts, _ = await run(splitter(store, no_activity), split_request(TranscriptionOptions(clip_timestamps=clips)))
     found = [(span.start_s, span.end_s) for part in parts for chunk in part.chunks for span in chunk.spans]
     assert found == spans
 
 
-async def test_the_clip_timestamps_that_mean_the_whole_file_leave_the_vad_on():
+async def test_the_clip_timestamps_that_mean_the_whole_file_leave_the_vad_on() -> None:
     store = await store_with(encode(np.concatenate([silence(5.0), tone(2.0), silence(5.0)]), "wav"))
     parts, _ = await run(splitter(store), split_request(TranscriptionOptions(clip_timestamps=(0.0,))))
     (chunk,) = parts[0].chunks
     assert (chunk.start_s, chunk.end_s) == pytest.approx((4.6, 7.4), abs=0.05)
 
 
-async def test_a_recording_that_breaks_off_says_so():
+async def test_a_recording_that_breaks_off_says_so() -> None:
     content = encode(tone(20.0), "flac")
     parts, done = await run(splitter(await store_with(content[: len(content) // 2])), split_request())
     assert done.truncated
@@ -226,25 +231,27 @@ async def test_a_recording_that_breaks_off_says_so():
 @pytest.mark.parametrize(
     ("content", "error"), [(b"text", MediaUndecodable), (recordings.picture_only(), NoAudioStream)]
 )
-async def test_bad_media_is_refused_and_stores_nothing(content, error):
+async def test_bad_media_is_refused_and_stores_nothing(
+    content: bytes, error: type[MediaUndecodable] | type[NoAudioStream]
+) -> None:
     store = await store_with(content)
     with pytest.raises(error):
         await run(splitter(store), split_request())
     assert store.keys == {"t1/source"}
 
 
-async def test_a_recording_that_is_gone_is_refused():
+async def test_a_recording_that_is_gone_is_refused() -> None:
     with pytest.raises(MediaUndecodable):
         await run(splitter(MemoryMediaStore()), split_request())
 
 
-async def test_a_recording_that_is_too_long_is_refused():
+async def test_a_recording_that_is_too_long_is_refused() -> None:
     store = await store_with(encode(silence(100.0), "flac"))
     with pytest.raises(MediaTooLong):
         await run(splitter(store, max_duration_s=50.0), split_request())
 
 
-async def test_a_full_store_is_reported():
+async def test_a_full_store_is_reported() -> None:
     content = encode(silence(60.0), "flac")
     store = MemoryMediaStore(capacity_bytes=len(content) + 1_000_000)
     await store.write("t1/source", stream(content))
@@ -252,7 +259,7 @@ async def test_a_full_store_is_reported():
         await run(splitter(store), split_request())
 
 
-class WatchedStore(MemoryMediaStore):
+class WatchedMediaStore(MemoryMediaStore):
     """A media store that records the files it opened."""
 
     def __init__(self) -> None:
@@ -266,8 +273,8 @@ class WatchedStore(MemoryMediaStore):
         return self.opened[-1]
 
 
-async def test_a_consumer_that_goes_away_ends_the_work_and_closes_the_file():
-    store = WatchedStore()
+async def test_a_consumer_that_goes_away_ends_the_work_and_closes_the_file() -> None:
+    store = WatchedMediaStore()
     await store.write("t1/source", stream(encode(silence(150.0), "flac")))
     parts = splitter(store, part_s=30.0).split(split_request())
     assert isinstance(await anext(parts), SplitPart)
@@ -276,8 +283,8 @@ async def test_a_consumer_that_goes_away_ends_the_work_and_closes_the_file():
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("split")]
 
 
-async def test_a_cancelled_consumer_ends_the_work_and_closes_the_file():
-    store = WatchedStore()
+async def test_a_cancelled_consumer_ends_the_work_and_closes_the_file() -> None:
+    store = WatchedMediaStore()
     await store.write("t1/source", stream(encode(silence(150.0), "flac")))
     running = asyncio.create_task(run(splitter(store), split_request()))
     await asyncio.to_thread(store.was_opened.wait, 5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import pytest_asyncio
 
@@ -17,10 +18,10 @@ from pipeline.ports import SplitPart
 from pipeline.settings import SplitSettings, VadSettings
 from pipeline.testing.memory_media import MemoryMediaStore
 from tests.support import speech
-from tests.support.recordings import stream
+from tests.support.recordings import stream, wav_of
+from tests.support.speech import Sample
 from tests.support.thoroughness import some, thorough
-from tests.unit.pipeline.media.test_audio_decoder import wav_of
-from tests.unit.pipeline.media.test_streaming_splitter import split_request
+from tests.unit.pipeline.media.splitting import split_request
 
 Spans = list[tuple[float, float]]
 
@@ -68,7 +69,7 @@ def noise_of(colour: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("sample", some(speech.corpus()), ids=lambda sample: f"{sample.lang} {sample.name}")
-async def test_speech_of_any_level_is_found_in_the_same_place(sample):
+async def test_speech_of_any_level_is_found_in_the_same_place(sample: Sample) -> None:
     audio = speech.load(sample.path)
     expected = await spans_of(audio)
     assert expected
@@ -77,12 +78,16 @@ async def test_speech_of_any_level_is_found_in_the_same_place(sample):
 
 
 @pytest.mark.parametrize("gain_db", [-40, -30, -18, -6])
-async def test_a_long_quiet_recording_is_split_like_a_loud_one(talk, spans_of_talk, gain_db):
+async def test_a_long_quiet_recording_is_split_like_a_loud_one(
+    talk: npt.NDArray[np.float64], spans_of_talk: list[tuple[float, float]], gain_db: int
+) -> None:
     assert_alike(await spans_of(talk * 10 ** (gain_db / 20)), spans_of_talk, tolerance_s=0.25)
 
 
 @pytest.mark.parametrize("shape", ["left", "right", "inverted", "centre of six", "one of sixteen"])
-async def test_speech_is_found_in_whatever_channels_it_is(talk, spans_of_talk, shape):
+async def test_speech_is_found_in_whatever_channels_it_is(
+    talk: npt.NDArray[np.float64], spans_of_talk: list[tuple[float, float]], shape: str
+) -> None:
     silence = np.zeros_like(talk)
     channels = {
         "left": (talk, silence),
@@ -96,9 +101,9 @@ async def test_speech_is_found_in_whatever_channels_it_is(talk, spans_of_talk, s
 
 @pytest.mark.parametrize("level_db", some([-80, -60, -50, -40, -30]))
 @pytest.mark.parametrize("colour", ["white", "pink", "brown"])
-async def test_no_speech_is_found_in_the_noise_of_a_room(level_db, colour):
+async def test_no_speech_is_found_in_the_noise_of_a_room(level_db: int, colour: str) -> None:
     assert await spans_of(noise_of(colour) * 10 ** (level_db / 20)) == []
 
 
-async def test_no_speech_is_found_in_digital_silence():
+async def test_no_speech_is_found_in_digital_silence() -> None:
     assert await spans_of(np.zeros(60 * SAMPLE_RATE)) == []

@@ -25,7 +25,7 @@ from pipeline.testing.manual_clock import ManualClock
 from pipeline.testing.memory_media import MemoryMediaStore
 from tests.support.recordings import stream
 from tests.support.thoroughness import examples
-from tests.unit.pipeline.media.test_streaming_splitter import no_activity
+from tests.unit.pipeline.media.splitting import no_activity
 
 BLOCK = np.zeros(16_000, np.int16)
 

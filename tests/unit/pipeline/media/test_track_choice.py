@@ -13,7 +13,9 @@ from pipeline.errors import MediaUndecodable, NoSuchTrack
 from pipeline.media.audio_decoder import AudioDecoder
 from pipeline.media.audio_extraction import extract_audio
 from tests.support.containers import film, pitch_of
-from tests.support.recordings import silence, tone
+from tests.support.recordings import Samples, silence, tone
+
+Track = tuple[Samples, dict[str, str], Disposition]
 
 LOW, HIGH = 300.0, 1200.0
 
@@ -50,12 +52,17 @@ FIRST, SECOND, THIRD = tone(1.0, LOW), tone(1.0, HIGH), tone(1.0, 2000.0)
     ],
 )
 @pytest.mark.parametrize("codec", ["flac", "libopus"])
-def test_the_best_track_is_taken(first, second, index, codec):
+def test_the_best_track_is_taken(
+    first: Track,
+    second: Track,
+    index: int,
+    codec: str,
+) -> None:
     assert chosen_index(film(first, second, codec=codec)) == index
 
 
 @pytest.mark.parametrize("muxer", ["mp4", "mov", "mpegts"])
-def test_a_silent_track_is_left_out_in_every_container(muxer):
+def test_a_silent_track_is_left_out_in_every_container(muxer: str) -> None:
     assert (
         chosen_index(
             film(
@@ -69,13 +76,13 @@ def test_a_silent_track_is_left_out_in_every_container(muxer):
     )
 
 
-def test_a_track_that_is_silent_at_first_is_taken_where_the_others_are_silent():
+def test_a_track_that_is_silent_at_first_is_taken_where_the_others_are_silent() -> None:
     late = np.concatenate([silence(40.0), tone(5.0, LOW)])
     content = film((late, {}, NONE), (silence(45.0), {}, NONE))
     assert chosen_index(content) == 0
 
 
-def test_a_track_that_begins_late_keeps_its_times():
+def test_a_track_that_begins_late_keeps_its_times() -> None:
     content = film((silence(4.0), {}, Disposition.default), (np.concatenate([silence(2.5), tone(1.5, HIGH)]), {}, NONE))
     _, decoder = decode_pitch(content)
     assert [track.chosen for track in decoder.tracks] == [False, True]
@@ -83,7 +90,7 @@ def test_a_track_that_begins_late_keeps_its_times():
     assert np.flatnonzero(np.abs(audio.astype(int)) > 2000)[0] / SAMPLE_RATE == pytest.approx(2.5, abs=0.05)
 
 
-def test_a_silent_recording_is_taken_as_it_is():
+def test_a_silent_recording_is_taken_as_it_is() -> None:
     _, decoder = decode_pitch(film((silence(1.0), {}, NONE), (silence(1.0), {}, Disposition.default)))
     assert [(track.silent, track.chosen) for track in decoder.tracks] == [(True, False), (True, True)]
 
@@ -91,7 +98,7 @@ def test_a_silent_recording_is_taken_as_it_is():
 @pytest.mark.parametrize(
     ("wanted", "index"), [("0", 0), ("1", 1), ("2", 2), ("de", 1), ("ger", 1), ("deu", 1), ("en", 0), ("en-GB", 0)]
 )
-def test_a_track_may_be_asked_for(wanted, index):
+def test_a_track_may_be_asked_for(wanted: str, index: int) -> None:
     content = film(
         (FIRST, {"language": "eng"}, NONE),
         (SECOND, {"language": "ger"}, NONE),
@@ -100,7 +107,7 @@ def test_a_track_may_be_asked_for(wanted, index):
     assert chosen_index(content, wanted) == index
 
 
-def test_a_track_that_is_not_there_is_refused_with_those_that_are():
+def test_a_track_that_is_not_there_is_refused_with_those_that_are() -> None:
     content = film(
         (FIRST, {"language": "eng", "title": "Main"}, Disposition.default), (SECOND, {"language": "ger"}, NONE)
     )
@@ -110,7 +117,7 @@ def test_a_track_that_is_not_there_is_refused_with_those_that_are():
         decode_pitch(content, "fr")
 
 
-def test_the_tracks_are_listed():
+def test_the_tracks_are_listed() -> None:
     content = film(
         (FIRST, {"language": "eng", "title": "Main"}, Disposition.default),
         (SECOND, {"language": "ger"}, Disposition.comment),
@@ -131,7 +138,7 @@ def unknown_codec(content: bytes) -> bytes:
     return content[:at] + b"dapa" + content[at + 4 :]
 
 
-def test_a_track_nobody_can_decode_is_left_out():
+def test_a_track_nobody_can_decode_is_left_out() -> None:
     content = unknown_codec(film((FIRST, {}, Disposition.default), (SECOND, {}, NONE), muxer="mov", codec="aac"))
     assert chosen_index(content) == 1
     with pytest.raises(MediaUndecodable, match="no decoder"):
@@ -140,7 +147,7 @@ def test_a_track_nobody_can_decode_is_left_out():
         decode_pitch(unknown_codec(film((FIRST, {}, NONE), muxer="mov", codec="aac")))
 
 
-def test_the_same_track_is_extracted():
+def test_the_same_track_is_extracted() -> None:
     content = film((silence(1.0), {}, Disposition.default), (SECOND, {}, NONE))
     target = io.BytesIO()
     extract_audio(io.BytesIO(content), target, ExtractionOptions(), 60.0)

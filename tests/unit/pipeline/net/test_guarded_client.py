@@ -17,11 +17,12 @@ from pipeline.errors import (
     SourceUnreachable,
     UrlNotAllowed,
 )
-from pipeline.net import GuardedClient, StreamedResponse
+from pipeline.net import GuardedClient
 from pipeline.net.response_body import BLOCK_BYTES
 from pipeline.settings import NetworkSettings
 from pipeline.testing.local_receiver import Behaviour, LocalReceiver, ReceivedRequest, answers, head, local_receiver
 from pipeline.testing.scripted_network import ScriptedResolver, ScriptedTransport
+from tests.support.builders import note_sizes
 
 MEBIBYTE = 1024 * 1024
 HOME = ["127.0.0.1"]
@@ -51,11 +52,6 @@ async def client(nobody_trusted: ssl.SSLContext) -> AsyncIterator[GuardedClient]
 async def fetch(client: GuardedClient, url: str, max_bytes: int = MEBIBYTE, deadline_s: float = 5.0) -> bytes:
     async with client.stream_download(url, max_bytes, deadline_s) as answer:
         return b"".join([block async for block in answer.aiter_bytes()])
-
-
-async def note_sizes(answer: StreamedResponse, sizes: list[int]) -> None:
-    async for block in answer.aiter_bytes():
-        sizes += [len(block)]
 
 
 def writes(*blocks: bytes, forever: bytes = b"", pause_s: float = 0.0) -> Behaviour:
@@ -359,7 +355,7 @@ async def test_a_compression_bomb_is_stopped_in_small_steps(client: GuardedClien
 
     async with client.stream_download(receiver.url(), MEBIBYTE, 5) as answer:
         with pytest.raises(SourceTooLarge):
-            await note_sizes(answer, blocks)
+            await note_sizes(answer.aiter_bytes(), blocks)
 
     assert len(bomb) < MEBIBYTE
     assert max(blocks) <= BLOCK_BYTES

@@ -9,6 +9,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -56,9 +57,9 @@ async def secure(authority: trustme.CA) -> AsyncIterator[LocalReceiver]:
         yield running
 
 
-def dialer(proxy: str | None = None, **settings: object) -> Dialer:
-    values = {"allow_private_hosts": ("127.0.0.1",), "proxy": proxy} | settings
-    return Dialer(NetworkSettings(**values), ScriptedResolver(NAMES))  # type: ignore[arg-type]
+def dialer(proxy: str | None = None, **settings: Any) -> Dialer:
+    values: dict[str, Any] = {"allow_private_hosts": ("127.0.0.1",), "proxy": proxy} | settings
+    return Dialer(NetworkSettings(**values), ScriptedResolver(NAMES))
 
 
 @asynccontextmanager

@@ -260,7 +260,12 @@ def test_a_tokenizer_that_is_at_hand_counts(monkeypatch: pytest.MonkeyPatch, tmp
     ranks = {bytes([byte]): byte for byte in range(256)} | {b"ab": 256}
     tiny = tiktoken.Encoding("tiny", pat_str=r"\S+|\s+", mergeable_ranks=ranks, special_tokens={"<|end|>": 257})
     asked: list[str] = []
-    monkeypatch.setattr(tiktoken, "get_encoding", lambda name: asked.append(name) or tiny)
+
+    def get_encoding(name: str) -> tiktoken.Encoding:
+        asked.append(name)
+        return tiny
+
+    monkeypatch.setattr(tiktoken, "get_encoding", get_encoding)
 
     count = token_counter("gpt-4o-mini")
 

@@ -7,15 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.decoding.transcript import Segment, Transcript, TranscriptInfo, Word
+from pipeline.domain.decoding.transcript import Segment, Transcript, Word
 from pipeline.subtitles.cues import Cue, CueStyle, karaoke_frames, shape_cues
 from pipeline.subtitles.text import width_of
-from tests.support.builders import segment
-
-
-def transcript(*segments: Segment, duration: float = 60.0, language: str = "en") -> Transcript:
-    text = " ".join(item.text.strip() for item in segments)
-    return Transcript(text, segments, TranscriptInfo(language, 1.0, duration, duration))
+from tests.support.builders import segment, transcript_of
 
 
 def spoken(text: str, start: float = 0.0, seconds_a_word: float = 0.4) -> Segment:
@@ -55,7 +50,7 @@ def transcripts(draw: st.DrawFn) -> Transcript:
         if draw(st.booleans()):
             words = tuple(draw(timed_words(word)) for word in text.split()[:20])
         segments.append(segment(start, end, text, words))
-    return transcript(*segments, duration=draw(st.one_of(MOMENTS, st.just(0.0), st.floats(0, 0.05))))
+    return transcript_of(*segments, duration_s=draw(st.one_of(MOMENTS, st.just(0.0), st.floats(0, 0.05))))
 
 
 STYLES = st.builds(
@@ -95,13 +90,13 @@ def test_no_text_is_lost_where_there_is_time_to_show_it(heard: Transcript, style
 
 
 def test_a_segment_that_fits_keeps_its_times_and_text() -> None:
-    [cue] = shape_cues(transcript(segment(1.2345, 3.0, " Hello there.")), CueStyle())
+    [cue] = shape_cues(transcript_of(segment(1.2345, 3.0, " Hello there.")), CueStyle())
     assert (cue.start_ms, cue.end_ms, cue.text) == (1234, 3000, "Hello there.")
 
 
 def test_a_long_segment_is_cut_after_a_sentence() -> None:
     text = "The quick brown fox jumps over the lazy dog, as ever. Then it goes home and sleeps until the next morning."
-    cues = shape_cues(transcript(spoken(text)), CueStyle())
+    cues = shape_cues(transcript_of(spoken(text)), CueStyle())
     assert cues[0].text.replace("\n", " ") == "The quick brown fox jumps over the lazy dog, as ever."
     assert cues[1].start_ms == 4400
 
@@ -109,7 +104,7 @@ def test_a_long_segment_is_cut_after_a_sentence() -> None:
 def test_a_long_segment_is_cut_at_a_pause() -> None:
     first, second = spoken("one two three four five six seven", 0.0), spoken("eight nine ten eleven twelve", 5.0)
     joined = segment(0.0, second.end, "", (first.words or ()) + (second.words or ()))
-    cues = shape_cues(transcript(joined), CueStyle(max_line_width=25))
+    cues = shape_cues(transcript_of(joined), CueStyle(max_line_width=25))
     assert [cue.text.replace("\n", " ") for cue in cues] == [
         "one two three four five six seven",
         "eight nine ten eleven twelve",
@@ -120,7 +115,7 @@ def test_a_long_segment_is_cut_at_a_pause() -> None:
 def test_no_cue_goes_across_a_long_pause() -> None:
     before, after = spoken("Hello world"), spoken("one two", start=12.0)
     joined = segment(0.0, 12.8, before.text + after.text, (*(before.words or ()), *(after.words or ())))
-    cues = shape_cues(transcript(joined), CueStyle())
+    cues = shape_cues(transcript_of(joined), CueStyle())
     assert [(cue.text, cue.start_ms, cue.end_ms) for cue in cues] == [
         ("Hello world", 0, 800),
         ("one two", 12_000, 12_800),
@@ -128,18 +123,18 @@ def test_no_cue_goes_across_a_long_pause() -> None:
 
 
 def test_without_a_better_place_a_segment_is_cut_in_even_shares() -> None:
-    cues = shape_cues(transcript(spoken("word " * 18)), CueStyle())
+    cues = shape_cues(transcript_of(spoken("word " * 18)), CueStyle())
     assert [len(cue.pieces) for cue in cues] == [9, 9]
 
 
 def test_lines_are_of_like_length() -> None:
-    [cue] = shape_cues(transcript(spoken("a cue of two lines should not end with one lonely word")), CueStyle())
+    [cue] = shape_cues(transcript_of(spoken("a cue of two lines should not end with one lonely word")), CueStyle())
     assert cue.text == "a cue of two lines should\nnot end with one lonely word"
 
 
 def test_chinese_is_broken_between_characters_but_not_before_a_comma() -> None:
     text = "今天天气很好我们一起去公园散步吧晚上回来吃饭，然后再看一部电影好不好呢我觉得很不错"
-    cues = shape_cues(transcript(segment(0.0, 8.0, text)), CueStyle(max_line_width=30))
+    cues = shape_cues(transcript_of(segment(0.0, 8.0, text)), CueStyle(max_line_width=30))
     lines = [line for cue in cues for line in cue.text.split("\n")]
     assert "".join(lines) == text
     assert len(lines) > 2
@@ -161,7 +156,7 @@ def test_scripts_without_blanks_are_broken_between_words(text: str, lines: list[
         Word(at / 10, (at + characters) / 10, text[at : at + characters], 0.9)
         for at in range(0, len(text) if characters else 0, characters or 1)
     )
-    [cue] = shape_cues(transcript(segment(0.0, 6.0, text, words or None)), CueStyle(max_line_width=26))
+    [cue] = shape_cues(transcript_of(segment(0.0, 6.0, text, words or None)), CueStyle(max_line_width=26))
     assert cue.text.split("\n") == lines
     starts = [piece.start_s for piece in cue.pieces]
     assert starts == sorted(starts)
@@ -174,7 +169,7 @@ def test_a_phrase_of_several_words_is_timed_from_the_first_to_the_last() -> None
         Word(0.6, 1.0, "た", 0.9),
         Word(2.0, 3.0, "そうです", 0.9),
     )
-    [cue] = shape_cues(transcript(segment(0.0, 3.0, "", words)), CueStyle())
+    [cue] = shape_cues(transcript_of(segment(0.0, 3.0, "", words)), CueStyle())
     assert [(piece.text, piece.start_s, piece.end_s) for piece in cue.pieces] == [
         ("言った", 0.0, 1.0),
         ("そうです", 2.0, 3.0),
@@ -182,37 +177,39 @@ def test_a_phrase_of_several_words_is_timed_from_the_first_to_the_last() -> None
 
 
 def test_time_is_spread_by_width_where_words_have_none() -> None:
-    cues = shape_cues(transcript(segment(0.0, 10.0, "aaaaaaaaa. bbbbbbbbb.")), CueStyle(max_line_width=10, max_lines=1))
+    cues = shape_cues(
+        transcript_of(segment(0.0, 10.0, "aaaaaaaaa. bbbbbbbbb.")), CueStyle(max_line_width=10, max_lines=1)
+    )
     assert times(cues) == [(0, 5000), (5000, 10000)]
 
 
 @pytest.mark.parametrize("seconds", [0.5, 2.0])
 def test_a_cue_is_not_shown_longer_than_asked(seconds: float) -> None:
-    cues = shape_cues(transcript(spoken("word " * 12)), CueStyle(max_duration_s=seconds))
+    cues = shape_cues(transcript_of(spoken("word " * 12)), CueStyle(max_duration_s=seconds))
     assert max(end - start for start, end in times(cues)) <= seconds * 1000
 
 
 def test_cues_that_overlap_give_way_to_the_next() -> None:
-    cues = shape_cues(transcript(segment(0.0, 3.0, "one"), segment(2.0, 4.0, "two")), CueStyle())
+    cues = shape_cues(transcript_of(segment(0.0, 3.0, "one"), segment(2.0, 4.0, "two")), CueStyle())
     assert times(cues) == [(0, 2000), (2000, 4000)]
 
 
 def test_text_past_the_end_of_the_media_is_shown_before_it() -> None:
-    cues = shape_cues(transcript(segment(9.0, 10.0, "one"), segment(10.5, 11.0, "two"), duration=10.0), CueStyle())
+    cues = shape_cues(transcript_of(segment(9.0, 10.0, "one"), segment(10.5, 11.0, "two"), duration_s=10.0), CueStyle())
     assert times(cues) == [(9000, 9960), (9960, 10000)]
 
 
 def test_a_segment_without_length_is_shown_for_a_frame() -> None:
-    [cue] = shape_cues(transcript(segment(1.0, 1.0, "blink")), CueStyle())
+    [cue] = shape_cues(transcript_of(segment(1.0, 1.0, "blink")), CueStyle())
     assert (cue.start_ms, cue.end_ms) == (1000, 1040)
 
 
 def test_segments_without_text_make_no_cue() -> None:
-    assert shape_cues(transcript(segment(0.0, 1.0, "  "), segment(1.0, 2.0, "")), CueStyle()) == []
+    assert shape_cues(transcript_of(segment(0.0, 1.0, "  "), segment(1.0, 2.0, "")), CueStyle()) == []
 
 
 def test_a_karaoke_frame_a_word() -> None:
-    frames = karaoke_frames(shape_cues(transcript(spoken("one two three")), CueStyle()))
+    frames = karaoke_frames(shape_cues(transcript_of(spoken("one two three")), CueStyle()))
     assert [(frame.number, frame.start_ms, frame.end_ms, frame.spoken) for frame in frames] == [
         (1, 0, 400, 0),
         (2, 400, 800, 1),
@@ -222,7 +219,7 @@ def test_a_karaoke_frame_a_word() -> None:
 
 def test_words_out_of_order_do_not_turn_time_back() -> None:
     words = (Word(0.0, 1.0, " one", 1.0), Word(2.0, 3.0, " two", 1.0), Word(1.0, 1.5, " three", 1.0))
-    frames = karaoke_frames(shape_cues(transcript(segment(0.0, 3.0, "one two three", words)), CueStyle()))
+    frames = karaoke_frames(shape_cues(transcript_of(segment(0.0, 3.0, "one two three", words)), CueStyle()))
     assert times(frames) == [(0, 2000), (2000, 3000)]
 
 

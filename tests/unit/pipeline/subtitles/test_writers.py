@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.decoding.transcript import Segment, Transcript, TranscriptInfo, Word
+from pipeline.domain.decoding.transcript import Segment, Word
 from pipeline.errors import InvalidValue
 from pipeline.subtitles.cues import CueStyle, shape_cues
 from pipeline.subtitles.writers import FORMATS, write_subtitles
-from tests.support.builders import segment
+from tests.support.builders import segment, transcript_of
 
 
 def spoken_segment(start: float, end: float, text: str, *, timed: bool = False) -> Segment:
@@ -25,14 +25,9 @@ def spoken_segment(start: float, end: float, text: str, *, timed: bool = False) 
     return segment(start, end, text, words, tokens=(50364,), id=1)
 
 
-def transcript(*segments: Segment, duration: float = 7200.0) -> Transcript:
-    text = " ".join(item.text.strip() for item in segments)
-    return Transcript(text, segments, TranscriptInfo("en", 1.0, duration, duration))
-
-
-EMPTY = transcript()
-TWO = transcript(spoken_segment(0.0, 1.5, " Hello <there> & all"), spoken_segment(3661.25, 3662.0, " Bye!"))
-TIMED = transcript(spoken_segment(0.0, 1.0, " Hello there", timed=True))
+EMPTY = transcript_of()
+TWO = transcript_of(spoken_segment(0.0, 1.5, " Hello <there> & all"), spoken_segment(3661.25, 3662.0, " Bye!"))
+TIMED = transcript_of(spoken_segment(0.0, 1.0, " Hello there", timed=True))
 
 
 def test_srt() -> None:
@@ -57,13 +52,13 @@ def test_ass() -> None:
 
 
 def test_ass_text_can_open_no_tags() -> None:
-    written = write_subtitles(transcript(spoken_segment(0.0, 1.0, r"{\b1}bold \N break")), "ass", CueStyle())
+    written = write_subtitles(transcript_of(spoken_segment(0.0, 1.0, r"{\b1}bold \N break")), "ass", CueStyle())
     assert written.rstrip().endswith("\\{\\\u2060b1\\}bold \\\u2060N break")
 
 
 def test_lrc_puts_each_cue_on_one_line() -> None:
     text = " a cue of two lines should not end with one lonely word"
-    written = write_subtitles(transcript(spoken_segment(61.239, 65.0, text)), "lrc", CueStyle())
+    written = write_subtitles(transcript_of(spoken_segment(61.239, 65.0, text)), "lrc", CueStyle())
     assert written == f"[01:01.23]{text.strip()}\n"
 
 
@@ -125,7 +120,7 @@ def test_a_parser_finds_every_cue_where_it_was_written(texts: list[str], output_
         for index, text in enumerate(texts)
         if text.split()
     ]
-    heard = transcript(*segments, duration=15.0)
+    heard = transcript_of(*segments, duration_s=15.0)
     written = write_subtitles(heard, output_format, CueStyle(highlight_words=karaoke))
     parsed = pysubs2.SSAFile.from_string(written, output_format)
     cues = shape_cues(heard, CueStyle())

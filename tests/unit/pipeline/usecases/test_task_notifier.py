@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
-from pipeline.usecases import task_notifier as module
 from pipeline.usecases.task_notifier import TaskNotifier
 
 
@@ -70,9 +67,8 @@ async def test_a_task_that_begins_again_has_not_ended() -> None:
     watching.cancel()
 
 
-async def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_REMEMBERED_TASKS", 2)
-    notifier = TaskNotifier()
+async def test_memory_is_bounded() -> None:
+    notifier = TaskNotifier(max_remembered_tasks=2)
     for task_id in (1, 2, 3):
         notifier.notify_end(task_id)
     assert await soon(notifier, 3, seen=-1) == 1

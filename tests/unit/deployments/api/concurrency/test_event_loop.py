@@ -24,7 +24,7 @@ from deployments.api.concurrency.event_loop import (
 )
 from deployments.api.request.multipart import MAX_PARTS
 from tests.support.builders import blocks
-from tests.unit.deployments.api.world import World, client_of
+from tests.unit.deployments.api.world import World, client_of, long
 
 CREATE = "/api/whisper/tasks/create"
 UPLOADS = "/api/whisper/uploads"
@@ -209,8 +209,6 @@ async def test_members_with_nothing_in_them_are_counted(world: World) -> None:
 
 
 async def test_a_long_replay_lets_others_run(world: World, client: httpx.AsyncClient) -> None:
-    from tests.unit.deployments.api.response.test_task_page import long
-
     task = await world.completed(long(500))
     ticker = Ticker()
     async with (
@@ -269,7 +267,7 @@ async def test_work_that_is_under_way_is_shared() -> None:
         return begun
 
     joined = single_flight(work)
-    waiting = [asyncio.create_task(joined()) for _ in range(5)]
+    waiting = [asyncio.ensure_future(joined()) for _ in range(5)]
     await asyncio.sleep(0)
     waiting[0].cancel()  # the others still get the result
     go.set()

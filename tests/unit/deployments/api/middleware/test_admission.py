@@ -32,7 +32,8 @@ AUTH = {
 
 
 def bounded(world: World, **settings: Any) -> FastAPI:
-    return world.api(**{"http": LIMITS, "auth": AUTH} | settings)
+    chosen: dict[str, Any] = {"http": LIMITS, "auth": AUTH}
+    return world.api(**chosen | settings)
 
 
 def follower(key: str, address: str = "192.0.2.1") -> Reader:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from hmac import compare_digest
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from limits.errors import StorageError
 from pydantic import ValidationError
 
 from deployments.api.application import build_api
@@ -68,7 +70,7 @@ async def upload(client: httpx.AsyncClient, name: str, content: bytes = b"audio"
 async def test_without_a_known_key_nobody_gets_in(world: World, headers: dict[str, str]) -> None:
     await world.queued()
     async with guarded(world) as client:
-        encoded = {name: value.encode("latin-1") for name, value in headers.items()}
+        encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
         answer = await client.get(f"{TASKS}/result", params={"task_id": 1}, headers=encoded)
         assert answer.headers["www-authenticate"] == "Bearer"
         detail(answer, 401, "not_authenticated")
@@ -104,11 +106,10 @@ async def test_the_scheme_is_written_as_one_likes(world: World, scheme: str) -> 
 
 def test_hashes_are_compared_in_constant_time_and_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[bytes] = []
-    compare = auth.compare_digest
 
     def watched(first: bytes, second: bytes) -> bool:
         compared.append(second)
-        return compare(first, second)
+        return compare_digest(first, second)
 
     monkeypatch.setattr(auth, "compare_digest", watched)
     ring = auth.KeyRing(AuthSettings.model_validate({"keys": KEYS}))
@@ -272,7 +273,7 @@ async def test_a_counter_that_does_not_answer_lets_nobody_through_uncounted(worl
     app = world.api(auth={"keys": [key("ann", rate="9/hour")]})
 
     async def broken(*_: object, **__: object) -> bool:
-        raise auth.StorageError(ConnectionError("refused"))
+        raise StorageError(ConnectionError("refused"))
 
     middleware_argument(app, auth.AuthMiddleware, "authenticator")._limiter.hit = broken
     async with client_of(app) as client:

@@ -281,9 +281,8 @@ async def test_a_client_that_reads_is_never_waited_for_in_vain(world: World, siz
 
 async def test_a_server_that_runs_is_told_once(world: World) -> None:
     serve = KeepsAll(large(world))
-    around = with_acknowledgements(
-        ProxyHeadersMiddleware(with_acknowledgements(serve))
-    )  # uvicorn wraps the application likewise
+    proxied: Any = ProxyHeadersMiddleware  # typed by asgiref's names of the same protocol
+    around = with_acknowledgements(proxied(with_acknowledgements(serve)))  # uvicorn wraps the application likewise
     reader = Reader("/api/streamed")
     await around(reader.scope(None), reader.receive, reader.send)
     assert len(reader.content) == SIZE

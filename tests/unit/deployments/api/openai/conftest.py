@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import openai
@@ -11,13 +12,13 @@ import pytest
 from fastapi import FastAPI
 
 from deployments.api.services import Readiness
-from tests.unit.deployments.api.openai.service import Service
+from tests.unit.deployments.api.openai.service import OpenAiWorld
 from tests.unit.deployments.api.world import ENGINE
 
 
 @pytest.fixture
-async def service() -> AsyncIterator[Service]:
-    service = Service()
+async def service() -> AsyncIterator[OpenAiWorld]:
+    service = OpenAiWorld()
     service.readiness = Readiness(ready=True, engine=ENGINE)
     await service.task_dispatcher.prepare()
     running = asyncio.create_task(service.task_dispatcher.run())
@@ -27,7 +28,7 @@ async def service() -> AsyncIterator[Service]:
 
 
 @pytest.fixture
-def api(service: Service) -> FastAPI:
+def api(service: OpenAiWorld) -> FastAPI:
     return service.api()
 
 
@@ -39,6 +40,6 @@ async def http(api: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture
-def client(http: httpx.AsyncClient) -> openai.AsyncOpenAI:
+def client(http: Any) -> openai.AsyncOpenAI:  # of its types, a fork of httpx
     """OpenAI's client without retries."""
     return openai.AsyncOpenAI(api_key="any", base_url="http://service/v1", http_client=http, max_retries=0)

@@ -52,7 +52,7 @@ class InProcessSignals(FakeDispatcher):
 
 
 @dataclass
-class Service(World):
+class OpenAiWorld(World):
     """A complete service, which transcribes any recording as five chunks of ten seconds."""
 
     splitter: FakeSplitter = field(default_factory=lambda: FakeSplitter(make_chunks(5)))

@@ -16,15 +16,16 @@ from starlette.types import Message
 from deployments.api.openai import audio_routes
 from deployments.api.services import Readiness
 from pipeline.domain.decoding.transcription_options import DEFAULT_TEMPERATURES, TaskType, TranscriptionOptions
-from pipeline.domain.tasks.task import Priority
+from pipeline.domain.tasks.client import Client
+from pipeline.domain.tasks.task import IdempotencyClaim, NewTask, Priority, Task
 from pipeline.errors import MediaUndecodable
-from tests.unit.deployments.api.openai.service import AUDIO, Service
+from tests.unit.deployments.api.openai.service import AUDIO, OpenAiWorld
 
 TEXT = "chunk 0 chunk 1 chunk 2 chunk 3 chunk 4"
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
 
 
-async def test_the_default_answer_is_the_text(client: openai.AsyncOpenAI, service: Service, api: FastAPI) -> None:
+async def test_the_default_answer_is_the_text(client: openai.AsyncOpenAI, service: OpenAiWorld, api: FastAPI) -> None:
     answer = await client.audio.transcriptions.create(model="whisper-1", file=AUDIO)
     assert answer.text == TEXT
     assert answer.usage is not None
@@ -87,7 +88,7 @@ async def test_granularities(client: openai.AsyncOpenAI, granularities: Any) -> 
 
 
 async def test_a_stream_gives_the_text_bit_by_bit_and_then_whole(
-    client: openai.AsyncOpenAI, service: Service, api: FastAPI
+    client: openai.AsyncOpenAI, service: OpenAiWorld, api: FastAPI
 ) -> None:
     stream = await client.audio.transcriptions.create(model="whisper-1", file=AUDIO, stream=True)
     *deltas, done = [event async for event in stream]
@@ -114,7 +115,7 @@ async def test_log_probabilities_of_words(client: openai.AsyncOpenAI) -> None:
 @pytest.mark.filterwarnings(
     "ignore:.*:DeprecationWarning"
 )  # raised by OpenAI's client for an endpoint that OpenAI will remove
-async def test_translations(client: openai.AsyncOpenAI, service: Service) -> None:
+async def test_translations(client: openai.AsyncOpenAI, service: OpenAiWorld) -> None:
     plain = await client.audio.translations.create(model="whisper-1", file=AUDIO)
     assert plain.text == TEXT
     service.fleet.language = "de"
@@ -123,7 +124,7 @@ async def test_translations(client: openai.AsyncOpenAI, service: Service) -> Non
     assert {unit.options.task_type for unit in service.fleet.units} == {TaskType.TRANSLATE}
 
 
-async def test_every_option_reaches_the_model(client: openai.AsyncOpenAI, service: Service) -> None:
+async def test_every_option_reaches_the_model(client: openai.AsyncOpenAI, service: OpenAiWorld) -> None:
     await client.audio.transcriptions.create(
         model="base",
         file=AUDIO,
@@ -155,7 +156,7 @@ async def test_every_option_reaches_the_model(client: openai.AsyncOpenAI, servic
     assert unit.priority_rank == Priority.LOW.rank
 
 
-async def test_the_defaults(client: openai.AsyncOpenAI, service: Service) -> None:
+async def test_the_defaults(client: openai.AsyncOpenAI, service: OpenAiWorld) -> None:
     await client.audio.transcriptions.create(model="whisper-1", file=AUDIO, temperature=0, chunking_strategy="auto")
     [unit, *_] = service.fleet.units
     assert unit.options == TranscriptionOptions(temperature=DEFAULT_TEMPERATURES)
@@ -173,7 +174,7 @@ def body_of(error: openai.APIStatusError) -> dict[str, Any]:
     return error.body
 
 
-async def test_an_unknown_model(client: openai.AsyncOpenAI, service: Service) -> None:
+async def test_an_unknown_model(client: openai.AsyncOpenAI, service: OpenAiWorld) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         await client.audio.transcriptions.create(model="gpt-4o-transcribe", file=AUDIO)
     assert body_of(caught.value)["code"] == "model_not_found"
@@ -202,7 +203,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("fields", "param"), BAD, ids=[str(fields)[:60] for fields, _ in BAD])
 async def test_values_that_can_not_be(
-    client: openai.AsyncOpenAI, service: Service, fields: dict[str, Any], param: str
+    client: openai.AsyncOpenAI, service: OpenAiWorld, fields: dict[str, Any], param: str
 ) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         await client.audio.transcriptions.create(**{"model": "whisper-1", "file": AUDIO} | fields)
@@ -220,9 +221,9 @@ async def test_values_that_can_not_be(
     ],
 )
 async def test_silence_has_a_language_too(
-    client: openai.AsyncOpenAI, service: Service, form: dict[str, Any], language: str
+    client: openai.AsyncOpenAI, service: OpenAiWorld, form: dict[str, Any], language: str
 ) -> None:
-    service.splitter._parts = ((),)
+    service.splitter.parts = ((),)
     answer = await client.audio.transcriptions.create(
         model="whisper-1", file=AUDIO, response_format="verbose_json", extra_body=form
     )
@@ -234,7 +235,7 @@ async def test_silence_has_a_language_too(
     [("English", "en"), ("en-US", "en"), ("deutsch", "de"), ("ger", "de"), ("zh-CN", "zh"), ("auto", None), ("", None)],
 )
 async def test_a_language_by_any_of_its_names(
-    http: httpx.AsyncClient, service: Service, language: str, code: str | None
+    http: httpx.AsyncClient, service: OpenAiWorld, language: str, code: str | None
 ) -> None:
     form = {"language": language, "languages[]": ["zh-Hans", "en_GB", "auto"]}
     assert (await http.post(TRANSCRIPTIONS, files={"file": AUDIO}, data=form)).status_code == 200
@@ -244,7 +245,7 @@ async def test_a_language_by_any_of_its_names(
 
 @pytest.mark.parametrize(("response_format", "words"), [("srt", True), ("vtt", True), ("text", False), ("json", False)])
 async def test_cues_are_timed_by_words(
-    client: openai.AsyncOpenAI, service: Service, response_format: Any, words: bool
+    client: openai.AsyncOpenAI, service: OpenAiWorld, response_format: Any, words: bool
 ) -> None:
     await client.audio.transcriptions.create(model="whisper-1", file=AUDIO, response_format=response_format)
     assert service.fleet.units[0].options.word_timestamps is words
@@ -270,7 +271,7 @@ async def test_fields_may_come_in_any_order_and_spelling(http: httpx.AsyncClient
 
 
 async def test_what_is_wrong_before_the_recording_is_refused_before_it_is_stored(
-    http: httpx.AsyncClient, service: Service
+    http: httpx.AsyncClient, service: OpenAiWorld
 ) -> None:
     written: list[str] = []
     write = service.media.write
@@ -290,7 +291,7 @@ async def test_what_is_wrong_before_the_recording_is_refused_before_it_is_stored
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_recording_that_can_not_be_used(
-    client: openai.AsyncOpenAI, service: Service, api: FastAPI, stream: bool
+    client: openai.AsyncOpenAI, service: OpenAiWorld, api: FastAPI, stream: bool
 ) -> None:
     service.splitter.failure = MediaUndecodable("No decoder makes sense of this file.")
     with pytest.raises(openai.BadRequestError, match="No decoder") as caught:
@@ -301,7 +302,7 @@ async def test_a_recording_that_can_not_be_used(
 
 
 async def test_a_failure_after_the_first_words_ends_the_stream(
-    client: openai.AsyncOpenAI, service: Service, api: FastAPI
+    client: openai.AsyncOpenAI, service: OpenAiWorld, api: FastAPI
 ) -> None:
     service.fleet.info = replace(service.fleet.info, max_batch_size=1)
     service.fleet.bad = {(1, 4)}
@@ -312,7 +313,7 @@ async def test_a_failure_after_the_first_words_ends_the_stream(
 
 
 @pytest.mark.parametrize("verb", ["cancel", "delete"])
-async def test_a_task_that_is_taken_away(client: openai.AsyncOpenAI, service: Service, verb: str) -> None:
+async def test_a_task_that_is_taken_away(client: openai.AsyncOpenAI, service: OpenAiWorld, verb: str) -> None:
     service.fleet.open_gate.clear()
     calling = asyncio.create_task(client.audio.transcriptions.create(model="whisper-1", file=AUDIO))
     await service.until_decoding()
@@ -323,7 +324,7 @@ async def test_a_task_that_is_taken_away(client: openai.AsyncOpenAI, service: Se
     assert body_of(caught.value)["code"] == "cancelled"
 
 
-async def test_before_a_model_is_loaded(client: openai.AsyncOpenAI, service: Service) -> None:
+async def test_before_a_model_is_loaded(client: openai.AsyncOpenAI, service: OpenAiWorld) -> None:
     service.readiness = Readiness(ready=False)
     with pytest.raises(openai.InternalServerError) as caught:
         await client.audio.transcriptions.create(model="base", file=AUDIO)
@@ -365,7 +366,9 @@ async def post_and_leave(api: FastAPI, fields: dict[str, str], moment: Callable[
 
 
 @pytest.mark.parametrize("fields", [{}, {"stream": "true"}])
-async def test_a_client_that_goes_away_stops_its_work(service: Service, api: FastAPI, fields: dict[str, str]) -> None:
+async def test_a_client_that_goes_away_stops_its_work(
+    service: OpenAiWorld, api: FastAPI, fields: dict[str, str]
+) -> None:
     service.fleet.open_gate.clear()
     await post_and_leave(api, fields, service.until_decoding)
     await service.until_gone(api)
@@ -374,7 +377,7 @@ async def test_a_client_that_goes_away_stops_its_work(service: Service, api: Fas
 
 
 async def test_a_client_that_goes_away_in_the_middle_of_a_stream(
-    service: Service, api: FastAPI, monkeypatch: pytest.MonkeyPatch
+    service: OpenAiWorld, api: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audio_routes, "FIRST_EVENT_TIMEOUT_S", 0.0)
     service.fleet.open_gate.clear()
@@ -386,7 +389,7 @@ async def test_a_client_that_goes_away_in_the_middle_of_a_stream(
 
 @pytest.mark.parametrize("fields", [{}, {"stream": "true"}])
 async def test_a_request_that_is_cancelled_stops_its_work(
-    http: httpx.AsyncClient, service: Service, api: FastAPI, fields: dict[str, str]
+    http: httpx.AsyncClient, service: OpenAiWorld, api: FastAPI, fields: dict[str, str]
 ) -> None:
     """Serve cancels the handler when its client disconnects."""
     service.fleet.open_gate.clear()
@@ -399,14 +402,16 @@ async def test_a_request_that_is_cancelled_stops_its_work(
 
 
 async def test_a_request_that_is_cancelled_while_its_task_is_being_stored(
-    http: httpx.AsyncClient, service: Service, api: FastAPI
+    http: httpx.AsyncClient, service: OpenAiWorld, api: FastAPI
 ) -> None:
     begun, go, create = asyncio.Event(), asyncio.Event(), service.store.create
 
-    async def slow(*arguments: Any) -> Any:
+    async def slow(
+        new: NewTask, idempotency: IdempotencyClaim | None = None, client: Client | None = None
+    ) -> tuple[Task, bool]:
         begun.set()
         await go.wait()
-        return await create(*arguments)
+        return await create(new, idempotency, client)
 
     service.store.create = slow  # type: ignore[method-assign]
     calling = asyncio.create_task(http.post(TRANSCRIPTIONS, files={"file": AUDIO}))
@@ -419,7 +424,7 @@ async def test_a_request_that_is_cancelled_while_its_task_is_being_stored(
     assert service.dispatcher.cancelled == [1]
 
 
-async def test_a_call_is_a_task_that_is_known_to_be_awaited(http: httpx.AsyncClient, service: Service) -> None:
+async def test_a_call_is_a_task_that_is_known_to_be_awaited(http: httpx.AsyncClient, service: OpenAiWorld) -> None:
     service.fleet.open_gate.clear()
     calling = asyncio.create_task(http.post(TRANSCRIPTIONS, files={"file": AUDIO}))
     await service.until_decoding()

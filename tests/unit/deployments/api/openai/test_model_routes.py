@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from deployments.api.services import Readiness
-from tests.unit.deployments.api.openai.service import Service
+from tests.unit.deployments.api.openai.service import OpenAiWorld
 from tests.unit.deployments.api.world import ENGINE
 
 
@@ -19,7 +19,7 @@ async def test_the_loaded_model_and_its_alias(client: openai.AsyncOpenAI) -> Non
     assert (await client.models.retrieve("base")).id == "base"
 
 
-async def test_names_with_a_slash_and_models_in_folders(client: openai.AsyncOpenAI, service: Service) -> None:
+async def test_names_with_a_slash_and_models_in_folders(client: openai.AsyncOpenAI, service: OpenAiWorld) -> None:
     service.readiness = Readiness(ready=True, engine=replace(ENGINE, model="Systran/faster-whisper-small"))
     assert (await client.models.retrieve("Systran/faster-whisper-small")).id == "Systran/faster-whisper-small"
     service.readiness = Readiness(ready=True, engine=replace(ENGINE, model="/srv/models/mine"))
@@ -32,7 +32,7 @@ async def test_a_model_that_is_not_there(client: openai.AsyncOpenAI) -> None:
     assert caught.value.code == "model_not_found"
 
 
-async def test_before_a_model_is_loaded_only_what_is_certain(client: openai.AsyncOpenAI, service: Service) -> None:
+async def test_before_a_model_is_loaded_only_what_is_certain(client: openai.AsyncOpenAI, service: OpenAiWorld) -> None:
     service.readiness = Readiness(ready=False)
     assert [model.id async for model in client.models.list()] == ["whisper-1"]
 
@@ -66,7 +66,7 @@ async def test_bodies_of_another_kind(http: httpx.AsyncClient) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_request")
 
 
-async def test_a_defect_is_not_explained(http: httpx.AsyncClient, service: Service) -> None:
+async def test_a_defect_is_not_explained(http: httpx.AsyncClient, service: OpenAiWorld) -> None:
     async def broken() -> Readiness:
         raise RuntimeError("secret path /srv/x")
 

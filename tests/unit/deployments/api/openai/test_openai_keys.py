@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from pipeline.ports import TaskQuery
-from tests.unit.deployments.api.openai.service import AUDIO, Service
+from tests.unit.deployments.api.openai.service import AUDIO, OpenAiWorld
 
 RATED = "mur_rated"
 
@@ -22,13 +22,15 @@ def entry(key: str, **more: Any) -> dict[str, Any]:
 KEYS = [entry("mur_ann"), entry("mur_reader", scopes=["read"]), entry(RATED, rate="1/hour")]
 
 
-def client_with(service: Service, key: str) -> openai.AsyncOpenAI:
+def client_with(service: OpenAiWorld, key: str) -> openai.AsyncOpenAI:
     transport = httpx.ASGITransport(service.api(auth={"keys": KEYS}), raise_app_exceptions=False)
-    http = httpx.AsyncClient(transport=transport)
+    http: Any = httpx.AsyncClient(transport=transport)
     return openai.AsyncOpenAI(api_key=key, base_url="http://service/v1", http_client=http, max_retries=0)
 
 
-async def test_a_call_is_its_clients_task_and_is_answered(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_call_is_its_clients_task_and_is_answered(
+    service: OpenAiWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made: list[str | None] = []
     create = service.store.create
 
@@ -45,7 +47,7 @@ async def test_a_call_is_its_clients_task_and_is_answered(service: Service, monk
     assert made == ["ann", "ann"]
 
 
-async def test_what_is_refused_is_of_the_class_that_openai_has_for_it(service: Service) -> None:
+async def test_what_is_refused_is_of_the_class_that_openai_has_for_it(service: OpenAiWorld) -> None:
     with pytest.raises(openai.AuthenticationError, match="The key is unknown"):
         await client_with(service, "mur_nobody").models.list()
     reader = client_with(service, "mur_reader")

@@ -82,7 +82,7 @@ async def test_every_message_ends_with_one_mark(world: World, message: str, show
     async def refuse() -> None:
         raise errors.DatabaseUnavailable(message)
 
-    world.ask_engine = refuse  # type: ignore[method-assign, assignment]
+    world.ask_engine = refuse  # type: ignore[method-assign]
     async with client_of(world.api()) as client:
         failed = await client.get("/api/whisper/tasks/result?task_id=1")
         assert detail(failed, 422, "media_undecodable")["message"] == shown

@@ -16,17 +16,12 @@ from pipeline.domain.decoding.transcript import Transcript
 from pipeline.domain.summaries.summary import SummaryOptions
 from pipeline.domain.tasks.task import Task
 from pipeline.errors import DatabaseUnavailable
+from pipeline.ports import TaskPage, TaskQuery
 from tests.unit.deployments.api.serving import Reader, settle_with_threads
-from tests.unit.deployments.api.world import TRANSCRIPT, World, client_of, detail
+from tests.unit.deployments.api.world import TRANSCRIPT, World, client_of, detail, long
 
 QUERY = "/api/whisper/tasks/query"
 PAGE_BYTES = 64 * 1024
-
-
-def long(kibibytes: int) -> Transcript:
-    segment = TRANSCRIPT.segments[0]
-    lines = [replace(segment, id=number, text=' Ünïcode "quoted" 😀' * 20) for number in range(1, 2 * kibibytes)]
-    return replace(TRANSCRIPT, text="long", segments=tuple(lines))
 
 
 async def pages(client: httpx.AsyncClient, **condition: Any) -> list[dict[str, Any]]:
@@ -80,10 +75,10 @@ async def test_no_tasks(world: World) -> None:
 
 async def test_tasks_deleted_while_the_page_is_written_are_left_out(world: World) -> None:
     created = [(await world.completed(long(1))).id for _ in range(5)]
-    query = world.store.query
+    page_of = world.store.query
 
-    async def then_delete(asked: Any) -> Any:
-        page = await query(asked)
+    async def then_delete(query: TaskQuery) -> TaskPage:
+        page = await page_of(query)
         for task_id in (created[0], created[2]):
             await world.store.delete(task_id)
         return page
@@ -160,7 +155,12 @@ async def test_transcripts_are_read_few_at_a_time_and_clients_take_turns(world: 
         for client in (1, 1, 1, 1, 2)
     ]
     for reader in readers:
-        reader.on_read = lambda part, reader=reader: part and order.append(reader.address)
+
+        def note(part: bytes, address: str = reader.address) -> None:
+            if part:
+                order.append(address)
+
+        reader.on_read = note
     requests = []
     for reader in readers:
         requests.append(asyncio.create_task(app(reader.scope(app), reader.receive, reader.send)))

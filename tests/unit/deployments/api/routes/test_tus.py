@@ -95,7 +95,8 @@ async def test_bytes_for_another_place_are_refused(client: httpx.AsyncClient, wo
 @pytest.mark.parametrize("offset", ["", "-1", "1.5", "0x10", "9" * 400, "٣", "NaN", " "])
 async def test_offsets_that_can_not_be(client: httpx.AsyncClient, offset: str) -> None:
     address = await begin(client)
-    answer = await client.patch(address, headers=[*BODY.items(), ("Upload-Offset", offset.encode())], content=b"abc")
+    headers = [(name.encode(), value.encode()) for name, value in (BODY | {"Upload-Offset": offset}).items()]
+    answer = await client.patch(address, headers=headers, content=b"abc")
     detail(answer, 422, "invalid_value")
 
 

@@ -28,18 +28,20 @@ def scores_for(spans: list[Span], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random(frames, dtype=np.float32)
 
 
-def plan(spans: list[Span], longest: int = LONGEST, scores: np.ndarray | None = None, start: int = 0):
+def plan(
+    spans: list[Span], longest: int = LONGEST, scores: np.ndarray | None = None, start: int = 0
+) -> list[tuple[Span, ...]]:
     planner = ChunkPlanner(longest, start)
     return planner.add(spans, scores_for(spans) if scores is None else scores) + planner.finish()
 
 
-def seconds(chunks) -> list[float]:
+def seconds(chunks: list[tuple[Span, ...]]) -> list[float]:
     return [sum(span.duration_s for span in chunk) for chunk in chunks]
 
 
 @settings(max_examples=examples(50))
 @given(gaps_and_lengths, st.sampled_from([1, 5, 15, 30]))
-def test_chunks_hold_all_speech_in_order_and_none_is_too_long(pairs, longest_s):
+def test_chunks_hold_all_speech_in_order_and_none_is_too_long(pairs: list[tuple[int, int]], longest_s: int) -> None:
     spans = laid_out(pairs)
     longest = to_samples(longest_s)
     chunks = plan(spans, longest)
@@ -51,7 +53,7 @@ def test_chunks_hold_all_speech_in_order_and_none_is_too_long(pairs, longest_s):
 
 @settings(max_examples=examples(50))
 @given(gaps_and_lengths, st.lists(st.integers(1, 400), min_size=1))
-def test_chunks_do_not_depend_on_how_the_speech_arrives(pairs, block_frames):
+def test_chunks_do_not_depend_on_how_the_speech_arrives(pairs: list[tuple[int, int]], block_frames: list[int]) -> None:
     spans = laid_out(pairs)
     scores = scores_for(spans)
     planner, chunks, heard, turn = ChunkPlanner(LONGEST), [], 0, 0
@@ -66,7 +68,9 @@ def test_chunks_do_not_depend_on_how_the_speech_arrives(pairs, block_frames):
 
 @settings(max_examples=examples(50))
 @given(gaps_and_lengths, st.integers(0, 24))
-def test_resuming_where_speech_waits_gives_the_chunks_that_follow(pairs, stop_after):
+def test_resuming_where_speech_waits_gives_the_chunks_that_follow(
+    pairs: list[tuple[int, int]], stop_after: int
+) -> None:
     spans = laid_out(pairs)
     scores = scores_for(spans)
     planner = ChunkPlanner(LONGEST)
@@ -78,7 +82,7 @@ def test_resuming_where_speech_waits_gives_the_chunks_that_follow(pairs, stop_af
     assert before + after == plan(spans, scores=scores)
 
 
-def test_a_run_ends_in_even_chunks_instead_of_a_stub():
+def test_a_run_ends_in_even_chunks_instead_of_a_stub() -> None:
     lengths = seconds(plan([Span(0, to_samples(15.5))]))
     assert len(lengths) == 2
     assert min(lengths) > 3.5
@@ -86,7 +90,7 @@ def test_a_run_ends_in_even_chunks_instead_of_a_stub():
     assert min(lengths) > 3.5
 
 
-def test_long_speech_is_cut_at_its_quietest_moment_in_the_later_half():
+def test_long_speech_is_cut_at_its_quietest_moment_in_the_later_half() -> None:
     span = Span(0, to_samples(40))
     scores = np.ones(span.end // FRAME_SAMPLES + 1, np.float32)
     quiet = to_samples(11) // FRAME_SAMPLES
@@ -96,17 +100,17 @@ def test_long_speech_is_cut_at_its_quietest_moment_in_the_later_half():
     assert first == (Span(0, quiet * FRAME_SAMPLES + FRAME_SAMPLES // 2),)
 
 
-def test_a_chunk_is_filled_to_the_last_pause_that_fits():
+def test_a_chunk_is_filled_to_the_last_pause_that_fits() -> None:
     spans = [Span(to_samples(i * 7), to_samples(i * 7 + 6)) for i in range(8)]
     assert seconds(plan(spans)) == [12.0, 12.0, 12.0, 12.0]
 
 
-def test_speech_that_lies_far_apart_is_not_packed_together():
+def test_speech_that_lies_far_apart_is_not_packed_together() -> None:
     spans = [Span(0, 16000), Span(MAX_EXTENT + 16000, MAX_EXTENT + 32000)]
     assert plan(spans) == [(spans[0],), (spans[1],)]
 
 
-def test_speech_does_not_wait_for_company_that_can_not_come():
+def test_speech_does_not_wait_for_company_that_can_not_come() -> None:
     planner = ChunkPlanner(LONGEST)
     lone = Span(16000, 32000)
     frames = np.zeros(MAX_EXTENT // FRAME_SAMPLES, np.float32)
@@ -116,5 +120,5 @@ def test_speech_does_not_wait_for_company_that_can_not_come():
     assert planner.pending_start is None
 
 
-def test_no_speech_is_no_chunk():
+def test_no_speech_is_no_chunk() -> None:
     assert plan([]) == []

@@ -57,8 +57,8 @@ def in_blocks(items: list[float], sizes: list[int]) -> list[list[float]]:
     pad_ms=st.sampled_from([0, 30, 200, 400]),
 )
 def test_finds_what_faster_whisper_finds_in_blocks_of_any_size(
-    probabilities, rest, sizes, min_speech_ms, min_silence_ms, pad_ms
-):
+    probabilities: list[float], rest: int, sizes: list[int], min_speech_ms: int, min_silence_ms: int, pad_ms: int
+) -> None:
     total = len(probabilities) * FRAME_SAMPLES + rest
     probabilities = [*probabilities, 0.7 if rest % 2 else 0.1]  # of the last, padded frame
     expected = one_shot(
@@ -83,20 +83,20 @@ def test_finds_what_faster_whisper_finds_in_blocks_of_any_size(
     assert merge_touching(found) == merge_touching(expected)
 
 
-def test_a_speaker_who_never_pauses_is_given_out_as_he_speaks():
+def test_a_speaker_who_never_pauses_is_given_out_as_he_speaks() -> None:
     detector = SpeechDetector(SpeechRules.from_ms(0.5, 0, 500, 200))
     given_out = detector.feed([1.0] * 100) + detector.feed([1.0] * 100)
     assert given_out[0] == Span(0, 100 * FRAME_SAMPLES)
     assert given_out[-1].end == 200 * FRAME_SAMPLES
 
 
-def test_the_negative_threshold_lies_below_the_threshold_and_above_zero():
+def test_the_negative_threshold_lies_below_the_threshold_and_above_zero() -> None:
     assert SpeechRules.from_ms(0.5, 0, 0, 0).neg_threshold == pytest.approx(0.35)
     assert SpeechRules.from_ms(0.1, 0, 0, 0).neg_threshold == 0.01
 
 
 @given(st.lists(st.integers(0, 2000), max_size=8))
-def test_the_framer_loses_nothing(lengths):
+def test_the_framer_loses_nothing(lengths: list[int]) -> None:
     audio = np.arange(sum(lengths), dtype=np.int16)
     framer, frames, position = Framer(), [], 0
     for length in lengths:
@@ -109,7 +109,7 @@ def test_the_framer_loses_nothing(lengths):
     assert 1 <= len(joined) - len(audio) <= FRAME_SAMPLES
 
 
-def test_energy_is_the_root_mean_square_of_each_frame():
+def test_energy_is_the_root_mean_square_of_each_frame() -> None:
     frames = np.stack([np.zeros(FRAME_SAMPLES), np.full(FRAME_SAMPLES, 16384)]).astype(np.int16)
     np.testing.assert_allclose(frame_energy(frames), [0.0, 0.5])
 
@@ -127,16 +127,16 @@ def test_energy_is_the_root_mean_square_of_each_frame():
         ((0.0, 1.0, 9.0), (Span(0, 16000), Span(144000, UNBOUNDED))),
     ],
 )
-def test_clip_timestamps_become_spans(clips, spans):
+def test_clip_timestamps_become_spans(clips: tuple[float, ...], spans: tuple[Span, ...]) -> None:
     assert requested_spans(clips) == spans
 
 
-def test_spans_are_clipped_to_a_window():
+def test_spans_are_clipped_to_a_window() -> None:
     assert within([Span(0, 10), Span(20, UNBOUNDED)], Span(5, 25)) == [Span(5, 10), Span(20, 25)]
     assert within([Span(0, 5)], Span(5, 25)) == []
 
 
-def test_audible_is_what_is_louder_than_60_db_below_full_scale():
+def test_audible_is_what_is_louder_than_60_db_below_full_scale() -> None:
     quiet, loud = np.full(FRAME_SAMPLES, 30, np.int16), np.full(FRAME_SAMPLES, -32768, np.int16)
     samples = np.concatenate([quiet, loud, loud, quiet, loud[:100]])
     assert audible_spans(samples) == (Span(512, 1536), Span(2048, 2148))

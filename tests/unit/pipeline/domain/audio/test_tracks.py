@@ -26,7 +26,7 @@ FILM = (
         ((Track(0, decodable=False, default=True), Track(1, silent=True, auxiliary=True)), [1, 0]),
     ],
 )
-def test_the_best_track_comes_first(tracks, order):
+def test_the_best_track_comes_first(tracks: tuple[Track, ...], order: list[int]) -> None:
     assert [track.index for track in candidates(tracks)] == order
 
 
@@ -45,35 +45,35 @@ def test_the_best_track_comes_first(tracks, order):
         ("deu", [1]),
     ],
 )
-def test_a_track_is_named_by_index_or_language(wanted, order):
+def test_a_track_is_named_by_index_or_language(wanted: str, order: list[int]) -> None:
     assert [track.index for track in candidates(FILM, wanted)] == order
 
 
 @pytest.mark.parametrize("wanted", ["4", "fr", "fra", "und", "-1", "english please", "²", ""])
-def test_a_track_that_is_not_there_is_refused_with_those_that_are(wanted):
+def test_a_track_that_is_not_there_is_refused_with_those_that_are(wanted: str) -> None:
     with pytest.raises(NoSuchTrack) as caught:
         candidates(FILM, wanted)
     assert "0 (ac3, eng, “Director's commentary”, commentary or the like)" in caught.value.message
     assert "2 (aac, en-US, default), 3 (unknown codec, eng)." in caught.value.message
 
 
-def test_the_chosen_track_is_marked():
+def test_the_chosen_track_is_marked() -> None:
     assert [track.chosen for track in mark_chosen(FILM, 1)] == [False, True, False, False]
 
 
 @pytest.mark.parametrize(
     "codes", ["en eng EN en-US en_GB", "de deu ger", "zh zho chi cmn zh-Hans", "fr fra fre", "jw jv jav"]
 )
-def test_codes_of_one_language_are_one(codes):
+def test_codes_of_one_language_are_one(codes: str) -> None:
     assert len({short_code(code) for code in codes.split()}) == 1
 
 
-def test_every_language_of_whisper_s_is_known_by_itself():
+def test_every_language_of_whisper_s_is_known_by_itself() -> None:
     assert len({short_code(code) for code in LANGUAGES}) == len(LANGUAGES)
 
 
 @pytest.mark.parametrize("code", [None, "", "und", "UND", " mul", "zxx"])
-def test_a_code_that_says_nothing_is_no_language(code):
+def test_a_code_that_says_nothing_is_no_language(code: str | None) -> None:
     assert known_language(code) is None
 
 
@@ -94,5 +94,5 @@ def test_a_code_that_says_nothing_is_no_language(code):
         (None, False),
     ],
 )
-def test_a_title_tells_a_commentary(title, auxiliary):
+def test_a_title_tells_a_commentary(title: str | None, auxiliary: bool) -> None:
     assert is_auxiliary_title(title) is auxiliary

@@ -1,5 +1,5 @@
 from dataclasses import replace
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import pytest
 from annotated_types import Le, MaxLen
@@ -46,7 +46,8 @@ def test_predictions_are_near_what_was_measured(name: str) -> None:
 
 @pytest.mark.parametrize("option", ["word_timestamps", "multilingual", "vad_filter", "normalize_level"])
 def test_what_costs_nothing_is_not_charged(option: str) -> None:
-    assert relative_cost(replace(DEFAULTS, **{option: not getattr(DEFAULTS, option)})) == 1.0
+    changes: dict[str, Any] = {option: not getattr(DEFAULTS, option)}
+    assert relative_cost(replace(DEFAULTS, **changes)) == 1.0
 
 
 def test_what_a_ladder_costs_is_known_once_it_was_climbed() -> None:

@@ -6,7 +6,7 @@ from pipeline.domain.decoding.transcript import Segment, Word
 from tests.support.builders import segment
 
 
-def three_words(start, end, *, sure=True, word_s=None):
+def three_words(start: float, end: float, *, sure: bool = True, word_s: float | None = None) -> Segment:
     """Make a segment of three words that fill it, or last ``word_s`` each; probable or not."""
     step = (end - start) / 3
     words = tuple(
@@ -16,53 +16,53 @@ def three_words(start, end, *, sure=True, word_s=None):
     return segment(start, end, " words", words)
 
 
-def test_improbable_words_make_a_segment_anomalous():
+def test_improbable_words_make_a_segment_anomalous() -> None:
     assert is_anomalous(three_words(0, 3, sure=False))
     assert not is_anomalous(three_words(0, 3))
 
 
 @pytest.mark.parametrize("word_s", [0.01, 3.5])
-def test_words_too_short_or_too_long_make_a_segment_anomalous(word_s):
+def test_words_too_short_or_too_long_make_a_segment_anomalous(word_s: float) -> None:
     assert is_anomalous(three_words(0, 12, word_s=word_s))
 
 
-def test_a_segment_without_words_is_not_anomalous():
+def test_a_segment_without_words_is_not_anomalous() -> None:
     assert not is_anomalous(Segment(0, 0, 0.0, 1.0, "...", (), 0.0, -0.2, 1.0, 0.0, ()))
 
 
-def test_an_anomaly_between_silences_is_dropped():
+def test_an_anomaly_between_silences_is_dropped() -> None:
     good, made_up, rest = three_words(10, 13), three_words(17, 18, sure=False), three_words(22, 29)
     assert drop_hallucinations((good, made_up, rest), 2.0, 10, 30) == (good, rest)
 
 
 @pytest.mark.parametrize("neighbours", [(13.5, 22), (17, 18.5)])
-def test_an_anomaly_beside_speech_is_kept(neighbours):
+def test_an_anomaly_beside_speech_is_kept(neighbours: tuple[float, ...]) -> None:
     start, next_start = neighbours
     said = (three_words(10, 13), three_words(start, start + 1, sure=False), three_words(next_start, next_start + 3))
     assert drop_hallucinations(said, 2.0, 10, 30) == said
 
 
-def test_a_probable_segment_between_silences_is_kept():
+def test_a_probable_segment_between_silences_is_kept() -> None:
     said = (three_words(10, 13), three_words(17, 18), three_words(22, 29))
     assert drop_hallucinations(said, 2.0, 10, 30) == said
 
 
-def test_the_edges_of_the_chunk_count_as_silence():
+def test_the_edges_of_the_chunk_count_as_silence() -> None:
     assert drop_hallucinations((three_words(10, 12, sure=False),), 2.0, 10, 13) == ()
 
 
-def test_an_anomaly_counts_as_silence_for_the_one_before_it():
+def test_an_anomaly_counts_as_silence_for_the_one_before_it() -> None:
     made_up = (three_words(17, 18, sure=False), three_words(18.5, 19.5, sure=False))
     good, rest = three_words(10, 13), three_words(23, 29)
     assert drop_hallucinations((good, *made_up, rest), 2.0, 10, 30) == (good, made_up[1], rest)
 
 
-def test_text_where_nobody_speaks_is_dropped_if_there_is_no_sound():
+def test_text_where_nobody_speaks_is_dropped_if_there_is_no_sound() -> None:
     said, silent, beside = three_words(0, 1), three_words(5, 6), three_words(8, 9)
     speech, audible = [Span(0, 16_000)], [Span(0, 16_000), Span(128_000, 144_000)]
     assert drop_text_without_speech([said, silent, beside], speech, audible) == (said, beside)
 
 
 @pytest.mark.parametrize("made_up", [three_words(8, 8.1), three_words(8, 9, sure=False)])
-def test_text_beside_speech_is_dropped_if_its_words_are_improbable_or_have_no_time(made_up):
+def test_text_beside_speech_is_dropped_if_its_words_are_improbable_or_have_no_time(made_up: Segment) -> None:
     assert drop_text_without_speech([made_up], [Span(0, 16_000)], [Span(0, 160_000)]) == ()

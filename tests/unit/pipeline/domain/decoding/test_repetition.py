@@ -21,7 +21,7 @@ words = st.text(alphabet="abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=6)
         "नमस्ते दुनिया नमस्ते दुनिया नमस्ते दुनिया नमस्ते दुनिया",
     ],
 )
-def test_finds_what_is_said_three_times_too_often(text):
+def test_finds_what_is_said_three_times_too_often(text: str) -> None:
     assert has_repetition_loop(text)
 
 
@@ -41,20 +41,22 @@ def test_finds_what_is_said_three_times_too_often(text):
         "very, very, very good and very, very, very bad",
     ],
 )
-def test_leaves_what_people_say(text):
+def test_leaves_what_people_say(text: str) -> None:
     assert not has_repetition_loop(text)
 
 
 @given(st.lists(words, min_size=2, max_size=6), st.integers(PHRASE_LIMIT, 8), st.lists(words), st.lists(words))
-def test_finds_a_loop_of_any_phrase_anywhere(phrase, times, before, after):
+def test_finds_a_loop_of_any_phrase_anywhere(
+    phrase: list[str], times: int, before: list[str], after: list[str]
+) -> None:
     assert has_repetition_loop(" ".join([*before, *phrase * times, *after]))
 
 
 @given(st.lists(words, unique=True, max_size=60))
-def test_text_without_repetition_has_no_loop(unique):
+def test_text_without_repetition_has_no_loop(unique: list[str]) -> None:
     assert not has_repetition_loop(" ".join(unique))
 
 
 @given(st.integers(1, 12))
-def test_one_word_loops_from_its_limit_on(times):
+def test_one_word_loops_from_its_limit_on(times: int) -> None:
     assert has_repetition_loop(" ".join(["well"] * times)) == (times >= WORD_LIMIT)

@@ -1,29 +1,29 @@
 import pytest
 
 from pipeline.domain.decoding.segments import divide, ends_sentence, without_words
-from pipeline.domain.decoding.transcript import AlignedWord, Segment
+from pipeline.domain.decoding.transcript import AlignedWord, Segment, Word
 from tests.support.builders import segment_of
 
 
-def word(start, end, *tokens):
+def word(start: float, end: float, *tokens: int) -> AlignedWord:
     return AlignedWord(start, end, f" {tokens[0]}", 0.9, tokens)
 
 
-def decoded(*words):
+def decoded(*words: AlignedWord) -> Segment:
     """Make a segment of words, with their tokens between those of its times."""
     return segment_of(*words, tokens=(900, *(token for one in words for token in one.tokens), 901))
 
 
-def pause(before, after):
+def pause(before: Word, after: Word) -> bool:
     return after.start - before.end > 1.0
 
 
-def test_a_segment_without_pauses_stays_as_it_is():
+def test_a_segment_without_pauses_stays_as_it_is() -> None:
     whole = decoded(word(0.5, 1, 1), word(1.9, 2.5, 2, 3))
     assert list(divide(whole, pause)) == [whole]
 
 
-def test_pauses_divide_a_segment_with_its_words_and_tokens():
+def test_pauses_divide_a_segment_with_its_words_and_tokens() -> None:
     whole = decoded(word(0, 1, 1, 2), word(1, 2, 3), word(3.5, 4, 4), word(9, 10, 5, 6))
     assert [(one.start, one.end, one.text, one.tokens) for one in divide(whole, pause)] == [
         (0, 2, " 1 3", (1, 2, 3)),
@@ -32,12 +32,12 @@ def test_pauses_divide_a_segment_with_its_words_and_tokens():
     ]
 
 
-def test_without_words_there_is_nothing_to_divide():
+def test_without_words_there_is_nothing_to_divide() -> None:
     empty = Segment(0, 0, 0.0, 5.0, "", (900,), 0.0, -0.2, 1.0, 0.0, ())
     assert list(divide(empty, pause)) == [empty]
 
 
-def test_words_are_left_out_with_their_tokens():
+def test_words_are_left_out_with_their_tokens() -> None:
     first, last = word(0, 1, 1), word(1, 2, 2, 3)
     whole, other = decoded(first, last), decoded(word(3, 4, 4))
     [shortened, untouched] = without_words([whole, other], [last])
@@ -47,10 +47,10 @@ def test_words_are_left_out_with_their_tokens():
 
 
 @pytest.mark.parametrize("text", [" dog.", "了。", " he said?\u201d", " है।", " wait… ", "ហើយ។", "တယ်။", "ہے۔", " է։"])
-def test_sentences_end(text):
+def test_sentences_end(text: str) -> None:
     assert ends_sentence(text)
 
 
 @pytest.mark.parametrize("text", ["", " dog", " dog,", " .5"])
-def test_sentences_go_on(text):
+def test_sentences_go_on(text: str) -> None:
     assert not ends_sentence(text)

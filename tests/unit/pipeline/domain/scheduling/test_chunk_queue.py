@@ -4,17 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.audio.spans import SAMPLE_RATE, Chunk, Span
 from pipeline.domain.scheduling.capacity import Capacity, ReleasedChunks
 from pipeline.domain.scheduling.chunk_queue import ChunkQueue
+from pipeline.testing.fake_splitter import make_chunks
 
 HIGH, NORMAL, LOW = range(3)
 WIDE = Capacity(replicas=4, max_batch_size=8)
-
-
-def chunks(number: int, seconds: int = 10, first: int = 0) -> list[Chunk]:
-    step = seconds * SAMPLE_RATE
-    return [Chunk(i, 0, 0, (Span(i * step, (i + 1) * step),)) for i in range(first, first + number)]
 
 
 def queue(**files: tuple[int, int]) -> ChunkQueue:
@@ -23,7 +18,7 @@ def queue(**files: tuple[int, int]) -> ChunkQueue:
     for name, (rank, number) in files.items():
         task_id = int(name.removeprefix("task_"))
         made.open(task_id, rank, now=0)
-        made.add(task_id, chunks(number), now=0)
+        made.add(task_id, make_chunks(number), now=0)
     return made
 
 
@@ -53,7 +48,7 @@ def test_a_clip_does_not_wait_behind_a_long_file_of_its_priority() -> None:
         assert unit
         made.finish(1, len(unit.chunks))
     made.open(2, NORMAL, now=0)
-    made.add(2, chunks(1), now=0)
+    made.add(2, make_chunks(1), now=0)
     following = made.release(Capacity(1, 8), now=0)
     assert following is not None
     assert following.task_id == 2
@@ -62,9 +57,9 @@ def test_a_clip_does_not_wait_behind_a_long_file_of_its_priority() -> None:
 def test_tasks_of_one_priority_share_audio_seconds_fairly() -> None:
     made = ChunkQueue(600)
     made.open(1, NORMAL, 0)
-    made.add(1, chunks(400, seconds=30), 0)
+    made.add(1, make_chunks(400, seconds=30), 0)
     made.open(2, NORMAL, 0)
-    made.add(2, chunks(400, seconds=5), 0)
+    made.add(2, make_chunks(400, seconds=5), 0)
     served = {1: 0.0, 2: 0.0}
     for _ in range(60):
         unit = made.release(Capacity(1, 4), now=0)
@@ -80,7 +75,7 @@ def test_an_urgent_chunk_goes_out_although_lesser_ones_fill_the_replicas() -> No
     while made.release(capacity, now=0):
         pass
     made.open(2, HIGH, 0)
-    made.add(2, chunks(3), 0)
+    made.add(2, make_chunks(3), 0)
     unit = made.release(capacity, now=0)
     assert unit is not None
     assert (unit.task_id, len(unit.chunks)) == (2, 3)
@@ -142,7 +137,7 @@ def test_the_end_of_a_file_is_spread_over_all_replicas() -> None:
 def test_a_task_with_a_limit_has_that_many_chunks_out(limit: int) -> None:
     made = ChunkQueue(600)
     made.open(1, NORMAL, 0, max_in_flight=limit)
-    made.add(1, chunks(10), 0)
+    made.add(1, make_chunks(10), 0)
     out = 0
     while unit := made.release(WIDE, now=0):
         out += len(unit.chunks)
@@ -208,7 +203,7 @@ def test_what_arrives_is_tagged_before_the_waiting_chunks_of_a_long_file() -> No
     out = [made.release(Capacity(1, 4), now=0), made.release(Capacity(1, 4), now=0)]
     made.finish(1, 3)
     made.open(2, NORMAL, now=0)
-    made.add(2, chunks(1), now=0)
+    made.add(2, make_chunks(1), now=0)
     clip = made.release(Capacity(1, 4), now=0)
     assert clip is not None
     assert clip.task_id == 2
@@ -221,7 +216,7 @@ def test_ageing_keeps_an_endless_stream_of_clips_from_starving_a_long_file() -> 
     served = 0
     for clip in range(2, 300):
         made.open(clip, NORMAL, now=10 * clip)
-        made.add(clip, chunks(1), now=10 * clip)
+        made.add(clip, make_chunks(1), now=10 * clip)
         unit = made.release(Capacity(1, 1, batches_in_flight=1), now=10 * clip)
         assert unit
         served += unit.task_id == 1

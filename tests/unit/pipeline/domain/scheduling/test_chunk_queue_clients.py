@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.audio.spans import SAMPLE_RATE, Chunk, Span
 from pipeline.domain.decoding.decoding_cost import chunk_cost_s, relative_cost
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.domain.scheduling.capacity import Capacity, ReleasedChunks
 from pipeline.domain.scheduling.chunk_queue import ChunkQueue
+from pipeline.testing.fake_splitter import make_chunks
 from tests.support.thoroughness import examples
 
 HIGH, NORMAL, LOW = range(3)
@@ -26,10 +26,7 @@ ONE = Capacity(replicas=1, max_batch_size=8)
 DEAR = TranscriptionOptions(beam_size=20, best_of=20, log_prob_threshold=0.0)
 
 
-@cache
-def chunks(number: int, seconds: float = 10) -> tuple[Chunk, ...]:
-    step = int(seconds * SAMPLE_RATE)
-    return tuple(Chunk(i, 0, 0, (Span(i * step, (i + 1) * step),)) for i in range(number))
+cached_chunks = cache(make_chunks)  # thousands are put into queues
 
 
 class Queue(ChunkQueue):
@@ -51,9 +48,11 @@ class Queue(ChunkQueue):
         options: TranscriptionOptions | None = None,
     ) -> int:
         task_id = next(self.ids)
-        cost = {} if options is None else {"cost": lambda chunk: chunk_cost_s(chunk.duration_s, options)}
-        self.open(task_id, rank, now, client=client, **cost)
-        self.add(task_id, chunks(number, seconds), now)
+        if options is None:
+            self.open(task_id, rank, now, client=client)
+        else:
+            self.open(task_id, rank, now, client=client, cost=lambda chunk: chunk_cost_s(chunk.duration_s, options))
+        self.add(task_id, cached_chunks(number, seconds=seconds), now)
         self.clients[task_id] = client
         return task_id
 
@@ -86,10 +85,10 @@ def test_clients_with_endless_work_get_equal_shares_to_within_one_unit_each(
     lengths: list[list[int]], batch: int, seed: int
 ) -> None:
     queue, capacity, source = Queue(), Capacity(1, batch), random.Random(seed)
-    for client, tasks in enumerate(lengths):
+    for number, tasks in enumerate(lengths):
         for seconds in tasks:
-            queue.put(str(client), 2_000, seconds=seconds)
-    served: Counter[str] = Counter()
+            queue.put(str(number), 2_000, seconds=seconds)
+    served: dict[str, float] = defaultdict(float)
     largest: dict[str, float] = defaultdict(float)
     out: list[ReleasedChunks] = []
     for _ in range(300):
@@ -124,7 +123,7 @@ def test_a_client_with_a_thousand_tasks_gets_no_more_than_one_with_a_single_task
 def test_a_stream_of_clips_gets_no_more_than_another_client_s_long_file() -> None:
     queue = Queue()
     queue.put("file", 10_000)
-    served: Counter[str | None] = Counter()
+    served: dict[str | None, float] = defaultdict(float)
     for _ in range(200):
         queue.put("clips", 1, seconds=5)
         queue.put("clips", 1, seconds=5)
@@ -380,7 +379,7 @@ def test_age_serves_an_urgent_file_that_urgent_clips_would_starve() -> None:
 VERBS = ("put", "release", "finish", "put_back", "close", "limit", "pause", "charge")
 
 
-class Model:
+class QueueModel:
     """The queue, and beside it the expected state of every chunk."""
 
     def __init__(self, capacity: Capacity) -> None:
@@ -457,7 +456,7 @@ class Model:
 def test_no_replica_idles_while_anything_may_go_and_every_chunk_goes_once(
     steps: list[tuple[str, int]], replicas: int, batch: int
 ) -> None:
-    model = Model(Capacity(replicas, batch))
+    model = QueueModel(Capacity(replicas, batch))
     for verb, value in steps:
         model.step(verb, value)
     model.drain()

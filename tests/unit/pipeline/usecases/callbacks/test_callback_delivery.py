@@ -12,7 +12,7 @@ from pipeline.domain.retry import RetrySchedule
 from pipeline.domain.tasks.record_defect import RecordDefect
 from pipeline.domain.tasks.task import NewTask, Priority, Task, TaskError
 from pipeline.errors import DatabaseUnavailable, TaskNotFound
-from pipeline.ports import CallbackResponse, DeliveryVerdict, Lease, OutboxMessage
+from pipeline.ports import CallbackResponse, DeliveryVerdict, Lease, OutboxMessage, TaskRecordEncoder
 from pipeline.settings import CallbackSettings
 from pipeline.testing.fake_callback_sender import FakeCallbackSender
 from pipeline.testing.manual_clock import ManualClock
@@ -43,6 +43,7 @@ class DeliveryWorld:
 
     settings: CallbackSettings = field(default_factory=CallbackSettings)
     store_type: type[MemoryTaskStore] = MemoryTaskStore
+    encode_record: TaskRecordEncoder = encode
 
     def __post_init__(self) -> None:
         self.clock = ManualClock()
@@ -55,7 +56,7 @@ class DeliveryWorld:
         return CallbackDeliverer(
             self.store,
             self.sender,
-            encode,
+            self.encode_record,
             self.clock,
             self.metrics,
             self.settings,
@@ -404,15 +405,16 @@ async def test_a_task_that_cannot_be_read_keeps_its_callback() -> None:
 
 
 async def test_a_defect_is_logged_and_does_not_affect_other_callbacks(caplog: pytest.LogCaptureFixture) -> None:
-    world = DeliveryWorld()
-    bad, good = await world.finished_task(UP), await world.finished_task(UP)
+    damaged: set[int] = set()
 
     def picky(task: Task) -> bytes:
-        if task.id == bad:
+        if task.id in damaged:
             raise KeyError("text")
         return encode(task)
 
-    world.deliverer._encode = picky
+    world = DeliveryWorld(encode_record=picky)
+    bad, good = await world.finished_task(UP), await world.finished_task(UP)
+    damaged.add(bad)
 
     assert await world.deliverer.run_once() == 2
     assert (await world.store.get(good)).callback.status_code == 200

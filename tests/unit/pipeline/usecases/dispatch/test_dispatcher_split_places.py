@@ -13,7 +13,7 @@ from pipeline.domain.tasks.task import NewTask, Priority, Stage, Status, Task
 from pipeline.ports import SplitDone, SplitPart, SplitRequest, TaskQuery
 from pipeline.testing.fake_splitter import FakeSplitter, make_chunks
 from tests.support.builders import blocks
-from tests.unit.pipeline.usecases.dispatch.test_dispatcher import DispatchWorld, quick_settings
+from tests.unit.pipeline.usecases.dispatch.dispatch_world import DispatchWorld, quick_settings
 
 
 class LongRecordings(FakeSplitter):
@@ -23,12 +23,12 @@ class LongRecordings(FakeSplitter):
         chunks = (make_chunks(1, first=number, seconds=part_s, part=number) for number in range(parts))
         super().__init__(*chunks)
         self.go_on = asyncio.Event()
-        self.parts = 0
+        self.parts_split = 0
 
     async def split(self, request: SplitRequest) -> AsyncGenerator[SplitPart | SplitDone, None]:
         async for event in super().split(request):
             if request.share_key.startswith("task"):
-                self.parts += 1
+                self.parts_split += 1
                 await self.go_on.wait()
                 for _ in range(50):  # so that other tasks can queue
                     await asyncio.sleep(0)
@@ -102,7 +102,7 @@ async def test_a_long_recording_pauses_at_the_end_of_a_part_and_is_resumed_there
     world = DispatchWorld(splitter=splitter, settings=quick_settings(max_concurrent_splits=1))
     long = await add(world, None)
     async with world.running():
-        await world.until(long, lambda _: splitter.parts == 1)
+        await world.until(long, lambda _: splitter.parts_split == 1)
         clip = await add(world, "modest")
         await world.until(clip, lambda task: task.stage is Stage.SPLITTING)
         splitter.go_on.set()
@@ -140,7 +140,7 @@ async def test_tasks_that_wait_for_a_slot_are_limited() -> None:
     )
     tasks = [await add(world, None) for _ in range(60)]
     async with world.running() as dispatcher:
-        await world.until(tasks[0], lambda _: splitter.parts == 2)
+        await world.until(tasks[0], lambda _: splitter.parts_split == 2)
         for _ in range(5):
             dispatcher.wake()
             await asyncio.sleep(0.01)

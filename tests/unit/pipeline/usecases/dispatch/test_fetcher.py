@@ -13,7 +13,6 @@ from pipeline.settings import Settings
 from pipeline.testing.fake_crawler import FakeCrawler
 from pipeline.testing.manual_clock import ManualClock
 from pipeline.testing.memory_media import MemoryMediaStore
-from pipeline.usecases.dispatch import fetcher
 from pipeline.usecases.dispatch.fetcher import Fetcher
 from tests.support.builders import blocks
 
@@ -40,14 +39,13 @@ async def test_the_recording_lies_where_the_task_looks_for_it() -> None:
     assert crawler.requests[0].fence == 3
 
 
-async def test_a_crawler_without_heartbeats_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetcher, "CRAWLER_TIMEOUT_S", 0.01)
+async def test_a_crawler_without_heartbeats_is_lost() -> None:
     media = MemoryMediaStore()
     crawler = FakeCrawler(media, {URL: [b"sound"]})
     crawler.open_gate.clear()
 
     with pytest.raises(ReplicaLost):
-        await Fetcher(crawler, media, Settings(), ManualClock()).fetch(task())
+        await Fetcher(crawler, media, Settings(), ManualClock(), heartbeat_timeout_s=0.01).fetch(task())
     assert crawler.abandoned == crawler.requests
 
 
@@ -75,7 +73,7 @@ async def test_remains_of_a_dead_crawler_are_deleted() -> None:
     assert fetcher.active_task_ids == set()
 
 
-class Site:
+class SlottedFetcher:
     """A fetcher with few slots, whose fetches never end."""
 
     def __init__(self, places: int, max_per_host: int = 99) -> None:
@@ -107,7 +105,7 @@ DRIPS = "https://drips.example/a.mp3"
 
 
 async def test_one_clients_links_leave_slots_to_others() -> None:
-    site = Site(places=8)
+    site = SlottedFetcher(places=8)
     assert await site.ask(DRIPS, "greedy", count=64) == [DRIPS] * 4
     assert await site.ask(URL, "modest") == [DRIPS] * 4 + [URL]
     assert len(site.fetcher.active_task_ids) == 5 + 8  # the running fetches, and as many waiting ones
@@ -120,7 +118,7 @@ async def test_one_clients_links_leave_slots_to_others() -> None:
     "spelling", [DRIPS, "http://DRIPS.example:8080/b", "https://www.drips.example/", "https://u:p@drips.example./"]
 )
 async def test_one_host_leaves_slots_to_others(client: str | None, spelling: str) -> None:
-    site = Site(places=16, max_per_host=2)
+    site = SlottedFetcher(places=16, max_per_host=2)
     assert len(await site.ask(DRIPS, client, count=64)) == 2
     assert len(await site.ask(spelling, client)) == 2
     assert (await site.ask(URL, client))[2:] == [URL]
@@ -128,7 +126,7 @@ async def test_one_host_leaves_slots_to_others(client: str | None, spelling: str
 
 
 async def test_a_platform_is_one_host_whatever_its_links_name() -> None:
-    site = Site(places=16, max_per_host=2)
+    site = SlottedFetcher(places=16, max_per_host=2)
     link = Link(LinkKind.TIKTOK)
     await site.ask("https://www.tiktok.com/@a/video/1", link=link, count=2)
     assert len(await site.ask("https://vm.tiktok.com/abc/", link=link)) == 2

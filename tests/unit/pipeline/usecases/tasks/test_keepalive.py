@@ -21,6 +21,7 @@ from pipeline.usecases.tasks.keepalive import (
     discard_task,
     keep_alive,
 )
+from tests.support.faults import raise_defect
 
 
 class KeepaliveWorld:
@@ -60,7 +61,7 @@ async def test_a_defect_does_not_end_the_renewals(monkeypatch: pytest.MonkeyPatc
     async with keep_alive(world.store, world.clock, task_id):
         await asyncio.sleep(0)
         with monkeypatch.context() as patch:
-            patch.setattr(world.store, "extend_wait", lambda *_: {}[7])
+            patch.setattr(world.store, "extend_wait", raise_defect)
             await world.pass_time(KEEPALIVE_INTERVAL_S)
         await world.pass_time(2 * KEEPALIVE_TTL.total_seconds())
         await world.run_housekeeping()

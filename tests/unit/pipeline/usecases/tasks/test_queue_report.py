@@ -10,6 +10,7 @@ from pipeline.testing.memory_task_store import MemoryTaskStore
 from pipeline.testing.recording_metrics import RecordingMetrics
 from pipeline.usecases.tasks.queue_report import INTERVAL_S, QueueReporter
 from tests.support.clocks import settle
+from tests.support.faults import raise_defect
 
 
 async def test_the_queue_is_reported_by_priority() -> None:
@@ -33,7 +34,7 @@ async def test_the_report_continues_after_a_defect_and_reports_it(monkeypatch: p
     clock, metrics = ManualClock(), RecordingMetrics()
     store = MemoryTaskStore(clock)
     with monkeypatch.context() as patch:
-        patch.setattr(store, "stats", lambda: {}[7])
+        patch.setattr(store, "stats", raise_defect)
         reporter = QueueReporter(store, clock, metrics)
         reporting = asyncio.create_task(reporter.run())
         await settle()

@@ -25,8 +25,7 @@ from pipeline.errors import (
 from pipeline.testing.manual_clock import ManualClock
 from pipeline.testing.memory_media import MemoryMediaStore
 from pipeline.testing.memory_uploads import MemoryUploadStore
-from pipeline.usecases.tasks import resumable_uploads
-from pipeline.usecases.tasks.resumable_uploads import Checksum, ResumableUploads
+from pipeline.usecases.tasks.resumable_uploads import CHECKSUMS, Checksum, ResumableUploads
 from tests.support.builders import blocks
 
 TTL_S = 3600.0
@@ -34,30 +33,26 @@ ANN = Client("ann", frozenset({Scope.READ, Scope.WRITE}), max_queued_tasks=2)
 
 
 @dataclass
-class Desk:
+class UploadWorld:
     clock: ManualClock = field(default_factory=ManualClock)
     media: MemoryMediaStore = field(default_factory=MemoryMediaStore)
 
     def __post_init__(self) -> None:
         self.store = MemoryUploadStore(self.clock)
-        self.uploads = ResumableUploads(self.store, self.media, self.clock, max_upload_bytes=1000, ttl_s=TTL_S)
+        self.uploads = ResumableUploads(
+            self.store, self.media, self.clock, max_upload_bytes=1000, ttl_s=TTL_S, part_bytes=4, read_bytes=3
+        )
 
     async def content(self, upload: Upload) -> bytes:
         return b"".join([block async for block in self.uploads.content(upload)])
 
 
 @pytest.fixture
-def desk() -> Desk:
-    return Desk()
+def desk() -> UploadWorld:
+    return UploadWorld()
 
 
-@pytest.fixture(autouse=True)
-def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resumable_uploads, "PART_BYTES", 4)
-    monkeypatch.setattr(resumable_uploads, "READ_BYTES", 3)
-
-
-async def test_parts_are_joined_to_the_recording(desk: Desk) -> None:
+async def test_parts_are_joined_to_the_recording(desk: UploadWorld) -> None:
     upload = await desk.uploads.create(10, {"filename": "talk.mp3"}, ANN)
     upload = await desk.uploads.append(upload, 0, blocks(b"abc", b"", b"de", b"f"))
     assert (upload.received_bytes, upload.complete) == (6, False)
@@ -69,7 +64,7 @@ async def test_parts_are_joined_to_the_recording(desk: Desk) -> None:
 
 @given(content=st.binary(max_size=40), cuts=st.lists(st.integers(0, 40), max_size=4), block=st.integers(1, 9))
 async def test_blocks_of_any_size_are_joined_to_the_recording(content: bytes, cuts: list[int], block: int) -> None:
-    desk = Desk()
+    desk = UploadWorld()
     upload = await desk.uploads.create(len(content), {})
     edges = sorted({0, len(content), *(min(cut, len(content)) for cut in cuts)})
     for start, end in pairwise(edges):
@@ -80,14 +75,14 @@ async def test_blocks_of_any_size_are_joined_to_the_recording(content: bytes, cu
 
 
 @pytest.mark.parametrize("offset", [0, 2, 4, 9])
-async def test_bytes_are_accepted_only_at_the_end_of_the_upload(desk: Desk, offset: int) -> None:
+async def test_bytes_are_accepted_only_at_the_end_of_the_upload(desk: UploadWorld, offset: int) -> None:
     upload = await desk.uploads.create(10, {})
     upload = await desk.uploads.append(upload, 0, blocks(b"abc"))
     with pytest.raises(UploadStateConflict, match=f"is at byte 3, not at {offset}"):
         await desk.uploads.append(upload, offset, blocks(b"x"))
 
 
-async def test_of_two_concurrent_requests_one_wins_and_the_other_leaves_nothing(desk: Desk) -> None:
+async def test_of_two_concurrent_requests_one_wins_and_the_other_leaves_nothing(desk: UploadWorld) -> None:
     upload = await desk.uploads.create(3, {})
     results = await asyncio.gather(
         desk.uploads.append(upload, 0, blocks(b"abc")),
@@ -101,7 +96,7 @@ async def test_of_two_concurrent_requests_one_wins_and_the_other_leaves_nothing(
 
 
 @pytest.mark.parametrize("cause", [UploadInterrupted("gone"), asyncio.CancelledError()])
-async def test_bytes_that_arrived_before_an_interruption_are_kept(desk: Desk, cause: BaseException) -> None:
+async def test_bytes_that_arrived_before_an_interruption_are_kept(desk: UploadWorld, cause: BaseException) -> None:
     upload = await desk.uploads.create(10, {})
     with pytest.raises(type(cause)):
         await desk.uploads.append(upload, 0, blocks(b"abcd", b"ef", then=cause))
@@ -111,20 +106,20 @@ async def test_bytes_that_arrived_before_an_interruption_are_kept(desk: Desk, ca
     assert await desk.content(upload) == b"abcdefghij"
 
 
-async def test_more_than_was_announced_is_refused_and_what_fits_is_kept(desk: Desk) -> None:
+async def test_more_than_was_announced_is_refused_and_what_fits_is_kept(desk: UploadWorld) -> None:
     upload = await desk.uploads.create(5, {})
     with pytest.raises(UploadTooLarge, match="More bytes arrived"):
         await desk.uploads.append(upload, 0, blocks(b"abc", b"defgh", b"never read"))
     assert await desk.content(await desk.uploads.get(upload.id)) == b"abcde"
 
 
-async def test_an_upload_over_the_limit_is_refused_before_it_begins(desk: Desk) -> None:
+async def test_an_upload_over_the_limit_is_refused_before_it_begins(desk: UploadWorld) -> None:
     with pytest.raises(UploadTooLarge, match=r"1,001 bytes and the limit is 1,000"):
         await desk.uploads.create(1001, {})
 
 
-@pytest.mark.parametrize("algorithm", list(resumable_uploads.CHECKSUMS))
-async def test_bytes_with_the_right_checksum_are_accepted(desk: Desk, algorithm: str) -> None:
+@pytest.mark.parametrize("algorithm", list(CHECKSUMS))
+async def test_bytes_with_the_right_checksum_are_accepted(desk: UploadWorld, algorithm: str) -> None:
     checksum = Checksum(algorithm, hashlib.new(algorithm, b"abcdefgh").digest())
     upload = await desk.uploads.append(await desk.uploads.create(8, {}), 0, blocks(b"abcdefgh"), checksum)
     assert await desk.content(upload) == b"abcdefgh"
@@ -132,7 +127,7 @@ async def test_bytes_with_the_right_checksum_are_accepted(desk: Desk, algorithm:
 
 @pytest.mark.parametrize(("cause", "error"), [(None, ChecksumMismatch), (UploadInterrupted("gone"), UploadInterrupted)])
 async def test_bytes_with_a_wrong_checksum_leave_nothing(
-    desk: Desk, cause: BaseException | None, error: type[MurmurationError]
+    desk: UploadWorld, cause: BaseException | None, error: type[MurmurationError]
 ) -> None:
     upload = await desk.uploads.create(10, {})
     checksum = Checksum("sha1", hashlib.sha1(b"abcdefghij").digest())
@@ -143,14 +138,14 @@ async def test_bytes_with_a_wrong_checksum_leave_nothing(
 
 
 @pytest.mark.parametrize("client", [None, Client("bob", ANN.scopes)])
-async def test_another_clients_upload_does_not_exist(desk: Desk, client: Client | None) -> None:
+async def test_another_clients_upload_does_not_exist(desk: UploadWorld, client: Client | None) -> None:
     upload = await desk.uploads.create(10, {}, ANN)
     with pytest.raises(UploadNotFound):
         await desk.uploads.get(upload.id, client)
     assert await desk.uploads.get(upload.id, ANN) == upload
 
 
-async def test_an_upload_to_which_nothing_is_added_expires(desk: Desk) -> None:
+async def test_an_upload_to_which_nothing_is_added_expires(desk: UploadWorld) -> None:
     upload = await desk.uploads.create(10, {})
     desk.clock.advance(TTL_S - 1)
     upload = await desk.uploads.append(upload, 0, blocks(b"abc"))
@@ -163,13 +158,13 @@ async def test_an_upload_to_which_nothing_is_added_expires(desk: Desk) -> None:
         await desk.uploads.append(upload, 3, blocks(b"d"))
 
 
-async def test_an_incomplete_upload_has_no_content(desk: Desk) -> None:
+async def test_an_incomplete_upload_has_no_content(desk: UploadWorld) -> None:
     upload = await desk.uploads.append(await desk.uploads.create(10, {}), 0, blocks(b"abc"))
     with pytest.raises(UploadStateConflict, match="3 of 10 bytes"):
         await desk.content(upload)
 
 
-async def test_a_deleted_upload_leaves_nothing(desk: Desk) -> None:
+async def test_a_deleted_upload_leaves_nothing(desk: UploadWorld) -> None:
     upload = await desk.uploads.append(await desk.uploads.create(10, {}), 0, blocks(b"abcdefg"))
     await desk.uploads.delete(upload)
     assert desk.media.keys == frozenset()
@@ -177,7 +172,7 @@ async def test_a_deleted_upload_leaves_nothing(desk: Desk) -> None:
         await desk.uploads.get(upload.id)
 
 
-async def test_a_client_has_no_more_uploads_under_way_than_tasks_may_wait(desk: Desk) -> None:
+async def test_a_client_has_no_more_uploads_under_way_than_tasks_may_wait(desk: UploadWorld) -> None:
     first, _ = [await desk.uploads.create(10, {}, ANN) for _ in range(2)]
     with pytest.raises(QuotaExceeded, match="2 of your uploads are under way"):
         await desk.uploads.create(10, {}, ANN)

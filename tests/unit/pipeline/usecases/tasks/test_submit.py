@@ -37,7 +37,7 @@ from tests.support.builders import blocks
 URL = Submission(file_url="https://example.org/a.mp3")
 
 
-class SlowStore(MemoryTaskStore):
+class SlowTaskStore(MemoryTaskStore):
     """A store whose commit waits for ``go``."""
 
     def __init__(self, clock: ManualClock) -> None:
@@ -234,7 +234,7 @@ async def test_a_caller_that_goes_away_during_the_upload_leaves_nothing_behind()
 
 
 async def test_a_caller_that_goes_away_during_the_commit_leaves_a_whole_task() -> None:
-    store = SlowStore(ManualClock())
+    store = SlowTaskStore(ManualClock())
     world = SubmitWorld(store)
     upload = asyncio.create_task(world.submitter.submit(Submission(), b"abc"))
     await store.entered.wait()

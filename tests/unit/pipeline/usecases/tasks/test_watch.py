@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.audio.spans import Chunk, Span
 from pipeline.domain.decoding.stitching import chunk_segments, stitch
 from pipeline.domain.decoding.transcript import ChunkResult, Segment
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.domain.tasks.task import NewTask, Stage, Status, Task, TaskError
 from pipeline.ports import Lease
+from pipeline.testing.fake_splitter import make_chunks
 from pipeline.testing.manual_clock import ManualClock
 from pipeline.testing.memory_task_store import MemoryTaskStore
 from pipeline.usecases.task_notifier import TaskNotifier
@@ -30,10 +30,6 @@ from pipeline.usecases.tasks.watch import (
 )
 
 SECOND = 16_000
-
-
-def chunk(index: int) -> Chunk:
-    return Chunk(index, 0, 0, (Span(index * 10 * SECOND, (index + 1) * 10 * SECOND),))
 
 
 def result(index: int, *texts: str) -> ChunkResult:
@@ -66,7 +62,7 @@ class WatchWorld:
     async def claim(self, chunks: int = 4) -> None:
         [task] = await self.store.claim("me", timedelta(seconds=30), 1, {1})
         self.lease = Lease(task.id, task.fence)
-        await self.store.add_part(self.lease, 0, 0, chunks * 10 * SECOND, [chunk(i) for i in range(chunks)])
+        await self.store.add_part(self.lease, 0, 0, chunks * 10 * SECOND, make_chunks(chunks))
         self.tell()
 
     async def save(self, *results: ChunkResult) -> None:
@@ -105,7 +101,7 @@ class WatchWorld:
 
     async def rest(self) -> list[TaskEvent]:
         assert self.following is not None
-        events = []
+        events: list[TaskEvent] = []
         while not events or not isinstance(events[-1], TaskEnded):
             events.append(await self.next())
         await self.following
@@ -153,7 +149,7 @@ async def test_a_growing_total_is_no_progress(world: WatchWorld) -> None:
     await world.claim()
     await world.follow()
     assert isinstance(await world.next(), TaskProgressed)
-    await world.store.add_part(world.lease, 1, 40 * SECOND, 50 * SECOND, [chunk(4)])
+    await world.store.add_part(world.lease, 1, 40 * SECOND, 50 * SECOND, make_chunks(1, first=4))
     world.tell()
     await world.store.update(world.lease, split_done=True)
     world.tell()
