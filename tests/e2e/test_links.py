@@ -294,8 +294,9 @@ async def test_a_scratch_folder_that_fills_up_ends_its_process(fetching: Fetchin
     """A process that was taken over may write many files, each within its limit."""
     fetching.site.latency_s = 30.0
     limits = {"max_process_bytes": 64 * 2**20, "extract_timeout_s": 60}
+    before = scratch_folders()
     crawl = asyncio.create_task(fetching.fetch("https://films.example/film", LinkKind.ANY, crawl=limits))
-    while not (folders := scratch_folders()):
+    while not (folders := scratch_folders() - before):
         await asyncio.sleep(0.02)
     [scratch] = folders
     for number in range(130):
