@@ -6,18 +6,20 @@ from functools import partial
 from importlib import resources
 from pathlib import Path
 
+from deployments.api.response.task_record import encode_record
 from deployments.telemetry.traced_store import TracedTaskStore
 from deployments.telemetry.tracing import Tracing
 from pipeline.asr.engine import Engine
 from pipeline.crawl.crawler import LocalCrawler
 from pipeline.crawl.extractor_processes import ExtractorProcesses
+from pipeline.domain.decoding.engine_name import InstalledEngine
 from pipeline.domain.tasks.task import Status
 from pipeline.errors import ConfigurationError, DatabaseUnavailable, TaskNotFound
 from pipeline.media.media_store import FsspecMediaStore
 from pipeline.media.sandbox.sandbox import Sandbox, SandboxLimits
 from pipeline.media.sandbox.sandboxed_decoder import SandboxedDecoder
 from pipeline.media.sandboxed_extractor import SandboxedExtractor
-from pipeline.ports import Clock, CrawlRequest, Metrics, Splitter, TaskStore
+from pipeline.ports import Clock, CrawlRequest, Metrics, Splitter, TaskRecordEncoder, TaskStore
 from pipeline.settings import Settings
 from pipeline.store.task_store import SqlTaskStore
 from pipeline.store.upload_store import SqlUploadStore
@@ -47,7 +49,7 @@ def settings_file(config: str) -> Path:
 
 def engine(settings: Settings, device: str) -> Engine:
     """Return the engine that the settings name, with its model loaded."""
-    if settings.asr.engine == "waiting":
+    if settings.asr.engine is InstalledEngine.WAITING:
         from pipeline.asr.simulated_engine import SimulatedEngine  # only for trials of a cluster
 
         return SimulatedEngine.of_model(settings.asr.model)
@@ -123,6 +125,11 @@ def crawler(settings: Settings, store: TaskStore, processes: ExtractorProcesses)
         return task.status is Status.PROCESSING and task.fence == request.fence
 
     return LocalCrawler(media_store(settings), processes, settings, is_held, SystemClock())
+
+
+def record_encoder() -> TaskRecordEncoder:
+    """Return the encoder of callbacks, whose body is the record that the HTTP interface shows."""
+    return encode_record
 
 
 def extractor(settings: Settings, decoders: Sandbox) -> SandboxedExtractor:

@@ -6,8 +6,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from fastapi import Request
+
 from deployments.api.concurrency.background_tasks import BackgroundTasks
-from deployments.api.concurrency.event_loop import WorkerThreads
+from deployments.api.concurrency.event_loop import FairSemaphore, WorkerThreads
 from pipeline.domain.confinement_level import Confinement
 from pipeline.domain.tasks.client import Client
 from pipeline.ports import (
@@ -17,10 +19,13 @@ from pipeline.ports import (
     MediaStore,
     Summarizer,
     TaskRecords,
+    TaskSignals,
     UploadStore,
 )
 from pipeline.settings import Settings
 from pipeline.usecases.tasks.client_scope import ClientScopedTasks
+from pipeline.usecases.tasks.resumable_uploads import ResumableUploads
+from pipeline.usecases.tasks.submit import Submitter
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,7 @@ def _count_nothing(name: str, value: float = 1.0, **labels: str) -> None:
 
 
 class CountMetric(Protocol):
-    """A function that adds to a counter of ``pipeline.observability``, such as ``ports.Metrics.count``."""
+    """A function that adds to a counter of ``pipeline.metric_catalogue``, such as ``ports.Metrics.count``."""
 
     def __call__(self, name: str, value: float = 1.0, **labels: str) -> None:
         """Add ``value`` to the counter."""
@@ -66,54 +71,55 @@ class Services:
 
     Attributes:
         store: all tasks. A request sees only those of its client (``services_for``).
-        uploads: the state of resumable uploads.
+        submitter: creates tasks of uploads and links.
+        uploads: receives resumable uploads.
         media: the media store.
         settings: the settings of the service.
         clock: the source of times and pauses.
-        wake: notifies the Dispatcher of new work. This is a hint, since the Dispatcher also polls; it must not raise.
-        watch: takes a task's id, the number of the last change seen (-1: none) and a timeout in seconds. Returns the
-            number of the latest change as soon as it differs, or after the timeout. This is a hint: callers then read
-            the task.
-        watch_end: returns when the task has finished, or after the timeout in seconds. This is a hint.
-        cancel: notifies the Dispatcher that a task was cancelled or deleted. This is a hint.
+        dispatcher: signals to the Dispatcher, and waits for changes of tasks.
         readiness: returns the present readiness.
         engine: returns the loaded engine, or ``None`` while it is unknown. Called for requests that name a language or
             a model.
         summarizer: writes summaries while the client waits.
-        check_url: takes a URL and the name of its field. Raises ``UrlNotAllowed`` if the outbound guard refuses it.
         extractor: extracts the audio of recordings.
+        transcript_slots: limit how many transcripts are read and serialised at the same time.
+        stream_slots: limit how many event streams hold a finished transcript at the same time.
         metrics: returns the cluster's metrics in Prometheus's text format.
         count: adds to a counter.
         knows_addresses: whether the address of a request is the client's, and not that of a proxy in between.
         capacity: the number of requests that Serve hands to this process at the same time.
-        fetch_available: whether recordings can be fetched from a ``file_url``.
         background: runs work that continues after the request that started it.
         workers: threads for work that would block the event loop.
         confinement: the confinement of decoders on this node; ``None`` if it was not tried.
     """
 
     store: TaskRecords
-    uploads: UploadStore
+    submitter: Submitter
+    uploads: ResumableUploads
     media: MediaStore
     settings: Settings
     clock: Clock
-    wake: Callable[[], Awaitable[None]]
-    watch: Callable[[int, int, float], Awaitable[int]]
-    watch_end: Callable[[int, float], Awaitable[None]]
-    cancel: Callable[[int], Awaitable[None]]
+    dispatcher: TaskSignals
     readiness: Callable[[], Awaitable[Readiness]]
     engine: Callable[[], Awaitable[EngineInfo | None]]
     summarizer: Summarizer
-    check_url: Callable[[str, str], Awaitable[None]]
     extractor: AudioExtractor
+    transcript_slots: FairSemaphore
+    stream_slots: FairSemaphore
     metrics: Callable[[], Awaitable[str]] = _no_metrics
     count: CountMetric = _count_nothing
     knows_addresses: bool = True
     capacity: int = 1000
-    fetch_available: bool = False
     background: BackgroundTasks = field(default_factory=BackgroundTasks)
     workers: WorkerThreads = field(default_factory=WorkerThreads)
     confinement: Confinement | None = None
+
+
+def services_of(request: Request) -> Services:
+    """Return the services of the application that received a request. Only this function reads ``app.state``."""
+    services = request.app.state.services
+    assert isinstance(services, Services)  # noqa: S101 (set by connect)
+    return services
 
 
 def services_for(services: Services, client: Client | None) -> Services:
@@ -121,3 +127,43 @@ def services_for(services: Services, client: Client | None) -> Services:
     if client is None or client.sees_all_tasks:
         return services
     return replace(services, store=ClientScopedTasks(services.store, client))
+
+
+def build_submitter(
+    settings: Settings,
+    store: TaskRecords,
+    media: MediaStore,
+    dispatcher: TaskSignals,
+    clock: Clock,
+    check_url: Callable[[str, str], Awaitable[None]],
+) -> Submitter:
+    """Return a submitter under the limits of the settings.
+
+    Args:
+        settings: the settings of the service.
+        store: stores the tasks.
+        media: stores the recordings.
+        dispatcher: is woken after each submission.
+        clock: the source of times and pauses.
+        check_url: takes a URL and the name of its field. Raises ``UrlNotAllowed`` if the outbound guard refuses it.
+    """
+    return Submitter(
+        store,
+        media,
+        dispatcher.wake,
+        clock=clock,
+        max_upload_bytes=settings.media.max_upload_bytes,
+        max_queued_tasks=settings.dispatch.max_queued_tasks,
+        max_queued_audio_s=settings.dispatch.max_queued_audio_s,
+        orphan_age_s=settings.media.orphan_age_s,
+        fetch_available=settings.crawl.enabled,
+        check_url=check_url,
+        llm=settings.llm,
+    )
+
+
+def build_uploads(settings: Settings, store: UploadStore, media: MediaStore, clock: Clock) -> ResumableUploads:
+    """Return a receiver of resumable uploads under the limits of the settings."""
+    return ResumableUploads(
+        store, media, clock, max_upload_bytes=settings.media.max_upload_bytes, ttl_s=settings.http.resumable_ttl_s
+    )

@@ -9,31 +9,31 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import dataclass
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.api.response.task_record import encode_record
 from deployments.cluster import preflight
 from deployments.cluster.nodes import alive_nodes, gpus
 from deployments.cluster.shared_storage import verify_storage
+from deployments.dispatcher_handle import DispatcherState
 from deployments.handles import CrawlerHandle, SplitterHandle, SummarizerHandle, TranscriberHandle
 from deployments.replicas.startup import begin_replica
 from deployments.telemetry.serve_metrics import ServeMetrics
 from deployments.telemetry.tracing import tracing
-from deployments.wiring import NO_ACCESS_LOG, media_store, task_store, upload_store
+from deployments.wiring import NO_ACCESS_LOG, media_store, record_encoder, task_store, upload_store
 from pipeline.errors import DatabaseUnavailable
 from pipeline.net import GuardedClient
 from pipeline.outbound.webhook_sender import WebhookSender
-from pipeline.ports import EngineInfo
 from pipeline.process_identity import own_name
 from pipeline.settings import Settings
 from pipeline.system_clock import SynchronizedClock
 from pipeline.usecases.background_loop import SupervisedLoop, failure_messages
 from pipeline.usecases.callbacks.callback_delivery import CallbackDeliverer
-from pipeline.usecases.dispatch.dispatcher import Dispatcher as TaskDispatcher
+from pipeline.usecases.dispatch.dispatcher import Dispatcher
 from pipeline.usecases.summaries.summary_runner import SummaryRunner
+from pipeline.usecases.task_completion import TaskCompletion
+from pipeline.usecases.task_notifier import TaskNotifier
 from pipeline.usecases.tasks.housekeeping import Housekeeper
 from pipeline.usecases.tasks.queue_report import QueueReporter
 
@@ -41,27 +41,6 @@ logger = logging.getLogger(__name__)
 
 CLUSTER_CHECK_S = 10.0
 """Interval at which the cluster is checked against the configuration, since nodes come and go."""
-
-
-@dataclass(frozen=True, slots=True)
-class DispatcherState:
-    """The service's state as the Dispatcher knows it.
-
-    Attributes:
-        database_ready: the database answers.
-        engine: the engine that the replicas run, once one has loaded its model.
-        problems: reasons why this configuration can't serve this cluster as it is now, a sentence each.
-        gpu_node_missing: no engine is known yet because no node has a GPU.
-        stopped: reasons why no task is in progress, a sentence each.
-        failure_messages: other failures in the background, a sentence each.
-    """
-
-    database_ready: bool
-    engine: EngineInfo | None
-    problems: tuple[str, ...] = ()
-    gpu_node_missing: bool = False
-    stopped: tuple[str, ...] = ()
-    failure_messages: tuple[str, ...] = ()
 
 
 class DispatcherReplica:
@@ -91,13 +70,25 @@ class DispatcherReplica:
         self._callbacks = CallbackDeliverer(
             store,
             WebhookSender(GuardedClient(settings.network), settings.callback, clock),
-            encode_record,
+            record_encoder(),
             clock,
             metrics,
             settings.callback,
             owner=owner,
         )
-        self._dispatcher = TaskDispatcher(
+        self._notifier = TaskNotifier()
+        completion = TaskCompletion(self._notifier, metrics, clock, self._callbacks.wake)
+        self._summaries = SummaryRunner(
+            store,
+            SummarizerHandle(summarizer),
+            clock,
+            metrics,
+            settings.dispatch,
+            settings.llm,
+            owner=owner,
+            finished=completion.report,
+        )
+        self._dispatcher = Dispatcher(
             owner=owner,
             store=store,
             media=media,
@@ -107,18 +98,9 @@ class DispatcherReplica:
             clock=clock,
             settings=settings,
             metrics=metrics,
+            notifier=self._notifier,
             finished=self._callbacks.wake,
-            transcribed=lambda: self._summaries.wake(),
-        )
-        self._summaries = SummaryRunner(
-            store,
-            SummarizerHandle(summarizer),
-            clock,
-            metrics,
-            settings.dispatch,
-            settings.llm,
-            owner=owner,
-            finished=self._dispatcher.ended,
+            transcribed=self._summaries.wake,
         )
         self._stopping = asyncio.Event()
         self._housekeeper = Housekeeper(store, upload_store(store), media, clock, settings, metrics)
@@ -154,12 +136,12 @@ class DispatcherReplica:
         self._summaries.wake()
 
     async def watch(self, task_id: int, seen: int, timeout_s: float) -> int:
-        """Return the number of the task's latest event, once it is not ``seen``, or after ``timeout_s``."""
-        return await self._dispatcher.watch(task_id, seen, timeout_s)
+        """Return the task's latest change number once it differs from ``seen``, or after ``timeout_s``."""
+        return await self._notifier.watch(task_id, seen, timeout_s)
 
     async def watch_end(self, task_id: int, timeout_s: float) -> None:
         """Wait until the task has finished, or for ``timeout_s``."""
-        await self._dispatcher.watch_end(task_id, timeout_s)
+        await self._notifier.watch_end(task_id, timeout_s)
 
     async def cancel(self, task_id: int) -> None:
         """Stop the attempt at a task that was cancelled or deleted, and its summary."""

@@ -11,27 +11,24 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from typing import Any, cast
+from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from deployments.api.app import build_api
+from deployments.api.application import build_api
 from deployments.api.concurrency.background_tasks import BackgroundTasks
-from deployments.api.concurrency.event_loop import single_flight, tune_interpreter
-from deployments.api.request.task_options import check_engine, parse_task_request
-from deployments.api.routes.links import parse_link_request
-from deployments.api.services import Readiness, Services
+from deployments.api.concurrency.event_loop import FairSemaphore, single_flight, tune_interpreter
+from deployments.api.request.link_options import parse_link_request
+from deployments.api.request.task_options import check_loaded_engine, parse_task_request
+from deployments.api.services import Readiness, Services, build_submitter, build_uploads
 from deployments.cluster import preflight
 from deployments.cluster.metrics_page import metrics_page
 from deployments.cluster.shared_storage import verify_storage
+from deployments.dispatcher_handle import DispatcherHandle, DispatcherState
 from deployments.handles import SummarizerHandle
-from deployments.replicas.dispatcher_replica import DispatcherState
 from deployments.replicas.startup import begin_replica
 from deployments.security.confinement_check import check_confinement
 from deployments.security.exposure import guard_http_servers
@@ -46,19 +43,13 @@ from pipeline.ports import EngineInfo
 from pipeline.settings import Settings
 from pipeline.system_clock import SynchronizedClock
 from pipeline.usecases.summaries.fair_summarizer import FairSummarizer
-from pipeline.usecases.tasks.submit import Submitter
 from pipeline.usecases.tasks.watch import wait_for_end
-
-logger = logging.getLogger(__name__)
 
 ENGINE_TTL_S = 10.0
 """Age at which the description of the engine is requested again."""
 
 BACKGROUND_NICENESS = 10
 """Niceness of the processes that extract audio, which yield to everything else."""
-
-DISPATCHER_UNREACHABLE = (RayError, RayServeException)
-"""Errors that a handle raises if no replica answers."""
 
 
 class IngressReplica:
@@ -75,75 +66,48 @@ class IngressReplica:
         preflight.refuse(settings)
         media = media_store(settings)
         verify_storage(media, storage_id)
-        self._dispatcher = dispatcher
-        self._background = BackgroundTasks()
+        background = BackgroundTasks()
+        self._dispatcher = DispatcherHandle(dispatcher, background.spawn)
         clock = SynchronizedClock()
         store = task_store(settings, clock, tracing(settings, "Ingress"), ServeMetrics())
         decoders = sandbox(settings, niceness=BACKGROUND_NICENESS)
         confinement = decoders.confinement()
         check_confinement("decoder", confinement, settings.confinement.required)
+        check_url = GuardedClient(settings.network).check
         self._loaded: EngineInfo | None = None
         self._loaded_until = 0.0
         self._services = Services(
             store=store,
-            uploads=upload_store(store),
+            submitter=build_submitter(settings, store, media, self._dispatcher, clock, check_url),
+            uploads=build_uploads(settings, upload_store(store), media, clock),
             media=media,
             settings=settings,
             clock=clock,
-            wake=self._wake,
-            watch=self._watch,
-            watch_end=self._watch_end,
-            cancel=self._cancel_task,
+            dispatcher=self._dispatcher,
             readiness=single_flight(self._readiness),
             engine=self._engine,
             summarizer=FairSummarizer(SummarizerHandle(summarizer), settings.llm.max_waited_summaries, clock),
             metrics=single_flight(metrics_page),
             count=ServeMetrics().count,
-            check_url=GuardedClient(settings.network).check,
-            background=self._background,
-            fetch_available=settings.crawl.enabled,
+            background=background,
             extractor=extractor(settings, decoders),
+            transcript_slots=FairSemaphore(settings.http.max_results_in_hand),
+            stream_slots=FairSemaphore(settings.http.max_replays_in_hand),
             knows_addresses=os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "1",  # Serve's HAProxy does not forward them
             capacity=_capacity(),
             confinement=confinement,
         )
         self._api = build_api(self._services)
         self._front = guard_http_servers(settings)
-        self._submitter: Submitter = self._api.state.submitter
         tune_interpreter()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application; Serve calls this once the replica exists."""
         return self._api
 
-    # calls of the Dispatcher's handle; each is a hint, since the database has the truth
-
-    async def _wake(self) -> None:
-        """Notify the Dispatcher of new work, without waiting for it."""
-        self._background.spawn(self._call_dispatcher("wake"))
-
-    async def _watch(self, task_id: int, seen: int, timeout_s: float) -> int:
-        number = await self._call_dispatcher("watch", task_id, seen, timeout_s)
-        return seen if number is None else cast("int", number)
-
-    async def _watch_end(self, task_id: int, timeout_s: float) -> None:
-        await self._call_dispatcher("watch_end", task_id, timeout_s)
-
-    async def _cancel_task(self, task_id: int) -> None:
-        await self._call_dispatcher("cancel", task_id)
-
-    async def _call_dispatcher(self, method: str, *arguments: Any) -> object:
-        """Return the Dispatcher's result, or ``None`` if it can't be reached."""
-        try:
-            return await self._dispatcher.options(method_name=method).remote(*arguments)
-        except DISPATCHER_UNREACHABLE as error:
-            logger.warning("could not reach the Dispatcher: %s", type(error).__name__, extra={"method": method})
-            return None
-
     async def _readiness(self) -> Readiness:
-        try:
-            state: DispatcherState = await self._dispatcher.state.remote()
-        except DISPATCHER_UNREACHABLE:
+        state = await self._dispatcher.state()
+        if state is None:
             return Readiness(ready=False, waiting_for=("the Dispatcher",))
         return readiness_of(state, self._front.problems())
 
@@ -169,8 +133,8 @@ class IngressReplica:
             Unavailable: the queue is full, or the database or the storage can't be reached.
         """
         task_request = parse_task_request(options)
-        check_engine(task_request, await self._engine(), self._services.settings.asr.model)
-        return await self._submitter.submit(task_request.submission, audio, file_name=file_name)
+        await check_loaded_engine(task_request, self._services)
+        return await self._services.submitter.submit(task_request.submission, audio, file_name=file_name)
 
     async def submit_link(self, url: str, kind: str = "any", **options: Any) -> Task:
         """Queue the recording that a URL leads to, and return its task at once.
@@ -187,8 +151,8 @@ class IngressReplica:
         if kind not in tuple(LinkKind):
             raise InvalidValue(f"kind is one of {', '.join(LinkKind)}.", "kind")
         task_request = parse_link_request({"url": url, **options}, LinkKind(kind))
-        check_engine(task_request, await self._engine(), self._services.settings.asr.model)
-        return await self._submitter.submit(task_request.submission)
+        await check_loaded_engine(task_request, self._services)
+        return await self._services.submitter.submit(task_request.submission)
 
     async def result(self, task_id: int, wait_s: float = 0.0) -> Task:
         """Return the task, with its transcript if it is completed. Wait up to ``wait_s`` seconds for its end.
@@ -197,7 +161,7 @@ class IngressReplica:
             TaskNotFound: there is no such task.
         """
         services = self._services
-        return await wait_for_end(services.store, services.watch_end, services.clock, task_id, wait_s)
+        return await wait_for_end(services.store, services.dispatcher.watch_end, services.clock, task_id, wait_s)
 
     async def transcribe(self, audio: bytes, file_name: str = "audio", **options: Any) -> Task:
         """Queue a recording as ``submit`` does, and return its task once it is completed, failed or cancelled."""
@@ -209,7 +173,7 @@ class IngressReplica:
     async def cancel(self, task_id: int) -> Task:
         """Cancel a task that has not finished. Raise ``TaskNotFound`` or ``TaskStateConflict``."""
         task = await self._services.store.cancel(task_id)
-        await self._cancel_task(task_id)
+        await self._dispatcher.cancel(task_id)
         return task
 
 

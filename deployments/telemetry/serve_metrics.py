@@ -8,12 +8,12 @@ from typing import Any
 from ray.serve import metrics
 from typing_extensions import override
 
-from pipeline.observability import METRICS, Metric, MetricKind
+from pipeline.metric_catalogue import METRICS, Metric, MetricKind
 from pipeline.ports import Metrics
 
 
 class ServeMetrics(Metrics):
-    """The metrics of ``pipeline.observability``, tagged with deployment and replica by Serve."""
+    """The metrics of ``pipeline.metric_catalogue``, tagged with deployment and replica by Serve."""
 
     @override
     def count(self, name: str, value: float = 1.0, **labels: str) -> None:

@@ -13,7 +13,7 @@ import threading
 import time
 from bisect import insort
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pipeline.asr.batch_cost import CostModel
 from pipeline.asr.batch_selection import select_batch
@@ -21,8 +21,7 @@ from pipeline.asr.batch_stats import BatchStats
 from pipeline.asr.engine import FRAMES_PER_SECOND, Decoded, DecodeItem, Engine
 from pipeline.asr.pending_chunk import RECOVERY_REASON, DecodedChunk, PendingChunk
 from pipeline.errors import DecodingFailed, MurmurationError, ReplicaLost, TaskCancelled
-from pipeline.observability import NoMetrics
-from pipeline.ports import Metrics
+from pipeline.ports import Metrics, NullMetrics
 from pipeline.settings import BatchSettings
 
 logger = logging.getLogger(__name__)
@@ -34,16 +33,6 @@ RELAXED_FACTOR = 2.0
 MAX_DEFERRED_BATCHES = 4
 """How many batches of its rank a rejected chunk lets go first, so that retries can share a batch. Few chunks are
 rejected, and each would otherwise be decoded in a batch of its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class DecodeRequest:
-    """A chunk to be decoded. ``rank`` 0 is served first; among equal ranks, the lower ``start_tag``."""
-
-    task_id: int
-    item: DecodeItem
-    rank: int
-    start_tag: float
 
 
 class MicroBatcher:
@@ -67,7 +56,7 @@ class MicroBatcher:
         self._engine = engine
         self._settings = settings
         self._clock = clock
-        self._metrics = metrics or NoMetrics()
+        self._metrics = metrics or NullMetrics()
         self._cost = CostModel()
         self._fitting_rows: int | None = None
         self._changed = threading.Condition()
@@ -124,15 +113,20 @@ class MicroBatcher:
         with self._changed:
             return replace(self._stats, waiting=len(self._waiting))
 
-    def submit(self, requests: Iterable[DecodeRequest]) -> list[PendingChunk]:
+    def submit(self, items: Iterable[DecodeItem], *, rank: int, start_tag: float) -> list[PendingChunk]:
         """Queue chunks, all at once, so that they can share the next batch.
 
+        Args:
+            items: the first decoding of each chunk.
+            rank: rank of their priority; 0 is served first.
+            start_tag: their start tag; among equal ranks, the lowest is served first.
+
         Returns:
-            A pending chunk for each request, in order. Its ``future`` gets the ``DecodedChunk``, or ``DecodingFailed``,
+            A pending chunk for each item, in order. Its ``future`` gets the ``DecodedChunk``, or ``DecodingFailed``,
             ``TaskCancelled`` or ``ReplicaLost``. Futures are resolved on the inference thread. They can't be cancelled;
             ``withdraw`` the chunk instead.
         """
-        chunks = [self._to_pending_chunk(request) for request in requests]
+        chunks = [self._to_pending_chunk(item, rank, start_tag) for item in items]
         with self._changed:
             self._record_urgency(chunks)
             for chunk in chunks:
@@ -161,12 +155,10 @@ class MicroBatcher:
                 self._fail(chunk, TaskCancelled("The task was cancelled."))
             self._waiting = [chunk for chunk in self._waiting if not chunk.future.done()]
 
-    def _to_pending_chunk(self, request: DecodeRequest) -> PendingChunk:
-        item = request.item
+    def _to_pending_chunk(self, item: DecodeItem, rank: int, start_tag: float) -> PendingChunk:
         chunk = PendingChunk(
-            task_id=request.task_id,
-            rank=request.rank,
-            age=(request.start_tag, next(self._sequence)),
+            rank=rank,
+            age=(start_tag, next(self._sequence)),
             item=item,
             key=self._engine.batch_key(item),
             frames=self._engine.window_frames([item]),

@@ -57,7 +57,6 @@ class PendingChunk:
     """A chunk waiting for a batch, or being decoded in one. It satisfies ``batch_selection.BatchCandidate``.
 
     Attributes:
-        task_id: task of the chunk.
         rank: rank of its priority; 0 is served first.
         age: start tag and sequence number, which order chunks of one rank. Both are kept when the chunk is decoded
             again. Work that costs more than with default options, or exceeds ``FREE_DECODINGS``, counts like audio that
@@ -73,7 +72,6 @@ class PendingChunk:
         future: gets the ``DecodedChunk`` or the error.
     """
 
-    task_id: int
     rank: int
     age: tuple[float, int]
     item: DecodeItem

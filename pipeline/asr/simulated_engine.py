@@ -21,6 +21,7 @@ from pipeline.asr.engine import (
     Features,
     Samples,
 )
+from pipeline.domain.decoding.engine_name import InstalledEngine
 from pipeline.domain.decoding.transcript import AlignedWord, LanguageDetection, Segment
 from pipeline.errors import ConfigurationError, DecodingFailed
 from pipeline.ports import EngineInfo
@@ -65,7 +66,8 @@ class SimulatedEngine(Engine):
             raise ConfigurationError(
                 f"asr.model of the engine `waiting` must be `waiting-<speed>x`, such as {DEFAULT_MODEL}."
             )
-        return SimulatedEngine(EngineInfo("waiting", name, "none", "none", ("en", "de"), 8), rtfx=float(speed[1]))
+        info = EngineInfo(InstalledEngine.WAITING, name, "none", "none", ("en", "de"), 8)
+        return SimulatedEngine(info, rtfx=float(speed[1]))
 
     @property
     @override

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import override
 
-from pipeline.asr.batcher import DecodeRequest, MicroBatcher
+from pipeline.asr.batcher import MicroBatcher
 from pipeline.asr.engine import DecodeItem, Engine
 from pipeline.asr.pending_chunk import DecodedChunk, PendingChunk
 from pipeline.asr.vad import find_speech
@@ -128,7 +128,7 @@ class LocalTranscriber(Transcriber):
         language = "en" if "en" in self._engine.info.languages else self._engine.info.languages[0]
         options = TranscriptionOptions(temperature=(0.0,), language=language)
         item = DecodeItem(features=self._engine.prepare(noise), options=options, language=language)
-        [pending] = self._batcher.submit([DecodeRequest(task_id=0, item=item, rank=0, start_tag=0.0)])
+        [pending] = self._batcher.submit([item], rank=0, start_tag=0.0)
         pending.future.result()
 
     def close(self) -> None:
@@ -151,9 +151,7 @@ class LocalTranscriber(Transcriber):
         if results:
             yield results
         chunks = [one for one in prepared if isinstance(one, _PreparedChunk)]
-        pending = self._batcher.submit(
-            DecodeRequest(unit.task_id, one.item, unit.priority_rank, unit.start_tag) for one in chunks
-        )
+        pending = self._batcher.submit((one.item for one in chunks), rank=unit.priority_rank, start_tag=unit.start_tag)
         decoding = {_wrap_future(one): chunk for one, chunk in zip(pending, chunks, strict=True)}
         batches = self._batcher.stats().batches
         try:

@@ -6,31 +6,30 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 
 from typing_extensions import override
 
 from pipeline.crawl.download import Download
 from pipeline.crawl.extractor_messages import ExtractedPage, ExtractRequest, MediaLocation
-from pipeline.crawl.extractor_processes import ExtractorProcesses, PageSession, host_name_of, library_version
-from pipeline.crawl.media_names import HEAD_BYTES, file_name, is_page, name_in_url
+from pipeline.crawl.extractor_processes import ExtractorProcesses
+from pipeline.crawl.media_names import file_name, name_in_url
+from pipeline.crawl.page_session import PageSession, library_version
+from pipeline.crawl.running_crawl import RunningCrawl
 from pipeline.crawl.short_links import resolve_short_link
+from pipeline.crawl.site_access import SiteAccess, host_name_of, site_access
 from pipeline.domain.links.platforms import CrawlRecord, LinkKind
 from pipeline.domain.links.transfer_rate import RateMonitor
 from pipeline.domain.scheduling.fair_queue import TurnRequest, share_key
 from pipeline.errors import (
-    ConfigurationError,
     LeaseLost,
     MediaTooLong,
     SourceTimeout,
-    SourceTooLarge,
     SourceTooSlow,
-    UnsupportedLink,
 )
-from pipeline.net import Dialer, GuardedClient, GuardingProxy, Resolver, SystemResolver, guarding_proxy
+from pipeline.net import Dialer, GuardedClient, Resolver, SystemResolver, guarding_proxy
 from pipeline.net.tls import tls_context
 from pipeline.ports import Clock, CrawledMedia, Crawler, CrawlProgress, CrawlRequest, MediaStore
-from pipeline.settings import NetworkSettings, PlatformSettings, Settings
+from pipeline.settings import Settings
 
 PROGRESS_S = 2.0
 """Interval of heartbeats, and of the check that the task still runs."""
@@ -80,7 +79,7 @@ class LocalCrawler(Crawler):
 
     @override
     async def crawl(self, request: CrawlRequest) -> AsyncGenerator[CrawlProgress | CrawledMedia, None]:
-        crawl = _Crawl(request, self._clock.monotonic)
+        crawl = RunningCrawl(request, self._clock.monotonic)
         fetching = asyncio.create_task(self._fetch(crawl))
         rate = RateMonitor(self._settings.crawl.min_bytes_per_s, self._settings.crawl.min_rate_window_s)
         try:
@@ -97,7 +96,7 @@ class LocalCrawler(Crawler):
         if not await self._held(request):
             raise LeaseLost(f"Task {request.task_id} passed to another owner, or ended, after fence {request.fence}.")
 
-    def _check_rate(self, crawl: _Crawl, rate: RateMonitor) -> None:
+    def _check_rate(self, crawl: RunningCrawl, rate: RateMonitor) -> None:
         """Refuse a source that sends too slowly. The time that writing to the MediaStore takes does not count."""
         if rate.is_too_slow(crawl.received, crawl.source_s):
             limits = self._settings.crawl
@@ -106,9 +105,9 @@ class LocalCrawler(Crawler):
                 f"{limits.min_rate_window_s:g} s: the download was stopped."
             )
 
-    async def _fetch(self, crawl: _Crawl) -> CrawledMedia:
+    async def _fetch(self, crawl: RunningCrawl) -> CrawledMedia:
         crawl.deadline = asyncio.get_running_loop().time() + self._settings.crawl.deadline_s
-        site = self._site_access(crawl.request)
+        site = site_access(crawl.request, self._settings)
         client = GuardedClient(site.network, self._resolver, ssl_context=self._ssl_context)
         try:
             async with asyncio.timeout_at(crawl.deadline):
@@ -120,7 +119,7 @@ class LocalCrawler(Crawler):
         finally:
             await client.aclose()
 
-    async def _fetch_file(self, crawl: _Crawl, client: GuardedClient) -> CrawledMedia:
+    async def _fetch_file(self, crawl: RunningCrawl, client: GuardedClient) -> CrawledMedia:
         stem, extension = name_in_url(crawl.request.url)
         location = MediaLocation(crawl.request.url, {}, extension, direct=True)
         download = self._download(crawl, client, location)
@@ -130,7 +129,7 @@ class LocalCrawler(Crawler):
             stem, extension = name_in_url(f"/{download.name}")
         return CrawledMedia(crawl.stored, file_name(stem, crawl.head, extension))
 
-    async def _fetch_link(self, crawl: _Crawl, site: _SiteAccess, client: GuardedClient) -> CrawledMedia:
+    async def _fetch_link(self, crawl: RunningCrawl, site: SiteAccess, client: GuardedClient) -> CrawledMedia:
         async with self._open_session(crawl, site, client) as session:
             async with asyncio.timeout(self._settings.crawl.extract_timeout_s):
                 page = await session.read_page()
@@ -149,7 +148,7 @@ class LocalCrawler(Crawler):
 
     @asynccontextmanager
     async def _open_session(
-        self, crawl: _Crawl, site: _SiteAccess, client: GuardedClient
+        self, crawl: RunningCrawl, site: SiteAccess, client: GuardedClient
     ) -> AsyncIterator[PageSession]:
         limits, request = self._settings.crawl, crawl.request
         platform = request.link.kind.platform
@@ -176,7 +175,7 @@ class LocalCrawler(Crawler):
             ) as session:
                 yield session
 
-    def _download(self, crawl: _Crawl, client: GuardedClient, location: MediaLocation) -> Download:
+    def _download(self, crawl: RunningCrawl, client: GuardedClient, location: MediaLocation) -> Download:
         return Download(
             client,
             location,
@@ -187,7 +186,7 @@ class LocalCrawler(Crawler):
         )
 
     async def _store(
-        self, crawl: _Crawl, blocks: AsyncGenerator[bytes, None], download: Download | None = None
+        self, crawl: RunningCrawl, blocks: AsyncGenerator[bytes, None], download: Download | None = None
     ) -> None:
         """Write the recording. Refuse it if it is too large or its first bytes are those of a web page."""
 
@@ -211,7 +210,7 @@ class LocalCrawler(Crawler):
         if duration_s is not None and duration_s > longest_s:
             raise MediaTooLong(f"The recording is {duration_s:,.0f} s long; at most {longest_s:,.0f} s are accepted.")
 
-    def _remaining_s(self, crawl: _Crawl) -> float:
+    def _remaining_s(self, crawl: RunningCrawl) -> float:
         return max(1.0, crawl.deadline - asyncio.get_running_loop().time())
 
     def _record(self, request: CrawlRequest, page: ExtractedPage) -> CrawlRecord:
@@ -236,97 +235,6 @@ class LocalCrawler(Crawler):
             library=f"yt-dlp {library_version()}",
         )
 
-    def _site_access(self, request: CrawlRequest) -> _SiteAccess:
-        """Return the network, cookies and user agent that the settings give for the request's site."""
-        platforms = self._settings.crawl.platforms
-        name = request.link.kind.value if request.link.kind.platform else host_name_of(request.url)
-        labels = name.split(".")
-        names = [".".join(labels[start:]) for start in range(len(labels))]
-        chosen = next((platforms[each] for each in names if each in platforms), PlatformSettings())
-        network = self._settings.network
-        if chosen.proxy is not None:
-            network = network.model_copy(update={"proxy": chosen.proxy.get_secret_value()})
-        return _SiteAccess(network, _cookies(chosen), chosen.user_agent)
-
-
-@dataclass(slots=True)
-class _Crawl:
-    """The state of one running crawl.
-
-    Attributes:
-        request: the recording to fetch.
-        clock: returns monotonic seconds.
-        deadline: time of the event loop at which the crawl fails.
-        stored: bytes of the recording so far.
-        total: size of the recording in bytes, if the source has stated it.
-        head: the recording's first bytes, at most ``HEAD_BYTES``.
-        proxy: the proxy that a page's extractor connects through.
-    """
-
-    request: CrawlRequest
-    clock: Callable[[], float]
-    deadline: float = 0.0
-    stored: int = 0
-    total: int | None = None
-    head: bytes = b""
-    proxy: GuardingProxy | None = None
-    _source_s: float = 0.0
-    _source_timer_started: float | None = None
-
-    def start_source_timer(self) -> None:
-        """Start to count the time in which the source can send."""
-        self._source_timer_started = self.clock()
-
-    def stop_source_timer(self) -> None:
-        """Stop counting while the bytes received last are written to the MediaStore."""
-        self._source_s, self._source_timer_started = self.source_s, None
-
-    @property
-    def source_s(self) -> float:
-        """Seconds that the source has had to send the recording."""
-        waiting_s = 0.0 if self._source_timer_started is None else self.clock() - self._source_timer_started
-        return self._source_s + waiting_s
-
-    @property
-    def received(self) -> int:
-        """Bytes received from the source, including those that an extractor has not passed on yet."""
-        return self.stored + (self.proxy.received if self.proxy else 0)
-
-    def record_block(self, block: bytes, max_bytes: int) -> None:
-        """Count a block of the recording, and refuse a web page as soon as its first bytes are complete.
-
-        Raises:
-            SourceTooLarge: the recording has more than ``max_bytes``.
-            UnsupportedLink: it is a web page.
-        """
-        self.stored += len(block)
-        if self.stored > max_bytes:
-            raise SourceTooLarge(
-                f"{host_name_of(self.request.url)} sends more than the {max_bytes:,} bytes that are accepted."
-            )
-        if len(self.head) < HEAD_BYTES:
-            self.head += block[: HEAD_BYTES - len(self.head)]
-            if len(self.head) == HEAD_BYTES:
-                self.refuse_web_page()
-
-    def refuse_web_page(self) -> None:
-        """Raise ``UnsupportedLink`` if the recording is a web page, regardless of its headers."""
-        if is_page(self.head):
-            raise UnsupportedLink(
-                f"{host_name_of(self.request.url)} sends a web page instead of a recording: "
-                "send links to pages to /api/crawl/video_task.",
-                "file_url",
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class _SiteAccess:
-    """The network, cookies and user agent for requests to one site."""
-
-    network: NetworkSettings
-    cookies: str | None
-    user_agent: str | None
-
 
 def _extractor_pattern(extractor: str | None) -> tuple[str, ...]:
     """Return a pattern for an extractor and its sub-extractors (``vimeo``, ``vimeo:album``); empty without a name."""
@@ -340,14 +248,3 @@ def _turn_request(request: CrawlRequest) -> TurnRequest:
     return TurnRequest(
         request.share_key or share_key(request.task_id, None), request.priority_rank, host=host, cost=1.0
     )
-
-
-def _cookies(platform: PlatformSettings) -> str | None:
-    if platform.cookies is not None:
-        return platform.cookies.get_secret_value()
-    if platform.cookies_file is None:
-        return None
-    try:
-        return platform.cookies_file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError("A cookies_file under crawl.platforms can't be read.") from error

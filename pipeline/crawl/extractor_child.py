@@ -19,13 +19,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pipeline.confinement.forbidden_acts import try_all
 from pipeline.confinement.probe import ProbeTargets
-from pipeline.confinement.profiles import ExtractorRights, confine_extractor, filter_extractor
+from pipeline.crawl.extractor_confinement import confine_process
 from pipeline.crawl.extractor_messages import (
-    CONFINED_MESSAGE,
     MAX_TEXT,
     ExtractedPage,
     ExtractFailure,
@@ -68,9 +66,6 @@ WARM_UP_PAGE = "data:text/html,<html><title>A</title><video src='https://host.in
 
 SOCKET_TIMEOUT_S = 20.0
 
-_PROGRAMS = frozenset({"os.system", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn"})
-_DATAGRAMS = frozenset({"socket.sendto", "socket.sendmsg"})
-
 
 def warm_up() -> None:
     """Load yt-dlp and its extractors, and read a page, so that every pattern is compiled before the first fork."""
@@ -92,7 +87,7 @@ def run(session_fd: int, data_fd: int, *, own_network: bool) -> None:
     request = ExtractRequest.decode(lines.readline())
     os.dup2(data_fd, 1)
     os.close(data_fd)
-    _confine(request, session, own_network)
+    confine_process(request, session, own_network)
     answers = iter([_probe(request)]) if request.targets else _answers(request, lines)
     for message in answers:
         session.sendall(encode(message))
@@ -167,9 +162,6 @@ def _add_extractors(downloader: Any, names: tuple[str, ...]) -> None:
     for extractor in gen_extractor_classes():
         if extractor._ENABLED and wanted.fullmatch(extractor.IE_NAME.lower()):  # noqa: SLF001 - as yt-dlp does
             downloader.add_info_extractor(extractor)
-
-
-# --- reading pages ----------------------------------------------------------------------------------------------------
 
 
 def _extract_info(downloader: Any, url: str) -> Message:
@@ -248,60 +240,3 @@ class _NullLogger:
 
     def error(self, message: str) -> None:
         """Drop the message."""
-
-
-# --- confinement ------------------------------------------------------------------------------------------------------
-
-
-def _confine(request: ExtractRequest, session: socket.socket, own_network: bool) -> None:
-    """Confine the process for the rest of its life, and send the socket on which the proxy accepts its connections.
-
-    The kernel enforces the timeout, so that it also ends a regular expression that never finishes.
-    """
-    os.chdir(request.scratch)
-    os.environ |= {"HOME": request.scratch, "TMPDIR": request.scratch}
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, request.timeout_s)
-    proxy = urlsplit(request.proxy)
-    rights = ExtractorRights(
-        scratch=request.scratch,
-        readable=tuple(filter(None, (os.environ.get("SSL_CERT_FILE"),))),
-        proxy_port=int(proxy.port or 0),
-        memory_bytes=request.max_process_bytes,
-        file_bytes=request.max_process_bytes,
-        runtime=request.js_runtime,
-        own_network=own_network,
-    )
-    listener = confine_extractor(rights)
-    socket.send_fds(session, [CONFINED_MESSAGE], [listener.fileno()] if listener else [])
-    if listener is not None:
-        listener.close()
-    if not request.targets:  # the probe makes system calls directly, which the hook does not see
-        sys.addaudithook(_AuditHook((str(proxy.hostname), rights.proxy_port), request.js_runtime))
-    filter_extractor(rights)
-
-
-class _AuditHook:
-    """An audit hook that refuses connections except to the proxy, and programs except the JavaScript runtime."""
-
-    def __init__(self, proxy: tuple[str, int], runtime: str | None) -> None:
-        self._proxy = proxy
-        self._runtime = runtime
-
-    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "socket.connect":
-            self._check_address(arguments[1])
-        elif event == "socket.getaddrinfo":
-            self._check_name(arguments[0])
-        elif event in _DATAGRAMS:
-            raise PermissionError("connections are allowed to the proxy only")
-        elif event in _PROGRAMS or (event == "subprocess.Popen" and arguments[0] != self._runtime):
-            raise PermissionError("programs other than the JavaScript runtime are not allowed")
-
-    def _check_name(self, name: object) -> None:
-        if name not in (self._proxy[0], self._proxy[0].encode()):
-            raise PermissionError("host names are resolved by the proxy only")
-
-    def _check_address(self, address: object) -> None:
-        if not isinstance(address, tuple) or address[:2] != self._proxy:
-            raise PermissionError("connections are allowed to the proxy only")

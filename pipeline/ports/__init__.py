@@ -14,20 +14,14 @@ from pipeline.ports.callbacks import (
 )
 from pipeline.ports.clock import Clock
 from pipeline.ports.crawl import CrawledMedia, Crawler, CrawlProgress, CrawlRequest
+from pipeline.ports.dispatch import TaskSignals
 from pipeline.ports.llm import LanguageModel, LanguageModels, LlmCompletion, Summarizer, SummaryJob
 from pipeline.ports.media import AudioExtractor, MediaStore
-from pipeline.ports.metrics import Metrics
+from pipeline.ports.metrics import Metrics, NullMetrics
 from pipeline.ports.split import SplitDone, SplitPart, SplitRequest, Splitter
-from pipeline.ports.tasks import (
-    Lease,
-    QueueStats,
-    StoredChunks,
-    SummaryLease,
-    TaskPage,
-    TaskQuery,
-    TaskRecords,
-    TaskStore,
-)
+from pipeline.ports.task_records import TaskRecords
+from pipeline.ports.task_store import TaskStore
+from pipeline.ports.task_values import Lease, QueueStats, StoredChunks, SummaryLease, TaskPage, TaskQuery
 from pipeline.ports.uploads import UploadStore
 
 __all__ = [
@@ -49,6 +43,7 @@ __all__ = [
     "LlmCompletion",
     "MediaStore",
     "Metrics",
+    "NullMetrics",
     "OutboxMessage",
     "QueueStats",
     "SplitDone",
@@ -63,6 +58,7 @@ __all__ = [
     "TaskQuery",
     "TaskRecordEncoder",
     "TaskRecords",
+    "TaskSignals",
     "TaskStore",
     "Transcriber",
     "Unit",

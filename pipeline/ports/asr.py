@@ -62,7 +62,7 @@ class EngineInfo:
     """The engine and model of a replica.
 
     Attributes:
-        engine: ``faster_whisper`` …
+        engine: a value of ``InstalledEngine``; fakes have other names.
         model: the name in the settings (``base``, ``large-v3-turbo`` …).
         device: ``cpu`` or ``cuda``.
         compute_type: ``int8``, ``float16`` …

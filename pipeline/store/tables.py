@@ -1,17 +1,17 @@
-"""The tables of the task store, as SQLModel rows. ``migrations`` builds them; a test holds the two together."""
+"""The tables of the task store, as SQLModel rows. ``migrations`` creates them; a test compares the two."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Dialect, Double, Index, Integer, MetaData, SmallInteger, String, Text
-from sqlalchemy.dialects import mysql
+from sqlalchemy import BigInteger, Double, Index, MetaData, SmallInteger
 from sqlalchemy.orm import registry
-from sqlalchemy.types import TypeDecorator, TypeEngine
 from sqlmodel import Field, SQLModel
 
-from pipeline.store.connection.database import MYSQL_DIALECTS, UtcDateTime
+from pipeline.domain.tasks.task import LARGEST_TASK_ID
+from pipeline.store.connection.column_types import IndexedText, LongText, RowId, UtcDateTime
+from pipeline.store.connection.dialects import TABLE_OPTIONS, UNREUSED_ID_OPTIONS
 
 METADATA = MetaData(  # primary keys have no names of their own in MySQL
     naming_convention={
@@ -21,55 +21,18 @@ METADATA = MetaData(  # primary keys have no names of their own in MySQL
     }
 )
 
-# Binary collation: MySQL then compares text as SQLite and Python do, letter case and accents included.
-MYSQL_OPTIONS = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
-MYSQL_OPTIONS |= {name.replace("mysql", "mariadb", 1): value for name, value in MYSQL_OPTIONS.items()}
-
-MAX_ID = 2**63 - 1
-"""Ids have 64 bits; a larger one names nothing, and a driver would stumble over it."""
-
-
-class LongText(TypeDecorator[str]):
-    """Text of any length; MySQL's ``TEXT`` ends at 64 KiB, less than a transcript."""
-
-    impl = Text
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """``LONGTEXT`` on MySQL."""
-        return dialect.type_descriptor(mysql.LONGTEXT() if dialect.name in MYSQL_DIALECTS else Text())
-
-
-class IndexedText(TypeDecorator[str]):
-    """Text of up to 255 characters; MySQL has no index over all of a ``TEXT``."""
-
-    impl = Text
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """``VARCHAR(255)`` on MySQL."""
-        return dialect.type_descriptor(String(255) if dialect.name in MYSQL_DIALECTS else Text())
-
-
-class RowId(TypeDecorator[int]):
-    """A 64-bit id; SQLite counts up only in a column called ``INTEGER``, which has 64 bits there."""
-
-    impl = BigInteger
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """``BIGINT`` on MySQL."""
-        return dialect.type_descriptor(BigInteger() if dialect.name in MYSQL_DIALECTS else Integer())
+MAX_ID = LARGEST_TASK_ID
+"""The largest id of any table."""
 
 
 class StoreRow(SQLModel, registry=registry(metadata=METADATA)):
-    """A row of this store; its metadata is apart from that of any other SQLModel in the process."""
+    """A row of this store; it has a registry of its own, so that no other SQLModel in the process adds tables."""
 
 
 FILTERED = ("engine_name", "task_type", "language", "error_code", "platform")
-"""Columns that a query may ask for: together in an index, it is answered from that alone."""
+"""Columns that a query may filter by: together in an index, they answer it without reading rows."""
 LOAD = ("left_by", "available_at", "split_done", "file_size_bytes", "audio_total_s", "audio_done_s")
-"""What the statistics add up."""
+"""Columns that the statistics add up."""
 
 
 class TaskRow(StoreRow, table=True):
@@ -89,7 +52,7 @@ class TaskRow(StoreRow, table=True):
         Index(None, "summary_due_at", "id"),  # summaries to be written
         Index(None, "client", "status"),  # what a client has in the queue
         Index(None, "left_by"),  # tasks left to a newer version
-        {"sqlite_autoincrement": True, **MYSQL_OPTIONS},  # an id of a deleted task never comes back
+        {**TABLE_OPTIONS, **UNREUSED_ID_OPTIONS},
     )
 
     id: int | None = Field(default=None, sa_type=RowId, primary_key=True)
@@ -143,16 +106,16 @@ class TaskRow(StoreRow, table=True):
     summary_due_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     client: str | None = Field(default=None, max_length=64)
     left_by: str | None = Field(default=None, max_length=16)
-    """Which version found that a newer one wrote this row, as ``codec.vocabulary_digest``."""
+    """The ``vocabulary_digest`` of the version that left this row to a newer one."""
 
 
 def _task_id(**arguments: Any) -> Any:
-    """A reference to a task; the row goes when the task goes."""
+    """Return a column that refers to a task; the row is deleted with the task."""
     return Field(sa_type=RowId, foreign_key="tasks.id", ondelete="CASCADE", **arguments)
 
 
 def _number_in_task() -> Any:
-    """A number that, with the task's id, names the row."""
+    """Return a column with a number that forms the primary key together with the task's id."""
     return Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
 
 
@@ -160,7 +123,7 @@ class PartRow(StoreRow, table=True):
     """A committed part of prepared audio; ``part_start`` and ``part_end`` in samples."""
 
     __tablename__ = "parts"
-    __table_args__ = (MYSQL_OPTIONS,)
+    __table_args__ = (TABLE_OPTIONS,)
 
     task_id: int = _task_id(primary_key=True)
     part: int = _number_in_task()
@@ -172,7 +135,7 @@ class ChunkRow(StoreRow, table=True):
     """A chunk; ``spans`` is a JSON list of ``[start, end]`` in samples."""
 
     __tablename__ = "chunks"
-    __table_args__ = (MYSQL_OPTIONS,)
+    __table_args__ = (TABLE_OPTIONS,)
 
     task_id: int = _task_id(primary_key=True)
     chunk_index: int = _number_in_task()
@@ -182,10 +145,10 @@ class ChunkRow(StoreRow, table=True):
 
 
 class ChunkResultRow(StoreRow, table=True):
-    """What came of a chunk. Apart from ``chunks``, so that the primary key lets one result of a chunk in, ever."""
+    """The result of a chunk. It has its own table, whose primary key admits only one result a chunk."""
 
     __tablename__ = "chunk_results"
-    __table_args__ = (MYSQL_OPTIONS,)
+    __table_args__ = (TABLE_OPTIONS,)
 
     task_id: int = _task_id(primary_key=True)
     chunk_index: int = _number_in_task()
@@ -193,30 +156,30 @@ class ChunkResultRow(StoreRow, table=True):
 
 
 class TranscriptRow(StoreRow, table=True):
-    """The transcript of a completed task, as JSON; apart from ``tasks``, which are read far more often."""
+    """The transcript of a completed task, as JSON. It has its own table, because ``tasks`` is read far more often."""
 
     __tablename__ = "transcripts"
-    __table_args__ = (MYSQL_OPTIONS,)
+    __table_args__ = (TABLE_OPTIONS,)
 
     task_id: int = _task_id(primary_key=True, sa_column_kwargs={"autoincrement": False})
     transcript: str = Field(sa_type=LongText)
 
 
 class CrawlRow(StoreRow, table=True):
-    """What a site says about the recording of a task, as JSON: it is shown as a whole and never searched."""
+    """The crawl record of a task, as JSON: it is shown as a whole and never searched."""
 
     __tablename__ = "crawl_records"
-    __table_args__ = (MYSQL_OPTIONS,)
+    __table_args__ = (TABLE_OPTIONS,)
 
     task_id: int = _task_id(primary_key=True, sa_column_kwargs={"autoincrement": False})
     record: str = Field(sa_type=LongText)
 
 
 class IdempotencyRow(StoreRow, table=True):
-    """A client's key, as the SHA-256 of its text: of one length whatever the client sends, and of no use to a thief."""
+    """An idempotency key, as the SHA-256 of its text: of fixed length, and of no use to a thief."""
 
     __tablename__ = "idempotency_keys"
-    __table_args__ = (Index(None, "task_id"), Index(None, "expires_at"), MYSQL_OPTIONS)
+    __table_args__ = (Index(None, "task_id"), Index(None, "expires_at"), TABLE_OPTIONS)
 
     key_sha256: str = Field(max_length=64, primary_key=True)
     fingerprint: str = Field(max_length=64)
@@ -225,14 +188,14 @@ class IdempotencyRow(StoreRow, table=True):
 
 
 class OutboxRow(StoreRow, table=True):
-    """A callback. It waits until ``due_at``, taking it moves that on by the lease; ``NULL``: nothing more to do."""
+    """A callback. It waits until ``due_at``; claiming it moves that by the lease; ``NULL``: nothing is left to do."""
 
     __tablename__ = "outbox"
     __table_args__ = (
         Index(None, "due_at", "id"),
         Index(None, "task_id"),
         Index(None, "created_at"),  # retention
-        {"sqlite_autoincrement": True, **MYSQL_OPTIONS},
+        {**TABLE_OPTIONS, **UNREUSED_ID_OPTIONS},
     )
 
     id: int | None = Field(default=None, sa_type=RowId, primary_key=True)
@@ -247,19 +210,19 @@ class OutboxRow(StoreRow, table=True):
 
 
 class ClientRow(StoreRow, table=True):
-    """A client that has limits. Whoever counts what it has holds the row's lock, so that no two count at once."""
+    """A client that has limits. A transaction that counts its usage locks this row, so that no two count at once."""
 
     __tablename__ = "clients"
-    __table_args__ = (MYSQL_OPTIONS,)
+    __table_args__ = (TABLE_OPTIONS,)
 
     name: str = Field(max_length=64, primary_key=True)
 
 
 class TakenAudioRow(StoreRow, table=True):
-    """A part of a recording, taken from a client. It outlives its task, or deleting tasks would give the audio back."""
+    """A part of a recording, charged to a client. It outlives its task: deleting a task gives no audio back."""
 
     __tablename__ = "taken_audio"
-    __table_args__ = (Index(None, "client", "taken_at"), Index(None, "taken_at"), MYSQL_OPTIONS)
+    __table_args__ = (Index(None, "client", "taken_at"), Index(None, "taken_at"), TABLE_OPTIONS)
 
     task_id: int = Field(sa_type=RowId, primary_key=True, sa_column_kwargs={"autoincrement": False})
     part: int = _number_in_task()
@@ -269,10 +232,10 @@ class TakenAudioRow(StoreRow, table=True):
 
 
 class ExtractedAudioRow(StoreRow, table=True):
-    """Audio of a recording whose sound was extracted for a client; there is no task to it."""
+    """The audio of an extraction, charged to a client. An extraction has no task."""
 
     __tablename__ = "extracted_audio"
-    __table_args__ = (Index(None, "client", "taken_at"), Index(None, "taken_at"), MYSQL_OPTIONS)
+    __table_args__ = (Index(None, "client", "taken_at"), Index(None, "taken_at"), TABLE_OPTIONS)
 
     id: str = Field(max_length=32, primary_key=True)
     client: str = Field(max_length=64)
@@ -281,10 +244,10 @@ class ExtractedAudioRow(StoreRow, table=True):
 
 
 class UploadRow(StoreRow, table=True):
-    """A resumable upload. Once it has become a task it stays until it expires, so that asking again finds the task."""
+    """A resumable upload. After it became a task it stays until it expires, for repeated requests."""
 
     __tablename__ = "uploads"
-    __table_args__ = (Index(None, "expires_at"), Index(None, "task_id"), Index(None, "client"), MYSQL_OPTIONS)
+    __table_args__ = (Index(None, "expires_at"), Index(None, "task_id"), Index(None, "client"), TABLE_OPTIONS)
 
     id: str = Field(max_length=32, primary_key=True)
     client: str | None = Field(default=None, max_length=64)
@@ -296,10 +259,10 @@ class UploadRow(StoreRow, table=True):
 
 
 class UploadPartRow(StoreRow, table=True):
-    """A piece of an upload that lies in the media store under ``media_key``."""
+    """An upload part, which lies in the media store under ``media_key``."""
 
     __tablename__ = "upload_parts"
-    __table_args__ = (MYSQL_OPTIONS,)
+    __table_args__ = (TABLE_OPTIONS,)
 
     upload_id: str = Field(max_length=32, primary_key=True, foreign_key="uploads.id", ondelete="CASCADE")
     part_start: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
@@ -308,10 +271,10 @@ class UploadPartRow(StoreRow, table=True):
 
 
 class StoreIdentityRow(StoreRow, table=True):
-    """The one row that says which store this is, in every backup of it too."""
+    """The only row of its table: the identity of this store, which every backup of it has too."""
 
     __tablename__ = "store_identity"
-    __table_args__ = (MYSQL_OPTIONS,)
+    __table_args__ = (TABLE_OPTIONS,)
 
     identity: str = Field(max_length=32, primary_key=True)
 

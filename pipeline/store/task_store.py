@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import override
 
 from pipeline.domain.audio.spans import Chunk
 from pipeline.domain.decoding.transcript import ChunkResult, Transcript
@@ -19,29 +20,38 @@ from pipeline.domain.summaries.summary import Summary
 from pipeline.domain.tasks.client import AudioCharge, Client, ClientLoad
 from pipeline.domain.tasks.lifecycle import refuse_fixed_fields
 from pipeline.domain.tasks.task import IdempotencyClaim, NewTask, Status, Task, TaskError
-from pipeline.observability import NoMetrics
 from pipeline.ports import (
     Clock,
     DeliveryAttempt,
     Lease,
     Metrics,
+    NullMetrics,
     OutboxMessage,
     QueueStats,
     StoredChunks,
     SummaryLease,
     TaskPage,
     TaskQuery,
+    TaskStore,
 )
-from pipeline.store.connection.database import MYSQL_DIALECTS, Database, parse_url
+from pipeline.store.connection.database import Database
+from pipeline.store.connection.dialects import parse_url
 from pipeline.store.migrate import migrate
 from pipeline.store.rows.defect_report import DefectReport
 from pipeline.store.transactions import (
     callback_outbox,
+    chunk_results,
+    claims,
     client_usage,
     clock_changes,
+    completion,
+    housekeeping,
+    idempotency,
+    queue_stats,
     summary_queue,
+    task_leases,
     task_records,
-    task_runs,
+    unreadable_tasks,
 )
 from pipeline.system_clock import SynchronizedClock
 
@@ -50,30 +60,30 @@ CLAIM_ROUNDS = 3
 
 
 RECOMPUTABLE = (
-    task_runs.claim,
-    task_runs.heartbeat,
-    task_runs.expire_leases_of,
-    task_runs.release,
-    task_runs.update,
-    task_runs.save_crawl_record,
-    task_runs.add_part,
-    task_runs.save_results,
+    claims.claim,
+    task_leases.renew,
+    task_leases.expire_of,
+    completion.release,
+    task_leases.update_task,
+    task_leases.save_crawl_record,
+    chunk_results.add_part,
+    chunk_results.save_results,
     task_records.extend_wait,
-    task_records.prune_callbacks,
-    task_records.prune_idempotency_keys,
-    summary_queue.take,
+    callback_outbox.prune_callbacks,
+    idempotency.prune_keys,
+    summary_queue.claim,
     summary_queue.renew,
     summary_queue.postpone,
-    callback_outbox.take,
+    callback_outbox.claim,
     client_usage.begin_extraction,
     client_usage.charge_extraction,
-    client_usage.forget,
+    client_usage.delete_old_usage,
 )
 """Transactions that need not wait for the disk: leases end with the processes of the machine that lost its power, parts
 and results are made again, and the same goes for what is due. All others are promises."""
 
 
-class SqlTaskStore:
+class SqlTaskStore(TaskStore):
     """``ports.TaskStore`` on SQLite (``sqlite+aiosqlite:////folder/tasks.db``) or MySQL (``mysql+asyncmy://…``).
 
     Any number of processes may use one database. Connections are opened at first use.
@@ -105,16 +115,15 @@ class SqlTaskStore:
         metrics: Metrics | None = None,
         durability: Durability = Durability.FULL,
     ) -> None:
-        self._url = parse_url(url)
+        self._address = parse_url(url)
         self._clock = clock
         self._busy_timeout_s = busy_timeout_s
         self._idempotency_ttl = timedelta(seconds=idempotency_ttl_s)
         self._ageing_s = ageing_s
         self._max_losses = max_losses
-        self._database = Database(self._url, busy_timeout_s, durability, RECOMPUTABLE)
-        self._report = DefectReport(metrics or NoMetrics())
-        on_server = self._url.get_backend_name() in MYSQL_DIALECTS
-        self._following = clock if on_server and isinstance(clock, SynchronizedClock) else None
+        self._database = Database(self._address, busy_timeout_s, durability, RECOMPUTABLE)
+        self._report = DefectReport(metrics or NullMetrics())
+        self._following = clock if isinstance(clock, SynchronizedClock) else None
 
     @property
     def database(self) -> Database:
@@ -126,25 +135,26 @@ class SqlTaskStore:
         """Told of rows that can't be read, those of a store of other rows too."""
         return self._report
 
+    @override
     async def migrate(self) -> None:
-        """See ``ports.TaskStore``. Makes the folder of an SQLite file where it is missing."""
-        await migrate(self._url, self._busy_timeout_s)
+        """Upgrade the schema to this version. Create the folder of an SQLite file if it is missing."""
+        await migrate(self._address, self._busy_timeout_s)
         await self._database.warn_of_lossy_server()
 
+    @override
     async def ping(self) -> None:
-        """See ``ports.TaskStore``."""
         await self._database.read(_ping)
 
+    @override
     async def close(self) -> None:
-        """See ``ports.TaskStore``."""
         await self._database.close()
 
     # records
 
+    @override
     async def create(
         self, new: NewTask, idempotency: IdempotencyClaim | None = None, client: Client | None = None
     ) -> tuple[Task, bool]:
-        """See ``ports.TaskStore``."""
         now = await self._now()
         arguments = (new, idempotency, client, now, now + self._idempotency_ttl)
         try:
@@ -153,53 +163,55 @@ class SqlTaskStore:
             task, is_new = await self._database.write(task_records.create, *arguments)
         return self._report.seen(task), is_new
 
+    @override
     async def client_load(self, client: str) -> ClientLoad:
-        """See ``ports.TaskStore``."""
         return await self._database.read(client_usage.client_load, client, self._clock.now())
 
+    @override
     async def get(self, task_id: int, *, include_result: bool = False) -> Task:
-        """See ``ports.TaskStore``."""
         return self._report.seen(await self._database.read(task_records.get, task_id, with_result=include_result))
 
+    @override
     async def query(self, query: TaskQuery) -> TaskPage:
-        """See ``ports.TaskStore``."""
         page = await self._database.read(task_records.page, query)
         for task in page.tasks:
             self._report.seen(task)
         return page
 
+    @override
     async def stats(self) -> QueueStats:
-        """See ``ports.TaskStore``."""
-        return await self._database.read(task_records.stats, await self._now())
+        return await self._database.read(queue_stats.measure, await self._now())
 
+    @override
     async def cancel(self, task_id: int) -> Task:
-        """See ``ports.TaskStore``."""
         return self._report.seen(await self._database.write(task_records.cancel, task_id, await self._now()))
 
+    @override
     async def retry(self, task_id: int, client: Client | None = None) -> Task:
-        """See ``ports.TaskStore``. Callbacks of the earlier run that were not delivered yet are withdrawn."""
+        """Queue a failed or cancelled task again. Delete the undelivered callbacks of its earlier run."""
         return self._report.seen(await self._database.write(task_records.retry, task_id, await self._now(), client))
 
+    @override
     async def begin_extraction(self, client: Client, extraction_id: str, size_bytes: int) -> float:
-        """See ``ports.TaskStore``."""
         return await self._database.write(
             client_usage.begin_extraction, client, extraction_id, size_bytes, await self._now()
         )
 
+    @override
     async def charge_extraction(self, extraction_id: str, audio_s: float) -> None:
-        """See ``ports.TaskStore``."""
         await self._database.write(client_usage.charge_extraction, extraction_id, audio_s)
 
+    @override
     async def extend_wait(self, task_id: int, until: datetime) -> None:
-        """See ``ports.TaskStore``."""
         await self._database.write(task_records.extend_wait, task_id, until)
 
+    @override
     async def delete(self, task_id: int) -> str:
-        """See ``ports.TaskStore``."""
-        return await self._database.write(task_records.remove, task_id)
+        return await self._database.write(task_records.delete_task, task_id)
 
     # the run of a task
 
+    @override
     async def claim(
         self,
         owner: str,
@@ -208,66 +220,67 @@ class SqlTaskStore:
         ranks: Collection[int],
         running_tasks: RunningTasks = NO_RUNNING_TASKS,
     ) -> list[Task]:
-        """See ``ports.TaskStore``."""
         if limit < 1 or not ranks:
             return []
         rounds = CLAIM_ROUNDS
         while rounds:
             now = await self._now()
-            waiting = await self._database.read(
-                task_runs.candidates, ranks, now, self._max_losses, limit, self._ageing_s, running_tasks
+            candidates = await self._database.read(
+                claims.choose_candidates, ranks, now, self._max_losses, limit, self._ageing_s, running_tasks
             )
-            if not waiting:
+            if not candidates:
                 break
-            claim = (waiting, limit, now, self._max_losses, owner, now + lease, self._report.note)
-            claims = await self._database.write(task_runs.claim, *claim)
-            if claims.tasks:
-                return list(claims.tasks)
-            if not claims.set_aside:
+            claim = (candidates, limit, now, self._max_losses, owner, now + lease, self._report.note)
+            outcome = await self._database.write(claims.claim, *claim)
+            if outcome.tasks:
+                return list(outcome.tasks)
+            if not outcome.set_aside:
                 rounds -= 1
         return []
 
+    @override
     async def heartbeat(self, leases: Sequence[Lease], lease: timedelta) -> frozenset[int]:
-        """See ``ports.TaskStore``."""
         if not leases:
             return frozenset()
-        return await self._database.write(task_runs.heartbeat, leases, await self._now() + lease)
+        return await self._database.write(task_leases.renew, leases, await self._now() + lease)
 
+    @override
     async def fail_exhausted(self, max_losses: int) -> list[Task]:
-        """See ``ports.TaskStore``."""
         now = await self._now()
-        if not await self._database.read(task_runs.any_exhausted, now, max_losses):
+        if not await self._database.read(completion.has_exhausted, now, max_losses):
             return []
-        return await self._database.write(task_runs.fail_exhausted, now, max_losses, self._report.note)
+        return await self._database.write(completion.fail_exhausted, now, max_losses, self._report.note)
 
+    @override
     async def fail_unreachable(self, limit: int) -> list[Task]:
-        """See ``ports.TaskStore``."""
-        ids = await self._database.read(task_runs.unreachable, limit)
+        ids = await self._database.read(unreadable_tasks.find_unreachable, limit)
         if not ids:
             return []
-        return await self._database.write(task_runs.fail_unreachable, ids, await self._now(), self._report.note)
+        return await self._database.write(unreadable_tasks.fail_unreachable, ids, await self._now(), self._report.note)
 
+    @override
     async def lease_owners(self) -> frozenset[str]:
-        """See ``ports.TaskStore``."""
-        return await self._database.read(task_runs.lease_owners, await self._now())
+        return await self._database.read(task_leases.owners, await self._now())
 
+    @override
     async def expire_leases_of(self, owner: str) -> None:
-        """See ``ports.TaskStore``."""
-        await self._database.write(task_runs.expire_leases_of, owner, await self._now())
+        await self._database.write(task_leases.expire_of, owner, await self._now())
 
+    @override
     async def update(self, lease: Lease, **changes: Any) -> None:
-        """See ``ports.TaskStore``. Raises ``TypeError`` for fields that only the store moves."""
+        """Set fields of the record. Raises ``TypeError`` for fields that only the store changes."""
         refuse_fixed_fields(changes)
-        await self._database.write(task_runs.update, lease, changes, await self._now())
+        await self._database.write(task_leases.update_task, lease, changes, await self._now())
 
+    @override
     async def save_crawl_record(self, lease: Lease, record: CrawlRecord) -> None:
-        """See ``ports.TaskStore``."""
-        await self._database.write(task_runs.save_crawl_record, lease, record, self._clock.now())
+        await self._database.write(task_leases.save_crawl_record, lease, record, self._clock.now())
 
+    @override
     async def crawl_record(self, task_id: int) -> CrawlRecord | None:
-        """See ``ports.TaskStore``."""
         return await self._database.read(task_records.crawl_record, task_id, self._report.note)
 
+    @override
     async def add_part(
         self,
         lease: Lease,
@@ -277,25 +290,29 @@ class SqlTaskStore:
         chunks: Sequence[Chunk],
         charge: AudioCharge | None = None,
     ) -> None:
-        """See ``ports.TaskStore``. A part of a number that is stored already is left as it is."""
-        await self._database.write(task_runs.add_part, lease, (part, start, end), chunks, await self._now(), charge)
+        """Commit a part with its chunks. A part whose number is stored already is left unchanged."""
+        await self._database.write(chunk_results.add_part, lease, (part, start, end), chunks, await self._now(), charge)
 
+    @override
     async def save_results(self, lease: Lease, results: Sequence[ChunkResult]) -> None:
-        """See ``ports.TaskStore``."""
-        await self._database.write(task_runs.save_results, lease, results, await self._now())
+        await self._database.write(chunk_results.save_results, lease, results, await self._now())
 
+    @override
     async def chunks(self, task_id: int) -> StoredChunks:
-        """See ``ports.TaskStore``. Nothing for a task that does not exist or is completed."""
-        return await self._database.read(task_runs.stored_chunks, task_id, self._report.note)
+        """Return the stored chunks; none if the task does not exist or is completed."""
+        return await self._database.read(chunk_results.stored_chunks, task_id, self._report.note)
 
+    @override
     async def results(self, task_id: int, first: int) -> tuple[ChunkResult, ...]:
-        """See ``ports.TaskStore``. Nothing for a task that does not exist or is completed."""
-        return await self._database.read(task_runs.stored_results, task_id, first, self._report.note)
+        """Return the stored results; none if the task does not exist or is completed."""
+        return await self._database.read(chunk_results.stored_results, task_id, first, self._report.note)
 
+    @override
     async def complete(self, lease: Lease, transcript: Transcript) -> Task:
-        """See ``ports.TaskStore``. The task is returned without its result, which the caller has."""
-        return await self._database.write(task_runs.complete, lease, transcript, await self._now())
+        """Complete a task. Return it without its transcript, which the caller has."""
+        return await self._database.write(completion.complete, lease, transcript, await self._now())
 
+    @override
     async def fail(
         self,
         lease: Lease,
@@ -305,109 +322,105 @@ class SqlTaskStore:
         keep_prepared: bool = True,
         counted: bool = True,
     ) -> Task:
-        """See ``ports.TaskStore``."""
         return await self._database.write(
-            task_runs.fail, lease, error, retry_at, await self._now(), keep_prepared=keep_prepared, counted=counted
+            completion.fail, lease, error, retry_at, await self._now(), keep_prepared=keep_prepared, counted=counted
         )
 
+    @override
     async def release(self, lease: Lease) -> None:
-        """See ``ports.TaskStore``."""
-        await self._database.write(task_runs.release, lease, await self._now())
+        await self._database.write(completion.release, lease, await self._now())
 
     # summaries
 
+    @override
     async def claim_summaries(self, owner: str, lease: timedelta, limit: int) -> list[SummaryLease]:
-        """See ``ports.TaskStore``."""
         now = await self._now()
         chosen = await self._database.read(summary_queue.choose_due, owner, now, limit) if limit > 0 else []
         if not chosen:
             return []
-        return await self._database.write(summary_queue.take, owner, now, now + lease, chosen, self._report.note)
+        return await self._database.write(summary_queue.claim, owner, now, now + lease, chosen, self._report.note)
 
+    @override
     async def renew_summaries(self, turns: Sequence[SummaryLease], lease: timedelta) -> frozenset[int]:
-        """See ``ports.TaskStore``."""
         if not turns:
             return frozenset()
         return await self._database.write(summary_queue.renew, turns, await self._now() + lease)
 
+    @override
     async def finish_summary(self, turn: SummaryLease, outcome: Summary | TaskError) -> Task:
-        """See ``ports.TaskStore``."""
         return await self._database.write(summary_queue.finish, turn, outcome, await self._now())
 
+    @override
     async def postpone_summary(
         self, turn: SummaryLease, due_at: datetime, error: TaskError | None = None, *, counted: bool = True
     ) -> None:
-        """See ``ports.TaskStore``."""
         await self._database.write(summary_queue.postpone, turn, due_at, error, await self._now(), counted=counted)
 
+    @override
     async def save_summary(self, task_id: int, summary: Summary) -> None:
-        """See ``ports.TaskStore``."""
         await self._database.write(summary_queue.save, task_id, summary, await self._now())
 
     # callbacks
 
+    @override
     async def claim_callbacks(self, owner: str, lease: timedelta, limit: int) -> list[OutboxMessage]:
-        """See ``ports.TaskStore``."""
         now = await self._now()
         chosen = await self._database.read(callback_outbox.choose_due, owner, now, limit) if limit > 0 else []
         if not chosen:
             return []
-        return await self._database.write(callback_outbox.take, owner, now, now + lease, chosen, self._report.note)
+        return await self._database.write(callback_outbox.claim, owner, now, now + lease, chosen, self._report.note)
 
+    @override
     async def record_delivery(self, message: OutboxMessage, attempt: DeliveryAttempt) -> None:
-        """See ``ports.TaskStore``."""
-        await self._database.write(callback_outbox.record, message, attempt, await self._now())
+        await self._database.write(callback_outbox.record_delivery, message, attempt, await self._now())
 
     # housekeeping
 
+    @override
     async def expire(self, older_than: datetime, limit: int) -> list[str]:
-        """See ``ports.TaskStore``. A task whose callback is still to be delivered stays."""
-        return await self._database.write(task_records.expire, older_than, limit)
+        """Delete tasks that finished long ago, except those whose callback is not delivered yet."""
+        return await self._database.write(housekeeping.expire, older_than, limit)
 
+    @override
     async def delete_unawaited(self, limit: int) -> list[str]:
-        """See ``ports.TaskStore``."""
-        return await self._database.write(task_records.delete_unawaited, await self._now(), limit)
+        return await self._database.write(housekeeping.delete_unawaited, await self._now(), limit)
 
+    @override
     async def delete_expired_media(self, older_than: datetime, limit: int, statuses: Collection[Status]) -> list[str]:
-        """See ``ports.TaskStore``."""
-        return await self._database.write(task_records.delete_expired_media, older_than, limit, statuses)
+        return await self._database.write(housekeeping.delete_expired_media, older_than, limit, statuses)
 
+    @override
     async def release_postponed(self) -> int:
-        """See ``ports.TaskStore``."""
         return await self._database.write(clock_changes.release_postponed, await self._now())
 
+    @override
     async def prune_callbacks(self, older_than: datetime, limit: int) -> int:
-        """See ``ports.TaskStore``."""
-        return await self._database.write(task_records.prune_callbacks, older_than, limit)
+        return await self._database.write(callback_outbox.prune_callbacks, older_than, limit)
 
+    @override
     async def prune_idempotency_keys(self, limit: int) -> int:
-        """See ``ports.TaskStore``."""
-        return await self._database.write(task_records.prune_idempotency_keys, await self._now(), limit)
+        return await self._database.write(idempotency.prune_keys, await self._now(), limit)
 
+    @override
     async def live_prefixes(self, prefixes: Collection[str], *, transcribed: bool = True) -> set[str]:
-        """See ``ports.TaskStore``."""
-        return await self._database.read(task_records.live_prefixes, prefixes, transcribed=transcribed)
+        return await self._database.read(housekeeping.live_prefixes, prefixes, transcribed=transcribed)
 
+    @override
     async def count_queued_with_error(self, code: str) -> int:
-        """See ``ports.TaskStore``."""
-        return await self._database.read(task_records.count_queued_with_error, code)
+        return await self._database.read(queue_stats.count_queued_with_error, code)
 
+    @override
     async def delete_old_usage(self) -> None:
-        """See ``ports.TaskStore``."""
-        await self._database.write(client_usage.forget, await self._now())
+        await self._database.write(client_usage.delete_old_usage, await self._now())
 
     async def _now(self) -> datetime:
-        """The time of everything that is stored; now and then the server is asked for its own."""
-        if self._following is not None and self._following.needs_sync:
+        """Return the time to store; synchronize the clock with the server's first, at intervals."""
+        server = self._address.dialect.server
+        if server is not None and self._following is not None and self._following.needs_sync:
             asked_at = self._following.monotonic()
-            moment = await self._database.read(_server_time)
+            moment = await self._database.read(server.read_time)
             self._following.follow(moment, (asked_at + self._following.monotonic()) / 2)
         return self._clock.now()
-
-
-async def _server_time(connection: AsyncConnection) -> datetime:
-    moment: datetime = (await connection.execute(text("SELECT UTC_TIMESTAMP(6)"))).scalar_one()
-    return moment.replace(tzinfo=UTC)
 
 
 async def _ping(connection: AsyncConnection) -> None:

@@ -1,78 +1,85 @@
-"""The state of resumable uploads on SQL: statements, and the store that runs them."""
+"""The state of resumable uploads in SQL: the store, its transactions and their statements."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Delete, Select, Update, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import override
 
 from pipeline.domain.tasks.client import Client, refuse_another_upload
-from pipeline.domain.tasks.record_defect import RecordDefect
 from pipeline.domain.tasks.upload import Upload, UploadPart
 from pipeline.errors import UploadNotFound, UploadStateConflict
-from pipeline.ports import Clock
+from pipeline.ports import Clock, UploadStore
 from pipeline.store.connection.database import Database
-from pipeline.store.rows.codec import MIN_TIME, to_json
-from pipeline.store.rows.row_reader import RowReader, json_object, media_prefix, moment, number, optional, text
+from pipeline.store.rows.compact_json import to_json
+from pipeline.store.rows.row_reader import (
+    MIN_TIME,
+    RowReader,
+    json_object,
+    media_prefix,
+    moment,
+    number,
+    optional,
+    text,
+)
 from pipeline.store.tables import UPLOAD_PARTS, UPLOADS
 from pipeline.store.transactions import client_usage
-from pipeline.store.transactions.task_records import IDS_PER_QUERY
-
-Note = Callable[[RecordDefect], None]
-"""Told of each row that can't be read."""
+from pipeline.store.transactions.housekeeping import IDS_PER_QUERY
+from pipeline.store.transactions.row_defects import ReportDefect
 
 
-class SqlUploadStore:
-    """``ports.UploadStore`` in the database of the tasks, whose migrations make its tables.
+class SqlUploadStore(UploadStore):
+    """An upload store in the database of the tasks, whose migrations create its tables.
 
     Args:
-        database: from the task store.
-        clock: decides what has expired.
-        note: told of each row that can't be read.
+        database: the one of the task store.
+        clock: decides which uploads have expired.
+        report_defect: receives the defect of each row that can't be read.
     """
 
-    def __init__(self, database: Database, clock: Clock, note: Note = lambda _: None) -> None:
-        self._note = note
+    def __init__(self, database: Database, clock: Clock, report_defect: ReportDefect = lambda _: None) -> None:
+        self._report_defect = report_defect
         self._database = database
         self._clock = clock
 
+    @override
     async def create(self, upload: Upload, client: Client | None = None) -> None:
-        """See ``ports.UploadStore``."""
         await self._database.write(_insert, upload, client, self._clock.now())
 
+    @override
     async def get(self, upload_id: str) -> Upload:
-        """See ``ports.UploadStore``."""
-        return await self._database.read(_get, upload_id, self._clock.now(), self._note)
+        return await self._database.read(_get, upload_id, self._clock.now(), self._report_defect)
 
+    @override
     async def open_uploads(self, client: str) -> int:
-        """See ``ports.UploadStore``."""
         return await self._database.read(_open_uploads, client, self._clock.now())
 
+    @override
     async def parts(self, upload_id: str) -> tuple[UploadPart, ...]:
-        """See ``ports.UploadStore``."""
-        return await self._database.read(_parts, upload_id, self._note)
+        return await self._database.read(_parts, upload_id, self._report_defect)
 
+    @override
     async def append(self, upload_id: str, parts: Sequence[UploadPart], expires_at: datetime) -> None:
-        """See ``ports.UploadStore``."""
-        await self._database.write(_append, upload_id, parts, expires_at, self._clock.now(), self._note)
+        await self._database.write(_append, upload_id, parts, expires_at, self._clock.now(), self._report_defect)
 
+    @override
     async def close(self, upload_id: str, task_id: int) -> None:
-        """See ``ports.UploadStore``."""
         await self._database.write(_close, upload_id, task_id)
 
+    @override
     async def delete(self, upload_id: str) -> None:
-        """See ``ports.UploadStore``."""
         await self._database.write(_delete, [upload_id])
 
+    @override
     async def expire(self, limit: int) -> list[str]:
-        """See ``ports.UploadStore``."""
         return await self._database.write(_expire, self._clock.now(), limit)
 
+    @override
     async def live_prefixes(self, prefixes: Collection[str]) -> set[str]:
-        """See ``ports.UploadStore``."""
         return await self._database.read(_live, sorted(prefixes))
 
 
@@ -94,20 +101,20 @@ async def _insert(connection: AsyncConnection, upload: Upload, client: Client | 
     await connection.execute(UPLOADS.insert(), row)
 
 
-async def _get(connection: AsyncConnection, upload_id: str, now: datetime, note: Note) -> Upload:
-    row = (await connection.execute(unexpired_upload(upload_id, now))).mappings().one_or_none()
+async def _get(connection: AsyncConnection, upload_id: str, now: datetime, report_defect: ReportDefect) -> Upload:
+    row = (await connection.execute(_select_unexpired(upload_id, now))).mappings().one_or_none()
     if row is None:
         raise UploadNotFound("There is no such upload; one to which nothing is added for long is thrown away.")
-    return _upload_of_row(row, note)
+    return _upload_of_row(row, report_defect)
 
 
 async def _open_uploads(connection: AsyncConnection, client: str, now: datetime) -> int:
-    return int((await connection.execute(open_upload_count(client, now))).scalar_one())
+    return int((await connection.execute(_select_open_count(client, now))).scalar_one())
 
 
-async def _parts(connection: AsyncConnection, upload_id: str, note: Note) -> tuple[UploadPart, ...]:
-    rows = await connection.execute(parts_of(upload_id))
-    return tuple(_part_of_row(row, note) for row in rows.mappings())
+async def _parts(connection: AsyncConnection, upload_id: str, report_defect: ReportDefect) -> tuple[UploadPart, ...]:
+    rows = await connection.execute(_select_parts(upload_id))
+    return tuple(_part_of_row(row, report_defect) for row in rows.mappings())
 
 
 async def _append(
@@ -116,11 +123,11 @@ async def _append(
     parts: Sequence[UploadPart],
     expires_at: datetime,
     now: datetime,
-    note: Note,
+    report_defect: ReportDefect,
 ) -> None:
-    moved = await connection.execute(advance_end(upload_id, parts[0].start, parts[-1].end, expires_at))
+    moved = await connection.execute(_update_end(upload_id, parts[0].start, parts[-1].end, expires_at))
     if not moved.rowcount:
-        upload = await _get(connection, upload_id, now, note)
+        upload = await _get(connection, upload_id, now, report_defect)
         raise UploadStateConflict(f"The upload is at byte {upload.received_bytes:,}, not at {parts[0].start:,}.")
     rows = [
         {
@@ -140,11 +147,11 @@ async def _close(connection: AsyncConnection, upload_id: str, task_id: int) -> N
 
 
 async def _delete(connection: AsyncConnection, upload_ids: Collection[str]) -> None:
-    await connection.execute(forget_uploads(upload_ids))
+    await connection.execute(_delete_uploads(upload_ids))
 
 
 async def _expire(connection: AsyncConnection, now: datetime, limit: int) -> list[str]:
-    expired = list(await connection.scalars(expired_uploads(now, limit)))
+    expired = list(await connection.scalars(_lock_expired(now, limit)))
     if expired:
         await _delete(connection, expired)
     return expired
@@ -153,11 +160,11 @@ async def _expire(connection: AsyncConnection, now: datetime, limit: int) -> lis
 async def _live(connection: AsyncConnection, prefixes: Sequence[str]) -> set[str]:
     known_ids = set[str]()
     for start in range(0, len(prefixes), IDS_PER_QUERY):
-        known_ids.update(await connection.scalars(uploads_among(prefixes[start : start + IDS_PER_QUERY])))
+        known_ids.update(await connection.scalars(_select_ids_among(prefixes[start : start + IDS_PER_QUERY])))
     return known_ids
 
 
-def _upload_of_row(row: Mapping[str, Any], note: Note) -> Upload:
+def _upload_of_row(row: Mapping[str, Any], report_defect: ReportDefect) -> Upload:
     reader = RowReader("uploads", row)
     upload = Upload(
         id=reader.read("id", text, ""),
@@ -168,23 +175,23 @@ def _upload_of_row(row: Mapping[str, Any], note: Note) -> Upload:
         expires_at=reader.read("expires_at", moment, MIN_TIME),
         task_id=reader.read("task_id", optional(number), None),
     )
-    _refuse_damaged(reader, note)
+    _refuse_damaged(reader, report_defect)
     return upload
 
 
-def _part_of_row(row: Mapping[str, Any], note: Note) -> UploadPart:
+def _part_of_row(row: Mapping[str, Any], report_defect: ReportDefect) -> UploadPart:
     reader = RowReader("upload_parts", row, "upload_id")
     start = reader.read("part_start", number, 0)
     end = start + reader.read("size_bytes", number, 0)
     part = UploadPart(start, end, reader.read("media_key", media_prefix, ""))
-    _refuse_damaged(reader, note)
+    _refuse_damaged(reader, report_defect)
     return part
 
 
-def _refuse_damaged(reader: RowReader, note: Note) -> None:
+def _refuse_damaged(reader: RowReader, report_defect: ReportDefect) -> None:
     if reader.defect is not None:
-        note(reader.defect)
-        raise UploadNotFound("The record of this upload can't be read any more: upload the file again.")
+        report_defect(reader.defect)
+        raise UploadNotFound("The record of this upload can't be read: upload the file again.")
 
 
 def _metadata_of_json(value: Any) -> dict[str, str]:
@@ -194,24 +201,24 @@ def _metadata_of_json(value: Any) -> dict[str, str]:
 # --- statements -------------------------------------------------------------------------------------------------------
 
 
-def unexpired_upload(upload_id: str, now: datetime) -> Select[Any]:
-    """An upload that has not expired."""
+def _select_unexpired(upload_id: str, now: datetime) -> Select[Any]:
+    """Select an upload that has not expired."""
     return select(UPLOADS).where(UPLOADS.c.id == upload_id, UPLOADS.c.expires_at > now)
 
 
-def open_upload_count(client: str, now: datetime) -> Select[int]:
-    """How many uploads of a client are under way."""
+def _select_open_count(client: str, now: datetime) -> Select[int]:
+    """Count the uploads of a client that have neither become a task nor expired."""
     conditions = UPLOADS.c.client == client, UPLOADS.c.task_id.is_(None), UPLOADS.c.expires_at > now
     return select(func.count()).select_from(UPLOADS).where(*conditions)
 
 
-def parts_of(upload_id: str) -> Select[Any]:
-    """Its parts, in order."""
+def _select_parts(upload_id: str) -> Select[Any]:
+    """Select the parts of an upload, in order."""
     return select(UPLOAD_PARTS).where(UPLOAD_PARTS.c.upload_id == upload_id).order_by(UPLOAD_PARTS.c.part_start)
 
 
-def advance_end(upload_id: str, start: int, end: int, expires_at: datetime) -> Update:
-    """Moves the end of an upload from one byte to another, if it is at the one."""
+def _update_end(upload_id: str, start: int, end: int, expires_at: datetime) -> Update:
+    """Move the end of an upload from byte ``start`` to byte ``end``, if it is at ``start`` and not yet a task."""
     return (
         update(UPLOADS)
         .where(UPLOADS.c.id == upload_id, UPLOADS.c.received_bytes == start, UPLOADS.c.task_id.is_(None))
@@ -219,13 +226,13 @@ def advance_end(upload_id: str, start: int, end: int, expires_at: datetime) -> U
     )
 
 
-def forget_uploads(upload_ids: Collection[str]) -> Delete:
-    """Removes uploads; foreign keys take their parts along."""
+def _delete_uploads(upload_ids: Collection[str]) -> Delete:
+    """Delete uploads; the foreign keys delete their parts too."""
     return delete(UPLOADS).where(UPLOADS.c.id.in_(upload_ids))
 
 
-def expired_uploads(now: datetime, limit: int) -> Select[str]:
-    """Uploads nobody may add to any more, oldest first."""
+def _lock_expired(now: datetime, limit: int) -> Select[str]:
+    """Select expired uploads, oldest first."""
     return (
         select(UPLOADS.c.id)
         .where(UPLOADS.c.expires_at <= now)
@@ -235,6 +242,6 @@ def expired_uploads(now: datetime, limit: int) -> Select[str]:
     )
 
 
-def uploads_among(ids: Collection[str]) -> Select[str]:
-    """Which of these are ids of uploads."""
+def _select_ids_among(ids: Collection[str]) -> Select[str]:
+    """Select those of the ids that belong to a stored upload."""
     return select(UPLOADS.c.id).where(UPLOADS.c.id.in_(ids))

@@ -1,20 +1,17 @@
-"""A media store in memory, and an audio extractor in this process."""
+"""A media store in memory."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from typing import BinaryIO
 
 from typing_extensions import override
 
-from pipeline.domain.audio.extraction import ExtractionOptions
-from pipeline.errors import ExtractionsFull, StorageFull
-from pipeline.media.audio_extraction import extract_audio
+from pipeline.errors import StorageFull
 from pipeline.media.media_store import IN_USE, validate_key
-from pipeline.ports import AudioExtractor, MediaStore
+from pipeline.ports import MediaStore
 
 
 class MemoryMediaStore(MediaStore):
@@ -87,68 +84,3 @@ class MemoryMediaStore(MediaStore):
     def _check_room(self, more: int) -> None:
         if self._capacity_bytes is not None and sum(map(len, self._contents.values())) + more > self._capacity_bytes:
             raise StorageFull("The media store has no room left; try again later.", 60)
-
-
-class LocalExtractor(AudioExtractor):
-    """An ``AudioExtractor`` that keeps its files in memory and runs in the calling thread.
-
-    Args:
-        places: number of extractions at the same time.
-        max_duration_s: longest recording that is accepted.
-
-    Attributes:
-        files: all files, in order.
-        clients: client of each extraction, in order.
-    """
-
-    def __init__(self, places: int = 1, max_duration_s: float = 600.0) -> None:
-        self.places = places
-        self.max_duration_s = max_duration_s
-        self.files: list[io.BytesIO] = []
-        self.clients: list[str | None] = []
-
-    @asynccontextmanager
-    @override
-    async def place(self, client: str | None = None) -> AsyncIterator[None]:
-        if not self.places:
-            raise ExtractionsFull("All places are taken; try again later.", 10)
-        self.places -= 1
-        try:
-            yield
-        finally:
-            self.places += 1
-
-    @override
-    async def receive(self, data: AsyncIterator[bytes]) -> BinaryIO:
-        file = self._file()
-        async for block in data:
-            file.write(block)
-        return file
-
-    @override
-    async def extract(
-        self,
-        source: BinaryIO,
-        wanted: ExtractionOptions,
-        client: str | None = None,
-        progress: Callable[[float], None] = lambda _decoded_s: None,
-    ) -> BinaryIO:
-        self.clients.append(client)
-        source.seek(0)
-        target = self._file()
-        try:
-            extract_audio(source, target, wanted, self.max_duration_s, progress)
-        except BaseException:
-            target.close()
-            raise
-        return target
-
-    @override
-    async def blocks(self, file: BinaryIO) -> AsyncGenerator[bytes]:
-        file.seek(0)
-        while block := file.read(65_536):
-            yield block
-
-    def _file(self) -> io.BytesIO:
-        self.files.append(io.BytesIO())
-        return self.files[-1]

@@ -1,4 +1,4 @@
-"""Metrics that keep all values, and accept only those listed in ``pipeline.observability``."""
+"""Metrics that keep all values, and accept only those listed in ``pipeline.metric_catalogue``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import defaultdict
 
 from typing_extensions import override
 
-from pipeline.observability import METRICS, MetricKind
+from pipeline.metric_catalogue import METRICS, MetricKind
 from pipeline.ports import Metrics
 
 Series = tuple[str, frozenset[tuple[str, str]]]

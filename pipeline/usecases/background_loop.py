@@ -5,15 +5,18 @@ A loop that ended with its first unexpected exception would leave a process that
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import sys
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
+from typing import NoReturn
 
 from pipeline.domain.retry import Backoff
 from pipeline.errors import DatabaseUnavailable
 from pipeline.ports import Clock, Metrics
+from pipeline.usecases.event_wait import wait_for_event
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +99,19 @@ class SupervisedLoop:
         if pause_s is not None:
             await self._clock.sleep(pause_s)
         return pause_s is None
+
+    async def run(self, step: Callable[[], Awaitable[object]], wake: asyncio.Event, poll_s: float) -> NoReturn:
+        """Run rounds until cancelled: at once, whenever ``wake`` is set, and ``poll_s`` seconds after the last one."""
+        while True:
+            wake.clear()
+            await self.round(step)
+            await wait_for_event(wake, poll_s)
+
+    async def run_every(self, interval_s: float, step: Callable[[], Awaitable[object]]) -> NoReturn:
+        """Run rounds until cancelled, each after a pause of ``interval_s``."""
+        while True:
+            await self._clock.sleep(interval_s)
+            await self.round(step)
 
     def _end(self, outcome: RoundOutcome) -> None:
         self._in_a_row = self._in_a_row + 1 if outcome is self.outcome else 1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, defaultdict
-from contextlib import suppress
+
+from pipeline.usecases.event_wait import wait_for_event
 
 MAX_REMEMBERED_TASKS = 10_000
 """Number of tasks whose change number, or end, is remembered.
@@ -53,14 +54,6 @@ class TaskNotifier:
         """Wait until the task has finished, for up to ``timeout_s``."""
         if task_id not in self._ended:
             await _watch(self._end_watchers, task_id, timeout_s)
-
-
-async def wait_for_event(event: asyncio.Event, timeout_s: float) -> None:
-    """Wait until the event is set, for up to ``timeout_s``."""
-    # not `asyncio.wait_for`, which on Python 3.11 can swallow a cancellation
-    with suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
 
 
 async def _watch(watchers: dict[int, set[asyncio.Event]], task_id: int, timeout_s: float) -> None:

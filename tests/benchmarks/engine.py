@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from pipeline.asr.batcher import DecodeRequest, MicroBatcher
+from pipeline.asr.batcher import MicroBatcher
 from pipeline.asr.engine import DecodeItem
 from pipeline.asr.faster_whisper.whisper_engine import FasterWhisperEngine
 from pipeline.asr.model_files import resolve
@@ -71,8 +71,7 @@ def ours(
         )
         for sample in samples
     ]
-    tickets = batcher.submit([DecodeRequest(number, item, 1, 0.0) for number, item in enumerate(items)])
-    outcomes = [ticket.future.result() for ticket in tickets]
+    outcomes = [chunk.future.result() for chunk in batcher.submit(items, rank=1, start_tag=0.0)]
     print(batcher.stats(), flush=True)
     batcher.close()
     return [" ".join(segment.text.strip() for segment in outcome.segments) for outcome in outcomes]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-from pipeline.asr.batcher import DecodeRequest, MicroBatcher
+from pipeline.asr.batcher import MicroBatcher
 from pipeline.asr.engine import Decoded, DecodeItem
 from pipeline.asr.faster_whisper.whisper_engine import FasterWhisperEngine
 from pipeline.asr.model_files import resolve
@@ -98,11 +98,8 @@ def steps(engine: FasterWhisperEngine, plain: Sequence[DecodeItem]) -> list[Step
 def chunk_seconds(engine: FasterWhisperEngine, some: Sequence[DecodeItem], options: TranscriptionOptions) -> float:
     """Seconds that the engine works on a chunk, from its first decoding to its outcome."""
     batcher = MicroBatcher(engine, BatchSettings(max_batch_size=len(some), max_batch_s=1000.0)).start()
-    tickets = batcher.submit(
-        [DecodeRequest(number, replace(item, options=options), 1, 0.0) for number, item in enumerate(some)]
-    )
-    for ticket in tickets:
-        ticket.future.result()
+    for chunk in batcher.submit([replace(item, options=options) for item in some], rank=1, start_tag=0.0):
+        chunk.future.result()
     batcher.close()
     return batcher.stats().busy_s / len(some)
 

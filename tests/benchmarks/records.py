@@ -28,7 +28,7 @@ from deployments.api.response.task_filter import TaskFilter
 from pipeline.domain.tasks.client import Client, Scope
 from pipeline.domain.tasks.task import NewTask, Priority, Status
 from pipeline.ports import TaskQuery
-from pipeline.store.rows import codec
+from pipeline.store.rows import task_codec, transcript_codec
 from pipeline.store.tables import TASKS, TRANSCRIPTS
 from pipeline.store.task_store import SqlTaskStore
 from pipeline.system_clock import SystemClock
@@ -69,11 +69,11 @@ def waiting(number: int, created_at: datetime, client: str = "client-1") -> dict
         priority=list(Priority)[number % 3],
         client=client,
     )
-    return codec.new_task_row(new, created_at) | {"id": number + 1}
+    return task_codec.new_task_row(new, created_at) | {"id": number + 1}
 
 
 async def fill(store: SqlTaskStore, rows: Callable[[int], dict[str, Any]], tasks: int) -> None:
-    transcript = codec.transcript_to_json(TRANSCRIPT)
+    transcript = transcript_codec.transcript_to_json(TRANSCRIPT)
 
     async def write(connection: AsyncConnection, first: int) -> None:
         block = [rows(number) for number in range(first, min(tasks, first + BLOCK))]

@@ -20,8 +20,7 @@ from pipeline.asr.batch_selection import select_batch
 from pipeline.domain.audio.spans import SAMPLE_RATE, Chunk, Span
 from pipeline.domain.decoding.transcript import ChunkResult
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
-from pipeline.observability import NoMetrics
-from pipeline.ports import ChunkFailure, EngineInfo, Unit
+from pipeline.ports import ChunkFailure, EngineInfo, NullMetrics, Unit
 from pipeline.settings import DispatchSettings
 from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler
 from pipeline.usecases.dispatch.task_decoding import TaskDecoding
@@ -180,7 +179,7 @@ async def simulate(count: int, chosen: argparse.Namespace) -> Outcome:
     per_frame_s = (batch_s - chosen.overhead) / (chosen.rows * (CHUNK_S * 100 + MARGIN_FRAMES))
     cost = CostModel(chosen.overhead, per_frame_s)
     replicas = [Replica(cost, chosen.rows, chosen.max_batch_s) for _ in range(count)]
-    scheduler = ChunkScheduler(Fleet(replicas, seed=count), clock, DispatchSettings(), NoMetrics())
+    scheduler = ChunkScheduler(Fleet(replicas, seed=count), clock, DispatchSettings(), NullMetrics())
     working = [asyncio.create_task(replica.work()) for replica in replicas]
     scheduling = asyncio.create_task(scheduler.run())
     await asyncio.sleep(1.0)  # the fleet has been counted

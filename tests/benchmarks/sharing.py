@@ -18,8 +18,7 @@ from pipeline.asr.pending_chunk import FREE_DECODINGS
 from pipeline.domain.decoding.decoding_cost import fallback_costs, search_width
 from pipeline.domain.decoding.transcript import ChunkResult
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
-from pipeline.observability import NoMetrics
-from pipeline.ports import ChunkFailure, EngineInfo, Unit
+from pipeline.ports import ChunkFailure, EngineInfo, NullMetrics, Unit
 from pipeline.settings import DispatchSettings
 from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler
 from pipeline.usecases.dispatch.task_decoding import TaskDecoding
@@ -180,7 +179,7 @@ async def simulate(count: int, hours: int, options: TranscriptionOptions, chosen
     clock = VirtualClock()
     per_frame_s = 1 / chosen.rtfx / 100 / (1 + MARGIN_FRAMES / 100 / CHUNK_S)
     replicas = [Replica(CostModel(0.3, per_frame_s), 8, 4.0) for _ in range(count)]
-    scheduler = ChunkScheduler(Fleet(replicas), clock, DispatchSettings(unit_deadline_s=1e6), NoMetrics())
+    scheduler = ChunkScheduler(Fleet(replicas), clock, DispatchSettings(unit_deadline_s=1e6), NullMetrics())
     working = [asyncio.create_task(replica.work()) for replica in replicas]
     scheduling = asyncio.create_task(scheduler.run())
     await asyncio.sleep(1.0)

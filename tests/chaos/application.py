@@ -19,9 +19,10 @@ from deployments.wiring import media_store, sandbox, splitter, task_store, uploa
 from pipeline.asr.batcher import MicroBatcher
 from pipeline.asr.simulated_engine import SimulatedEngine
 from pipeline.asr.transcriber import LocalTranscriber
+from pipeline.domain.decoding.engine_name import InstalledEngine
 from pipeline.net import GuardedClient
-from pipeline.observability import NoMetrics
 from pipeline.outbound.webhook_sender import WebhookSender
+from pipeline.ports import NullMetrics
 from pipeline.process_identity import own_name
 from pipeline.settings import BatchSettings, Settings
 from pipeline.system_clock import SynchronizedClock
@@ -58,7 +59,8 @@ def own_clock() -> SynchronizedClock:
 
 def own_engine(settings: Settings) -> SimulatedEngine:
     """Return the engine that the settings name: one that takes as long as a real one, or one that takes no time."""
-    return SimulatedEngine.of_model(settings.asr.model) if settings.asr.engine == "waiting" else FakeEngine()
+    simulated = settings.asr.engine is InstalledEngine.WAITING
+    return SimulatedEngine.of_model(settings.asr.model) if simulated else FakeEngine()
 
 
 async def main(settings: Settings, clock: SynchronizedClock) -> None:
@@ -66,7 +68,7 @@ async def main(settings: Settings, clock: SynchronizedClock) -> None:
     store, media, stop = task_store(settings, clock), media_store(settings), asyncio.Event()
     sender = WebhookSender(GuardedClient(settings.network), settings.callback, clock)
     courier = CallbackDeliverer(
-        store, sender, encode_record, clock, NoMetrics(), settings.callback, owner=owner, poll_s=0.1
+        store, sender, encode_record, clock, NullMetrics(), settings.callback, owner=owner, poll_s=0.1
     )
     dispatcher = Dispatcher(
         owner=owner,
@@ -76,7 +78,7 @@ async def main(settings: Settings, clock: SynchronizedClock) -> None:
         transcriber=LocalTranscriber(media, engine, MicroBatcher(engine, BatchSettings()).start()),
         clock=clock,
         settings=settings,
-        metrics=NoMetrics(),
+        metrics=NullMetrics(),
         finished=courier.wake,
     )
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

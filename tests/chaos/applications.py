@@ -9,7 +9,7 @@ import subprocess
 import sys
 import wave
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +21,7 @@ from pipeline.ports import TaskQuery
 from pipeline.store.task_store import SqlTaskStore
 from pipeline.system_clock import SynchronizedClock
 from tests.chaos.service import Receiver, eventually
+from tests.support.builders import blocks
 from tests.support.processes import ROOT
 from tests.support.stores import sql_store
 
@@ -87,7 +88,7 @@ async def submit_all(url: str, folder: Path, callback_url: str, count: int) -> N
     await store.migrate()
     for number in range(count):
         key = f"{number}/source"
-        size = await media.write(key, _once(_tiny_recording(number)))
+        size = await media.write(key, blocks(_tiny_recording(number)))
         await store.create(
             NewTask(
                 media_prefix=str(number),
@@ -98,10 +99,6 @@ async def submit_all(url: str, folder: Path, callback_url: str, count: int) -> N
             )
         )
     await store.close()
-
-
-async def _once(content: bytes) -> AsyncIterator[bytes]:
-    yield content
 
 
 def _tiny_recording(number: int) -> bytes:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, MetaData
 
 from pipeline.domain.tasks.task import NewTask
 from pipeline.store.migrate import MIGRATIONS
-from pipeline.store.rows.codec import new_task_row
+from pipeline.store.rows.task_codec import new_task_row
 from pipeline.testing.manual_clock import ManualClock
 
 NOW = ManualClock().now()

@@ -12,13 +12,9 @@ from pipeline.outbound.webhook_sender import WebhookSender
 from pipeline.ports import CallbackResponse, CallbackSender, DeliveryVerdict, OutboxMessage
 from pipeline.settings import CallbackSettings, NetworkSettings
 from pipeline.system_clock import SystemClock
-from pipeline.testing.local_network import (
-    FakeCallbackSender,
-    LoopbackTransport,
-    ScriptedResolver,
-    answers,
-    local_receiver,
-)
+from pipeline.testing.fake_callback_sender import FakeCallbackSender
+from pipeline.testing.local_receiver import answers, local_receiver
+from pipeline.testing.scripted_network import LoopbackTransport, ScriptedResolver
 
 Opener = Callable[[int, str], AbstractAsyncContextManager[tuple[CallbackSender, str]]]
 """Makes a receiver that answers with a status and a text, and gives a sender and the receiver's URL."""

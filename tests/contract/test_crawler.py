@@ -25,7 +25,7 @@ from pipeline.ports import CrawledMedia, Crawler, CrawlProgress, CrawlRequest
 from pipeline.settings import Settings
 from pipeline.system_clock import SystemClock
 from pipeline.testing.fake_crawler import FakeCrawler
-from pipeline.testing.local_network import LocalReceiver, ReceivedRequest, answers, head, local_receiver
+from pipeline.testing.local_receiver import LocalReceiver, ReceivedRequest, answers, head, local_receiver
 from pipeline.testing.memory_media import MemoryMediaStore
 
 FILM = b"\0\0\0\x20ftypisom" + bytes(100_000)
@@ -34,7 +34,7 @@ KEY = "t1/source"
 
 
 @dataclass
-class World:
+class CrawlWorld:
     """A crawler, and the few addresses there are."""
 
     crawler: Crawler
@@ -86,7 +86,7 @@ async def receiver() -> AsyncIterator[LocalReceiver]:
         yield running
 
 
-def fake(receiver: LocalReceiver) -> World:
+def fake(receiver: LocalReceiver) -> CrawlWorld:
     media, lost = MemoryMediaStore(), asyncio.Event()
 
     async def held(request: CrawlRequest) -> bool:
@@ -100,10 +100,10 @@ def fake(receiver: LocalReceiver) -> World:
         receiver.url("/stalled.mp4"): [FILM],
         "http://10.0.0.1/film.mp4": [UrlNotAllowed("Not there.")],
     }
-    return World(crawler, lambda path: path if "://" in path else receiver.url(path), media, lost)
+    return CrawlWorld(crawler, lambda path: path if "://" in path else receiver.url(path), media, lost)
 
 
-def local(receiver: LocalReceiver, media: MemoryMediaStore | None = None, **crawl: float) -> World:
+def local(receiver: LocalReceiver, media: MemoryMediaStore | None = None, **crawl: float) -> CrawlWorld:
     media, lost = media or MemoryMediaStore(), asyncio.Event()
 
     async def held(request: CrawlRequest) -> bool:
@@ -111,17 +111,17 @@ def local(receiver: LocalReceiver, media: MemoryMediaStore | None = None, **craw
 
     settings = Settings(network={"allow_private_hosts": ["127.0.0.1"]}, media={"max_upload_bytes": LIMIT}, crawl=crawl)
     crawler = LocalCrawler(media, ExtractorProcesses(), settings, held, SystemClock())
-    return World(crawler, lambda path: path if "://" in path else receiver.url(path), media, lost)
+    return CrawlWorld(crawler, lambda path: path if "://" in path else receiver.url(path), media, lost)
 
 
 @pytest.fixture(params=[fake, local])
-def world(request: pytest.FixtureRequest, receiver: LocalReceiver, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(request: pytest.FixtureRequest, receiver: LocalReceiver, monkeypatch: pytest.MonkeyPatch) -> CrawlWorld:
     monkeypatch.setattr(real, "PROGRESS_S", 0.01)
-    made: World = request.param(receiver)
+    made: CrawlWorld = request.param(receiver)
     return made
 
 
-async def test_signs_of_life_then_the_recording(world: World) -> None:
+async def test_signs_of_life_then_the_recording(world: CrawlWorld) -> None:
     *signs, last = await world.events("/film.mp4")
     assert all(isinstance(sign, CrawlProgress) for sign in signs)
     assert last == CrawledMedia(len(FILM), "film.mp4")
@@ -138,21 +138,21 @@ async def test_signs_of_life_then_the_recording(world: World) -> None:
     ],
 )
 async def test_what_goes_wrong_is_one_of_ours_and_leaves_nothing(
-    world: World, path: str, error: type[MurmurationError]
+    world: CrawlWorld, path: str, error: type[MurmurationError]
 ) -> None:
     with pytest.raises(error):
         await world.events(path)
     assert world.media.keys == set()
 
 
-async def test_the_recording_of_a_task_that_is_gone_is_not_stored(world: World) -> None:
+async def test_the_recording_of_a_task_that_is_gone_is_not_stored(world: CrawlWorld) -> None:
     world.lost.set()
     with pytest.raises(LeaseLost):
         await world.events("/film.mp4")
     assert world.media.keys == set()
 
 
-async def test_a_stream_that_is_closed_leaves_nothing(world: World) -> None:
+async def test_a_stream_that_is_closed_leaves_nothing(world: CrawlWorld) -> None:
     if isinstance(world.crawler, FakeCrawler):
         world.crawler.open_gate.clear()
     stream = world.crawler.crawl(world.request("/stalled.mp4"))

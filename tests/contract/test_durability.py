@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.domain.durability import Durability
-from pipeline.store.connection.database import Database, parse_url
+from pipeline.store.connection.database import Database
+from pipeline.store.connection.dialects import parse_url
 from tests.support.mariadb import MariaDbServer
 
 FLUSH = "innodb_flush_log_at_trx_commit"

@@ -19,9 +19,8 @@ from pipeline.errors import (
     LlmUnreachable,
     MurmurationError,
 )
-from pipeline.observability import NoMetrics
 from pipeline.outbound.openai_model import OpenAiModels
-from pipeline.ports import LanguageModels
+from pipeline.ports import LanguageModels, NullMetrics
 from pipeline.settings import LlmSettings
 from pipeline.system_clock import SystemClock
 from pipeline.testing.fake_llm import FakeLanguageModels
@@ -38,7 +37,7 @@ Opener = Callable[[], AbstractAsyncContextManager[LanguageModels]]
 async def over_sockets() -> AsyncIterator[LanguageModels]:
     async with llm_server() as server:
         settings = LlmSettings(base_url=server.base_url, max_retries=0, timeout_s=0.5)
-        models = OpenAiModels(settings, SystemClock(), NoMetrics())
+        models = OpenAiModels(settings, SystemClock(), NullMetrics())
         yield models
         await models.close()
 

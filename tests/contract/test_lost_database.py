@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, make_url
 from pipeline.domain.tasks.task import NewTask
 from pipeline.errors import CommitUnanswered, DatabaseUnavailable
 from pipeline.ports import TaskQuery
-from pipeline.store.connection.database import CONNECTION_GONE, SCHEMA_MISSING
+from pipeline.store.connection.failures import CONNECTION_GONE, SCHEMA_MISSING
 from pipeline.store.connection.sqlite_file import DATABASE_DAMAGED, DATABASE_LOST, FILE_REMOVED, OTHER_DATABASE
 from pipeline.store.task_store import SqlTaskStore
 from pipeline.testing.manual_clock import ManualClock
@@ -163,18 +163,18 @@ async def test_what_is_stored_while_the_file_goes_is_not_promised(
 ) -> None:
     await store.create(NEW)
     database = store.database
-    commits = database._is_trusted
+    is_trusted = database._is_trusted
 
-    def removed_before_the_look(sight: object) -> bool:
-        if not (tmp_path / "away").exists() and looks:
+    def removed_before_the_check(snapshot: object) -> bool:
+        if not (tmp_path / "away").exists() and snapshots:
             move_away(file, tmp_path / "away")
             assert database._file is not None
-            sight = database._file.snapshot()
-        looks.append(sight)
-        return commits(sight)  # type: ignore[arg-type]
+            snapshot = database._file.snapshot()
+        snapshots.append(snapshot)
+        return is_trusted(snapshot)  # type: ignore[arg-type]
 
-    looks: list[object] = []
-    monkeypatch.setattr(database, "_is_trusted", removed_before_the_look)
+    snapshots: list[object] = []
+    monkeypatch.setattr(database, "_is_trusted", removed_before_the_check)
     with pytest.raises(CommitUnanswered) as refusal:
         await store.create(NEW)
     assert refusal.value.message == CONNECTION_GONE

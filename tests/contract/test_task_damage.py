@@ -20,17 +20,19 @@ from pipeline.domain.tasks.upload import Upload, UploadPart
 from pipeline.errors import IdempotencyConflict, RecordUnreadable, TaskStateConflict, UploadNotFound
 from pipeline.ports import Lease, TaskQuery
 from pipeline.settings import Settings
-from pipeline.store.rows import codec
+from pipeline.store.rows.vocabulary import vocabulary_digest
 from pipeline.store.tables import METADATA
 from pipeline.store.task_store import SqlTaskStore
 from pipeline.store.upload_store import SqlUploadStore
 from pipeline.system_clock import SystemClock
-from pipeline.testing.fake_replicas import FakeSplitter, FakeTranscriber, make_chunks
+from pipeline.testing.fake_splitter import FakeSplitter, make_chunks
+from pipeline.testing.fake_transcriber import FakeTranscriber
 from pipeline.testing.manual_clock import ManualClock
 from pipeline.testing.memory_media import MemoryMediaStore
 from pipeline.testing.recording_metrics import RecordingMetrics
 from pipeline.usecases.dispatch.dispatcher import Dispatcher
 from tests.contract.tasks import ALL_RANKS, CRAWLED, ERROR, LEASE, TRANSCRIPT, URL, chunk, new_task, result
+from tests.support.builders import blocks
 from tests.support.stores import AGEING_S, IDEMPOTENCY_TTL_S, MAX_LOSSES
 from tests.support.thoroughness import thorough
 
@@ -482,8 +484,8 @@ async def test_a_newer_summary_is_left_to_it(desk: Desk) -> None:
 
 
 def test_the_vocabulary_is_that_of_the_code() -> None:
-    assert codec.vocabulary_digest() == codec.vocabulary_digest()
-    assert len(codec.vocabulary_digest()) == 16
+    assert vocabulary_digest() == vocabulary_digest()
+    assert len(vocabulary_digest()) == 16
 
 
 # --- what hangs on a task ---------------------------------------------------------------------------------------------
@@ -493,7 +495,7 @@ def test_the_vocabulary_is_that_of_the_code() -> None:
 async def test_a_task_whose_chunks_are_damaged_begins_again_at_its_recording(desk: Desk, table: str) -> None:
     column = {"chunks": "spans", "parts": "part_end", "chunk_results": "result"}[table]
     media = MemoryMediaStore()
-    await media.write("t/source", _once(b"sound"))
+    await media.write("t/source", blocks(b"sound"))
     task, _ = await desk.store.create(new_task("t", options=TranscriptionOptions(language="en")))
     other, _ = await desk.store.create(new_task("broken"))
     [claimed, _other] = await desk.store.claim("dead", LEASE, 10, ALL_RANKS)
@@ -531,7 +533,3 @@ async def test_a_task_whose_chunks_are_damaged_begins_again_at_its_recording(des
     assert len(ended.result.segments) == len(chunks)
     assert (await desk.store.get(other.id)).status is Status.FAILED
     assert dispatcher.failure_messages == ()
-
-
-async def _once(data: bytes) -> AsyncIterator[bytes]:
-    yield data

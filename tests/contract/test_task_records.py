@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from pipeline.domain.decoding.engine_name import EngineName
 from pipeline.domain.decoding.transcription_options import TaskType, TranscriptionOptions
 from pipeline.domain.links.platforms import Link, LinkKind
 from pipeline.domain.tasks.client import Client, ClientLoad, Scope
 from pipeline.domain.tasks.task import (
-    EngineName,
     IdempotencyClaim,
     NewTask,
     Priority,

@@ -23,7 +23,7 @@ from pipeline.domain.audio.spans import to_samples
 from pipeline.domain.tasks.task import NewTask, Status
 from pipeline.errors import CommitUnanswered, ConfigurationError, DatabaseUnavailable
 from pipeline.ports import Lease, TaskQuery
-from pipeline.store.connection.database import (
+from pipeline.store.connection.failures import (
     DATABASE_BUSY,
     DATABASE_UNWRITABLE,
     LOGIN_REFUSED,

@@ -15,6 +15,7 @@ from itertools import count
 from pathlib import Path
 
 from pipeline.domain.decoding.transcript import Transcript, TranscriptInfo
+from pipeline.domain.tasks.submission import Submission
 from pipeline.domain.tasks.task import IdempotencyClaim, NewTask, Priority
 from pipeline.media.media_store import FsspecMediaStore
 from pipeline.ports import Lease
@@ -23,7 +24,7 @@ from pipeline.store.task_store import SqlTaskStore
 from pipeline.store.upload_store import SqlUploadStore
 from pipeline.system_clock import SystemClock
 from pipeline.usecases.tasks.resumable_uploads import ResumableUploads
-from pipeline.usecases.tasks.submit import Submission, Submitter
+from pipeline.usecases.tasks.submit import Submitter
 
 LIMIT_BYTES = 2**30
 TRANSCRIPT = Transcript("kept", (), TranscriptInfo("en", 1.0, 1.0, 1.0, None, {}, {}))

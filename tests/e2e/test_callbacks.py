@@ -24,16 +24,9 @@ from pipeline.outbound.webhook_sender import WebhookSender
 from pipeline.ports import Lease, TaskStore
 from pipeline.settings import CallbackSettings, NetworkSettings, Settings
 from pipeline.system_clock import SystemClock
-from pipeline.testing.local_network import (
-    Behaviour,
-    LocalReceiver,
-    LoopbackTransport,
-    ReceivedRequest,
-    ScriptedResolver,
-    answers,
-    local_receiver,
-)
+from pipeline.testing.local_receiver import Behaviour, LocalReceiver, ReceivedRequest, answers, local_receiver
 from pipeline.testing.recording_metrics import RecordingMetrics
+from pipeline.testing.scripted_network import LoopbackTransport, ScriptedResolver
 from pipeline.usecases.callbacks.callback_delivery import CallbackDeliverer
 
 T = TypeVar("T")

@@ -10,11 +10,11 @@ from datetime import timedelta
 from pipeline.domain.decoding.transcript import ChunkResult
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.domain.tasks.task import NewTask, Status
-from pipeline.observability import NoMetrics
-from pipeline.ports import ChunkFailure, TaskQuery, TaskStore, Unit
+from pipeline.ports import ChunkFailure, NullMetrics, TaskQuery, TaskStore, Unit
 from pipeline.settings import Settings
 from pipeline.system_clock import SynchronizedClock
-from pipeline.testing.fake_replicas import FakeSplitter, FakeTranscriber, make_chunks
+from pipeline.testing.fake_splitter import FakeSplitter, make_chunks
+from pipeline.testing.fake_transcriber import FakeTranscriber
 from pipeline.testing.memory_media import MemoryMediaStore
 from pipeline.usecases.dispatch.dispatcher import Dispatcher
 from tests.support.mariadb import MariaDbServer
@@ -57,7 +57,7 @@ async def test_two_hundred_tasks_outlive_a_restart_of_their_database(mariadb: Ma
         transcriber=fleet,
         clock=clock,
         settings=Settings(dispatch={"poll_s": 0.2, "heartbeat_s": 0.5, "max_active_tasks": TASKS}),
-        metrics=NoMetrics(),
+        metrics=NullMetrics(),
     )
     running = asyncio.create_task(dispatcher.run())
     try:

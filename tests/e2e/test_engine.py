@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from faster_whisper import WhisperModel
 
-from pipeline.asr.batcher import DecodeRequest, MicroBatcher
+from pipeline.asr.batcher import MicroBatcher
 from pipeline.asr.engine import DecodeItem
 from pipeline.asr.faster_whisper.whisper_engine import FasterWhisperEngine
 from pipeline.asr.model_files import resolve
@@ -61,8 +61,8 @@ def item(engine):
 
 
 def decode(batcher, items):
-    tickets = batcher.submit([DecodeRequest(1, one, rank=1, start_tag=0.0) for one in items])
-    return [ticket.future.exception(TIMEOUT_S) or ticket.future.result() for ticket in tickets]
+    chunks = batcher.submit(items, rank=1, start_tag=0.0)
+    return [chunk.future.exception(TIMEOUT_S) or chunk.future.result() for chunk in chunks]
 
 
 def text(outcome):

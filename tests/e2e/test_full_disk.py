@@ -16,12 +16,12 @@ from pipeline.errors import DatabaseUnavailable, StorageFull
 from pipeline.media.audio_decoder import AudioDecoder
 from pipeline.media.media_store import FsspecMediaStore
 from pipeline.media.streaming_splitter import StreamingSplitter
-from pipeline.observability import NoMetrics
-from pipeline.ports import TaskStore
+from pipeline.ports import NullMetrics, TaskStore
 from pipeline.settings import Settings
-from pipeline.store.connection.database import DATABASE_UNWRITABLE
+from pipeline.store.connection.failures import DATABASE_UNWRITABLE
 from pipeline.system_clock import SystemClock
-from pipeline.testing.fake_replicas import FakeSplitter, FakeTranscriber, make_chunks
+from pipeline.testing.fake_splitter import FakeSplitter, make_chunks
+from pipeline.testing.fake_transcriber import FakeTranscriber
 from pipeline.testing.memory_media import MemoryMediaStore
 from pipeline.testing.memory_task_store import MemoryTaskStore
 from pipeline.testing.memory_uploads import MemoryUploadStore
@@ -76,7 +76,7 @@ async def service(small_disk: Path) -> AsyncIterator[tuple[FsspecMediaStore, Mem
         transcriber=FakeTranscriber(),
         clock=clock,
         settings=settings,
-        metrics=NoMetrics(),
+        metrics=NullMetrics(),
     )
     running = asyncio.create_task(dispatcher.run())
     yield media, store
@@ -191,7 +191,7 @@ async def test_an_accepted_task_outlives_a_database_without_room(small_disk: Pat
         transcriber=fleet,
         clock=clock,
         settings=Settings(dispatch={"poll_s": 0.05, "heartbeat_s": 0.2}),
-        metrics=NoMetrics(),
+        metrics=NullMetrics(),
     )
     await media.write("t1/source", stream(b"sound"))
     task, _ = await store.create(NewTask(media_prefix="t1", media_key="t1/source", options=PLAIN))

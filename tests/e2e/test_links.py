@@ -98,8 +98,8 @@ class Fetching:
         return events[-1]
 
     def children(self) -> list[psutil.Process]:
-        assert self.processes._zygote is not None
-        return psutil.Process(self.processes._zygote.pid).children()
+        assert self.processes._fork_server is not None
+        return psutil.Process(self.processes._fork_server.pid).children()
 
 
 @pytest.fixture
@@ -310,7 +310,7 @@ async def test_processes_wait_for_a_place(folder: Path, site: Site) -> None:
     async def count() -> None:
         nonlocal most
         while True:
-            most = max(most, len(fetching.children()) if few._zygote else 0)
+            most = max(most, len(fetching.children()) if few._fork_server else 0)
             await asyncio.sleep(0.01)
 
     counting = asyncio.create_task(count())
@@ -432,10 +432,10 @@ async def test_a_process_that_dies_is_a_crawl_to_be_repeated(fetching: Fetching)
 
 async def test_the_parent_of_the_processes_is_replaced_when_it_dies(fetching: Fetching) -> None:
     fetching.processes.start()
-    zygote = fetching.processes._zygote
-    assert zygote is not None
-    os.kill(zygote.pid, signal.SIGKILL)
-    await asyncio.to_thread(zygote.wait)
+    fork_server = fetching.processes._fork_server
+    assert fork_server is not None
+    os.kill(fork_server.pid, signal.SIGKILL)
+    await asyncio.to_thread(fork_server._process.wait)
     assert await fetching.fetch("https://films.example/film", LinkKind.ANY)
 
 

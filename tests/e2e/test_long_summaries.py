@@ -10,9 +10,8 @@ import pytest
 from pipeline.domain.decoding.transcript import Segment, Transcript, TranscriptInfo
 from pipeline.domain.summaries.summary import SummaryFormat, SummaryOptions
 from pipeline.domain.tasks.task import NewTask
-from pipeline.observability import NoMetrics
 from pipeline.outbound.openai_model import OpenAiModels
-from pipeline.ports import Lease, SummaryJob
+from pipeline.ports import Lease, NullMetrics, SummaryJob
 from pipeline.settings import LlmSettings
 from pipeline.system_clock import SystemClock
 from pipeline.testing.manual_clock import ManualClock
@@ -48,7 +47,7 @@ async def test_it_is_read_in_parts_and_every_chapter_begins_where_something_is_s
     await store.complete(Lease(task.id, task.fence), two_hours())
     async with llm_server() as server:
         llm = LlmSettings(base_url=server.base_url, model=model, max_retries=0, **settings)
-        models = OpenAiModels(llm, SystemClock(), NoMetrics())
+        models = OpenAiModels(llm, SystemClock(), NullMetrics())
         summarizer = TranscriptSummarizer(store, models, llm, SystemClock())
         options = SummaryOptions(summary_format=SummaryFormat.STRUCTURED)
         summary = await summarizer.summarize(SummaryJob(task.id, task.media_prefix, options))

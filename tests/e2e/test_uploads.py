@@ -18,13 +18,16 @@ import uvicorn
 from tusclient.client import TusClient
 from tusclient.exceptions import TusCommunicationError, TusUploadFailed
 
-from deployments.api.app import build_api
-from deployments.api.services import Readiness, Services
+from deployments.api.application import build_api
+from deployments.api.concurrency.event_loop import FairSemaphore
+from deployments.api.services import Readiness, Services, build_submitter, build_uploads
 from deployments.wiring import media_store, task_store, upload_store
 from pipeline.settings import Settings
 from pipeline.system_clock import SystemClock
-from pipeline.testing.fake_llm import FakeSummarizer
-from pipeline.testing.memory_media import LocalExtractor
+from pipeline.testing.fake_dispatcher import FakeDispatcher
+from pipeline.testing.fake_summarizer import FakeSummarizer
+from pipeline.testing.local_extractor import LocalExtractor
+from pipeline.testing.manual_clock import ManualClock
 
 CREATE = "/api/whisper/tasks/create"
 UPLOADS = "/api/whisper/uploads"
@@ -56,21 +59,21 @@ async def replica(settings: Settings) -> AsyncIterator[str]:
     """The address of one HTTP server over what the settings name."""
     store = task_store(settings)
     await store.migrate()
+    media, clock, dispatcher = media_store(settings), SystemClock(), FakeDispatcher(ManualClock())
     services = Services(
         store=store,
-        uploads=upload_store(store),
-        media=media_store(settings),
+        submitter=build_submitter(settings, store, media, dispatcher, clock, nothing),
+        uploads=build_uploads(settings, upload_store(store), media, clock),
+        media=media,
         settings=settings,
-        clock=SystemClock(),
-        wake=nothing,
-        watch=nothing,
-        watch_end=nothing,
-        cancel=nothing,
+        clock=clock,
+        dispatcher=dispatcher,
         readiness=ready,
         engine=nothing,
         summarizer=FakeSummarizer(),
-        check_url=nothing,
         extractor=LocalExtractor(),
+        transcript_slots=FairSemaphore(1),
+        stream_slots=FairSemaphore(1),
     )
     config = uvicorn.Config(build_api(services), port=0, log_config=None, lifespan="off", ws="none")
     server = Server(config)

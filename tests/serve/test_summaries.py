@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.testing.local_network import answers, local_receiver
+from pipeline.testing.local_receiver import answers, local_receiver
 from tests.serve.service import Service
 from tests.standins.llm import LlmServer
 from tests.support import speech

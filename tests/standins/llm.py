@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from pipeline.testing.local_network import LocalReceiver, ReceivedRequest, head, local_receiver
+from pipeline.testing.local_receiver import LocalReceiver, ReceivedRequest, head, local_receiver
 
 KEY = "sk-standin-0123456789"
 LINE = re.compile(r"^\[(\d\d:\d\d:\d\d)\] (.*)$", re.MULTILINE)

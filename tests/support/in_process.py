@@ -22,12 +22,13 @@ from pipeline.domain.tasks.task import NewTask, Task
 from pipeline.errors import MurmurationError
 from pipeline.media.audio_decoder import AudioDecoder
 from pipeline.media.streaming_splitter import StreamingSplitter
-from pipeline.observability import NoMetrics
+from pipeline.ports import NullMetrics
 from pipeline.settings import BatchSettings, DispatchSettings, Settings
 from pipeline.system_clock import SystemClock
 from pipeline.testing.memory_media import MemoryMediaStore
 from pipeline.testing.memory_task_store import MemoryTaskStore
 from pipeline.usecases.dispatch.dispatcher import Dispatcher
+from pipeline.usecases.task_notifier import TaskNotifier
 from tests.support.recordings import stream
 
 CONCURRENCY = 16
@@ -111,14 +112,15 @@ class InProcess:
         self, paths: Sequence[Path], options: Sequence[TranscriptionOptions], finished: Finished
     ) -> list[Transcript]:
         tasks = MemoryTaskStore(SystemClock())
-        dispatcher = self._dispatcher(tasks)
+        notifier = TaskNotifier()
+        dispatcher = self._dispatcher(tasks, notifier)
         slots = asyncio.Semaphore(CONCURRENCY)
 
         async def transcribe(index: int, path: Path, chosen: TranscriptionOptions) -> Transcript:
             async with slots:
                 task = await self._create(tasks, index, path, chosen)
                 dispatcher.wake()
-                transcript = await _result(tasks, dispatcher, task)
+                transcript = await _result(tasks, notifier, task)
             finished(index, transcript)
             return transcript
 
@@ -131,7 +133,7 @@ class InProcess:
             with suppress(asyncio.CancelledError):
                 await running
 
-    def _dispatcher(self, tasks: MemoryTaskStore) -> Dispatcher:
+    def _dispatcher(self, tasks: MemoryTaskStore, notifier: TaskNotifier) -> Dispatcher:
         settings = self._settings
         splitter = StreamingSplitter(
             self._media,
@@ -148,7 +150,8 @@ class InProcess:
             transcriber=self._transcriber,
             clock=SystemClock(),
             settings=settings,
-            metrics=NoMetrics(),
+            metrics=NullMetrics(),
+            notifier=notifier,
         )
 
     async def _create(self, tasks: MemoryTaskStore, index: int, path: Path, options: TranscriptionOptions) -> Task:
@@ -162,10 +165,10 @@ def _content(path: Path) -> AsyncIterator[bytes]:
     return stream(path.read_bytes())
 
 
-async def _result(tasks: MemoryTaskStore, dispatcher: Dispatcher, task: Task) -> Transcript:
+async def _result(tasks: MemoryTaskStore, notifier: TaskNotifier, task: Task) -> Transcript:
     """Wait for the end of a task. Raises ``MurmurationError`` if it failed."""
     while not (ended := await tasks.get(task.id, include_result=True)).status.finished:
-        await dispatcher.watch_end(task.id, WATCH_S)
+        await notifier.watch_end(task.id, WATCH_S)
     if ended.result is None:
         raise MurmurationError(f"A recording could not be transcribed: {ended.error}")
     return ended.result

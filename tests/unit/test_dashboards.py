@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.observability import METRICS, MetricKind
+from pipeline.metric_catalogue import METRICS, MetricKind
 from tests.support.dashboards import ALERTS, DASHBOARD, dashboard_queries, rule_queries, series_of
 
 SUFFIXES = {

@@ -25,10 +25,11 @@ from deployments.api.routes.callback_echo import CallbackEcho
 from deployments.api.routes.summaries import SummaryData, summary_data
 from pipeline import errors
 from pipeline.domain.audio.tracks import Track
+from pipeline.domain.decoding.engine_name import EngineName
 from pipeline.domain.decoding.transcript import Segment, Transcript, TranscriptInfo, Word
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.domain.summaries.summary import Summary, TokenUsage
-from pipeline.domain.tasks.task import EngineName, Priority, Stage, Status, Task
+from pipeline.domain.tasks.task import Priority, Stage, Status, Task
 
 BASE = "http://localhost:8000"
 TASKS = "/api/whisper/tasks"

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from deployments.api.middleware.auth import is_open
 from deployments.api.request.caller import client_name, route_path
 from deployments.api.response.problems import response_to
+from deployments.api.services import CountMetric
 from pipeline.errors import MurmurationError, ServiceBusy, TooManyRequests
 from pipeline.settings import HttpSettings
 
@@ -122,8 +123,10 @@ class AdmissionMiddleware:
     It runs after ``AuthMiddleware``, which identifies the client, and holds the slot until the response has been read.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, slots: RequestSlots, count: CountMetric) -> None:
         self._app = app
+        self._slots = slots
+        self._count = count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Process a request, or refuse it if no slot is free."""
@@ -131,14 +134,13 @@ class AdmissionMiddleware:
         if scope["type"] != "http" or is_open(scope["method"], path):
             await self._app(scope, receive, send)
             return
-        slots: RequestSlots = scope["app"].state.slots
-        slot = slots.hold(
+        slot = self._slots.hold(
             client_name(Request(scope)), is_lasting=is_lasting(scope["method"], path, scope["query_string"])
         )
         try:
             slot.__enter__()
         except MurmurationError as error:
-            scope["app"].state.services.count("requests_refused", reason=error.code)
+            self._count("requests_refused", reason=error.code)
             await response_to(Request(scope), error)(scope, receive, send)
             return
         try:

@@ -134,18 +134,18 @@ def scope_needed(method: str, path: str) -> Scope:
 class AuthMiddleware:
     """The middleware that authenticates each request and records its client."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
         self._app = app
+        self._authenticator = authenticator
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Process a request, or refuse it if it is not authenticated."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        authenticator: Authenticator = scope["app"].state.authenticator
         authorization = Headers(scope=scope).get("authorization")
         try:
-            client = await authenticator.authenticate(scope["method"], route_path(scope), authorization)
+            client = await self._authenticator.authenticate(scope["method"], route_path(scope), authorization)
         except MurmurationError as error:
             await response_to(Request(scope), error)(scope, receive, send)
             return

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api.middleware.acknowledgements import EXTENSION, ResponseUnread
 from deployments.api.response.problems import response_to
+from deployments.api.services import Services
 from pipeline.errors import ServiceBusy
 from pipeline.ports import Clock
 from pipeline.settings import HttpSettings
@@ -84,17 +85,18 @@ class FlowControlMiddleware:
     A request lasts until its response has been read, so that limits on requests count it until then.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, services: Services, unread: UnreadBudget) -> None:
         self._app = app
+        self._services = services
+        self._unread = unread
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Process a request, and return once its response has been read."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        state = scope["app"].state
-        services = state.services
-        response = _ResponseFlow(scope, receive, send, services.settings.http, services.clock, state.unread)
+        services, client = self._services, _client_name(scope, has_keys=bool(self._services.settings.auth.keys))
+        response = _ResponseFlow(scope, receive, send, services.settings.http, services.clock, self._unread, client)
         try:
             async with AsyncExitStack() as held:
                 await self._app({**scope, RELEASE_KEY: held}, response.receive, response.send)
@@ -128,7 +130,14 @@ class _ResponseFlow:
     """
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, settings: HttpSettings, clock: Clock, unread: UnreadBudget
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        settings: HttpSettings,
+        clock: Clock,
+        unread: UnreadBudget,
+        client: str,
     ) -> None:
         self.started = False
         self.unread_error: ResponseUnread | None = None
@@ -137,7 +146,7 @@ class _ResponseFlow:
         self._settings = settings
         self._clock = clock
         self._unread = unread
-        self._client = _client_name(scope)
+        self._client = client
         self._acknowledged = EXTENSION in (scope.get("extensions") or {})
         self._messages: deque[Message] = deque()
         self._receiving = asyncio.Lock()
@@ -272,8 +281,7 @@ def _split_message(message: Message) -> Iterator[Message]:
         yield {**message, "body": bytes(body[start:end]), "more_body": more_body or end < len(body)}
 
 
-def _client_name(scope: Scope) -> str:
-    """Return the name that unread bytes count against: a key, else an address."""
+def _client_name(scope: Scope, *, has_keys: bool) -> str:
+    """Return the name that unread bytes count against: the key if the service has keys, else the address."""
     authorization = Headers(scope=scope).get("authorization")
-    keys = scope["app"].state.services.settings.auth.keys
-    return authorization if keys and authorization else str((scope.get("client") or ("",))[0])
+    return authorization if has_keys and authorization else str((scope.get("client") or ("",))[0])

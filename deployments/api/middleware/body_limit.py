@@ -15,8 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployments.api.concurrency.event_loop import LoopBudget
 from deployments.api.request.body import MAX_FORM_BYTES
 from deployments.api.response.problems import response_to
-from deployments.api.services import Services
 from pipeline.errors import UploadStalled, UploadTooLarge
+from pipeline.ports import Clock
+from pipeline.settings import HttpSettings, Settings
 
 DRAIN_BYTES = 4 * 1024 * 1024
 DRAIN_S = 2.0
@@ -34,11 +35,11 @@ class BodyLimit:
     fields_bytes: int
 
     @classmethod
-    def from_headers(cls, services: Services, headers: Headers) -> BodyLimit:
-        """Return the limit for a request by its ``Content-Type``."""
+    def from_headers(cls, max_upload_bytes: int, headers: Headers) -> BodyLimit:
+        """Return the limit for a request by its ``Content-Type``, if a recording may have ``max_upload_bytes``."""
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type in UPLOAD_TYPES:
-            return cls(services.settings.media.max_upload_bytes, MAX_FORM_BYTES)
+            return cls(max_upload_bytes, MAX_FORM_BYTES)
         return cls(MAX_FORM_BYTES, 0)
 
     def check(self, size_bytes: int, unpacked: str = "") -> None:
@@ -58,8 +59,10 @@ class BodyLimitMiddleware:
     replica with a byte per minute.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, clock: Clock) -> None:
         self._app = app
+        self._settings = settings
+        self._clock = clock
         self._drains = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,7 +70,10 @@ class BodyLimitMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = _LimitedBody(receive, scope["app"].state.services, Headers(scope=scope))
+        headers = Headers(scope=scope)
+        limit = BodyLimit.from_headers(self._settings.media.max_upload_bytes, headers)
+        announced = headers.get("content-length", "")
+        body = _LimitedBody(receive, announced, limit, self._settings.http, self._clock)
 
         async def drain_and_send(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] >= HTTPStatus.BAD_REQUEST:
@@ -96,12 +102,14 @@ class _LimitedBody:
     Only the time spent waiting for messages counts: a slow disk on the server is not the client's fault.
     """
 
-    def __init__(self, receive: Receive, services: Services, headers: Headers) -> None:
+    def __init__(
+        self, receive: Receive, announced: str, limit: BodyLimit, settings: HttpSettings, clock: Clock
+    ) -> None:
         self._receive = receive
-        self._clock = services.clock
-        self._settings = services.settings.http
-        self._announced = headers.get("content-length", "")
-        self._limit = BodyLimit.from_headers(services, headers)
+        self._announced = announced
+        self._limit = limit
+        self._settings = settings
+        self._clock = clock
         self._size_bytes = 0
         self._waited_s = 0.0
         self._ended = False

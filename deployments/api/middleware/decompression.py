@@ -24,8 +24,9 @@ class DecompressionMiddleware:
     The size limits of a body also apply to the decompressed content, and are checked while it is decompressed.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, max_upload_bytes: int) -> None:
         self._app = app
+        self._max_upload_bytes = max_upload_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Process a request with its body decompressed."""
@@ -41,7 +42,7 @@ class DecompressionMiddleware:
         if inflater is None:
             await self._app(scope, receive, send)
             return
-        body = _DecompressedBody(receive, inflater, BodyLimit.from_headers(scope["app"].state.services, headers))
+        body = _DecompressedBody(receive, inflater, BodyLimit.from_headers(self._max_upload_bytes, headers))
         kept = [(name, value) for name, value in scope["headers"] if name.lower() not in COMPRESSED_BODY_HEADERS]
         await self._app({**scope, "headers": kept}, body.receive, send)
 

@@ -19,9 +19,9 @@ from deployments.api.request.forms import Form
 from deployments.api.request.lenient_values import choice
 from deployments.api.request.task_options import CHECKS
 from pipeline.domain.decoding.transcription_options import DEFAULT_TEMPERATURES, TaskType, TranscriptionOptions
+from pipeline.domain.tasks.submission import Submission
 from pipeline.domain.tasks.task import Priority
 from pipeline.errors import InvalidValue
-from pipeline.usecases.tasks.submit import Submission
 
 NESTED = "chunking_strategy"
 MAX_HOTWORDS = 4000

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from deployments.api.dependencies import ServicesDep
 from deployments.api.openai.audio_form import AudioFields, AudioRequest, audio_body, audio_request, read_fields
 from deployments.api.openai.awaited_task import DELETED, TranscriptionCall, failure_of, text_events, while_connected
 from deployments.api.openai.bodies import TextDelta, TranscriptionBody, VerboseBody
@@ -18,7 +19,6 @@ from deployments.api.request.body import RequestBody
 from deployments.api.request.caller import client_name, client_of
 from deployments.api.request.forms import inlined
 from deployments.api.request.multipart import read_form
-from deployments.api.response.envelope import ServicesDep, transcript_slots
 from deployments.api.response.event_stream import EventStream
 from deployments.api.response.large_json import SpoolResponse, spooled
 from deployments.api.response.problems import error_response, status_of_code
@@ -27,7 +27,7 @@ from deployments.api.services import Services
 from pipeline.domain.decoding.transcription_options import TaskType
 from pipeline.domain.tasks.task import Status, Task, TaskError
 from pipeline.errors import InvalidValue
-from pipeline.usecases.tasks.submit import Intake, Submitter
+from pipeline.usecases.tasks.intake import Intake
 from pipeline.usecases.tasks.watch import SegmentReady, TaskEnded
 
 FIRST_EVENT_TIMEOUT_S = 10.0
@@ -94,7 +94,7 @@ async def _respond(request: Request, services: Services, task_type: TaskType) ->
 async def _transcript(
     request: Request, services: Services, call: TranscriptionCall, ended: Task, transcript_request: AudioRequest
 ) -> Response:
-    async with transcript_slots(request).hold(client_name(request)):
+    async with services.transcript_slots.hold(client_name(request)):
         task = await call.result(ended)
         if (cause := failure_of(task)) is not None:
             return _failure(request, cause)
@@ -106,10 +106,9 @@ async def _transcript(
 
 async def _receive_task(request: Request, services: Services, task_type: TaskType) -> tuple[AudioRequest, Task]:
     """Receive the form with its recording, and create a task from it."""
-    submitter: Submitter = request.app.state.submitter
     intake: Intake | None = None
     try:
-        async with submitter.intake(client=client_of(request)) as intake:
+        async with services.submitter.intake(client=client_of(request)) as intake:
             return await _read(request, RequestBody(request), intake, services, task_type)
     except asyncio.CancelledError:  # the commit goes on, so its task must be discarded
         if intake is not None and intake.commit is not None:

@@ -46,7 +46,7 @@ class TranscriptionCall:
     def close(self) -> None:
         """Stop the task and delete it, in the background: the client has its response or has disconnected."""
         services = self._services
-        cancel = None if self._finished else services.cancel
+        cancel = None if self._finished else services.dispatcher.cancel
         services.background.spawn(discard_task(services.store, services.media, cancel, self._task.id))
 
     async def end(self) -> Task:
@@ -69,7 +69,7 @@ class TranscriptionCall:
 
     async def _wait_for_end(self, task_id: int) -> Task:
         services = self._services
-        store, watch_end, clock = services.store, services.watch_end, services.clock
+        store, watch_end, clock = services.store, services.dispatcher.watch_end, services.clock
         return await wait_for_end(store, watch_end, clock, task_id, math.inf, include_result=False)
 
     async def result(self, ended: Task) -> Task:
@@ -90,9 +90,9 @@ class TranscriptionCall:
         """Yield each segment as soon as it is decoded, then the end of the task."""
         services = self._services
         async with AsyncExitStack() as held:
-            tasks = LimitedTranscripts(services.store, request, held)
+            tasks = LimitedTranscripts(services, request, held)
             await held.enter_async_context(keep_alive(services.store, services.clock, self._task.id))
-            following = follow(tasks, services.watch, services.clock, self._task)
+            following = follow(tasks, services.dispatcher.watch, services.clock, self._task)
             events = await held.enter_async_context(aclosing(following))
             async for event in events:
                 if isinstance(event, TaskEnded):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
+from deployments.api.dependencies import ServicesDep
 from deployments.api.openai.audio_form import AudioFields
 from deployments.api.openai.bodies import ModelBody, ModelList
 from deployments.api.openai.transcript_formats import openai_error_responses
 from deployments.api.request.task_options import TaskRequest, check_engine, public_model_name
-from deployments.api.response.envelope import ServicesDep
 from deployments.api.services import Services
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
+from pipeline.domain.tasks.submission import Submission
 from pipeline.errors import ModelNotFound, ServiceStarting
-from pipeline.usecases.tasks.submit import Submission
 
 ALIAS = "whisper-1"
 """OpenAI's name for Whisper. It stands for the loaded model."""

@@ -8,7 +8,8 @@ from urllib.parse import parse_qsl
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from deployments.api.concurrency.event_loop import SMALL_BYTES, WorkerThreads
+from deployments.api.concurrency.event_loop import SMALL_BYTES
+from deployments.api.services import services_of
 from pipeline.errors import RequestError, UploadInterrupted, UploadTooLarge
 
 FORM_TYPE = "application/x-www-form-urlencoded"
@@ -26,7 +27,7 @@ class RequestBody:
 
     def __init__(self, request: Request) -> None:
         self._blocks = request.stream()
-        self.workers: WorkerThreads = request.app.state.services.workers
+        self.workers = services_of(request).workers
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:

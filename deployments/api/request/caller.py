@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import Request
 
+from deployments.api.services import services_of
 from pipeline.domain.tasks.client import Client
 
 IPV6_PREFIX_BITS = 64
@@ -30,7 +31,7 @@ def client_name(request: Request) -> str | None:
     """
     if client := client_of(request):
         return client.name
-    if not request.app.state.services.knows_addresses:
+    if not services_of(request).knows_addresses:
         return None
     try:
         address = ipaddress.ip_address(request.client.host if request.client else "")

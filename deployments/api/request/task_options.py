@@ -11,13 +11,15 @@ from annotated_types import MaxLen
 from pydantic import HttpUrl, TypeAdapter, ValidationError
 
 from deployments.api.request.forms import Form
+from deployments.api.services import Services
+from pipeline.domain.decoding.engine_name import EngineName
 from pipeline.domain.decoding.languages import LANGUAGES, parse_language
 from pipeline.domain.decoding.transcription_options import MIN_CLIP_S, TranscriptionOptions
 from pipeline.domain.summaries.summary import SummaryOptions
-from pipeline.domain.tasks.task import EngineName, Priority
+from pipeline.domain.tasks.submission import Submission
+from pipeline.domain.tasks.task import Priority
 from pipeline.errors import EngineUnavailable, InvalidValue, ServiceStarting
 from pipeline.ports import EngineInfo
-from pipeline.usecases.tasks.submit import Submission
 
 MAX_LISTED_LANGUAGES = 12
 _HTTP_URL: TypeAdapter[HttpUrl] = TypeAdapter(HttpUrl)
@@ -84,6 +86,13 @@ def _summary_options(given: dict[str, Any]) -> SummaryOptions | None:
     if options and not explicit:
         raise InvalidValue(f"{next(iter(options))} needs summarize=true beside it.", "summarize")
     return SummaryOptions(**options) if requested else None
+
+
+async def check_loaded_engine(task_request: TaskRequest, services: Services) -> None:
+    """Check a request against the loaded engine, if it names a model or a language. Raises as ``check_engine``."""
+    options = task_request.submission.options
+    if task_request.model or options.language or options.languages:
+        check_engine(task_request, await services.engine(), services.settings.asr.model)
 
 
 def check_engine(task_request: TaskRequest, engine: EngineInfo | None, configured_model: str | None) -> None:

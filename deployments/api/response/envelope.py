@@ -1,30 +1,20 @@
-"""Successful responses, and the dependencies of the routes: the services, the task's id, the documented statuses."""
+"""Successful responses, and the description of error responses for OpenAPI."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Depends, Query, Request, Response
-from pydantic import WithJsonSchema
+from fastapi import Request, Response
 
-from deployments.api.concurrency.event_loop import FairSemaphore
-from deployments.api.request.caller import client_name, client_of
+from deployments.api.request.caller import client_name
 from deployments.api.response.large_json import SpoolResponse, record_pieces, spooled
 from deployments.api.response.request_echo import request_params, request_url
 from deployments.api.response.schemas import AnyEnvelope, EmptyEnvelope, ErrorBody, Schema
 from deployments.api.response.task_record import task_record
-from deployments.api.services import Services, services_for
-from pipeline.domain.tasks.client import Client
+from deployments.api.services import Services
 from pipeline.domain.tasks.task import Stage, Task
-from pipeline.errors import InvalidValue, TaskNotFound
-
-MAX_ID = 2**63 - 1
-"""Largest integer of the database; no task has a larger id."""
-
-_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
 
 
 def envelope(request: Request, data: Schema, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -50,7 +40,7 @@ async def record_response(request: Request, services: Services, task: Task, stat
     prefix = base_url(request, services)
     if not may_have_result(task):
         return envelope(request, task_record(task, prefix), status)
-    async with transcript_slots(request).hold(client_name(request)):
+    async with services.transcript_slots.hold(client_name(request)):
         task = await services.store.get(task.id, include_result=True)
         pieces = record_pieces(task_record(replace(task, result=None), prefix), task.result)
         spool = await spooled(services.workers, envelope_pieces(request, pieces, status))
@@ -62,13 +52,6 @@ def may_have_result(task: Task) -> bool:
     return task.status.finished or task.stage is Stage.SUMMARIZING
 
 
-def transcript_slots(request: Request) -> FairSemaphore:
-    """Return the semaphore that limits how many transcripts are read and serialised at the same time."""
-    semaphore = request.app.state.transcript_slots
-    assert isinstance(semaphore, FairSemaphore)  # noqa: S101 (set by attach)
-    return semaphore
-
-
 def base_url(request: Request, services: Services) -> str:
     """Return the prefix of links: the configured URL, else only the path that the application is mounted at.
 
@@ -76,34 +59,6 @@ def base_url(request: Request, services: Services) -> str:
     """
     return services.settings.http.public_url or str(request.scope.get("root_path", ""))
 
-
-async def _services(request: Request) -> Services:
-    """Return the services with the store limited to the caller's tasks."""
-    services = request.app.state.services
-    assert isinstance(services, Services)  # noqa: S101 (set by build_api)
-    return services_for(services, client_of(request))
-
-
-async def _client(request: Request) -> Client | None:
-    return client_of(request)
-
-
-async def _task_id(
-    task_id: Annotated[str, WithJsonSchema({"type": "integer", "examples": [1]}), Query(description="The task's id.")],
-) -> int:
-    """Parse a task's id, within the range of the database's integers."""
-    text = task_id.strip()
-    if not _WHOLE_NUMBER.fullmatch(text):
-        raise InvalidValue("task_id must be a whole number.", "task_id")
-    if len(text) > len(str(MAX_ID)) or not 0 < int(text) <= MAX_ID:
-        raise TaskNotFound("There is no task of that id.")
-    return int(text)
-
-
-ServicesDep = Annotated[Services, Depends(_services)]
-ClientDep = Annotated[Client | None, Depends(_client)]
-"""The client of a request; ``None`` if the request needs no key. New tasks belong to this client."""
-TaskId = Annotated[int, Depends(_task_id)]
 
 _STATUS_TEXTS = {
     400: "Contradictory, missing or malformed input",

@@ -7,12 +7,11 @@ from contextlib import AsyncExitStack
 from fastapi import Request
 from typing_extensions import override
 
-from deployments.api.concurrency.event_loop import FairSemaphore
 from deployments.api.request.caller import client_name
 from deployments.api.response.envelope import may_have_result
+from deployments.api.services import Services
 from pipeline.domain.decoding.transcript import ChunkResult
 from pipeline.domain.tasks.task import Task
-from pipeline.ports import TaskRecords
 from pipeline.usecases.tasks.watch import TaskReader
 
 
@@ -20,18 +19,16 @@ class LimitedTranscripts(TaskReader):
     """A reader of tasks that waits for a slot before it reads a transcript.
 
     Args:
-        store: the tasks.
+        services: the tasks, and the slots of transcripts.
         request: the request of the stream.
         held: the exit stack that releases the slot when it closes.
     """
 
-    def __init__(self, store: TaskRecords, request: Request, held: AsyncExitStack) -> None:
-        self._store = store
+    def __init__(self, services: Services, request: Request, held: AsyncExitStack) -> None:
+        self._store = services.store
         self._held = held
         self._client = client_name(request)
-        semaphore = request.app.state.stream_slots
-        assert isinstance(semaphore, FairSemaphore)  # noqa: S101 (set by attach)
-        self._semaphore = semaphore
+        self._slots = services.stream_slots
         self._has_slot = False
 
     @override
@@ -41,7 +38,7 @@ class LimitedTranscripts(TaskReader):
             return task
         if not self._has_slot:
             self._has_slot = True
-            await self._held.enter_async_context(self._semaphore.hold(self._client))
+            await self._held.enter_async_context(self._slots.hold(self._client))
         return await self._store.get(task_id, include_result=True)
 
     @override

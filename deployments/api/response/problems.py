@@ -10,17 +10,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from fastapi import Request, Response
 
 from deployments.api.request.content_encoding import ENCODINGS
-from deployments.api.request.forms import invalid_value
-from deployments.api.request.routing import allowed, methods_at
 from deployments.api.response.openai_errors import is_openai_route, openai_error, openai_status
 from deployments.api.response.request_echo import request_params, request_url
 from deployments.api.response.schemas import ErrorBody, ErrorDetail, FieldProblem
+from deployments.api.services import services_of
 from pipeline import errors
 from pipeline.domain.text.wording import sentence
 
@@ -104,7 +100,7 @@ def _task_api_error(request: Request, status: int, error: str, message: str, fie
         code=status,
         error=error,
         message=sentence(message),
-        time=request.app.state.services.clock.now(),
+        time=services_of(request).clock.now(),
         router=request_url(request),
         params=request_params(request),
         errors=list(fields) or None,
@@ -112,18 +108,11 @@ def _task_api_error(request: Request, status: int, error: str, message: str, fie
     return ErrorBody(detail=detail).model_dump_json(exclude=None if fields else {"detail": {"errors"}})
 
 
-def install_error_handlers(app: FastAPI) -> None:
-    """Register the handlers that convert every error of the application to a response."""
-    app.add_exception_handler(errors.MurmurationError, _murmuration_error)
-    app.add_exception_handler(HTTPException, _http_exception)
-    app.add_exception_handler(RequestValidationError, _validation_error)
-
-
 def response_to(request: Request, error: errors.MurmurationError) -> Response:
     """Return the response for one of our errors, in the shape of the API that was called. Middleware calls it too."""
     status = status_of(type(error))
     if status == HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, errors.RecordUnreadable):
-        return _unexpected_error(request, error)
+        return unexpected_error(request, error)
     problems = error.problems if isinstance(error, errors.InvalidValue) else ()
     fields = [FieldProblem(field=field, message=message) for field, message in problems]
     return error_response(request, status, error.code, error.message, fields=fields, headers=_headers(error))
@@ -141,34 +130,8 @@ def _headers(error: errors.MurmurationError) -> dict[str, str]:
     return {}
 
 
-async def _murmuration_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, errors.MurmurationError)  # noqa: S101 (registered for nothing else)
-    return response_to(request, error)
-
-
-async def _http_exception(request: Request, error: Exception) -> Response:
-    """Convert Starlette's own errors: unknown routes, and methods that a route does not accept."""
-    assert isinstance(error, HTTPException)  # noqa: S101
-    if isinstance(error.__cause__, errors.MurmurationError):  # FastAPI wraps errors of reading a body
-        return response_to(request, error.__cause__)
-    status = HTTPStatus(error.status_code)
-    message = {
-        HTTPStatus.NOT_FOUND: f"There is no route {request.url.path[:200]}: see /docs for all routes.",
-        HTTPStatus.METHOD_NOT_ALLOWED: f"This route does not accept {request.method}: see /docs.",
-    }.get(status, f"{status.phrase}.")
-    headers = error.headers
-    if status == HTTPStatus.METHOD_NOT_ALLOWED:  # Starlette's Allow names the methods of only one route of the path
-        headers = {"Allow": allowed(methods_at(request.scope))}
-    return error_response(request, status, status.name.lower(), message, headers=headers)
-
-
-async def _validation_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)  # noqa: S101
-    details = [detail | {"loc": detail["loc"][1:]} for detail in error.errors()]  # without "query"
-    return await _murmuration_error(request, invalid_value(details))
-
-
-def _unexpected_error(request: Request, error: Exception) -> Response:
+def unexpected_error(request: Request, error: Exception) -> Response:
+    """Log an error that is not one of ours, and return the response for it."""
     logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return error_response(
         request,
@@ -176,29 +139,3 @@ def _unexpected_error(request: Request, error: Exception) -> Response:
         errors.MurmurationError.code,
         "The service failed with an internal error, which has been logged. Your request did not cause it.",
     )
-
-
-class ServerErrorMiddleware:
-    """The outermost error handler: it logs an unexpected exception once, and responds if that is still possible."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Process a request, and convert an unexpected exception to a response."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = False
-
-        async def watched_send(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive, watched_send)
-        except Exception as error:
-            if started:  # the status was sent: only a broken connection can still signal the error
-                raise
-            await _unexpected_error(Request(scope), error)(scope, receive, send)

@@ -9,9 +9,10 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_v
 
 from deployments.api.request.lenient_values import Choice, Trimmed, is_blank, trimmed
 from deployments.api.response.schemas import Schema
+from pipeline.domain.decoding.engine_name import EngineName
 from pipeline.domain.decoding.languages import parse_language
 from pipeline.domain.decoding.transcription_options import TaskType
-from pipeline.domain.tasks.task import EngineName, Priority, Status
+from pipeline.domain.tasks.task import Priority, Status
 from pipeline.ports import TaskQuery
 
 

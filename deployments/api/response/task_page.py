@@ -9,7 +9,7 @@ from fastapi import Request
 
 from deployments.api.concurrency.event_loop import LoopBudget
 from deployments.api.request.caller import client_name
-from deployments.api.response.envelope import base_url, envelope_pieces, may_have_result, transcript_slots
+from deployments.api.response.envelope import base_url, envelope_pieces, may_have_result
 from deployments.api.response.large_json import Spool, record_pieces, spooled
 from deployments.api.response.task_filter import TaskFilter
 from deployments.api.response.task_record import TaskPageData, TaskRecord, task_record
@@ -96,7 +96,7 @@ class TaskPageStream:
         return None
 
     async def _with_result(self, task: Task) -> Spool:
-        async with transcript_slots(self._request).hold(client_name(self._request)):
+        async with self._services.transcript_slots.hold(client_name(self._request)):
             task = await self._services.store.get(task.id, include_result=True)
             return await spooled(self._services.workers, record_pieces(self._shown_record(task), task.result))
 

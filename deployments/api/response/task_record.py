@@ -8,10 +8,11 @@ from typing import Any
 from pydantic import Field
 
 from deployments.api.response.schemas import Schema, Time
+from pipeline.domain.decoding.engine_name import EngineName
 from pipeline.domain.decoding.transcript import Transcript
 from pipeline.domain.decoding.transcription_options import TaskType
 from pipeline.domain.summaries.summary import Summary, SummaryFormat, SummaryStatus
-from pipeline.domain.tasks.task import EngineName, Priority, Stage, Status, Task, TaskError
+from pipeline.domain.tasks.task import Priority, Stage, Status, Task, TaskError
 
 RESULT_PATH = "/api/whisper/tasks/result"
 

@@ -11,12 +11,13 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from deployments.api.dependencies import ClientDep, ServicesDep
 from deployments.api.middleware.backpressure import until_read
 from deployments.api.request.body import RequestBody
 from deployments.api.request.caller import client_name
 from deployments.api.request.forms import Form, refuse_unknown
 from deployments.api.request.multipart import read_form
-from deployments.api.response.envelope import ClientDep, ServicesDep, error_responses
+from deployments.api.response.envelope import error_responses
 from deployments.api.response.request_echo import note_params
 from deployments.api.services import Services
 from pipeline.domain.audio.extraction import MEDIA_TYPES, AudioFormat, ExtractionOptions

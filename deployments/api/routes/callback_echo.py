@@ -7,9 +7,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from deployments.api.concurrency.cooperative_json import read_object, written
+from deployments.api.dependencies import ServicesDep
 from deployments.api.request.body import RequestBody
 from deployments.api.request.caller import client_name
-from deployments.api.response.envelope import ServicesDep, envelope_pieces, error_responses, transcript_slots
+from deployments.api.response.envelope import envelope_pieces, error_responses
 from deployments.api.response.large_json import SpoolResponse, object_pieces, spooled, text_json
 from deployments.api.response.schemas import Envelope, Schema
 
@@ -45,7 +46,7 @@ class CallbackEcho(Schema):
 async def receive_callback(request: Request, services: ServicesDep) -> Response:
     """Receive a callback and return it, for trying out `callback_url`."""
     content = await RequestBody(request).read(MAX_CALLBACK_BYTES)
-    async with transcript_slots(request).hold(client_name(request)):
+    async with services.transcript_slots.hold(client_name(request)):
         record = await read_object(content, services.workers, _EXPECTATION)
         data = object_pieces((("message", text_json("The callback has arrived.")), ("callback_data", written(record))))
         return SpoolResponse(await spooled(services.workers, envelope_pieces(request, data)), "application/json")

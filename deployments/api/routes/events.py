@@ -13,7 +13,8 @@ from pydantic import BaseModel, Field, TypeAdapter
 from sse_starlette import ServerSentEvent
 
 from deployments.api.concurrency.event_loop import LoopBudget
-from deployments.api.response.envelope import ServicesDep, TaskId, base_url, error_responses
+from deployments.api.dependencies import ServicesDep, TaskId
+from deployments.api.response.envelope import base_url, error_responses
 from deployments.api.response.event_stream import EventStream
 from deployments.api.response.held_transcripts import LimitedTranscripts
 from deployments.api.response.schemas import Schema
@@ -109,9 +110,9 @@ async def _events(request: Request, services: Services, task: Task, after: int) 
     """Yield the events of a task."""
     prefix, turns = base_url(request, services), LoopBudget()
     async with AsyncExitStack() as held:
-        tasks = LimitedTranscripts(services.store, request, held)
+        tasks = LimitedTranscripts(services, request, held)
         task = await tasks.get(task.id, include_result=True)
-        following = follow(tasks, services.watch, services.clock, task, after)
+        following = follow(tasks, services.dispatcher.watch, services.clock, task, after)
         async for task_event in await held.enter_async_context(aclosing(following)):
             event = _encode(task_event, prefix)
             await turns.spend(len(event.data or ""))

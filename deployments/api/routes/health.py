@@ -7,8 +7,9 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from deployments.api.dependencies import ServicesDep
 from deployments.api.request.task_options import public_model_name
-from deployments.api.response.envelope import ServicesDep, error_responses
+from deployments.api.response.envelope import error_responses
 from deployments.api.response.schemas import ConfinementBody, EngineBody, HealthBody, ReadyBody
 from deployments.api.services import Readiness, Services
 from pipeline.errors import ServiceStarting

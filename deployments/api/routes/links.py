@@ -2,66 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, NoReturn
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
 
-from annotated_types import MaxLen
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Request, Response
 
+from deployments.api.dependencies import ClientDep, ServicesDep, TaskId
 from deployments.api.request.body import MAX_FORM_BYTES, RequestBody
-from deployments.api.request.forms import Form
+from deployments.api.request.idempotency_key import IdempotencyKey
+from deployments.api.request.link_options import link_request_body, parse_link_request
 from deployments.api.request.multipart import read_form
-from deployments.api.request.task_options import CHECKS, TASK_FORM, TaskRequest, parse_task_request
-from deployments.api.response.envelope import ClientDep, ServicesDep, TaskId, base_url, envelope, error_responses
+from deployments.api.request.task_options import check_loaded_engine
+from deployments.api.response.envelope import base_url, envelope, error_responses
 from deployments.api.response.request_echo import note_params
 from deployments.api.response.schemas import Envelope
 from deployments.api.response.task_record import CrawlRecordBody, TaskRecord, task_record
-from deployments.api.routes.tasks import check_engine_of, checked_idempotency_key
 from deployments.api.services import Services
-from pipeline.domain.links.platforms import Link, LinkKind
+from pipeline.domain.links.platforms import LinkKind
 from pipeline.domain.tasks.client import Client
-from pipeline.errors import CrawlRecordNotFound, InvalidValue, SourceConflict, SourceMissing, UrlNotAllowed
-from pipeline.usecases.tasks.submit import Submitter
+from pipeline.errors import CrawlRecordNotFound, InvalidValue, UrlNotAllowed
 
 router = APIRouter(prefix="/api", tags=["links"])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkFields:
-    """The fields of a link's form besides the options of every task."""
-
-    url: Annotated[str, MaxLen(2048)] | None = None
-    """The link, as copied with the site's share button. Required."""
-    save_data_in_db: bool = True
-    """Store the site's information about the recording, for `/api/crawl/records`."""
-
-
 _LINK_EXPECTED = "Send the link as url, in a form or query field; options may be form or query fields too."
-LINK_FORM = Form(LinkFields, checks={"url": CHECKS["file_url"]})
-
-
-def _request_body() -> dict[str, Any]:
-    properties = LINK_FORM.properties() | TASK_FORM.properties()
-    del properties["file_url"], properties["upload_id"]
-    schema = {"type": "object", "required": ["url"], "properties": properties}
-    kinds = ("application/x-www-form-urlencoded", "multipart/form-data")
-    return {"requestBody": {"required": True, "content": {kind: {"schema": schema} for kind in kinds}}}
-
-
-IdempotencyKey = Annotated[
-    str | None, Header(description="The same key with the same request returns the original task.")
-]
 ANSWERS: dict[str, Any] = {
     "response_model": Envelope[TaskRecord],
     "responses": error_responses(400, 409, 413, 415, 422),
-    "openapi_extra": _request_body(),
+    "openapi_extra": link_request_body(),
 }
 
 
 @router.post("/tiktok/video_task", **ANSWERS)
 async def tiktok_video_task(
-    request: Request, services: ServicesDep, client: ClientDep, idempotency_key: IdempotencyKey = None
+    request: Request, services: ServicesDep, client: ClientDep, idempotency_key: IdempotencyKey
 ) -> Response:
     """Queue a TikTok post for transcription. Only links to TikTok are accepted, including short ones.
 
@@ -72,7 +44,7 @@ async def tiktok_video_task(
 
 @router.post("/douyin/video_task", **ANSWERS)
 async def douyin_video_task(
-    request: Request, services: ServicesDep, client: ClientDep, idempotency_key: IdempotencyKey = None
+    request: Request, services: ServicesDep, client: ClientDep, idempotency_key: IdempotencyKey
 ) -> Response:
     """Queue a Douyin post for transcription. Only links to Douyin are accepted, including short ones.
 
@@ -83,7 +55,7 @@ async def douyin_video_task(
 
 @router.post("/crawl/video_task", **ANSWERS)
 async def crawl_video_task(
-    request: Request, services: ServicesDep, client: ClientDep, idempotency_key: IdempotencyKey = None
+    request: Request, services: ServicesDep, client: ClientDep, idempotency_key: IdempotencyKey
 ) -> Response:
     """Queue the recording on a page of any site that yt-dlp supports.
 
@@ -108,47 +80,20 @@ async def crawl_record(request: Request, services: ServicesDep, task_id: TaskId)
 async def _create(
     request: Request, services: Services, client: Client | None, kind: LinkKind, idempotency_key: str | None
 ) -> Response:
-    submitter: Submitter = request.app.state.submitter
     body = RequestBody(request)
-    async with submitter.intake(checked_idempotency_key(idempotency_key), client) as intake:
+    async with services.submitter.intake(idempotency_key, client) as intake:
         form = await read_form(request, body, _refuse_file, MAX_FORM_BYTES, expectation=_LINK_EXPECTED)
         note_params(request, form)
         task_request = parse_link_request(
             {**request.query_params, **{name: value for name, value in form.items() if value.strip()}}, kind
         )
-        await check_engine_of(task_request, services)
+        await check_loaded_engine(task_request, services)
         try:
             task, _ = await intake.create(task_request.submission)
         except UrlNotAllowed as error:
             raise UrlNotAllowed(error.message, "url" if error.field == "file_url" else error.field) from error
     record = task_record(task, base_url(request, services))
     return envelope(request, record, headers={"Location": record.output_url})
-
-
-def parse_link_request(values: Mapping[str, object], kind: LinkKind) -> TaskRequest:
-    """Parse a link and the options of its task, given by name as text (HTTP) or as Python values.
-
-    Raises:
-        SourceMissing: there is no ``url``.
-        UnsupportedLink: the link leads to another site than ``kind`` accepts.
-        RequestError: as ``parse_task_request``.
-    """
-    if "file_url" in values:
-        raise InvalidValue("Send the link as url; file_url belongs to /api/whisper/tasks/create.", "file_url")
-    own = LINK_FORM.parse({name: value for name, value in values.items() if name in LINK_FORM.names})
-    task_request = parse_task_request({name: value for name, value in values.items() if name not in LINK_FORM.names})
-    url = own.get("url")
-    if task_request.upload_id is not None:
-        raise SourceConflict("An upload_id was sent together with a link: send one of them.")
-    if url is None:
-        raise SourceMissing("The link is missing: send it as url.")
-    if kind.platform is not None:
-        kind.platform.check(url, "url")
-    submission = task_request.submission
-    extractor = submission.platform if kind is LinkKind.ANY else None
-    platform = submission.platform or (kind.value if kind.platform else None)
-    link = Link(kind, extractor, own.get("save_data_in_db", True))
-    return replace(task_request, submission=replace(submission, file_url=url, link=link, platform=platform))
 
 
 def _fields(crawled: Any) -> dict[str, Any]:

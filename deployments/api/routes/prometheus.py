@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import PlainTextResponse
 
-from deployments.api.response.envelope import ServicesDep
+from deployments.api.dependencies import ServicesDep
 
 router = APIRouter(tags=["operations"])
 

@@ -10,9 +10,10 @@ from fastapi import APIRouter, Request, Response
 from pydantic import WithJsonSchema
 
 from deployments.api.concurrency.event_loop import PIECE_BYTES, slices
+from deployments.api.dependencies import ServicesDep, TaskId
 from deployments.api.request.caller import client_name
 from deployments.api.request.forms import Form, inlined
-from deployments.api.response.envelope import FILE_NAME, ServicesDep, TaskId, error_responses, transcript_slots
+from deployments.api.response.envelope import FILE_NAME, error_responses
 from deployments.api.response.large_json import SpoolResponse, spooled
 from deployments.api.response.schemas import Schema
 from pipeline.domain.decoding.transcript import Segment, Transcript
@@ -71,7 +72,7 @@ async def generate_subtitles(request: Request, services: ServicesDep, task_id: T
     task = await services.store.get(task_id)
     if task.status is not Status.COMPLETED:
         raise TaskNotFinished(f"The task is {task.status}: there are subtitles once it is completed.")
-    async with transcript_slots(request).hold(client_name(request)):
+    async with services.transcript_slots.hold(client_name(request)):
         task = await services.store.get(task_id, include_result=True)
         if task.result is None:
             raise TaskNotFinished(f"The task is {task.status}: there are subtitles once it is completed.")

@@ -7,11 +7,12 @@ from typing import Annotated, Literal, NoReturn
 from fastapi import APIRouter, Request, Response
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
+from deployments.api.dependencies import ServicesDep
 from deployments.api.request.body import RequestBody
 from deployments.api.request.caller import client_name
 from deployments.api.request.forms import inlined, parse_json
 from deployments.api.request.lenient_values import Choice, Trimmed, is_blank, json_text
-from deployments.api.response.envelope import ServicesDep, envelope, error_responses, transcript_slots
+from deployments.api.response.envelope import envelope, error_responses
 from deployments.api.response.request_echo import note_params
 from deployments.api.response.schemas import Envelope, Schema
 from deployments.api.response.task_record import SummaryBody, summary_body
@@ -160,7 +161,7 @@ async def summarize_task(request: Request, services: ServicesDep) -> Response:
 
 
 async def _text_of(request: Request, services: Services, task: Task) -> str:
-    async with transcript_slots(request).hold(client_name(request)):
+    async with services.transcript_slots.hold(client_name(request)):
         task = await services.store.get(task.id, include_result=True)
     if task.result is None:
         raise TaskNotFinished(f"The task is {task.status}: it can be summarised once it is completed.")

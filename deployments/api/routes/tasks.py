@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import BeforeValidator, ValidationError, WithJsonSchema
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BeforeValidator, ValidationError
 from pydantic_core import from_json
 from starlette.responses import StreamingResponse
 
+from deployments.api.dependencies import ClientDep, ServicesDep, TaskId
 from deployments.api.request.body import FORM_TYPE, RequestBody, parse_urlencoded
 from deployments.api.request.forms import inlined, invalid_value, parse_json, refuse_unknown
+from deployments.api.request.idempotency_key import IdempotencyKey
 from deployments.api.request.lenient_values import is_blank, json_text
 from deployments.api.request.multipart import read_form
-from deployments.api.request.task_options import TASK_FORM, TaskRequest, check_engine, parse_task_request, request_body
-from deployments.api.response.envelope import (
-    ClientDep,
-    ServicesDep,
-    TaskId,
-    base_url,
-    envelope,
-    error_responses,
-    header,
-    record_response,
-)
+from deployments.api.request.task_options import TASK_FORM, check_loaded_engine, parse_task_request, request_body
+from deployments.api.response.envelope import base_url, envelope, error_responses, header, record_response
 from deployments.api.response.problems import error_response, status_of_code
 from deployments.api.response.request_echo import note_params
 from deployments.api.response.schemas import DeletedTask, Envelope
@@ -35,17 +27,14 @@ from deployments.api.response.task_page import TaskPageStream
 from deployments.api.response.task_record import TaskPageData, TaskRecord, task_record
 from deployments.api.services import Services
 from pipeline.domain.tasks.task import Status, TaskError
-from pipeline.errors import InvalidValue, TaskCancelled, UnsupportedMediaType
+from pipeline.errors import TaskCancelled, UnsupportedMediaType
 from pipeline.usecases.tasks.keepalive import delete_task_and_media
-from pipeline.usecases.tasks.resumable_uploads import ResumableUploads
-from pipeline.usecases.tasks.submit import Submitter
 from pipeline.usecases.tasks.watch import wait_for_end
 
 _SOURCE_EXPECTED = (
     "Send the recording as multipart/form-data, in a part named file_upload or file, or its file_url as a form or "
     "query field; options may be form or query fields too."
 )
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 router = APIRouter(prefix="/api/whisper/tasks", tags=["tasks"])
 
@@ -60,34 +49,29 @@ async def create_task(
     request: Request,
     services: ServicesDep,
     client: ClientDep,
-    idempotency_key: Annotated[
-        str | None,
-        WithJsonSchema({"type": "string", "pattern": "^[!-~]{1,255}$", "examples": ["2f6f0f6e"]}),
-        Header(description="The same key with the same request returns the original task."),
-    ] = None,
+    idempotency_key: IdempotencyKey,
 ) -> Response:
     """Queue a recording for transcription: a file, a URL to fetch it from, or a finished resumable upload.
 
     Options may be query parameters or form fields; a form field takes precedence. An empty value means "not given".
     """
-    submitter: Submitter = request.app.state.submitter
-    query, key = dict(request.query_params), checked_idempotency_key(idempotency_key)
-    body = RequestBody(request)
-    async with submitter.intake(key, client) as intake:
+    query, body = dict(request.query_params), RequestBody(request)
+    async with services.submitter.intake(idempotency_key, client) as intake:
         parse_task_request(query)  # refuse invalid parameters before the upload
-        form = await read_form(request, body, intake.receive, submitter.max_upload_bytes, expectation=_SOURCE_EXPECTED)
+        form = await read_form(
+            request, body, intake.receive, services.settings.media.max_upload_bytes, expectation=_SOURCE_EXPECTED
+        )
         note_params(request, form)
         refuse_unknown(form, TASK_FORM.names)
         task_request = parse_task_request(query | {name: value for name, value in form.items() if value.strip()})
-        await check_engine_of(task_request, services)
+        await check_loaded_engine(task_request, services)
         if task_request.upload_id is None:
             task, _ = await intake.create(task_request.submission)
         else:
             intake.refuse_other_source(task_request.submission)
-            uploads: ResumableUploads = request.app.state.uploads
-            upload = await uploads.get(task_request.upload_id, client)
-            task = await submitter.submit_upload(
-                uploads, upload, task_request.submission, idempotency_key=key, client=client
+            upload = await services.uploads.get(task_request.upload_id, client)
+            task = await services.submitter.submit_upload(
+                services.uploads, upload, task_request.submission, idempotency_key=idempotency_key, client=client
             )
     record = task_record(task, base_url(request, services))
     return envelope(request, record, headers={"Location": record.output_url})
@@ -112,7 +96,7 @@ async def task_result(
     ] = 0.0,
 ) -> Response:
     """Return a task: with its transcript once it is completed, with the cause once it has failed."""
-    store, watch_end, clock = services.store, services.watch_end, services.clock
+    store, watch_end, clock = services.store, services.dispatcher.watch_end, services.clock
     task = await wait_for_end(store, watch_end, clock, task_id, wait_s, include_result=False)
     if task.status is Status.FAILED:
         cause = task.error or TaskError("internal_error", "The task failed.")
@@ -149,7 +133,7 @@ async def query_tasks(request: Request, services: ServicesDep) -> Response:
     Conditions may be in a JSON body, a form, or query parameters; one in the body takes precedence. A page with
     transcripts may end before `limit`: continue at `next_offset` as long as there is one.
     """
-    condition = await _read_filter(request)
+    condition = await _read_filter(request, services)
     note_params(request, condition.model_dump(mode="json"))
     page = await TaskPageStream.read(request, services, condition)
     return StreamingResponse(page.pieces(), media_type="application/json")
@@ -158,7 +142,7 @@ async def query_tasks(request: Request, services: ServicesDep) -> Response:
 @router.delete("/delete", response_model=Envelope[DeletedTask], responses=error_responses(404, 422))
 async def delete_task(request: Request, services: ServicesDep, task_id: TaskId) -> Response:
     """Delete a task with its recording and its result. A running task is cancelled first."""
-    await delete_task_and_media(services.store, services.media, services.cancel, task_id)
+    await delete_task_and_media(services.store, services.media, services.dispatcher.cancel, task_id)
     return envelope(request, DeletedTask(task_id=task_id, message="The task was deleted."))
 
 
@@ -166,7 +150,7 @@ async def delete_task(request: Request, services: ServicesDep, task_id: TaskId) 
 async def cancel_task(request: Request, services: ServicesDep, task_id: TaskId) -> Response:
     """Cancel a task that has not finished. Chunks that are being decoded stop with their batch."""
     task = await services.store.cancel(task_id)
-    await services.cancel(task_id)
+    await services.dispatcher.cancel(task_id)
     return envelope(request, task_record(task, base_url(request, services)))
 
 
@@ -174,21 +158,14 @@ async def cancel_task(request: Request, services: ServicesDep, task_id: TaskId) 
 async def retry_task(request: Request, services: ServicesDep, client: ClientDep, task_id: TaskId) -> Response:
     """Queue a failed or cancelled task again. Decoded chunks are kept."""
     task = await services.store.retry(task_id, client)
-    await services.wake()
+    await services.dispatcher.wake()
     return envelope(request, task_record(task, base_url(request, services)))
 
 
-async def check_engine_of(task_request: TaskRequest, services: Services) -> None:
-    """Check a request against the loaded engine, if it names a model or a language."""
-    options = task_request.submission.options
-    if task_request.model or options.language or options.languages:
-        check_engine(task_request, await services.engine(), services.settings.asr.model)
-
-
-async def _read_filter(request: Request) -> TaskFilter:
+async def _read_filter(request: Request, services: Services) -> TaskFilter:
     """Return the filter from the query string and the body; conditions in the body take precedence."""
     query = dict(request.query_params)
-    body = json_text(await RequestBody(request).read(request.app.state.services.settings.http.max_json_bytes))
+    body = json_text(await RequestBody(request).read(services.settings.http.max_json_bytes))
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == "multipart/form-data":
         raise UnsupportedMediaType(f"Send the conditions as JSON, as {FORM_TYPE}, or in the query string.")
@@ -204,10 +181,3 @@ def _parse_filter(parse: Callable[[], TaskFilter]) -> TaskFilter:
     except ValidationError as error:
         refuse_unknown([str(item["loc"][0]) for item in error.errors() if item["loc"]], TaskFilter.model_fields)
         raise invalid_value(error.errors()) from error
-
-
-def checked_idempotency_key(key: str | None) -> str | None:
-    """Return an ``Idempotency-Key``, or raise ``InvalidValue`` if it can't be stored."""
-    if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
-        raise InvalidValue("Idempotency-Key must have 1 to 255 visible ASCII characters.", "Idempotency-Key")
-    return key

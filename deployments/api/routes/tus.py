@@ -16,13 +16,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 
+from deployments.api.dependencies import ClientDep, ServicesDep
 from deployments.api.request.body import RequestBody
-from deployments.api.response.envelope import ClientDep, ServicesDep, base_url, error_responses
+from deployments.api.response.envelope import base_url, error_responses
 from pipeline.domain.tasks.upload import Upload
 from pipeline.domain.text.file_names import plain_file_name
 from pipeline.errors import InvalidValue, ProtocolVersionUnsupported, UnsupportedMediaType, UploadStateConflict
-from pipeline.usecases.tasks.resumable_uploads import CHECKSUMS, Checksum, ResumableUploads
-from pipeline.usecases.tasks.submit import Submitter
+from pipeline.usecases.tasks.resumable_uploads import CHECKSUMS, Checksum
 
 VERSION = "1.0.0"
 EXTENSIONS = "creation,creation-with-upload,termination,checksum,expiration"
@@ -44,21 +44,12 @@ async def _check_version(request: Request) -> None:
         raise ProtocolVersionUnsupported(f"Only tus {VERSION} is supported: send Tus-Resumable: {VERSION}.")
 
 
-async def _uploads(request: Request) -> ResumableUploads:
-    uploads = request.app.state.uploads
-    assert isinstance(uploads, ResumableUploads)  # noqa: S101 (set by build_api)
-    return uploads
-
-
-UploadsDep = Annotated[ResumableUploads, Depends(_uploads)]
-
-
 async def _upload(
     upload_id: Annotated[str, Path(description="The last part of the upload's URL.")],
-    uploads: UploadsDep,
+    services: ServicesDep,
     client: ClientDep,
 ) -> Upload:
-    return await uploads.get(upload_id if _ID.fullmatch(upload_id) else "", client)
+    return await services.uploads.get(upload_id if _ID.fullmatch(upload_id) else "", client)
 
 
 UploadDep = Annotated[Upload, Depends(_upload)]
@@ -87,14 +78,14 @@ _BODY = {"required": False, "content": {BODY_TYPE: {"schema": {"type": "string",
 
 
 @router.options("", status_code=204, response_class=Response)
-async def describe_uploads(uploads: UploadsDep) -> Response:
+async def describe_uploads(services: ServicesDep) -> Response:
     """Return the supported version and extensions of tus."""
     return _answer(
         204,
         {
             "Tus-Version": VERSION,
             "Tus-Extension": EXTENSIONS,
-            "Tus-Max-Size": str(uploads.max_upload_bytes),
+            "Tus-Max-Size": str(services.uploads.max_upload_bytes),
             "Tus-Checksum-Algorithm": ",".join(CHECKSUMS),
         },
     )
@@ -111,19 +102,18 @@ async def describe_uploads(uploads: UploadsDep) -> Response:
     },
     openapi_extra={"parameters": [_TUS, _LENGTH, _METADATA, _CHECKSUM], "requestBody": _BODY},
 )
-async def begin_upload(request: Request, services: ServicesDep, uploads: UploadsDep, client: ClientDep) -> Response:
+async def begin_upload(request: Request, services: ServicesDep, client: ClientDep) -> Response:
     """Create an upload. The body may contain its first bytes."""
-    submitter: Submitter = request.app.state.submitter
-    await submitter.check_room(client)
+    await services.submitter.check_room(client)
     if "upload-defer-length" in request.headers:
         raise InvalidValue("Upload-Defer-Length is not supported: send the size as Upload-Length.", "Upload-Length")
     size_bytes = _number(request, "Upload-Length")
     metadata = _metadata(request.headers.get("upload-metadata", ""))
     checksum = _checksum(request)
-    upload = await uploads.create(size_bytes, metadata, client)
+    upload = await services.uploads.create(size_bytes, metadata, client)
     location = {"Location": f"{base_url(request, services).rstrip('/')}{PREFIX}/{upload.id}"}
     if request.headers.get("content-type") == BODY_TYPE:
-        upload = await uploads.append(upload, 0, aiter(RequestBody(request)), checksum)
+        upload = await services.uploads.append(upload, 0, aiter(RequestBody(request)), checksum)
     return _answer(201, location | _state(upload))
 
 
@@ -150,14 +140,14 @@ async def upload_offset(upload: UploadDep) -> Response:
     responses={204: {"description": "Appended"}, **error_responses(400, 404, 408, 409, 412, 413, 415, 422, 460)},
     openapi_extra={"parameters": [_TUS, _OFFSET, _CHECKSUM], "requestBody": _BODY},
 )
-async def append_to_upload(request: Request, uploads: UploadsDep, upload: UploadDep) -> Response:
+async def append_to_upload(request: Request, services: ServicesDep, upload: UploadDep) -> Response:
     """Append the body to an upload. Bytes that arrive before a connection breaks are kept."""
     if request.headers.get("content-type") != BODY_TYPE:
         raise UnsupportedMediaType(f"Send the bytes of an upload as Content-Type: {BODY_TYPE}.")
     offset, checksum = _number(request, "Upload-Offset"), _checksum(request)
     if upload.task_id is not None:
         raise UploadStateConflict(f"The upload is complete and became task {upload.task_id}.")
-    added = await uploads.append(upload, offset, aiter(RequestBody(request)), checksum)
+    added = await services.uploads.append(upload, offset, aiter(RequestBody(request)), checksum)
     return _answer(204, _state(added))
 
 
@@ -169,20 +159,20 @@ async def append_to_upload(request: Request, uploads: UploadsDep, upload: Upload
     responses={204: {"description": "Deleted"}, **error_responses(404, 412, 422)},
     openapi_extra={"parameters": [_TUS]},
 )
-async def delete_upload(uploads: UploadsDep, upload: UploadDep) -> Response:
+async def delete_upload(services: ServicesDep, upload: UploadDep) -> Response:
     """Delete an upload. A task created from it stays."""
-    await uploads.delete(upload)
+    await services.uploads.delete(upload)
     return _answer(204, {})
 
 
 @router.post("/{upload_id}", status_code=204, include_in_schema=False, response_class=Response, dependencies=SPOKEN)
-async def method_override(request: Request, uploads: UploadsDep, upload: UploadDep) -> Response:
+async def method_override(request: Request, services: ServicesDep, upload: UploadDep) -> Response:
     """Handle PATCH and DELETE for clients that can't send them (``X-HTTP-Method-Override``)."""
     method = request.headers.get("x-http-method-override", "").upper()
     if method == "PATCH":
-        return await append_to_upload(request, uploads, upload)
+        return await append_to_upload(request, services, upload)
     if method == "DELETE":
-        return await delete_upload(uploads, upload)
+        return await delete_upload(services, upload)
     raise InvalidValue("X-HTTP-Method-Override must be PATCH or DELETE.", "X-HTTP-Method-Override")
 
 

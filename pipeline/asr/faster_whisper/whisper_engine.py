@@ -24,6 +24,7 @@ from pipeline.asr.faster_whisper.encoding import EncodedRow, encode, stacked
 from pipeline.asr.faster_whisper.prompting import PromptBuilder
 from pipeline.asr.faster_whisper.windows import window_frames
 from pipeline.asr.model_files import ModelFiles
+from pipeline.domain.decoding.engine_name import InstalledEngine
 from pipeline.domain.decoding.transcript import LanguageDetection
 from pipeline.errors import DecodingFailed, ModelUnavailable, ReplicaLost
 from pipeline.ports import EngineInfo
@@ -73,7 +74,7 @@ class FasterWhisperEngine(Engine):
         self._prompts = PromptBuilder(self._model)
         self._suppressed = list(get_suppressed_tokens(self._prompts.tokenizer("en", "transcribe"), [-1]))
         self._info = EngineInfo(
-            engine="faster_whisper",
+            engine=InstalledEngine.FASTER_WHISPER,
             model=files.name,
             device=device,
             compute_type=compute_type,

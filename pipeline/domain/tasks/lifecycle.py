@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from pipeline.domain.tasks.task import Status, Task, TaskError
+from pipeline.domain.tasks.task import Stage, Status, Task, TaskError
 
 UPDATABLE_FIELDS = frozenset(
     {
@@ -63,6 +63,13 @@ def claimed(task: Task, owner: str, now: datetime, lease_expires_at: datetime) -
         available_at=None,
         stage=task.first_stage,
     )
+
+
+def was_transcribed_under(fence: int, task: Task) -> bool:
+    """Return whether the task's transcript was stored under this fence: it is completed, or lacks only its summary."""
+    if task.stage is Stage.SUMMARIZING:  # entering that stage raises the fence once
+        return task.fence == fence + 1
+    return task.status is Status.COMPLETED and task.fence == fence
 
 
 def message_id(task_id: int, fence: int, media_prefix: str) -> str:

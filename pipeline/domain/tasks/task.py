@@ -7,11 +7,15 @@ from datetime import datetime
 from enum import StrEnum
 
 from pipeline.domain.audio.tracks import Track
+from pipeline.domain.decoding.engine_name import EngineName
 from pipeline.domain.decoding.transcript import Transcript
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.domain.links.platforms import Link
 from pipeline.domain.summaries.summary import Summary, SummaryOptions, SummaryStatus
 from pipeline.domain.tasks.record_defect import RecordDefect
+
+LARGEST_TASK_ID = 2**63 - 1
+"""Ids have 64 bits in the database; a larger one is the id of no task, and a driver can't send it."""
 
 
 class Status(StrEnum):
@@ -50,13 +54,6 @@ class Stage(StrEnum):
     TRANSCRIBING = "transcribing"
     FINISHING = "finishing"
     SUMMARIZING = "summarizing"
-
-
-class EngineName(StrEnum):
-    """The name of an engine."""
-
-    FASTER_WHISPER = "faster_whisper"
-    OPENAI_WHISPER = "openai_whisper"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,14 +6,13 @@ import io
 import json
 import os
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from pipeline.confinement.fork_server_process import ForkServerProcess
 from pipeline.confinement.probe import targets
 from pipeline.domain.confinement_level import Confinement, confinement_of
 from pipeline.media.sandbox.decoder_child import DecoderChild
@@ -60,13 +59,12 @@ class Sandbox:
         self._limits = limits
         self._niceness = niceness
         self._lock = threading.Lock()
-        self._fork_server: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket | None = None
+        self._fork_server: ForkServerProcess | None = None
 
     def start(self) -> None:
         """Start the fork server without waiting for it, which would take half a second."""
         with self._lock:
-            self._running_control()
+            self._running_server()
 
     def close(self) -> None:
         """End the fork server and all children."""
@@ -120,37 +118,24 @@ class Sandbox:
         message = json.dumps(job).encode()
         with self._lock:
             try:
-                socket.send_fds(self._running_control(), [message], descriptors)
+                self._running_server().send_job(message, descriptors)
             except OSError:  # the fork server has died
                 self._stop()
-                socket.send_fds(self._running_control(), [message], descriptors)
+                self._running_server().send_job(message, descriptors)
 
-    def _running_control(self) -> socket.socket:
-        if self._control is None or self._fork_server is None or self._fork_server.poll() is not None:
+    def _running_server(self) -> ForkServerProcess:
+        if self._fork_server is None or not self._fork_server.running:
             self._stop()
-            self._fork_server, self._control = _start_fork_server(self._niceness)
-        return self._control
+            self._fork_server = _start_fork_server(self._niceness)
+        return self._fork_server
 
     def _stop(self) -> None:
-        if self._control is not None:
-            self._control.close()
         if self._fork_server is not None:
-            self._fork_server.kill()
-            self._fork_server.wait()
-        self._fork_server = self._control = None
+            self._fork_server.stop()
+            self._fork_server = None
 
 
-def _start_fork_server(niceness: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+def _start_fork_server(niceness: int) -> ForkServerProcess:
     environment = {name: os.environ[name] for name in _PASSED_VARIABLES if name in os.environ}
-    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
-    with theirs:
-        process = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", "pipeline.media.sandbox.decoder_fork_server", str(theirs.fileno()), str(niceness)],
-            pass_fds=[theirs.fileno()],
-            env=environment,
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
-    return process, ours
+    environment["OPENBLAS_NUM_THREADS"] = "1"
+    return ForkServerProcess.start("pipeline.media.sandbox.decoder_fork_server", str(niceness), environment=environment)

@@ -1,4 +1,4 @@
-"""Telling operators of rows that can't be read: once a row in the log, and as a count."""
+"""Reports for operators about rows that can't be read: one log line and one count a row."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pipeline.ports import Metrics
 logger = logging.getLogger(__name__)
 
 MAX_REMEMBERED_ROWS = 10_000
-"""Rows that are not told of again, however often they are read."""
+"""Rows that this process remembers, so that it reports each only once."""
 
 
 class DefectReport:
-    """Logs and counts each row that can't be read, the first time it is met by this process."""
+    """A log line and a count for each row that can't be read, the first time that this process reads it."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._known: OrderedDict[RecordDefect, None] = OrderedDict()
 
     def note(self, defect: RecordDefect) -> None:
-        """Tell of a row, unless it was told of before."""
+        """Report a defect of a row, unless it was reported before."""
         if defect in self._known:
             return
         self._known[defect] = None
@@ -39,7 +39,7 @@ class DefectReport:
         self._metrics.count("unreadable_records", table=defect.table, column=defect.column)
 
     def seen(self, task: Task) -> Task:
-        """Tell of a task that could not be read as a whole, and return it."""
+        """Report the defect of a task, if it has one, and return the task."""
         if task.defect is not None:
             self.note(task.defect)
         return task

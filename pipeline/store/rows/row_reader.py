@@ -1,8 +1,8 @@
-"""Columns of rows as values: what is stored is checked, because SQLite keeps anything and people repair by hand.
+"""Columns of rows as checked values: SQLite stores a value of any type in a column, and people repair rows by hand.
 
-Two kinds of values are told apart. One that a newer version may have written (a word or a number that this version does
-not know, a key it has never heard of in options) raises ``NewerValue``: the row is that version's. Everything else that
-can't be read is damage.
+An unreadable value is either newer or damaged. A value that a newer version may have written raises ``NewerValue``, and
+the row is left to that version: a word, a number or a key of options that this version does not know. Everything else
+is damage.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypeVar
 
 from pydantic_core import from_json
 
 from pipeline.domain.tasks.record_defect import RecordDefect
+from pipeline.domain.tasks.task import TaskError
 
 T = TypeVar("T")
 Word = TypeVar("Word", bound=StrEnum)
@@ -24,12 +25,14 @@ Word = TypeVar("Word", bound=StrEnum)
 MAX_COUNT = 2_000_000_000
 """Counters are 32 bits wide in MySQL; one beyond this is damage, and raising it would overflow the column."""
 MAX_NUMBER = 2**63 - 1
+MIN_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+"""Stand-in for an unreadable time in a field that must have one."""
 UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
-"""What reading a damaged value may raise."""
+"""Errors that the parsers of this module raise for a damaged value."""
 _KEYWORD = re.compile(r"[a-z][a-z0-9_]{0,31}")
-"""What a word of any version's vocabulary looks like."""
+"""The form of a word in the vocabulary of any version."""
 _RANKS = range(-(2**15), 2**15)
-"""What fits the column of ranks."""
+"""The numbers that fit the column of ranks."""
 
 
 class NewerValue(ValueError):
@@ -37,7 +40,7 @@ class NewerValue(ValueError):
 
 
 class RowReader:
-    """Reads one row column by column; what can't be read is noted and replaced, never raised.
+    """One row, read column by column; a column that can't be read gets a stand-in and is recorded as a defect.
 
     Args:
         table: name of the table.
@@ -53,11 +56,11 @@ class RowReader:
 
     @property
     def defect(self) -> RecordDefect | None:
-        """What is wrong with the row: a newer version's value, if there is one, before any damage."""
+        """The first defect of the row: a newer version's value, if there is one, before any damage."""
         return next((defect for defect in self._defects if defect.newer), next(iter(self._defects), None))
 
     def read(self, column: str, parse: Callable[[Any], T], instead: T) -> T:
-        """Return the column as a value, or ``instead`` where it can't be read."""
+        """Return the value of a column, or ``instead`` if it can't be read."""
         try:
             return parse(self._row[column])
         except UNREADABLE as error:
@@ -66,8 +69,15 @@ class RowReader:
             return instead
 
 
+def read_error(reader: RowReader, code_column: str, message_column: str) -> TaskError | None:
+    """Return the error in two columns of a row; ``None`` if there is no code."""
+    code = reader.read(code_column, optional(text), None)
+    message = reader.read(message_column, optional(text), None)
+    return TaskError(code, message or "") if code else None
+
+
 def text(value: Any) -> str:
-    """Return a text that can be sent on as UTF-8."""
+    """Return a text that can be encoded as UTF-8."""
     if not isinstance(value, str):
         raise TypeError("not a text")
     if not value.isascii():
@@ -97,7 +107,7 @@ def count(value: Any) -> int:
 
 
 def amount(value: Any) -> float:
-    """Return a number of seconds or the like."""
+    """Return a finite number that is not negative, such as a number of seconds."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError("not a number")
     if not math.isfinite(value) or value < 0:
@@ -106,14 +116,14 @@ def amount(value: Any) -> float:
 
 
 def flag(value: Any) -> bool:
-    """Return a yes or no."""
+    """Return a boolean; SQLite stores one as 0 or 1."""
     if value not in (True, False):
         raise TypeError("neither true nor false")
     return bool(value)
 
 
 def optional(parse: Callable[[Any], T]) -> Callable[[Any], T | None]:
-    """Return a parser that lets ``NULL`` pass."""
+    """Return a parser that also accepts ``NULL``."""
     return lambda value: None if value is None else parse(value)
 
 

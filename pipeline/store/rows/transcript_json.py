@@ -1,6 +1,7 @@
-"""Stored JSON read in steps, so that other threads get their turn while a transcript of hours is read.
+"""A parser of stored transcripts that reads one segment at a time, so that other threads run in between.
 
-A call into the interpreter's own parser is not interrupted: 30 MB at once would hold up every thread for half a second.
+Python's JSON parser keeps the interpreter lock for the whole call: 30 MB at once would block every thread for half a
+second.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ _DECODER = json.JSONDecoder()
 
 
 def transcript_values(text: str) -> Any:
-    """Return what ``json.loads`` would of a stored transcript, a segment at a time.
+    """Return the values of a stored transcript, as ``json.loads`` would, but read one segment at a time.
 
-    JSON that is written otherwise, in another order or with blanks, is read at once.
+    JSON in another layout, with other keys or with blanks, is read in one call.
 
     Raises:
-        ValueError: it is no JSON.
+        ValueError: the text is not JSON.
     """
     try:
         return _values(text)
@@ -26,7 +27,7 @@ def transcript_values(text: str) -> Any:
 
 
 class _UnexpectedLayout(Exception):
-    """The text is not as ``codec.to_json`` writes it."""
+    """A text in another layout than ``transcript_to_json`` writes."""
 
 
 def _values(text: str) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def _values(text: str) -> dict[str, Any]:
 
 
 def _segments(text: str, at: int) -> tuple[list[Any], int]:
-    """Return the items of a list that begins behind its bracket, and where its closing bracket is."""
+    """Return the items of a list that begins at ``at``, and the index of its closing bracket."""
     items: list[Any] = []
     while not text.startswith("]", at):
         item, at = _value(text, _after(",", text, at) if items else at)

@@ -1,7 +1,7 @@
-"""What clients have in the queue and the audio they have used: statements and transactions.
+"""The tasks that each client has in the queue, the audio it has used, and its quotas.
 
-A limit is checked and used up in one transaction that holds the client's lock (``lock``): two that counted at once
-would both find room for one.
+A quota is checked and used in one transaction that holds the client's lock (``lock``). Without the lock, two
+transactions that count at the same time would both take the last place.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import CompoundSelect, Delete, Insert, Select, Update, delete, func, literal, select, union_all, update
-from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.domain.tasks.client import (
@@ -24,16 +23,17 @@ from pipeline.domain.tasks.client import (
     refuse_more_audio,
     refuse_over_quota,
 )
-from pipeline.store.connection.database import MYSQL_DIALECTS, UtcDateTime
-from pipeline.store.queries.common import LIVE, LONGEST_S, QUEUED
-from pipeline.store.queries.records import MAX_COUNTED_BYTES, recent_density
+from pipeline.store.connection.column_types import UtcDateTime
+from pipeline.store.connection.dialects import dialect_of
 from pipeline.store.tables import CLIENTS, EXTRACTED_AUDIO, TAKEN_AUDIO, TASKS
+from pipeline.store.transactions.columns import LIVE, MAX_AUDIO_S, QUEUED
+from pipeline.store.transactions.queue_stats import MAX_COUNTED_BYTES, seconds_per_byte
 
 
 async def client_load(connection: AsyncConnection, client: str, now: datetime) -> ClientLoad:
-    """See ``ports.TaskRecords``."""
-    queued = (await connection.execute(queued_of(client))).scalar_one()
-    used = (await connection.execute(audio_used_by(client, now - DAY))).all()
+    """Return a client's queued tasks, and the audio it has used in the last 24 hours."""
+    queued = (await connection.execute(_select_number_queued(client))).scalar_one()
+    used = (await connection.execute(_select_used_audio(client, now - DAY))).all()
     return ClientLoad(
         queued_tasks=queued,
         audio_s=sum(float(row.audio_s or 0.0) for row in used),
@@ -43,17 +43,17 @@ async def client_load(connection: AsyncConnection, client: str, now: datetime) -
 
 
 async def lock(connection: AsyncConnection, client: str) -> None:
-    """Keep every other transaction that counts for this client waiting until this one ends.
+    """Make every other transaction that counts for this client wait until this one ends.
 
-    SQLite has one writer at a time anyway. On MySQL an upsert locks the row for writing at once, whether it is there or
-    not; ``SELECT … FOR UPDATE`` of a row that is not there would lock nothing in ``READ COMMITTED``.
+    An upsert locks the row whether it exists or not. SQLite needs no lock: it has one writer at a time.
     """
-    if connection.dialect.name in MYSQL_DIALECTS:
-        await connection.execute(upsert_client(client))
+    upsert = dialect_of(connection.dialect).locking_upsert(CLIENTS, {"name": client})
+    if upsert is not None:
+        await connection.execute(upsert)
 
 
 async def refuse_beyond_limits(connection: AsyncConnection, client: Client, now: datetime) -> None:
-    """Raise ``QuotaExceeded`` if the client may not have another task now; if it may, nobody counts until the end."""
+    """Raise ``QuotaExceeded`` if the client may not have another task now; hold its lock if it has a quota."""
     if client.limited:
         await lock(connection, client.name)
         refuse_over_quota(client, await client_load(connection, client.name, now), now)
@@ -62,9 +62,9 @@ async def refuse_beyond_limits(connection: AsyncConnection, client: Client, now:
 async def charge_part(
     connection: AsyncConnection, client: str, task_id: int, part: int, charge: AudioCharge, now: datetime
 ) -> None:
-    """Take a part of a recording from its client, once. Raises ``QuotaExceeded`` where its audio is used up."""
-    if (await connection.execute(charged_audio_of(task_id, part))).first():
-        return  # split again: it is paid for
+    """Charge a part of a recording to its client, once. Raises ``QuotaExceeded`` if the client's audio is used up."""
+    if (await connection.execute(_select_charged(task_id, part))).first():
+        return  # the recording is split again, and the part was charged the first time
     if charge.max_audio_s is not None:
         await _refuse_more_audio(connection, client, charge.max_audio_s, now)
     row = {"task_id": task_id, "part": part, "client": client, "audio_s": charge.audio_s, "taken_at": now}
@@ -72,31 +72,34 @@ async def charge_part(
 
 
 async def charge_recording(connection: AsyncConnection, task_id: int, now: datetime) -> None:
-    """Take a recording of which no part was taken, as splitters of versions before this one leave it."""
-    if not (await connection.execute(charged_audio_of(task_id))).first():
-        await connection.execute(take(task_id, now))
+    """Charge a whole recording, unless a part of it was charged. Splitters of earlier versions charge no parts."""
+    if not (await connection.execute(_select_charged(task_id))).first():
+        await connection.execute(_insert_charge(task_id, now))
 
 
 async def begin_extraction(
     connection: AsyncConnection, client: Client, extraction_id: str, size_bytes: int, now: datetime
 ) -> float:
-    """See ``ports.TaskRecords``."""
+    """Charge the client for the audio of an extraction, as estimated from the recording's size; return the seconds.
+
+    Raises ``QuotaExceeded`` if the client's audio is used up.
+    """
     if client.max_audio_s is not None:
         await _refuse_more_audio(connection, client.name, client.max_audio_s, now)
-    estimate_s = size_bytes * await _seconds_per_byte(connection)
+    estimate_s = size_bytes * await seconds_per_byte(connection, SECONDS_PER_BYTE)
     row = {"id": extraction_id, "client": client.name, "audio_s": estimate_s, "taken_at": now}
     await connection.execute(EXTRACTED_AUDIO.insert(), row)
     return estimate_s
 
 
 async def charge_extraction(connection: AsyncConnection, extraction_id: str, audio_s: float) -> None:
-    """See ``ports.TaskRecords``."""
-    await connection.execute(replace_estimate(extraction_id, audio_s))
+    """Replace the estimate by the seconds that were decoded, so far or in all."""
+    await connection.execute(_update_estimate(extraction_id, audio_s))
 
 
-async def forget(connection: AsyncConnection, now: datetime) -> None:
-    """Drops what has left the window for good."""
-    for statement in used_before(now - USAGE_RETENTION):
+async def delete_old_usage(connection: AsyncConnection, now: datetime) -> None:
+    """Delete usage that is too old to count towards any quota."""
+    for statement in _delete_used_before(now - USAGE_RETENTION):
         await connection.execute(statement)
 
 
@@ -106,46 +109,37 @@ async def _refuse_more_audio(connection: AsyncConnection, client: str, max_audio
 
 
 async def _pending_audio_s(connection: AsyncConnection, client: str) -> float:
-    """Estimated seconds of the client's recordings that are still to be decoded."""
-    size_bytes = (await connection.execute(bytes_to_split(client))).scalar_one()
+    """Return the estimated seconds of the client's recordings that are still to be decoded."""
+    size_bytes = (await connection.execute(_select_bytes_to_split(client))).scalar_one()
     if not size_bytes:
         return 0.0
-    taken_s = (await connection.execute(audio_of_unsplit(client))).scalar_one()
-    return max(0.0, float(size_bytes) * await _seconds_per_byte(connection) - float(taken_s or 0.0))
+    charged_s = (await connection.execute(_select_charged_of_unsplit(client))).scalar_one()
+    return max(0.0, float(size_bytes) * await seconds_per_byte(connection, SECONDS_PER_BYTE) - float(charged_s or 0.0))
 
 
-async def _seconds_per_byte(connection: AsyncConnection) -> float:
-    density = (await connection.execute(recent_density())).one()
-    return float(density.seconds) / float(density.size_bytes) if density.size_bytes else SECONDS_PER_BYTE
-
-
-def upsert_client(name: str) -> Insert:
-    """Makes the row of a client, or finds it, and locks it either way."""
-    statement = mysql.insert(CLIENTS).values(name=name)
-    return statement.on_duplicate_key_update(name=statement.inserted.name)
-
-
-def queued_of(client: str) -> Select[int]:
-    """How many tasks of a client wait."""
+def _select_number_queued(client: str) -> Select[int]:
     return select(func.count()).select_from(TASKS).where(TASKS.c.client == client, TASKS.c.status == QUEUED)
 
 
-def audio_used_by(client: str, since: datetime) -> CompoundSelect[Any]:
-    """Seconds of audio counted since then, for tasks and for extractions, and when the first of each was."""
+def _select_used_audio(client: str, since: datetime) -> CompoundSelect[Any]:
+    """Select the seconds of audio charged since a time, and the time of the first charge.
+
+    One row is for tasks, one for extractions.
+    """
     return union_all(
         *(
             select(func.sum(table.c.audio_s).label("audio_s"), func.min(table.c.taken_at).label("oldest")).where(
                 table.c.client == client,
                 table.c.taken_at > since,
-                table.c.audio_s.between(0.0, LONGEST_S),  # what was damaged counts for nothing
+                table.c.audio_s.between(0.0, MAX_AUDIO_S),  # a damaged number does not count
             )
             for table in (TAKEN_AUDIO, EXTRACTED_AUDIO)
         )
     )
 
 
-def bytes_to_split(client: str) -> Select[int]:
-    """Size of the client's recordings that are not split to their end."""
+def _select_bytes_to_split(client: str) -> Select[int]:
+    """Select the total size of the client's recordings that are not split to their end."""
     return select(func.sum(TASKS.c.file_size_bytes)).where(
         TASKS.c.client == client,
         TASKS.c.status.in_(LIVE),
@@ -154,8 +148,8 @@ def bytes_to_split(client: str) -> Select[int]:
     )
 
 
-def audio_of_unsplit(client: str) -> Select[float]:
-    """What was taken of them already."""
+def _select_charged_of_unsplit(client: str) -> Select[float]:
+    """Select the seconds that were charged already for the recordings of ``_select_bytes_to_split``."""
     return (
         select(func.sum(TAKEN_AUDIO.c.audio_s))
         .join(TASKS, TASKS.c.id == TAKEN_AUDIO.c.task_id)
@@ -163,19 +157,19 @@ def audio_of_unsplit(client: str) -> Select[float]:
             TASKS.c.client == client,
             TASKS.c.status.in_(LIVE),
             TASKS.c.split_done.is_(False),
-            TAKEN_AUDIO.c.audio_s.between(0.0, LONGEST_S),
+            TAKEN_AUDIO.c.audio_s.between(0.0, MAX_AUDIO_S),
         )
     )
 
 
-def charged_audio_of(task_id: int, part: int | None = None) -> Select[int]:
-    """Whether a part of a task was counted before, or any."""
+def _select_charged(task_id: int, part: int | None = None) -> Select[int]:
+    """Select a row if the part of the task was charged, or any part."""
     statement = select(TAKEN_AUDIO.c.task_id).where(TAKEN_AUDIO.c.task_id == task_id)
     return statement.limit(1) if part is None else statement.where(TAKEN_AUDIO.c.part == part)
 
 
-def take(task_id: int, now: datetime) -> Insert:
-    """Counts a task's recording, if the task has a client and the recording a length."""
+def _insert_charge(task_id: int, now: datetime) -> Insert:
+    """Charge a task's recording, if the task has a client and the recording a known length."""
     columns = ("task_id", "part", "client", "audio_s", "taken_at")
     values = select(TASKS.c.id, literal(0), TASKS.c.client, TASKS.c.file_duration_s, literal(now, UtcDateTime())).where(
         TASKS.c.id == task_id, TASKS.c.client.is_not(None), TASKS.c.file_duration_s.is_not(None)
@@ -183,11 +177,9 @@ def take(task_id: int, now: datetime) -> Insert:
     return TAKEN_AUDIO.insert().from_select(columns, values)
 
 
-def replace_estimate(extraction_id: str, audio_s: float) -> Update:
-    """What an extraction has taken so far."""
+def _update_estimate(extraction_id: str, audio_s: float) -> Update:
     return update(EXTRACTED_AUDIO).where(EXTRACTED_AUDIO.c.id == extraction_id).values(audio_s=audio_s)
 
 
-def used_before(moment: datetime) -> Collection[Delete]:
-    """What has left the window for good."""
+def _delete_used_before(moment: datetime) -> Collection[Delete]:
     return [delete(table).where(table.c.taken_at <= moment) for table in (TAKEN_AUDIO, EXTRACTED_AUDIO)]

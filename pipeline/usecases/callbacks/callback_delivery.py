@@ -10,8 +10,9 @@ import asyncio
 import logging
 import random
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,6 +33,7 @@ from pipeline.ports import (
 )
 from pipeline.settings import CallbackSettings
 from pipeline.usecases.background_loop import SupervisedLoop, failure_messages
+from pipeline.usecases.running_work import RunningWork
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +98,9 @@ class CallbackDeliverer:
         self._jitter = jitter
         self._work = asyncio.Event()
         self._stopping = False
-        self._deliveries: set[asyncio.Task[None]] = set()
+        self._deliveries: RunningWork[tuple[str, float], OutboxMessage] = RunningWork(
+            "callback", "a callback failed because of a defect in the service; it is claimed again", self._claim_early
+        )
         self._claiming = SupervisedLoop(
             "callbacks",
             "claiming callbacks",
@@ -129,11 +133,9 @@ class CallbackDeliverer:
                 pause_s = await self._claiming.attempt(self._claim)
                 await self._pause(stop, self._poll_s if pause_s is None else pause_s)
             self._stopping = True
-            if self._deliveries:
-                await asyncio.wait(self._deliveries)
+            await self._deliveries.wait()
         finally:
-            for delivery in self._deliveries:
-                delivery.cancel()
+            await self._deliveries.cancel_all()
 
     async def _claim(self) -> set[asyncio.Task[None]]:
         self._work.clear()
@@ -142,20 +144,16 @@ class CallbackDeliverer:
             return set()
         claimed_at = self._clock.monotonic()
         messages = await self._store.claim_callbacks(self._owner, timedelta(seconds=self._lease_s), room)
-        return {self._start(self._deliver(message, claimed_at)) for message in messages}
+        return {self._start(message, claimed_at) for message in messages}
 
-    def _start(self, delivery: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(delivery)
-        self._deliveries.add(task)
-        task.add_done_callback(self._forget)
-        return task
+    def _start(self, message: OutboxMessage, claimed_at: float) -> asyncio.Task[None]:
+        key = message.message_id, claimed_at  # an earlier delivery, whose lease has expired, may still wait for a slot
+        return self._deliveries.start(key, message, partial(self._deliver, message, claimed_at), _log_fields(message))
 
-    def _forget(self, delivery: asyncio.Task[None]) -> None:
-        self._deliveries.discard(delivery)
+    def _claim_early(self) -> None:
+        """Claim more callbacks before the next poll once few remain."""
         if len(self._deliveries) in REFILL_AT:
             self._work.set()
-        if not delivery.cancelled() and (error := delivery.exception()) is not None:
-            logger.error("a callback failed because of a defect in the service; it is claimed again", exc_info=error)
 
     async def _pause(self, stop: asyncio.Event, seconds: float) -> None:
         waits = [asyncio.create_task(wait) for wait in (stop.wait(), self._work.wait(), self._clock.sleep(seconds))]

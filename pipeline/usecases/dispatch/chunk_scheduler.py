@@ -1,26 +1,27 @@
 """Scheduling of the chunks of all running tasks on the replicas.
 
 The queue stays in this process, where it can be reordered and cancelled; only as much as the replicas can hold is sent.
-A chunk whose replica died is sent again like any other, since most often the machine was the cause. A chunk whose
-replica died twice in a row is a suspect. Suspects are decoded one at a time, each in a call of its own, so that a
-recording that kills its replica is identified without affecting other tasks. Other chunks of its task wait meanwhile.
+Chunks whose replica died are sent again. A suspect is sent alone, and other chunks of its task wait meanwhile: see
+``domain.scheduling.chunk_losses``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from pipeline.domain.audio.spans import Chunk
 from pipeline.domain.decoding.decoding_cost import chunk_cost_s, relative_cost
 from pipeline.domain.decoding.transcript import ChunkResult
 from pipeline.domain.scheduling.capacity import Capacity, ReleasedChunks
+from pipeline.domain.scheduling.chunk_losses import ChunkLosses
 from pipeline.domain.scheduling.chunk_queue import ChunkQueue
+from pipeline.domain.tasks.exhaustion import decoding_message
 from pipeline.errors import AttemptsExhausted, MurmurationError, ReplicaLost
 from pipeline.ports import ChunkFailure, Clock, EngineInfo, Metrics, Transcriber, Unit
 from pipeline.settings import DispatchSettings
@@ -30,20 +31,8 @@ from pipeline.usecases.outage_retry import REPLICA_LOSS_PAUSE_S
 
 logger = logging.getLogger(__name__)
 
-SUSPECT_LOSSES = 2
-"""Number of losses in a row after which a chunk is a suspect."""
-
 STARTING_REFRESH_S, WORKING_REFRESH_S, IDLE_REFRESH_S = 1.0, 5.0, 15.0
 """Interval between queries for the number of replicas; a query to Serve takes about 50 ms of CPU time."""
-
-
-@dataclass(frozen=True, slots=True)
-class _SuspectChunk:
-    """A chunk that may have caused the death of its replicas."""
-
-    task_id: int
-    priority_rank: int
-    chunk: Chunk
 
 
 class ChunkScheduler:
@@ -64,9 +53,7 @@ class ChunkScheduler:
         self._queue = ChunkQueue(settings.ageing_s)
         self._decodings: dict[int, TaskDecoding] = {}
         self._units: dict[int, set[asyncio.Task[None]]] = defaultdict(set)
-        self._suspects: deque[_SuspectChunk] = deque()
-        self._suspect_in_flight = False
-        self._losses: dict[tuple[int, int], int] = {}
+        self._losses = ChunkLosses(settings.max_attempts)
         self._wake = asyncio.Event()
         self._capacity = Capacity(replicas=1, max_batch_size=8)
         self.engine: EngineInfo | None = None
@@ -114,8 +101,7 @@ class ChunkScheduler:
         self._queue.close(task_id)
         for unit in self._units.pop(task_id, ()):
             unit.cancel()
-        self._suspects = deque(suspect for suspect in self._suspects if suspect.task_id != task_id)
-        self._losses = {key: count for key, count in self._losses.items() if key[0] != task_id}
+        self._losses.forget_task(task_id)
         self._wake.set()
 
     # the loops
@@ -169,9 +155,7 @@ class ChunkScheduler:
 
     def _next_unit(self) -> tuple[ReleasedChunks, bool] | None:
         """Return the chunks to send next, and whether they are a suspect; ``None`` if nothing can be sent."""
-        if self._suspects and not self._suspect_in_flight:
-            suspect = self._suspects.popleft()
-            self._suspect_in_flight = True
+        if suspect := self._losses.next_suspect():
             return ReleasedChunks(suspect.task_id, suspect.priority_rank, (suspect.chunk,)), True
         released = self._queue.release(self._capacity, self._clock.monotonic())
         return (released, False) if released else None
@@ -197,17 +181,14 @@ class ChunkScheduler:
             logger.warning("unit lost: %s", error, extra={"task_id": decoding.task_id, "chunks": len(missing)})
             self._metrics.count("lost_units")
             await self._clock.sleep(REPLICA_LOSS_PAUSE_S)
-            self._handle_unit_loss(decoding, list(missing.values()), suspect, accepted)
+            self._handle_unit_loss(decoding, list(missing.values()), suspect=suspect, accepted=accepted)
         except Exception as error:  # noqa: BLE001 - any error fails the task
             decoding.fail(error)
         finally:
             if suspect:
-                self._suspect_in_flight = False
-                self._queue.pause(decoding.task_id, self._is_suspect(decoding.task_id))
+                self._losses.end_suspect()
+                self._queue.pause(decoding.task_id, self._losses.has_suspect(decoding.task_id))
             self._wake.set()
-
-    def _is_suspect(self, task_id: int) -> bool:
-        return any(suspect.task_id == task_id for suspect in self._suspects)
 
     def _unit(self, decoding: TaskDecoding, released: ReleasedChunks) -> Unit:
         return Unit(
@@ -262,40 +243,22 @@ class ChunkScheduler:
             await decoding.deliver(results)
         for result in results:
             del missing[result.index]
-            self._losses.pop((decoding.task_id, result.index), None)
+            self._losses.forget_chunk(decoding.task_id, result.index)
         self._queue.charge(decoding.task_id, decoding.extra_cost_s(results))
         self._queue.finish(decoding.task_id, len(results))
         self._wake.set()
         decoding.count_stored(len(results))
 
-    def _handle_unit_loss(self, decoding: TaskDecoding, lost: list[Chunk], suspect: bool, accepted: bool) -> None:
-        """Count the loss against the chunks of the unit, and queue them again or fail the task.
-
-        No chunk is blamed if no replica had accepted the unit. While a suspect is at a replica, only the suspect is
-        blamed.
-        """
-        if self._decodings.get(decoding.task_id) is not decoding:
+    def _handle_unit_loss(
+        self, decoding: TaskDecoding, lost: Sequence[Chunk], *, suspect: bool, accepted: bool
+    ) -> None:
+        """Count the loss against the chunks of the unit, and queue them again or fail the task."""
+        task_id = decoding.task_id
+        if self._decodings.get(task_id) is not decoding:
             return
-        blamed = accepted and (suspect or not self._suspect_in_flight)
-        losses = {chunk.index: self._count_loss(decoding, chunk) if blamed else 0 for chunk in lost}
-        self._queue.put_back(
-            decoding.task_id, [chunk for chunk in lost if not suspect and losses[chunk.index] < SUSPECT_LOSSES]
-        )
-        for chunk in lost:
-            if losses[chunk.index] >= self._settings.max_attempts:
-                decoding.fail(AttemptsExhausted(_exhausted_message(chunk, losses[chunk.index])))
-            elif suspect or losses[chunk.index] >= SUSPECT_LOSSES:
-                self._suspects.append(_SuspectChunk(decoding.task_id, decoding.priority_rank, chunk))
-                self._queue.pause(decoding.task_id, True)
-
-    def _count_loss(self, decoding: TaskDecoding, chunk: Chunk) -> int:
-        key = (decoding.task_id, chunk.index)
-        self._losses[key] = self._losses.get(key, 0) + 1
-        return self._losses[key]
-
-
-def _exhausted_message(chunk: Chunk, losses: int) -> str:
-    return (
-        f"The process that decoded the audio from {chunk.start_s:.1f} s to {chunk.end_s:.1f} s died "
-        f"{losses} times in a row."
-    )
+        decision = self._losses.count(task_id, decoding.priority_rank, lost, suspect=suspect, accepted=accepted)
+        self._queue.put_back(task_id, decision.retried)
+        if decision.suspects:
+            self._queue.pause(task_id, True)
+        for chunk, losses in decision.exhausted:
+            decoding.fail(AttemptsExhausted(decoding_message(chunk, losses)))

@@ -1,4 +1,4 @@
-"""Splitting that continues after the death of a Splitter process, and the rule for pausing a split."""
+"""Splitting that continues after the death of a Splitter process."""
 
 from __future__ import annotations
 
@@ -8,33 +8,15 @@ from contextlib import AsyncExitStack, aclosing
 
 from typing_extensions import override
 
-from pipeline.domain.audio.spans import to_samples, to_seconds
+from pipeline.domain.audio.spans import to_seconds
 from pipeline.domain.scheduling.fair_queue import SlotLimits, TurnRequest
+from pipeline.domain.tasks.exhaustion import splitting_message
 from pipeline.errors import AttemptsExhausted, ReplicaLost
 from pipeline.fair_slots import FairSlots
 from pipeline.ports import Clock, SplitDone, SplitPart, SplitRequest, Splitter
 from pipeline.usecases.outage_retry import REPLICA_LOSS_PAUSE_S
 
 logger = logging.getLogger(__name__)
-
-PAUSE_AFTER_S = 600.0
-"""A split is not paused before it has got this far into the recording."""
-
-PAUSE_GROWTH = 3
-"""A resumed split may be paused again once it has got this many times as far as the last pause."""
-
-
-def may_pause(began_at: int, reached: int) -> bool:
-    """Return whether a split may pause at the end of a part, so that another can run.
-
-    A resumed split decodes the recording again up to the pause. Each pause comes ``PAUSE_GROWTH`` times as far into the
-    recording as the one before, so that less than half of the recording's length is decoded twice.
-
-    Args:
-        began_at: sample at which the split began or was last resumed.
-        reached: sample at which its last part ends.
-    """
-    return reached >= max(PAUSE_GROWTH * began_at, to_samples(PAUSE_AFTER_S))
 
 
 class ResumableSplitter(Splitter):
@@ -83,17 +65,10 @@ class ResumableSplitter(Splitter):
                 losses += 1
                 logger.warning("a Splitter was lost: %s", error, extra={"task_id": request.task_id, "losses": losses})
                 if losses >= self._max_losses:
-                    raise AttemptsExhausted(_exhausted_message(request, losses)) from error
+                    raise AttemptsExhausted(splitting_message(losses, to_seconds(request.resume_at))) from error
             await self._clock.sleep(REPLICA_LOSS_PAUSE_S)
 
 
 def _turn_request(request: SplitRequest) -> TurnRequest:
     """Request a turn whose size is the samples to be decoded again before the split makes progress."""
     return TurnRequest(request.share_key, request.priority_rank, size=request.resume_at)
-
-
-def _exhausted_message(request: SplitRequest, losses: int) -> str:
-    return (
-        f"The process that prepared the recording died {losses} times in a row, "
-        f"with its first {to_seconds(request.resume_at):.0f} seconds prepared."
-    )

@@ -12,10 +12,12 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from pipeline.domain.retry import Backoff
 from pipeline.domain.summaries.summary import Summary
+from pipeline.domain.tasks.exhaustion import summary_message
 from pipeline.domain.tasks.task import Task, TaskError
 from pipeline.errors import (
     AttemptsExhausted,
@@ -32,7 +34,7 @@ from pipeline.ports import Clock, Metrics, Summarizer, SummaryJob, SummaryLease,
 from pipeline.settings import DispatchSettings, LlmSettings
 from pipeline.usecases.background_loop import SupervisedLoop, failure_messages
 from pipeline.usecases.outage_retry import retry_until_available
-from pipeline.usecases.task_notifier import wait_for_event
+from pipeline.usecases.running_work import RunningWork
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +83,9 @@ class SummaryRunner:
         self._on_finished = finished
         self._jitter = jitter
         self._work = asyncio.Event()
-        self._active: dict[int, tuple[SummaryLease, asyncio.Task[None]]] = {}
+        self._writing: RunningWork[int, SummaryLease] = RunningWork(
+            "summary", "a summary failed because of a defect in the service; it is claimed again", self._work.set
+        )
         poll_s = dispatch.poll_s
         self._claiming = SupervisedLoop("summaries", "claiming summaries", clock, metrics, outage_s=lambda _: poll_s)
         self._renewing = SupervisedLoop(
@@ -99,47 +103,24 @@ class SummaryRunner:
 
     async def cancel(self, task_id: int) -> None:
         """Stop writing the summary of a task that was cancelled or deleted, if this runner holds it."""
-        if task_id in self._active:
-            _, writing = self._active[task_id]
-            writing.cancel()
-            await asyncio.gather(writing, return_exceptions=True)
+        await self._writing.cancel(task_id)
 
     async def run(self) -> None:
         """Write summaries until cancelled, then return the unfinished ones to the store."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._claim_loop())
-                group.create_task(self._renew_loop())
+                group.create_task(self._claiming.run(self._claim, self._work, self._settings.poll_s))
+                group.create_task(self._renewing.run_every(self._settings.heartbeat_s, self._renew))
         finally:
             await self._release_summaries()
 
-    async def _claim_loop(self) -> None:
-        while True:
-            self._work.clear()
-            await self._claiming.round(self._claim)
-            await wait_for_event(self._work, self._settings.poll_s)
-
-    async def _renew_loop(self) -> None:
-        while True:
-            await self._clock.sleep(self._settings.heartbeat_s)
-            await self._renewing.round(self._renew)
-
     async def _claim(self) -> None:
-        room = self._max_active - len(self._active)
+        room = self._max_active - len(self._writing)
         for lease in await self._store.claim_summaries(self._owner, self._lease, room):
-            writing = asyncio.create_task(self._write(lease), name=f"summary-{lease.task_id}")
-            self._active[lease.task_id] = (lease, writing)
-            writing.add_done_callback(lambda done, task_id=lease.task_id: self._forget(task_id, done))  # type: ignore[misc]
-
-    def _forget(self, task_id: int, writing: asyncio.Task[None]) -> None:
-        if task_id in self._active and self._active[task_id][1] is writing:
-            del self._active[task_id]
-        self._work.set()
-        if not writing.cancelled() and (error := writing.exception()) is not None:
-            logger.error("a summary failed because of a defect in the service; it is claimed again", exc_info=error)
+            self._writing.start(lease.task_id, lease, partial(self._write, lease), {"task_id": lease.task_id})
 
     async def _renew(self) -> None:
-        leases = [lease for lease, _ in self._active.values()]
+        leases = self._writing.items
         for task_id in await self._store.renew_summaries(leases, self._lease) if leases else ():
             logger.info("the lease of a summary is lost", extra={"task_id": task_id})
             await self.cancel(task_id)
@@ -201,11 +182,7 @@ class SummaryRunner:
         self._on_finished(task)
 
     async def _release_summaries(self) -> None:
-        active = list(self._active.values())
-        for _, writing in active:
-            writing.cancel()
-        await asyncio.gather(*(writing for _, writing in active), return_exceptions=True)
-        for lease, _ in active:
+        for lease in await self._writing.cancel_all():
             with suppress(LeaseLost, DatabaseUnavailable):
                 await self._store.postpone_summary(lease, self._clock.now(), counted=False)
 
@@ -220,4 +197,4 @@ def _reason(error: Exception, task_id: int) -> TaskError:
 
 
 def _exhausted(attempts: int) -> TaskError:
-    return TaskError(AttemptsExhausted.code, f"The process that wrote this summary died {attempts} times.")
+    return TaskError(AttemptsExhausted.code, summary_message(attempts))

@@ -8,8 +8,7 @@ from datetime import timedelta
 
 from pipeline.domain.tasks.lifecycle import CLOCK_TOLERANCE
 from pipeline.domain.tasks.task import Status
-from pipeline.observability import NoMetrics
-from pipeline.ports import Clock, MediaStore, Metrics, TaskStore, UploadStore
+from pipeline.ports import Clock, MediaStore, Metrics, NullMetrics, TaskStore, UploadStore
 from pipeline.settings import Settings
 from pipeline.usecases.background_loop import SupervisedLoop, failure_messages
 
@@ -45,7 +44,7 @@ class Housekeeper:
         self._checked_at = (clock.now(), clock.monotonic())
         self._clock_changed = False
         self._loops = {
-            step: SupervisedLoop("housekeeping", work, clock, metrics or NoMetrics())
+            step: SupervisedLoop("housekeeping", work, clock, metrics or NullMetrics())
             for step, work in self._steps.items()
         }
 

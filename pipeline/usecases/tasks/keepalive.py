@@ -13,8 +13,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from pipeline.errors import DatabaseUnavailable, TaskNotFound
-from pipeline.observability import NoMetrics
-from pipeline.ports import Clock, MediaStore, TaskRecords
+from pipeline.ports import Clock, MediaStore, NullMetrics, TaskRecords
 from pipeline.usecases.background_loop import SupervisedLoop
 
 logger = logging.getLogger(__name__)
@@ -36,7 +35,7 @@ async def keep_alive(store: TaskRecords, clock: Clock, task_id: int) -> AsyncIte
 
 
 async def _renew(store: TaskRecords, clock: Clock, task_id: int) -> None:
-    loop = SupervisedLoop("keepalive", "keeping a task for its client", clock, NoMetrics())
+    loop = SupervisedLoop("keepalive", "keeping a task for its client", clock, NullMetrics())
     while True:
         await clock.sleep(KEEPALIVE_INTERVAL_S)
         await loop.attempt(lambda: store.extend_wait(task_id, clock.now() + KEEPALIVE_TTL))

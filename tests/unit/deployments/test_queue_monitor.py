@@ -74,6 +74,7 @@ def test_a_database_that_comes_back_is_queried_again() -> None:
 
 
 def test_the_thread_ends_with_its_watch() -> None:
+    gc.freeze()  # only what is made from here on is collected below
     store = WatchedStore()
     watch = QueueMonitor(opening(store), PERIOD_S)
     until_queried_twice(store)

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from pipeline.domain.decoding.engine_name import EngineName
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
-from pipeline.domain.tasks.task import EngineName, Priority, Status, Task, TaskError
+from pipeline.domain.tasks.task import Priority, Status, Task, TaskError
 from pipeline.errors import ConfigurationError
 from pipeline.event_log import LOGGED_PACKAGES, MASK, JsonFormatter, TextFormatter, configure_logging, log_attempt
 from pipeline.settings import LoggingSettings

@@ -9,6 +9,7 @@ from pipeline.domain.scheduling.fair_queue import SlotLimits, TurnRequest
 from pipeline.fair_slots import FairSlots, SlicedWork
 from pipeline.system_clock import SystemClock
 from pipeline.testing.manual_clock import ManualClock
+from tests.support.clocks import settle
 
 
 class Holder:
@@ -22,11 +23,6 @@ class Holder:
         async with slots.turn(request):
             log.append(request.client)
             await self.go.wait()
-
-
-async def settle() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 async def test_a_slot_that_becomes_free_goes_to_the_most_urgent() -> None:

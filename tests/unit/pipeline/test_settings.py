@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, SecretStr
 
+import pipeline.settings
 from pipeline.errors import ConfigurationError
 from pipeline.settings import BatchSettings, Section, Settings, load_settings
 
@@ -191,6 +192,13 @@ def test_secrets_are_of_a_type_that_hides_them(section: type[BaseModel]) -> None
         is_secret = any(word in name.removesuffix("_tokens") for word in ("secret", "password", "token", "key"))
         if is_secret and name != "keys":  # those are hashes
             assert SecretStr.__name__ in str(field.annotation)
+
+
+def test_each_section_has_a_module_of_its_name() -> None:
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            assert field.annotation.__module__ == f"pipeline.settings.{name}"
+            assert field.annotation.__name__ in pipeline.settings.__all__
 
 
 def test_settings_cannot_be_changed() -> None:

@@ -123,7 +123,7 @@ class Reader:
         self.ended.set()
 
 
-async def settle(turns: int = 400) -> None:
+async def settle_with_threads(turns: int = 400) -> None:
     """Run all tasks and threads until nothing more happens."""
     for _ in range(turns // 20):
         for _ in range(20):

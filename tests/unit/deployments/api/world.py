@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
@@ -12,8 +11,10 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from deployments.api.app import attach, build_api
-from deployments.api.services import Readiness, Services
+from deployments.api.application import build_api, connect
+from deployments.api.concurrency.event_loop import FairSemaphore
+from deployments.api.middleware.admission import AdmissionMiddleware, RequestSlots
+from deployments.api.services import Readiness, Services, build_submitter, build_uploads
 from pipeline.domain.audio.tracks import Track
 from pipeline.domain.confinement_level import Confinement
 from pipeline.domain.decoding.transcript import Segment, Transcript, TranscriptInfo, Word
@@ -21,12 +22,14 @@ from pipeline.domain.tasks.task import NewTask, Task, TaskError
 from pipeline.net import GuardedClient
 from pipeline.ports import EngineInfo, Lease, TaskQuery
 from pipeline.settings import NetworkSettings, Settings
-from pipeline.testing.fake_llm import FakeSummarizer
-from pipeline.testing.local_network import ScriptedResolver
+from pipeline.testing.fake_dispatcher import FakeDispatcher
+from pipeline.testing.fake_summarizer import FakeSummarizer
+from pipeline.testing.local_extractor import LocalExtractor
 from pipeline.testing.manual_clock import ManualClock
-from pipeline.testing.memory_media import LocalExtractor, MemoryMediaStore
+from pipeline.testing.memory_media import MemoryMediaStore
 from pipeline.testing.memory_task_store import MemoryTaskStore
 from pipeline.testing.memory_uploads import MemoryUploadStore
+from pipeline.testing.scripted_network import ScriptedResolver
 
 ENGINE = EngineInfo("faster_whisper", "base", "cpu", "int8", ("en", "de", "zh"), 8)
 LEASE = timedelta(seconds=30)
@@ -60,33 +63,12 @@ class World:
     readiness: Readiness = field(default_factory=lambda: Readiness(ready=True, engine=ENGINE))
     summarizer: FakeSummarizer = field(default_factory=FakeSummarizer)
     confinement: Confinement | None = None
-    wakes: int = 0
-    cancelled: list[int] = field(default_factory=list)
-    watched: list[tuple[int, float]] = field(default_factory=list)
     counted: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.store = MemoryTaskStore(self.clock)
         self.uploads = MemoryUploadStore(self.clock)
-        self.on_watch: Callable[[float], Awaitable[None]] = self._time_passes
-
-    async def wake(self) -> None:
-        self.wakes += 1
-
-    async def watch(self, task_id: int, seen: int, timeout_s: float) -> int:
-        if seen >= 0:
-            await self.watch_end(task_id, timeout_s)
-        return seen + 1
-
-    async def watch_end(self, task_id: int, timeout_s: float) -> None:
-        self.watched.append((task_id, timeout_s))
-        await self.on_watch(timeout_s)
-
-    async def _time_passes(self, timeout_s: float) -> None:
-        self.clock.advance(timeout_s)
-
-    async def cancel(self, task_id: int) -> None:
-        self.cancelled.append(task_id)
+        self.dispatcher = FakeDispatcher(self.clock)
 
     async def ask_readiness(self) -> Readiness:
         return self.readiness
@@ -98,30 +80,34 @@ class World:
         self.counted[name] = self.counted.get(name, 0.0) + value
 
     def services(self, *, fetch_available: bool = False, **settings: Any) -> Services:
+        chosen = (
+            Settings(**{"crawl": {"enabled": fetch_available}} | settings)
+            if settings
+            else _default_settings(fetch_available)
+        )
+        check_url = GuardedClient(NetworkSettings(), ScriptedResolver({})).check
         return Services(
             store=self.store,
-            uploads=self.uploads,
+            submitter=build_submitter(chosen, self.store, self.media, self.dispatcher, self.clock, check_url),
+            uploads=build_uploads(chosen, self.uploads, self.media, self.clock),
             media=self.media,
-            settings=Settings(**settings),
+            settings=chosen,
             clock=self.clock,
-            wake=self.wake,
-            watch=self.watch,
-            watch_end=self.watch_end,
-            cancel=self.cancel,
+            dispatcher=self.dispatcher,
             readiness=self.ask_readiness,
             engine=self.ask_engine,
             summarizer=self.summarizer,
-            check_url=GuardedClient(NetworkSettings(), ScriptedResolver({})).check,
             extractor=self.extractor,
+            transcript_slots=FairSemaphore(chosen.http.max_results_in_hand),
+            stream_slots=FairSemaphore(chosen.http.max_replays_in_hand),
             count=self.count,
             confinement=self.confinement,
-            fetch_available=fetch_available,
         )
 
     def api(self, *, fetch_available: bool = False, **settings: Any) -> FastAPI:
-        """Return the application, attached to this world. All worlds share one, since building the routes is slow."""
+        """Return the application, connected to this world. All worlds share one, since building the routes is slow."""
         app = _application()
-        attach(app, self.services(fetch_available=fetch_available, **settings))
+        connect(app, self.services(fetch_available=fetch_available, **settings))
         return app
 
     async def task_count(self) -> int:
@@ -146,18 +132,31 @@ class World:
 
 
 @cache
+def _default_settings(fetch_available: bool) -> Settings:
+    """Return the settings that most tests use: to look for each in the environment takes 1 ms."""
+    return Settings(crawl={"enabled": fetch_available})
+
+
+@cache
 def _application() -> FastAPI:
     return build_api(World().services())
+
+
+def middleware_argument(app: FastAPI, middleware: type, name: str) -> Any:
+    """Return an argument that a middleware of the application is made with."""
+    [layer] = [layer for layer in app.user_middleware if layer.cls is middleware]
+    return layer.kwargs[name]
+
+
+def slots_of(app: FastAPI) -> RequestSlots:
+    slots = middleware_argument(app, AdmissionMiddleware, "slots")
+    assert isinstance(slots, RequestSlots)
+    return slots
 
 
 def client_of(api: FastAPI) -> httpx.AsyncClient:
     """Return a client without a socket. It receives the response to an internal error instead of the exception."""
     return httpx.AsyncClient(transport=httpx.ASGITransport(api, raise_app_exceptions=False), base_url="http://service")
-
-
-async def blocks(*data: bytes) -> AsyncIterator[bytes]:
-    for block in data:
-        yield block
 
 
 def detail(answer: httpx.Response, status: int, error: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from deployments.front.turns import FairStartMiddleware, client_key
+from tests.support.clocks import settle
 
 
 class Application:
@@ -49,18 +50,13 @@ async def ignore(_message: Message) -> None:
 @asynccontextmanager
 async def under_way(app: Any, scopes: list[Scope]) -> AsyncIterator[None]:
     requests = [asyncio.create_task(app(scope, nothing, ignore)) for scope in scopes]
-    await settled()
+    await settle()
     try:
         yield
     finally:
         for each in requests:
             each.cancel()
         await asyncio.gather(*requests, return_exceptions=True)
-
-
-async def settled() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 def burst(app: Any, of_a: int, *others: Scope) -> AbstractAsyncContextManager[None]:
@@ -131,7 +127,7 @@ async def test_clients_that_leave_are_reported_a_few_at_a_time() -> None:
 
     app = FairStartMiddleware(read_to_the_end, places=100)
     requests = [asyncio.create_task(app(request(f"/{number}", "a"), leave, ignore)) for number in range(10)]
-    await settled()
+    await settle()
     assert gone == []
     await asyncio.gather(*requests)
     assert gone == [f"/{number}" for number in range(10)]
@@ -170,12 +166,12 @@ async def test_requests_whose_clients_have_left_are_dropped_from_the_line(applic
         asyncio.create_task(app(request(f"/{number}", "a"), connection.receive, ignore))
         for number, connection in enumerate(connections)
     ]
-    await settled()
+    await settle()
     for connection in connections[1:-1]:
         connection.disconnected = True
     requests[0].cancel()
     await asyncio.wait(requests[:-1])
-    await settled()
+    await settle()
     assert application.arrived == ["/0", "/999"]
     requests[-1].cancel()
     await asyncio.wait(requests)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from deployments.replicas.dispatcher_replica import DispatcherState
+from deployments.dispatcher_handle import DispatcherState
 from deployments.replicas.ingress_replica import readiness_of
 from pipeline.ports import EngineInfo
 

@@ -3,8 +3,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from pipeline.asr.batcher import DecodeRequest, MicroBatcher
+from pipeline.asr.batcher import MicroBatcher
 from pipeline.asr.engine import DecodeItem
+from pipeline.asr.pending_chunk import PendingChunk
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.settings import BatchSettings
 from pipeline.testing.fake_engine import FakeEngine
@@ -43,10 +44,10 @@ def item() -> Callable[..., DecodeItem]:
 
 
 @pytest.fixture
-def request_of(item) -> Callable[..., DecodeRequest]:
-    """A factory of requests for such items."""
+def submit(item) -> Callable[..., list[PendingChunk]]:
+    """A function that submits such items to a batcher, one for each mark."""
 
-    def make(mark: int = 0, *, task_id: int = 1, rank: int = 1, age: float = 0.0, **rest: object) -> DecodeRequest:
-        return DecodeRequest(task_id, item(mark, **rest), rank, age)
+    def run(batcher: MicroBatcher, *marks: int, rank: int = 1, age: float = 0.0, **rest: object) -> list[PendingChunk]:
+        return batcher.submit([item(mark, **rest) for mark in marks], rank=rank, start_tag=age)
 
-    return make
+    return run

@@ -31,13 +31,13 @@ def marks(engine):
 
 
 @pytest.fixture
-def busy(start, request_of):
+def busy(start, submit):
     """A factory of batchers with a running batch, so that all submitted chunks wait together."""
 
     def make(engine, **settings):
         batcher = start(engine, **settings)
         engine.pause()
-        batcher.submit([request_of(99, task_id=99, rank=0)])
+        submit(batcher, 99, rank=0)
         assert engine.entered.wait(TIMEOUT_S)
         engine.batches.clear()
         return batcher
@@ -45,37 +45,35 @@ def busy(start, request_of):
     return make
 
 
-def test_chunks_of_different_tasks_share_a_batch(busy, request_of):
+def test_chunks_of_different_tasks_share_a_batch(busy, submit):
     engine = FakeEngine()
     batcher = busy(engine)
-    chunks = [chunk for task in range(4) for chunk in batcher.submit([request_of(task, task_id=task)])]
+    chunks = [chunk for task in range(4) for chunk in submit(batcher, task)]
     engine.resume()
     texts = [text(result) for result in results_of(chunks)]
     assert marks(engine) == [[0, 1, 2, 3]]
     assert len(set(texts)) == 4
 
 
-def test_urgent_chunks_go_first_then_older_ones(busy, request_of):
+def test_urgent_chunks_go_first_then_older_ones(busy, submit):
     engine = FakeEngine()
     batcher = busy(engine, max_batch_size=1)
-    chunks = batcher.submit(
-        [
-            request_of(1, rank=2, age=1.0),
-            request_of(2, rank=1, age=9.0),
-            request_of(3, rank=1, age=3.0),
-            request_of(4, rank=0, age=99.0),
-        ]
-    )
+    chunks = [
+        *submit(batcher, 1, rank=2, age=1.0),
+        *submit(batcher, 2, rank=1, age=9.0),
+        *submit(batcher, 3, rank=1, age=3.0),
+        *submit(batcher, 4, rank=0, age=99.0),
+    ]
     engine.resume()
     results_of(chunks)
     assert marks(engine) == [[4], [3], [2], [1]]
 
 
-def test_batches_are_short_for_a_while_after_an_urgent_chunk(busy, request_of):
+def test_batches_are_short_for_a_while_after_an_urgent_chunk(busy, submit):
     batcher = busy(engine := FakeEngine(), max_batch_s=1.5)
-    batcher.submit([request_of(1, rank=2), request_of(2, rank=2)])  # behind one of rank 0
+    submit(batcher, 1, 2, rank=2)  # behind one of rank 0
     assert batcher._max_batch_s == 3.0
-    chunks = batcher.submit([request_of(3, rank=1)])
+    chunks = submit(batcher, 3, rank=1)
     assert batcher._max_batch_s == 1.5
     batcher._clock = lambda: 301.0
     assert batcher._max_batch_s == 3.0
@@ -83,11 +81,11 @@ def test_batches_are_short_for_a_while_after_an_urgent_chunk(busy, request_of):
     results_of(chunks)
 
 
-def test_an_odd_one_does_not_starve(busy, request_of):
+def test_an_odd_one_does_not_starve(busy, submit):
     engine = FakeEngine()
     batcher = busy(engine, max_batch_size=4)
-    odd = request_of(7, seconds=28.0, age=0.0)
-    chunks = batcher.submit([*(request_of(1, age=1.0 + i) for i in range(8)), odd])
+    chunks = [chunk for i in range(8) for chunk in submit(batcher, 1, age=1.0 + i)]
+    chunks += submit(batcher, 7, seconds=28.0, age=0.0)
     engine.resume()
     results_of(chunks)
     assert marks(engine)[0][0] == 7
@@ -98,10 +96,10 @@ def looping(*bad):
     return lambda item, decoded: replace(decoded, compression_ratio=9.0) if mark(item) in bad else decoded
 
 
-def test_an_urgent_bad_decoding_is_tried_again_before_others(busy, request_of):
+def test_an_urgent_bad_decoding_is_tried_again_before_others(busy, submit):
     engine = FakeEngine(result=looping(1))
     batcher = busy(engine, max_batch_size=1)
-    chunks = batcher.submit([request_of(1, rank=0, age=1.0), request_of(2, rank=0, age=2.0)])
+    chunks = submit(batcher, 1, rank=0, age=1.0) + submit(batcher, 2, rank=0, age=2.0)
     engine.resume()
     first, second = results_of(chunks)
     assert marks(engine) == [[1]] * 7 + [[2]]
@@ -109,28 +107,28 @@ def test_an_urgent_bad_decoding_is_tried_again_before_others(busy, request_of):
     assert (first.attempts, second.attempts) == (7, 1)
 
 
-def test_a_bad_decoding_waits_for_others_while_there_is_something_else_to_do(busy, request_of):
+def test_a_bad_decoding_waits_for_others_while_there_is_something_else_to_do(busy, submit):
     engine = FakeEngine(result=looping(1, 5))
     batcher = busy(engine, max_batch_size=3)
-    chunks = batcher.submit([request_of(number, age=number) for number in range(1, 7)])
+    chunks = [chunk for number in range(1, 7) for chunk in submit(batcher, number, age=number)]
     engine.resume()
     results_of(chunks)
     assert marks(engine) == [[1, 2, 3], [4, 5, 6], *[[1, 5]] * 6]
 
 
-def test_a_bad_decoding_that_the_next_chunk_waits_for_does_not_wait(busy, request_of):
+def test_a_bad_decoding_that_the_next_chunk_waits_for_does_not_wait(busy, submit):
     engine = FakeEngine(result=looping(1))
     batcher = busy(engine, max_batch_size=1)
-    chunks = batcher.submit([request_of(1, condition_on_previous_text=True), request_of(2, age=2.0)])
+    chunks = submit(batcher, 1, condition_on_previous_text=True) + submit(batcher, 2, age=2.0)
     engine.resume()
     results_of(chunks)
     assert marks(engine)[-1] == [2]
 
 
-def test_a_bad_decoding_lets_so_many_batches_go_first_and_no_more(busy, request_of):
+def test_a_bad_decoding_lets_so_many_batches_go_first_and_no_more(busy, submit):
     engine = FakeEngine(result=looping(1))
     batcher = busy(engine, max_batch_size=2)
-    chunks = batcher.submit([request_of(number, age=number) for number in range(1, 41)])
+    chunks = [chunk for number in range(1, 41) for chunk in submit(batcher, number, age=number)]
     engine.resume()
     results_of(chunks)
     full, ladder = MAX_DEFERRED_BATCHES + 1, 2 * MAX_DEFERRED_BATCHES + 2
@@ -140,11 +138,11 @@ def test_a_bad_decoding_lets_so_many_batches_go_first_and_no_more(busy, request_
 DEAR = {"beam_size": 20, "best_of": 20, "log_prob_threshold": 0.0}
 
 
-def test_a_chunk_with_dear_options_does_not_keep_the_replica_to_itself(busy, request_of):
+def test_a_chunk_with_dear_options_does_not_keep_the_replica_to_itself(busy, submit):
     engine = FakeEngine()
     batcher = busy(engine, max_batch_size=1)
-    dear = batcher.submit([request_of(1, condition_on_previous_text=True, **DEAR)])
-    chunks = batcher.submit([request_of(2), request_of(3, age=30.0)])
+    dear = submit(batcher, 1, condition_on_previous_text=True, **DEAR)
+    chunks = submit(batcher, 2) + submit(batcher, 3, age=30.0)
     engine.resume()
     results_of([*dear, *chunks])
     order = [mark for [mark] in marks(engine)]
@@ -153,22 +151,22 @@ def test_a_chunk_with_dear_options_does_not_keep_the_replica_to_itself(busy, req
     assert order.index(2) <= 4
 
 
-def test_so_many_texts_are_decoded_side_by_side_as_with_the_defaults(busy, request_of):
+def test_so_many_texts_are_decoded_side_by_side_as_with_the_defaults(busy, submit):
     engine = FakeEngine()
     batcher = busy(engine, max_batch_size=8, max_batch_s=100.0)
-    chunks = batcher.submit([request_of(number, beam_size=20) for number in range(1, 9)])
+    chunks = submit(batcher, *range(1, 9), beam_size=20)
     engine.resume()
     results_of(chunks)
     assert [len(batch) for batch in engine.batches] == [2, 2, 2, 2]
 
 
-def test_retries_of_different_chunks_share_a_batch(busy, request_of):
+def test_retries_of_different_chunks_share_a_batch(busy, submit):
     def unlikely(item, decoded):
         return replace(decoded, avg_logprob=-2.0) if mark(item) < 9 and not item.temperature else decoded
 
     engine = FakeEngine(result=unlikely)
     batcher = busy(engine)
-    results = results_after_release(engine, batcher.submit([request_of(1), request_of(2), request_of(3)]))
+    results = results_after_release(engine, submit(batcher, 1, 2, 3))
     assert [(len(batch), batch[0].temperature) for batch in engine.batches] == [(3, 0.0), (3, 0.0), (3, 0.2)]
     assert {result.segments[0].temperature for result in results} == {0.2}
 
@@ -178,102 +176,102 @@ def results_after_release(engine, chunks):
     return results_of(chunks)
 
 
-def test_the_gate_can_be_switched_off(start, request_of):
+def test_the_gate_can_be_switched_off(start, submit):
     engine = FakeEngine(result=lambda _, decoded: replace(decoded, compression_ratio=9.0))
-    [result] = results_of(start(engine, quality_gate=False).submit([request_of()]))
+    [result] = results_of(submit(start(engine, quality_gate=False), 1))
     assert result.attempts == 1
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_the_next_ones_fit(busy, request_of):
+def test_a_batch_that_does_not_fit_is_halved_and_the_next_ones_fit(busy, submit):
     engine = FakeEngine(memory_rows=2)
     batcher = busy(engine)
-    chunks = batcher.submit([request_of(i) for i in range(12)])
+    chunks = submit(batcher, *range(12))
     results = results_after_release(engine, chunks)
     assert all(result.attempts == 1 for result in results)
     assert [len(batch) for batch in engine.batches] == [8, 4, 2, 2, 4, 2, 2, 2, 2]
 
 
-def test_new_settings_forget_what_did_not_fit(busy, request_of):
+def test_new_settings_forget_what_did_not_fit(busy, submit):
     engine = FakeEngine(memory_rows=2)
     batcher = busy(engine)
-    results_after_release(engine, batcher.submit([request_of(i) for i in range(4)]))
+    results_after_release(engine, submit(batcher, *range(4)))
     batcher.reconfigure(BatchSettings(max_batch_size=3, batch_wait_s=0))
     engine.pause()
-    chunks = batcher.submit([request_of(1)])
+    chunks = submit(batcher, 1)
     assert engine.entered.wait(TIMEOUT_S)
     engine.batches.clear()
-    chunks += batcher.submit([request_of(i) for i in range(3)])
+    chunks += submit(batcher, *range(3))
     results_after_release(engine, chunks)
     assert [len(batch) for batch in engine.batches] == [3, 1, 2]
 
 
-def test_a_chunk_that_never_fits_fails_alone(busy, request_of):
+def test_a_chunk_that_never_fits_fails_alone(busy, submit):
     engine = FakeEngine(memory_rows=0)
-    results = results_after_release(engine, busy(engine).submit([request_of(1), request_of(2)]))
+    results = results_after_release(engine, submit(busy(engine), 1, 2))
     assert [type(error) for error in results] == [DecodingFailed, DecodingFailed]
     assert "memory" in results[0].message
 
 
-def test_one_bad_chunk_fails_alone(busy, request_of):
+def test_one_bad_chunk_fails_alone(busy, submit):
     engine = FakeEngine(fault=lambda item: RuntimeError("axis 7") if mark(item) == 2 else None)
     batcher = busy(engine)
-    results = results_after_release(engine, batcher.submit([request_of(i) for i in range(4)]))
+    results = results_after_release(engine, submit(batcher, *range(4)))
     assert [isinstance(result, DecodingFailed) for result in results] == [False, False, True, False]
     assert "axis" not in str(results[2])
     assert batcher.healthy
     assert batcher.stats().failures == 1
 
 
-def test_a_chunk_the_engine_refuses_fails_with_its_reason(start, request_of):
+def test_a_chunk_the_engine_refuses_fails_with_its_reason(start, submit):
     engine = FakeEngine(result=lambda *_: DecodingFailed("No such language."))
-    [error] = results_of(start(engine).submit([request_of()]))
+    [error] = results_of(submit(start(engine), 1))
     assert error.message == "No such language."
 
 
-def test_the_result_of_a_withdrawn_chunk_is_thrown_away(start, request_of):
+def test_the_result_of_a_withdrawn_chunk_is_thrown_away(start, submit):
     engine = FakeEngine()
     batcher = start(engine)
     engine.pause()
-    [chunk] = batcher.submit([request_of(task_id=5)])
+    [chunk] = submit(batcher, 5)
     assert engine.entered.wait(TIMEOUT_S)
     batcher.withdraw([chunk])
     assert isinstance(chunk.future.exception(0), TaskCancelled)
-    [later] = results_after_release(engine, batcher.submit([request_of(task_id=6)]))
+    [later] = results_after_release(engine, submit(batcher, 6))
     assert later.attempts == 1
 
 
-def test_withdrawn_chunks_leave_the_task_s_others(busy, request_of):
+def test_withdrawn_chunks_leave_the_task_s_others(busy, submit):
     engine = FakeEngine()
     batcher = busy(engine)
-    gone, kept = batcher.submit([request_of(1, task_id=5)]), batcher.submit([request_of(2, task_id=5)])
+    gone, kept = submit(batcher, 1), submit(batcher, 2)
     batcher.withdraw(gone)
     results_after_release(engine, kept)
     assert marks(engine) == [[2]]
 
 
-def test_settings_change_between_batches(busy, request_of):
+def test_settings_change_between_batches(busy, submit):
     engine = FakeEngine()
     batcher = busy(engine, max_batch_size=8)
-    chunks = batcher.submit([request_of(i) for i in range(4)])
+    chunks = submit(batcher, *range(4))
     batcher.reconfigure(BatchSettings(max_batch_size=2))
     results_after_release(engine, chunks)
     assert [len(batch) for batch in engine.batches] == [2, 2]
     assert batcher.settings.max_batch_size == 2
 
 
-def test_a_lone_chunk_waits_for_further_chunks(start, request_of):
+def test_a_lone_chunk_waits_for_further_chunks(start, submit):
     engine = FakeEngine()
     batcher = start(engine, batch_wait_s=5)
-    first = batcher.submit([request_of(1)])
+    first = submit(batcher, 1)
     assert not engine.entered.wait(0.02)
-    second = batcher.submit([request_of(2)])
+    second = submit(batcher, 2)
     results_of([*first, *second])
     assert marks(engine) == [[1, 2]]
 
 
-def test_an_urgent_chunk_does_not_wait(start, request_of):
+def test_an_urgent_chunk_does_not_wait(start, submit):
     engine = FakeEngine()
-    [result] = results_of(start(engine, batch_wait_s=5).submit([request_of(rank=0)]))
+    [result] = results_of(submit(start(engine, batch_wait_s=5), 1, rank=0))
     assert result.attempts == 1
 
 
@@ -288,46 +286,46 @@ class Defective(FakeEngine):
         return super().window_frames(items)
 
 
-def dies(batcher, chunks, request_of):
+def dies(batcher, chunks, submit):
     """Return whether all chunks fail, submitted before or now, and the batcher is not healthy."""
-    late = batcher.submit([request_of()]) if results_of(chunks) else []
+    late = submit(batcher, 1) if results_of(chunks) else []
     return not batcher.healthy and {type(error) for error in results_of([*chunks, *late])} == {ReplicaLost}
 
 
-def test_a_failed_device_fails_all_chunks(busy, request_of, caplog):
+def test_a_failed_device_fails_all_chunks(busy, submit, caplog):
     engine = FakeEngine(fault=lambda item: ReplicaLost("The GPU has failed.") if mark(item) < 9 else None)
     batcher = busy(engine)
-    chunks = batcher.submit([request_of(1), request_of(2)])
+    chunks = submit(batcher, 1, 2)
     engine.resume()
-    assert dies(batcher, chunks, request_of)
+    assert dies(batcher, chunks, submit)
     assert "inference thread has died" in caplog.text
 
 
-def test_a_defect_on_the_inference_thread_fails_all_chunks(busy, request_of, caplog):
+def test_a_defect_on_the_inference_thread_fails_all_chunks(busy, submit, caplog):
     engine = Defective()
     batcher = busy(engine)
-    chunks = batcher.submit([request_of(1), request_of(2)])
+    chunks = submit(batcher, 1, 2)
     engine.broken = True
     engine.resume()
     results_of(chunks)
     engine.broken = False
-    assert dies(batcher, chunks, request_of)
+    assert dies(batcher, chunks, submit)
     assert "inference thread has died" in caplog.text
 
 
-def test_closing_fails_what_still_waits(start, request_of):
+def test_closing_fails_what_still_waits(start, submit):
     engine = FakeEngine()
     batcher = start(engine, running=False)
-    [chunk] = batcher.submit([request_of()])
+    [chunk] = submit(batcher, 1)
     batcher.close()
     assert isinstance(chunk.future.exception(0), ReplicaLost)
     assert not batcher.healthy
 
 
-def test_counters_and_metrics_are_updated(start, request_of):
+def test_counters_and_metrics_are_updated(start, submit):
     engine, metrics = FakeEngine(), RecordingMetrics()
     batcher = start(engine, running=False, metrics=metrics)
-    chunks = batcher.submit([request_of(1, seconds=10.0), request_of(2, seconds=9.0)])
+    chunks = submit(batcher, 1, seconds=10.0) + submit(batcher, 2, seconds=9.0)
     batcher.start()
     results_of(chunks)
     batcher.close()
@@ -337,20 +335,20 @@ def test_counters_and_metrics_are_updated(start, request_of):
     assert metrics.total("audio_seconds") == 19.0
 
 
-def test_retries_are_counted_by_reason(start, request_of):
+def test_retries_are_counted_by_reason(start, submit):
     metrics = RecordingMetrics()
     engine = FakeEngine(
         result=lambda item, decoded: replace(decoded, compression_ratio=1.0 if item.full_window else 9.0)
     )
     batcher = start(engine, metrics=metrics)
-    results_of(batcher.submit([request_of()]))
+    results_of(submit(batcher, 1))
     assert batcher.stats().retries == 1
     assert metrics.total("gated_chunks", reason="repetitive") == 1
 
 
-def test_a_future_can_not_be_cancelled_behind_the_batcher_s_back(start, request_of):
+def test_a_future_can_not_be_cancelled_behind_the_batcher_s_back(start, submit):
     batcher = start(FakeEngine(), running=False)
-    [chunk] = batcher.submit([request_of()])
+    [chunk] = submit(batcher, 1)
     assert not chunk.future.cancel()
 
 

@@ -24,7 +24,7 @@ def decode():
 
 @pytest.fixture
 def pending(item):
-    return PendingChunk(task_id=1, rank=1, age=(5.0, 1), item=item(7, seconds=10.0, language=None), key="", frames=0)
+    return PendingChunk(rank=1, age=(5.0, 1), item=item(7, seconds=10.0, language=None), key="", frames=0)
 
 
 def test_a_good_decoding_is_the_outcome(pending, decode):
@@ -88,7 +88,6 @@ def spoken(item):
     """A pending chunk of ten seconds of speech."""
     speech = (Span(0, to_samples(10.0)),)
     return PendingChunk(
-        task_id=1,
         rank=1,
         age=(5.0, 1),
         item=replace(item(7, seconds=10.0, language=None), speech=speech),
@@ -158,7 +157,7 @@ def test_silence_does_not_take_the_place_of_a_stretched_word(spoken, decode):
 
 def test_a_short_clip_without_text_gets_the_full_window_too(item, decode):
     short = replace(item(7, seconds=0.9), speech=(Span(0, to_samples(0.9)),))
-    pending = PendingChunk(task_id=1, rank=1, age=(5.0, 1), item=short, key="", frames=0)
+    pending = PendingChunk(rank=1, age=(5.0, 1), item=short, key="", frames=0)
     assert pending.record(decode(pending, segments=()), gate=True) is None
     assert pending.item.full_window
 
@@ -206,7 +205,7 @@ def test_silence_in_a_short_window_is_looked_at_in_the_full_one(spoken, decode):
 
 def test_a_translation_may_leave_more_between_its_words(item, decode):
     wanted = replace(item(7, seconds=10.0, task_type=TaskType.TRANSLATE), speech=(Span(0, to_samples(10.0)),))
-    pending = PendingChunk(task_id=1, rank=1, age=(5.0, 1), item=wanted, key="", frames=0)
+    pending = PendingChunk(rank=1, age=(5.0, 1), item=wanted, key="", frames=0)
     assert pending.record(with_words((0.0, 4.0), (4.0, 7.5))(decode(pending)), gate=True) is not None
 
 
@@ -232,6 +231,6 @@ def test_a_failure_on_uncovered_speech_leaves_the_text_before(spoken, decode):
 
 def test_pending_chunks_are_ordered_by_rank_then_age_then_arrival(item):
     def made(rank, age):
-        return PendingChunk(task_id=1, rank=rank, age=age, item=item(), key="", frames=0).order
+        return PendingChunk(rank=rank, age=age, item=item(), key="", frames=0).order
 
     assert made(0, (9.0, 9)) < made(1, (1.0, 5)) < made(1, (2.0, 1)) < made(1, (2.0, 2))

@@ -5,21 +5,17 @@ import pytest
 from pipeline.asr.engine import Decoded
 from pipeline.asr.speech_recovery import insert_recovered, is_made_up, recovered_segments, uncovered_speech
 from pipeline.domain.audio.spans import Span, to_samples
-from pipeline.domain.decoding.transcript import AlignedWord, Segment
+from pipeline.domain.decoding.transcript import AlignedWord
+from tests.support.builders import segment_of
 
 
 def word(start, end, text=" word", token=1):
     return AlignedWord(start, end, text, 0.9, (token,))
 
 
-def segment(*words):
-    text = "".join(one.word for one in words)
-    return Segment(0, 0, words[0].start, words[-1].end, text, (), 0.0, -0.2, 1.0, 0.0, words)
-
-
 def decoded(*words, **figures):
     figures = {"avg_logprob": -0.2, "compression_ratio": 1.0, "no_speech_prob": 0.1} | figures
-    segments = (segment(*words),) if words else ()
+    segments = (segment_of(*words),) if words else ()
     text = "".join(one.word for one in words).strip()
     return Decoded(text=text, segments=segments, temperature=0.0, language="en", **figures)
 
@@ -65,14 +61,17 @@ def test_what_is_found_a_third_time_in_a_gap_is_made_up(speech):
 
 
 def test_what_is_found_goes_where_it_is_said(speech):
-    whole = segment(word(0.0, 1.0, " one"), word(1.0, 8.0, " dog"), word(8.8, 10.0, " two"))
+    whole = segment_of(word(0.0, 1.0, " one"), word(1.0, 8.0, " dog"), word(8.8, 10.0, " two"))
     [gap] = uncovered_speech(speech, whole.words)
-    recovered = [segment(word(2.0, 3.0, " in")), segment(word(3.0, 4.0, " between"))]
+    recovered = [segment_of(word(2.0, 3.0, " in")), segment_of(word(3.0, 4.0, " between"))]
     assert [one.text for one in insert_recovered([whole], gap, recovered)] == [" one", " in", " between", " two"]
 
 
 def test_words_without_time_repeat_what_was_said_before(speech):
     [gap] = uncovered_speech(speech, [])
-    crammed, said = segment(word(0.0, 0.02, " Hello"), word(0.02, 0.2, " world")), segment(word(1.0, 1.4, " Hello"))
+    crammed, said = (
+        segment_of(word(0.0, 0.02, " Hello"), word(0.02, 0.2, " world")),
+        segment_of(word(1.0, 1.4, " Hello")),
+    )
     both = replace(decoded(word(0, 1)), segments=(crammed, said))
     assert [(one.text, one.start) for one in recovered_segments(gap, both)] == [(" Hello", 1.0)]

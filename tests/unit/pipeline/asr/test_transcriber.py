@@ -15,6 +15,7 @@ from pipeline.ports import ChunkFailure, Unit
 from pipeline.settings import VadSettings
 from pipeline.testing.fake_engine import FakeEngine
 from pipeline.testing.memory_media import MemoryMediaStore
+from tests.support.builders import blocks
 
 PREFIX = "task"
 PART_S = 40
@@ -39,10 +40,6 @@ async def store():
         ramp = (np.arange(PART_S * SAMPLE_RATE) // 160 + 10_000 * part).astype("<i2").tobytes()
         await made.write(part_key(PREFIX, part), blocks(ramp))
     return made
-
-
-async def blocks(data):
-    yield data
 
 
 @pytest.fixture

@@ -23,15 +23,8 @@ from pipeline.errors import (
 )
 from pipeline.net import GuardedClient
 from pipeline.settings import NetworkSettings
-from pipeline.testing.local_network import (
-    Behaviour,
-    LocalReceiver,
-    ReceivedRequest,
-    ScriptedResolver,
-    answers,
-    head,
-    local_receiver,
-)
+from pipeline.testing.local_receiver import Behaviour, LocalReceiver, ReceivedRequest, answers, head, local_receiver
+from pipeline.testing.scripted_network import ScriptedResolver
 
 FILM = bytes(range(256)) * 400
 TAGGED = {"ETag": '"one"'}

@@ -17,6 +17,7 @@ from pipeline.errors import MediaError, MediaTooLong, MediaUndecodable, NoAudioS
 from pipeline.media.audio_decoder import BLOCK_SAMPLES, AudioDecoder
 from tests.support import containers, recordings, speech
 from tests.support.recordings import FORMATS, FRAGMENTED, FailingFile, click_at, encode, heard_at, silence, tone
+from tests.support.thoroughness import some
 
 
 def decode(content: bytes, max_duration_s: float = 3600.0) -> tuple[np.ndarray, bool]:
@@ -63,7 +64,7 @@ def wav_of(channels: np.ndarray, rate: int = SAMPLE_RATE) -> bytes:
     return target.getvalue()
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("suffix", some([*FORMATS]))
 def test_every_format_is_decoded_and_keeps_its_times(suffix):
     audio, truncated = decode(encode(click_at(1.5, 3.0), suffix))
     assert audio.dtype == np.int16
@@ -93,7 +94,7 @@ def test_a_gap_in_the_time_stamps_is_filled_with_silence():
     assert abs(len(audio) / SAMPLE_RATE - 6.0) < 0.1
 
 
-@pytest.mark.parametrize("channels", range(2, 17))
+@pytest.mark.parametrize("channels", some(range(2, 17)))
 def test_sound_in_one_of_many_channels_keeps_its_level(channels):
     audio = np.zeros((SAMPLE_RATE, channels))
     audio[:, channels - 1] = tone(1.0)
@@ -118,7 +119,7 @@ def test_channels_in_opposite_phase_are_not_silent():
 def test_sound_in_any_channel_of_a_layout_keeps_its_level_but_low_frequency_effects(layout, rate):
     names = [channel.name for channel in av.AudioLayout(layout).channels]
     sound = tone(0.5)
-    for index, name in enumerate(names):
+    for index, name in some([*enumerate(names)], f"{layout} {rate}"):
         audio = np.zeros((len(sound), len(names)), np.int16)
         audio[:, index] = sound
         decoded, _ = decode(in_layout(audio, layout, rate))
@@ -126,7 +127,7 @@ def test_sound_in_any_channel_of_a_layout_keeps_its_level_but_low_frequency_effe
         assert loudest == pytest.approx(0 if name.startswith("LFE") else 8000, abs=300), name
 
 
-@pytest.mark.parametrize("rate", [4000, 6000, 7350, 11_025, 22_050, 37_800, 88_200, 96_000, 176_400, 192_000])
+@pytest.mark.parametrize("rate", some([4000, 6000, 7350, 11_025, 22_050, 37_800, 88_200, 96_000, 176_400, 192_000]))
 def test_every_sample_rate_is_converted(rate):
     decoded, truncated = decode(encode(click_at(1.5, 3.0), "wav", rate=rate))
     assert abs(len(decoded) / SAMPLE_RATE - 3.0) < 0.01
@@ -188,7 +189,9 @@ def test_a_recording_over_the_limit_is_refused_when_the_limit_is_reached():
         next(blocks)
 
 
-@pytest.mark.parametrize("suffix", ["wav", "mp3", "ogg", "flac", "webm", "mkv", "aac", "aiff", "caf", "flv", "wv"])
+@pytest.mark.parametrize(
+    "suffix", some(["wav", "mp3", "ogg", "flac", "webm", "mkv", "aac", "aiff", "caf", "flv", "wv"])
+)
 def test_what_is_there_of_a_recording_that_breaks_off_is_decoded(suffix):
     noise = np.random.default_rng(1).normal(0, 3000, 10 * SAMPLE_RATE).astype(np.int16)
     content = encode(noise, suffix)
@@ -318,7 +321,7 @@ def decoded_left(bad: float | None, kind: type, channels: int, rate: int, *, nor
     return np.concatenate(list(decoder.blocks())).astype(int)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30, -1e30, 1e300, 1e-42])
+@pytest.mark.parametrize("bad", some([np.nan, np.inf, -np.inf, 1e30, -1e30, 1e300, 1e-42]))
 @pytest.mark.parametrize(("kind", "rate"), [(np.float32, 16_000), (np.float64, 44_100)])
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("normalize_level", [False, True])

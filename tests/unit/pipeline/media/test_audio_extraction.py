@@ -12,6 +12,7 @@ from pipeline.errors import MediaTooLong, MediaUndecodable, NoAudioStream
 from pipeline.media.audio_extraction import extract_audio
 from tests.support import recordings
 from tests.support.recordings import encode, tone
+from tests.support.thoroughness import some
 from tests.unit.pipeline.media.test_audio_decoder import float_wav, wav_of
 
 with warnings.catch_warnings():  # about audioop, and about a missing ffmpeg program
@@ -64,7 +65,7 @@ def test_samples_of_the_same_shape_come_through_unchanged():
 
 
 @pytest.mark.parametrize("output_format", AudioFormat)
-@pytest.mark.parametrize("sample_rate", [8000, 22_050, 48_000, 192_000])
+@pytest.mark.parametrize("sample_rate", some([8000, 22_050, 48_000, 192_000]))
 def test_every_format_takes_every_rate_and_keeps_channels_and_length(output_format, sample_rate):
     audio, rate = samples_of(extract(STEREO, output_format=output_format, sample_rate=sample_rate))
     highest = {AudioFormat.MP3: 48_000, AudioFormat.OGG: 48_000, AudioFormat.M4A: 96_000}.get(

@@ -20,6 +20,7 @@ from pipeline.media.audio_extraction import extract_audio
 from pipeline.media.header_repair import correct_sizes
 from tests.support.containers import write
 from tests.support.recordings import encode, tone
+from tests.support.thoroughness import some
 
 SOUND = tone(2.0)
 SOUND_BYTES = 2 * len(SOUND)
@@ -94,7 +95,9 @@ PLACEHOLDERS = {
 }
 
 
-@pytest.mark.parametrize(("kind", "number"), [(kind, number) for kind in FORMATS for number in PLACEHOLDERS[kind]])
+@pytest.mark.parametrize(
+    ("kind", "number"), some([(kind, number) for kind in FORMATS for number in PLACEHOLDERS[kind]])
+)
 def test_a_placeholder_means_all_that_is_there(kind, number):
     assert_whole(with_number(kind, number))
     for trailer in [*TRAILERS.get(kind, []), ID3V1]:

@@ -24,6 +24,7 @@ from pipeline.settings import SplitSettings, VadSettings
 from pipeline.testing.manual_clock import ManualClock
 from pipeline.testing.memory_media import MemoryMediaStore
 from tests.support.recordings import stream
+from tests.support.thoroughness import examples
 from tests.unit.pipeline.media.test_streaming_splitter import no_activity
 
 BLOCK = np.zeros(16_000, np.int16)
@@ -136,7 +137,7 @@ ENDLESS = 1_000_000
 async def test_a_short_recording_is_through_in_its_own_few_blocks(client: str, rank: int) -> None:
     splits = Splits()
     long = [splits.begin(f"long{number}", ENDLESS, client="same") for number in range(10)]
-    await splits.under_way(*(f"long{number}" for number in range(10)), blocks=600)
+    await splits.under_way(*(f"long{number}" for number in range(10)), blocks=examples(600))
     began = len(splits.log)
     done = await splits.split("clip", 3, client=client, rank=rank)
     ended = max(place for place, name in enumerate(splits.log) if name == "clip") + 1

@@ -4,7 +4,7 @@ import pytest
 from pipeline.errors import ConfigurationError, SourceUnreachable, UrlNotAllowed
 from pipeline.net import Guard, GuardedTransport
 from pipeline.net.address_guard import MAX_ADDRESSES, SystemResolver
-from pipeline.testing.local_network import ScriptedResolver, ScriptedTransport
+from pipeline.testing.scripted_network import ScriptedResolver, ScriptedTransport
 
 PUBLIC = "93.184.216.34"
 PUBLIC_V6 = "2606:2800:220:1:248:1893:25c8:1946"

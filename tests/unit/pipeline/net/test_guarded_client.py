@@ -20,16 +20,8 @@ from pipeline.errors import (
 from pipeline.net import GuardedClient, StreamedResponse
 from pipeline.net.response_body import BLOCK_BYTES
 from pipeline.settings import NetworkSettings
-from pipeline.testing.local_network import (
-    Behaviour,
-    LocalReceiver,
-    ReceivedRequest,
-    ScriptedResolver,
-    ScriptedTransport,
-    answers,
-    head,
-    local_receiver,
-)
+from pipeline.testing.local_receiver import Behaviour, LocalReceiver, ReceivedRequest, answers, head, local_receiver
+from pipeline.testing.scripted_network import ScriptedResolver, ScriptedTransport
 
 MEBIBYTE = 1024 * 1024
 HOME = ["127.0.0.1"]

@@ -18,14 +18,8 @@ from pipeline.errors import ConfigurationError, SourceUnreachable, UrlNotAllowed
 from pipeline.net import Dialer, GuardingProxy, guarding_proxy
 from pipeline.net.guarding_proxy import MAX_CONNECTIONS
 from pipeline.settings import NetworkSettings
-from pipeline.testing.local_network import (
-    LocalReceiver,
-    ReceivedRequest,
-    ScriptedResolver,
-    answers,
-    head,
-    local_receiver,
-)
+from pipeline.testing.local_receiver import LocalReceiver, ReceivedRequest, answers, head, local_receiver
+from pipeline.testing.scripted_network import ScriptedResolver
 
 HOME = ["127.0.0.1"]
 NAMES = {

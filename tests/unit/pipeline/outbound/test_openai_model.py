@@ -22,10 +22,10 @@ from pipeline.errors import (
     LlmUnreachable,
     MurmurationError,
 )
-from pipeline.observability import NoMetrics
 from pipeline.outbound import token_count
 from pipeline.outbound.openai_model import OpenAiModels
 from pipeline.outbound.token_count import token_counter
+from pipeline.ports import NullMetrics
 from pipeline.settings import LlmPrice, LlmSettings
 from pipeline.system_clock import SystemClock
 from pipeline.testing.recording_metrics import RecordingMetrics
@@ -42,7 +42,7 @@ async def server_and_models(
 ) -> AsyncIterator[tuple[LlmServer, OpenAiModels]]:
     async with llm_server(key) as server:
         given = {"base_url": server.base_url, "max_retries": 0, "timeout_s": 5.0} | settings
-        models = OpenAiModels(LlmSettings(**given), SystemClock(), metrics or NoMetrics())
+        models = OpenAiModels(LlmSettings(**given), SystemClock(), metrics or NullMetrics())
         yield server, models
         await models.close()
 
@@ -185,7 +185,7 @@ async def test_an_error_is_told_without_the_server_s_words(
 async def test_nobody_at_home() -> None:
     async with llm_server() as gone:
         settings = LlmSettings(base_url=gone.base_url, max_retries=0)
-    models = OpenAiModels(settings, SystemClock(), NoMetrics())
+    models = OpenAiModels(settings, SystemClock(), NullMetrics())
 
     with pytest.raises(LlmUnreachable, match="can't be reached"):
         await models.open("any", None).text(PROSE)

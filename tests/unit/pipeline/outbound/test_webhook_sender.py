@@ -15,16 +15,8 @@ from pipeline.outbound.webhook_sender import WebhookSender, classify_status, ret
 from pipeline.ports import CallbackResponse, DeliveryVerdict, OutboxMessage
 from pipeline.settings import CallbackSettings, NetworkSettings
 from pipeline.system_clock import SystemClock
-from pipeline.testing.local_network import (
-    Behaviour,
-    LocalReceiver,
-    LoopbackTransport,
-    ReceivedRequest,
-    ScriptedResolver,
-    answers,
-    head,
-    local_receiver,
-)
+from pipeline.testing.local_receiver import Behaviour, LocalReceiver, ReceivedRequest, answers, head, local_receiver
+from pipeline.testing.scripted_network import LoopbackTransport, ScriptedResolver
 
 SECRET = "whsec_" + base64.b64encode(b"a secret of twenty-four b").decode()
 NOW = datetime(2025, 1, 1, 12, tzinfo=UTC)
@@ -190,7 +182,7 @@ async def test_an_answer_whose_status_comes_in_time_counts_though_its_body_does_
 
     receiver.behaviours["/"] = stall
 
-    answer = await deliver(receiver.url("/", "public.example"), timeout_s=0.5)
+    answer = await deliver(receiver.url("/", "public.example"), timeout_s=0.2)
 
     assert (answer.verdict, answer.status_code) == (DeliveryVerdict.DELIVERED, 200)
     assert answer.message == "public.example did not answer in time."

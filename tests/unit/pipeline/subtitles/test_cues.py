@@ -10,10 +10,7 @@ from hypothesis import strategies as st
 from pipeline.domain.decoding.transcript import Segment, Transcript, TranscriptInfo, Word
 from pipeline.subtitles.cues import Cue, CueStyle, karaoke_frames, shape_cues
 from pipeline.subtitles.text import width_of
-
-
-def segment(start: float, end: float, text: str, words: tuple[Word, ...] | None = None) -> Segment:
-    return Segment(1, 0, start, end, text, (), 0.0, -0.1, 1.0, 0.0, words)
+from tests.support.builders import segment
 
 
 def transcript(*segments: Segment, duration: float = 60.0, language: str = "en") -> Transcript:

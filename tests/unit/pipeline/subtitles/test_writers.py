@@ -11,9 +11,10 @@ from pipeline.domain.decoding.transcript import Segment, Transcript, TranscriptI
 from pipeline.errors import InvalidValue
 from pipeline.subtitles.cues import CueStyle, shape_cues
 from pipeline.subtitles.writers import FORMATS, write_subtitles
+from tests.support.builders import segment
 
 
-def segment(start: float, end: float, text: str, *, timed: bool = False) -> Segment:
+def spoken_segment(start: float, end: float, text: str, *, timed: bool = False) -> Segment:
     words = None
     if timed:
         each = (end - start) / len(text.split())
@@ -21,7 +22,7 @@ def segment(start: float, end: float, text: str, *, timed: bool = False) -> Segm
             Word(start + index * each, start + (index + 1) * each, f" {word}", 0.9)
             for index, word in enumerate(text.split())
         )
-    return Segment(1, 0, start, end, text, (50364,), 0.0, -0.1, 1.0, 0.0, words)
+    return segment(start, end, text, words, tokens=(50364,), id=1)
 
 
 def transcript(*segments: Segment, duration: float = 7200.0) -> Transcript:
@@ -30,8 +31,8 @@ def transcript(*segments: Segment, duration: float = 7200.0) -> Transcript:
 
 
 EMPTY = transcript()
-TWO = transcript(segment(0.0, 1.5, " Hello <there> & all"), segment(3661.25, 3662.0, " Bye!"))
-TIMED = transcript(segment(0.0, 1.0, " Hello there", timed=True))
+TWO = transcript(spoken_segment(0.0, 1.5, " Hello <there> & all"), spoken_segment(3661.25, 3662.0, " Bye!"))
+TIMED = transcript(spoken_segment(0.0, 1.0, " Hello there", timed=True))
 
 
 def test_srt() -> None:
@@ -56,13 +57,13 @@ def test_ass() -> None:
 
 
 def test_ass_text_can_open_no_tags() -> None:
-    written = write_subtitles(transcript(segment(0.0, 1.0, r"{\b1}bold \N break")), "ass", CueStyle())
+    written = write_subtitles(transcript(spoken_segment(0.0, 1.0, r"{\b1}bold \N break")), "ass", CueStyle())
     assert written.rstrip().endswith("\\{\\\u2060b1\\}bold \\\u2060N break")
 
 
 def test_lrc_puts_each_cue_on_one_line() -> None:
     text = " a cue of two lines should not end with one lonely word"
-    written = write_subtitles(transcript(segment(61.239, 65.0, text)), "lrc", CueStyle())
+    written = write_subtitles(transcript(spoken_segment(61.239, 65.0, text)), "lrc", CueStyle())
     assert written == f"[01:01.23]{text.strip()}\n"
 
 
@@ -120,7 +121,9 @@ SENTENCES = st.text(alphabet="abc 你好，。<>&{}\\'\"\n\t-", min_size=1, max_
 @given(st.lists(SENTENCES, max_size=5), st.sampled_from(["srt", "vtt", "ass"]), st.booleans())
 def test_a_parser_finds_every_cue_where_it_was_written(texts: list[str], output_format: str, karaoke: bool) -> None:
     segments = [
-        segment(index * 3.0, index * 3.0 + 2.5, text, timed=karaoke) for index, text in enumerate(texts) if text.split()
+        spoken_segment(index * 3.0, index * 3.0 + 2.5, text, timed=karaoke)
+        for index, text in enumerate(texts)
+        if text.split()
     ]
     heard = transcript(*segments, duration=15.0)
     written = write_subtitles(heard, output_format, CueStyle(highlight_words=karaoke))

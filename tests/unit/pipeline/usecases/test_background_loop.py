@@ -99,3 +99,36 @@ async def test_failing_loops_are_reported_together() -> None:
     broken, whole = Supervision().loop, Supervision().loop
     await broken.attempt(raising(ValueError()))
     assert failure_messages(whole, broken) == ("Claiming tasks fails: see the log.",)
+
+
+async def test_rounds_run_at_once_and_whenever_they_are_woken() -> None:
+    rounds, wake = asyncio.Semaphore(0), asyncio.Event()
+
+    async def step() -> None:
+        rounds.release()
+
+    running = asyncio.create_task(Supervision().loop.run(step, wake, poll_s=60.0))
+    async with asyncio.timeout(5):
+        await rounds.acquire()
+        wake.set()
+        await rounds.acquire()
+    running.cancel()
+    assert rounds.locked()
+
+
+async def test_rounds_run_at_intervals() -> None:
+    clock, rounds = ManualClock(), asyncio.Semaphore(0)
+    loop = SupervisedLoop("heartbeat", "renewing leases", clock, RecordingMetrics())
+
+    async def step() -> None:
+        rounds.release()
+
+    running = asyncio.create_task(loop.run_every(10.0, step))
+    async with asyncio.timeout(5):
+        for _ in range(2):
+            while not clock.sleepers:
+                await asyncio.sleep(0)
+            assert rounds.locked()
+            clock.advance(10.0)
+            await rounds.acquire()
+    running.cancel()

@@ -23,7 +23,8 @@ from deployments.api.concurrency.event_loop import (
     tune_interpreter,
 )
 from deployments.api.request.multipart import MAX_PARTS
-from tests.unit.deployments.api.world import World, blocks, client_of
+from tests.support.builders import blocks
+from tests.unit.deployments.api.world import World, client_of
 
 CREATE = "/api/whisper/tasks/create"
 UPLOADS = "/api/whisper/uploads"

@@ -11,12 +11,12 @@ import pytest
 from fastapi import FastAPI
 from starlette.types import Message
 
-from deployments.api.app import build_api
+from deployments.api.application import build_api
 from deployments.api.middleware.admission import RequestLimits, RequestSlots, is_lasting
 from pipeline.errors import ServiceBusy, TooManyRequests
 from pipeline.settings import HttpSettings
-from tests.unit.deployments.api.serving import Reader, settle
-from tests.unit.deployments.api.world import World
+from tests.unit.deployments.api.serving import Reader, settle_with_threads
+from tests.unit.deployments.api.world import World, slots_of
 
 TASKS = "/api/whisper/tasks"
 LIMITS = {
@@ -42,7 +42,7 @@ def follower(key: str, address: str = "192.0.2.1") -> Reader:
 
 async def start(app: FastAPI, *readers: Reader) -> list[asyncio.Task[None]]:
     requests = [asyncio.create_task(app(reader.scope(app), reader.receive, reader.send)) for reader in readers]
-    await settle()
+    await settle_with_threads()
     return requests
 
 
@@ -60,7 +60,7 @@ def hold(world: World) -> None:
     async def for_ever(_: float) -> None:
         await asyncio.Event().wait()
 
-    world.on_watch = for_ever
+    world.dispatcher.on_wait = for_ever
 
 
 async def test_a_client_has_its_share(world: World) -> None:
@@ -75,7 +75,7 @@ async def test_a_client_has_its_share(world: World) -> None:
     assert other.status == 200
     assert world.counted == {"requests_refused": 1.0}
     await stop(requests, *own, other)
-    assert app.state.slots.taken == 0
+    assert slots_of(app).taken == 0
     again = follower("a")
     await stop(await start(app, again), again)
     assert again.status == 200
@@ -95,7 +95,7 @@ async def test_streams_leave_slots_for_what_is_short_and_for_health(world: World
     assert (short.status, waits.status) == (202, 503)
     assert [reader.status for reader in health] == [200, 200, 200]
     await stop(requests, *streams)
-    assert app.state.slots.taken == 0
+    assert slots_of(app).taken == 0
 
 
 async def test_all_slots_taken_is_said_at_once_but_not_of_health(world: World) -> None:
@@ -124,10 +124,10 @@ async def test_an_upload_that_drips_counts_and_leaves_with_its_client(world: Wor
         sent=[body(b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nabc')],
     )
     requests = await start(app, slow)
-    assert app.state.slots.taken == 1
+    assert slots_of(app).taken == 1
     slow.leave()
     await asyncio.gather(*requests)
-    assert (app.state.slots.taken, world.media.keys) == (0, frozenset())
+    assert (slots_of(app).taken, world.media.keys) == (0, frozenset())
 
 
 async def test_without_keys_an_address_is_a_client(world: World) -> None:
@@ -145,7 +145,7 @@ async def test_without_keys_an_address_is_a_client(world: World) -> None:
         requests = await start(app, *readers)
         assert [reader.status for reader in readers] == statuses
         await stop(requests, *readers)
-    assert app.state.slots.taken == 0
+    assert slots_of(app).taken == 0
 
 
 async def test_behind_haproxy_an_address_is_nobodys(world: World) -> None:

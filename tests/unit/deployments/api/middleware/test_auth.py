@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from deployments.api.app import build_api
+from deployments.api.application import build_api
 from deployments.api.middleware import auth
 from deployments.api.middleware.auth import Authenticator, is_open, scope_needed
 from pipeline.domain.tasks.client import Scope
@@ -19,7 +19,7 @@ from pipeline.domain.tasks.task import NewTask, Status
 from pipeline.errors import ConfigurationError
 from pipeline.settings import AuthSettings
 from tests.support.recordings import encode, tone, wav
-from tests.unit.deployments.api.world import World, client_of, detail
+from tests.unit.deployments.api.world import World, client_of, detail, middleware_argument
 
 TASKS = "/api/whisper/tasks"
 CREATE = f"{TASKS}/create"
@@ -173,7 +173,7 @@ async def test_anothers_task_does_not_exist(world: World, verb: str, owner: str 
     async with guarded(world) as client:
         detail(await _task_calls()[verb](client, task.id, "bob"), 404, "task_not_found")
     assert (await world.store.get(task.id)).status == task.status
-    assert world.cancelled == []
+    assert world.dispatcher.cancelled == []
 
 
 async def test_a_task_belongs_to_whom_it_was_made_by(world: World) -> None:
@@ -274,7 +274,7 @@ async def test_a_counter_that_does_not_answer_lets_nobody_through_uncounted(worl
     async def broken(*_: object, **__: object) -> bool:
         raise auth.StorageError(ConnectionError("refused"))
 
-    app.state.authenticator._limiter.hit = broken
+    middleware_argument(app, auth.AuthMiddleware, "authenticator")._limiter.hit = broken
     async with client_of(app) as client:
         detail(await client.post(f"{TASKS}/query", json={}, headers=bearer("ann")), 503, "unavailable")
 

@@ -13,17 +13,17 @@ from fastapi import FastAPI
 from starlette.responses import Response, StreamingResponse
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from deployments.api.app import attach, build_api
+from deployments.api.application import build_api, connect
 from deployments.api.middleware.acknowledgements import (
     REPORT_BYTES,
     AcknowledgementMiddleware,
     acknowledgement_middleware,
     with_acknowledgements,
 )
-from deployments.api.middleware.backpressure import PIECE_BYTES, UnreadBudget
+from deployments.api.middleware.backpressure import PIECE_BYTES, FlowControlMiddleware, UnreadBudget
 from tests.support.recordings import encode, silence
-from tests.unit.deployments.api.serving import KeepsAll, Reader, settle
-from tests.unit.deployments.api.world import TRANSCRIPT, World
+from tests.unit.deployments.api.serving import KeepsAll, Reader, settle_with_threads
+from tests.unit.deployments.api.world import TRANSCRIPT, World, middleware_argument, slots_of
 
 WINDOW = 256 * 1024
 SMALLEST_WINDOW = 128 * 1024
@@ -32,8 +32,14 @@ SIZE = 40 * PIECE_BYTES + 7
 
 def large(world: World, **http: Any) -> FastAPI:
     app = _application()
-    attach(app, world.services(http={"max_unread_bytes_per_answer": WINDOW} | http))
+    connect(app, world.services(http={"max_unread_bytes_per_answer": WINDOW} | http))
     return app
+
+
+def unread_of(app: FastAPI) -> UnreadBudget:
+    unread = middleware_argument(app, FlowControlMiddleware, "unread")
+    assert isinstance(unread, UnreadBudget)
+    return unread
 
 
 @cache
@@ -78,7 +84,7 @@ async def test_no_more_is_sent_ahead_than_the_bound(world: World, path: str) -> 
     reader = Reader(path)
     reader.may_read.clear()
     request = asyncio.create_task(AcknowledgementMiddleware(serve)(reader.scope(None), reader.receive, reader.send))
-    await settle()
+    await settle_with_threads()
     assert 0 < serve.most_bytes <= WINDOW
     assert not request.done()
     reader.may_read.set()
@@ -93,7 +99,7 @@ async def test_without_a_server_that_says_so_all_of_it_is_sent(world: World) -> 
     reader = Reader("/api/streamed")
     reader.may_read.clear()
     request = asyncio.create_task(serve(reader.scope(None), reader.receive, reader.send))
-    await settle()
+    await settle_with_threads()
     assert serve.most_bytes >= SIZE
     reader.may_read.set()
     await request
@@ -107,7 +113,7 @@ async def test_a_client_that_reads_nothing_is_given_up(world: World, path: str) 
     server = AcknowledgementMiddleware(KeepsAll(app), stall_s=0.2)
     with pytest.raises(ConnectionError):
         await server(reader.scope(None), reader.receive, reader.send)
-    assert app.state.slots.taken == 0
+    assert slots_of(app).taken == 0
     assert world.counted == {"answers_given_up": 1.0}
 
 
@@ -125,14 +131,14 @@ async def test_a_request_lasts_until_its_answer_is_read(world: World) -> None:
         reader = Reader("/api/at_once")
         reader.may_read.clear()
         request = asyncio.create_task(around(KeepsAll(app))(reader.scope(None), reader.receive, reader.send))
-        await settle()
+        await settle_with_threads()
         assert not request.done()
-        assert app.state.unread.total_bytes == (
-            0 if around is AcknowledgementMiddleware else app.state.unread.counted_bytes(SIZE)
+        assert unread_of(app).total_bytes == (
+            0 if around is AcknowledgementMiddleware else unread_of(app).counted_bytes(SIZE)
         )
         reader.may_read.set()
         await request
-        assert app.state.unread.total_bytes == 0
+        assert unread_of(app).total_bytes == 0
 
 
 async def test_a_small_answer_waits_for_nobody(world: World) -> None:
@@ -150,11 +156,11 @@ async def test_a_client_that_leaves_ends_its_request(world: World) -> None:
     request = asyncio.create_task(
         AcknowledgementMiddleware(KeepsAll(app))(reader.scope(None), reader.receive, reader.send)
     )
-    await settle()
+    await settle_with_threads()
     reader.leave()
     reader.may_read.set()  # the server discards messages that it can't send
     await request
-    assert app.state.slots.taken == 0
+    assert slots_of(app).taken == 0
 
 
 # --- without acknowledgements -----------------------------------------------------------------------------------------
@@ -170,17 +176,17 @@ async def test_what_is_on_the_way_is_shared(world: World) -> None:
         asyncio.create_task(KeepsAll(app)(reader.scope(None), reader.receive, reader.send))
         for reader in (*readers, other)
     ]
-    await settle()
+    await settle_with_threads()
     assert [reader.status for reader in readers] == [200, 200, None]
     assert other.status == 200
     readers[0].may_read.set()
-    await settle()
+    await settle_with_threads()
     assert readers[2].status == 200
     for reader in (*readers, other):
         reader.may_read.set()
     await asyncio.gather(*requests)
     assert all(len(reader.content) == SIZE for reader in (*readers, other))
-    assert app.state.unread.total_bytes == 0
+    assert unread_of(app).total_bytes == 0
 
 
 async def test_an_answer_that_finds_no_room_is_refused(world: World) -> None:
@@ -205,7 +211,7 @@ async def test_bytes_are_given_back() -> None:
     await unread.reserve("a", 25)
     third = asyncio.create_task(unread.reserve("a", 25))
     await unread.reserve("b", 25)
-    await settle(20)
+    await settle_with_threads(20)
     assert not third.done()
     await unread.release("a", 25)
     await third
@@ -219,7 +225,7 @@ async def test_a_wait_that_is_cancelled_takes_nothing() -> None:
     unread = UnreadBudget(100)
     await unread.reserve("a", 50)
     waiting = asyncio.create_task(unread.reserve("a", 10))
-    await settle(20)
+    await settle_with_threads(20)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     await unread.release("a", 50)
@@ -239,7 +245,7 @@ async def test_an_extraction_keeps_its_place_until_it_is_read(world: World, arou
     )
     reader.may_read.clear()
     request = asyncio.create_task(around(KeepsAll(app))(reader.scope(None), reader.receive, reader.send))
-    await settle(2000)
+    await settle_with_threads(2000)
     assert (reader.status, world.extractor.places) == (200, 0)
     reader.may_read.set()
     await request
@@ -259,7 +265,7 @@ async def test_events_that_nobody_reads_are_given_up_and_let_go_of_their_transcr
         with pytest.raises(ConnectionError):
             await AcknowledgementMiddleware(KeepsAll(app), stall_s=0.2)(reader.scope(None), reader.receive, reader.send)
     assert world.counted == {"answers_given_up": 2.0}
-    assert app.state.slots.taken == 0
+    assert slots_of(app).taken == 0
 
 
 @pytest.mark.parametrize("size_bytes", [1, 1000, REPORT_BYTES - 1, REPORT_BYTES + 1, PIECE_BYTES, PIECE_BYTES + 1])

@@ -13,11 +13,12 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.types import Message
 
-from deployments.api.app import build_api
+from deployments.api.application import build_api
 from deployments.api.middleware import body_limit
 from deployments.api.request.body import MAX_FORM_BYTES
-from tests.unit.deployments.api.serving import Reader, settle
-from tests.unit.deployments.api.world import World, blocks, client_of, detail
+from tests.support.builders import blocks
+from tests.unit.deployments.api.serving import Reader, settle_with_threads
+from tests.unit.deployments.api.world import World, client_of, detail
 
 TASKS = "/api/whisper/tasks"
 CREATE = f"{TASKS}/create"
@@ -159,7 +160,7 @@ async def test_refused_bodies_are_read_on_few_at_a_time(world: World, monkeypatc
     app = build_api(world.services())
     refused = [Reader("/api/nothing", method="POST", sent=[]) for _ in range(3)]
     requests = [asyncio.create_task(app(each.scope(app), each.receive, each.send)) for each in refused]
-    await settle()
+    await settle_with_threads()
     assert [each.status for each in refused] == [None, None, 404]
     for each in refused:
         each.leave()

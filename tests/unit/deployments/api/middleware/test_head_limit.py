@@ -6,7 +6,7 @@ import httpx
 import pytest
 from fastapi import Request
 
-from deployments.api.app import build_api
+from deployments.api.application import build_api
 from tests.unit.deployments.api.serving import Reader
 from tests.unit.deployments.api.world import World, client_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from deployments.api.app import build_api
+from deployments.api.application import build_api
 from deployments.api.middleware.security_headers import SECURITY_HEADERS
 from tests.unit.deployments.api.world import World, client_of
 

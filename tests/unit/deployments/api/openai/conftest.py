@@ -19,8 +19,8 @@ from tests.unit.deployments.api.world import ENGINE
 async def service() -> AsyncIterator[Service]:
     service = Service()
     service.readiness = Readiness(ready=True, engine=ENGINE)
-    await service.dispatcher.prepare()
-    running = asyncio.create_task(service.dispatcher.run())
+    await service.task_dispatcher.prepare()
+    running = asyncio.create_task(service.task_dispatcher.run())
     yield service
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

@@ -31,7 +31,7 @@ async def test_the_default_answer_is_the_text(client: openai.AsyncOpenAI, servic
     assert answer.usage.model_dump() == {"type": "duration", "seconds": 50.0}
     assert answer.logprobs is None
     await service.until_gone(api)
-    assert service.cancelled == []  # a finished task is not cancelled
+    assert service.dispatcher.cancelled == []  # a finished task is not cancelled
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ async def test_a_task_that_is_taken_away(client: openai.AsyncOpenAI, service: Se
     calling = asyncio.create_task(client.audio.transcriptions.create(model="whisper-1", file=AUDIO))
     await service.until_decoding()
     await getattr(service.store, verb)(1)
-    await service.cancel(1)
+    await service.dispatcher.cancel(1)
     with pytest.raises(openai.ConflictError) as caught:
         await calling
     assert body_of(caught.value)["code"] == "cancelled"
@@ -369,7 +369,7 @@ async def test_a_client_that_goes_away_stops_its_work(service: Service, api: Fas
     service.fleet.open_gate.clear()
     await post_and_leave(api, fields, service.until_decoding)
     await service.until_gone(api)
-    assert service.cancelled == [1]
+    assert service.dispatcher.cancelled == [1]
     assert service.fleet.abandoned
 
 
@@ -381,7 +381,7 @@ async def test_a_client_that_goes_away_in_the_middle_of_a_stream(
     [start, *_] = await post_and_leave(api, {"stream": "true"}, service.until_decoding)
     assert (start["type"], start["status"]) == ("http.response.start", 200)
     await service.until_gone(api)
-    assert service.cancelled == [1]
+    assert service.dispatcher.cancelled == [1]
 
 
 @pytest.mark.parametrize("fields", [{}, {"stream": "true"}])
@@ -395,7 +395,7 @@ async def test_a_request_that_is_cancelled_stops_its_work(
     calling.cancel()
     await asyncio.gather(calling, return_exceptions=True)
     await service.until_gone(api)
-    assert service.cancelled == [1]
+    assert service.dispatcher.cancelled == [1]
 
 
 async def test_a_request_that_is_cancelled_while_its_task_is_being_stored(
@@ -416,7 +416,7 @@ async def test_a_request_that_is_cancelled_while_its_task_is_being_stored(
     go.set()
     await asyncio.gather(calling, return_exceptions=True)
     await service.until_gone(api)
-    assert service.cancelled == [1]
+    assert service.dispatcher.cancelled == [1]
 
 
 async def test_a_call_is_a_task_that_is_known_to_be_awaited(http: httpx.AsyncClient, service: Service) -> None:

@@ -71,7 +71,7 @@ async def test_a_defect_is_not_explained(http: httpx.AsyncClient, service: Servi
         raise RuntimeError("secret path /srv/x")
 
     service.ask_readiness = broken  # type: ignore[method-assign]
-    http._transport.app.state.services = service.services()  # type: ignore[attr-defined]
+    service.api()
     answer = await http.get("/v1/models")
     assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
     assert "secret" not in answer.text

@@ -12,8 +12,9 @@ from annotated_types import Ge
 from deployments.api.openai.audio_form import audio_request, read_fields
 from deployments.api.request.lenient_values import choice, is_blank, is_nothing, leaves, listed
 from deployments.api.request.task_options import parse_task_request
+from pipeline.domain.decoding.engine_name import EngineName
 from pipeline.domain.decoding.transcription_options import TaskType, TranscriptionOptions
-from pipeline.domain.tasks.task import EngineName, Priority
+from pipeline.domain.tasks.task import Priority
 from tests.unit.deployments.api.world import World
 
 QUERY = "/api/whisper/tasks/query"

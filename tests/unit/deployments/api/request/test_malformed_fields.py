@@ -11,10 +11,10 @@ import httpx
 import pytest
 
 from deployments.api.openai.audio_form import AUDIO_FORM
+from deployments.api.request.link_options import LINK_FORM
 from deployments.api.request.task_options import TASK_FORM
 from deployments.api.response.task_filter import TaskFilter
 from deployments.api.routes.audio import EXTRACTION_FORM
-from deployments.api.routes.links import LINK_FORM
 from deployments.api.routes.subtitles import SUBTITLE_FORM
 from deployments.api.routes.summaries import SummaryRequest
 from tests.support.thoroughness import some

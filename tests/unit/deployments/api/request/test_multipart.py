@@ -16,7 +16,8 @@ from deployments.api.middleware import body_limit
 from deployments.api.middleware.body_limit import DRAIN_BYTES
 from deployments.api.request.body import MAX_FIELDS
 from deployments.api.request.multipart import MAX_FIELD_BYTES
-from tests.unit.deployments.api.world import World, blocks, client_of, detail, fields
+from tests.support.builders import blocks
+from tests.unit.deployments.api.world import World, client_of, detail, fields
 
 CREATE = "/api/whisper/tasks/create"
 MULTIPART = {"content-type": "multipart/form-data; boundary=edge"}

@@ -8,9 +8,9 @@ from deployments.api.request.task_options import TASK_FORM, check_engine, parse_
 from pipeline.domain.decoding.languages import LANGUAGES
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.domain.summaries.summary import SummaryOptions
+from pipeline.domain.tasks.submission import Submission
 from pipeline.domain.tasks.task import Priority
 from pipeline.errors import EngineUnavailable, InvalidValue, ServiceStarting, UnknownOption
-from pipeline.usecases.tasks.submit import Submission
 from tests.unit.deployments.api.world import ENGINE
 
 

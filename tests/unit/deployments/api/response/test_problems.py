@@ -7,7 +7,7 @@ import httpx
 import pytest
 from starlette.responses import StreamingResponse
 
-from deployments.api.app import build_api
+from deployments.api.application import build_api
 from deployments.api.response.problems import STATUSES, status_of, status_of_code
 from pipeline import errors
 from tests.unit.deployments.api.world import World, client_of, detail

@@ -16,7 +16,7 @@ from pipeline.domain.decoding.transcript import Transcript
 from pipeline.domain.summaries.summary import SummaryOptions
 from pipeline.domain.tasks.task import Task
 from pipeline.errors import DatabaseUnavailable
-from tests.unit.deployments.api.serving import Reader, settle
+from tests.unit.deployments.api.serving import Reader, settle_with_threads
 from tests.unit.deployments.api.world import TRANSCRIPT, World, client_of, detail
 
 QUERY = "/api/whisper/tasks/query"
@@ -164,7 +164,7 @@ async def test_transcripts_are_read_few_at_a_time_and_clients_take_turns(world: 
     requests = []
     for reader in readers:
         requests.append(asyncio.create_task(app(reader.scope(app), reader.receive, reader.send)))
-        await settle(40)
+        await settle_with_threads(40)
     gate.set()
     await asyncio.gather(*requests)
     assert order.index("192.0.2.2") <= 2  # after one earlier request and the one already being read

@@ -90,7 +90,7 @@ async def test_a_task_is_followed_while_it_runs(client: httpx.AsyncClient, world
         world.clock.advance(1)
         await next(steps)
 
-    world.on_watch = news
+    world.dispatcher.on_wait = news
     events = await told(client)
     assert [event.name for event in events] == ["progress", "progress", "progress", "segment", "segment", "cancelled"]
     assert events[0].data == {
@@ -112,7 +112,7 @@ async def test_a_task_that_waits_says_so(client: httpx.AsyncClient, world: World
         world.clock.advance(1)
         await world.store.cancel(1)
 
-    world.on_watch = news
+    world.dispatcher.on_wait = news
     assert [(event.name, event.data["status"]) for event in await told(client)] == [
         ("queued", "queued"),
         ("cancelled", "cancelled"),
@@ -147,7 +147,7 @@ async def test_silence_is_filled_with_heartbeats_and_a_client_that_leaves_is_let
     async def silence(_: float) -> None:
         await never.wait()
 
-    world.on_watch = silence
+    world.dispatcher.on_wait = silence
     sent: list[bytes] = []
 
     async def receive() -> Message:

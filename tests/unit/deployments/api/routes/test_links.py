@@ -55,7 +55,7 @@ async def test_the_call_of_existing_clients_is_taken_as_it_stands() -> None:
     assert task.options.temperature == (0.8, 1.0)
     assert task.options.condition_on_previous_text is True
     assert task.options.language is None
-    assert world.wakes == 1
+    assert world.dispatcher.wakes == 1
 
 
 async def test_a_multipart_form_says_the_same() -> None:

@@ -57,7 +57,7 @@ async def test_an_upload_becomes_a_queued_task(client: httpx.AsyncClient, world:
     assert record["created_at"] == "2025-01-01T12:00:00.123456+00:00"
     assert await world.media.read(record["file_path"]) == b"ID3 audio"
     assert answer.headers["location"] == record["output_url"] == f"{RESULT}?task_id=1"
-    assert world.wakes == 1
+    assert world.dispatcher.wakes == 1
 
 
 async def test_the_part_may_be_called_file_and_fields_come_before_or_after(client: httpx.AsyncClient) -> None:
@@ -379,25 +379,25 @@ async def test_a_wait_ends_with_the_task(client: httpx.AsyncClient, world: World
 
     async def news(_: float) -> None:
         world.clock.advance(1)
-        if len(world.watched) == 2:
+        if len(world.dispatcher.waits) == 2:
             await world.store.complete(lease, TRANSCRIPT)
 
-    world.on_watch = news
+    world.dispatcher.on_wait = news
     answer = await client.get(RESULT, params={"task_id": 1, "wait_s": 60})
     assert (answer.status_code, answer.json()["data"]["status"]) == (200, "completed")
-    assert world.watched == [(1, 5.0), (1, 5.0)]
+    assert world.dispatcher.waits == [(1, 5.0), (1, 5.0)]
 
 
 async def test_a_wait_ends_with_its_time(client: httpx.AsyncClient, world: World) -> None:
     await world.queued()
     answer = await client.get(RESULT, params={"task_id": 1, "wait_s": 12})
     assert answer.status_code == 202
-    assert world.watched == [(1, 5.0), (1, 5.0), (1, 2.0)]
+    assert world.dispatcher.waits == [(1, 5.0), (1, 5.0), (1, 2.0)]
 
 
 async def test_news_without_end_does_not_keep_the_database_busy(client: httpx.AsyncClient, world: World) -> None:
     await world.queued()
-    world.on_watch = lambda _: asyncio.sleep(0)
+    world.dispatcher.on_wait = lambda _: asyncio.sleep(0)
     waiting = asyncio.create_task(client.get(RESULT, params={"task_id": 1, "wait_s": 0.25}))
     for _ in range(3):
         async with asyncio.timeout(5):
@@ -405,7 +405,7 @@ async def test_news_without_end_does_not_keep_the_database_busy(client: httpx.As
                 await asyncio.sleep(0)
         world.clock.advance(0.1)
     assert (await waiting).status_code == 202
-    assert len(world.watched) == 3
+    assert len(world.dispatcher.waits) == 3
 
 
 # --- query ------------------------------------------------------------------------------------------------------------
@@ -607,20 +607,20 @@ async def test_cancel(client: httpx.AsyncClient, world: World) -> None:
     await world.processing()
     answer = await client.post("/api/whisper/tasks/cancel?task_id=1")
     assert (answer.status_code, answer.json()["data"]["status"]) == (200, "cancelled")
-    assert world.cancelled == [1]
+    assert world.dispatcher.cancelled == [1]
 
 
 async def test_a_finished_task_can_not_be_cancelled(client: httpx.AsyncClient, world: World) -> None:
     await world.completed()
     detail(await client.post("/api/whisper/tasks/cancel?task_id=1"), 409, "task_state_conflict")
-    assert world.cancelled == []
+    assert world.dispatcher.cancelled == []
 
 
 async def test_retry(client: httpx.AsyncClient, world: World) -> None:
     await world.failed("attempts_exhausted")
     answer = await client.post("/api/whisper/tasks/retry?task_id=1")
     assert (answer.status_code, answer.json()["data"]["status"]) == (200, "queued")
-    assert world.wakes == 1
+    assert world.dispatcher.wakes == 1
     detail(await client.post("/api/whisper/tasks/retry?task_id=1"), 409, "task_state_conflict")
 
 
@@ -628,7 +628,7 @@ async def test_delete_takes_the_media_along(client: httpx.AsyncClient, world: Wo
     await client.post(CREATE, files=AUDIO)
     answer = await client.delete("/api/whisper/tasks/delete?task_id=1")
     assert answer.json()["data"] == {"task_id": 1, "message": "The task was deleted."}
-    assert (await world.task_count(), world.media.keys, world.cancelled) == (0, frozenset(), [1])
+    assert (await world.task_count(), world.media.keys, world.dispatcher.cancelled) == (0, frozenset(), [1])
     detail(await client.delete("/api/whisper/tasks/delete?task_id=1"), 404, errors.TaskNotFound.code)
     detail(await client.get(f"{RESULT}?task_id=1"), 404, errors.TaskNotFound.code)
 

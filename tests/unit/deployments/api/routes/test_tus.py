@@ -177,7 +177,7 @@ async def test_an_upload_becomes_a_task(client: httpx.AsyncClient, world: World)
     assert (record["file_name"], record["file_size_bytes"], record["language"]) == ("talk.mp3", 9, "de")
     assert await world.media.read(record["file_path"]) == b"recording"
     assert world.media.keys == {record["file_path"]}
-    assert world.wakes == 1
+    assert world.dispatcher.wakes == 1
 
 
 async def test_the_same_upload_is_the_same_task(client: httpx.AsyncClient, world: World) -> None:

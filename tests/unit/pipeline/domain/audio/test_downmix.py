@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from pipeline.domain.audio.downmix import Downmixer, covariance, joint_power, signs_of
 from pipeline.domain.audio.spans import SAMPLE_RATE
 from pipeline.domain.audio.speech import Signal
-from tests.support.thoroughness import examples
+from tests.support.thoroughness import examples, thorough
 
 SECONDS = 6
 
@@ -21,6 +23,7 @@ def voice(seed: int, seconds: float = SECONDS, level: float = 0.1) -> Signal:
     return (source.normal(0, level, samples) * swell).astype(np.float32)
 
 
+@cache
 def noise(level: float, seed: int = 99) -> Signal:
     return np.random.default_rng(seed).normal(0, level, SECONDS * SAMPLE_RATE).astype(np.float32)
 
@@ -61,7 +64,7 @@ def test_usual_stereo_is_averaged_exactly():
 @pytest.mark.parametrize("channels", [2, 3, 4, 6, 8, 16, 24])
 @pytest.mark.parametrize("beside", [0.0, 0.0003])
 def test_speech_in_one_channel_keeps_its_level(channels, beside):
-    for place in {0, channels - 1, channels // 2}:
+    for place in {0, channels - 1, channels // 2} if thorough() else {channels // 2}:
         others = [noise(beside, seed) if beside else SILENT for seed in range(channels)]
         others[place] = A
         assert level_db(mix(*others), A) == pytest.approx(0, abs=0.5)

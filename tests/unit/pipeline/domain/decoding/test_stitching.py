@@ -5,14 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain.decoding.stitching import stitch
-from pipeline.domain.decoding.transcript import ChunkResult, LanguageDetection, Segment, Word
+from pipeline.domain.decoding.transcript import ChunkResult, LanguageDetection, Word
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
+from tests.support.builders import segment
 
 OPTIONS = TranscriptionOptions()
-
-
-def segment(start, end, text=" said", seek=0, words=None):
-    return Segment(0, seek, start, end, text, (1,), 0.0, -0.2, 1.0, 0.0, words)
 
 
 def result(index, *segments, language="de", detection=None, audio_s=5.0):

@@ -17,6 +17,7 @@ from pipeline.domain.decoding.decoding_cost import chunk_cost_s, relative_cost
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.domain.scheduling.capacity import Capacity, ReleasedChunks
 from pipeline.domain.scheduling.chunk_queue import ChunkQueue
+from tests.support.thoroughness import examples
 
 HIGH, NORMAL, LOW = range(3)
 AGEING_S = 600.0
@@ -491,6 +492,6 @@ def test_no_step_looks_at_all_tasks(clients: int) -> None:
         assert unit
         queue.finish(unit.task_id, len(unit.chunks))
 
-    for _ in range(200):
+    for _ in range(examples(200)):
         most = max(most, calls(step))
     assert most < 1_000

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.decoding.transcript import Segment
 from pipeline.domain.summaries.prompts import final_prompt, notes_prompt
 from pipeline.domain.summaries.summary import (
     Chapter,
@@ -26,10 +25,7 @@ from pipeline.domain.summaries.transcript_pieces import (
     seconds_of,
     timed_lines,
 )
-
-
-def segment(start: float, end: float, text: str = " Hello.") -> Segment:
-    return Segment(0, 0, start, end, text, (), 0.0, -0.2, 1.0, 0.0)
+from tests.support.builders import segment
 
 
 def words(text: str) -> int:
@@ -71,7 +67,7 @@ def test_short_segments_share_a_line_and_a_pause_begins_a_new_one() -> None:
 
 
 def test_a_line_ends_once_it_is_long_enough() -> None:
-    lines = timed_lines([segment(start, start + 5) for start in range(0, 100, 5)])
+    lines = timed_lines([segment(start, start + 5, " Hello.") for start in range(0, 100, 5)])
 
     assert [line.start for line in lines] == [0, 20, 40, 60, 80]
     assert {line.end - line.start for line in lines} == {LINE_S}

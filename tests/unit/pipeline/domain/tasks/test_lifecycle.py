@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.tasks.lifecycle import attempts_exhausted, claim_order, message_id, refuse_fixed_fields
+from pipeline.domain.decoding.engine_name import EngineName
+from pipeline.domain.decoding.transcription_options import TranscriptionOptions
+from pipeline.domain.tasks.lifecycle import (
+    attempts_exhausted,
+    claim_order,
+    message_id,
+    refuse_fixed_fields,
+    was_transcribed_under,
+)
+from pipeline.domain.tasks.task import Priority, Stage, Status, Task
 
 NOW = datetime(2025, 6, 1, tzinfo=UTC)
 
@@ -55,3 +64,32 @@ def test_fields_the_store_moves_are_refused_by_name() -> None:
     refuse_fixed_fields(["stage", "language"])
     with pytest.raises(TypeError, match="fence, status"):
         refuse_fixed_fields(["status", "stage", "fence"])
+
+
+@pytest.mark.parametrize(
+    ("status", "stage", "fence", "expected"),
+    [
+        (Status.COMPLETED, None, 4, True),
+        (Status.COMPLETED, None, 5, False),
+        (Status.PROCESSING, Stage.SUMMARIZING, 5, True),
+        (Status.PROCESSING, Stage.SUMMARIZING, 4, False),
+        (Status.PROCESSING, Stage.TRANSCRIBING, 4, False),
+        (Status.CANCELLED, None, 5, False),
+    ],
+)
+def test_a_transcript_belongs_to_the_claim_that_stored_it(
+    status: Status, stage: Stage | None, fence: int, expected: bool
+) -> None:
+    task = Task(
+        id=1,
+        status=status,
+        stage=stage,
+        fence=fence,
+        priority=Priority.NORMAL,
+        engine_name=EngineName.FASTER_WHISPER,
+        options=TranscriptionOptions(),
+        media_prefix="m",
+        created_at=NOW,
+        updated_at=NOW,
+    )
+    assert was_transcribed_under(4, task) is expected

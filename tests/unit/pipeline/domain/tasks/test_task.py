@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.domain.decoding.engine_name import EngineName
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
-from pipeline.domain.tasks.task import EngineName, Priority, Status, Task
+from pipeline.domain.tasks.task import Priority, Status, Task
 
 NOW = datetime(2025, 1, 1, 12, tzinfo=UTC)
 TASK = Task(

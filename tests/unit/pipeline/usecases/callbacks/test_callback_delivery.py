@@ -14,7 +14,7 @@ from pipeline.domain.tasks.task import NewTask, Priority, Task, TaskError
 from pipeline.errors import DatabaseUnavailable, TaskNotFound
 from pipeline.ports import CallbackResponse, DeliveryVerdict, Lease, OutboxMessage
 from pipeline.settings import CallbackSettings
-from pipeline.testing.local_network import FakeCallbackSender
+from pipeline.testing.fake_callback_sender import FakeCallbackSender
 from pipeline.testing.manual_clock import ManualClock
 from pipeline.testing.memory_task_store import MemoryTaskStore
 from pipeline.testing.recording_metrics import RecordingMetrics
@@ -25,6 +25,7 @@ from pipeline.usecases.callbacks.callback_delivery import (
     CallbackDeliverer,
     retry_delay_s,
 )
+from tests.support.clocks import settle
 
 RANKS = [priority.rank for priority in Priority]
 UP = "http://up.example/hook"
@@ -37,7 +38,7 @@ def encode(task: Task) -> bytes:
 
 
 @dataclass
-class World:
+class DeliveryWorld:
     """A deliverer with its fakes."""
 
     settings: CallbackSettings = field(default_factory=CallbackSettings)
@@ -73,21 +74,15 @@ class World:
         return await self.store.claim_callbacks("other", timedelta(0), 1000)
 
 
-async def settle() -> None:
-    """Run everything that can run without the clock."""
-    for _ in range(100):
-        await asyncio.sleep(0)
-
-
 # --- one round --------------------------------------------------------------------------------------------------------
 
 
 async def test_nothing_is_sent_if_nothing_is_due() -> None:
-    assert await World().deliverer.run_once() == 0
+    assert await DeliveryWorld().deliverer.run_once() == 0
 
 
 async def test_a_callback_carries_the_record_and_its_answer_is_recorded() -> None:
-    world = World()
+    world = DeliveryWorld()
     task_id = await world.finished_task(UP)
 
     assert await world.deliverer.run_once() == 1
@@ -101,7 +96,7 @@ async def test_a_callback_carries_the_record_and_its_answer_is_recorded() -> Non
 
 
 async def test_a_delivered_callback_is_not_sent_again() -> None:
-    world = World()
+    world = DeliveryWorld()
     await world.finished_task(UP)
     await world.deliverer.run_once()
 
@@ -111,7 +106,7 @@ async def test_a_delivered_callback_is_not_sent_again() -> None:
 
 
 async def test_a_receiver_that_is_down_is_retried_by_the_schedule_and_then_given_up() -> None:
-    world = World(CallbackSettings(delays_s=(30, 120)))
+    world = DeliveryWorld(CallbackSettings(delays_s=(30, 120)))
     await world.finished_task(DOWN)
     attempts_at: list[float] = []
 
@@ -125,7 +120,7 @@ async def test_a_receiver_that_is_down_is_retried_by_the_schedule_and_then_given
 
 
 async def test_a_receiver_that_comes_back_gets_its_callback() -> None:
-    world = World()
+    world = DeliveryWorld()
     task_id = await world.finished_task(DOWN)
     await world.deliverer.run_once()
     assert (await world.store.get(task_id)).callback.status_code is None
@@ -138,7 +133,7 @@ async def test_a_receiver_that_comes_back_gets_its_callback() -> None:
 
 
 async def test_a_final_answer_ends_it() -> None:
-    world = World()
+    world = DeliveryWorld()
     world.sender.receivers[UP] = (410, "gone")
     task_id = await world.finished_task(UP)
     await world.deliverer.run_once()
@@ -187,7 +182,7 @@ class Broken(MemoryTaskStore):
 
 
 async def test_a_task_that_only_a_newer_version_can_read_is_left_to_it() -> None:
-    world = World(store_type=Outdated)
+    world = DeliveryWorld(store_type=Outdated)
     await world.finished_task(UP)
 
     assert await world.deliverer.run_once() == 1
@@ -200,7 +195,7 @@ async def test_a_task_that_only_a_newer_version_can_read_is_left_to_it() -> None
 
 
 async def test_the_deliverer_continues_after_a_defect_and_reports_it() -> None:
-    world = World(store_type=Broken)
+    world = DeliveryWorld(store_type=Broken)
     await world.finished_task(UP)
     stop = asyncio.Event()
     running = asyncio.create_task(world.deliverer.run(stop))
@@ -217,7 +212,7 @@ async def test_the_deliverer_continues_after_a_defect_and_reports_it() -> None:
 
 
 async def test_a_deleted_task_ends_its_callback() -> None:
-    world = World(store_type=Forgetful)
+    world = DeliveryWorld(store_type=Forgetful)
     await world.finished_task(UP)
 
     assert await world.deliverer.run_once() == 1
@@ -228,7 +223,7 @@ async def test_a_deleted_task_ends_its_callback() -> None:
 
 
 async def test_a_task_may_be_deleted_while_its_callback_is_posted() -> None:
-    world = World()
+    world = DeliveryWorld()
     world.sender.held[SLOW] = asyncio.Event()
     task_id = await world.finished_task(SLOW)
     round_ = asyncio.create_task(world.deliverer.run_once())
@@ -244,7 +239,7 @@ async def test_a_task_may_be_deleted_while_its_callback_is_posted() -> None:
 
 
 async def test_a_slow_receiver_delays_no_other() -> None:
-    world = World()
+    world = DeliveryWorld()
     world.sender.held[SLOW] = asyncio.Event()
     slow = [await world.finished_task(SLOW) for _ in range(100)]
     quick = [await world.finished_task(UP) for _ in range(20)]
@@ -262,7 +257,7 @@ async def test_a_slow_receiver_delays_no_other() -> None:
 
 @pytest.mark.parametrize("client", ["modest", None])
 async def test_one_clients_slow_receivers_do_not_delay_others(client: str | None) -> None:
-    world = World()
+    world = DeliveryWorld()
     for number in range(MAX_CLAIMED + 200):
         url = f"http://slow{number}.example/"
         world.sender.held.setdefault(url, asyncio.Event())
@@ -277,7 +272,7 @@ async def test_one_clients_slow_receivers_do_not_delay_others(client: str | None
 
 
 async def test_concurrent_deliveries_are_limited_by_the_setting() -> None:
-    world = World(CallbackSettings(concurrency=3))
+    world = DeliveryWorld(CallbackSettings(concurrency=3))
     for number in range(10):
         url = f"http://{number}.example/"
         world.sender.held[url] = asyncio.Event()
@@ -294,7 +289,7 @@ async def test_concurrent_deliveries_are_limited_by_the_setting() -> None:
 
 
 async def test_a_callback_that_waited_too_long_for_a_slot_stays_in_the_outbox() -> None:
-    world = World()
+    world = DeliveryWorld()
     world.sender.held[SLOW] = asyncio.Event()
     for _ in range(MAX_PER_HOST + 3):
         await world.finished_task(SLOW)
@@ -311,7 +306,7 @@ async def test_a_callback_that_waited_too_long_for_a_slot_stays_in_the_outbox() 
 
 
 async def test_a_backlog_is_claimed_in_batches_and_delivered_without_a_pause() -> None:
-    world = World()
+    world = DeliveryWorld()
     world.sender.held[UP] = asyncio.Event()
     for _ in range(MAX_CLAIMED + 100):
         await world.finished_task(UP)
@@ -330,7 +325,7 @@ async def test_a_backlog_is_claimed_in_batches_and_delivered_without_a_pause() -
 
 
 async def test_two_deliverers_share_the_work() -> None:
-    world = World()
+    world = DeliveryWorld()
     for _ in range(10):
         await world.finished_task(UP)
 
@@ -340,7 +335,7 @@ async def test_two_deliverers_share_the_work() -> None:
 
 
 async def test_an_invalid_url_is_left_to_the_sender() -> None:
-    world = World()
+    world = DeliveryWorld()
     await world.finished_task("http://[")
 
     assert await world.deliverer.run_once() == 1
@@ -351,7 +346,7 @@ async def test_an_invalid_url_is_left_to_the_sender() -> None:
 
 
 async def test_a_round_raises_while_the_database_is_unavailable() -> None:
-    world = World()
+    world = DeliveryWorld()
     world.store.available = False
 
     with pytest.raises(DatabaseUnavailable):
@@ -359,7 +354,7 @@ async def test_a_round_raises_while_the_database_is_unavailable() -> None:
 
 
 async def test_an_attempt_is_recorded_when_the_database_is_back() -> None:
-    world = World()
+    world = DeliveryWorld()
     world.sender.held[SLOW] = asyncio.Event()
     task_id = await world.finished_task(SLOW)
     round_ = asyncio.create_task(world.deliverer.run_once())
@@ -378,7 +373,7 @@ async def test_an_attempt_is_recorded_when_the_database_is_back() -> None:
 
 
 async def test_an_attempt_that_cannot_be_recorded_is_made_again_under_the_same_id() -> None:
-    world = World()
+    world = DeliveryWorld()
     world.sender.held[SLOW] = asyncio.Event()
     await world.finished_task(SLOW)
     round_ = asyncio.create_task(world.deliverer.run_once())
@@ -398,7 +393,7 @@ async def test_an_attempt_that_cannot_be_recorded_is_made_again_under_the_same_i
 
 
 async def test_a_task_that_cannot_be_read_keeps_its_callback() -> None:
-    world = World(store_type=Away)
+    world = DeliveryWorld(store_type=Away)
     await world.finished_task(UP)
 
     assert await world.deliverer.run_once() == 1
@@ -409,7 +404,7 @@ async def test_a_task_that_cannot_be_read_keeps_its_callback() -> None:
 
 
 async def test_a_defect_is_logged_and_does_not_affect_other_callbacks(caplog: pytest.LogCaptureFixture) -> None:
-    world = World()
+    world = DeliveryWorld()
     bad, good = await world.finished_task(UP), await world.finished_task(UP)
 
     def picky(task: Task) -> bytes:
@@ -431,7 +426,7 @@ async def test_a_defect_is_logged_and_does_not_affect_other_callbacks(caplog: py
 class Running:
     """A running loop of a deliverer."""
 
-    world: World
+    world: DeliveryWorld
 
     async def __aenter__(self) -> "Running":
         self.stop = asyncio.Event()
@@ -445,7 +440,7 @@ class Running:
 
 
 async def test_the_loop_delivers_at_once_when_woken() -> None:
-    world = World()
+    world = DeliveryWorld()
     async with Running(world):
         task_id = await world.finished_task(UP)
         await settle()
@@ -458,7 +453,7 @@ async def test_the_loop_delivers_at_once_when_woken() -> None:
 
 
 async def test_the_loop_polls_for_callbacks_that_were_not_signalled() -> None:
-    world = World()
+    world = DeliveryWorld()
     async with Running(world):
         await world.finished_task(UP)
 
@@ -469,7 +464,7 @@ async def test_the_loop_polls_for_callbacks_that_were_not_signalled() -> None:
 
 
 async def test_the_loop_goes_on_while_a_receiver_is_slow() -> None:
-    world = World()
+    world = DeliveryWorld()
     world.sender.held[SLOW] = asyncio.Event()
     await world.finished_task(SLOW)
     async with Running(world):
@@ -482,7 +477,7 @@ async def test_the_loop_goes_on_while_a_receiver_is_slow() -> None:
 
 
 async def test_the_loop_continues_after_an_outage_of_the_database() -> None:
-    world = World()
+    world = DeliveryWorld()
     world.store.available = False
     async with Running(world) as running:
         for _ in range(20):
@@ -499,7 +494,7 @@ async def test_the_loop_continues_after_an_outage_of_the_database() -> None:
 
 
 async def test_stopping_ends_the_deliveries_under_way_and_leaves_the_rest() -> None:
-    world = World()
+    world = DeliveryWorld()
     world.sender.held[SLOW] = asyncio.Event()
     for _ in range(MAX_PER_HOST + 5):
         await world.finished_task(SLOW)
@@ -515,7 +510,7 @@ async def test_stopping_ends_the_deliveries_under_way_and_leaves_the_rest() -> N
 
 
 async def test_cancelling_the_loop_leaves_nothing_behind() -> None:
-    world = World()
+    world = DeliveryWorld()
     world.sender.held[SLOW] = asyncio.Event()
     await world.finished_task(SLOW)
     async with Running(world) as running:

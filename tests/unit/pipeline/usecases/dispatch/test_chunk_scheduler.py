@@ -8,22 +8,16 @@ from pipeline.domain.audio.spans import Chunk
 from pipeline.domain.decoding.transcript import ChunkResult
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.errors import AttemptsExhausted, DecodingFailed
-from pipeline.observability import NoMetrics
+from pipeline.ports import NullMetrics
 from pipeline.settings import DispatchSettings
-from pipeline.system_clock import SystemClock
-from pipeline.testing.fake_replicas import FakeTranscriber, make_chunks
+from pipeline.testing.fake_splitter import make_chunks
+from pipeline.testing.fake_transcriber import FakeTranscriber
 from pipeline.usecases.dispatch.chunk_scheduler import ChunkScheduler
 from pipeline.usecases.dispatch.task_decoding import TaskDecoding
+from tests.support.clocks import QuickClock
 
 OPTIONS = TranscriptionOptions()
 DEAR = TranscriptionOptions(beam_size=20, best_of=20, log_prob_threshold=0.0)
-
-
-class QuickClock(SystemClock):
-    """A clock whose pauses take no time, but let other coroutines run."""
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(0.001)
 
 
 class Job:
@@ -53,7 +47,7 @@ class Job:
 
 @asynccontextmanager
 async def scheduling(fleet: FakeTranscriber, **settings: float) -> AsyncIterator[ChunkScheduler]:
-    scheduler = ChunkScheduler(fleet, QuickClock(), DispatchSettings(**settings), NoMetrics())
+    scheduler = ChunkScheduler(fleet, QuickClock(), DispatchSettings(**settings), NullMetrics())
     running = asyncio.create_task(scheduler.run())
     yield scheduler
     running.cancel()

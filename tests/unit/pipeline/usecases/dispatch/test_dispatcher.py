@@ -33,30 +33,19 @@ from pipeline.errors import (
 )
 from pipeline.ports import Lease, TaskQuery
 from pipeline.settings import CrawlSettings, Settings
-from pipeline.system_clock import SystemClock
 from pipeline.testing.fake_crawler import FakeCrawler
-from pipeline.testing.fake_replicas import TRACKS, FakeSplitter, FakeTranscriber, make_chunks
+from pipeline.testing.fake_splitter import TRACKS, FakeSplitter, make_chunks
+from pipeline.testing.fake_transcriber import FakeTranscriber
 from pipeline.testing.memory_media import MemoryMediaStore
 from pipeline.testing.memory_task_store import MemoryTaskStore
 from pipeline.testing.recording_metrics import RecordingMetrics
 from pipeline.usecases.dispatch.dispatcher import Dispatcher
+from pipeline.usecases.task_completion import TaskCompletion
+from pipeline.usecases.task_notifier import TaskNotifier
+from tests.support.builders import blocks
+from tests.support.clocks import QuickClock
 
 ENDLESS_S = 1e9
-
-
-class QuickClock(SystemClock):
-    """A clock whose pauses take a millisecond or never end; ``ahead_s`` is the time of a stalled process."""
-
-    ahead_s = 0.0
-
-    def now(self) -> datetime:
-        return super().now() + timedelta(seconds=self.ahead_s)
-
-    def monotonic(self) -> float:
-        return super().monotonic() + self.ahead_s
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds if seconds >= ENDLESS_S else 0.001)
 
 
 class MoodyStore(MemoryTaskStore):
@@ -76,12 +65,8 @@ def quick_settings(**dispatch: object) -> Settings:
     return Settings(dispatch={"poll_s": 0.01, "heartbeat_s": 0.01, "retry_base_s": 0.001} | dispatch)
 
 
-async def once(data: bytes) -> AsyncIterator[bytes]:
-    yield data
-
-
 @dataclass
-class World:
+class DispatchWorld:
     """A Dispatcher with its fakes."""
 
     splitter: FakeSplitter = field(default_factory=lambda: FakeSplitter(make_chunks(5)))
@@ -95,8 +80,9 @@ class World:
     metrics: RecordingMetrics = field(default_factory=RecordingMetrics)
 
     def __post_init__(self) -> None:
-        self.clock = QuickClock()
+        self.clock = QuickClock(ENDLESS_S)
         self.store = MoodyStore(self.clock)
+        self.notifier = TaskNotifier()
 
     def dispatcher(self, owner: str = "one") -> Dispatcher:
         return Dispatcher(
@@ -109,6 +95,7 @@ class World:
             clock=self.clock,
             settings=self.settings,
             metrics=self.metrics,
+            notifier=self.notifier,
             finished=self._note_end,
             transcribed=self._note_transcript,
             is_dead=self.dead.__contains__,
@@ -140,7 +127,7 @@ class World:
     ) -> Task:
         number = len(await self.media.prefixes())
         prefix = f"t{number}"
-        await self.media.write(f"{prefix}/source", once(b"sound"))
+        await self.media.write(f"{prefix}/source", blocks(b"sound"))
         new = NewTask(
             media_prefix=prefix,
             media_key=f"{prefix}/source",
@@ -163,7 +150,7 @@ class World:
 
 
 async def test_a_task_is_taken_from_queued_to_completed() -> None:
-    world = World()
+    world = DispatchWorld()
     task = await world.add()
     async with world.running():
         ended = await world.end_of(task)
@@ -178,7 +165,7 @@ async def test_a_task_is_taken_from_queued_to_completed() -> None:
 
 
 async def test_the_transcript_has_the_vad_options_that_were_used() -> None:
-    world = World()
+    world = DispatchWorld()
     tuned, untuned = await world.add(vad_threshold=0.7), await world.add(vad_filter=False)
     async with world.running():
         of_tuned, of_untuned = (await world.end_of(tuned)).result, (await world.end_of(untuned)).result
@@ -190,9 +177,9 @@ async def test_the_transcript_has_the_vad_options_that_were_used() -> None:
 
 
 async def test_a_task_with_a_summary_goes_on_to_that_stage_with_its_transcript() -> None:
-    world = World()
+    world = DispatchWorld()
     task = await world.add(summary=SummaryOptions())
-    async with world.running() as dispatcher:
+    async with world.running():
         handed_on = await world.until(task, lambda task: task.stage is Stage.SUMMARIZING)
         async with asyncio.timeout(5):
             while not world.transcribed:
@@ -200,10 +187,11 @@ async def test_a_task_with_a_summary_goes_on_to_that_stage_with_its_transcript()
         assert handed_on.result is not None
         assert (handed_on.status, world.finished) == (Status.PROCESSING, 0)
 
-        watching = asyncio.create_task(dispatcher.watch_end(task.id, 60.0))
+        watching = asyncio.create_task(world.notifier.watch_end(task.id, 60.0))
         await asyncio.sleep(0)
         [turn] = await world.store.claim_summaries("writer", timedelta(seconds=30), 1)
-        dispatcher.ended(await world.store.finish_summary(turn, TaskError("llm_timeout", "It was silent.")))
+        ended = await world.store.finish_summary(turn, TaskError("llm_timeout", "It was silent."))
+        TaskCompletion(world.notifier, world.metrics, world.clock, world._note_end).report(ended)
         async with asyncio.timeout(5):
             await watching
     assert world.finished == 1
@@ -211,13 +199,13 @@ async def test_a_task_with_a_summary_goes_on_to_that_stage_with_its_transcript()
 
 
 async def test_media_is_deleted_after_completion_unless_it_is_kept() -> None:
-    world = World()
+    world = DispatchWorld()
     task = await world.add()
     async with world.running():
         await world.end_of(task)
         while await world.media.prefixes():
             await asyncio.sleep(0)
-    keeping = World(settings=Settings(media={"keep_source": True}))
+    keeping = DispatchWorld(settings=Settings(media={"keep_source": True}))
     task = await keeping.add()
     async with keeping.running():
         await keeping.end_of(task)
@@ -225,7 +213,7 @@ async def test_media_is_deleted_after_completion_unless_it_is_kept() -> None:
 
 
 async def test_silence_is_completed_without_the_model() -> None:
-    world = World(splitter=FakeSplitter(()))
+    world = DispatchWorld(splitter=FakeSplitter(()))
     task = await world.add()
     async with world.running():
         ended = await world.end_of(task)
@@ -236,7 +224,7 @@ async def test_silence_is_completed_without_the_model() -> None:
 
 
 async def test_the_language_is_detected_once_and_then_used() -> None:
-    world = World(fleet=FakeTranscriber(language="de"))
+    world = DispatchWorld(fleet=FakeTranscriber(language="de"))
     task = await world.add()
     async with world.running():
         ended = await world.end_of(task)
@@ -246,7 +234,7 @@ async def test_the_language_is_detected_once_and_then_used() -> None:
 
 
 async def test_a_silent_beginning_does_not_decide_the_language() -> None:
-    world = World(fleet=FakeTranscriber(language="de"))
+    world = DispatchWorld(fleet=FakeTranscriber(language="de"))
     task = await world.add()
     world.fleet.silent = {(task.id, 0), (task.id, 1)}
     async with world.running():
@@ -255,7 +243,7 @@ async def test_a_silent_beginning_does_not_decide_the_language() -> None:
 
 
 async def test_a_given_language_is_not_detected() -> None:
-    world = World()
+    world = DispatchWorld()
     task = await world.add(language="zh")
     async with world.running():
         await world.end_of(task)
@@ -263,7 +251,7 @@ async def test_a_given_language_is_not_detected() -> None:
 
 
 async def test_chunks_conditioned_on_previous_text_are_sent_one_by_one_with_it() -> None:
-    world = World()
+    world = DispatchWorld()
     task = await world.add(language="en", condition_on_previous_text=True)
     async with world.running():
         await world.end_of(task)
@@ -272,7 +260,7 @@ async def test_chunks_conditioned_on_previous_text_are_sent_one_by_one_with_it()
 
 
 async def test_a_recording_that_cannot_be_decoded_fails_at_once_and_for_good() -> None:
-    world = World(splitter=FakeSplitter(failure=MediaUndecodable("No decoder knows this.")))
+    world = DispatchWorld(splitter=FakeSplitter(failure=MediaUndecodable("No decoder knows this.")))
     task = await world.add()
     async with world.running():
         ended = await world.end_of(task)
@@ -293,7 +281,7 @@ async def test_a_recording_that_cannot_be_decoded_fails_at_once_and_for_good() -
     ids=lambda value: value.code if isinstance(value, MurmurationError) else "",
 )
 async def test_a_task_waits_for_a_cause_that_ends_by_itself(failure: MurmurationError, message: str) -> None:
-    world = World(splitter=FakeSplitter(failure=failure))
+    world = DispatchWorld(splitter=FakeSplitter(failure=failure))
     task = await world.add()
     async with world.running():
         while (waiting := await world.store.get(task.id)).attempts < 2 * world.settings.dispatch.max_attempts:
@@ -309,7 +297,7 @@ async def test_a_task_waits_for_a_cause_that_ends_by_itself(failure: Murmuration
 
 @pytest.mark.parametrize("failure", [StorageFull("Full."), StorageUnavailable("Away."), QuotaExceeded("Used.", 0)])
 async def test_a_task_with_a_connected_client_fails_instead_of_waiting(failure: MurmurationError) -> None:
-    world = World(splitter=FakeSplitter(failure=failure))
+    world = DispatchWorld(splitter=FakeSplitter(failure=failure))
     task = await world.add()
     await world.store.extend_wait(task.id, world.clock.now() + timedelta(minutes=2))
     async with world.running():
@@ -327,7 +315,7 @@ def limited_to(minutes: float) -> Settings:
 
 async def test_a_recording_pauses_when_its_clients_audio_is_used_up_and_goes_on_later() -> None:
     parts = (make_chunks(2), make_chunks(2, first=2, part=1), make_chunks(2, first=4, part=2))  # 20 s each
-    world = World(splitter=FakeSplitter(*parts), settings=limited_to(30 / 60))
+    world = DispatchWorld(splitter=FakeSplitter(*parts), settings=limited_to(30 / 60))
     task = await world.add(language="en")
     other = await world.add(language="en")
     world.store._records[task.id].task = replace(task, client="ann")
@@ -348,9 +336,9 @@ async def test_a_recording_pauses_when_its_clients_audio_is_used_up_and_goes_on_
 
 
 async def test_prepared_audio_is_deleted_while_its_task_waits_for_space() -> None:
-    world = World(splitter=FakeSplitter(make_chunks(2), failure=StorageFull("Full.")))
+    world = DispatchWorld(splitter=FakeSplitter(make_chunks(2), failure=StorageFull("Full.")))
     task = await world.add()
-    await world.media.write(f"{task.media_prefix}/pcm/00000.s16le", once(bytes(10)))
+    await world.media.write(f"{task.media_prefix}/pcm/00000.s16le", blocks(bytes(10)))
     async with world.running():
         while not (await world.store.get(task.id)).error:
             await asyncio.sleep(0.001)
@@ -359,7 +347,7 @@ async def test_prepared_audio_is_deleted_while_its_task_waits_for_space() -> Non
 
 
 async def test_prepared_audio_that_was_lost_is_made_again() -> None:
-    world = World()
+    world = DispatchWorld()
     world.fleet.lost.add((1, 3))
     task = await world.add(language="en")
     async with world.running():
@@ -369,7 +357,7 @@ async def test_prepared_audio_that_was_lost_is_made_again() -> None:
 
 
 async def test_a_splitter_that_dies_is_tried_again_and_then_given_up() -> None:
-    world = World(splitter=FakeSplitter(failure=ReplicaLost("A replica died.")))
+    world = DispatchWorld(splitter=FakeSplitter(failure=ReplicaLost("A replica died.")))
     task = await world.add()
     async with world.running():
         ended = await world.end_of(task)
@@ -380,7 +368,7 @@ async def test_a_splitter_that_dies_is_tried_again_and_then_given_up() -> None:
 
 
 async def test_a_recording_that_crashes_its_decoder_is_tried_again_and_then_given_up() -> None:
-    world = World(
+    world = DispatchWorld(
         splitter=FakeSplitter(
             failure=DecoderCrashed(
                 "Decoding the recording crashed. If it does so again, convert the recording and send that."
@@ -396,7 +384,7 @@ async def test_a_recording_that_crashes_its_decoder_is_tried_again_and_then_give
 
 
 async def test_a_defect_shows_no_internal_message(caplog: pytest.LogCaptureFixture) -> None:
-    world = World(splitter=FakeSplitter(failure=ZeroDivisionError("/secret/path")))  # type: ignore[arg-type]
+    world = DispatchWorld(splitter=FakeSplitter(failure=ZeroDivisionError("/secret/path")))  # type: ignore[arg-type]
     task = await world.add()
     with caplog.at_level(logging.ERROR):
         async with world.running():
@@ -406,7 +394,7 @@ async def test_a_defect_shows_no_internal_message(caplog: pytest.LogCaptureFixtu
 
 
 async def test_a_cancelled_attempt_stops_and_its_task_is_not_claimed_again() -> None:
-    world = World()
+    world = DispatchWorld()
     world.fleet.open_gate.clear()
     task = await world.add(language="en")
     async with world.running() as dispatcher:
@@ -421,7 +409,7 @@ async def test_a_cancelled_attempt_stops_and_its_task_is_not_claimed_again() -> 
 
 
 async def test_a_cancel_without_a_signal_is_detected_by_the_heartbeat() -> None:
-    world = World()
+    world = DispatchWorld()
     world.fleet.open_gate.clear()
     task = await world.add(language="en")
     async with world.running():
@@ -434,7 +422,7 @@ async def test_a_cancel_without_a_signal_is_detected_by_the_heartbeat() -> None:
 
 
 async def test_another_dispatcher_continues_from_the_stored_chunks() -> None:
-    world = World(splitter=FakeSplitter(make_chunks(2), make_chunks(2, first=2, part=1)))
+    world = DispatchWorld(splitter=FakeSplitter(make_chunks(2), make_chunks(2, first=2, part=1)))
     task = await world.add(language="en")
     [claimed] = await world.store.claim("dead", timedelta(seconds=-1), 1, [0, 1, 2])
     lease = Lease(claimed.id, claimed.fence)
@@ -451,7 +439,7 @@ async def test_another_dispatcher_continues_from_the_stored_chunks() -> None:
 
 
 async def test_stopping_releases_tasks_without_counting_the_attempt() -> None:
-    world = World()
+    world = DispatchWorld()
     world.fleet.open_gate.clear()
     task = await world.add(language="en")
     async with world.running():
@@ -465,7 +453,7 @@ async def test_stopping_releases_tasks_without_counting_the_attempt() -> None:
 
 
 async def test_an_outage_of_the_database_delays_and_loses_nothing() -> None:
-    world = World()
+    world = DispatchWorld()
     world.fleet.open_gate.clear()
     task = await world.add(language="en")
     async with world.running() as dispatcher:
@@ -483,7 +471,7 @@ async def test_an_outage_of_the_database_delays_and_loses_nothing() -> None:
 
 
 async def test_an_unavailable_database_is_waited_for_at_the_start() -> None:
-    world = World()
+    world = DispatchWorld()
     world.store.available = False
     dispatcher = world.dispatcher()
     preparing = asyncio.create_task(dispatcher.prepare())
@@ -495,19 +483,19 @@ async def test_an_unavailable_database_is_waited_for_at_the_start() -> None:
 
 
 async def test_a_wait_ends_with_the_change() -> None:
-    world = World()
+    world = DispatchWorld()
     task = await world.add()
-    async with world.running() as dispatcher:
+    async with world.running():
         async with asyncio.timeout(5):
             while not (await world.store.get(task.id)).status.finished:
-                await dispatcher.watch_end(task.id, timeout_s=4)
+                await world.notifier.watch_end(task.id, timeout_s=4)
         async with asyncio.timeout(1):
-            await dispatcher.watch_end(task.id, timeout_s=60)
-            assert await dispatcher.watch(task.id, seen=-1, timeout_s=60) > 1
+            await world.notifier.watch_end(task.id, timeout_s=60)
+            assert await world.notifier.watch(task.id, seen=-1, timeout_s=60) > 1
 
 
 async def test_two_dispatchers_do_each_task_once() -> None:
-    world = World(splitter=FakeSplitter(make_chunks(1)))
+    world = DispatchWorld(splitter=FakeSplitter(make_chunks(1)))
     tasks = [await world.add(language="en") for _ in range(40)]
     async with world.running("one"), world.running("two"):
         ended = [await world.end_of(task) for task in tasks]
@@ -516,7 +504,7 @@ async def test_two_dispatchers_do_each_task_once() -> None:
 
 
 async def test_urgent_tasks_are_claimed_although_lesser_ones_fill_the_dispatcher() -> None:
-    world = World(settings=quick_settings(max_active_tasks=1), fleet=FakeTranscriber(max_batch_size=1))
+    world = DispatchWorld(settings=quick_settings(max_active_tasks=1), fleet=FakeTranscriber(max_batch_size=1))
     world.fleet.open_gate.clear()
     for _ in range(40):
         await world.add(Priority.LOW, language="en")
@@ -530,7 +518,7 @@ async def test_urgent_tasks_are_claimed_although_lesser_ones_fill_the_dispatcher
 
 
 async def test_a_client_s_task_is_claimed_at_once_although_another_s_fill_the_dispatcher() -> None:
-    world = World(settings=quick_settings(max_active_tasks=24))
+    world = DispatchWorld(settings=quick_settings(max_active_tasks=24))
     world.fleet.open_gate.clear()
     for _ in range(60):
         await world.add(client="many", language="en")
@@ -551,7 +539,7 @@ async def test_a_client_s_task_is_claimed_at_once_although_another_s_fill_the_di
 
 
 async def test_without_clients_no_more_is_claimed_than_there_is_room_for() -> None:
-    world = World(settings=quick_settings(max_active_tasks=24))
+    world = DispatchWorld(settings=quick_settings(max_active_tasks=24))
     world.fleet.open_gate.clear()
     for _ in range(60):
         await world.add(language="en")
@@ -568,7 +556,7 @@ async def test_without_clients_no_more_is_claimed_than_there_is_room_for() -> No
 
 
 async def test_tasks_of_a_dead_predecessor_are_claimed_at_once() -> None:
-    world = World(dead={"dead"})
+    world = DispatchWorld(dead={"dead"})
     task = await world.add(language="en")
     await world.store.claim("dead", timedelta(hours=1), 1, [0, 1, 2])
     async with world.running():
@@ -576,7 +564,7 @@ async def test_tasks_of_a_dead_predecessor_are_claimed_at_once() -> None:
 
 
 async def test_tasks_of_a_living_owner_are_left_to_it() -> None:
-    world = World(dead={"dead"})
+    world = DispatchWorld(dead={"dead"})
     task = await world.add(language="en")
     await world.store.claim("alive", timedelta(hours=1), 1, [0, 1, 2])
     async with world.running():
@@ -585,7 +573,7 @@ async def test_tasks_of_a_living_owner_are_left_to_it() -> None:
 
 
 async def test_a_stale_attempt_ends_before_the_next_begins() -> None:
-    world = World(settings=quick_settings(heartbeat_s=ENDLESS_S))
+    world = DispatchWorld(settings=quick_settings(heartbeat_s=ENDLESS_S))
     world.fleet.open_gate.clear()
     task = await world.add(language="en")
     async with world.running() as dispatcher:
@@ -604,7 +592,7 @@ async def test_a_stale_attempt_ends_before_the_next_begins() -> None:
 
 
 async def test_after_an_outage_a_dispatcher_keeps_its_leases() -> None:
-    world = World()
+    world = DispatchWorld()
     task = await world.add(language="en")
     dispatcher = world.dispatcher()
     await dispatcher.prepare()
@@ -618,7 +606,7 @@ async def test_after_an_outage_a_dispatcher_keeps_its_leases() -> None:
 
 
 async def test_a_stalled_dispatcher_keeps_its_leases() -> None:
-    world = World()
+    world = DispatchWorld()
     task = await world.add(language="en")
     dispatcher = world.dispatcher()
     await dispatcher.prepare()
@@ -631,7 +619,7 @@ async def test_a_stalled_dispatcher_keeps_its_leases() -> None:
 
 
 async def test_the_end_of_an_attempt_is_no_lost_lease() -> None:
-    world = World(splitter=FakeSplitter(make_chunks(1)), settings=quick_settings(heartbeat_s=0.0001))
+    world = DispatchWorld(splitter=FakeSplitter(make_chunks(1)), settings=quick_settings(heartbeat_s=0.0001))
     tasks = [await world.add(language="en") for _ in range(60)]
     async with world.running():
         for task in tasks:
@@ -641,7 +629,7 @@ async def test_the_end_of_an_attempt_is_no_lost_lease() -> None:
 
 
 async def test_an_unconfirmed_commit_counts() -> None:
-    world = World()
+    world = DispatchWorld()
     world.store.unanswered = 1
     task = await world.add(language="en")
     async with world.running():
@@ -651,7 +639,7 @@ async def test_an_unconfirmed_commit_counts() -> None:
 
 
 async def test_a_failure_is_recorded_when_the_database_is_back() -> None:
-    world = World(splitter=FakeSplitter(failure=MediaUndecodable("No decoder knows this.")))
+    world = DispatchWorld(splitter=FakeSplitter(failure=MediaUndecodable("No decoder knows this.")))
     fail, refused = world.store.fail, 3
 
     async def moody(*arguments: object, **options: object) -> Task:
@@ -669,7 +657,7 @@ async def test_a_failure_is_recorded_when_the_database_is_back() -> None:
 
 
 async def test_a_file_that_kills_its_replicas_fails_alone() -> None:
-    world = World(splitter=FakeSplitter(make_chunks(3)))
+    world = DispatchWorld(splitter=FakeSplitter(make_chunks(3)))
     innocents = [await world.add(language="en") for _ in range(4)]
     poison = await world.add(language="en")
     world.fleet.poison[poison.id, 1] = 1000
@@ -688,14 +676,14 @@ async def test_a_file_that_kills_its_replicas_fails_alone() -> None:
 LINK = "https://site.example/film.mp4"
 
 
-def crawling(*sources: bytes | MurmurationError, **settings: object) -> tuple[World, FakeCrawler]:
-    world = World(settings=quick_settings(**settings))
+def crawling(*sources: bytes | MurmurationError, **settings: object) -> tuple[DispatchWorld, FakeCrawler]:
+    world = DispatchWorld(settings=quick_settings(**settings))
     crawler = FakeCrawler(world.media, {LINK: list(sources)})
     world.crawler = crawler
     return world, crawler
 
 
-async def add_link(world: World, link: Link | None = None, **new: object) -> Task:
+async def add_link(world: DispatchWorld, link: Link | None = None, **new: object) -> Task:
     task, _ = await world.store.create(NewTask(media_prefix="t9", file_url=LINK, link=link or Link(), **new))  # type: ignore[arg-type]
     return task
 
@@ -791,8 +779,8 @@ async def test_a_cancelled_task_stops_its_download() -> None:
 
 async def test_remains_of_a_lost_crawler_are_deleted_before_the_next_begins() -> None:
     world, _ = crawling(b"sound")
-    await world.media.write("t9/source", once(b"half"))
-    await world.media.write("t9/other", once(b"half"))
+    await world.media.write("t9/source", blocks(b"half"))
+    await world.media.write("t9/other", blocks(b"half"))
     task = await add_link(world)
     async with world.running():
         await world.end_of(task)
@@ -813,7 +801,7 @@ async def test_concurrent_fetches_are_limited_by_the_settings() -> None:
 
 
 async def test_without_a_crawler_a_link_fails_with_a_clear_message() -> None:
-    world = World()
+    world = DispatchWorld()
     task = await add_link(world)
     async with world.running():
         ended = await world.end_of(task)
@@ -857,7 +845,7 @@ class BrokenStore(MoodyStore):
 
 @pytest.mark.parametrize("method", ["claim", "fail_exhausted", "heartbeat"])
 async def test_loops_continue_after_defects_and_report_them(method: str) -> None:
-    world = World()
+    world = DispatchWorld()
     world.store = BrokenStore(world.clock)
     async with world.running() as dispatcher:
         world.store.broken = frozenset({method})
@@ -877,7 +865,7 @@ async def test_loops_continue_after_defects_and_report_them(method: str) -> None
 
 @pytest.mark.parametrize("method", ["migrate", "lease_owners"])
 async def test_preparing_continues_after_defects_and_reports_them(method: str) -> None:
-    world = World()
+    world = DispatchWorld()
     world.store = BrokenStore(world.clock)
     world.store.broken = frozenset({method})
     dispatcher = world.dispatcher()
@@ -893,7 +881,7 @@ async def test_preparing_continues_after_defects_and_reports_them(method: str) -
 
 
 async def test_sending_chunks_continues_after_defects_and_reports_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World()
+    world = DispatchWorld()
     async with world.running() as dispatcher:
         release = dispatcher._scheduler._queue.release
         monkeypatch.setattr(dispatcher._scheduler._queue, "release", lambda *_: {}[7])

@@ -8,11 +8,12 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
+from pipeline.domain.scheduling.split_pause import PAUSE_GROWTH
 from pipeline.domain.tasks.task import NewTask, Priority, Stage, Status, Task
 from pipeline.ports import SplitDone, SplitPart, SplitRequest, TaskQuery
-from pipeline.testing.fake_replicas import FakeSplitter, make_chunks
-from pipeline.usecases.dispatch.resumable_splitter import PAUSE_GROWTH
-from tests.unit.pipeline.usecases.dispatch.test_dispatcher import World, once, quick_settings
+from pipeline.testing.fake_splitter import FakeSplitter, make_chunks
+from tests.support.builders import blocks
+from tests.unit.pipeline.usecases.dispatch.test_dispatcher import DispatchWorld, quick_settings
 
 
 class LongRecordings(FakeSplitter):
@@ -52,17 +53,17 @@ class HoldingSplitter(FakeSplitter):
         return sum(request.share_key == f"client {client}" for request in self.requests)
 
 
-async def add(world: World, client: str | None, priority: Priority = Priority.NORMAL) -> Task:
+async def add(world: DispatchWorld, client: str | None, priority: Priority = Priority.NORMAL) -> Task:
     prefix = f"t{len(await world.media.prefixes())}"
-    await world.media.write(f"{prefix}/source", once(b"sound"))
+    await world.media.write(f"{prefix}/source", blocks(b"sound"))
     new = NewTask(media_prefix=prefix, media_key=f"{prefix}/source", priority=priority, client=client)
     task, _ = await world.store.create(new)
     return task
 
 
-def crowded(**dispatch: object) -> tuple[World, HoldingSplitter]:
+def crowded(**dispatch: object) -> tuple[DispatchWorld, HoldingSplitter]:
     splitter = HoldingSplitter("greedy")
-    return World(splitter=splitter, settings=quick_settings(**dispatch)), splitter
+    return DispatchWorld(splitter=splitter, settings=quick_settings(**dispatch)), splitter
 
 
 @pytest.mark.parametrize("priority", list(Priority))
@@ -98,7 +99,7 @@ async def test_the_splitter_gets_the_share_key_and_the_priority() -> None:
 
 async def test_a_long_recording_pauses_at_the_end_of_a_part_and_is_resumed_there() -> None:
     splitter = LongRecordings(parts=8, part_s=300.0)
-    world = World(splitter=splitter, settings=quick_settings(max_concurrent_splits=1))
+    world = DispatchWorld(splitter=splitter, settings=quick_settings(max_concurrent_splits=1))
     long = await add(world, None)
     async with world.running():
         await world.until(long, lambda _: splitter.parts == 1)
@@ -115,12 +116,12 @@ async def test_a_long_recording_pauses_at_the_end_of_a_part_and_is_resumed_there
     assert len((await world.store.get(long.id, include_result=True)).result.segments) == 8  # type: ignore[union-attr]
 
 
-async def claimed_of(world: World) -> int:
+async def claimed_of(world: DispatchWorld) -> int:
     return sum(task.status is Status.PROCESSING for task in (await world.store.query(TaskQuery(limit=100))).tasks)
 
 
 async def test_long_recordings_that_wait_for_a_slot_do_not_keep_others_from_the_queue() -> None:
-    world = World(
+    world = DispatchWorld(
         splitter=LongRecordings(parts=1, part_s=300.0),
         settings=quick_settings(max_concurrent_splits=4, max_active_tasks=24),
     )
@@ -133,7 +134,7 @@ async def test_long_recordings_that_wait_for_a_slot_do_not_keep_others_from_the_
 
 async def test_tasks_that_wait_for_a_slot_are_limited() -> None:
     splitter = LongRecordings(parts=1, part_s=300.0)
-    world = World(
+    world = DispatchWorld(
         splitter=splitter,
         settings=quick_settings(max_concurrent_splits=2, max_active_tasks=24),
     )
@@ -152,7 +153,7 @@ async def test_tasks_that_wait_for_a_slot_are_limited() -> None:
 async def test_a_recording_is_not_paused_if_no_other_waits() -> None:
     splitter = LongRecordings(parts=8, part_s=300.0)
     splitter.go_on.set()
-    world = World(splitter=splitter, settings=quick_settings(max_concurrent_splits=1))
+    world = DispatchWorld(splitter=splitter, settings=quick_settings(max_concurrent_splits=1))
     task = await add(world, None)
     async with world.running():
         await world.end_of(task)
@@ -162,7 +163,7 @@ async def test_a_recording_is_not_paused_if_no_other_waits() -> None:
 async def test_recordings_with_equal_progress_do_not_alternate_in_one_slot() -> None:
     splitter = LongRecordings(parts=16, part_s=300.0)
     splitter.go_on.set()
-    world = World(splitter=splitter, settings=quick_settings(max_concurrent_splits=1))
+    world = DispatchWorld(splitter=splitter, settings=quick_settings(max_concurrent_splits=1))
     tasks = [await add(world, None) for _ in range(4)]
     async with world.running():
         for task in tasks:

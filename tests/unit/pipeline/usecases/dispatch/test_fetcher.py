@@ -1,12 +1,12 @@
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
 
+from pipeline.domain.decoding.engine_name import EngineName
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.domain.links.platforms import Link, LinkKind
-from pipeline.domain.tasks.task import EngineName, Priority, Status, Task
+from pipeline.domain.tasks.task import Priority, Status, Task
 from pipeline.errors import MurmurationError, ReplicaLost
 from pipeline.ports import CrawledMedia
 from pipeline.settings import Settings
@@ -15,6 +15,7 @@ from pipeline.testing.manual_clock import ManualClock
 from pipeline.testing.memory_media import MemoryMediaStore
 from pipeline.usecases.dispatch import fetcher
 from pipeline.usecases.dispatch.fetcher import Fetcher
+from tests.support.builders import blocks
 
 URL = "https://site.example/film.mp4"
 
@@ -65,17 +66,13 @@ async def test_remains_of_a_dead_crawler_are_deleted() -> None:
     while not crawler.requests:
         await asyncio.sleep(0)
     assert fetcher.active_task_ids == {1}
-    await media.write("t1/source.partial", once(b"half"))
+    await media.write("t1/source.partial", blocks(b"half"))
     crawler.open_gate.set()
 
     with pytest.raises(ReplicaLost):
         await fetching
     assert media.keys == set()
     assert fetcher.active_task_ids == set()
-
-
-async def once(data: bytes) -> AsyncIterator[bytes]:
-    yield data
 
 
 class Site:

@@ -9,9 +9,9 @@ import pytest
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.errors import AttemptsExhausted, MediaUndecodable, ReplicaLost
 from pipeline.ports import SplitDone, SplitPart, SplitRequest
-from pipeline.testing.fake_replicas import FakeSplitter, make_chunks
+from pipeline.testing.fake_splitter import FakeSplitter, make_chunks
 from pipeline.usecases.dispatch.resumable_splitter import ResumableSplitter
-from tests.unit.pipeline.usecases.dispatch.test_dispatcher import QuickClock
+from tests.support.clocks import QuickClock
 
 REQUEST = SplitRequest(1, "a/source", "a", TranscriptionOptions(), 15.0)
 PARTS = tuple(make_chunks(2, first=2 * number, part=number) for number in range(4))

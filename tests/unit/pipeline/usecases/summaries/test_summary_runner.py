@@ -23,27 +23,20 @@ from pipeline.errors import (
 )
 from pipeline.ports import Lease
 from pipeline.settings import DispatchSettings, LlmSettings
-from pipeline.system_clock import SystemClock
-from pipeline.testing.fake_llm import FakeSummarizer
+from pipeline.testing.fake_summarizer import FakeSummarizer
 from pipeline.testing.manual_clock import ManualClock
 from pipeline.testing.memory_task_store import MemoryTaskStore
 from pipeline.testing.recording_metrics import RecordingMetrics
 from pipeline.usecases.summaries.summary_runner import SummaryRunner
+from tests.support.clocks import QuickClock
 
 LEASE = timedelta(seconds=30)
 OPTIONS = SummaryOptions(summary_prompt="For the board.")
 TRANSCRIPT = Transcript("Hello.", (), TranscriptInfo("en", 0.9, 12.5, 9.0))
 
 
-class QuickClock(SystemClock):
-    """A clock whose pauses take a millisecond, whatever their length."""
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(0.001)
-
-
 @dataclass
-class World:
+class RunnerWorld:
     """A runner with its fakes."""
 
     summarizer: FakeSummarizer = field(default_factory=FakeSummarizer)
@@ -99,7 +92,7 @@ class World:
 
 
 async def test_a_due_summary_is_written_and_the_task_completed() -> None:
-    world = World()
+    world = RunnerWorld()
     task = await world.transcribed()
 
     async with world.running():
@@ -127,7 +120,7 @@ async def test_a_due_summary_is_written_and_the_task_completed() -> None:
     ],
 )
 async def test_a_temporary_error_is_retried(trouble: Exception) -> None:
-    world = World(FakeSummarizer(failures=[trouble, trouble]))
+    world = RunnerWorld(FakeSummarizer(failures=[trouble, trouble]))
     task = await world.transcribed()
 
     async with world.running():
@@ -146,7 +139,7 @@ async def test_a_temporary_error_is_retried(trouble: Exception) -> None:
     ],
 )
 async def test_a_permanent_error_ends_the_summary_and_not_the_transcript(trouble: Exception, code: str) -> None:
-    world = World(FakeSummarizer(failures=[trouble]))
+    world = RunnerWorld(FakeSummarizer(failures=[trouble]))
     task = await world.transcribed(callback_url="https://example.com/hook")
 
     async with world.running():
@@ -166,7 +159,7 @@ async def test_a_permanent_error_ends_the_summary_and_not_the_transcript(trouble
     [(LlmTimeout("It was silent."), "llm_timeout"), (ReplicaLost("A replica died."), "attempts_exhausted")],
 )
 async def test_attempts_are_counted(trouble: Exception, code: str) -> None:
-    world = World(FakeSummarizer(failures=[trouble] * 9), LlmSettings(retry_base_s=0.001, max_attempts=3))
+    world = RunnerWorld(FakeSummarizer(failures=[trouble] * 9), LlmSettings(retry_base_s=0.001, max_attempts=3))
     task = await world.transcribed()
 
     async with world.running():
@@ -178,7 +171,7 @@ async def test_attempts_are_counted(trouble: Exception, code: str) -> None:
 
 
 async def test_a_summary_that_kills_its_dispatcher_each_time_is_given_up() -> None:
-    world = World(llm=LlmSettings(max_attempts=2))
+    world = RunnerWorld(llm=LlmSettings(max_attempts=2))
     task = await world.transcribed()
     for _ in range(2):
         assert await world.store.claim_summaries("victim", timedelta(seconds=-1), 1)
@@ -193,7 +186,7 @@ async def test_a_summary_that_kills_its_dispatcher_each_time_is_given_up() -> No
 
 async def test_retry_after_of_the_server_is_respected() -> None:
     clock = ManualClock()
-    world = World(FakeSummarizer(failures=[LlmRateLimited("Later.", 90)]))
+    world = RunnerWorld(FakeSummarizer(failures=[LlmRateLimited("Later.", 90)]))
     world.clock = clock  # type: ignore[assignment]
     world.store = MemoryTaskStore(clock)
     task = await world.transcribed()
@@ -208,7 +201,7 @@ async def test_retry_after_of_the_server_is_respected() -> None:
 
 
 async def test_concurrent_summaries_are_limited() -> None:
-    world = World(llm=LlmSettings(max_active_summaries=2))
+    world = RunnerWorld(llm=LlmSettings(max_active_summaries=2))
     world.summarizer.open_gate.clear()
     tasks = [await world.transcribed() for _ in range(5)]
 
@@ -222,7 +215,7 @@ async def test_concurrent_summaries_are_limited() -> None:
 
 
 async def test_a_stopped_runner_returns_its_unfinished_summaries() -> None:
-    world = World()
+    world = RunnerWorld()
     world.summarizer.open_gate.clear()
     task = await world.transcribed()
 
@@ -237,7 +230,7 @@ async def test_a_stopped_runner_returns_its_unfinished_summaries() -> None:
 
 
 async def test_a_runner_that_died_is_replaced_once_its_lease_is_over() -> None:
-    world = World()
+    world = RunnerWorld()
     task = await world.transcribed()
     await world.store.claim_summaries("dead", timedelta(milliseconds=30), 1)
 
@@ -248,7 +241,7 @@ async def test_a_runner_that_died_is_replaced_once_its_lease_is_over() -> None:
 
 
 async def test_a_claimed_summary_is_not_claimed_by_another_runner() -> None:
-    world = World()
+    world = RunnerWorld()
     world.dispatch = DispatchSettings(poll_s=0.005, heartbeat_s=0.005, lease_duration_s=1.01)
     world.summarizer.open_gate.clear()
     task = await world.transcribed()
@@ -266,7 +259,7 @@ async def test_a_claimed_summary_is_not_claimed_by_another_runner() -> None:
 @pytest.mark.parametrize("signalled", [True, False])
 async def test_a_cancelled_task_s_summary_is_dropped(signalled: bool) -> None:
     """The Ingress reports the cancellation, or the renewal of the lease detects it."""
-    world = World()
+    world = RunnerWorld()
     world.summarizer.open_gate.clear()
     task = await world.transcribed()
 
@@ -284,7 +277,7 @@ async def test_a_cancelled_task_s_summary_is_dropped(signalled: bool) -> None:
 
 
 async def test_an_outage_of_the_database_only_delays_summaries() -> None:
-    world = World()
+    world = RunnerWorld()
     world.summarizer.open_gate.clear()
     task = await world.transcribed()
 
@@ -301,7 +294,7 @@ async def test_an_outage_of_the_database_only_delays_summaries() -> None:
 
 @pytest.mark.parametrize("method", ["claim_summaries", "renew_summaries"])
 async def test_summaries_continue_after_a_defect_and_report_it(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World()
+    world = RunnerWorld()
     world.summarizer.open_gate.clear()
     task = await world.transcribed()
     whole, broken = getattr(world.store, method), asyncio.Event()
@@ -327,7 +320,7 @@ async def test_summaries_continue_after_a_defect_and_report_it(method: str, monk
 
 
 async def test_no_text_of_the_transcript_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    world = World()
+    world = RunnerWorld()
     task = await world.transcribed()
 
     with caplog.at_level(logging.INFO):

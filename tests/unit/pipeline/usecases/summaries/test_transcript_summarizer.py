@@ -44,7 +44,7 @@ def order(task: Task, api_key: str | None = None, **options: object) -> SummaryJ
 
 
 @dataclass
-class World:
+class SummaryWorld:
     """A summarizer with its fakes, for which a word is a token."""
 
     settings: LlmSettings = field(default_factory=lambda: LlmSettings(base_url=OWN, model="writer"))
@@ -62,7 +62,7 @@ class World:
 
 
 async def test_a_short_transcript_takes_one_call() -> None:
-    world = World()
+    world = SummaryWorld()
     task = await world.task(transcript(2))
 
     summary = await world.summarizer.summarize(order(task, api_key="sk-mine"))
@@ -77,7 +77,7 @@ async def test_a_short_transcript_takes_one_call() -> None:
 
 
 async def test_a_long_transcript_is_read_in_parts_and_summarised_from_notes() -> None:
-    world = World(LlmSettings(base_url=OWN, model="writer", context_tokens=2048, max_output_tokens=500))
+    world = SummaryWorld(LlmSettings(base_url=OWN, model="writer", context_tokens=2048, max_output_tokens=500))
     task = await world.task(transcript(400))
 
     summary = await world.summarizer.summarize(order(task))
@@ -93,7 +93,7 @@ async def test_a_long_transcript_is_read_in_parts_and_summarised_from_notes() ->
 
 
 async def test_notes_that_are_still_too_long_are_condensed_again() -> None:
-    world = World(LlmSettings(base_url=OWN, model="writer", context_tokens=2048, max_output_tokens=500))
+    world = SummaryWorld(LlmSettings(base_url=OWN, model="writer", context_tokens=2048, max_output_tokens=500))
     world.models.notes = lambda prompt: "\n".join(prompt.material.splitlines()[1:-1:2])
     task = await world.task(transcript(400))
 
@@ -106,7 +106,7 @@ async def test_notes_that_are_still_too_long_are_condensed_again() -> None:
 
 
 async def test_notes_as_long_as_the_transcript_are_no_notes() -> None:
-    world = World(LlmSettings(base_url=OWN, model="writer", context_tokens=2048, max_output_tokens=500))
+    world = SummaryWorld(LlmSettings(base_url=OWN, model="writer", context_tokens=2048, max_output_tokens=500))
     world.models.notes = lambda prompt: prompt.material
     task = await world.task(transcript(400))
 
@@ -115,7 +115,7 @@ async def test_notes_as_long_as_the_transcript_are_no_notes() -> None:
 
 
 async def test_a_model_with_a_smaller_context_gets_smaller_pieces() -> None:
-    world = World()
+    world = SummaryWorld()
     world.models.context_tokens = 1000
     task = await world.task(transcript(400))
 
@@ -126,7 +126,7 @@ async def test_a_model_with_a_smaller_context_gets_smaller_pieces() -> None:
 
 
 async def test_a_model_with_a_tiny_context_is_given_up() -> None:
-    world = World()
+    world = SummaryWorld()
     world.models.context_tokens = 100
     task = await world.task(transcript(400))
 
@@ -135,7 +135,7 @@ async def test_a_model_with_a_tiny_context_is_given_up() -> None:
 
 
 async def test_chapters_are_aligned_with_the_transcript() -> None:
-    world = World()
+    world = SummaryWorld()
     task = await world.task(transcript(3))
 
     summary = await world.summarizer.summarize(order(task, summary_format=SummaryFormat.STRUCTURED))
@@ -146,7 +146,7 @@ async def test_chapters_are_aligned_with_the_transcript() -> None:
 
 
 async def test_the_language_is_that_asked_for_or_that_of_the_transcript() -> None:
-    world = World()
+    world = SummaryWorld()
     german = await world.task(transcript())
     translated = await world.task(transcript(), task_type=TaskType.TRANSLATE)
 
@@ -161,7 +161,7 @@ async def test_the_language_is_that_asked_for_or_that_of_the_transcript() -> Non
 
 async def test_a_model_with_a_price_has_a_cost() -> None:
     price = LlmPrice(input_per_million=1_000_000, output_per_million=2_000_000)
-    world = World(LlmSettings(base_url=OWN, model="writer", prices={"writer": price}))
+    world = SummaryWorld(LlmSettings(base_url=OWN, model="writer", prices={"writer": price}))
     task = await world.task(transcript())
 
     summary = await world.summarizer.summarize(order(task))
@@ -171,7 +171,7 @@ async def test_a_model_with_a_price_has_a_cost() -> None:
 
 
 async def test_silence_can_not_be_summarised() -> None:
-    world = World()
+    world = SummaryWorld()
     task = await world.task(transcript(0))
 
     with pytest.raises(NothingSaid):
@@ -180,7 +180,7 @@ async def test_silence_can_not_be_summarised() -> None:
 
 
 async def test_there_must_be_a_transcript() -> None:
-    world = World()
+    world = SummaryWorld()
     task, _ = await world.store.create(NewTask(media_prefix="b"))
 
     with pytest.raises(TaskNotFinished):
@@ -190,7 +190,7 @@ async def test_there_must_be_a_transcript() -> None:
 
 
 async def test_one_failing_part_fails_the_summary() -> None:
-    world = World(LlmSettings(base_url=OWN, model="refuses-key", context_tokens=2048, max_output_tokens=500))
+    world = SummaryWorld(LlmSettings(base_url=OWN, model="refuses-key", context_tokens=2048, max_output_tokens=500))
     task = await world.task(transcript(400))
 
     with pytest.raises(LlmKeyRefused):
@@ -198,7 +198,7 @@ async def test_one_failing_part_fails_the_summary() -> None:
 
 
 async def test_a_summary_has_a_deadline() -> None:
-    world = World(LlmSettings(base_url=OWN, model="writer", deadline_s=1e-9))
+    world = SummaryWorld(LlmSettings(base_url=OWN, model="writer", deadline_s=1e-9))
     task = await world.task(transcript())
 
     with pytest.raises(LlmTimeout, match="longer than"):
@@ -206,7 +206,7 @@ async def test_a_summary_has_a_deadline() -> None:
 
 
 async def test_a_prompt_that_leaves_no_room_is_refused() -> None:
-    world = World(LlmSettings(base_url=OWN, model="writer", context_tokens=2048, max_output_tokens=500))
+    world = SummaryWorld(LlmSettings(base_url=OWN, model="writer", context_tokens=2048, max_output_tokens=500))
     task = await world.task(transcript())
 
     with pytest.raises(InvalidValue, match="too long"):

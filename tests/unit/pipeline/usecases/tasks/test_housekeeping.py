@@ -21,7 +21,7 @@ NOTHING_SAID = Transcript("", (), TranscriptInfo("en", 1.0, 1.0, 0.0, (), {}, {}
 DAY_S = 86_400.0
 
 
-class World:
+class HousekeepingWorld:
     def __init__(self, **settings: object) -> None:
         self.clock = ManualClock()
         self.store = MemoryTaskStore(self.clock, idempotency_ttl_s=DAY_S)
@@ -49,7 +49,7 @@ class World:
 
 
 async def test_media_without_a_task_is_deleted_once_it_is_old() -> None:
-    world = World(media={"orphan_age_s": 600})
+    world = HousekeepingWorld(media={"orphan_age_s": 600})
     await world.media.write("orphan/source", stream(b"sound"))
     await world.add("waiting")
     world.clock.advance(600)
@@ -61,7 +61,7 @@ async def test_media_without_a_task_is_deleted_once_it_is_old() -> None:
 
 
 async def test_media_of_a_completed_task_is_deleted_if_its_dispatcher_died() -> None:
-    world, keeping = World(), World(media={"keep_source": True, "retention_s": None})
+    world, keeping = HousekeepingWorld(), HousekeepingWorld(media={"keep_source": True, "retention_s": None})
     for each in (world, keeping):
         for status in (Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.PROCESSING):
             await each.run_to(status, status.value)
@@ -72,7 +72,7 @@ async def test_media_of_a_completed_task_is_deleted_if_its_dispatcher_died() -> 
 
 @pytest.mark.parametrize("keep_source", [False, True])
 async def test_recordings_of_finished_tasks_are_deleted_after_their_retention(keep_source: bool) -> None:
-    world = World(media={"retention_s": 7 * DAY_S, "keep_source": keep_source, "orphan_age_s": 1e9})
+    world = HousekeepingWorld(media={"retention_s": 7 * DAY_S, "keep_source": keep_source, "orphan_age_s": 1e9})
     for status in (Status.COMPLETED, Status.FAILED, Status.CANCELLED):
         await world.run_to(status, status.value)
     await world.add("waiting")
@@ -86,7 +86,7 @@ async def test_recordings_of_finished_tasks_are_deleted_after_their_retention(ke
 
 
 async def test_results_are_deleted_after_their_retention() -> None:
-    world = World(dispatch={"retention_s": DAY_S})
+    world = HousekeepingWorld(dispatch={"retention_s": DAY_S})
     await world.run_to(Status.COMPLETED, "old")
     world.clock.advance(DAY_S)
     await world.run_to(Status.COMPLETED, "new")
@@ -97,7 +97,7 @@ async def test_results_are_deleted_after_their_retention() -> None:
 
 
 async def test_callbacks_are_deleted_after_their_retention_unless_undelivered() -> None:
-    world = World(callback={"retention_s": DAY_S})
+    world = HousekeepingWorld(callback={"retention_s": DAY_S})
     await world.run_to(Status.COMPLETED, "told", "https://example.com/")
     [message] = await world.store.claim_callbacks("me", timedelta(), 1)
     await world.store.record_delivery(message, DeliveryAttempt(True, 200, "ok", None))
@@ -109,7 +109,7 @@ async def test_callbacks_are_deleted_after_their_retention_unless_undelivered() 
 
 
 async def test_housekeeping_continues_after_an_exception(caplog: pytest.LogCaptureFixture) -> None:
-    world = World(dispatch={"retention_s": DAY_S})
+    world = HousekeepingWorld(dispatch={"retention_s": DAY_S})
     await world.media.write("orphan/source", stream(b"sound"))
     world.clock.advance(601)
     prefixes, failures = world.media.prefixes, [OSError("The bucket does not answer."), OSError("Again.")]
@@ -132,7 +132,7 @@ async def test_housekeeping_continues_after_an_exception(caplog: pytest.LogCaptu
 
 
 async def test_without_a_retention_finished_tasks_stay() -> None:
-    world = World(media={"retention_s": None})
+    world = HousekeepingWorld(media={"retention_s": None})
     await world.run_to(Status.FAILED, "old")
     world.clock.advance(1e9)
     await world.housekeeper.run_once()
@@ -141,7 +141,7 @@ async def test_without_a_retention_finished_tasks_stay() -> None:
 
 
 async def test_an_upload_goes_when_it_has_expired_and_not_before() -> None:
-    world = World()
+    world = HousekeepingWorld()
     ttl_s = 3 * Settings().media.orphan_age_s
     resumable = ResumableUploads(world.uploads, world.media, world.clock, max_upload_bytes=100, ttl_s=ttl_s)
 
@@ -156,7 +156,7 @@ async def test_an_upload_goes_when_it_has_expired_and_not_before() -> None:
 
 
 async def test_housekeeping_continues_after_an_outage_of_the_database() -> None:
-    world = World(dispatch={"retention_s": 1})
+    world = HousekeepingWorld(dispatch={"retention_s": 1})
     await world.run_to(Status.FAILED, "old")
     world.clock.advance(10)
     world.store.available = False
@@ -171,7 +171,7 @@ async def test_housekeeping_continues_after_an_outage_of_the_database() -> None:
 
 
 async def test_nothing_expires_because_the_clock_was_changed() -> None:
-    world = World(media={"orphan_age_s": 600})
+    world = HousekeepingWorld(media={"orphan_age_s": 600})
     await world.media.write("upload-under-way/source", stream(b"sound"))
     await world.housekeeper.run_once()
     world.clock.jump(3600)
@@ -187,7 +187,7 @@ async def test_nothing_expires_because_the_clock_was_changed() -> None:
 
 
 async def test_a_drifting_clock_does_not_count_as_changed() -> None:
-    world = World(media={"orphan_age_s": 600})
+    world = HousekeepingWorld(media={"orphan_age_s": 600})
     await world.media.write("orphan/source", stream(b"sound"))
     world.clock.advance(601)
     world.clock.jump(-0.5)
@@ -196,7 +196,7 @@ async def test_a_drifting_clock_does_not_count_as_changed() -> None:
 
 
 async def test_callbacks_that_a_changed_clock_postponed_are_due() -> None:
-    world = World()
+    world = HousekeepingWorld()
     world.clock.jump(3600)
     await world.run_to(Status.COMPLETED, "task", "https://example.com/hook")
     world.clock.jump(-3600)

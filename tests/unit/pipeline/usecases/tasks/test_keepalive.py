@@ -23,7 +23,7 @@ from pipeline.usecases.tasks.keepalive import (
 )
 
 
-class World:
+class KeepaliveWorld:
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.store = MemoryTaskStore(self.clock)
@@ -55,7 +55,7 @@ class World:
 
 
 async def test_a_defect_does_not_end_the_renewals(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World()
+    world = KeepaliveWorld()
     task_id = await world.task()
     async with keep_alive(world.store, world.clock, task_id):
         await asyncio.sleep(0)
@@ -68,7 +68,7 @@ async def test_a_defect_does_not_end_the_renewals(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_task_without_a_readable_media_prefix_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World()
+    world = KeepaliveWorld()
     task_id = await world.task()
 
     async def delete(_task_id: int) -> str:
@@ -80,7 +80,7 @@ async def test_a_task_without_a_readable_media_prefix_is_deleted(monkeypatch: py
 
 
 async def test_a_task_is_kept_alive_and_deleted_when_its_process_dies() -> None:
-    world = World()
+    world = KeepaliveWorld()
     task_id = await world.task()
     async with keep_alive(world.store, world.clock, task_id):
         await asyncio.sleep(0)
@@ -98,7 +98,7 @@ async def test_a_task_is_kept_alive_and_deleted_when_its_process_dies() -> None:
 
 
 async def test_other_tasks_stay() -> None:
-    world = World()
+    world = KeepaliveWorld()
     task_id = await world.task(awaited=False)
     await world.pass_time(500)
     await world.run_housekeeping()
@@ -106,7 +106,7 @@ async def test_other_tasks_stay() -> None:
 
 
 async def test_an_outage_of_the_database_does_not_end_the_keep_alive() -> None:
-    world = World()
+    world = KeepaliveWorld()
     task_id = await world.task()
     async with keep_alive(world.store, world.clock, task_id):
         await asyncio.sleep(0)
@@ -119,7 +119,7 @@ async def test_an_outage_of_the_database_does_not_end_the_keep_alive() -> None:
 
 
 async def test_a_deleted_task_leaves_no_media() -> None:
-    world = World()
+    world = KeepaliveWorld()
     task_id = await world.task()
     await delete_task_and_media(world.store, world.media, world.cancel, task_id)
     assert (world.cancelled, world.media.keys) == ([task_id], frozenset())
@@ -129,7 +129,7 @@ async def test_a_deleted_task_leaves_no_media() -> None:
 
 
 async def test_a_task_that_can_not_be_discarded_now_is_left_to_housekeeping(caplog: pytest.LogCaptureFixture) -> None:
-    world = World()
+    world = KeepaliveWorld()
     task_id = await world.task()
     world.store.available = False
     await discard_task(world.store, world.media, None, task_id)

@@ -9,6 +9,7 @@ from pipeline.testing.manual_clock import ManualClock
 from pipeline.testing.memory_task_store import MemoryTaskStore
 from pipeline.testing.recording_metrics import RecordingMetrics
 from pipeline.usecases.tasks.queue_report import INTERVAL_S, QueueReporter
+from tests.support.clocks import settle
 
 
 async def test_the_queue_is_reported_by_priority() -> None:
@@ -60,8 +61,3 @@ async def test_the_report_continues_after_an_outage_of_the_database() -> None:
 
     assert metrics.values("processing_tasks") == [0]
     reporting.cancel()
-
-
-async def settle() -> None:
-    for _ in range(10):
-        await asyncio.sleep(0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -28,16 +27,10 @@ from pipeline.testing.memory_media import MemoryMediaStore
 from pipeline.testing.memory_uploads import MemoryUploadStore
 from pipeline.usecases.tasks import resumable_uploads
 from pipeline.usecases.tasks.resumable_uploads import Checksum, ResumableUploads
+from tests.support.builders import blocks
 
 TTL_S = 3600.0
 ANN = Client("ann", frozenset({Scope.READ, Scope.WRITE}), max_queued_tasks=2)
-
-
-async def blocks(*data: bytes, then: BaseException | None = None) -> AsyncIterator[bytes]:
-    for block in data:
-        yield block
-    if then is not None:
-        raise then
 
 
 @dataclass

@@ -9,6 +9,7 @@ import pytest
 from pipeline.domain.decoding.transcript import ChunkResult
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.domain.tasks.client import Client, Scope
+from pipeline.domain.tasks.submission import Submission
 from pipeline.domain.tasks.task import IdempotencyClaim, NewTask, Priority, Task
 from pipeline.errors import (
     CommitUnanswered,
@@ -25,12 +26,13 @@ from pipeline.errors import (
 from pipeline.net import GuardedClient
 from pipeline.ports import Lease, TaskQuery
 from pipeline.settings import LlmSettings, NetworkSettings
-from pipeline.testing.fake_replicas import make_chunks
-from pipeline.testing.local_network import ScriptedResolver
+from pipeline.testing.fake_splitter import make_chunks
 from pipeline.testing.manual_clock import ManualClock
 from pipeline.testing.memory_media import MemoryMediaStore
 from pipeline.testing.memory_task_store import MemoryTaskStore
-from pipeline.usecases.tasks.submit import Submission, Submitter, fingerprint
+from pipeline.testing.scripted_network import ScriptedResolver
+from pipeline.usecases.tasks.submit import Submitter
+from tests.support.builders import blocks
 
 URL = Submission(file_url="https://example.org/a.mp3")
 
@@ -50,7 +52,7 @@ class SlowStore(MemoryTaskStore):
         return await super().create(new, idempotency, client)
 
 
-class World:
+class SubmitWorld:
     def __init__(
         self,
         store: MemoryTaskStore | None = None,
@@ -62,7 +64,7 @@ class World:
     ) -> None:
         self.clock = ManualClock()
         self.store = store or MemoryTaskStore(self.clock)
-        self.media = MemoryMediaStore()
+        self.media = MemoryMediaStore(now=self.clock.now)
         self.wakes = 0
         self.submitter = Submitter(
             self.store,
@@ -87,13 +89,8 @@ class World:
 HOSTS = {"inside.example": [["10.0.0.1"]], "outside.example": [["93.184.216.34"]]}
 
 
-async def blocks(*data: bytes) -> AsyncIterator[bytes]:
-    for block in data:
-        yield block
-
-
 async def test_a_recording_becomes_a_task_and_the_dispatcher_is_woken() -> None:
-    world = World()
+    world = SubmitWorld()
     options = TranscriptionOptions(language="de")
     submission = Submission(options=options, priority=Priority.HIGH, platform="radio", callback_url="https://a.example")
     task = await world.submitter.submit(submission, blocks(b"abc", b"def"), file_name="a.mp3")
@@ -106,25 +103,25 @@ async def test_a_recording_becomes_a_task_and_the_dispatcher_is_woken() -> None:
 
 
 async def test_bytes_are_accepted_too() -> None:
-    world = World()
+    world = SubmitWorld()
     task = await world.submitter.submit(Submission(), b"abc")
     assert (task.file_size_bytes, task.file_name) == (3, None)
 
 
 async def test_a_url_is_accepted_if_recordings_can_be_fetched() -> None:
-    task = await World(fetch_available=True).submitter.submit(URL)
+    task = await SubmitWorld(fetch_available=True).submitter.submit(URL)
     assert (task.file_url, task.media_key) == (URL.file_url, None)
 
 
 async def test_a_url_is_refused_if_recordings_can_not_be_fetched() -> None:
     with pytest.raises(InvalidValue, match="upload the file") as caught:
-        await World().submitter.submit(URL)
+        await SubmitWorld().submitter.submit(URL)
     assert caught.value.field == "file_url"
 
 
 @pytest.mark.parametrize("data", [b"", blocks(), blocks(b"", b"")])
 async def test_an_empty_recording_is_refused(data: bytes | AsyncIterator[bytes]) -> None:
-    world = World()
+    world = SubmitWorld()
     with pytest.raises(SourceMissing, match=r"The uploaded file is empty\."):
         await world.submitter.submit(Submission(), data)
     assert (await world.tasks(), world.media.keys) == (0, frozenset())
@@ -132,18 +129,18 @@ async def test_an_empty_recording_is_refused(data: bytes | AsyncIterator[bytes])
 
 async def test_neither_recording_nor_url() -> None:
     with pytest.raises(SourceMissing, match="file_upload"):
-        await World().submitter.submit(Submission())
+        await SubmitWorld().submitter.submit(Submission())
 
 
 async def test_a_recording_and_a_url_leave_nothing_behind() -> None:
-    world = World(fetch_available=True)
+    world = SubmitWorld(fetch_available=True)
     with pytest.raises(SourceConflict):
         await world.submitter.submit(URL, b"abc")
     assert (await world.tasks(), world.media.keys, world.wakes) == (0, frozenset(), 0)
 
 
 async def test_two_recordings_leave_nothing_behind() -> None:
-    world = World()
+    world = SubmitWorld()
     async with world.submitter.intake() as intake:
         await intake.receive(blocks(b"abc"))
         with pytest.raises(SourceConflict):
@@ -152,11 +149,11 @@ async def test_two_recordings_leave_nothing_behind() -> None:
 
 
 async def test_the_limit_itself_is_allowed() -> None:
-    assert (await World().submitter.submit(Submission(), b"0123456789")).file_size_bytes == 10
+    assert (await SubmitWorld().submitter.submit(Submission(), b"0123456789")).file_size_bytes == 10
 
 
 async def test_too_much_is_refused_as_it_arrives_with_both_counts() -> None:
-    world, read = World(), []
+    world, read = SubmitWorld(), []
 
     async def endless() -> AsyncIterator[bytes]:
         while True:
@@ -170,7 +167,7 @@ async def test_too_much_is_refused_as_it_arrives_with_both_counts() -> None:
 
 
 async def test_a_stream_that_breaks_off_leaves_nothing_behind() -> None:
-    world = World()
+    world = SubmitWorld()
 
     async def broken() -> AsyncIterator[bytes]:
         yield b"abc"
@@ -182,7 +179,7 @@ async def test_a_stream_that_breaks_off_leaves_nothing_behind() -> None:
 
 
 async def test_a_database_that_is_away_leaves_nothing_behind() -> None:
-    world = World()
+    world = SubmitWorld()
     async with world.submitter.intake() as intake:
         await intake.receive(blocks(b"abc"))
         world.store.available = False
@@ -202,16 +199,14 @@ class UnansweredStore(MemoryTaskStore):
 
 
 async def test_a_recording_is_kept_if_the_commit_is_uncertain() -> None:
-    world = World(UnansweredStore(ManualClock()))
+    world = SubmitWorld(UnansweredStore(ManualClock()))
     with pytest.raises(CommitUnanswered):
         await world.submitter.submit(Submission(), b"abc")
     assert (await world.tasks(), len(world.media.keys)) == (1, 1)
 
 
 async def test_a_slow_upload_is_not_deleted_as_an_orphan() -> None:
-    world = World()
-    world.media = MemoryMediaStore(now=world.clock.now)
-    world.submitter.media = world.media
+    world = SubmitWorld()
     async with world.submitter.intake() as intake:
         await intake.receive(blocks(b"abc"))
         for _ in range(10):
@@ -224,7 +219,7 @@ async def test_a_slow_upload_is_not_deleted_as_an_orphan() -> None:
 
 
 async def test_a_caller_that_goes_away_during_the_upload_leaves_nothing_behind() -> None:
-    world = World()
+    world = SubmitWorld()
 
     async def stalled() -> AsyncIterator[bytes]:
         yield b"abc"
@@ -240,7 +235,7 @@ async def test_a_caller_that_goes_away_during_the_upload_leaves_nothing_behind()
 
 async def test_a_caller_that_goes_away_during_the_commit_leaves_a_whole_task() -> None:
     store = SlowStore(ManualClock())
-    world = World(store)
+    world = SubmitWorld(store)
     upload = asyncio.create_task(world.submitter.submit(Submission(), b"abc"))
     await store.entered.wait()
     upload.cancel()
@@ -252,7 +247,7 @@ async def test_a_caller_that_goes_away_during_the_commit_leaves_a_whole_task() -
 
 
 async def test_the_same_key_returns_the_original_and_drops_the_second_upload() -> None:
-    world = World()
+    world = SubmitWorld()
     first = await world.submitter.submit(Submission(), b"abc", file_name="a.mp3", idempotency_key="k")
     again = await world.submitter.submit(Submission(), blocks(b"a", b"bc"), file_name="b.mp3", idempotency_key="k")
     assert again == first
@@ -262,21 +257,15 @@ async def test_the_same_key_returns_the_original_and_drops_the_second_upload() -
 
 @pytest.mark.parametrize("other", [(Submission(), b"abd"), (Submission(priority=Priority.LOW), b"abc")])
 async def test_the_same_key_with_another_request_is_a_conflict(other: tuple[Submission, bytes]) -> None:
-    world = World()
+    world = SubmitWorld()
     await world.submitter.submit(Submission(), b"abc", idempotency_key="k")
     with pytest.raises(IdempotencyConflict):
         await world.submitter.submit(*other, idempotency_key="k")
     assert len(world.media.keys) == 1
 
 
-def test_a_fingerprint_covers_the_options() -> None:
-    other = Submission(options=TranscriptionOptions(beam_size=1))
-    assert fingerprint(Submission(), "a") == fingerprint(Submission(), "a")
-    assert len({fingerprint(Submission(), "a"), fingerprint(other, "a"), fingerprint(Submission(), "b")}) == 3
-
-
 async def test_a_full_queue_refuses_tasks_until_there_is_room() -> None:
-    world = World(queue=2)
+    world = SubmitWorld(queue=2)
     first = await world.submitter.submit(Submission(), b"abc")
     await world.submitter.submit(Submission(), b"abc")
     with pytest.raises(QueueFull, match=r"2 tasks wait already, and the limit is 2") as caught:
@@ -290,7 +279,7 @@ async def test_a_full_queue_refuses_tasks_until_there_is_room() -> None:
 
 
 async def test_one_client_does_not_fill_the_queue() -> None:
-    world, other = World(queue=18), Client("bob", frozenset({Scope.WRITE}))
+    world, other = SubmitWorld(queue=18), Client("bob", frozenset({Scope.WRITE}))
     greedy = Client("ann", frozenset({Scope.WRITE}))
     for _ in range(16):
         await world.submitter.submit(Submission(), b"abc", client=greedy)
@@ -303,7 +292,7 @@ async def test_one_client_does_not_fill_the_queue() -> None:
 
 
 async def test_too_much_queued_audio_refuses_tasks_until_there_is_less() -> None:
-    world = World(max_queued_audio_s=20.0)
+    world = SubmitWorld(max_queued_audio_s=20.0)
     task = await world.submitter.submit(Submission(), b"abc")
     [claimed] = await world.store.claim("me", timedelta(seconds=30), 1, [1])
     await world.store.add_part(Lease(task.id, claimed.fence), 0, 0, 1, make_chunks(2))
@@ -316,7 +305,7 @@ async def test_too_much_queued_audio_refuses_tasks_until_there_is_less() -> None
 
 
 async def test_a_url_that_the_guard_refuses_creates_no_task() -> None:
-    world = World()
+    world = SubmitWorld()
     with pytest.raises(UrlNotAllowed) as refused:
         await world.submitter.submit(Submission(callback_url="http://inside.example/hook"), b"abc")
     assert refused.value.field == "callback_url"
@@ -325,6 +314,6 @@ async def test_a_url_that_the_guard_refuses_creates_no_task() -> None:
 
 @pytest.mark.parametrize("host", ["outside.example", "not-up-yet.example"])
 async def test_an_unreachable_receiver_is_accepted(host: str) -> None:
-    world = World()
+    world = SubmitWorld()
     task = await world.submitter.submit(Submission(callback_url=f"https://{host}/hook"), b"abc")
     assert task.callback_url == f"https://{host}/hook"

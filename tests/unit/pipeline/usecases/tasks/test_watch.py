@@ -46,7 +46,7 @@ def result(index: int, *texts: str) -> ChunkResult:
 
 
 @dataclass
-class World:
+class WatchWorld:
     """A task that the test changes, and a client that follows it."""
 
     clock: ManualClock = field(default_factory=ManualClock)
@@ -114,8 +114,8 @@ class World:
 
 
 @pytest.fixture
-async def world() -> World:
-    world = World()
+async def world() -> WatchWorld:
+    world = WatchWorld()
     await world.create()
     return world
 
@@ -128,7 +128,7 @@ def segments_of(events: list[TaskEvent]) -> list[tuple[int, str, int, bool]]:
     ]
 
 
-async def test_a_task_is_followed_from_the_queue_to_its_end(world: World) -> None:
+async def test_a_task_is_followed_from_the_queue_to_its_end(world: WatchWorld) -> None:
     await world.follow()
     assert isinstance(await world.next(), TaskQueued)
     await world.claim()
@@ -149,7 +149,7 @@ async def test_a_task_is_followed_from_the_queue_to_its_end(world: World) -> Non
     assert [segment.text for segment in ended.task.result.segments] == [" one", " two", " three", " four"]
 
 
-async def test_a_growing_total_is_no_progress(world: World) -> None:
+async def test_a_growing_total_is_no_progress(world: WatchWorld) -> None:
     await world.claim()
     await world.follow()
     assert isinstance(await world.next(), TaskProgressed)
@@ -165,7 +165,7 @@ async def test_a_growing_total_is_no_progress(world: World) -> None:
     assert len(await world.rest()) == 1
 
 
-async def test_segments_wait_for_those_before_them(world: World) -> None:
+async def test_segments_wait_for_those_before_them(world: WatchWorld) -> None:
     await world.claim()
     await world.save(result(2, " three"), result(1, " two"))
     await world.follow()
@@ -175,7 +175,7 @@ async def test_segments_wait_for_those_before_them(world: World) -> None:
     assert segments_of(events) == [(1, " one", 0, True), (2, " two", 1, True), (3, " three", 2, True)]
 
 
-async def test_events_continue_after_a_given_chunk(world: World) -> None:
+async def test_events_continue_after_a_given_chunk(world: WatchWorld) -> None:
     await world.claim()
     await world.save(result(0, " one", " two"), result(1), result(2, " three"))
     await world.follow(after_chunk=0)
@@ -186,7 +186,7 @@ async def test_events_continue_after_a_given_chunk(world: World) -> None:
 
 
 @pytest.mark.parametrize(("after_chunk", "missing"), [(-1, 0), (0, 2), (1, 3), (9, 4)])
-async def test_a_finished_task_has_the_same_events(world: World, after_chunk: int, missing: int) -> None:
+async def test_a_finished_task_has_the_same_events(world: WatchWorld, after_chunk: int, missing: int) -> None:
     await world.claim()
     await world.save(result(0, " one", " two"), result(1), result(2, " three"), result(3, " four"))
     await world.complete()
@@ -195,7 +195,7 @@ async def test_a_finished_task_has_the_same_events(world: World, after_chunk: in
     assert segments_of(await world.rest()) == all_of_them[missing:]
 
 
-async def test_a_failed_task_yields_the_segments_it_had(world: World) -> None:
+async def test_a_failed_task_yields_the_segments_it_had(world: WatchWorld) -> None:
     await world.claim()
     await world.save(result(0, " one"))
     await world.store.fail(world.lease, TaskError("decoding_failed", "The model failed."))
@@ -206,7 +206,7 @@ async def test_a_failed_task_yields_the_segments_it_had(world: World) -> None:
     assert events[-1].task.status is Status.FAILED
 
 
-async def test_a_task_that_is_deleted_ends_as_cancelled(world: World) -> None:
+async def test_a_task_that_is_deleted_ends_as_cancelled(world: WatchWorld) -> None:
     await world.follow()
     assert isinstance(await world.next(), TaskQueued)
     await world.store.delete(1)
@@ -216,7 +216,7 @@ async def test_a_task_that_is_deleted_ends_as_cancelled(world: World) -> None:
     assert ended.task.status is Status.CANCELLED
 
 
-async def test_following_continues_after_an_outage_of_the_database(world: World) -> None:
+async def test_following_continues_after_an_outage_of_the_database(world: WatchWorld) -> None:
     await world.follow()
     assert isinstance(await world.next(), TaskQueued)
     world.store.available = False
@@ -230,7 +230,7 @@ async def test_following_continues_after_an_outage_of_the_database(world: World)
     assert isinstance(await world.next(), TaskProgressed)
 
 
-async def test_a_state_is_reported_once_and_reads_are_rate_limited(world: World) -> None:
+async def test_a_state_is_reported_once_and_reads_are_rate_limited(world: WatchWorld) -> None:
     looks: list[float] = []
 
     async def restless(task_id: int, seen: int, timeout_s: float) -> int:

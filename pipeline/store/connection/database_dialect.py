@@ -1,0 +1,139 @@
+"""The seam between the task store and its database: everything that differs from one database to another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from sqlalchemy import URL, Insert, Select, Table
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.types import TypeEngine
+
+DURABLE = "murmuration_durable"
+"""Execution option of a connection: whether the commits of its transactions wait for the disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnTypes:
+    """The column types that a database has for values for which SQLAlchemy's general types do not do.
+
+    Attributes:
+        time: a time without an offset, to the microsecond.
+        long_text: text of any length.
+        indexed_text: text of up to 255 characters that an index can hold.
+        row_id: a 64-bit id that the database counts up.
+    """
+
+    time: TypeEngine[datetime]
+    long_text: TypeEngine[str]
+    indexed_text: TypeEngine[str]
+    row_id: TypeEngine[int]
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePair:
+    """The engines for transactions that write and for those that only read; they may be one and the same."""
+
+    writer: AsyncEngine
+    reader: AsyncEngine
+
+
+class DatabaseServer(Protocol):
+    """The additional abilities of a database that runs as a server: a clock, named locks, and settings.
+
+    A named lock belongs to the server and to the connection that holds it. It needs no table, and is released when the
+    connection ends, also if its process dies.
+    """
+
+    def open_unpooled(self, url: URL) -> AsyncEngine:
+        """Return an engine that opens a connection for each use."""
+        ...
+
+    async def read_time(self, connection: AsyncConnection) -> datetime:
+        """Return the time of the server's clock."""
+        ...
+
+    async def lossy_settings(self, connection: AsyncConnection) -> list[str]:
+        """Return a sentence for each setting with which the server may lose commits in a power cut."""
+        ...
+
+    async def take_lock(self, connection: AsyncConnection, name: str, timeout_s: float) -> bool:
+        """Take a named lock. Return ``False`` if another connection holds it for longer than ``timeout_s``."""
+        ...
+
+    async def release_lock(self, connection: AsyncConnection, name: str) -> None:
+        """Release a named lock of this connection."""
+        ...
+
+    async def is_locked(self, connection: AsyncConnection, name: str) -> bool:
+        """Return whether any connection to the server holds a named lock."""
+        ...
+
+
+class DatabaseDialect(Protocol):
+    """A kind of database that can hold the tasks. A dialect has no state.
+
+    Attributes:
+        drivers: the beginnings of its URLs; the first one is the one to recommend.
+        server: abilities of its server; ``None`` for a database that is a file.
+        column_types: its column types.
+        table_options: options of every table, under names that begin with the dialect's.
+        unreused_id_options: options of a table that never gives the id of a deleted row to another row.
+        loose_index_scans: whether ``DISTINCT`` over the first columns of an index skips from one value to the next
+            instead of reading every row.
+    """
+
+    drivers: ClassVar[tuple[str, ...]]
+    server: ClassVar[DatabaseServer | None]
+    column_types: ClassVar[ColumnTypes]
+    table_options: ClassVar[Mapping[str, str]]
+    unreused_id_options: ClassVar[Mapping[str, bool]]
+    loose_index_scans: ClassVar[bool]
+
+    def verify_url(self, url: URL) -> None:
+        """Raise ``ConfigurationError`` if the URL names no database that several processes can share."""
+        ...
+
+    def file_of(self, url: URL) -> Path | None:
+        """Return the file of the database; ``None`` for one on a server."""
+        ...
+
+    def open_engines(self, url: URL, busy_timeout_s: float) -> EnginePair:
+        """Return the engines for transactions, whose statements wait up to ``busy_timeout_s`` for a lock."""
+        ...
+
+    def open_migration_engine(self, url: URL, busy_timeout_s: float) -> AsyncEngine:
+        """Return an engine that opens a connection for each use and lets a statement run as long as it takes."""
+        ...
+
+    def migration_lock(self, engine: AsyncEngine, timeout_s: float) -> AbstractAsyncContextManager[None]:
+        """Hold the lock with which one process at a time migrates the database of an engine.
+
+        Raises:
+            DatabaseUnavailable: another process has held it for longer than ``timeout_s``.
+        """
+        ...
+
+    def must_repeat(self, error: DBAPIError) -> bool:
+        """Return whether the database rolled the transaction back and wants it to be run again."""
+        ...
+
+    def sentence_of(self, error: DBAPIError) -> str | None:
+        """Return a sentence about a failure, for operators; ``None`` for one that the dialect does not know."""
+        ...
+
+    def locking_upsert(self, table: Table, values: Mapping[str, Any]) -> Insert | None:
+        """Return a statement that inserts a row or finds it by its primary key, and locks it for the transaction.
+
+        ``None`` where a transaction that writes has the whole database to itself, so that no lock is needed.
+        """
+        ...
+
+    def force_index(self, statement: Select[Any], table: Table, index: str) -> Select[Any]:
+        """Return the statement with a hint to read the table by an index, if the database takes hints."""
+        ...
