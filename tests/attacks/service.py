@@ -16,17 +16,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import platformdirs
-import psutil
 import yaml
 
-from tests.support.processes import descendants, free_port, on_port, surroundings
+from tests.support.processes import free_port, kill, on_port, surroundings
 
 ATTACKER, VICTIM, LIMITED = "attacker", "victim", "limited"
 """The holders of the keys. ``LIMITED`` has quotas, the others have none."""
@@ -111,19 +110,9 @@ def running(root: Path, settings: Mapping[str, str], *, model: str) -> Iterator[
             _wait_until_ready(target)
             yield target
         finally:
-            _kill(process)
+            kill(process)
     finally:
         shutil.rmtree(home, ignore_errors=True)
-
-
-def _kill(process: subprocess.Popen[Any]) -> None:
-    """Ends the service and all it started at once: what it still works at is of no use to anybody."""
-    family = [*descendants(process.pid), psutil.Process(process.pid)]
-    for member in family:
-        with suppress(psutil.NoSuchProcess):
-            member.kill()
-    process.wait()
-    psutil.wait_procs(family, timeout=10.0)
 
 
 def _start(root: Path, home: Path, port: int, environment: Mapping[str, str]) -> subprocess.Popen[Any]:

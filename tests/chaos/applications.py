@@ -55,6 +55,7 @@ class Applications:
             "MURMURATION_DISPATCH__LEASE_DURATION_S": "4",
             "MURMURATION_DISPATCH__HEARTBEAT_S": "0.5",
             "MURMURATION_DISPATCH__HOUSEKEEPING_S": "1",
+            "MURMURATION_CALLBACK__TIMEOUT_S": "1",  # three of them and 10 s is the lease of a callback
             **self._settings,
         }
         command = [sys.executable, "-m", "tests.chaos.application"]

@@ -26,7 +26,8 @@ import yaml
 
 from tests.standins.llm import LlmServer
 from tests.support.mariadb import MariaDbServer
-from tests.support.processes import ROOT, descendants, end, free_port, on_port, surroundings
+from tests.support.processes import ROOT, descendants, free_port, kill, on_port, surroundings
+from tests.support.thoroughness import thorough
 from tests.support.waiting import eventually
 
 Record = dict[str, Any]
@@ -36,7 +37,9 @@ PATIENCE_S = 90.0
 """How long anything may take to come back: a bound for a busy machine, not what is expected."""
 POLL_S = 0.2
 PAGE = 500
-DATABASE_DOWN_S = 20.0
+DATABASE_DOWN_S = 20.0 if thorough() else 8.0
+"""How long a killed database stays away: longer than the leases last."""
+ANSWERED_WITHIN_S = 20.0
 EVERY_TASK = {"status": None, "priority": None, "engine_name": None, "has_result": None, "has_error": None}
 
 CONTROLLER, PROXY, WORKER_NODE, DATABASE = "ServeController", "ProxyActor", "raylet", "MariaDB"
@@ -175,7 +178,7 @@ class ChaosService:
     def answer_about_a_task(self) -> httpx.Response | None:
         """What is said of task 1; ``None`` without an answer: the HTTP proxy or an Ingress is started or replaced."""
         try:
-            return self.client.get("/api/whisper/tasks/result", params={"task_id": 1}, timeout=DATABASE_DOWN_S)
+            return self.client.get("/api/whisper/tasks/result", params={"task_id": 1}, timeout=ANSWERED_WITHIN_S)
         except httpx.TransportError:
             return None
 
@@ -365,7 +368,7 @@ def _first_line(log: Path, process: subprocess.Popen[Any]) -> str | None:
 
 @contextmanager
 def _in_group(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[Any]]:
-    """Runs a command whose output goes to a file; at the end it is interrupted, and nothing of it is left."""
+    """Runs a command whose output goes to a file; at the end it is killed, and nothing of it is left."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             command, cwd=ROOT, env=dict(environment), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -374,7 +377,7 @@ def _in_group(command: Sequence[str], environment: Mapping[str, str], log: Path)
             yield process
         finally:
             family = list(descendants(process.pid))
-            end(process)
+            kill(process)
             assert not [member for member in family if member.is_running()]
 
 

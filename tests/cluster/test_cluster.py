@@ -66,7 +66,7 @@ def test_an_empty_queue_needs_no_replica_and_the_service_is_still_ready(cluster:
 def test_a_node_that_dies_in_mid_work_takes_no_task_with_it(cluster: Cluster, nodes: list[Any]) -> None:
     application = cluster.application
     for number in range(TASKS):  # more chunks than one replica is sent at a time: it stays busy
-        application.create(noise(120.0, number), vad_filter="false", language="en")
+        application.create(noise(90.0, number), vad_filter="false", language="en")
     eventually(lambda: any(0 < (task["progress"] or 0) < 1 for task in application.tasks().values()), "tasks at work")
     busy = min(application.replicas(), key=lambda replica: replica["start_time_s"])["node_id"]
     [victim] = [node for node in nodes if node.node_id == busy]

@@ -55,7 +55,7 @@ RUBBISH = (
 )
 """What people, crashes and bad disks leave in a column; each database takes what it takes."""
 
-VALUES_A_COLUMN = len(RUBBISH) if thorough() else 3
+VALUES_A_COLUMN = len(RUBBISH) if thorough() else 2
 """Values of ``RUBBISH`` that each column is filled with, others in each: columns of one kind have all of them."""
 
 Rows = dict[str, list[dict[str, Any]]]

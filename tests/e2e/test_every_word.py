@@ -16,11 +16,14 @@ from pipeline.subtitles.cues import CueStyle, shape_cues
 from tests.support import recordings, speech
 from tests.support.accuracy import normalise
 from tests.support.in_process import InProcess
+from tests.support.thoroughness import thorough
 
 Transcribe = Callable[..., list[Transcript]]
 
 START_S, END_S = 0.3, 0.5
 """How far a segment may begin, and end, from the speech."""
+NOISE_S = 40 if thorough() else 20
+"""Noise without speech, in seconds: two windows of the model, or one. It is decoded again and again."""
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +130,7 @@ def test_clips_too_short_for_a_word_are_empty(transcribe: Transcribe, clips: tup
 
 @pytest.mark.parametrize("amplitude", [0.0, 0.003], ids=["silence", "noise"])
 def test_without_vad_silence_and_noise_hold_no_text(transcribe: Transcribe, amplitude: float) -> None:
-    noise = np.random.default_rng(0).normal(0.0, amplitude, 40 * SAMPLE_RATE).astype(np.float32)
+    noise = np.random.default_rng(0).normal(0.0, amplitude, NOISE_S * SAMPLE_RATE).astype(np.float32)
     [transcript] = transcribe(noise, language=None, vad_filter=False)
     assert (transcript.text, transcript.info.language_probability) == ("", 0.0)
 

@@ -22,7 +22,7 @@ from tests.support.processes import ROOT, free_port
 READY_WITHIN_S = 120.0
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
     """The stand-ins, listening."""
     folder, port = tmp_path_factory.mktemp("sites"), free_port()
@@ -36,14 +36,14 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
             process.terminate()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def llm() -> Iterator[LlmServer]:
     """The language model's server."""
     with running_llm_server() as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service(tmp_path_factory: pytest.TempPathFactory, llm: LlmServer, sites: Sites) -> Iterator[Service]:
     """The application, ready. TikTok is reached by way of a proxy, which is the stand-in."""
     data_dir = tmp_path_factory.mktemp("service")
@@ -88,10 +88,8 @@ class _application:  # noqa: N801 - reads as the verb it is
 
     def __exit__(self, *_: object) -> None:
         import ray
-        from ray import serve
 
-        serve.shutdown()
-        ray.shutdown()
+        ray.shutdown()  # Serve's own end would wait for each replica's
 
 
 def _wait_until_ready(client: httpx.Client) -> None:

@@ -63,16 +63,21 @@ class Application:
         """``serve deploy``."""
         file = self.home / f"{uuid.uuid4().hex}.yaml"
         file.write_text(yaml.safe_dump(dict(config)))
-        for command in (["deployments.config_check", str(file)], ["ray.serve.scripts", "deploy", str(file)]):
-            address = ["-a", self.dashboard] if "deploy" in command else []
-            done = subprocess.run(
-                [sys.executable, "-m", *command, *address],
-                cwd=ROOT,
-                env=self.environment,
-                capture_output=True,
-                text=True,
-            )
-            assert done.returncode == 0, done.stdout + done.stderr
+        check = self._start("deployments.config_check", str(file))
+        deploy = self._start("ray.serve.scripts", "deploy", str(file), "-a", self.dashboard)
+        for process in (check, deploy):
+            output, _ = process.communicate()
+            assert process.returncode == 0, output
+
+    def _start(self, *command: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=ROOT,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
     def status(self) -> Record:
         """Serve's own view: states of the application and of its deployments."""

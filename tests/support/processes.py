@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ def running(command: list[str], environment: dict[str, str]) -> Iterator[None]:
             sys.stderr.write(output.read()[-8000:] + "\n")
             raise
         finally:
-            end(process)
+            kill(process)
             shutil.rmtree(ray_folder, ignore_errors=True)
 
 
@@ -105,6 +105,17 @@ def end(process: subprocess.Popen[Any]) -> None:
     for survivor in left:
         survivor.kill()
     psutil.wait_procs(left, timeout=5.0)
+
+
+def kill(process: subprocess.Popen[Any]) -> None:
+    """Kill a process and all its descendants, by their ids: nobody needs what they still work at."""
+    family = list(descendants(process.pid))
+    process.kill()
+    for member in family:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.wait()
+    psutil.wait_procs(family, timeout=10.0)
 
 
 def descendants(pid: int) -> Iterator[psutil.Process]:

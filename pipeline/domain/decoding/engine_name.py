@@ -1,4 +1,4 @@
-"""Names of engines: those that a request may have, and those that the settings may have."""
+"""Names of engines: those of requests and task records, which need not be installed, and those of the settings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class EngineName(StrEnum):
-    """The name of an engine in a request and in a task's record. A known engine need not be installed."""
+    """The name of an engine."""
 
     FASTER_WHISPER = "faster_whisper"
     OPENAI_WHISPER = "openai_whisper"
