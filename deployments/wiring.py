@@ -7,8 +7,8 @@ from importlib import resources
 from pathlib import Path
 
 from deployments.api.response.task_record import encode_record
+from deployments.telemetry.trace_export import Tracing
 from deployments.telemetry.traced_store import TracedTaskStore
-from deployments.telemetry.tracing import Tracing
 from pipeline.asr.engine import Engine
 from pipeline.crawl.crawler import LocalCrawler
 from pipeline.crawl.extractor_processes import ExtractorProcesses
@@ -21,7 +21,7 @@ from pipeline.media.sandbox.sandboxed_decoder import SandboxedDecoder
 from pipeline.media.sandboxed_extractor import SandboxedExtractor
 from pipeline.ports import Clock, CrawlRequest, Metrics, Splitter, TaskRecordEncoder, TaskStore
 from pipeline.settings import Settings
-from pipeline.store.task_store import SqlTaskStore
+from pipeline.store.sql_task_store import SqlTaskStore
 from pipeline.store.upload_store import SqlUploadStore
 from pipeline.system_clock import SynchronizedClock, SystemClock
 
@@ -100,7 +100,7 @@ def sandbox(settings: Settings, niceness: int = 0) -> Sandbox:
 def splitter(settings: Settings, decoders: Sandbox) -> Splitter:
     """Return a splitter in this process, whose decoders run in processes of their own."""
     # Only the process that splits imports them: the others would take longer to restart after a crash.
-    from pipeline.asr.vad import SileroVad
+    from pipeline.asr.silero_vad import SileroVad
     from pipeline.media.streaming_splitter import StreamingSplitter
 
     return StreamingSplitter(

@@ -14,7 +14,7 @@ from starlette.staticfiles import StaticFiles
 
 from deployments.api.documentation.openapi import Api
 from deployments.api.middleware.admission import AdmissionMiddleware, RequestLimits, RequestSlots
-from deployments.api.middleware.auth import Authenticator, AuthMiddleware
+from deployments.api.middleware.authentication import Authenticator, AuthMiddleware
 from deployments.api.middleware.backpressure import FlowControlMiddleware, UnreadBudget
 from deployments.api.middleware.body_limit import BodyLimitMiddleware
 from deployments.api.middleware.decompression import DecompressionMiddleware

@@ -9,7 +9,7 @@ from ray import serve
 from deployments.cluster.shared_storage import verify_storage
 from deployments.replicas.startup import begin_replica
 from deployments.security.confinement_check import check_confinement, extractor_confinement
-from deployments.telemetry.tracing import tracing
+from deployments.telemetry.trace_export import tracing
 from deployments.wiring import NO_ACCESS_LOG, crawler, media_store, task_store
 from pipeline.crawl.extractor_processes import ExtractorProcesses
 from pipeline.ports import CrawledMedia, CrawlProgress, CrawlRequest

@@ -20,7 +20,7 @@ from deployments.dispatcher_handle import DispatcherState
 from deployments.handles import CrawlerHandle, SplitterHandle, SummarizerHandle, TranscriberHandle
 from deployments.replicas.startup import begin_replica
 from deployments.telemetry.serve_metrics import ServeMetrics
-from deployments.telemetry.tracing import tracing
+from deployments.telemetry.trace_export import tracing
 from deployments.wiring import NO_ACCESS_LOG, media_store, record_encoder, task_store, upload_store
 from pipeline.errors import DatabaseUnavailable
 from pipeline.net import GuardedClient

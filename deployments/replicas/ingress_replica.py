@@ -33,7 +33,7 @@ from deployments.replicas.startup import begin_replica
 from deployments.security.confinement_check import check_confinement
 from deployments.security.exposure import guard_http_servers
 from deployments.telemetry.serve_metrics import ServeMetrics
-from deployments.telemetry.tracing import tracing
+from deployments.telemetry.trace_export import tracing
 from deployments.wiring import extractor, media_store, sandbox, task_store, upload_store
 from pipeline.domain.links.platforms import LinkKind
 from pipeline.domain.tasks.task import Task

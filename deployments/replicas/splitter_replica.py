@@ -10,7 +10,7 @@ from ray import serve
 from deployments.cluster.shared_storage import verify_storage
 from deployments.replicas.startup import begin_replica
 from deployments.security.confinement_check import check_confinement
-from deployments.telemetry.tracing import tracing
+from deployments.telemetry.trace_export import tracing
 from deployments.wiring import NO_ACCESS_LOG, media_store, sandbox, splitter
 from pipeline.ports import SplitDone, SplitPart, SplitRequest
 from pipeline.settings import Settings

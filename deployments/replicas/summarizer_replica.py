@@ -6,7 +6,7 @@ from ray import serve
 
 from deployments.replicas.startup import begin_replica
 from deployments.telemetry.serve_metrics import ServeMetrics
-from deployments.telemetry.tracing import tracing
+from deployments.telemetry.trace_export import tracing
 from deployments.wiring import NO_ACCESS_LOG, task_store
 from pipeline.domain.summaries.summary import Summary
 from pipeline.errors import MurmurationError

@@ -11,7 +11,7 @@ from deployments.autoscaling import RTFX_KEY
 from deployments.cluster.shared_storage import verify_storage
 from deployments.replicas.startup import begin_replica
 from deployments.telemetry.serve_metrics import ServeMetrics
-from deployments.telemetry.tracing import tracing
+from deployments.telemetry.trace_export import tracing
 from deployments.wiring import NO_ACCESS_LOG, engine, media_store
 from pipeline.asr.batcher import MicroBatcher
 from pipeline.asr.transcriber import LocalTranscriber

@@ -8,14 +8,14 @@ from typing import Any
 
 from typing_extensions import override
 
-from deployments.telemetry.tracing import Tracing
+from deployments.telemetry.trace_export import Tracing
 from pipeline.domain.decoding.transcript import Transcript
 from pipeline.domain.scheduling.claim_rule import NO_RUNNING_TASKS, RunningTasks
 from pipeline.domain.tasks.client import Client
 from pipeline.domain.tasks.task import IdempotencyClaim, NewTask, Task, TaskError
 from pipeline.errors import DatabaseUnavailable, TaskNotFound
 from pipeline.ports import Clock, DeliveryAttempt, Lease, OutboxMessage
-from pipeline.store.task_store import SqlTaskStore
+from pipeline.store.sql_task_store import SqlTaskStore
 
 
 class TracedTaskStore(SqlTaskStore):

@@ -16,7 +16,7 @@ from typing_extensions import override
 from pipeline.asr.batcher import MicroBatcher
 from pipeline.asr.engine import DecodeItem, Engine
 from pipeline.asr.pending_chunk import DecodedChunk, PendingChunk
-from pipeline.asr.vad import find_speech
+from pipeline.asr.silero_vad import find_speech
 from pipeline.domain.audio.spans import FULL_SCALE, SAMPLE_RATE, Chunk, Span, part_key
 from pipeline.domain.audio.speech import SpeechRules, audible_spans
 from pipeline.domain.decoding.hallucination import drop_hallucinations, drop_text_without_speech

@@ -3,7 +3,6 @@
 Every port has a fake in ``pipeline.testing`` that passes the same contract tests as the real adapter.
 """
 
-from pipeline.ports.asr import ChunkFailure, EngineInfo, Transcriber, Unit
 from pipeline.ports.callbacks import (
     CallbackResponse,
     CallbackSender,
@@ -13,15 +12,16 @@ from pipeline.ports.callbacks import (
     TaskRecordEncoder,
 )
 from pipeline.ports.clock import Clock
-from pipeline.ports.crawl import CrawledMedia, Crawler, CrawlProgress, CrawlRequest
-from pipeline.ports.dispatch import TaskSignals
-from pipeline.ports.llm import LanguageModel, LanguageModels, LlmCompletion, Summarizer, SummaryJob
-from pipeline.ports.media import AudioExtractor, MediaStore
+from pipeline.ports.fetching import CrawledMedia, Crawler, CrawlProgress, CrawlRequest
+from pipeline.ports.language_model import LanguageModel, LanguageModels, LlmCompletion, Summarizer, SummaryJob
 from pipeline.ports.metrics import Metrics, NullMetrics
-from pipeline.ports.split import SplitDone, SplitPart, SplitRequest, Splitter
+from pipeline.ports.recordings import AudioExtractor, MediaStore
+from pipeline.ports.splitting import SplitDone, SplitPart, SplitRequest, Splitter
 from pipeline.ports.task_records import TaskRecords
+from pipeline.ports.task_signals import TaskSignals
 from pipeline.ports.task_store import TaskStore
 from pipeline.ports.task_values import Lease, QueueStats, StoredChunks, SummaryLease, TaskPage, TaskQuery
+from pipeline.ports.transcription import ChunkFailure, EngineInfo, Transcriber, Unit
 from pipeline.ports.uploads import UploadStore
 
 __all__ = [

@@ -16,7 +16,7 @@ from pipeline.domain.summaries.summary import Summary
 from pipeline.domain.tasks.client import Client, ClientLoad
 from pipeline.domain.tasks.task import IdempotencyClaim, NewTask, Task
 from pipeline.ports import Clock, Metrics, NullMetrics, QueueStats, StoredChunks, TaskPage, TaskQuery, TaskRecords
-from pipeline.store.connection.database import Database
+from pipeline.store.connection.database_access import Database
 from pipeline.store.connection.dialects import parse_url
 from pipeline.store.rows.defect_report import DefectReport
 from pipeline.store.transactions import (
@@ -24,7 +24,7 @@ from pipeline.store.transactions import (
     client_usage,
     queue_stats,
     summary_queue,
-    task_records,
+    task_operations,
 )
 from pipeline.store.transactions.recomputable import RECOMPUTABLE
 from pipeline.system_clock import SynchronizedClock
@@ -80,9 +80,9 @@ class SqlTaskRecords(TaskRecords):
         now = await self._now()
         arguments = (new, idempotency, client, now, now + self._idempotency_ttl)
         try:
-            task, is_new = await self._database.write(task_records.create, *arguments)
+            task, is_new = await self._database.write(task_operations.create, *arguments)
         except IntegrityError:  # another process has just stored the same key, which can be read now
-            task, is_new = await self._database.write(task_records.create, *arguments)
+            task, is_new = await self._database.write(task_operations.create, *arguments)
         return self._report.seen(task), is_new
 
     @override
@@ -91,15 +91,15 @@ class SqlTaskRecords(TaskRecords):
 
     @override
     async def get(self, task_id: int, *, include_result: bool = False) -> Task:
-        return self._report.seen(await self._database.read(task_records.get, task_id, with_result=include_result))
+        return self._report.seen(await self._database.read(task_operations.get, task_id, with_result=include_result))
 
     @override
     async def crawl_record(self, task_id: int) -> CrawlRecord | None:
-        return await self._database.read(task_records.crawl_record, task_id, self._report.note)
+        return await self._database.read(task_operations.crawl_record, task_id, self._report.note)
 
     @override
     async def query(self, query: TaskQuery) -> TaskPage:
-        page = await self._database.read(task_records.page, query)
+        page = await self._database.read(task_operations.page, query)
         for task in page.tasks:
             self._report.seen(task)
         return page
@@ -110,12 +110,12 @@ class SqlTaskRecords(TaskRecords):
 
     @override
     async def cancel(self, task_id: int) -> Task:
-        return self._report.seen(await self._database.write(task_records.cancel, task_id, await self._now()))
+        return self._report.seen(await self._database.write(task_operations.cancel, task_id, await self._now()))
 
     @override
     async def retry(self, task_id: int, client: Client | None = None) -> Task:
         """Queue a failed or cancelled task again. Delete the undelivered callbacks of its earlier run."""
-        return self._report.seen(await self._database.write(task_records.retry, task_id, await self._now(), client))
+        return self._report.seen(await self._database.write(task_operations.retry, task_id, await self._now(), client))
 
     @override
     async def begin_extraction(self, client: Client, extraction_id: str, size_bytes: int) -> float:
@@ -129,11 +129,11 @@ class SqlTaskRecords(TaskRecords):
 
     @override
     async def extend_wait(self, task_id: int, until: datetime) -> None:
-        await self._database.write(task_records.extend_wait, task_id, until)
+        await self._database.write(task_operations.extend_wait, task_id, until)
 
     @override
     async def delete(self, task_id: int) -> str:
-        return await self._database.write(task_records.delete_task, task_id)
+        return await self._database.write(task_operations.delete_task, task_id)
 
     @override
     async def chunks(self, task_id: int) -> StoredChunks:

@@ -14,7 +14,7 @@ from pipeline.domain.tasks.client import Client, refuse_another_upload
 from pipeline.domain.tasks.upload import Upload, UploadPart
 from pipeline.errors import UploadNotFound, UploadStateConflict
 from pipeline.ports import Clock, UploadStore
-from pipeline.store.connection.database import Database
+from pipeline.store.connection.database_access import Database
 from pipeline.store.rows.compact_json import to_json
 from pipeline.store.rows.row_reader import (
     MIN_TIME,

@@ -29,8 +29,8 @@ from sqlalchemy import literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.domain.tasks.task import NewTask
+from pipeline.store.sql_task_store import SqlTaskStore
 from pipeline.store.tables import TASKS
-from pipeline.store.task_store import SqlTaskStore
 from pipeline.system_clock import SystemClock
 from tests.support.mariadb import MariaDbServer
 

@@ -25,8 +25,8 @@ from pipeline.domain.durability import Durability
 from pipeline.domain.tasks.task import NewTask
 from pipeline.media.media_store import FsspecMediaStore
 from pipeline.ports import Lease
-from pipeline.store import task_store as sql
-from pipeline.store.connection.database import Database
+from pipeline.store import sql_task_store as sql
+from pipeline.store.connection.database_access import Database
 from pipeline.store.connection.dialects import parse_url
 from pipeline.system_clock import SystemClock
 from tests.benchmarks.reports import report

@@ -30,8 +30,8 @@ from pipeline.domain.tasks.client import Client, Scope
 from pipeline.domain.tasks.task import NewTask, Priority, Status
 from pipeline.ports import TaskQuery
 from pipeline.store.rows import task_codec, transcript_codec
+from pipeline.store.sql_task_store import SqlTaskStore
 from pipeline.store.tables import TASKS, TRANSCRIPTS
-from pipeline.store.task_store import SqlTaskStore
 from pipeline.system_clock import SystemClock
 from tests.contract.tasks import TRANSCRIPT
 from tests.support.mariadb import MariaDbServer

@@ -18,7 +18,7 @@ from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.domain.tasks.task import NewTask, Status, Task
 from pipeline.media.media_store import FsspecMediaStore
 from pipeline.ports import TaskQuery
-from pipeline.store.task_store import SqlTaskStore
+from pipeline.store.sql_task_store import SqlTaskStore
 from pipeline.system_clock import SynchronizedClock
 from tests.chaos.service import Receiver
 from tests.support.builders import blocks

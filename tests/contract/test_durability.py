@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.domain.durability import Durability
-from pipeline.store.connection.database import Database
+from pipeline.store.connection.database_access import Database
 from pipeline.store.connection.dialects import parse_url
 from tests.support.mariadb import MariaDbServer
 

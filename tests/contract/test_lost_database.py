@@ -19,7 +19,7 @@ from pipeline.errors import CommitUnanswered, DatabaseUnavailable
 from pipeline.ports import TaskQuery
 from pipeline.store.connection.failures import CONNECTION_GONE, SCHEMA_MISSING
 from pipeline.store.connection.sqlite_file import DATABASE_DAMAGED, DATABASE_LOST, FILE_REMOVED, OTHER_DATABASE
-from pipeline.store.task_store import SqlTaskStore
+from pipeline.store.sql_task_store import SqlTaskStore
 from pipeline.testing.manual_clock import ManualClock
 from tests.contract.older_store import make_0007
 from tests.support.mariadb import MariaDbServer

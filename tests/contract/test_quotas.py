@@ -14,7 +14,7 @@ from pipeline.domain.tasks.task import NewTask, Status, Task
 from pipeline.domain.tasks.upload import Upload
 from pipeline.errors import QuotaExceeded, TaskStateConflict
 from pipeline.ports import Lease, TaskStore, UploadStore
-from pipeline.store.task_store import SqlTaskStore
+from pipeline.store.sql_task_store import SqlTaskStore
 from pipeline.store.upload_store import SqlUploadStore
 from pipeline.testing.manual_clock import ManualClock
 from pipeline.testing.memory_uploads import MemoryUploadStore

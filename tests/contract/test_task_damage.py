@@ -21,8 +21,8 @@ from pipeline.errors import IdempotencyConflict, RecordUnreadable, TaskStateConf
 from pipeline.ports import Lease, TaskQuery
 from pipeline.settings import Settings
 from pipeline.store.rows.vocabulary import vocabulary_digest
+from pipeline.store.sql_task_store import SqlTaskStore
 from pipeline.store.tables import METADATA
-from pipeline.store.task_store import SqlTaskStore
 from pipeline.store.upload_store import SqlUploadStore
 from pipeline.system_clock import SystemClock
 from pipeline.testing.fake_splitter import FakeSplitter, make_chunks

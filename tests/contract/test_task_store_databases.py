@@ -30,8 +30,8 @@ from pipeline.store.connection.failures import (
     SCHEMA_MISSING,
     UNAVAILABLE,
 )
+from pipeline.store.sql_task_store import SqlTaskStore
 from pipeline.store.tables import METADATA
-from pipeline.store.task_store import SqlTaskStore
 from pipeline.system_clock import SynchronizedClock
 from pipeline.testing.manual_clock import ManualClock
 from tests.contract.older_store import make_0007

@@ -20,7 +20,7 @@ from pipeline.domain.tasks.task import IdempotencyClaim, NewTask, Priority
 from pipeline.media.media_store import FsspecMediaStore
 from pipeline.ports import Lease
 from pipeline.settings import LlmSettings, Settings
-from pipeline.store.task_store import SqlTaskStore
+from pipeline.store.sql_task_store import SqlTaskStore
 from pipeline.store.upload_store import SqlUploadStore
 from pipeline.system_clock import SystemClock
 from pipeline.usecases.tasks.resumable_uploads import ResumableUploads

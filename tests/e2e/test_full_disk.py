@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.asr.vad import SileroVad
+from pipeline.asr.silero_vad import SileroVad
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.domain.tasks.task import NewTask, Status, Task
 from pipeline.errors import DatabaseUnavailable, StorageFull

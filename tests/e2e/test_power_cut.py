@@ -16,7 +16,7 @@ import pytest
 
 from pipeline.domain.tasks.task import IdempotencyClaim, NewTask, Status
 from pipeline.errors import TaskNotFound
-from pipeline.store.task_store import SqlTaskStore
+from pipeline.store.sql_task_store import SqlTaskStore
 from pipeline.store.upload_store import SqlUploadStore
 from pipeline.system_clock import SystemClock
 from tests.e2e.power_cut_service import content, media_store, task_store

@@ -14,8 +14,8 @@ from pathlib import Path
 from pipeline.asr.batcher import MicroBatcher
 from pipeline.asr.faster_whisper.whisper_engine import FasterWhisperEngine
 from pipeline.asr.model_files import resolve
+from pipeline.asr.silero_vad import SileroVad
 from pipeline.asr.transcriber import LocalTranscriber
-from pipeline.asr.vad import SileroVad
 from pipeline.domain.decoding.transcript import Transcript
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.domain.tasks.task import NewTask, Task

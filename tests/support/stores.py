@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.ports import Clock
-from pipeline.store.task_store import SqlTaskStore
+from pipeline.store.sql_task_store import SqlTaskStore
 
 AGEING_S = 600.0
 IDEMPOTENCY_TTL_S = 3600.0

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from deployments.api.middleware.auth import is_open
+from deployments.api.middleware.authentication import is_open
 from deployments.api.request.caller import client_name, route_path
 from deployments.api.response.problems import response_to
 from deployments.api.services import CountMetric

@@ -8,7 +8,7 @@ All statements mean the same on SQLite and on MySQL ≥ 8.0.1 or MariaDB ≥ 10.
 SQLite, where a writing transaction has the whole database to itself from its first statement on.
 
 =====================  ===================================================================================
-``task_records``       create, read, cancel, retry and delete tasks
+``task_operations``    create, read, cancel, retry and delete tasks
 ``task_filters``       conditions and pages of a task query
 ``idempotency``        idempotency keys
 ``queue_stats``        the amount of work that waits and runs

@@ -28,7 +28,7 @@ from pipeline.store.transactions.columns import (
 )
 from pipeline.store.transactions.row_defects import ReportDefect
 from pipeline.store.transactions.task_leases import change_leased_task, lock_leased_task
-from pipeline.store.transactions.task_records import get_existing
+from pipeline.store.transactions.task_operations import get_existing
 from pipeline.store.transactions.unreadable_tasks import set_aside
 
 

@@ -11,7 +11,7 @@ from pipeline.store.transactions import (
     idempotency,
     summary_queue,
     task_leases,
-    task_records,
+    task_operations,
 )
 
 RECOMPUTABLE = (
@@ -23,7 +23,7 @@ RECOMPUTABLE = (
     task_leases.save_crawl_record,
     chunk_results.add_part,
     chunk_results.save_results,
-    task_records.extend_wait,
+    task_operations.extend_wait,
     callback_outbox.prune_callbacks,
     idempotency.prune_keys,
     summary_queue.claim,

@@ -18,7 +18,7 @@ from pipeline.errors import LeaseLost
 from pipeline.ports import SummaryLease
 from pipeline.store.rows import summary_codec
 from pipeline.store.tables import TASKS
-from pipeline.store.transactions import task_records
+from pipeline.store.transactions import task_operations
 from pipeline.store.transactions.callback_outbox import enqueue_callback
 from pipeline.store.transactions.columns import NO_OWNER, NO_SUMMARY_DUE, not_left_to_newer
 from pipeline.store.transactions.due_work import Flow, choose_ids, due_work, not_of, select_per_flow
@@ -76,7 +76,7 @@ async def renew(
 async def finish(connection: AsyncConnection, lease: SummaryLease, outcome: Summary | TaskError, now: datetime) -> Task:
     """Complete the task with its summary, or with the reason for its absence, and enqueue its callback."""
     await _change_leased(connection, lease, _completed(now) | summary_codec.summary_columns(outcome))
-    task = await task_records.get(connection, lease.task_id)
+    task = await task_operations.get(connection, lease.task_id)
     await enqueue_callback(connection, task, now)
     return task
 
@@ -101,7 +101,7 @@ async def postpone(
 
 async def save(connection: AsyncConnection, task_id: int, summary: Summary, now: datetime) -> None:
     """Store a summary that was requested separately from the task's run. Raises ``TaskNotFound``."""
-    await task_records.get(connection, task_id)
+    await task_operations.get(connection, task_id)
     await connection.execute(_update_task(task_id, summary_codec.summary_columns(summary) | {"updated_at": now}))
 
 
@@ -119,7 +119,7 @@ async def _set_aside(connection: AsyncConnection, task_id: int, defect: RecordDe
         return
     reason = summary_codec.summary_columns(TaskError(defect.code, defect.sentence))
     await connection.execute(_update_task(task_id, _completed(now) | reason))
-    await enqueue_callback(connection, await task_records.get(connection, task_id), now)
+    await enqueue_callback(connection, await task_operations.get(connection, task_id), now)
 
 
 async def _change_leased(connection: AsyncConnection, lease: SummaryLease, values: Mapping[str, Any]) -> None:

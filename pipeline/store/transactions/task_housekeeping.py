@@ -14,7 +14,7 @@ from pipeline.store.rows.row_reader import RowReader, media_prefix
 from pipeline.store.tables import OUTBOX, TASKS
 from pipeline.store.transactions.columns import PREPARED_TABLES, UNPREPARED, delete_of_task
 from pipeline.store.transactions.task_filters import has_transcript
-from pipeline.store.transactions.task_records import delete_tasks
+from pipeline.store.transactions.task_operations import delete_tasks
 
 IDS_PER_QUERY = 500
 """Values in one ``IN (…)``. SQLite takes at most 32,766 parameters."""

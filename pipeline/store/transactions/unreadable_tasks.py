@@ -26,7 +26,7 @@ from pipeline.store.transactions.columns import (
     not_left_to_newer,
 )
 from pipeline.store.transactions.row_defects import ReportDefect
-from pipeline.store.transactions.task_records import get_existing
+from pipeline.store.transactions.task_operations import get_existing
 
 MAX_DATETIME = datetime.max.replace(tzinfo=UTC)
 """The latest time. SQLite may hold a later text, which is not a time."""

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.domain.tasks.task import NewTask
 from pipeline.ports import Lease
-from pipeline.store.task_store import SqlTaskStore
+from pipeline.store.sql_task_store import SqlTaskStore
 from tests.contract.tasks import CRAWLED
 from tests.unit.deployments.api.world import TRANSCRIPT, World, client_of, detail
 

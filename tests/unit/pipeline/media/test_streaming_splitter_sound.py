@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 import pytest_asyncio
 
-from pipeline.asr.vad import SileroVad
+from pipeline.asr.silero_vad import SileroVad
 from pipeline.domain.audio.spans import SAMPLE_RATE
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.media.audio_decoder import AudioDecoder

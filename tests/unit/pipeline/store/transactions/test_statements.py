@@ -27,7 +27,7 @@ from pipeline.store.transactions import (
     task_filters,
     task_housekeeping,
     task_leases,
-    task_records,
+    task_operations,
 )
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
@@ -59,7 +59,7 @@ WALKED = {
     "task_housekeeping.select_prefixes": task_housekeeping._select_prefixes(["a", "b"], transcribed=False),
     "summary_queue.select_due": summary_queue._select_due(NOW, 5),
     "summary_queue.update_owner": summary_queue._update_owner([1, 2], "me", NOW, NOW),
-    "task_records.update_summary_due": task_records._update_summary_due(1, NOW),
+    "task_operations.update_summary_due": task_operations._update_summary_due(1, NOW),
     "summary_queue.update_leased": summary_queue._update_leased(
         SummaryLease(1, "t1", 1, "me", 1, SummaryOptions()), {"summary_owner": None}
     ),

@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from pipeline.domain.durability import Durability
 from pipeline.errors import DatabaseUnavailable, LeaseLost
-from pipeline.store.connection.database import TRANSACTION_ATTEMPTS, Database
+from pipeline.store.connection.database_access import TRANSACTION_ATTEMPTS, Database
 from pipeline.store.connection.dialects import DatabaseAddress, parse_url
 from pipeline.store.connection.failures import DATABASE_BUSY, UNAVAILABLE
 from pipeline.store.connection.mysql_dialect import MYSQL
@@ -164,7 +164,7 @@ async def test_other_failures_are_not_tried_again(server_database: Database) -> 
 async def test_a_transaction_that_fails_after_its_caller_was_cancelled_is_no_defect(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "pipeline.store.connection.database")
+    caplog.set_level(logging.INFO, "pipeline.store.connection.database_access")
     gc.freeze()  # only what is made from here on is collected below
     begun, goes_on = asyncio.Event(), asyncio.Event()
     reported: list[dict[str, Any]] = []

@@ -5,7 +5,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pipeline.asr.vad import SileroVad, find_speech
+from pipeline.asr.silero_vad import SileroVad, find_speech
 from pipeline.domain.audio.spans import SAMPLE_RATE
 from pipeline.domain.audio.speech import Framer, SpeechRules
 from tests.support import speech

@@ -14,8 +14,8 @@ from limits.errors import StorageError
 from pydantic import ValidationError
 
 from deployments.api.application import build_api
-from deployments.api.middleware import auth
-from deployments.api.middleware.auth import Authenticator, is_open, scope_needed
+from deployments.api.middleware import authentication
+from deployments.api.middleware.authentication import Authenticator, is_open, scope_needed
 from pipeline.domain.tasks.client import Scope
 from pipeline.domain.tasks.task import NewTask, Status
 from pipeline.errors import ConfigurationError
@@ -111,8 +111,8 @@ def test_hashes_are_compared_in_constant_time_and_all_of_them(monkeypatch: pytes
         compared.append(second)
         return compare_digest(first, second)
 
-    monkeypatch.setattr(auth, "compare_digest", watched)
-    ring = auth.KeyRing(AuthSettings.model_validate({"keys": KEYS}))
+    monkeypatch.setattr(authentication, "compare_digest", watched)
+    ring = authentication.KeyRing(AuthSettings.model_validate({"keys": KEYS}))
     for presented in ("key of ann", "key of root", "nobody's"):
         compared.clear()
         found = ring.find(presented)
@@ -275,7 +275,7 @@ async def test_a_counter_that_does_not_answer_lets_nobody_through_uncounted(worl
     async def broken(*_: object, **__: object) -> bool:
         raise StorageError(ConnectionError("refused"))
 
-    middleware_argument(app, auth.AuthMiddleware, "authenticator")._limiter.hit = broken
+    middleware_argument(app, authentication.AuthMiddleware, "authenticator")._limiter.hit = broken
     async with client_of(app) as client:
         detail(await client.post(f"{TASKS}/query", json={}, headers=bearer("ann")), 503, "unavailable")
 

@@ -10,8 +10,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from deployments.telemetry.trace_export import Tracing, provider, task_ids, tracing
 from deployments.telemetry.traced_store import TracedTaskStore
-from deployments.telemetry.tracing import Tracing, provider, task_ids, tracing
 from pipeline.domain.decoding.transcript import Transcript, TranscriptInfo
 from pipeline.domain.tasks.task import NewTask, TaskError
 from pipeline.errors import ReplicaLost, TaskNotFound
