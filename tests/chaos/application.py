@@ -46,13 +46,13 @@ class JumpingClock(SynchronizedClock):
         self._file = file
 
     def now(self) -> datetime:
-        """The time of day, aware UTC."""
+        """Return the time of day, aware UTC."""
         text = self._file.read_text() if self._file.exists() else ""
         return super().now() + timedelta(seconds=float(text or 0))
 
 
 def own_clock() -> SynchronizedClock:
-    """The clock that the environment asks for."""
+    """Return the clock that the environment asks for."""
     file = os.environ.get(CLOCK_OFFSET_FILE)
     return SynchronizedClock() if file is None else JumpingClock(Path(file))
 

@@ -69,7 +69,7 @@ class Applications:
 
     @staticmethod
     def stop(process: subprocess.Popen[str]) -> int:
-        """Ends it in good order; how many chunks it decoded."""
+        """Stop it, and return the number of chunks that it decoded."""
         process.terminate()
         output, _ = process.communicate(timeout=30)
         assert process.returncode == 0
@@ -78,13 +78,13 @@ class Applications:
 
 @contextmanager
 def applications(url: str, folder: Path, settings: dict[str, str] | None = None) -> Iterator[Applications]:
-    """Applications on the database at ``url``; at the end none of them is left."""
+    """Run applications on the database at ``url``; at the end none of them is left."""
     with ExitStack() as stack:
         yield Applications(url, folder, stack, settings)
 
 
 async def submit_all(url: str, folder: Path, callback_url: str, count: int) -> None:
-    """Creates the tasks, each a twentieth of a second long."""
+    """Create the tasks, each a twentieth of a second long."""
     store, media = sql_store(url, SynchronizedClock()), FsspecMediaStore(folder.as_uri())
     await store.migrate()
     for number in range(count):
@@ -132,7 +132,7 @@ def all_tasks(url: str, count: int) -> list[Task]:
 
 
 def check_each_is_done(applications: Applications, receiver: Receiver, count: int) -> list[Task]:
-    """Every task has one result, owes no callback, and left no file."""
+    """Check that every task has one result, owes no callback, and left no file."""
     tasks = all_tasks(applications.url, count)
     assert Counter(task.status for task in tasks) == {Status.COMPLETED: count}
     assert all(task.result is not None and task.result.text.startswith("heard ") for task in tasks)

@@ -24,7 +24,7 @@ Foxes = Callable[[int, float], bytes]
 
 @cache
 def foxes(sentences: int, pause_s: float = PAUSE_S) -> bytes:
-    """A recording of so many sentences of 3 s, each after a pause of so many seconds."""
+    """Make a recording of so many sentences of 3 s, each after a pause of so many seconds."""
     fox = next(sample for sample in speech.of_language("en") if sample.name == "quick_brown_fox")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "foxes.ogg"
@@ -67,7 +67,7 @@ class Batch:
         eventually(lambda: not self.unfinished, "every task has ended", patience_s)
 
     def check_nothing_is_lost(self, patience_s: float = 90.0) -> dict[int, Record]:
-        """Waits for every task's end and holds it against what was submitted; the records."""
+        """Wait for every task's end, compare it with what was submitted, and return the records."""
         self.wait_for_the_end(patience_s)
         records = self.records(include_result=True)
         for task_id, record in records.items():
@@ -79,7 +79,7 @@ class Batch:
         return records
 
     def recovery_s(self, records: dict[int, Record]) -> float:
-        """Seconds from the last kill to the last task's end; the kill has to have come before that."""
+        """Return the seconds from the last kill to the last task's end; the kill must have come before that."""
         assert self._killed_at is not None
         last = max(datetime.fromisoformat(record["finished_at"]) for record in records.values())
         assert last > self._killed_at, "everything had ended before the kill"
@@ -96,5 +96,5 @@ class Batch:
 
 
 def words(text: str) -> str:
-    """The text in small letters, without punctuation."""
+    """Return the text in small letters, without punctuation."""
     return "".join(character for character in text.lower() if character.isalpha() or character == " ")

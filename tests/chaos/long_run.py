@@ -94,7 +94,7 @@ class _Kills:
     felt_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def one(self) -> None:
-        """Of the kinds that were killed least often, one."""
+        """Choose one of the kinds that were killed least often."""
         fewest = min(len(self.felt_s[kind]) for kind in KINDS)
         kind = self.chance.choice([kind for kind in KINDS if len(self.felt_s[kind]) == fewest])
         began = time.monotonic()

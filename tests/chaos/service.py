@@ -48,7 +48,7 @@ CONTROLLER, PROXY, WORKER_NODE, DATABASE = "ServeController", "ProxyActor", "ray
 
 @dataclass
 class Receiver:
-    """Takes callbacks; ``received`` holds the ``webhook-id`` and the body of each that arrived."""
+    """A receiver of callbacks; ``received`` holds the ``webhook-id`` and the body of each that arrived."""
 
     url: str
     received: list[tuple[str, Record]] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Receiver:
 
 @contextmanager
 def receiving() -> Iterator[Receiver]:
-    """A receiver of callbacks on this machine."""
+    """Run a receiver of callbacks on this machine."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -70,7 +70,7 @@ def receiving() -> Iterator[Receiver]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Says nothing: the tests look at what arrived."""
+            """Log nothing: the tests read the requests that arrived."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         taken = Receiver(f"http://127.0.0.1:{server.server_address[1]}/")
@@ -101,7 +101,7 @@ class ChaosService:
     told_without_database: int = 0
 
     def create(self, media: bytes, name: str = "speech.ogg", **options: str) -> int:
-        """Queues a recording, however often that has to be tried, and returns its task's id."""
+        """Queue a recording, however often that has to be tried, and return its task's id."""
         headers = {"Idempotency-Key": uuid.uuid4().hex}
         answer = self._insist(
             lambda: self.client.post(
@@ -112,7 +112,7 @@ class ChaosService:
         return task_id
 
     def tasks(self, *, include_result: bool = False) -> dict[int, Record]:
-        """Every record there is, by id."""
+        """Return every task record, by id."""
         found: dict[int, Record] = {}
         more = True
         while more:
@@ -127,20 +127,20 @@ class ChaosService:
         return page
 
     def media_files(self) -> list[Path]:
-        """What lies in the media store of tasks; a folder with a leading dot is none's."""
+        """Return the files of tasks in the media store; a folder with a leading dot belongs to none."""
         return [path for path in (self.data_dir / "media").glob("[!.]*/**/*") if path.is_file()]
 
     def processes(self, title: str) -> list[psutil.Process]:
-        """The living processes of this service whose title begins so."""
+        """Return the living processes of this service whose title begins so."""
         everything = [process for root in self.roots for process in descendants(root.pid)]
         return [process for process in everything if _title(process).startswith(title)]
 
     def replicas(self, deployment: str) -> list[psutil.Process]:
-        """The living processes of a deployment of this service."""
+        """Return the living processes of a deployment of this service."""
         return self.processes(f"ray::ServeReplica:murmuration:{deployment}")
 
     def worker_raylets(self) -> list[psutil.Process]:
-        """The raylets of the nodes that are not the head."""
+        """Return the raylets of the nodes that are not the head."""
         everything = [process for root in self.roots for process in descendants(root.pid)]
         return [process for process in everything if _is_worker_raylet(_command(process))]
 
@@ -150,7 +150,7 @@ class ChaosService:
         return sum(spent.user + spent.system for spent in times)
 
     def victims(self, what: str) -> list[psutil.Process]:
-        """The processes that a kill of this kind would end."""
+        """Return the processes that a kill of this kind would end."""
         if what in (CONTROLLER, PROXY):
             return self.processes(f"ray::{what}")
         return self.worker_raylets() if what == WORKER_NODE else self.replicas(what)
@@ -176,7 +176,7 @@ class ChaosService:
         self.database.start()
 
     def answer_about_a_task(self) -> httpx.Response | None:
-        """What is said of task 1; ``None`` without an answer: the HTTP proxy or an Ingress is started or replaced."""
+        """Return the response about task 1; ``None`` while the HTTP proxy or an Ingress is started or replaced."""
         try:
             return self.client.get("/api/whisper/tasks/result", params={"task_id": 1}, timeout=ANSWERED_WITHIN_S)
         except httpx.TransportError:
@@ -199,7 +199,7 @@ class ChaosService:
             return False
 
     def _insist(self, request: Callable[[], httpx.Response]) -> Any:
-        """What a client does whose service may be losing a process: it asks again."""
+        """Send a request as a client whose service may be losing a process: again until it gets a response."""
 
         def ask() -> httpx.Response | None:
             try:
@@ -231,7 +231,7 @@ def _command(process: psutil.Process) -> list[str]:
 
 @contextmanager
 def on_one_node(llm: LlmServer) -> Iterator[ChaosService]:
-    """The application as ``serve run`` starts it, on SQLite, ready; at the end nothing of it is left."""
+    """Run the application as ``serve run`` starts it, on SQLite, ready; at the end nothing of it is left."""
     with _home() as home, ExitStack() as stack:
         port = free_port()
         environment = surroundings(home) | _mark() | _short_leases() | _summaries_by(llm)
@@ -245,7 +245,7 @@ def on_one_node(llm: LlmServer) -> Iterator[ChaosService]:
 
 @contextmanager
 def on_two_nodes() -> Iterator[ChaosService]:
-    """The application on two nodes that share a MariaDB and a folder, ready; at the end nothing of it is left."""
+    """Run the application on two nodes that share a MariaDB and a folder, ready; at the end nothing of it is left."""
     with _home() as home, ExitStack() as stack:
         database = stack.enter_context(MariaDbServer(home))
         url = {"MURMURATION_DATABASE__URL": database.create_database("murmuration")}
@@ -266,7 +266,7 @@ def on_two_nodes() -> Iterator[ChaosService]:
 
 @contextmanager
 def without_its_database() -> Iterator[tuple[ChaosService, MariaDbServer]]:
-    """The application as ``serve run`` starts it, not ready, and its MariaDB, which is to be started."""
+    """Run the application as ``serve run`` starts it, not ready, beside its MariaDB, which is to be started."""
     with _home() as home, ExitStack() as stack:
         database = stack.enter_context(MariaDbServer(home))
         url = {"MURMURATION_DATABASE__URL": database.create_database("murmuration")}
@@ -368,7 +368,7 @@ def _first_line(log: Path, process: subprocess.Popen[Any]) -> str | None:
 
 @contextmanager
 def _in_group(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[Any]]:
-    """Runs a command whose output goes to a file; at the end it is killed, and nothing of it is left."""
+    """Run a command whose output goes to a file; at the end it is killed, and nothing of it is left."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             command, cwd=ROOT, env=dict(environment), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -382,7 +382,7 @@ def _in_group(command: Sequence[str], environment: Mapping[str, str], log: Path)
 
 
 def interrupt(process: subprocess.Popen[Any]) -> None:
-    """Ends ``serve run`` in good order."""
+    """Interrupt ``serve run``, and wait for its end."""
     process.send_signal(signal.SIGINT)
     process.wait(PATIENCE_S)
 

@@ -32,7 +32,7 @@ class Jumps:
         file.write_text("0")
 
     def to(self, offset_s: float, when_left: int) -> None:
-        """Moves the clock once only so many tasks are left."""
+        """Move the clock once only so many tasks are left."""
         eventually(lambda: unfinished(self._running.url) <= when_left, f"at most {when_left} are left")
         self._replace(offset_s)
 
@@ -45,7 +45,7 @@ class Jumps:
         asyncio.run(submit_all(self._running.url, self._running.folder, self._receiver.url, TASKS))
 
     def check(self, processes: int) -> None:
-        """Each task has one result and one callback. A jump forth ends leases: work may be begun again."""
+        """Check that each task has one result and one callback. A jump forth ends leases: work may begin again."""
         for _ in range(processes):
             self._running.start()
         self.to(HOUR_S, 3 * TASKS // 4)

@@ -35,7 +35,7 @@ def test_an_ingress_while_a_task_is_followed(
 
 
 class Follower:
-    """What a browser's ``EventSource`` does: a stream that breaks is opened again after the last id received.
+    """A client like a browser's ``EventSource``: it opens a broken stream again after the last id received.
 
     Attributes:
         last_event_id: of the last event that had one.
@@ -53,7 +53,7 @@ class Follower:
         self._thread.start()
 
     def told_by_the_end(self) -> str:
-        """All that was told, once the task has ended."""
+        """Return all events, once the task has ended."""
         self._thread.join(90.0)
         assert self._ended, "the end was not told"
         return "".join([*self._told, *self._since]).strip()

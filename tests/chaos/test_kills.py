@@ -108,7 +108,7 @@ class WaitingClient:
             self._outcome = error
 
     def is_told_of_the_break(self) -> bool:
-        """Whether the client, that saw no result, could tell: by its connection, or by a status of 500 and above."""
+        """Return whether the client, which got no result, could tell by its connection or a status of 500 and above."""
         self._thread.join()
         return isinstance(self._outcome, httpx.TransportError) or (
             self._outcome is not None and self._outcome.is_server_error

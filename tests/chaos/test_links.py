@@ -1,4 +1,4 @@
-"""What fetches a recording is killed in mid-download; the download begins anew, and nothing of the first is left."""
+"""Kills of the process that fetches a recording: the download begins anew, and nothing of the first is left."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def hosting(recording: bytes) -> Iterator[Host]:
             host.answer(self)
 
         def log_message(self, *_: object) -> None:
-            """Says nothing: the tests look at what arrived."""
+            """Log nothing: the tests read the requests that arrived."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""What tasks stand on is taken away while they run: the database's server, and the recordings themselves."""
+"""Losses of what tasks depend on while they run: the database's server, and the recordings themselves."""
 
 from __future__ import annotations
 

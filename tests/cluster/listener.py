@@ -26,7 +26,7 @@ POLICY = {"target_wait_s": 5, "expected_rtfx": 10, "poll_s": 0.3}
 
 @dataclass
 class Listener:
-    """Takes callbacks and spans.
+    """A server that accepts callbacks and spans.
 
     Attributes:
         callbacks: ids of the tasks that were called back.
@@ -66,7 +66,7 @@ def listening() -> Iterator[Listener]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Says nothing: the tests look at what arrived."""
+            """Log nothing: the tests read the requests that arrived."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         listener = Listener(f"http://127.0.0.1:{server.server_address[1]}")

@@ -15,7 +15,7 @@ NOW = ManualClock().now()
 
 
 def make_0007(connection: Connection) -> None:
-    """Makes the tables of the version before quotas by parts, with two tasks whose recordings count."""
+    """Make the tables of the version before quotas by parts, with two tasks whose recordings count."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection

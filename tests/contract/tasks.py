@@ -73,7 +73,7 @@ async def claim_all(store: TaskStore, limit: int = 10, ranks: tuple[int, ...] = 
 
 
 async def claimed(store: TaskStore, **fields: Any) -> tuple[Task, Lease]:
-    """A task that runs, and its lease."""
+    """Create and claim a task; return it and its lease."""
     task, _new = await store.create(new_task(**fields))
     tasks = await claim_all(store)
     return next((each, Lease(each.id, each.fence)) for each in tasks if each.id == task.id)

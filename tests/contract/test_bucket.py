@@ -1,4 +1,4 @@
-"""What only a bucket can get wrong: parts of an upload that are too large, or left behind."""
+"""Faults that only a bucket can have: parts of an upload that are too large, or left behind."""
 
 from __future__ import annotations
 

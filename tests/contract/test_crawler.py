@@ -1,4 +1,4 @@
-"""What every Crawler promises, the fake as well as the one that makes connections."""
+"""The contract of every Crawler, the fake as well as the one that makes connections."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ async def test_a_source_that_sends_a_byte_now_and_then_is_not_waited_for(
 
 
 class SlowMediaStore(MemoryMediaStore):
-    """Takes its time over every block."""
+    """A media store that waits before every block."""
 
     async def write(self, key: str, data: AsyncIterator[bytes]) -> int:
         async def slowed() -> AsyncIterator[bytes]:

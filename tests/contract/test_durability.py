@@ -1,4 +1,4 @@
-"""What a MySQL server must be set to, so that a power cut costs no task that was accepted."""
+"""The settings that a MySQL server needs, so that a power cut loses no accepted task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the batcher relies on, of the shipped fake and of a real model alike."""
+"""The contract of engines on which the batcher relies: of the shipped fake and of a real model alike."""
 
 from dataclasses import replace
 from typing import Any

@@ -30,7 +30,7 @@ def task_of(client: str = "ann", **fields: object) -> NewTask:
 
 
 async def accepted(attempts: Iterable[Awaitable[object]]) -> int:
-    """How many succeed; the others have to be refused by a quota."""
+    """Return the number of calls that succeed; the others have to be refused by a quota."""
     outcomes = await asyncio.gather(*attempts, return_exceptions=True)
     refused = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
     assert all(isinstance(refusal, QuotaExceeded) for refusal in refused), refused

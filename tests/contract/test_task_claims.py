@@ -1,4 +1,4 @@
-"""Who gets a task, and for how long, and what if its owner is lost. The same tests over memory, SQLite and MySQL."""
+"""Claims and leases of tasks, those of lost owners included. The same tests over memory, SQLite and MySQL."""
 
 from __future__ import annotations
 

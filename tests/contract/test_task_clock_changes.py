@@ -1,4 +1,4 @@
-"""What becomes of tasks when the clock is set back. The same tests over memory, SQLite and MySQL."""
+"""Tasks whose clock is set back. The same tests over memory, SQLite and MySQL."""
 
 from __future__ import annotations
 

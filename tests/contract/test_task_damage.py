@@ -88,7 +88,7 @@ class StoreWithTables:
         self._engine = _careless_engine(url)
 
     async def write(self, statement: str, **values: object) -> bool:
-        """Runs SQL without any constraint; says whether the database took it."""
+        """Run SQL without any constraint; return whether the database accepted it."""
         async with self._engine.connect() as connection:
             try:
                 await connection.execute(text(statement), values)
@@ -98,13 +98,13 @@ class StoreWithTables:
         return True
 
     async def clear(self) -> None:
-        """Forgets everything, also what hangs on nothing."""
+        """Delete all rows, also those that belong to no task."""
         for table in METADATA.sorted_tables:
             if table.name != "store_identity":
                 await self.write(f"DELETE FROM {table.name}")
 
     async def rows(self) -> Rows:
-        """All that is stored, by table."""
+        """Return all rows, by table."""
         async with self._engine.connect() as connection:
             return {
                 table.name: [dict(row) for row in (await connection.execute(select(table))).mappings()]
@@ -148,7 +148,7 @@ async def desk(sql_url: str, clock: ManualClock) -> AsyncIterator[StoreWithTable
 
 
 async def make_victims(desk: StoreWithTables) -> Rows:
-    """Tasks in every state, with all that hangs on them, as rows."""
+    """Make tasks in every state, with all that belongs to them, as rows."""
     store = desk.store
     wanted = {"callback_url": URL, "client": "amsel", "file_size_bytes": 1000}
     running, _ = await store.create(new_task("running", **wanted))
@@ -179,7 +179,7 @@ async def make_victims(desk: StoreWithTables) -> Rows:
 
 
 def _shifted(rows: Rows, by: int, copy: int = 0) -> Rows:
-    """The same rows for tasks whose ids are higher by so much; ids start at 0 in between."""
+    """Return the same rows for tasks whose ids are higher by so much; ids start at 0 in between."""
     return {
         table: [_copied(table, row, by, copy, number) for number, row in enumerate(several)]
         for table, several in rows.items()
@@ -201,7 +201,7 @@ def _copied(table: str, row: dict[str, Any], by: int, copy: int, number: int) ->
 
 
 def _of_copy(table: str, copy: int) -> str:
-    """Which rows of a table belong to a copy of the victims."""
+    """Return the condition for the rows of a table that belong to a copy of the victims."""
     if table == "clients":
         return f"name = 'victim {copy}'"
     if table in ("uploads", "upload_parts", "extracted_audio"):
@@ -211,7 +211,7 @@ def _of_copy(table: str, copy: int) -> str:
 
 
 async def allowed(call: Awaitable[Any], *refusals: type[Exception]) -> Any:
-    """The call's result; ``None`` if it was refused in a way that says why."""
+    """Return the call's result; ``None`` if it was refused with a reason."""
     try:
         return await call
     except refusals:
@@ -226,7 +226,7 @@ async def claim_everything(store: SqlTaskStore) -> dict[int, Task]:
 
 
 async def everything_goes_on(desk: StoreWithTables, numbers: range) -> None:
-    """All that others ask of the service, in the presence of what was damaged."""
+    """Do all that other clients request of the service, beside the damaged rows."""
     store = desk.store
     good, _ = await store.create(new_task("good", client="amsel"), client=CLIENT)
     claimed = await claim_everything(store)
@@ -333,7 +333,7 @@ DAMAGE = {
 
 
 async def damaged(desk: StoreWithTables, column: str, value: object, **wanted: Any) -> Task:
-    """A task that waits, one of whose columns was overwritten; skips where the database does not take that."""
+    """Create a task and overwrite one of its columns; skip the test where the database refuses the value."""
     task, _ = await desk.store.create(new_task("victim", **wanted))
     if not await desk.write(f"UPDATE tasks SET {column} = :value WHERE id = {task.id}", value=value):
         await desk.store.delete(task.id)

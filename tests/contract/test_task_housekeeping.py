@@ -1,4 +1,4 @@
-"""What a task store forgets, and when. The same tests over memory, SQLite and MySQL."""
+"""The expiry and deletion of tasks. The same tests over memory, SQLite and MySQL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every task store keeps of a task, and how it is found again. The same tests over memory, SQLite and MySQL."""
+"""The records of tasks: creation, queries and idempotency keys. The same tests over memory, SQLite and MySQL."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ ANN = Client("ann", frozenset({Scope.WRITE}), max_queued_tasks=2, max_audio_s=10
 
 
 async def split(store: TaskStore, client: str | None, duration_s: float) -> Lease:
-    """A task of a client whose recording has been split."""
+    """Create a task of a client whose recording has been split."""
     await store.create(NewTask(media_prefix="a", media_key="a/source", client=client))
     [task] = await store.claim("test", timedelta(days=9), 1, ALL_RANKS)
     lease = Lease(task.id, task.fence)

@@ -1,4 +1,4 @@
-"""What the task store promises of its databases: one schema, and words instead of stack traces when they are away."""
+"""The task store's databases: one schema, and clear errors while they are unavailable."""
 
 from __future__ import annotations
 
@@ -282,7 +282,7 @@ async def test_a_node_whose_clock_is_ahead_takes_nothing_from_others(mysql_url: 
 
 @asynccontextmanager
 async def _deaf_after_the_commit(port: int) -> AsyncIterator[int]:
-    """A port that leads to a server, until a task is committed: the server hears of that, and its answer is lost."""
+    """Open a port that leads to a server until a task is committed: the server commits, and its response is lost."""
 
     async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
@@ -340,7 +340,7 @@ asyncio.run(claim_for_ever())
 
 
 def kill_a_claimer(url: str) -> None:
-    """Lets another process create and claim, and kills it while it does."""
+    """Let another process create and claim tasks, and kill it while it does."""
     with subprocess.Popen([sys.executable, "-c", CLAIMER, url], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         for _ in range(5):

@@ -1,4 +1,4 @@
-"""What every task store promises of summaries; the same tests over memory, SQLite and MySQL."""
+"""The contract of every task store about summaries; the same tests over memory, SQLite and MySQL."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SUMMARY = Summary(
 
 
 async def transcribed(store: TaskStore, prefix: str = "a", **fields: Any) -> Task:
-    """A task of which only the summary is missing."""
+    """Create a task of which only the summary is missing."""
     chosen: dict[str, Any] = {"media_key": "a/source", "summary_options": OPTIONS}
     await store.create(NewTask(media_prefix=prefix, **chosen | fields))
     [task] = await store.claim("runner", LEASE, 1, (0, 1, 2))

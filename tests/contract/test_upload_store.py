@@ -1,4 +1,4 @@
-"""What every upload store promises; the same tests over memory, SQLite and MySQL."""
+"""The contract of every upload store; the same tests over memory, SQLite and MySQL."""
 
 from __future__ import annotations
 

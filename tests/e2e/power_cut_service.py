@@ -31,7 +31,7 @@ TRANSCRIPT = Transcript("kept", (), TranscriptInfo("en", 1.0, 1.0, 1.0, None, {}
 
 
 def content(number: int) -> bytes:
-    """Bytes that no other number has, of some kilobytes or some hundred."""
+    """Make bytes that no other number has, some kilobytes or some hundred."""
     source = random.Random(number)  # the same at each call
     return source.randbytes(source.choice((3_000, 200_000)))
 

@@ -39,7 +39,7 @@ QUICKLY = (0.05, 0.05)
 
 @dataclass
 class CallbackService:
-    """What runs: a store, a courier over it, and one receiver under several names.
+    """A store, a deliverer over it, and one receiver under several names.
 
     ``public.example`` has a public address (whose connections end here), ``allowed.example`` a private one that the
     operator allows, ``hidden.example`` a private one that nobody does.
@@ -50,7 +50,7 @@ class CallbackService:
     receiver: LocalReceiver
 
     async def complete(self, path: str, host: str = "public.example") -> int:
-        """Creates a task with a callback, and completes it."""
+        """Create a task with a callback, and complete it."""
         url = self.receiver.url(path, host)
         task, _ = await self.store.create(NewTask(media_prefix="m", callback_url=url))
         ranks = [priority.rank for priority in Priority]
@@ -60,7 +60,7 @@ class CallbackService:
         return task.id
 
     async def callback_of(self, task_id: int, status_code: int | None = None) -> CallbackState:
-        """What is recorded of the callback, once something is; or once it has that status."""
+        """Wait for the record of the callback, or for one with that status, and return it."""
 
         async def recorded() -> CallbackState | None:
             callback = (await self.store.get(task_id)).callback
@@ -69,7 +69,7 @@ class CallbackService:
         return await first_result(recorded)
 
     async def requests_to(self, path: str, number: int) -> list[ReceivedRequest]:
-        """The requests to a path, once there are so many."""
+        """Wait for so many requests to a path, and return them."""
 
         async def arrived() -> list[ReceivedRequest] | None:
             found = [request for request in self.receiver.requests if request.target == path]
@@ -154,7 +154,7 @@ async def test_a_receiver_that_asks_for_patience_is_given_it(tmp_path: Path) -> 
 
 async def test_a_receiver_that_comes_back_gets_its_callback(tmp_path: Path) -> None:
     async def close(request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-        """Ends the connection without a word."""
+        """Close the connection without a response."""
 
     async with service(tmp_path, {"/hook": close}, delays_s=(0.1,) * 50) as running:
         task_id = await running.complete("/hook")

@@ -74,7 +74,7 @@ with targets(MEBIBYTES) as aims:
 
 @cache
 def results(process: str, user: int, missing: tuple[str, ...] = ()) -> Results:
-    """What a process of a user was answered, where some layers are not to be had."""
+    """Return the results of the attempts of a user's process, where some layers are not available."""
     scratch = f"/tmp/murmuration-test-{os.getpid()}-{user}"
     Path(scratch).mkdir(exist_ok=True)
     os.chown(scratch, user, -1)

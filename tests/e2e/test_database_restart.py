@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from datetime import timedelta
 
+from typing_extensions import override
+
 from pipeline.domain.decoding.transcript import ChunkResult
 from pipeline.domain.decoding.transcription_options import TranscriptionOptions
 from pipeline.domain.tasks.task import NewTask, Status
@@ -26,14 +28,14 @@ CHUNKS = 4
 
 
 class CountingFleet(FakeTranscriber):
-    """Counts what is decoded, and takes a moment for it."""
+    """A transcriber that counts the decoded chunks, and takes a moment for each."""
 
     def __init__(self) -> None:
         super().__init__(replicas=4)
         self.decoded: Counter[tuple[int, int]] = Counter()
 
+    @override
     async def transcribe(self, unit: Unit) -> AsyncGenerator[Sequence[ChunkResult | ChunkFailure], None]:
-        """See ``ports.Transcriber.transcribe``."""
         async for results in super().transcribe(unit):
             await asyncio.sleep(0.001)
             self.decoded.update((unit.task_id, result.index) for result in results)

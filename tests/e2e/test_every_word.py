@@ -54,7 +54,7 @@ FOX, COUNT, HELLO = (
 
 
 def joined(*pieces: speech.Sample | float) -> speech.Joined:
-    """Samples and seconds of silence in order; what comes last may be silence."""
+    """Join samples and seconds of silence in order; the last may be silence."""
     samples, pauses, pause_s = [], [], 0.0
     for piece in pieces:
         if isinstance(piece, float):

@@ -115,7 +115,7 @@ def _nothing_is_left() -> Iterator[None]:
 
 
 class Sizes:
-    """Watches how much is in scratch folders."""
+    """A watch of the sizes of scratch folders."""
 
     def __init__(self) -> None:
         self.largest = 0
@@ -353,7 +353,7 @@ async def test_one_clients_links_leave_processes_to_others(folder: Path, site: S
 
 
 class HeldStore(MemoryMediaStore):
-    """Takes nothing before it is told."""
+    """A media store that accepts nothing before it is released."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -401,7 +401,7 @@ async def test_a_site_that_takes_too_long_is_given_up(fetching: Fetching) -> Non
 
 
 async def begun(fetching: Fetching, until: Callable[[], bool]) -> asyncio.Task[CrawledMedia]:
-    """A crawl that has come as far as its first request, which is not answered yet."""
+    """Start a crawl whose requests get no response for long, and wait until a condition holds."""
     fetching.site.latency_s = 60.0
     crawl = asyncio.create_task(fetching.fetch("https://films.example/film", LinkKind.ANY))
     async with asyncio.timeout(20):

@@ -69,7 +69,7 @@ async def test_what_was_promised_before_a_power_cut_is_kept(disk: Disk, tmp_path
 
 
 def _promises_until_cut(disk: Disk, log: Path, wanted: int) -> Promises:
-    """What a service promised until the power went, in mid-work."""
+    """Return the promises of a service until the power went, in mid-work."""
     command = [sys.executable, "-m", "tests.e2e.power_cut_service", str(disk.path)]
     promises: Promises = defaultdict(list)
     with (

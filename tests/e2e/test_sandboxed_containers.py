@@ -82,7 +82,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 def decoded(decoder: AudioDecoder | SandboxedDecoder) -> tuple[object, object]:
-    """The number of samples and whether the end is missing, or the refusal."""
+    """Return the number of samples and whether the end is missing, or the refusal."""
     try:
         samples = sum(map(len, decoder.blocks()))
     except MediaError as error:

@@ -44,17 +44,17 @@ class Alone:
         return ListeningAddress("127.0.0.1", self.port)
 
     def processes(self) -> list[psutil.Process]:
-        """All that the command started."""
+        """Return all processes that the command started."""
         config = str(self.home / "serve_config.yaml")  # another service of the same tests may run
         [mine] = [child for child in psutil.Process().children() if config in child.cmdline()]
         return [mine, *descendants(mine.pid)]
 
     def front(self) -> psutil.Process:
-        """The process that takes HTTP connections."""
+        """Return the process that accepts HTTP connections."""
         return next(process for process in self.processes() if self.port in _ports(process))
 
     def get(self, head: bytes) -> int:
-        """The status of the answer to a request."""
+        """Send a request; return the status of its response."""
         with closing(socket.create_connection((self.target.host, self.port), timeout=30)) as connection:
             connection.sendall(head)
             return int(connection.recv(65_536).split()[1])

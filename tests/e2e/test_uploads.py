@@ -47,11 +47,11 @@ class QuietServer(uvicorn.Server):
 
 
 async def nothing(*_: object) -> None:
-    """A hint that nobody heeds."""
+    """Ignore the hint."""
 
 
 async def first_state(*_: object) -> int:
-    """A watch without news."""
+    """Report no change."""
     return 0
 
 
@@ -61,7 +61,7 @@ async def ready() -> Readiness:
 
 @asynccontextmanager
 async def replica(settings: Settings) -> AsyncIterator[str]:
-    """The address of one HTTP server over what the settings name."""
+    """Run one HTTP server over the stores that the settings name; yield its address."""
     store = task_store(settings)
     await store.migrate()
     media, clock, dispatcher = media_store(settings), SystemClock(), FakeDispatcher(ManualClock())
@@ -181,7 +181,7 @@ async def test_a_wrong_checksum_is_refused(service: UploadService) -> None:
 
 
 async def raw(service: UploadService, head: str, *body: bytes, then_wait: bool) -> bytes:
-    """What comes back for bytes sent as they are; closes the connection after them, or waits for its end."""
+    """Send bytes as they are and return the response; close the connection after them, or wait for its end."""
     host, port = service.addresses[0].removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(f"{head}\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n".encode())

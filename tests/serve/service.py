@@ -21,14 +21,14 @@ class Service:
     data_dir: Path
 
     def create(self, media: bytes, name: str = "speech.wav", **fields: str) -> dict[str, Any]:
-        """Uploads a recording and returns its record."""
+        """Upload a recording and return its record."""
         answer = self.client.post("/api/whisper/tasks/create", files={"file_upload": (name, media)}, data=fields)
         assert answer.status_code == 200, answer.text
         record: dict[str, Any] = answer.json()["data"]
         return record
 
     def end_of(self, task_id: int) -> httpx.Response:
-        """The answer once the task has finished."""
+        """Wait until the task has finished, and return its response."""
         deadline = time.monotonic() + FINISHED_WITHIN_S
         while time.monotonic() < deadline:
             answer = self.client.get("/api/whisper/tasks/result", params={"task_id": task_id, "wait_s": 20})
@@ -37,14 +37,14 @@ class Service:
         raise AssertionError(f"task {task_id} did not finish: {answer.text}")
 
     def transcribe(self, media: bytes, name: str = "speech.wav", **fields: str) -> dict[str, Any]:
-        """Uploads a recording and returns its record once it is completed."""
+        """Upload a recording, and return its record once it is completed."""
         answer = self.end_of(self.create(media, name, **fields)["id"])
         assert answer.status_code == 200, answer.text
         record: dict[str, Any] = answer.json()["data"]
         return record
 
     def media_files(self) -> list[Path]:
-        """What lies in the media store."""
+        """Return the files in the media store."""
         return [path for path in (self.data_dir / "media").rglob("*") if path.is_file()]
 
 

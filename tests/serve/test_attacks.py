@@ -27,7 +27,7 @@ def _leaves_nothing(service: Service, eventually: Callable[[Callable[[], bool]],
 
 
 def raw(service: Service, *blocks: bytes) -> socket.socket:
-    """A connection over which these bytes were sent as they are."""
+    """Open a connection and send these bytes as they are."""
     address = service.client.base_url
     connection = socket.create_connection((address.host, address.port or 80), timeout=20 * UPLOAD_IDLE_TIMEOUT_S)
     for block in blocks:

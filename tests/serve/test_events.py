@@ -14,7 +14,7 @@ from tests.support import speech
 def events(
     service: Service, task_id: int, last_event_id: str = "", limit: int = 10_000
 ) -> list[httpx_sse.ServerSentEvent]:
-    """What is told until the end, or until ``limit`` segments have come."""
+    """Return the events until the end, or until ``limit`` segments have arrived."""
     headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
     url, found = "/api/whisper/tasks/events", []
     with httpx_sse.connect_sse(service.client, "GET", url, params={"task_id": task_id}, headers=headers) as source:

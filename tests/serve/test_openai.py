@@ -37,7 +37,7 @@ def _leaves_nothing(service: Service, eventually: Callable[[Callable[[], bool]],
 
 
 def task_count(service: Service) -> int:
-    """How many tasks there are, in any state."""
+    """Return the number of tasks, in any state."""
     everything = dict.fromkeys(("status", "priority", "engine_name", "has_result", "has_error"))
     answer = service.client.post("/api/whisper/tasks/query", json=everything)
     count: int = answer.json()["data"]["total_count"]

@@ -1,4 +1,4 @@
-"""What proxy and server on the way let through: methods, slashes, packed bodies."""
+"""Requests that proxy and server on the way let through: methods, slashes, packed bodies."""
 
 from __future__ import annotations
 

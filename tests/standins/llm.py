@@ -33,7 +33,7 @@ Answer = tuple[int, dict[str, str], bytes]
 
 @dataclass
 class LlmServer:
-    """What the server remembers.
+    """The state of the server.
 
     Attributes:
         receiver: the sockets.
@@ -145,7 +145,7 @@ BEHAVIOURS: dict[str, Callable[[LlmServer, dict[str, Any]], Answer]] = {
 
 
 def written(body: dict[str, Any]) -> str:
-    """Lines of the transcript, as a summary, as notes or in parts."""
+    """Return lines of the transcript, as a summary, as notes or in parts."""
     instructions, material = (body["messages"][number]["content"] for number in (0, 1))
     lines = LINE.findall(material)
     if "one note a line" in instructions:
@@ -187,7 +187,7 @@ def spread(lines: list[tuple[str, str]], number: int) -> list[tuple[str, str]]:
 
 @asynccontextmanager
 async def llm_server(key: str | None = None, port: int = 0) -> AsyncIterator[LlmServer]:
-    """Runs until the block ends."""
+    """Run the server until the block ends."""
     async with local_receiver({}, port=port) as receiver:
         server = LlmServer(receiver, key)
         receiver.behaviours["/v1/chat/completions"] = server.complete
@@ -196,7 +196,7 @@ async def llm_server(key: str | None = None, port: int = 0) -> AsyncIterator[Llm
 
 @contextmanager
 def running_llm_server(key: str | None = None) -> Iterator[LlmServer]:
-    """The same beside the caller, in a thread of its own."""
+    """Run the server beside the caller, in a thread of its own."""
     started: Future[tuple[LlmServer, Callable[[], object]]] = Future()
 
     async def serve() -> None:

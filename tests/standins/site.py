@@ -60,7 +60,7 @@ MANIFEST = b"""<?xml version="1.0"?>
 
 @cache
 def _bomb() -> bytes:
-    """A quarter of a megabyte that turns into a quarter of a gigabyte."""
+    """Make a quarter of a megabyte that unpacks to a quarter of a gigabyte."""
     return gzip.compress(b"<html>" + bytes(1 << 28))
 
 
@@ -70,7 +70,7 @@ BOMB_BYTES = 96 * 1024 * 1024
 
 @cache
 def _fragment_bomb() -> bytes:
-    """A hundred kilobytes that turn into a hundred megabytes."""
+    """Make a hundred kilobytes that unpack to a hundred megabytes."""
     return gzip.compress(bytes(BOMB_BYTES), compresslevel=9)
 
 
@@ -136,13 +136,13 @@ class Site:
         return self.folder / "authority.pem"
 
     def paths_of(self, host: str) -> list[str]:
-        """What was asked of a host."""
+        """Return the paths that were requested of a host."""
         return [request.path for request in self.requests if request.host == host]
 
     # the proxy
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
+        """Serve one connection."""
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError, TimeoutError):
                 method, target, headers = await _read_head(reader)
@@ -239,7 +239,7 @@ class Site:
         return _redirect(f"https://www.iesdouyin.com/share/video/{POST}/?region=CN")
 
     def _films(self, request: Request) -> Answer:
-        """A site that no extractor knows by name."""
+        """Respond as a site that no extractor knows by name."""
         pages = {
             "/film": _page('<title>A film</title><video src="https://files.example/film.mp4"></video>'),
             "/stream": _page('<title>A stream</title><video src="https://films.example/master.m3u8"></video>'),
@@ -285,7 +285,7 @@ class Site:
         return f"#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:3\n{key}{segments}#EXT-X-ENDLIST\n".encode()
 
     def _files(self, request: Request) -> Answer:
-        """A server of plain files."""
+        """Respond as a server of plain files."""
         media = {"Content-Type": "application/octet-stream"}
         if request.path.startswith("/clip"):  # any number of addresses
             return self._film(request)
@@ -404,7 +404,7 @@ async def _read_head(reader: asyncio.StreamReader) -> tuple[str, str, Mapping[st
 async def stand_in(
     film: bytes, folder: Path, port: int = 0, latency_s: float = 0.0, authority: trustme.CA | None = None
 ) -> AsyncIterator[Site]:
-    """Runs the sites on a port of 127.0.0.1; the authority is written into the folder."""
+    """Run the sites on a port of 127.0.0.1; the authority is written into the folder."""
     site = Site(film, folder, latency_s, authority=authority or trustme.CA())
     connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 

@@ -1,4 +1,4 @@
-"""How right a transcript is: its words, counted as in Whisper's paper (Radford et al., 2022, §4.4), and its times."""
+"""The accuracy of a transcript's times and words; counted as in Whisper's paper (Radford et al., 2022, §4.4)."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ def align(lang: str, reference: str, hypothesis: str) -> Alignment:
 
 
 def count_errors(lang: str, reference: str, hypothesis: str) -> ErrorCount:
-    """Compares one transcript with its reference."""
+    """Compare one transcript with its reference."""
     aligned = align(lang, reference, hypothesis)
     return ErrorCount(aligned.errors, aligned.length)
 
 
 def errors_by_language(transcripts: Iterable[tuple[str, str, str]]) -> dict[str, ErrorCount]:
-    """Sums of (language, reference, hypothesis) per language."""
+    """Sum the errors of (language, reference, hypothesis) per language."""
     counts: dict[str, ErrorCount] = defaultdict(ErrorCount)
     for lang, reference, hypothesis in transcripts:
         counts[lang] += count_errors(lang, reference, hypothesis)
@@ -84,7 +84,7 @@ def errors_by_language(transcripts: Iterable[tuple[str, str, str]]) -> dict[str,
 
 
 def distances(spans: Iterable[Span], others: Sequence[Span]) -> list[float]:
-    """For both edges of each span, seconds to the nearest edge of that kind among the others."""
+    """Return, for both edges of each span, the seconds to the nearest edge of that kind among the others."""
     edges = [(edge, [other[edge] for other in others]) for edge in (0, 1)]
     return [min((abs(span[edge] - time) for time in times), default=inf) for span in spans for edge, times in edges]
 
@@ -102,7 +102,7 @@ def units(lang: str, text: str) -> list[str]:
 
 
 def _digits(text: str) -> str:
-    """Every number as single digits.
+    """Write every number as single digits.
 
     The English normaliser makes "123" of "one two three" but "one 2 3" of "1, 2, 3"; so counted, one spoken "ten" more
     or less could cost ten errors.
@@ -115,7 +115,7 @@ NUMERALS = {"es": "es", "fr": "fr", "it": "it", "ja": "ja", "pl": "pl", "pt": "p
 
 
 def _spelled_out(lang: str, text: str) -> str:
-    """Digits as words: models write "1, 2, 3" where references say "uno dos tres", and neither is an error."""
+    """Write digits as words: models write "1, 2, 3" where references say "uno dos tres", and neither is an error."""
     if lang not in NUMERALS:
         return text
     return re.sub(r"\d+", lambda number: f" {num2words(int(number[0]), lang=NUMERALS[lang])} ", text)

@@ -67,14 +67,14 @@ BIT_RATES = {"g723_1": 6300, "wmav1": 128_000, "wmav2": 128_000}
 
 
 def muxers() -> Iterator[str]:
-    """Every muxer that writes one file."""
+    """Yield every muxer that writes one file."""
     for name in sorted(av.formats_available):
         if name not in NOT_A_FILE and _writes(av.ContainerFormat, name):
             yield name
 
 
 def audio_encoders() -> Iterator[str]:
-    """Every encoder of sound."""
+    """Yield every encoder of sound."""
     for name in sorted(av.codecs_available):
         if _writes(av.Codec, name) and av.Codec(name, "w").type == "audio":
             yield name
@@ -111,7 +111,7 @@ def write(
     others: tuple[AddStream, ...] = (),
     options: Mapping[str, str] | None = None,
 ) -> bytes:
-    """A recording with other streams beside its sound.
+    """Make a recording with other streams beside its sound.
 
     Raises:
         FFmpegError, ValueError: the container does not hold this codec or these streams.
@@ -155,7 +155,7 @@ def pitch_of(audio: Samples) -> float:
 
 
 def packets_of(codec: str, content: bytes = b"Hello") -> AddStream:
-    """A stream of one packet, written as it is: subtitles and data need no encoder."""
+    """Make a stream of one packet, written as it is: subtitles and data need no encoder."""
 
     def add(container: Any) -> Callable[[Any], None]:
         stream = container.add_mux_stream(codec)
@@ -172,7 +172,7 @@ def packets_of(codec: str, content: bytes = b"Hello") -> AddStream:
 
 
 def data(codec: str) -> AddStream:
-    """A stream of data, of one packet."""
+    """Make a stream of data, of one packet."""
 
     def add(container: Any) -> Callable[[Any], None]:
         stream = container.add_data_stream(codec)
@@ -189,7 +189,7 @@ def data(codec: str) -> AddStream:
 
 
 def attachment(name: str, kind: str) -> AddStream:
-    """A file in the file."""
+    """Put a file into the file."""
 
     def add(container: Any) -> Callable[[Any], None]:
         container.add_attachment(name, kind, b"\0\1\0\0" * 64)
@@ -199,7 +199,7 @@ def attachment(name: str, kind: str) -> AddStream:
 
 
 def picture(codec: str, pixels: str = "yuv420p", *, cover: bool = False) -> AddStream:
-    """A grey video of one frame, or cover art."""
+    """Make a grey video of one frame, or cover art."""
 
     def add(container: Any) -> Callable[[Any], None]:
         stream = container.add_stream(codec, rate=25)

@@ -55,7 +55,7 @@ def playlists(target: Path) -> dict[str, bytes]:
 
 
 def disguises(playlist: bytes) -> dict[str, bytes]:
-    """A playlist behind what other formats begin with."""
+    """Return playlists behind the first bytes of other formats."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("list.m3u8", playlist)
@@ -71,7 +71,7 @@ def disguises(playlist: bytes) -> dict[str, bytes]:
 
 
 def external_track(target: Path) -> bytes:
-    """A QuickTime file whose sound lies in another file (a ``dref`` entry of type ``alis``, with the path in it)."""
+    """Make a QuickTime file whose sound lies in another file (a ``dref`` entry of type ``alis`` with the path)."""
     path = str(target).encode()
     alias = bytearray(150)
     alias[4:8] = struct.pack(">HH", 150, 2)
@@ -85,7 +85,7 @@ def external_track(target: Path) -> bytes:
 
 
 def _with_box(content: bytes, wanted: bytes, changed: Callable[[bytes], bytes]) -> bytes:
-    """The same boxes, with the content of one of them replaced."""
+    """Return the boxes with the content of one of them replaced."""
     boxes = []
     while content:
         size, kind = struct.unpack(">I4s", content[:8])

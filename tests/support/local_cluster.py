@@ -80,36 +80,36 @@ class Application:
         )
 
     def status(self) -> Record:
-        """Serve's own view: states of the application and of its deployments."""
+        """Return the states of the application and of its deployments, as Serve reports them."""
         answer = httpx.get(f"{self.dashboard}/api/serve/applications/", timeout=10.0, trust_env=False)
         applications = answer.json()["applications"]
         found: Record = applications.get("murmuration", {})
         return found
 
     def replicas(self, deployment: str = "WhisperReplica", state: str = "RUNNING") -> list[Record]:
-        """The replicas of a deployment in a state, with the node each is on."""
+        """Return the replicas of a deployment in a state, with the node of each."""
         of = self.status().get("deployments", {}).get(deployment, {})
         return [replica for replica in of.get("replicas", []) if replica["state"] == state]
 
     def gpu_nodes(self) -> int:
-        """Nodes with a GPU that are up."""
+        """Return the nodes with a GPU that are up."""
         answer = httpx.get(f"{self.dashboard}/api/v0/nodes?detail=1", timeout=10.0, trust_env=False).json()
         nodes = answer["data"]["result"]["result"]
         return sum(node["state"] == "ALIVE" and "GPU" in node["resources_total"] for node in nodes)
 
     def per_node(self) -> Counter[str]:
-        """How many WhisperReplicas run on which node."""
+        """Return the number of WhisperReplicas on each node."""
         return Counter(replica["node_id"] for replica in self.replicas())
 
     def ready(self) -> httpx.Response:
-        """The answer of ``health/ready``, or 503 while nobody answers."""
+        """Return the status of ``health/ready``, or 503 while nothing responds."""
         try:
             return self.client.get("/api/health/ready")
         except httpx.TransportError:
             return httpx.Response(503)
 
     def create(self, media: bytes, **options: str) -> int:
-        """Queues a recording; asks again where the service can't answer just then."""
+        """Queue a recording; try again while the service can't respond."""
         headers = {"Idempotency-Key": uuid.uuid4().hex}
         files = {"file_upload": ("audio.wav", media)}
         answer = self._insist(
@@ -120,7 +120,7 @@ class Application:
         return task_id
 
     def tasks(self) -> dict[int, Record]:
-        """Every record there is, by id."""
+        """Return every task record, by id."""
         asked = dict.fromkeys(["status", "priority", "engine_name", "has_result", "has_error"])
         page = self._insist(
             lambda: self.client.post("/api/whisper/tasks/query", json={**asked, "include_result": False, "limit": 500})
@@ -128,12 +128,12 @@ class Application:
         return {record["id"]: record for record in page["tasks"]}
 
     def states(self) -> Counter[str]:
-        """How many of the tasks created here are in which state."""
+        """Return the number of tasks created here in each state."""
         records = self.tasks()
         return Counter(records[task_id]["status"] for task_id in self.created)
 
     def finished(self) -> bool:
-        """Whether all tasks created here are completed."""
+        """Return whether all tasks created here are completed."""
         return self.states() == {"completed": len(self.created)}
 
     def _insist(self, request: Callable[[], httpx.Response]) -> Any:
@@ -161,7 +161,7 @@ class LocalCluster:
     database: MariaDbServer
 
     def add_gpu_node(self, gpus: int = 2) -> Any:
-        """One more node with so many logical GPUs, and no CPUs for others than WhisperReplicas."""
+        """Start one more node with so many logical GPUs, and no CPUs for others than WhisperReplicas."""
         return self.cluster.add_node(num_cpus=0, num_gpus=gpus)
 
     def kill_node(self, node: Any) -> None:
@@ -173,7 +173,7 @@ class LocalCluster:
 def local_cluster(
     home: Path, *, model: str = "waiting-10x", settings: Mapping[str, str | None] | None = None
 ) -> Iterator[LocalCluster]:
-    """Starts a head node and a MariaDB; the application is up to the caller.
+    """Start a head node and a MariaDB; the caller deploys the application.
 
     Args:
         home: an empty folder with a short path: Ray's sockets lie below it.
@@ -206,7 +206,7 @@ def local_cluster(
 def surroundings(
     home: Path, database: MariaDbServer, model: str, settings: Mapping[str, str | None]
 ) -> Iterator[dict[str, str]]:
-    """The variables every process of the cluster inherits; taken back afterwards."""
+    """Set the variables that every process of the cluster inherits; unset them afterwards."""
     inherited: dict[str, str | None] = {
         "MURMURATION_DATABASE__URL": database.create_database("murmuration"),
         "MURMURATION_MEDIA__URL": (home / "media").as_uri(),

@@ -65,7 +65,7 @@ class MariaDbServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        """Installs the system tables, starts the server and makes its user."""
+        """Install the system tables, start the server and make its user."""
         self._port = free_port()
         options = [f"--datadir={self._data}", f"--user={_system_user()}", "--auth-root-authentication-method=normal"]
         subprocess.run([self._installer, "--no-defaults", "--skip-test-db", *options], check=True, capture_output=True)
@@ -81,7 +81,7 @@ class MariaDbServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stops the server."""
+        """Stop the server."""
         self.stop()
 
     def url(self, database: str, password: str = PASSWORD) -> str:
@@ -89,12 +89,12 @@ class MariaDbServer:
         return f"mysql+asyncmy://{USER}:{password}@{self._host}:{self._port}/{database}"
 
     def create_database(self, name: str) -> str:
-        """Makes a database, with a server default that no table should lean on, and returns its URL."""
+        """Make a database, with a server default on which no table should depend, and return its URL."""
         self.execute(f"CREATE DATABASE {name} CHARACTER SET latin1")
         return self.url(name)
 
     def execute(self, statement: str) -> None:
-        """Runs a statement as the server's root."""
+        """Run a statement as the server's root."""
         subprocess.run(
             [self._client, "--no-defaults", f"--socket={self._socket}", "--user=root", f"--execute={statement}"],
             check=True,
@@ -102,7 +102,7 @@ class MariaDbServer:
         )
 
     def start(self) -> None:
-        """Starts the server and waits until it answers."""
+        """Start the server and wait until it responds."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command(), stdout=log, stderr=log)
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -112,7 +112,7 @@ class MariaDbServer:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """Ends the server in good order."""
+        """Shut the server down."""
         if self._process:
             self._process.terminate()
             try:
@@ -122,7 +122,7 @@ class MariaDbServer:
         self._process = None
 
     def kill(self) -> None:
-        """Ends the server as a crash would."""
+        """End the server as a crash would."""
         if self._process:
             self._process.kill()
             self._process.wait()
@@ -160,5 +160,5 @@ def _program(name: str) -> str:
 
 
 def _system_user() -> str:
-    """The user the server runs as: this one, root included, since all its files are in a folder of this user."""
+    """Return the user that runs the server: this one, root included, since its files are in a folder of this user."""
     return getpass.getuser()

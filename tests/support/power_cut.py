@@ -49,7 +49,7 @@ class Disk:
             raise PowerCutUnavailable(str(error)) from error
 
     def cut_power(self) -> None:
-        """Loses all that was not synced; every later access fails until the power is back."""
+        """Lose all that was not synced; every later access fails until the power is back."""
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
             fcntl.ioctl(descriptor, SHUTDOWN, struct.pack("I", NOTHING_FLUSHED))
@@ -59,14 +59,14 @@ class Disk:
         shutil.copyfile(self._image, self._image.with_suffix(".cut"))
 
     def power_on(self) -> None:
-        """Mounts it as the cut left it, once no process has a file of it open."""
+        """Mount it as the cut left it, once no process has a file of it open."""
         self.take_out()
         self._image.with_suffix(".cut").replace(self._image)
         self._attach()
         self._mount()
 
     def take_out(self) -> None:
-        """Unmounts it, at the latest when the last process has closed its files."""
+        """Unmount it, at the latest when the last process has closed its files."""
         _run("umount", "--lazy", str(self.path))
         self._detach()
 

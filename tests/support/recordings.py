@@ -54,7 +54,7 @@ def encode(
     picture: bool = False,
     **options: str,
 ) -> bytes:
-    """A recording of 16 kHz mono samples.
+    """Encode 16 kHz mono samples as a recording.
 
     Args:
         samples: what is heard.
@@ -83,7 +83,7 @@ def encode(
 
 
 def wav(samples: npt.NDArray[np.float32], rate: int = SAMPLE_RATE) -> bytes:
-    """A WAV file of 16 bits; samples in [-1, 1], shape ``(samples,)`` or ``(channels, samples)``."""
+    """Write a WAV file of 16 bits; samples in [-1, 1], shape ``(samples,)`` or ``(channels, samples)``."""
     channels = np.atleast_2d(samples)
     target = io.BytesIO()
     with wave.open(target, "wb") as file:
@@ -134,7 +134,7 @@ class FailingFile(io.BytesIO):
 
 
 def picture_only(suffix: str = "mp4") -> bytes:
-    """A video without sound."""
+    """Make a video without sound."""
     target = io.BytesIO()
     with av.open(target, "w", format=FORMATS[suffix][0]) as container:
         _add_picture(container, seconds=2)
@@ -142,7 +142,7 @@ def picture_only(suffix: str = "mp4") -> bytes:
 
 
 def image(muxer: str, codec: str, pixels: str) -> bytes:
-    """A grey picture."""
+    """Make a grey picture."""
     target = io.BytesIO()
     with av.open(target, "w", format=muxer) as container:
         _add_picture(container, seconds=1, codec=codec, pixels=pixels)
@@ -150,7 +150,7 @@ def image(muxer: str, codec: str, pixels: str) -> bytes:
 
 
 def flac_of_silence(frames: int, rate: int, block: int = 65_535) -> bytes:
-    """A FLAC file of 14 bytes for each ``block`` samples: a constant subframe a frame (RFC 9639)."""
+    """Write a FLAC file of 14 bytes for each ``block`` samples: a constant subframe a frame (RFC 9639)."""
     sample_info = (rate << 12 | (16 - 1) << 4).to_bytes(4, "big")  # mono; the number of samples is not said
     streaminfo = block.to_bytes(2, "big") * 2 + bytes(6) + sample_info + bytes(4) + bytes(16)
     content = [b"fLaC\x80\x00\x00\x22", streaminfo]
@@ -177,13 +177,13 @@ def _crc_table(bits: int, polynomial: int) -> list[int]:
 
 
 def tone(seconds: float, hertz: float = 440.0, amplitude: int = 8000) -> Samples:
-    """A sine."""
+    """Make a sine."""
     times = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     return np.rint(np.sin(2 * np.pi * hertz * times) * amplitude).astype(np.int16)
 
 
 def silence(seconds: float) -> Samples:
-    """Digital silence."""
+    """Make digital silence."""
     return np.zeros(round(seconds * SAMPLE_RATE), np.int16)
 
 
@@ -197,12 +197,12 @@ def click_at(seconds: float, total_s: float) -> Samples:
 
 
 def heard_at(audio: Samples) -> float:
-    """When the first loud sample is heard, in seconds."""
+    """Return the time of the first loud sample, in seconds."""
     return float(np.flatnonzero(np.abs(audio.astype(np.int32)) > 6000)[0]) / SAMPLE_RATE
 
 
 async def stream(content: bytes, block: int = 65_536) -> AsyncIterator[bytes]:
-    """The bytes as an upload brings them."""
+    """Yield the bytes as an upload brings them."""
     for start in range(0, len(content), block):
         yield content[start : start + block]
 

@@ -39,7 +39,7 @@ class S3Server:
         }
 
     def __enter__(self) -> Self:
-        """Starts the server and waits until it answers."""
+        """Start the server and wait until it responds."""
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self._port)]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | self.environment)
@@ -54,12 +54,12 @@ class S3Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stops the server."""
+        """Stop the server."""
         self._process.terminate()
         self._process.wait()
 
     def create_bucket(self, name: str) -> str:
-        """Makes an empty bucket and returns its URL."""
+        """Make an empty bucket and return its URL."""
         httpx.put(f"{self._url}/{name}", trust_env=False).raise_for_status()
         return f"s3://{name}"
 

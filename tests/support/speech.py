@@ -39,7 +39,7 @@ class Sample:
 
 
 class Placement(NamedTuple):
-    """Where in a joined recording a sample is heard: from its first to its last audible moment, in seconds."""
+    """The times of a sample in a joined recording, from its first to its last audible moment, in seconds."""
 
     start_s: float
     end_s: float
@@ -63,7 +63,7 @@ class Joined(NamedTuple):
 
 
 def corpus() -> tuple[Sample, ...]:
-    """Every sample, in order of language and name."""
+    """Return every sample, in order of language and name."""
     folder = Path(str(files("pytest_audioeval").joinpath("samples/audio")))
     return tuple(_sample(path) for path in sorted(folder.glob("*/*.wav")))
 
@@ -74,7 +74,7 @@ def sample(lang: str, name: str) -> Sample:
 
 
 def of_language(lang: str) -> tuple[Sample, ...]:
-    """The samples in one language."""
+    """Return the samples in one language."""
     found = tuple(sample for sample in corpus() if sample.lang == lang)
     if not found:
         raise ValueError(f"There is no sample in {lang}; there are {sorted({sample.lang for sample in corpus()})}.")
@@ -83,7 +83,7 @@ def of_language(lang: str) -> tuple[Sample, ...]:
 
 @cache
 def load(path: Path) -> Audio:
-    """A recording as 16 kHz mono float32."""
+    """Load a recording as 16 kHz mono float32."""
     resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
     with av.open(str(path)) as container:
         frames = itertools.chain(container.decode(audio=0), [None])
@@ -92,7 +92,7 @@ def load(path: Path) -> Audio:
 
 
 def join(samples: Sequence[Sample], pauses: Sequence[float]) -> Joined:
-    """Lays samples end to end at 16 kHz; ``pauses[i]`` seconds of silence come before ``samples[i]``."""
+    """Lay samples end to end at 16 kHz; ``pauses[i]`` seconds of silence come before ``samples[i]``."""
     parts: list[Audio] = []
     placements: list[Placement] = []
     position = 0
@@ -111,7 +111,7 @@ def join(samples: Sequence[Sample], pauses: Sequence[float]) -> Joined:
 def recording(
     samples: Sequence[Sample], duration_s: float, seed: int, pause_s: tuple[float, float] = (0.5, 3.0)
 ) -> Joined:
-    """At most ``duration_s`` seconds: shuffled rounds of the samples, each after a pause of random length.
+    """Join at most ``duration_s`` seconds: shuffled rounds of the samples, each after a pause of random length.
 
     Always holds at least one sample, however short ``duration_s`` is.
     """
@@ -132,7 +132,7 @@ def recording(
 
 
 def hour(samples: Sequence[Sample], seed: int = 1) -> Joined:
-    """An hour of speech and pauses."""
+    """Join an hour of speech and pauses."""
     return recording(samples, 3600.0, seed)
 
 
@@ -141,7 +141,7 @@ FORMATS = ("wav", "flac", "mp3", "m4a", "mp4", "ogg", "webm")
 
 
 def encode(audio: Audio, path: Path) -> Path:
-    """Writes a recording in the format of the path's suffix, mp4 with a picture, and returns the path."""
+    """Write a recording in the format of the path's suffix, mp4 with a picture, and return the path."""
     samples = np.rint(np.clip(audio, -1.0, 1.0) * 32_767).astype(np.int16)
     suffix = path.suffix.removeprefix(".")
     path.write_bytes(recordings.encode(samples, suffix, picture=suffix == "mp4", fflags="+bitexact"))

@@ -1,4 +1,4 @@
-"""How much of what could be tried a run tries: some of it by default, all of it where ``HYPOTHESIS_PROFILE`` asks.
+"""The number of cases that a run tries: some of them by default, all of them where ``HYPOTHESIS_PROFILE`` asks for it.
 
 The profiles are Hypothesis's own, and other tests of many cases follow them: ``quick`` is the default, ``.ci/run``
 takes ``thorough``.

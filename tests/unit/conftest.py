@@ -1,4 +1,4 @@
-"""What the tests without Ray and without a network run in."""
+"""The surroundings of the tests without Ray and without a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can't be run here is held to the schema its reader publishes, and to the files it repeats."""
+"""Files that can't be run here, compared with the schema that their reader publishes and with the files they repeat."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def whisper(serve: dict[str, Any]) -> dict[str, Any]:
 
 
 def shell(command: str, **environment: str) -> dict[str, str]:
-    """The environment after a command; it is refused if the shell complains."""
+    """Return the environment after a command; fail if the shell complains."""
     done = subprocess.run(
         ["sh", "-euc", f"{command} && env"],
         env={"PATH": "/usr/bin:/bin", "HOME": "/home/ray", **environment},
@@ -171,7 +171,7 @@ def test_kubernetes_knows_every_field_of_the_pods(group: int) -> None:
 
 
 def unknown_fields(value: Any, kind: str) -> Any:
-    """Fields that the Kubernetes client's models don't know, as (model, field)."""
+    """Yield the fields that the Kubernetes client's models don't know, as (model, field)."""
     from kubernetes.client import models
 
     if kind.startswith("list["):

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+TEST_FOLDERS = ("chaos", "cluster", "contract", "e2e", "serve", "standins", "support", "unit")
 MODULES = sorted(
     path.relative_to(ROOT)
-    for package in ("pipeline", "deployments")
+    for package in ("pipeline", "deployments", *(f"tests/{folder}" for folder in TEST_FOLDERS))
     for path in (ROOT / package).rglob("*.py")
     if path.parent.name != "versions"  # migrations, which are never edited
 )
@@ -36,13 +37,11 @@ def first_word(docstring: str) -> str:
     return docstring.split()[0].strip("`*\"'.,:;()").lower()
 
 
-def is_attribute(function: Function) -> bool:
-    """Return whether the function is read like a value: a property."""
-    names = [
-        decorator.attr if isinstance(decorator, ast.Attribute) else getattr(decorator, "id", "")
-        for decorator in function.decorator_list
-    ]
-    return not {"property", "cached_property"}.isdisjoint(names)
+def is_called(function: Function) -> bool:
+    """Return whether code calls the function: no property, which is read like a value, no fixture and no test."""
+    decorators = [one.func if isinstance(one, ast.Call) else one for one in function.decorator_list]
+    names = [one.attr if isinstance(one, ast.Attribute) else getattr(one, "id", "") for one in decorators]
+    return {"property", "cached_property", "fixture"}.isdisjoint(names) and not function.name.startswith("test_")
 
 
 def fault_of(node: ast.AST, docstring: str) -> str | None:
@@ -52,7 +51,7 @@ def fault_of(node: ast.AST, docstring: str) -> str | None:
         return "opens like a question: say what it returns or is"
     if word == "see" and len(docstring.strip().splitlines()) == 1:
         return "only refers to another place: inherit the port and mark the method @override"
-    if isinstance(node, Function) and not is_attribute(node) and (word in NO_VERBS or THIRD_PERSON.fullmatch(word)):
+    if isinstance(node, Function) and is_called(node) and (word in NO_VERBS or THIRD_PERSON.fullmatch(word)):
         return "does not begin with a verb in the imperative"
     return None
 
@@ -92,6 +91,7 @@ def test_each_kind_of_fault_is_found(source: str, fault: str) -> None:
         'def f():\n    """Pass it on."""',
         'def f():\n    """Return whether it is."""',
         'class C:\n    """A chunk that waits."""\n    @property\n    def f(self):\n        """The next one."""',
+        '@pytest.fixture\ndef f():\n    """The next one."""\ndef test_f():\n    """The next one passes."""',
         '"""Opens recordings in processes of their own."""',
     ],
 )

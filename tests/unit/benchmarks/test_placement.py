@@ -1,4 +1,4 @@
-"""When text begins and ends is only known to be right if speech and pauses are where the benchmark says."""
+"""The placement benchmark's own measures: times of text are right only if speech and pauses are where it says."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ async def nothing() -> Message:
 
 
 async def ignore(_message: Message) -> None:
-    """Takes the answer."""
+    """Discard the response."""
 
 
 @asynccontextmanager

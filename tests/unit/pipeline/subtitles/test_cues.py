@@ -42,7 +42,7 @@ def timed_words(draw: st.DrawFn, word: str) -> Word:
 
 @st.composite
 def transcripts(draw: st.DrawFn) -> Transcript:
-    """Any transcript, even an impossible one: out of order, overlapping, past the end, without duration."""
+    """Draw any transcript, even an impossible one: out of order, overlapping, past the end, without duration."""
     segments = []
     for text in draw(st.lists(TEXTS, max_size=8)):
         start, end = sorted((draw(MOMENTS), draw(MOMENTS)))
