@@ -127,7 +127,7 @@ def network() -> Iterator[None]:
 
 @contextmanager
 def cluster(home: Path, nodes: list[Node], **settings: str) -> Iterator[tuple[Application, Head, int]]:
-    """Start the nodes and deploy the application; yield its client, the head and the port of HTTP.
+    """Start the nodes; yield the application's client, the head and the port of HTTP.
 
     Args:
         home: folder of the database and of every process.
