@@ -1,4 +1,4 @@
-"""What every test may ask for, and the surroundings all of them run in."""
+"""The fixtures of every test, and the surroundings in which all of them run."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Scene:
     _over: threading.Event = field(default_factory=threading.Event)
 
     def begin(self) -> None:
-        """Says that the attack is in: from here on the victim's clips are sent."""
+        """Signal that the attack has begun: from here on the victim's clips are sent."""
         self._begun.set()
 
     @property
@@ -52,11 +52,11 @@ class Scene:
 
     @property
     def is_held(self) -> bool:
-        """Whether the attacker has done all it does."""
+        """Return whether the attacker has done all that it does."""
         return self._held.is_set()
 
     def end(self) -> None:
-        """Says that the victim has had its answers."""
+        """Signal that the victim has its responses."""
         self._over.set()
 
     @property
@@ -64,18 +64,18 @@ class Scene:
         return self._over.is_set()
 
     async def hold(self) -> None:
-        """Keeps up what was begun until the victim has had its answers."""
+        """Continue the attack until the victim has its responses."""
         self.begin()
         self._held.set()
         while not self.is_over:
             await asyncio.sleep(0.1)
 
     def size(self, full: int, small: int) -> int:
-        """How many of something: ``full`` in a measurement, ``small`` in a test."""
+        """Return the number of something: ``full`` in a measurement, ``small`` in a test."""
         return small if self.small else full
 
     def note_statuses(self, what: str, statuses: Counter[str]) -> None:
-        """Puts answers into the report; an answer of 500 is a flaw."""
+        """Add the statuses of responses to the report; a status of 500 is a flaw."""
         told = ", ".join(f"{count} × {status}" for status, count in sorted(statuses.items()))
         self.notes.append(f"{what}: {told}")
         if any(status == "500" for status in statuses):
@@ -120,5 +120,5 @@ class Case:
     quick: bool = False
 
     def made_small(self) -> Case:
-        """The case for a test: as patient as a busy machine asks for, and no longer than it takes."""
+        """Return the case for a test: as patient as a busy machine needs, and no longer than it takes."""
         return replace(self, clips=min(self.clips, 1), clip_limit_s=PATIENCE_S, seconds=0.0, spoils=False)

@@ -37,19 +37,19 @@ PROBE_PATIENCE_S = 10.0
 
 @dataclass(frozen=True)
 class ListeningAddress:
-    """Where the service listens."""
+    """The address on which the service listens."""
 
     host: str
     port: int
 
     async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A new connection."""
+        """Open a connection."""
         return await asyncio.open_connection(self.host, self.port)
 
 
 @dataclass
 class Attackers:
-    """What became of the attackers' connections: answers by status, ends without one, bytes they could send."""
+    """The outcomes of the attackers' connections: responses by status, ends without one, bytes that they could send."""
 
     ends: Counter[str] = field(default_factory=Counter)
     sent_bytes: int = 0
@@ -60,7 +60,7 @@ class Attackers:
     async def connection(
         self, target: ListeningAddress
     ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        """A connection that is counted, and whose end is noted."""
+        """Open a connection that is counted, and note its end."""
         try:
             reader, writer = await target.open()
         except OSError as error:
@@ -83,7 +83,7 @@ class Attackers:
                 await writer.wait_closed()
 
     async def send(self, writer: asyncio.StreamWriter, content: bytes) -> None:
-        """Sends, as fast as the other side takes it."""
+        """Send as fast as the other side reads."""
         writer.write(content)
         await writer.drain()
         self.sent_bytes += len(content)
@@ -93,7 +93,7 @@ Attack = Callable[[ListeningAddress, Attackers], Awaitable[None]]
 
 
 async def endless_header(target: ListeningAddress, attackers: Attackers) -> None:
-    """One header whose value never ends."""
+    """Send one header whose value never ends."""
     async with attackers.connection(target) as (_, writer):
         await attackers.send(writer, b"GET / HTTP/1.1\r\nHost: a\r\nX-Long: ")
         while True:
@@ -101,7 +101,7 @@ async def endless_header(target: ListeningAddress, attackers: Attackers) -> None
 
 
 async def many_headers(target: ListeningAddress, attackers: Attackers) -> None:
-    """A hundred thousand headers, again and again."""
+    """Send a hundred thousand headers, again and again."""
     while True:
         async with attackers.connection(target) as (_, writer):
             await attackers.send(writer, b"GET /api/health/check HTTP/1.1\r\nHost: a\r\n")
@@ -140,7 +140,7 @@ async def half_heads(target: ListeningAddress, attackers: Attackers) -> None:
 
 
 async def endless_request_line(target: ListeningAddress, attackers: Attackers) -> None:
-    """A URL that never ends."""
+    """Send a URL that never ends."""
     async with attackers.connection(target) as (_, writer):
         await attackers.send(writer, b"GET /")
         while True:
@@ -160,7 +160,7 @@ async def idle_connections(target: ListeningAddress, attackers: Attackers) -> No
 
 
 async def endless_trailers(target: ListeningAddress, attackers: Attackers) -> None:
-    """A chunked body whose trailers never end."""
+    """Send a chunked body whose trailers never end."""
     while True:
         async with attackers.connection(target) as (_, writer):
             await attackers.send(writer, _chunked_head() + b"1\r\na\r\n0\r\n")
@@ -169,7 +169,7 @@ async def endless_trailers(target: ListeningAddress, attackers: Attackers) -> No
 
 
 async def endless_chunk_extension(target: ListeningAddress, attackers: Attackers) -> None:
-    """A chunk whose extension never ends."""
+    """Send a chunk whose extension never ends."""
     while True:
         async with attackers.connection(target) as (_, writer):
             await attackers.send(writer, _chunked_head() + b"1;name=")
@@ -178,7 +178,7 @@ async def endless_chunk_extension(target: ListeningAddress, attackers: Attackers
 
 
 async def pipelining(target: ListeningAddress, attackers: Attackers) -> None:
-    """Requests without end on one connection, and nobody who reads the answers."""
+    """Send requests without end on one connection, and do not read the responses."""
     while True:
         async with attackers.connection(target) as (_, writer):
             while True:
@@ -186,7 +186,7 @@ async def pipelining(target: ListeningAddress, attackers: Attackers) -> None:
 
 
 async def unread_answers(target: ListeningAddress, attackers: Attackers) -> None:
-    """A body without end for a request that has long been answered."""
+    """Send a body without end for a request that has long had its response."""
     async with attackers.connection(target) as (_, writer):
         await attackers.send(writer, _chunked_head(b"/api/no/such/route"))
         while True:
@@ -212,7 +212,7 @@ ATTACKS: dict[str, Attack] = {
 
 @dataclass(frozen=True)
 class Figures:
-    """What an attack did."""
+    """The figures of an attack."""
 
     attack: str
     health_p50_s: float
@@ -226,7 +226,7 @@ class Figures:
 
 
 async def run(attack: Attack, target: ListeningAddress, seconds: float) -> Figures:
-    """One attack for so long, watched by another process, whose probe does not wait for the attackers' own work."""
+    """Run one attack for so long, watched by another process, whose probe does not wait for the attackers' own work."""
     attackers, loop = Attackers(), asyncio.get_running_loop()
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
         observed = loop.run_in_executor(pool, observe, target, seconds)
@@ -252,7 +252,7 @@ async def run(attack: Attack, target: ListeningAddress, seconds: float) -> Figur
 
 @dataclass
 class HealthObservation:
-    """How the service's health answered, and what its HTTP processes took."""
+    """The times of the service's health checks, and the memory of its HTTP processes."""
 
     before_mib: dict[str, float]
     peak_mib: dict[str, float] = field(default_factory=dict)
@@ -261,7 +261,7 @@ class HealthObservation:
 
 
 def observe(target: ListeningAddress, seconds: float) -> HealthObservation:
-    """Asks for the health ten times a second at most, and looks at the processes' memory."""
+    """Request the health ten times a second at most, and read the processes' memory."""
     root = _root(target.port)
     seen, end = HealthObservation(memory(root)), time.monotonic() + seconds
     while (began := time.monotonic()) < end:
@@ -286,7 +286,7 @@ def memory(root: psutil.Process) -> dict[str, float]:
 
 
 def _root(port: int) -> psutil.Process:
-    """The process below which all of the service runs."""
+    """Return the process below which all of the service runs."""
     listener = next(
         connection.pid
         for connection in psutil.net_connections("tcp")
@@ -309,7 +309,7 @@ def _is_healthy(target: ListeningAddress) -> bool:
 
 
 async def _answer(reader: asyncio.StreamReader) -> str:
-    """The status of an answer, ``closed`` where there was none."""
+    """Return the status of a response, ``closed`` where there was none."""
     try:
         line = await reader.readline()
     except (OSError, ValueError):
@@ -336,7 +336,7 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
 
 
 def main() -> None:
-    """See the module."""
+    """Run the attacks that the command line names."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--seconds", type=float, default=12.0, help="how long each attack goes on")

@@ -1,4 +1,4 @@
-"""What the service's processes hold while they are watched: memory, files, and their lives."""
+"""The memory, the files and the lives of the service's processes while they are watched."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Memory:
         self.lost: Counter[str] = Counter()
 
     def sample(self) -> float:
-        """Looks once; returns by how many MiB the service has grown."""
+        """Take one sample; return by how many MiB the service has grown."""
         sizes: defaultdict[str, float] = defaultdict(float)
         staying: dict[int, str] = {}
         for process in descendants(self._pid):
@@ -48,7 +48,7 @@ class Memory:
         return sum(sizes.values()) - sum(self._base.values())
 
     def forget(self) -> None:
-        """Counts growth from the next look on."""
+        """Count growth from the next sample on."""
         self._base, self._peak, self._peak_total = {}, {}, 0.0
 
     def growth(self) -> tuple[dict[str, float], float]:
@@ -66,7 +66,7 @@ def _pss_mib(pid: int) -> float | None:
 
 
 def _named(process: psutil.Process) -> tuple[str, bool]:
-    """The deployment that a process belongs to, and whether it is the replica itself rather than a child of it."""
+    """Return the deployment of a process, and whether it is the replica itself rather than a child of it."""
     try:
         if (name := _title(process)) is not None:
             return name, True

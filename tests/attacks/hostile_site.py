@@ -22,7 +22,7 @@ PLAYLIST = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:10\n#EXT-X-MEDIA-SE
 
 @cache
 def unfolding(size_bytes: int) -> bytes:
-    """A gzip file of so many zeros, a thousandth of their size."""
+    """Make a gzip file of so many zeros, a thousandth of their size."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     block = bytes(1 << 20)
     return b"".join([packer.compress(block) for _ in range(size_bytes >> 20)] + [packer.flush()])
@@ -46,7 +46,7 @@ class HostileSite:
         return f"http://{host}:{self.port}{path}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One request."""
+        """Serve one request."""
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             path = head.split(b" ")[1].decode("latin-1").partition("?")[0]
@@ -107,7 +107,7 @@ async def _send_endlessly(writer: asyncio.StreamWriter) -> None:
 
 @contextmanager
 def hostile_site(clip: bytes) -> Iterator[HostileSite]:
-    """The server, in a thread of its own."""
+    """Run the server in a thread of its own."""
     site = HostileSite(clip)
     started: Future[Callable[[], object]] = Future()
 

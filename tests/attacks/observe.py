@@ -1,4 +1,4 @@
-"""What others see of a service under attack: its health, the victim's clips, and what the attack makes it hold.
+"""Observation of a service under attack: its health, the victim's clips, and the memory that the attack costs.
 
 Observation runs in a process of its own, so that an attack that keeps its own process busy slows no figure.
 """
@@ -31,7 +31,7 @@ CLIP_PAUSE_S = 0.5
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be observed.
+    """The plan of an observation.
 
     Attributes:
         port: where the service takes requests.
@@ -54,7 +54,7 @@ Numbers = MutableSequence[float]
 
 @dataclass
 class Observed:
-    """What was seen. Latencies and durations in seconds, ``inf`` where no answer came; sizes in MiB.
+    """The results of an observation. Times in seconds, ``inf`` where no response came; sizes in MiB.
 
     Attributes:
         health_s: of each ``health/check``.
@@ -95,7 +95,7 @@ class Observer:
         self._connection.recv()  # it has seen the service at rest
 
     def begin_clips(self) -> None:
-        """The attack is in: the victim's clips may be sent."""
+        """Allow the victim's clips to be sent: the attack has begun."""
         self._begun.set()
 
     @property
@@ -111,7 +111,7 @@ class Observer:
         return float(self._now[1])
 
     def finish(self) -> Observed:
-        """Ends the observation and returns what was seen."""
+        """End the observation and return its results."""
         self._begun.set()
         self._over.set()
         observed: Observed = self._connection.recv()
@@ -121,7 +121,7 @@ class Observer:
 
 @contextmanager
 def observing(plan: Plan) -> Iterator[Observer]:
-    """An observation that ends with the block, if it was not finished before."""
+    """Run an observation, which ends with the block if it was not finished before."""
     observer = Observer(plan)
     try:
         yield observer
@@ -180,7 +180,7 @@ class _Eyes:
             await asyncio.sleep(DISK_PERIOD_S)
 
     async def _watch_health(self) -> None:
-        """Each check on a connection of its own, as a load balancer's are, and none waits for the one before."""
+        """Check the health on a connection each, as a load balancer does; no check waits for the one before."""
         async with asyncio.TaskGroup() as checks:
             while not self._over.is_set():
                 checks.create_task(self._check_health())

@@ -26,7 +26,7 @@ HEADERS = (
 
 
 def row(case: Case, observed: Observed, notes: Sequence[str], flaws: Sequence[str], idle_s: float | None) -> list[str]:
-    """The cells of one attack."""
+    """Return the cells of one attack."""
     wrong = findings(case, observed, flaws, idle_s)
     return [
         f"{case.title} (`{case.name}`)",
@@ -41,7 +41,7 @@ def row(case: Case, observed: Observed, notes: Sequence[str], flaws: Sequence[st
 
 
 def findings(case: Case, observed: Observed, flaws: Sequence[str], idle_s: float | None) -> list[str]:
-    """What is not as it should be."""
+    """Return the faults that an attack showed."""
     found = lasting_findings(case, observed, flaws)
     if any(map(math.isinf, observed.health_s)) or percentile(observed.health_s, 99) > HEALTH_P99_S:
         found.append("health")
@@ -51,7 +51,7 @@ def findings(case: Case, observed: Observed, flaws: Sequence[str], idle_s: float
 
 
 def lasting_findings(case: Case, observed: Observed, flaws: Sequence[str]) -> list[str]:
-    """The same as far as it does not depend on how busy the machine is."""
+    """Return those faults that do not depend on the load of the machine."""
     found = list(flaws)
     if observed.total_growth_mib > case.max_growth_mib:
         found.append("memory")

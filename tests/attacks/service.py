@@ -37,7 +37,7 @@ READY_WITHIN_S = 150.0
 
 
 def key_of(client: str) -> str:
-    """The client's key: the same at every start, as it opens nothing but a service of this harness."""
+    """Return the client's key: the same at every start, as it opens nothing but a service of this harness."""
     return f"mur_{hashlib.sha256(client.encode()).hexdigest()}"
 
 
@@ -64,17 +64,17 @@ class Target:
         return self.home / "data" / "tasks.db"
 
     def client(self, name: str, timeout_s: float = 60.0) -> httpx.Client:
-        """An HTTP client with the key of ``name``."""
+        """Return an HTTP client with the key of ``name``."""
         return httpx.Client(**self._client_options(name, timeout_s))
 
     def async_client(self, name: str, timeout_s: float = 60.0) -> httpx.AsyncClient:
-        """The same for many requests at a time."""
+        """Return such a client for many requests at a time."""
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
         return httpx.AsyncClient(**self._client_options(name, timeout_s), limits=limits)
 
     @contextmanager
     def rows(self) -> Iterator[sqlite3.Connection]:
-        """The service's own SQLite database, to be changed behind its back; committed at the end."""
+        """Open the service's own SQLite database, to change it behind its back; commit at the end."""
         connection = sqlite3.connect(self.database, timeout=30.0)
         try:
             with connection:
@@ -92,7 +92,7 @@ class Target:
 
 @contextmanager
 def running(root: Path, settings: Mapping[str, str], *, model: str) -> Iterator[Target]:
-    """The application of the checkout at ``root``, ready; at the end nothing of it is left.
+    """Run the application of the checkout at ``root``, ready; at the end nothing of it is left.
 
     Args:
         root: a checkout of this repository, of any version.

@@ -39,7 +39,7 @@ QUERY = "/api/whisper/tasks/query"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of an attack.
+    """The outcome of an attack.
 
     Attributes:
         idle_s: seconds of the victim's clip on the idle service.
@@ -91,7 +91,7 @@ class Stage:
         self._stack.close()
 
     def play(self, case: Case) -> Outcome:
-        """Attacks the service and returns what was seen meanwhile."""
+        """Attack the service and return the observation."""
         case = case.made_small() if self._small else case
         target = self._ready(case.settings)
         scene = Scene(target, self._site, self._small)
@@ -134,7 +134,7 @@ class Stage:
         return seconds > case.seconds and served and (scene.is_in or done)
 
     def _ready(self, settings: Mapping[str, str]) -> Target:
-        """The service with these settings, started if it does not run so already."""
+        """Return the service with these settings; start it if it does not run so already."""
         if self._target is None or dict(settings) != dict(self._settings):
             self._stop()
             self._settings = settings
@@ -158,7 +158,7 @@ class Stage:
         self._target = None
 
     def _warm_up(self, target: Target) -> None:
-        """Sends clips until everything has been used once; the last one says how long one takes at rest."""
+        """Send clips until everything has been used once; the last one tells how long one takes at rest."""
         with target.client(ATTACKER) as client:
             for _ in range(3):
                 started = time.monotonic()
@@ -172,7 +172,7 @@ class Stage:
         client.get("/api/whisper/tasks/result", params=parameters).raise_for_status()
 
     def _is_calm(self, target: Target) -> bool:
-        """Removes what is left of an attack; whether the service is as it was."""
+        """Remove the remains of an attack; return whether the service is as it was."""
         deadline = time.monotonic() + CALM_WITHIN_S
         try:
             with target.client(ATTACKER, 10.0) as client:
@@ -204,6 +204,6 @@ def _run(case: Case, scene: Scene) -> None:
 
 
 def victims_clip() -> bytes:
-    """A recording of 2.9 s."""
+    """Make a recording of 2.9 s."""
     sample = min(speech.of_language("en"), key=lambda sample: abs(sample.duration_s - CLIP_S))
     return recordings.wav(speech.load(sample.path))

@@ -18,13 +18,13 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 def allow_many_sockets() -> None:
-    """Raises this process's own limit of open files as far as it may be."""
+    """Raise this process's own limit of open files as far as it may be."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(MORE_FILES, hard), hard))
 
 
 def head(method: str, path: str, headers: dict[str, str] | None = None, client: str | None = ATTACKER) -> bytes:
-    """A request's first lines, with the client's key unless ``client`` is ``None``; the blank line included."""
+    """Return a request's head, with the client's key unless ``client`` is ``None``; the blank line included."""
     lines = {
         "Host": "127.0.0.1",
         **({"Authorization": f"Bearer {key_of(client)}"} if client else {}),
@@ -34,7 +34,7 @@ def head(method: str, path: str, headers: dict[str, str] | None = None, client: 
 
 
 async def connect(target: Target, receive_buffer: int | None = None) -> Connection:
-    """A connection; a small ``receive_buffer`` makes sure that nothing is taken unless it is read."""
+    """Open a connection; with a small ``receive_buffer`` nothing is accepted unless it is read."""
     if receive_buffer is None:
         return await asyncio.open_connection("127.0.0.1", target.port)
     plain = socket.socket()
@@ -45,7 +45,7 @@ async def connect(target: Target, receive_buffer: int | None = None) -> Connecti
 
 
 async def pour(writer: asyncio.StreamWriter, blocks: Iterable[bytes]) -> int:
-    """Sends blocks until there are no more or the other side has had enough; returns how many bytes went."""
+    """Send blocks until there are no more or the other side closes; return the number of bytes sent."""
     sent = 0
     try:
         for block in blocks:
@@ -58,7 +58,7 @@ async def pour(writer: asyncio.StreamWriter, blocks: Iterable[bytes]) -> int:
 
 
 async def status_of(reader: asyncio.StreamReader, timeout_s: float = 30.0) -> str:
-    """The status of the answer, ``closed`` without one, ``silent`` if none comes in time."""
+    """Return the status of the response, ``closed`` without one, ``silent`` if none comes in time."""
     try:
         async with asyncio.timeout(timeout_s):
             line = await reader.readline()
@@ -71,7 +71,7 @@ async def status_of(reader: asyncio.StreamReader, timeout_s: float = 30.0) -> st
 
 
 async def exchange(target: Target, request: Sequence[bytes], timeout_s: float = 30.0) -> str:
-    """Sends a request and returns the status of its answer; see ``status_of``."""
+    """Send a request and return the status of its response; see ``status_of``."""
     try:
         reader, writer = await connect(target)
     except OSError:
@@ -87,7 +87,7 @@ async def exchange(target: Target, request: Sequence[bytes], timeout_s: float = 
 
 
 async def many(count: int, one: Callable[[int], Awaitable[str]], at_once: int) -> Counter[str]:
-    """Counts what came of ``count`` calls, ``at_once`` of them at a time."""
+    """Count the outcomes of ``count`` calls, ``at_once`` of them at a time."""
     slots = asyncio.Semaphore(at_once)
 
     async def call(number: int) -> str:
@@ -98,14 +98,14 @@ async def many(count: int, one: Callable[[int], Awaitable[str]], at_once: int) -
 
 
 def json_request(path: str, body: bytes | object, client: str | None = ATTACKER) -> list[bytes]:
-    """A POST of JSON; bytes are sent as they are."""
+    """Return a POST of JSON; bytes are sent as they are."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     headers = {"Content-Type": "application/json", "Content-Length": str(len(content)), "Connection": "close"}
     return [head("POST", path, headers, client), content]
 
 
 def form_request(path: str, body: bytes, boundary: str = "e", client: str | None = ATTACKER) -> list[bytes]:
-    """A POST of a multipart body as it stands, cut into blocks."""
+    """Return a POST of a multipart body as it stands, cut into blocks."""
     headers = {
         "Content-Type": f"multipart/form-data; boundary={boundary}",
         "Content-Length": str(len(body)),
@@ -119,7 +119,7 @@ def cut(content: bytes, size: int = 256 * 1024) -> list[bytes]:
 
 
 async def keep(connections: Iterable[Connection], drop: bytes, period_s: float) -> AsyncIterator[int]:
-    """Sends a drop on every connection each period; yields how many are still open."""
+    """Send a drop on every connection each period; yield the number of those still open."""
     alive = list(connections)
     while True:
         for connection in list(alive):

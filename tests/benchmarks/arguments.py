@@ -1,4 +1,4 @@
-"""What the benchmarks' command lines have in common."""
+"""The options that the benchmarks' command lines have in common."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Contenders:
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser with the options that name the service, the rival and the number of rounds."""
+    """Return a parser with the options that name the service, the rival and the number of rounds."""
     arguments = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     arguments.add_argument("--url", default="http://127.0.0.1:8000", help="a service that is ready")
     arguments.add_argument("--model", default="base", help="the rival's model: use the service's own")
@@ -30,7 +30,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def contenders(arguments: argparse.Namespace) -> Contenders:
-    """Both sides, ready to run; waits for the service and warms the rival up."""
+    """Return both sides, ready to run: wait for the service and warm the rival up."""
     service = ServiceClient(arguments.url)
     service.wait_until_ready(60.0)
     return Contenders(service, load_rival(arguments.model, arguments.compute_type, arguments.threads))

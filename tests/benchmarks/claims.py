@@ -46,7 +46,7 @@ READY: list[Barrier] = []
 
 
 class Share(NamedTuple):
-    """What one worker claimed, how long each claim took, and when it began and ended (seconds since the epoch)."""
+    """The claims of one worker: the tasks, the time of each claim, and its begin and end (seconds since the epoch)."""
 
     ids: list[int]
     latencies: list[float]
@@ -61,7 +61,7 @@ def open_store(url: str) -> SqlTaskStore:
 
 
 async def fill(url: str, tasks: int) -> float:
-    """Creates the tasks; returns how many a second."""
+    """Create the tasks; return how many a second."""
     store = open_store(url)
     await store.migrate()
     start = time.perf_counter()
@@ -73,7 +73,7 @@ async def fill(url: str, tasks: int) -> float:
 
 
 async def claim_all(url: str, owner: str, batch: int) -> Share:
-    """Claims until nothing is left, once every process is ready to."""
+    """Claim until nothing is left, once every process is ready."""
     store = open_store(url)
     await store.ping()
     READY[0].wait()
@@ -96,7 +96,7 @@ COPIED = [column.name for column in TASKS.columns if column.name != "id"]
 
 
 async def deepen(url: str, tasks: int, clients: int) -> None:
-    """Queues copies of one task: so many of one client, and five of each of the others."""
+    """Queue copies of one task: so many of one client, and five of each of the others."""
     store = open_store(url)
     await store.migrate()
     await store.create(NewTask(media_prefix="copied", client="many"))
@@ -114,14 +114,14 @@ async def copy_for_each(connection: AsyncConnection, clients: int) -> None:
 
 
 async def copy(connection: AsyncConnection, client: str, count: int) -> None:
-    """Inserts copies of the first tasks, as a client's."""
+    """Insert copies of the first tasks, as a client's."""
     values = [literal(client) if name == "client" else TASKS.c[name] for name in COPIED]
     first = select(*values).order_by(TASKS.c.id).limit(count)
     await connection.execute(TASKS.insert().from_select(COPIED, first))
 
 
 async def claim_often(url: str, batch: int, claims: int) -> list[float]:
-    """The seconds that each claim took, the first few left out."""
+    """Return the seconds that each claim took, without the first few."""
     store = open_store(url)
     seconds = []
     for _ in range(claims + WARM_UP):

@@ -25,7 +25,7 @@ class ServiceClient:
         self._http = httpx.Client(base_url=url, timeout=90.0, limits=limits, trust_env=False)
 
     def wait_until_ready(self, timeout_s: float) -> None:
-        """Returns when a replica has loaded its model and decoded with it."""
+        """Wait until a replica has loaded its model and decoded with it."""
         deadline = time.monotonic() + timeout_s
         while not self.is_ready():
             if time.monotonic() > deadline:
@@ -39,7 +39,7 @@ class ServiceClient:
             return False
 
     def create(self, path: Path, **options: str) -> int:
-        """Uploads a recording and returns the id of its task."""
+        """Upload a recording and return the id of its task."""
         with path.open("rb") as file:
             answer = self._http.post(
                 "/api/whisper/tasks/create", params=options, files={"file_upload": (path.name, file)}
@@ -49,34 +49,34 @@ class ServiceClient:
         return task_id
 
     def record(self, task_id: int, wait_s: float = 0.0) -> Record:
-        """The task's record, after its end or ``wait_s`` seconds."""
+        """Return the task's record, after its end or ``wait_s`` seconds."""
         return _data(self._http.get("/api/whisper/tasks/result", params={"task_id": task_id, "wait_s": wait_s}))
 
     def completed(self, task_id: int) -> Record:
-        """Waits for the task's end. A task that failed answers with an error status."""
+        """Wait for the task's end. A task that failed gives an error status."""
         while (record := self.record(task_id, wait_s=60.0))["status"] != "completed":
             pass
         return record
 
     def transcribe(self, path: Path, **options: str) -> Record:
-        """Uploads a recording and waits for its transcript."""
+        """Upload a recording and wait for its transcript."""
         return self.completed(self.create(path, **options))
 
     def openai_text(self, path: Path, **fields: str) -> str:
-        """The text of a recording by ``/v1/audio/transcriptions``."""
+        """Return the text of a recording by ``/v1/audio/transcriptions``."""
         with path.open("rb") as file:
             answer = self._http.post("/v1/audio/transcriptions", data=fields, files={"file": (path.name, file)})
         text: str = answer.raise_for_status().json()["text"]
         return text
 
     def transcribe_all(self, jobs: Sequence[tuple[Path, dict[str, str]]]) -> list[Record]:
-        """Uploads everything at once and waits until all is done; records in the order of the jobs."""
+        """Upload everything at once and wait until all is done; return records in the order of the jobs."""
         with ThreadPoolExecutor(PARALLEL_UPLOADS) as pool:
             tasks = list(pool.map(lambda job: self.create(job[0], **job[1]), jobs))
         return [self.completed(task) for task in tasks]
 
     def clean_up(self) -> None:
-        """Removes every task made here; running ones are cancelled. To be called where no time is taken."""
+        """Delete every task made here; running ones are cancelled. To be called where no time is taken."""
         while self._created:
             self._http.delete("/api/whisper/tasks/delete", params={"task_id": self._created.pop()}).raise_for_status()
 

@@ -56,7 +56,7 @@ def main() -> None:
 
 @contextmanager
 def cluster(**settings: str | None) -> Iterator[LocalCluster]:
-    """A head without GPUs and nothing else yet; its folder is removed afterwards. For ``settings`` see there."""
+    """Start a head without GPUs and nothing else yet; its folder is removed afterwards."""
     home = Path(tempfile.mkdtemp(prefix="mc-", dir="/tmp"))  # Ray's sockets need a short path
     try:
         with local_cluster(home, settings=settings) as running:
@@ -66,7 +66,7 @@ def cluster(**settings: str | None) -> Iterator[LocalCluster]:
 
 
 def load(application: Application, lengths_s: list[float]) -> None:
-    """Queues one recording of each length."""
+    """Queue one recording of each length."""
     for number, seconds in enumerate(lengths_s):
         application.create(noise(seconds, number), vad_filter="false", language="en")
 
@@ -101,7 +101,7 @@ def scale() -> None:
 
 
 def kill() -> None:
-    """A node dies in mid-work and another one comes."""
+    """Kill a node in mid-work and add another one."""
     with cluster() as running:
         application = running.application
         nodes = [running.add_gpu_node() for _ in range(3)]
@@ -144,7 +144,7 @@ def deploy() -> None:
 
 @contextmanager
 def _under_load(application: Application) -> Iterator[None]:
-    """A recording of 30 s every second, from before the block until after it."""
+    """Queue a recording of 30 s every second, from before the block until after it."""
     stop = threading.Event()
 
     def keep_sending() -> None:
@@ -189,7 +189,7 @@ def _deployed(application: Application, config: dict[str, Any], what: str) -> li
 
 
 def rotate() -> None:
-    """Another API key and another user of the database under load: for each step a settings file and `serve deploy`."""
+    """Rotate the API key and the database's user under load: for each step a settings file and `serve deploy`."""
     old, new = new_key(), new_key()
     with cluster(MURMURATION_DATABASE__URL=None) as running:
         application, database = running.application, running.database
@@ -233,7 +233,7 @@ def _settings_file(path: Path, url: str, keys: Sequence[str]) -> Path:
 
 
 def speedup(replicas: Sequence[int], times: int) -> None:
-    """One mixed load, on more and more replicas; what they could do is ten times real time each."""
+    """Run one mixed load on more and more replicas, each of which can do ten times real time."""
     rng = np.random.default_rng(7)
     lengths = [
         float(length)
@@ -253,7 +253,7 @@ def speedup(replicas: Sequence[int], times: int) -> None:
 
 
 def _seconds_on(running: LocalCluster, replicas: int, lengths_s: list[float]) -> float:
-    """From the first upload to the last task's end, each replica having loaded its engine before."""
+    """Return the seconds from the first upload to the last task's end, each replica having loaded its engine before."""
     application = running.application
     fixed = {"min_replicas": replicas, "initial_replicas": replicas, "max_replicas": replicas}
     application.deploy(serve_config(running.http_port, fixed, POLICY))

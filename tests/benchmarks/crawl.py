@@ -92,7 +92,7 @@ class Bench:
     store_url: str
 
     def requests(self, url: str, kind: LinkKind, count: int) -> list[CrawlRequest]:
-        """Requests whose tasks run."""
+        """Make requests whose tasks run."""
         return asyncio.run(self._requests(url, kind, count))
 
     async def _requests(self, url: str, kind: LinkKind, count: int) -> list[CrawlRequest]:
@@ -108,7 +108,7 @@ class Bench:
         return [CrawlRequest(task.id, task.fence, url, Link(kind), f"{task.media_prefix}/source") for task in tasks]
 
     def crawl(self, request: CrawlRequest) -> CrawledMedia:
-        """One recording, as the Dispatcher asks for it."""
+        """Crawl one recording, as the Dispatcher requests it."""
         *_, last = self.handle.options(method_name="crawl", stream=True).remote(request)
         assert isinstance(last, CrawledMedia)
         return last
@@ -119,7 +119,7 @@ class Bench:
 
     @contextmanager
     def memory(self) -> Iterator[list[int]]:
-        """Bytes that the Crawler's process is resident with, sampled while the block runs."""
+        """Sample the resident bytes of the Crawler's process while the block runs."""
         process, samples, stop = _replica(), [], threading.Event()
 
         def sample() -> None:
@@ -143,7 +143,7 @@ def _replica() -> psutil.Process:
 
 @contextmanager
 def sites(folder: Path, latency_ms: float) -> Iterator[str]:
-    """The stand-ins, in a process of their own."""
+    """Run the stand-ins in a process of their own."""
     port = free_port()
     command = [sys.executable, "-m", "tests.standins.site", "--port", str(port), "--folder", str(folder)]
     command += ["--latency-ms", str(latency_ms)]
@@ -158,7 +158,7 @@ def sites(folder: Path, latency_ms: float) -> Iterator[str]:
 
 @contextmanager
 def crawler(home: Path, url: str) -> Iterator[Bench]:
-    """The deployment, with one replica."""
+    """Run the deployment with one replica."""
     (home / "ray").mkdir()
     os.environ |= surroundings(home) | {
         "MURMURATION_NETWORK__ALLOW_PRIVATE_HOSTS": '["127.0.0.1"]',

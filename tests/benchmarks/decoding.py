@@ -1,4 +1,4 @@
-"""What a decoder in a process of its own costs, beside one in this process."""
+"""The cost of a decoder in a process of its own, beside one in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What it costs that a power cut loses nothing: ``python -m tests.benchmarks.durability``.
+"""The cost of losing nothing in a power cut: ``python -m tests.benchmarks.durability``.
 
 Tasks go through the store from their creation to their completion, some at a time, as they do in the service; each
 commit waits for the disk always, never, or where it is a promise. Then recordings are written to the media store with
@@ -46,7 +46,7 @@ MODES: dict[str, tuple[Durability, bool]] = {
 
 
 async def live(store: sql.SqlTaskStore, number: int, creating: list[float]) -> None:
-    """One task of 10 s, from its creation to its completion."""
+    """Take one task of 10 s from its creation to its completion."""
     began = time.perf_counter()
     await store.create(NewTask(media_prefix=f"{number}", media_key=f"{number}/source"))
     creating.append(time.perf_counter() - began)
@@ -89,7 +89,7 @@ async def tasks_per_s(file: Path, mode: str, tasks: int, at_once: int) -> tuple[
 
 @contextmanager
 def unsynced() -> Iterator[None]:
-    """Lets nothing in this process sync, as the media store did before."""
+    """Let nothing in this process sync, as the media store did before."""
     with patch.object(os, "fsync", lambda _descriptor: None):
         yield
 

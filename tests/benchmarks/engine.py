@@ -60,7 +60,7 @@ class Contender:
 def ours(
     engine: FasterWhisperEngine, settings: BatchSettings, detect: bool, samples: Sequence[speech.Sample]
 ) -> list[str]:
-    """All at once, from the recordings in memory to the texts."""
+    """Transcribe all at once, from the recordings in memory to the texts."""
     batcher = MicroBatcher(engine, settings).start()
     options = TranscriptionOptions()
     items = [

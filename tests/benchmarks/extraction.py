@@ -1,4 +1,4 @@
-"""How quickly `health/check` answers while large extractions run, beside an idle service."""
+"""The latency of `health/check` while large extractions run, beside an idle service."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def extract(url: str, recording: Path) -> float:
-    """Seconds that one extraction takes, its upload and its download included."""
+    """Return the seconds that one extraction takes, its upload and its download included."""
     started = time.perf_counter()
     with recording.open("rb") as file, httpx.Client(base_url=url, timeout=600.0, trust_env=False) as client:
         request = client.build_request("POST", "/api/whisper/extract_audio", files={"file": (recording.name, file)})
@@ -60,7 +60,7 @@ def extract(url: str, recording: Path) -> float:
 
 
 def checks_during(url: str, work: Sequence[Future[Any]]) -> list[float]:
-    """Seconds of each `health/check`, one after the other, until the work is done."""
+    """Return the seconds of each `health/check`, one after the other, until the work is done."""
     checks = Runs[httpx.Response]()
     with httpx.Client(base_url=url, timeout=30.0, trust_env=False) as client:
         while not all(future.done() for future in work):

@@ -58,7 +58,7 @@ def clip(folder: Path, language: str) -> Path:
 
 
 def upload(folder: Path) -> Path:
-    """A recording of ``UPLOAD_BYTES`` bytes, give or take a header."""
+    """Make a recording of ``UPLOAD_BYTES`` bytes, give or take a header."""
     duration_s = UPLOAD_BYTES / (2 * SAMPLE_RATE)
     joined = speech.recording(speech.of_language("en"), duration_s, seed=1)
     silence = round(duration_s * SAMPLE_RATE) - len(joined.audio)
@@ -66,7 +66,7 @@ def upload(folder: Path) -> Path:
 
 
 def create_seconds(service: ServiceClient, path: Path, rounds: int) -> list[float]:
-    """Seconds of each create; the service is idle again before the next."""
+    """Return the seconds of each create; the service is idle again before the next."""
     creates = Runs[int]()
     for _ in range(rounds):
         task = creates.measure(lambda: service.create(path, language="en"))

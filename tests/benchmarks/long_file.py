@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def over_http(service: ServiceClient, path: Path, language: str, *, words: bool) -> Heard:
-    """One transcription by the service, with the times of its words or of its segments."""
+    """Transcribe once by the service, with the times of words or of segments."""
     result = service.transcribe(path, language=language, word_timestamps=str(words).lower())["result"]
     segments = result["segments"]
     timed = [word for segment in segments for word in segment["words"]] if words else segments
@@ -62,7 +62,7 @@ def over_http(service: ServiceClient, path: Path, language: str, *, words: bool)
 
 
 def present(title: str, joined: speech.Joined, chosen: argparse.Namespace, runs: dict[str, Runs[Heard]]) -> None:
-    """How fast, how right, and how well placed."""
+    """Print the speed, the errors and the errors of times."""
     ours = runs["service"].seconds
     placed = [(placement.start_s, placement.end_s) for placement in joined.placements]
     rows = []
@@ -93,7 +93,7 @@ def present(title: str, joined: speech.Joined, chosen: argparse.Namespace, runs:
 
 
 def present_processes(usages: Sequence[Usage]) -> None:
-    """Which process grew by how much, and its share of all CPU time."""
+    """Print the growth of each process, and its share of all CPU time."""
     total_s = sum(usage.cpu_s for usage in usages) or 1.0
     rows = [
         [

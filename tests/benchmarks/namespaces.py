@@ -86,7 +86,7 @@ class Node:
         self.process = ray_start(f"ip netns exec {self.name}", options, environment)
 
     def restart(self, gcs: str, environment: Mapping[str, str]) -> None:
-        """Ends what is left of the raylet and starts another, as a supervisor would."""
+        """End the remains of the raylet and start another, as a supervisor would."""
         if self.process:
             end(self.process)
         self.start(gcs, environment)
@@ -127,7 +127,13 @@ def network() -> Iterator[None]:
 
 @contextmanager
 def cluster(home: Path, nodes: list[Node], **settings: str) -> Iterator[tuple[Application, Head, int]]:
-    """The application's client, the head and the port of HTTP; ``settings`` are more variables of every process."""
+    """Start the nodes; yield the application's client, the head and the port of HTTP.
+
+    Args:
+        home: folder of the database and of every process.
+        nodes: the nodes, each in a network namespace.
+        settings: more variables of every process.
+    """
     with ExitStack() as stack:
         stack.enter_context(network())
         (home / "db").mkdir()
@@ -149,7 +155,7 @@ def cluster(home: Path, nodes: list[Node], **settings: str) -> Iterator[tuple[Ap
 
 @contextmanager
 def trial(name: str) -> Iterator[Path]:
-    """A folder with a short path, for Ray's sockets; if the trial fails, the ends of the logs in it are shown."""
+    """Make a folder with a short path, for Ray's sockets; if the trial fails, print the ends of the logs in it."""
     home = Path(tempfile.mkdtemp(prefix=f"m{name}-", dir="/tmp"))
     try:
         yield home

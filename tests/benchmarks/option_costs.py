@@ -1,4 +1,4 @@
-"""What each option of a transcription costs on the real engine, beside the defaults: the source of ``decoding_cost``.
+"""The cost of each option of a transcription on the real engine, beside the defaults: the source of ``decoding_cost``.
 
 A step is one call of the engine for a batch; every round measures the defaults and each step once, so that a busy
 machine slows all alike. A whole chunk is what the batcher makes of it: with ``log_prob_threshold=0`` every decoding
@@ -65,14 +65,14 @@ class Step:
 
 
 def items(engine: FasterWhisperEngine, count: int, duration_s: float) -> list[DecodeItem]:
-    """Chunks of English speech, all different."""
+    """Make chunks of English speech, all different."""
     samples = speech.of_language("en")
     made = (speech.recording(samples, duration_s, seed, (0.2, 0.6)) for seed in range(count))
     return [DecodeItem(features=engine.prepare(one.audio), options=DEFAULTS, language="en") for one in made]
 
 
 def steps(engine: FasterWhisperEngine, plain: Sequence[DecodeItem]) -> list[Step]:
-    """One for each way to decode the chunks once."""
+    """Return a step for each way to decode the chunks once."""
     first = [one for one in engine.decode(plain) if isinstance(one, Decoded)]
     encoded = [replace(item, encoding=one.encoding) for item, one in zip(plain, first, strict=True)]
 
@@ -97,7 +97,7 @@ def steps(engine: FasterWhisperEngine, plain: Sequence[DecodeItem]) -> list[Step
 
 
 def chunk_seconds(engine: FasterWhisperEngine, some: Sequence[DecodeItem], options: TranscriptionOptions) -> float:
-    """Seconds that the engine works on a chunk, from its first decoding to its outcome."""
+    """Return the seconds that the engine works on a chunk, from its first decoding to its outcome."""
     batcher = MicroBatcher(engine, BatchSettings(max_batch_size=len(some), max_batch_s=1000.0)).start()
     for chunk in batcher.submit([replace(item, options=options) for item in some], rank=1, start_tag=0.0):
         chunk.future.result()

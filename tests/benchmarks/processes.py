@@ -1,4 +1,4 @@
-"""What the processes of a running service use: seconds of CPU and megabytes of memory, by deployment."""
+"""The resources of a running service's processes: seconds of CPU and megabytes of memory, by deployment."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Watch:
         self._sample()
 
     def by_memory(self) -> list[Usage]:
-        """Every process, the one that grew most first."""
+        """Return every process, the one that grew most first."""
         return sorted(self.usages.values(), key=lambda usage: -usage.growth_mib)
 
     def _run(self) -> None:
@@ -81,7 +81,7 @@ class Watch:
 
 
 def _service_root(port: int) -> psutil.Process:
-    """The process below which all of the service runs: the topmost ancestor of the HTTP proxy that belongs to Ray."""
+    """Return the process below which all of the service runs: the topmost ancestor of the HTTP proxy within Ray."""
     listeners = (
         connection.pid
         for connection in psutil.net_connections("tcp")

@@ -50,7 +50,7 @@ def open_store(url: str) -> SqlTaskStore:
 
 
 def history(number: int, tasks: int, now: datetime) -> dict[str, Any]:
-    """A table as it grows: nine of ten completed, some failed and cancelled, the last percent waits."""
+    """Make a row of a table as it grows: nine of ten completed, some failed and cancelled, the last percent waits."""
     created_at = now - timedelta(seconds=10.0 * (tasks - number))
     row = waiting(number, created_at, client=f"client-{number % 20}")
     if number >= tasks - tasks // 100:
@@ -62,7 +62,7 @@ def history(number: int, tasks: int, now: datetime) -> dict[str, Any]:
 
 
 def waiting(number: int, created_at: datetime, client: str = "client-1") -> dict[str, Any]:
-    """A task that waits."""
+    """Make the row of a task that waits."""
     new = NewTask(
         media_prefix=f"{number:032x}",
         media_key=f"{number:032x}/source",
@@ -92,7 +92,7 @@ async def fill(store: SqlTaskStore, rows: Callable[[int], dict[str, Any]], tasks
 
 
 def queries(tasks: int) -> dict[str, TaskQuery]:
-    """Every filter of the HTTP interface, and pages at both ends."""
+    """Return every filter of the HTTP interface, and pages at both ends."""
     default = TaskFilter().as_query()
     lean, everything = replace(default, include_result=False), TaskQuery(include_result=False)
     now = datetime.now(UTC)

@@ -54,7 +54,7 @@ class Rival:
 
 
 def load_rival(model: str, compute_type: str, threads: int) -> Rival:
-    """Loads a model by the names and folders that the service knows, on the CPU, and decodes once to warm it up."""
+    """Load a model by the names and folders that the service knows, on the CPU, and decode once to warm it up."""
     folder = str(resolve(model).path)
     rival = Rival(WhisperModel(folder, device="cpu", compute_type=compute_type, cpu_threads=threads))
     rival.plain(speech.corpus()[0].path, "en")

@@ -173,7 +173,7 @@ def row(replicas: int, outcome: SimulationOutcome, speed_up: float) -> list[str]
 
 
 async def simulate(count: int, chosen: argparse.Namespace) -> SimulationOutcome:
-    """One fleet over the whole load."""
+    """Run one fleet over the whole load."""
     clock = VirtualClock()
     batch_s = chosen.rows * CHUNK_S / chosen.rtfx
     per_frame_s = (batch_s - chosen.overhead) / (chosen.rows * (CHUNK_S * 100 + MARGIN_FRAMES))
@@ -204,7 +204,7 @@ def busy(replicas: Sequence[Replica], began: float, seconds: float) -> float:
 
 
 def files(load: int) -> list[tuple[int, list[float]]]:
-    """The lengths of each file's chunks."""
+    """Return the lengths of each file's chunks."""
     source = random.Random(1)
     made: list[list[float]] = []
     for _ in range(load):
@@ -216,7 +216,7 @@ def files(load: int) -> list[tuple[int, list[float]]]:
 async def decode(
     scheduler: ChunkScheduler, clock: VirtualClock, number: int, lengths: Sequence[float]
 ) -> tuple[float, int]:
-    """Puts a file's chunks in and waits for all of them; when that was, and how many."""
+    """Queue a file's chunks and wait for all of them; return the time of the end and their number."""
 
     async def deliver(_: Sequence[ChunkResult]) -> None:
         return None

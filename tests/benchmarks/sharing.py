@@ -1,4 +1,4 @@
-"""What one client's clips wait for while another has hours with dear options queued: the real scheduler, simulated.
+"""The waits of one client's clips while another has hours with costly options queued: the real scheduler, simulated.
 
 As ``scheduling``, with replicas that climb the ladder of temperatures for every chunk of the first client, each step as
 long as ``decoding_cost`` has it. The other client sends a clip now and then.
@@ -163,7 +163,7 @@ def decoding(number: int, client: str, options: TranscriptionOptions) -> TaskDec
 
 
 async def clip(scheduler: ChunkScheduler, clock: VirtualClock, number: int) -> float:
-    """Seconds until a clip is decoded."""
+    """Return the seconds until a clip is decoded."""
     began = clock.monotonic()
     one = decoding(number, "clips", PLAIN)
     scheduler.open(one, None)
@@ -175,7 +175,7 @@ async def clip(scheduler: ChunkScheduler, clock: VirtualClock, number: int) -> f
 
 
 async def simulate(count: int, hours: int, options: TranscriptionOptions, chosen: argparse.Namespace) -> list[float]:
-    """The seconds of each clip."""
+    """Return the seconds of each clip."""
     clock = VirtualClock()
     per_frame_s = 1 / chosen.rtfx / 100 / (1 + MARGIN_FRAMES / 100 / CHUNK_S)
     replicas = [SharedReplica(CostModel(0.3, per_frame_s), 8, 4.0) for _ in range(count)]

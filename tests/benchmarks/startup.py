@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def seconds_to_ready(config: Path, home: Path, timeout_s: float) -> float:
-    """Starts the application, waits until it is ready, and ends it with all it started."""
+    """Start the application, wait until it is ready, and end it with all that it started."""
     port = free_port()
     own_config = home / "serve_config.yaml"
     own_config.write_text(yaml.safe_dump(on_port(yaml.safe_load(config.read_text()), port)))

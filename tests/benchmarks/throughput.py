@@ -93,7 +93,7 @@ def clips(_folder: Path, *, language_given: bool) -> JobSet:
 
 
 def compare(files: JobSet, sides: Contenders, rounds: int) -> dict[str, Runs[list[str]]]:
-    """Every contender over all files, turn by turn."""
+    """Run every contender over all files, in turns."""
 
     def service() -> list[str]:
         jobs = [(job.path, {"language": language} if (language := files.language(job)) else {}) for job in files.jobs]

@@ -13,13 +13,13 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Runs(Generic[T]):
-    """What one way of doing a thing took, each time, and what came of it."""
+    """The times that one way of doing a thing took, and its results."""
 
     seconds: list[float] = field(default_factory=list)
     results: list[T] = field(default_factory=list)
 
     def measure(self, action: Callable[[], T]) -> T:
-        """Does it once more."""
+        """Do it once more."""
         started = time.perf_counter()
         result = action()
         self.seconds.append(time.perf_counter() - started)

@@ -116,7 +116,7 @@ WAYS: dict[str, Upload] = {"tus": by_tus, "form": as_form, f"{PARALLEL} forms at
 
 @dataclass
 class Probe:
-    """How long the service takes to say that it is alive, again and again."""
+    """The times of the service's liveness checks, again and again."""
 
     url: str
     seconds: list[float] = field(default_factory=list)

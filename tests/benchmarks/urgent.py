@@ -1,4 +1,4 @@
-"""How long an 11 s clip takes while three one-hour files are being transcribed, and what it costs them.
+"""The latency of an 11 s clip while three one-hour files are transcribed, and its cost for them.
 
 The clip comes at `high` while the files run at `low`, then at `normal` beside `normal`, and before both on an idle
 service. What the files get done per second is measured with and without urgent clips between.
@@ -65,7 +65,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def clip_seconds(service: ServiceClient, path: Path, priority: str, count: int, pause_s: float) -> list[float]:
-    """Seconds from upload to transcript of one clip after another."""
+    """Return the seconds from upload to transcript of one clip after another."""
     waits = Runs[Record]()
     for _ in range(count):
         waits.measure(lambda: service.transcribe(path, language=LANGUAGE, priority=priority))
@@ -87,7 +87,7 @@ def working(service: ServiceClient, path: Path, priority: str) -> Iterator[Seque
 
 
 def progress_per_second(service: ServiceClient, files: Sequence[int], duration_s: float) -> float:
-    """Seconds of audio that the files get done per second."""
+    """Return the seconds of audio that the files progress per second."""
     started, before = time.monotonic(), _done_s(service, files)
     time.sleep(duration_s)
     return (_done_s(service, files) - before) / (time.monotonic() - started)

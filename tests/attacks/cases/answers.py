@@ -21,7 +21,7 @@ SMALL_BUFFER = 4096
 
 
 async def unread_answers(scene: Scene) -> None:
-    """A WAV of 1.14 GB, asked for twice and not read."""
+    """Request a WAV of 1.14 GB twice and do not read it."""
     seconds = scene.size(5940, 120)
     media = flac_of_silence(seconds * 48_000 // 65_535, 48_000)
     connections = []
@@ -65,7 +65,7 @@ async def large_results(scene: Scene, count: int) -> list[int]:
 
 
 def _inflate(rows: sqlite3.Connection, task_id: int) -> None:
-    """Repeats a transcript's segments, one after another in time, until they have 2 MB."""
+    """Repeat a transcript's segments, one after another in time, until they have 2 MB."""
     [text] = rows.execute("SELECT transcript FROM transcripts WHERE task_id = ?", (task_id,)).fetchone()
     transcript = json.loads(text)
     [first, *_] = transcript["segments"]
@@ -89,7 +89,7 @@ async def large_page(scene: Scene) -> None:
 
 
 async def unread_results(scene: Scene) -> None:
-    """Results of 2 MB, asked for 200 times and not read."""
+    """Request results of 2 MB 200 times and do not read them."""
     [task_id] = await large_results(scene, 1)
     connections = []
     scene.begin()
@@ -117,7 +117,7 @@ async def unread_events(scene: Scene) -> None:
 
 
 async def subtitles(scene: Scene) -> None:
-    """Subtitles of a transcript of 2 MB, in every format, 40 times at once."""
+    """Request subtitles of a transcript of 2 MB, in every format, 40 times at once."""
     [task_id] = await large_results(scene, 1)
     formats = ("ass", "srt", "vtt", "json", "tsv", "lrc")
     scene.begin()

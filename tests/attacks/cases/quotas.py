@@ -63,7 +63,7 @@ async def parallel_uploads(scene: Scene) -> None:
 
 
 async def retries(scene: Scene) -> None:
-    """Tasks are cancelled to make room, and taken up again all at once."""
+    """Cancel tasks to make room, and retry all of them at once."""
     async with scene.target.async_client(LIMITED) as client:
         await _occupy(scene, client)
         ids: list[int] = []
@@ -83,13 +83,13 @@ async def retries(scene: Scene) -> None:
 
 
 async def _occupy(scene: Scene, client: httpx.AsyncClient) -> None:
-    """One task that does not end keeps the only place there is."""
+    """Occupy the only slot with a task that does not end."""
     await client.post(CREATE, params={"file_url": scene.site.url("/drip", "127.0.0.2")})
     await asyncio.sleep(4.0)
 
 
 async def full_queue(scene: Scene) -> None:
-    """A client without limits queues whatever the queue takes."""
+    """Queue as much as the queue takes, as a client without limits."""
     async with scene.target.async_client(ATTACKER) as client:
         options = {"file_url": scene.site.url("/drip", "127.0.0.3")}
         statuses: Counter[str] = Counter()

@@ -43,7 +43,7 @@ SURROGATE = b'{"a": "\\ud800"}'
 
 
 def endless_header(connections: int) -> Attack:
-    """A header that never ends, without a key."""
+    """Send a header that never ends, without a key."""
 
     async def attack(scene: Scene) -> None:
         megabytes = scene.size(ENDLESS_STOP_MIB, 16) // connections
@@ -81,7 +81,7 @@ async def many_headers(scene: Scene) -> None:
 
 
 async def slowloris(scene: Scene) -> None:
-    """Connections that never finish their header, a byte at a time, without a key."""
+    """Open connections that never finish their header, a byte at a time, without a key."""
     connections = [await connect(scene.target) for _ in range(scene.size(1500, 50))]
     for _, writer in connections:
         writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nX: ")
@@ -106,7 +106,7 @@ async def empty_parts(scene: Scene) -> None:
 
 
 async def near_boundaries(scene: Scene) -> None:
-    """A recording that is full of what nearly is its boundary, so that a parser looks again at each byte."""
+    """Send a recording full of near copies of its boundary, so that a parser looks again at each byte."""
     part = b'--e\r\nContent-Disposition: form-data; name="file_upload"; filename="a.wav"\r\n\r\n'
     body = part + b"\r\n-" * (scene.size(24, 3) * MEBIBYTE // 3) + b"\r\n" + END
     scene.begin()
@@ -116,7 +116,7 @@ async def near_boundaries(scene: Scene) -> None:
 
 
 async def long_part_header(scene: Scene) -> None:
-    """One part whose own header has no end, and one with 100,000 of them."""
+    """Send one part whose own header has no end, and one with 100,000 of them."""
     long = b'--e\r\nContent-Disposition: form-data; name="' + b"a" * (scene.size(30, 4) * MEBIBYTE) + b'"\r\n\r\nx\r\n'
     headers = b"".join(b"X-%d: v\r\n" % number for number in range(scene.size(1_000_000, 100_000)))
     numerous = b"--e\r\n" + headers + b'Content-Disposition: form-data; name="a"\r\n\r\nx\r\n'
@@ -128,7 +128,7 @@ async def long_part_header(scene: Scene) -> None:
 
 
 async def tiny_chunks(scene: Scene) -> None:
-    """A body that comes in chunks of one byte."""
+    """Send a body in chunks of one byte."""
     headers = {
         "Content-Type": "multipart/form-data; boundary=e",
         "Transfer-Encoding": "chunked",
@@ -211,7 +211,7 @@ ODD_OPTIONS = {
 
 
 async def odd_options(scene: Scene) -> None:
-    """Options at the edges of their types: each is a client's error or is honoured, and none costs an attempt."""
+    """Send options at the edges of their types: each is a client's error or takes effect, and none costs an attempt."""
     scene.begin()
     statuses: Counter[str] = Counter()
     for name, values in ODD_OPTIONS.items():
@@ -226,7 +226,7 @@ async def odd_options(scene: Scene) -> None:
 
 
 async def _expect_no_defects(scene: Scene) -> None:
-    """Of what was accepted, nothing may end as a defect of the service's own."""
+    """Check that no accepted task ends with a defect of the service."""
     async with scene.target.async_client(ATTACKER) as client:
         condition = {"status": None, "priority": None, "has_result": None, "has_error": None, "limit": 500}
         page = (await client.post(QUERY, json=condition | {"include_result": False})).raise_for_status().json()
@@ -283,7 +283,7 @@ async def _several(scene: Scene, request: Sequence[bytes], count: int) -> Counte
 
 
 async def packed_body(scene: Scene) -> None:
-    """A megabyte of gzip that unfolds to a gigabyte, as JSON and as a form."""
+    """Send a megabyte of gzip that unpacks to a gigabyte, as JSON and as a form."""
     content = gzip.compress(b" " * (scene.size(1024, 64) * MEBIBYTE), 9)
     scene.begin()
     for media_type, path in (("application/json", ECHO), ("multipart/form-data; boundary=e", CREATE)):
@@ -294,7 +294,7 @@ async def packed_body(scene: Scene) -> None:
 
 
 async def event_streams(scene: Scene) -> None:
-    """Streams of one key, all at one task that does not end."""
+    """Open streams of one key, all about one task that does not end."""
     async with scene.target.async_client(ATTACKER) as client:
         answer = await client.post(CREATE, params={"file_url": scene.site.url("/drip", "127.0.0.3")})
         task_id = answer.json()["data"]["id"]
@@ -320,7 +320,7 @@ async def abandoned_streams(scene: Scene) -> None:
 
 
 async def long_polls(scene: Scene) -> None:
-    """Requests of one key that wait for the same result."""
+    """Send requests of one key that wait for the same result."""
     async with scene.target.async_client(ATTACKER) as client:
         answer = await client.post(CREATE, params={"file_url": scene.site.url("/drip", "127.0.0.3")})
         task_id = answer.json()["data"]["id"]
@@ -347,7 +347,7 @@ async def _open_streams(scene: Scene, path: str) -> tuple[Counter[str], list[tup
 
 
 async def stalled_uploads(scene: Scene) -> None:
-    """Uploads that stop a byte before their end."""
+    """Begin uploads that stop a byte before their end."""
     media = bytes(1 * MEBIBYTE)
     part = b'--e\r\nContent-Disposition: form-data; name="file_upload"; filename="a.wav"\r\n\r\n' + media
     headers = {"Content-Type": "multipart/form-data; boundary=e", "Content-Length": str(len(part) + 8)}
@@ -365,7 +365,7 @@ async def stalled_uploads(scene: Scene) -> None:
 
 
 async def pipelined(scene: Scene) -> None:
-    """Thousands of requests on one connection, whose answers are not read."""
+    """Send thousands of requests on one connection, and do not read the responses."""
     request = head("GET", "/openapi.json", client=None)
     connections = [await connect(scene.target, 4096) for _ in range(4)]
     scene.begin()
@@ -384,7 +384,7 @@ async def pipelined(scene: Scene) -> None:
 
 
 async def websockets(scene: Scene) -> None:
-    """Upgrades that nobody offers, each left open."""
+    """Request upgrades that the service does not offer, and leave each connection open."""
     headers = {
         "Upgrade": "websocket",
         "Connection": "Upgrade",
@@ -399,7 +399,7 @@ async def websockets(scene: Scene) -> None:
 
 
 async def many_connections(scene: Scene) -> None:
-    """Connections that say nothing at all."""
+    """Open connections that send nothing at all."""
     connections = [await connect(scene.target) for _ in range(scene.size(3000, 100))]
     scene.begin()
     await scene.hold()

@@ -26,7 +26,7 @@ SPOILT = {
 
 
 def spoil(column: str) -> Attack:
-    """An attack that leaves one waiting task with an unreadable column, as a newer version might."""
+    """Return an attack that leaves one waiting task with an unreadable column, as a newer version might."""
 
     async def attack(scene: Scene) -> None:
         task_id = await _waiting_task(scene)
@@ -52,7 +52,7 @@ def spoil(column: str) -> Attack:
 
 
 async def _waiting_task(scene: Scene) -> int:
-    """A task whose turn does not come: its source drips."""
+    """Create a task that stays waiting: its source sends a byte at a time."""
     async with scene.target.async_client(ATTACKER) as client:
         answer = await client.post(CREATE, params={"file_url": scene.site.url("/drip", "127.0.0.3")})
         task_id = int(answer.raise_for_status().json()["data"]["id"])
@@ -61,14 +61,14 @@ async def _waiting_task(scene: Scene) -> int:
 
 
 async def lose_database(scene: Scene) -> None:
-    """The file is deleted while the service runs."""
+    """Delete the database file while the service runs."""
     for path in _files(scene):
         path.unlink(missing_ok=True)
     await _expect_unavailable(scene)
 
 
 async def replace_database(scene: Scene) -> None:
-    """Another, empty database takes the file's place, as a restored backup would."""
+    """Put another, empty database in the file's place, as a restored backup would be."""
     for path in _files(scene):
         path.unlink(missing_ok=True)
     scene.target.database.with_suffix(".new").touch()

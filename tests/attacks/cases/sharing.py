@@ -22,7 +22,7 @@ LADDER = ",".join(f"{number / 10:.1f}" for number in range(10))
 
 
 def long_silence() -> bytes:
-    """A FLAC file of 6 MB that takes as long to decode as 9.9 h of speech do; made once."""
+    """Make a FLAC file of 6 MB that takes as long to decode as 9.9 h of speech; once."""
     path = Path(tempfile.gettempdir()) / "murmuration-silence.flac"
     if not path.exists():
         frames = int(SILENCE_S * SILENCE_RATE / SILENCE_BLOCK)
@@ -33,14 +33,14 @@ def long_silence() -> bytes:
 
 
 async def create(client: httpx.AsyncClient, media: bytes | None = None, **options: str) -> int:
-    """Queues a recording, or what a URL among the options names; returns its task's id."""
+    """Queue a recording, or the one that a URL among the options names; return its task's id."""
     files = None if media is None else {"file_upload": ("a.bin", media)}
     answer = await client.post(CREATE, params=options, files=files)
     return int(answer.raise_for_status().json()["data"]["id"])
 
 
 async def create_many(scene: Scene, count: int, media: bytes, **options: str) -> list[int]:
-    """Queues a recording as often as the service takes it; the ids of the tasks. Refusals are noted."""
+    """Queue a recording as often as the service accepts it; return the ids of the tasks. Refusals are noted."""
     slots = asyncio.Semaphore(8)
     statuses: Counter[str] = Counter()
 
@@ -80,7 +80,7 @@ async def dripping_urls(scene: Scene) -> None:
 
 
 async def costly_options(scene: Scene) -> None:
-    """Every chunk is decoded ten times, at first by twenty beams."""
+    """Have every chunk decoded ten times, at first by twenty beams."""
     options = {
         "beam_size": "20",
         "best_of": "20",
@@ -100,7 +100,7 @@ async def thousand_tasks(scene: Scene) -> None:
 
 
 async def silent_model(scene: Scene) -> None:
-    """Summaries by a model that never answers: as a stage of tasks, and asked for in the attacker's requests."""
+    """Request summaries by a model that never responds: as a stage of tasks, and in the attacker's requests."""
     ids = await create_many(scene, scene.size(60, 5), scene.site.clip, summarize="true", summary_model="silent")
     async with scene.target.async_client(ATTACKER, 120.0) as client:
         await client.get("/api/whisper/tasks/result", params={"task_id": ids[0], "wait_s": 30})
@@ -118,7 +118,7 @@ async def silent_model(scene: Scene) -> None:
 
 
 async def dripping_receivers(scene: Scene) -> None:
-    """Callbacks to receivers that take as long as they may, each a host of its own."""
+    """Have callbacks sent to receivers that take as long as they may, each a host of its own."""
     for host in range(RECEIVERS):
         url = scene.site.url("/mute", f"127.0.1.{host + 1}")
         await create_many(scene, scene.size(15, 1), scene.site.clip, callback_url=url)
@@ -147,7 +147,7 @@ async def nothing(scene: Scene) -> None:
 
 
 def _of_long_files(name: str, count: int, priority: str) -> Case:
-    """Files whose prepared audio has 1.2 GB each: that is what the disk is for."""
+    """Return a case with files whose prepared audio has 1.2 GB each, for which the disk is meant."""
     title = f"{count} FLACs of 9.9 h, `{priority}`"
     return Case(
         name,

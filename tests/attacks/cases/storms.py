@@ -20,7 +20,7 @@ MANY_ROWS = 50_000
 
 
 def requests(path: str, method: str = "GET", *, key: bool = True, count: int = 4000) -> Attack:
-    """The same request again and again, for as long as the victim's clips take."""
+    """Send the same request again and again, for as long as the victim's clips take."""
 
     async def attack(scene: Scene) -> None:
         statuses: Counter[str] = Counter()
@@ -41,7 +41,7 @@ def requests(path: str, method: str = "GET", *, key: bool = True, count: int = 4
 
 
 async def long_urls(scene: Scene) -> None:
-    """Addresses of 60 KB, which whoever keeps a log of requests has to keep."""
+    """Request addresses of 60 KB, which any log of requests has to keep."""
     statuses: Counter[str] = Counter()
     scene.begin()
 
@@ -55,7 +55,7 @@ async def long_urls(scene: Scene) -> None:
 
 
 async def wrong_keys(scene: Scene) -> None:
-    """Requests with keys that are none, each of 8 KB."""
+    """Send requests with unknown keys, each of 8 KB."""
     statuses: Counter[str] = Counter()
     scene.begin()
 
@@ -87,7 +87,7 @@ async def open_uploads(scene: Scene) -> None:
 
 
 async def idempotency_keys(scene: Scene) -> None:
-    """The same key with a hundred bodies at once, and keys of 8 KB."""
+    """Send the same idempotency key with a hundred bodies at once, and keys of 8 KB."""
     async with scene.target.async_client(ATTACKER) as client:
         scene.begin()
 
@@ -102,7 +102,7 @@ async def idempotency_keys(scene: Scene) -> None:
 
 
 async def cancel_and_retry(scene: Scene) -> None:
-    """One task, cancelled and retried by 16 at once."""
+    """Cancel and retry one task, by 16 at once."""
     async with scene.target.async_client(ATTACKER) as client:
         task_id = await create(client, scene.site.clip)
         scene.begin()
@@ -121,7 +121,7 @@ async def cancel_and_retry(scene: Scene) -> None:
 
 
 async def deletions(scene: Scene) -> None:
-    """Tasks are deleted while they run, 16 at once."""
+    """Delete tasks while they run, 16 at once."""
     ids = await create_many(scene, scene.size(300, 20), scene.site.clip)
     async with scene.target.async_client(ATTACKER) as client:
         scene.begin()
@@ -137,7 +137,7 @@ async def deletions(scene: Scene) -> None:
 
 
 def many_rows(scene: Scene) -> None:
-    """Fills the table with finished tasks of the attacker, copies of one."""
+    """Fill the table with finished tasks of the attacker, copies of one."""
     with scene.target.rows() as rows:
         columns = [row[1] for row in rows.execute("PRAGMA table_info(tasks)") if row[1] != "id"]
         named = ", ".join(columns)
@@ -150,7 +150,7 @@ def many_rows(scene: Scene) -> None:
 
 
 async def deep_queries(scene: Scene) -> None:
-    """Pages deep in a table of 50,000 tasks, 16 at once."""
+    """Query pages deep in a table of 50,000 tasks, 16 at once."""
     async with scene.target.async_client(ATTACKER, 120.0) as client:
         task_id = await create(client, scene.site.clip)
         while (await _result(client, task_id)).status_code == 202:
@@ -173,7 +173,7 @@ async def _result(client: httpx.AsyncClient, task_id: int) -> httpx.Response:
 
 
 async def five_hundred_tasks(scene: Scene) -> None:
-    """A working day in short; what the service holds beyond what 100 tasks made it hold is what it leaks."""
+    """Run a working day in short; memory beyond that after 100 tasks counts as leaked."""
     await _done(scene, scene.size(100, 5))
     scene.begin()
     await _done(scene, scene.size(500, 10))
