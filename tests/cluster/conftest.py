@@ -40,8 +40,6 @@ def cluster() -> Iterator[Cluster]:
                         "MURMURATION_DISPATCH__POLL_S": "1",
                         "OTEL_BSP_SCHEDULE_DELAY": "200",
                         "RAY_health_check_period_ms": "500",  # a node that is gone is missed within 3 s, not 15
-                        "RAY_metrics_report_interval_ms": "1000",
-                        "RAY_SERVE_STATUS_GAUGE_REPORT_INTERVAL_S": "1",
                         "KUBERAY_GEN_RAY_START_CMD": "ray start",  # GPU nodes may come, as on KubeRay
                     },
                 )

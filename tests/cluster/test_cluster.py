@@ -96,4 +96,8 @@ def test_every_series_of_the_dashboard_and_the_alerts_is_exported(cluster: Clust
         page = cluster.application.client.get("/metrics").text
         return {line.partition("{")[0] for line in page.splitlines() if line and not line.startswith("#")}
 
-    eventually(lambda: asked <= exported(), f"every one of {sorted(asked)}")
+    try:
+        eventually(lambda: asked <= exported(), "every series")
+    except AssertionError as error:
+        error.add_note(f"Those that are missing: {sorted(asked - exported())}")
+        raise

@@ -104,13 +104,14 @@ async def test_a_recording_whose_sound_does_not_fit_waits_and_the_others_go_on(
 
 async def test_a_task_goes_on_when_there_is_room_again(service: Service, small_disk: Path) -> None:
     media, store = service
+    await media.write("t2/source", stream(encode(tone(20.0), "ogg")))
     task = await _add(media, store, "t1", 20.0)
     filler = small_disk / "filler"
     _fill_up(filler)
-    second = await store.create(NewTask(media_prefix="t2", media_key="t1/source", options=PLAIN))
-    await _waits_for_space(store, second[0])
+    second, _ = await store.create(NewTask(media_prefix="t2", media_key="t2/source", options=PLAIN))
+    await _waits_for_space(store, second)
     filler.unlink()
-    assert [(await _end_of(store, each)).status for each in (task, second[0])] == [Status.COMPLETED] * 2
+    assert [(await _end_of(store, each)).status for each in (task, second)] == [Status.COMPLETED] * 2
 
 
 async def test_a_full_disk_refuses_uploads_of_pieces_and_keeps_what_was_acknowledged(small_disk: Path) -> None:

@@ -45,6 +45,15 @@ from tests.support import recordings
 KEY = "t1/source"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _own_temporary_folder() -> Iterator[None]:
+    """Keep scratch folders apart from those of a service that runs beside these tests."""
+    with tempfile.TemporaryDirectory(prefix="ml-") as folder, pytest.MonkeyPatch.context() as patch:
+        Path(folder).chmod(0o755)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
+
+
 @pytest.fixture(scope="module")
 def film() -> bytes:
     noise = np.random.default_rng(1).integers(-3000, 3000, 32_000).astype(np.int16)

@@ -73,6 +73,8 @@ def alone(request: pytest.FixtureRequest) -> Iterator[Alone]:
         "MURMURATION_ASR__ENGINE": "waiting",
         "MURMURATION_ASR__MODEL": "waiting-10x",
         "MURMURATION_CONNECTIONS__HEAD_TIMEOUT_S": "2",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "2",
         "RAY_SERVE_ENABLE_HA_PROXY": request.param,
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(home / "haproxy" / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(home / "haproxy" / "admin.sock"),
