@@ -13,8 +13,9 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
-from tests.support.processes import ROOT
+from tests.support import processes
 
+ROOT = processes.ROOT.resolve()
 UNIT_TESTS = ROOT / "tests" / "unit"
 SERVICE_TESTS = (
     "tests/attacks/",
@@ -56,7 +57,9 @@ def use_every_core(config: pytest.Config) -> None:
 
 
 def _has_independent_tests(path: Path) -> bool:
-    return path.is_dir() and not f"{path.relative_to(ROOT).as_posix()}/".startswith(SERVICE_TESTS)
+    if not path.is_dir() or not path.is_relative_to(ROOT):
+        return False
+    return not f"{path.relative_to(ROOT).as_posix()}/".startswith(SERVICE_TESTS)
 
 
 def scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
