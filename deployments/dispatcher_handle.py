@@ -52,10 +52,24 @@ class DispatcherHandle(TaskSignals):
     def __init__(self, handle: DeploymentHandle, spawn: Callable[[Coroutine[Any, Any, Any]], None]) -> None:
         self._handle = handle
         self._spawn = spawn
+        self._wake_wanted = False
+        self._waking = False
 
     @override
     async def wake(self) -> None:
-        self._spawn(self._signal("wake"))
+        """Signal that tasks can be claimed. One call is under way at a time; another follows for all that came then."""
+        self._wake_wanted = True
+        if not self._waking:
+            self._waking = True
+            self._spawn(self._send_wakes())
+
+    async def _send_wakes(self) -> None:
+        try:
+            while self._wake_wanted:
+                self._wake_wanted = False
+                await self._signal("wake")
+        finally:
+            self._waking = False
 
     @override
     async def watch(self, task_id: int, seen: int, timeout_s: float) -> int:

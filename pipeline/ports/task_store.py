@@ -115,6 +115,8 @@ class TaskStore(TaskRecords, Protocol):
     async def complete(self, lease: Lease, transcript: Transcript) -> Task:
         """Complete a task: store its transcript and, if it has a ``callback_url``, its outbox row, in one transaction.
 
+        All of its audio counts as decoded, since the last results are stored only as part of the transcript.
+
         If a summary was requested, the task stays ``processing`` in stage ``summarizing`` without an owner, its summary
         is due, and the fence is raised, which ends the lease.
         """

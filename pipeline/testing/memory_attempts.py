@@ -158,6 +158,7 @@ class MemoryAttempts(MemoryTables):
             language=info.language,
             language_probability=info.language_probability,
             file_duration_s=info.duration,
+            audio_done_s=record.task.audio_total_s,
         )
         if known.summary_options is not None:
             return self._put(with_due_summary(known, now))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -40,7 +42,7 @@ class Watch:
     usages: dict[int, Usage] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._root = _service_root(self.port)
+        self._root = service_root(self.port)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -80,7 +82,16 @@ class Watch:
         usage.cpu_end_s = cpu_s
 
 
-def _service_root(port: int) -> psutil.Process:
+def cpu_by_name(root: psutil.Process) -> dict[str, float]:
+    """Return the seconds of CPU of a process and its descendants by name, with those of children that have ended."""
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for process in (root, *root.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # it ended between being listed and being asked
+            seconds[_name(process)] += sum(process.cpu_times()[:4])
+    return seconds
+
+
+def service_root(port: int) -> psutil.Process:
     """Return the process below which all of the service runs: the topmost ancestor of the HTTP proxy within Ray."""
     listeners = (
         connection.pid

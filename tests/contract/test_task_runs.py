@@ -97,6 +97,16 @@ async def test_parts_and_results_are_stored_once(store: TaskStore) -> None:
     assert (now.audio_total_s, now.audio_done_s) == (20.0, 20.0)
 
 
+async def test_a_completed_task_has_all_of_its_audio_decoded(store: TaskStore) -> None:
+    _task, lease = await claimed(store)
+    await store.add_part(lease, 0, 0, 480_000, [chunk(0), chunk(1)])
+    await store.save_results(lease, [result(0)])
+
+    done = await store.complete(lease, TRANSCRIPT)
+
+    assert (done.audio_total_s, done.audio_done_s) == (20.0, 20.0)
+
+
 async def test_the_next_owner_resumes_from_what_is_stored(store: TaskStore, clock: ManualClock) -> None:
     task, lease = await claimed(store)
     await store.add_part(lease, 0, 0, 480_000, [chunk(0)])

@@ -44,6 +44,7 @@ async def complete(connection: AsyncConnection, lease: Lease, transcript: Transc
         "language": info.language,
         "language_probability": info.language_probability,
         "file_duration_s": info.duration,
+        "audio_done_s": TASKS.c.audio_total_s,
     }
     if task.summary_options is None:
         return await _finish(connection, task, Status.COMPLETED, None, now, facts)

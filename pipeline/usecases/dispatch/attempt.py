@@ -154,8 +154,11 @@ class Attempt:
             refuse_more_audio(max_audio_s, load, self._context.clock.now())
 
     async def _store_results(self, decoding: TaskDecoding, results: Sequence[ChunkResult]) -> None:
-        await self._task.store_progress(lambda: self._context.store.save_results(self.lease, results))
+        """Store results, unless they are the last ones of a task: those are stored with the transcript."""
         self._results.update((result.index, result) for result in results)
+        if self.task.split_done and decoding.outstanding == len(results):
+            return
+        await self._task.store_progress(lambda: self._context.store.save_results(self.lease, results))
         for result in results:
             decoding.previous_tokens = self._prompt_after(decoding, result)
         await self._fix_language(decoding, results)

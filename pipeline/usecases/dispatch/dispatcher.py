@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
+from math import inf
 
 from pipeline.domain.scheduling.fair_queue import SlotLimits
 from pipeline.domain.tasks.failure_policy import FailurePolicy
@@ -113,9 +114,10 @@ class Dispatcher:
         self._attempts: RunningWork[int, Task] = RunningWork(
             "task",
             "an attempt failed because of a defect in the service; its task is claimed again after the lease",
-            self._work.set,
+            self._note_room,
         )
         self._renewed_at = clock.monotonic()
+        self._searched_exhausted_at = -inf
         self.database_ready = False
         self._preparing = self._loop("prepare", "preparing the database")
         self._claiming = self._loop("claim", "claiming tasks")
@@ -180,11 +182,24 @@ class Dispatcher:
     async def _claim_all(self) -> None:
         if not self.database_ready or self._heartbeat_is_late:
             await self._heartbeat()  # or a claim, even one of this process, would take over our expired leases
-        for task in await self._store.fail_exhausted(self._settings.max_losses):
-            self._notifier.notify_end(task.id)
+        await self._fail_exhausted()
         while claimed := await self._claimer.claim(self._attempts.items):
             for task in claimed:
                 self._start(task)
+
+    async def _fail_exhausted(self) -> None:
+        """Fail the tasks whose lease expired too often. They are not claimed, so there is no hurry to find them."""
+        now = self._clock.monotonic()
+        if now - self._searched_exhausted_at < self._settings.poll_s:
+            return
+        self._searched_exhausted_at = now
+        for task in await self._store.fail_exhausted(self._settings.max_losses):
+            self._notifier.notify_end(task.id)
+
+    def _note_room(self) -> None:
+        """Claim again after the end of an attempt, if tasks may wait only because there was no room for them."""
+        if self._claimer.more_may_wait:
+            self._work.set()
 
     def _start(self, task: Task) -> None:
         """Start an attempt. An earlier one, whose lease was lost, may not have ended yet: it is cancelled first."""

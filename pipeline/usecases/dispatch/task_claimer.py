@@ -30,6 +30,10 @@ class TaskClaimer:
         fetcher: knows which tasks wait for a remote server.
         split_slots: know which tasks wait to be split.
         is_dead: returns ``True`` if the owner of a name is certainly dead.
+
+    Attributes:
+        more_may_wait: whether tasks were left in the queue because there was no room for them. If not, the end of a
+            task makes no other task claimable.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class TaskClaimer:
         self._fetcher = fetcher
         self._split_slots = split_slots
         self._is_dead = is_dead
+        self.more_may_wait = True
 
     async def expire_leases_of_dead_owners(self) -> None:
         """End the leases of owners that died on this machine."""
@@ -72,6 +77,7 @@ class TaskClaimer:
             fetching=self._fetcher.active_task_ids,
             waiting=self._split_slots.waiting_ids,
         )
+        self.more_may_wait = any(count <= 0 for count in room.values())
         held = Counter((task.priority.rank, task.client) for task in running)
         return await self._claim(room, RunningTasks(held)) or await self._claim(
             extra_room(room, limit), RunningTasks(held, limit)

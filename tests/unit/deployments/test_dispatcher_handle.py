@@ -63,6 +63,34 @@ async def test_waking_waits_for_nobody() -> None:
     assert handle.calls == ["wake"]
 
 
+async def test_one_call_wakes_for_all_tasks_that_came_during_another() -> None:
+    handle, background = ServeHandle(), BackgroundTasks()
+    signals = adapter(handle, background)
+    for _ in range(50):
+        await signals.wake()
+    await background.join()
+    assert handle.calls == ["wake"]
+    await signals.wake()
+    await background.join()
+    assert handle.calls == ["wake", "wake"]
+
+
+async def test_a_task_that_comes_during_a_wake_gets_another_one() -> None:
+    background = BackgroundTasks()
+
+    class SlowHandle(ServeHandle):
+        async def remote(self, *arguments: Any) -> object:
+            if not self.calls:
+                await signals.wake()
+            return await super().remote(*arguments)
+
+    handle = SlowHandle()
+    signals = adapter(handle, background)
+    await signals.wake()
+    await background.join()
+    assert handle.calls == ["wake", "wake"]
+
+
 async def test_a_dispatcher_out_of_reach_fails_no_caller(caplog: pytest.LogCaptureFixture) -> None:
     handle, background = ServeHandle(is_reachable=False), BackgroundTasks()
     signals = adapter(handle, background)

@@ -1,6 +1,7 @@
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -52,6 +53,24 @@ async def test_a_task_is_taken_from_queued_to_completed() -> None:
     assert ended.result.info.vad_options["threshold"] == 0.5
     assert ended.result.info.tracks == TRACKS
     assert (ended.progress, ended.attempts, ended.file_duration_s) == (1.0, 1, 50.0)
+    assert ended.audio_done_s == ended.audio_total_s == 50.0
+
+
+async def test_the_results_of_the_last_chunk_are_stored_with_the_transcript_only() -> None:
+    class CountingStore(MoodyStore):
+        saves = 0
+
+        async def save_results(self, lease: Lease, results: Sequence[ChunkResult]) -> None:
+            self.saves += 1
+            await super().save_results(lease, results)
+
+    world = DispatchWorld(splitter=FakeSplitter(make_chunks(1)))
+    store = world.store = CountingStore(world.clock)
+    task = await world.add()
+    async with world.running():
+        ended = await world.end_of(task)
+    assert ended.result is not None
+    assert (ended.result.text, ended.language, store.saves) == ("chunk 0", "en", 0)
 
 
 async def test_the_transcript_has_the_vad_options_that_were_used() -> None:
