@@ -113,8 +113,8 @@ def _open_uploads(connection: Connection, client: str, now: datetime) -> int:
 
 
 def _parts(connection: Connection, upload_id: str, report_defect: ReportDefect) -> tuple[UploadPart, ...]:
-    rows = connection.execute(_select_parts(upload_id))
-    return tuple(_part_of_row(row, report_defect) for row in rows.mappings())
+    rows = connection.execute(_select_parts(upload_id)).mappings().all()
+    return tuple(_part_of_row(row, report_defect) for row in rows)
 
 
 def _append(

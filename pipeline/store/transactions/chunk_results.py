@@ -70,9 +70,9 @@ def stored_chunks(connection: Connection, task_id: int, report_defect: ReportDef
     if task_id > MAX_ID:
         return StoredChunks()
     results = stored_results(connection, task_id, 0, report_defect)
-    part_rows = connection.execute(_select_parts(task_id)).mappings()
+    part_rows = connection.execute(_select_parts(task_id)).mappings().all()
     parts = [require_readable(chunk_codec.read_part(row), report_defect) for row in part_rows]
-    chunk_rows = connection.execute(_select_chunks(task_id)).mappings()
+    chunk_rows = connection.execute(_select_chunks(task_id)).mappings().all()
     chunks = [require_readable(chunk_codec.read_chunk(row), report_defect) for row in chunk_rows]
     committed = {part for part, _start, _end in parts}
     return StoredChunks(tuple(chunk for chunk in chunks if chunk.part in committed), results, tuple(parts))
@@ -88,7 +88,7 @@ def stored_results(
     if task_id > MAX_ID:
         return ()
     results = []
-    for row in connection.execute(_select_results(task_id, first)).mappings():
+    for row in connection.execute(_select_results(task_id, first)).mappings().all():
         result, defect = chunk_codec.read_result(row)
         if defect is not None:
             report_defect(defect)
