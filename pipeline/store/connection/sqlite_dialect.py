@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
+from weakref import WeakSet
 
 from filelock import AsyncFileLock, Timeout
 from sqlalchemy import (
@@ -47,6 +49,30 @@ WORDS_OF_FAILURES: Mapping[str, tuple[str, ...]] = {
     DATABASE_UNWRITABLE: ("unable to open", "readonly", "disk is full", "disk I/O"),
 }
 """Sentences about failures, each with the words by which SQLite's messages are recognized."""
+
+
+class DriverConnection(sqlite3.Connection):
+    """A connection whose rollback closes every open cursor, and so ends what the transaction has read.
+
+    An open cursor keeps the connection at the state of the database that it began with, and an exception may keep the
+    cursor alive for as long as somebody looks at it (https://www.sqlite.org/isolation.html).
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._cursors: WeakSet[sqlite3.Cursor] = WeakSet()
+
+    @override
+    def cursor(self, *args: Any, **kwargs: Any) -> sqlite3.Cursor:
+        cursor = super().cursor(*args, **kwargs)
+        self._cursors.add(cursor)
+        return cursor
+
+    @override
+    def rollback(self) -> None:
+        for cursor in list(self._cursors):
+            cursor.close()
+        super().rollback()
 
 
 class SqliteConnections(Connections):
@@ -211,7 +237,12 @@ def _open_engine(url: URL, busy_timeout_s: float, begin: str, connections: int) 
         max_overflow=0,
         pool_timeout=busy_timeout_s,
         # A connection goes from one thread to another, but only one at a time uses it.
-        connect_args={"timeout": busy_timeout_s, "isolation_level": None, "check_same_thread": False},
+        connect_args={
+            "timeout": busy_timeout_s,
+            "isolation_level": None,
+            "check_same_thread": False,
+            "factory": DriverConnection,
+        },
     )
 
     def prepare(connection: Any, _record: object) -> None:

@@ -3,8 +3,6 @@
 A statement is a function named after its verb (``select_…``, ``lock_…`` for ``SELECT … FOR UPDATE``, ``update_…``,
 ``delete_…``, ``insert_…``), with an underscore if only its module uses it. It takes values and returns a SQLAlchemy
 statement; it runs nothing. A transaction takes the connection first and runs within one transaction of ``Database``.
-It takes all rows of a result before it does anything that may raise: SQLite keeps showing a connection the same moment
-while a statement of an earlier transaction is still open.
 
 All statements mean the same on SQLite and on MySQL ≥ 8.0.1 or MariaDB ≥ 10.6. SQLAlchemy omits ``FOR UPDATE`` on
 SQLite, where a writing transaction has the whole database to itself from its first statement on.

@@ -55,6 +55,22 @@ async def test_sqlite_is_set_up_for_many_processes(database: Database) -> None:
         assert await run(_pragma, "busy_timeout") == 1000
 
 
+def _fail_at_the_first_row(connection: Connection) -> None:
+    rows = connection.execute(text("SELECT name FROM birds"))
+    for _ in rows:
+        raise LeaseLost("It is lost.")
+
+
+async def test_a_read_that_failed_halfway_leaves_its_connection_at_no_old_moment(database: Database) -> None:
+    flock = ", ".join(f"('starling {number}')" for number in range(9))
+    await database.write(_run, f"INSERT INTO birds VALUES {flock}")
+    with pytest.raises(LeaseLost) as failure:  # its traceback keeps the rows alive
+        await database.read(_fail_at_the_first_row)
+    await database.write(_run, "INSERT INTO birds VALUES ('wren')")
+    assert await database.read(_count) == 10
+    assert failure.value.message == "It is lost."
+
+
 def _synchronous(connection: Connection) -> object:
     return _pragma(connection, "synchronous")
 
