@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from alembic import command
@@ -30,18 +31,14 @@ async def migrate(address: DatabaseAddress, busy_timeout_s: float) -> None:
     dialect = address.dialect
     path = dialect.file_of(address.url)
     identity = None if path is None else IdentityFile(path)
-    engine = dialect.open_migration_engine(address.url, busy_timeout_s)
     try:
         with translate_database_errors(dialect):
-            async with dialect.migration_lock(engine, LOCK_TIMEOUT_S):
+            async with dialect.migration_lock(address.url, LOCK_TIMEOUT_S):
                 if identity is not None:
                     identity.refuse_absence()
-                async with engine.begin() as connection:
-                    await connection.run_sync(_upgrade_verified, identity)
+                await dialect.run_migration(address.url, busy_timeout_s, partial(_upgrade_verified, kept=identity))
     except CommandError as error:
         raise ConfigurationError("The task database was made by a newer version of this software.") from error
-    finally:
-        await engine.dispose()
 
 
 def _upgrade_verified(connection: Connection, kept: IdentityFile | None) -> None:

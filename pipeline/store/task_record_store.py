@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime, timedelta
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import override
 
 from pipeline.domain.decoding.transcript import ChunkResult
@@ -18,6 +18,7 @@ from pipeline.domain.tasks.task import IdempotencyClaim, NewTask, Task
 from pipeline.ports import Clock, Metrics, NullMetrics, QueueStats, StoredChunks, TaskPage, TaskQuery, TaskRecords
 from pipeline.store.connection.database_access import Database
 from pipeline.store.connection.dialects import parse_url
+from pipeline.store.rows import task_codec
 from pipeline.store.rows.defect_report import DefectReport
 from pipeline.store.transactions import (
     chunk_results,
@@ -91,7 +92,11 @@ class SqlTaskRecords(TaskRecords):
 
     @override
     async def get(self, task_id: int, *, include_result: bool = False) -> Task:
-        return self._report.seen(await self._database.read(task_operations.get, task_id, with_result=include_result))
+        if not include_result:
+            return self._report.seen(await self._database.read(task_operations.get, task_id))
+        row = await self._database.read(task_operations.row_with_transcript, task_id)
+        # In a thread, because reading the transcript of hours of audio takes a second.
+        return self._report.seen(await asyncio.to_thread(task_codec.read_task, row))
 
     @override
     async def crawl_record(self, task_id: int) -> CrawlRecord | None:
@@ -159,5 +164,5 @@ class SqlTaskRecords(TaskRecords):
         return self._clock.now()
 
 
-async def _ping(connection: AsyncConnection) -> None:
-    await connection.execute(text("SELECT 1"))
+def _ping(connection: Connection) -> None:
+    connection.execute(text("SELECT 1"))

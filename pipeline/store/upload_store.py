@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Delete, Select, Update, delete, func, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Delete, Select, Update, delete, func, select, update
 from typing_extensions import override
 
 from pipeline.domain.tasks.client import Client, refuse_another_upload
@@ -19,6 +18,7 @@ from pipeline.store.rows.compact_json import to_json
 from pipeline.store.rows.row_reader import (
     MIN_TIME,
     RowReader,
+    StoredRow,
     json_object,
     media_prefix,
     moment,
@@ -86,10 +86,10 @@ class SqlUploadStore(UploadStore):
 # --- transactions -----------------------------------------------------------------------------------------------------
 
 
-async def _insert(connection: AsyncConnection, upload: Upload, client: Client | None, now: datetime) -> None:
+def _insert(connection: Connection, upload: Upload, client: Client | None, now: datetime) -> None:
     if client and client.limited:
-        await client_usage.lock(connection, client.name)
-        refuse_another_upload(client, await _open_uploads(connection, client.name, now))
+        client_usage.lock(connection, client.name)
+        refuse_another_upload(client, _open_uploads(connection, client.name, now))
     row = {
         "id": upload.id,
         "client": upload.client,
@@ -98,36 +98,36 @@ async def _insert(connection: AsyncConnection, upload: Upload, client: Client | 
         "upload_metadata": to_json(dict(upload.metadata)),
         "expires_at": upload.expires_at,
     }
-    await connection.execute(UPLOADS.insert(), row)
+    connection.execute(UPLOADS.insert(), row)
 
 
-async def _get(connection: AsyncConnection, upload_id: str, now: datetime, report_defect: ReportDefect) -> Upload:
-    row = (await connection.execute(_select_unexpired(upload_id, now))).mappings().one_or_none()
+def _get(connection: Connection, upload_id: str, now: datetime, report_defect: ReportDefect) -> Upload:
+    row = connection.execute(_select_unexpired(upload_id, now)).mappings().one_or_none()
     if row is None:
         raise UploadNotFound("There is no such upload; one to which nothing is added for long is thrown away.")
     return _upload_of_row(row, report_defect)
 
 
-async def _open_uploads(connection: AsyncConnection, client: str, now: datetime) -> int:
-    return int((await connection.execute(_select_open_count(client, now))).scalar_one())
+def _open_uploads(connection: Connection, client: str, now: datetime) -> int:
+    return int(connection.execute(_select_open_count(client, now)).scalar_one())
 
 
-async def _parts(connection: AsyncConnection, upload_id: str, report_defect: ReportDefect) -> tuple[UploadPart, ...]:
-    rows = await connection.execute(_select_parts(upload_id))
-    return tuple(_part_of_row(row, report_defect) for row in rows.mappings())
+def _parts(connection: Connection, upload_id: str, report_defect: ReportDefect) -> tuple[UploadPart, ...]:
+    rows = connection.execute(_select_parts(upload_id)).mappings().all()
+    return tuple(_part_of_row(row, report_defect) for row in rows)
 
 
-async def _append(
-    connection: AsyncConnection,
+def _append(
+    connection: Connection,
     upload_id: str,
     parts: Sequence[UploadPart],
     expires_at: datetime,
     now: datetime,
     report_defect: ReportDefect,
 ) -> None:
-    moved = await connection.execute(_update_end(upload_id, parts[0].start, parts[-1].end, expires_at))
+    moved = connection.execute(_update_end(upload_id, parts[0].start, parts[-1].end, expires_at))
     if not moved.rowcount:
-        upload = await _get(connection, upload_id, now, report_defect)
+        upload = _get(connection, upload_id, now, report_defect)
         raise UploadStateConflict(f"The upload is at byte {upload.received_bytes:,}, not at {parts[0].start:,}.")
     rows = [
         {
@@ -138,33 +138,33 @@ async def _append(
         }
         for part in parts
     ]
-    await connection.execute(UPLOAD_PARTS.insert(), rows)
+    connection.execute(UPLOAD_PARTS.insert(), rows)
 
 
-async def _close(connection: AsyncConnection, upload_id: str, task_id: int) -> None:
-    await connection.execute(update(UPLOADS).where(UPLOADS.c.id == upload_id).values(task_id=task_id))
-    await connection.execute(delete(UPLOAD_PARTS).where(UPLOAD_PARTS.c.upload_id == upload_id))
+def _close(connection: Connection, upload_id: str, task_id: int) -> None:
+    connection.execute(update(UPLOADS).where(UPLOADS.c.id == upload_id).values(task_id=task_id))
+    connection.execute(delete(UPLOAD_PARTS).where(UPLOAD_PARTS.c.upload_id == upload_id))
 
 
-async def _delete(connection: AsyncConnection, upload_ids: Collection[str]) -> None:
-    await connection.execute(_delete_uploads(upload_ids))
+def _delete(connection: Connection, upload_ids: Collection[str]) -> None:
+    connection.execute(_delete_uploads(upload_ids))
 
 
-async def _expire(connection: AsyncConnection, now: datetime, limit: int) -> list[str]:
-    expired = list(await connection.scalars(_lock_expired(now, limit)))
+def _expire(connection: Connection, now: datetime, limit: int) -> list[str]:
+    expired = list(connection.scalars(_lock_expired(now, limit)))
     if expired:
-        await _delete(connection, expired)
+        _delete(connection, expired)
     return expired
 
 
-async def _live(connection: AsyncConnection, prefixes: Sequence[str]) -> set[str]:
+def _live(connection: Connection, prefixes: Sequence[str]) -> set[str]:
     known_ids = set[str]()
     for start in range(0, len(prefixes), IDS_PER_QUERY):
-        known_ids.update(await connection.scalars(_select_ids_among(prefixes[start : start + IDS_PER_QUERY])))
+        known_ids.update(connection.scalars(_select_ids_among(prefixes[start : start + IDS_PER_QUERY])))
     return known_ids
 
 
-def _upload_of_row(row: Mapping[str, Any], report_defect: ReportDefect) -> Upload:
+def _upload_of_row(row: StoredRow, report_defect: ReportDefect) -> Upload:
     reader = RowReader("uploads", row)
     upload = Upload(
         id=reader.read("id", text, ""),
@@ -179,7 +179,7 @@ def _upload_of_row(row: Mapping[str, Any], report_defect: ReportDefect) -> Uploa
     return upload
 
 
-def _part_of_row(row: Mapping[str, Any], report_defect: ReportDefect) -> UploadPart:
+def _part_of_row(row: StoredRow, report_defect: ReportDefect) -> UploadPart:
     reader = RowReader("upload_parts", row, "upload_id")
     start = reader.read("part_start", number, 0)
     end = start + reader.read("size_bytes", number, 0)

@@ -25,8 +25,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run as a script, from anywhere
 
-from sqlalchemy import literal, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, literal, select
 
 from pipeline.domain.tasks.task import NewTask
 from pipeline.store.sql_task_store import SqlTaskStore
@@ -108,16 +107,16 @@ async def deepen(url: str, tasks: int, clients: int) -> None:
     await store.close()
 
 
-async def copy_for_each(connection: AsyncConnection, clients: int) -> None:
+def copy_for_each(connection: Connection, clients: int) -> None:
     for number in range(clients):
-        await copy(connection, f"client {number:04d}", 5)
+        copy(connection, f"client {number:04d}", 5)
 
 
-async def copy(connection: AsyncConnection, client: str, count: int) -> None:
+def copy(connection: Connection, client: str, count: int) -> None:
     """Insert copies of the first tasks, as a client's."""
     values = [literal(client) if name == "client" else TASKS.c[name] for name in COPIED]
     first = select(*values).order_by(TASKS.c.id).limit(count)
-    await connection.execute(TASKS.insert().from_select(COPIED, first))
+    connection.execute(TASKS.insert().from_select(COPIED, first))
 
 
 async def claim_often(url: str, batch: int, claims: int) -> list[float]:

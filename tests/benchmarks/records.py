@@ -22,8 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run as a script, from anywhere
 
-from sqlalchemy import insert, text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, insert, text
 
 from deployments.api.response.task_filter import TaskFilter
 from pipeline.domain.tasks.client import Client, Scope
@@ -76,15 +75,15 @@ def waiting(number: int, created_at: datetime, client: str = "client-1") -> dict
 async def fill(store: SqlTaskStore, rows: Callable[[int], dict[str, Any]], tasks: int) -> None:
     transcript = transcript_codec.transcript_to_json(TRANSCRIPT)
 
-    async def write(connection: AsyncConnection, first: int) -> None:
+    def write(connection: Connection, first: int) -> None:
         block = [rows(number) for number in range(first, min(tasks, first + BLOCK))]
         for row in block:
             for column in ("error_code", "error_message", "finished_at", "file_duration_s"):
                 row.setdefault(column, None)
-        await connection.execute(insert(TASKS), block)
+        connection.execute(insert(TASKS), block)
         done = [{"task_id": row["id"], "transcript": transcript} for row in block if row["status"] == "completed"]
         if done:
-            await connection.execute(insert(TRANSCRIPTS), done)
+            connection.execute(insert(TRANSCRIPTS), done)
 
     await store.migrate()
     for first in range(0, tasks, BLOCK):
@@ -174,8 +173,8 @@ async def run(url: str, database: str, table: str, tasks: int, rounds: int, only
     await store.close()
 
 
-async def _analyze(connection: AsyncConnection) -> None:
-    await connection.execute(text("ANALYZE TABLE tasks"))
+def _analyze(connection: Connection) -> None:
+    connection.execute(text("ANALYZE TABLE tasks"))
 
 
 def main() -> None:

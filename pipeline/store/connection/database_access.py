@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.domain.durability import Durability
 from pipeline.errors import CommitUnanswered, DatabaseUnavailable
@@ -40,6 +41,8 @@ REPEAT_DELAY_S = 0.02
 class Database:
     """A database in which functions run over a connection, each in a transaction of its own.
 
+    The functions are synchronous. With SQLite they run in a thread of the database.
+
     A call that is cancelled returns at once, but its transaction continues and may be committed.
 
     Args:
@@ -55,7 +58,7 @@ class Database:
         address: DatabaseAddress,
         busy_timeout_s: float,
         durability: Durability = Durability.FULL,
-        recomputable: Collection[Callable[..., Awaitable[Any]]] = (),
+        recomputable: Collection[Callable[..., Any]] = (),
     ) -> None:
         self._running: set[asyncio.Task[Any]] = set()
         self._durability = durability
@@ -67,17 +70,13 @@ class Database:
         self._identity: str | None = None
         self._doubted = False
         self._verifying = asyncio.Lock()
-        self._engines = self._dialect.open_engines(address.url, busy_timeout_s)
+        self._connections = self._dialect.open_connections(address.url, busy_timeout_s)
 
-    async def read(
-        self, work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    async def read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``work(connection, …)``, which changes nothing. Raises ``DatabaseUnavailable``."""
         return await self._run_to_end(self._read(work, *args, **kwargs))
 
-    async def write(
-        self, work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    async def write(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``work(connection, …)`` and commit; run it again if the database wants that.
 
         With ``Durability.FULL`` the call returns once the disk has the commit, unless ``work`` is recomputable.
@@ -101,7 +100,7 @@ class Database:
     async def close(self) -> None:
         """Close every connection, after the running transactions have ended."""
         await asyncio.gather(*self._running, return_exceptions=True)
-        await self._dispose_connections()
+        await self._connections.close()
 
     async def _run_to_end(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a transaction to its end even if its caller is cancelled.
@@ -118,17 +117,12 @@ class Database:
             task.add_done_callback(_log_unobserved_failure)
             raise
 
-    async def _read(
-        self, work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    async def _read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         with translate_database_errors(self._dialect):
             await self._verify_file()
-            async with self._engines.reader.connect() as connection:
-                return await work(connection, *args, **kwargs)
+            return await self._connections.run_read(lambda connection: work(connection, *args, **kwargs))
 
-    async def _write(
-        self, work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    async def _write(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         with translate_database_errors(self._dialect):
             await self._verify_file()
             for attempt in range(1, TRANSACTION_ATTEMPTS):
@@ -140,31 +134,27 @@ class Database:
                     await asyncio.sleep(random.random() * REPEAT_DELAY_S * attempt)  # noqa: S311  # jitter is no secret
             return await self._transaction(work, *args, **kwargs)
 
-    async def _transaction(
-        self, work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        async with self._engines.writer.connect() as connection:
-            durable = self._durability is Durability.FULL and work not in self._recomputable
-            await connection.execution_options(**{DURABLE: durable})
-            return await self._committed(connection, work, *args, **kwargs)
+    async def _transaction(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        durable = self._durability is Durability.FULL and work not in self._recomputable
+        result = await self._connections.run_write(
+            lambda connection: self._commit(
+                connection.execution_options(**{DURABLE: durable}), lambda: work(connection, *args, **kwargs)
+            )
+        )
+        if self._file is not None and not self._is_trusted(self._file.snapshot()):
+            raise CommitUnanswered(CONNECTION_GONE)
+        return result
 
-    async def _committed(
-        self,
-        connection: AsyncConnection,
-        work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        async with connection.begin() as transaction:
-            result = await work(connection, *args, **kwargs)
+    def _commit(self, connection: Connection, work: Callable[[], T]) -> T:
+        """Run ``work`` in a transaction."""
+        with connection.begin() as transaction:
+            result = work()
             try:
-                await transaction.commit()
+                transaction.commit()
             except (DBAPIError, OSError) as error:
                 if self._dialect.server is None or (isinstance(error, DBAPIError) and self._dialect.must_repeat(error)):
                     raise
                 raise CommitUnanswered(COMMIT_UNANSWERED) from error
-            if self._file is not None and not self._is_trusted(self._file.snapshot()):
-                raise CommitUnanswered(CONNECTION_GONE)
             return result
 
     # the file of SQLite
@@ -183,15 +173,14 @@ class Database:
             try:
                 await (self._verify_identity(self._file) if self._identity else self._record_identity(self._file))
             except BaseException:  # the connections belong to a file that may be replaced before the next try
-                await self._dispose_connections()
+                await self._connections.renew()
                 raise
 
     async def _record_identity(self, file: DatabaseFile) -> None:
         """Remember the identity of the database, once its migrations have created one."""
         kept = IdentityFile(file.path)
         kept.refuse_absence()
-        async with self._engines.reader.connect() as connection:
-            identity = await connection.run_sync(identity_of)
+        identity = await self._connections.run_read(identity_of)
         expected = kept.read()
         if expected is not None and identity != expected:
             raise DatabaseUnavailable(OTHER_DATABASE if identity else DATABASE_LOST)
@@ -204,15 +193,10 @@ class Database:
         self._doubted = True
         if file.snapshot() is None:
             raise DatabaseUnavailable(FILE_REMOVED)
-        await self._dispose_connections()
-        async with self._engines.reader.connect() as connection:
-            await connection.run_sync(verify_integrity, self._identity)
+        await self._connections.renew()
+        await self._connections.run_read(partial(verify_integrity, expected=self._identity))
         logger.warning("the task database is there again")
         self._trusted, self._doubted = file.snapshot(), False
-
-    async def _dispose_connections(self) -> None:
-        await self._engines.writer.dispose()
-        await self._engines.reader.dispose()
 
     def _is_trusted(self, snapshot: FileSnapshot | None) -> bool:
         if self._doubted or snapshot is None or self._trusted is None or not snapshot.follows(self._trusted):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
-from sqlalchemy import URL, Insert, Select, Table
+from sqlalchemy import URL, Connection, Insert, Select, Table
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.types import TypeEngine
+
+T = TypeVar("T")
 
 DURABLE = "murmuration_durable"
 """Execution option of a connection: whether the commits of its transactions wait for the disk."""
@@ -35,12 +37,30 @@ class ColumnTypes:
     row_id: TypeEngine[int]
 
 
-@dataclass(frozen=True, slots=True)
-class EnginePair:
-    """The engines for transactions that write and for those that only read; they may be one and the same."""
+class Connections(Protocol):
+    """The connections of one process to a database, opened at first use.
 
-    writer: AsyncEngine
-    reader: AsyncEngine
+    A function that is given to them runs over one of them and may block. It is one transaction at most.
+    """
+
+    async def run_read(self, function: Callable[[Connection], T]) -> T:
+        """Run a function that changes nothing.
+
+        Raises what the function raises; SQLAlchemy's ``TimeoutError`` if no connection becomes free in time.
+        """
+        ...
+
+    async def run_write(self, function: Callable[[Connection], T]) -> T:
+        """Run a function that begins a transaction, writes and commits. Raises as ``run_read`` does."""
+        ...
+
+    async def renew(self) -> None:
+        """Close the connections that are idle, so that the next function gets a new one."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connections, none of which is in use, and end their threads. Nothing can run after this."""
+        ...
 
 
 class DatabaseServer(Protocol):
@@ -54,23 +74,23 @@ class DatabaseServer(Protocol):
         """Return an engine that opens a connection for each use."""
         ...
 
-    async def read_time(self, connection: AsyncConnection) -> datetime:
+    def read_time(self, connection: Connection) -> datetime:
         """Return the time of the server's clock."""
         ...
 
-    async def lossy_settings(self, connection: AsyncConnection) -> list[str]:
+    def lossy_settings(self, connection: Connection) -> list[str]:
         """Return a sentence for each setting with which the server may lose commits in a power cut."""
         ...
 
-    async def take_lock(self, connection: AsyncConnection, name: str, timeout_s: float) -> bool:
+    def take_lock(self, connection: Connection, name: str, timeout_s: float) -> bool:
         """Take a named lock. Return ``False`` if another connection holds it for longer than ``timeout_s``."""
         ...
 
-    async def release_lock(self, connection: AsyncConnection, name: str) -> None:
+    def release_lock(self, connection: Connection, name: str) -> None:
         """Release a named lock of this connection."""
         ...
 
-    async def is_locked(self, connection: AsyncConnection, name: str) -> bool:
+    def is_locked(self, connection: Connection, name: str) -> bool:
         """Return whether any connection to the server holds a named lock."""
         ...
 
@@ -103,16 +123,16 @@ class DatabaseDialect(Protocol):
         """Return the file of the database; ``None`` for one on a server."""
         ...
 
-    def open_engines(self, url: URL, busy_timeout_s: float) -> EnginePair:
-        """Return the engines for transactions, whose statements wait up to ``busy_timeout_s`` for a lock."""
+    def open_connections(self, url: URL, busy_timeout_s: float) -> Connections:
+        """Return connections whose statements wait up to ``busy_timeout_s`` for a lock."""
         ...
 
-    def open_migration_engine(self, url: URL, busy_timeout_s: float) -> AsyncEngine:
-        """Return an engine that opens a connection for each use and lets a statement run as long as it takes."""
+    async def run_migration(self, url: URL, busy_timeout_s: float, migration: Callable[[Connection], None]) -> None:
+        """Run a function in a transaction of its own connection, where a statement may take as long as it needs."""
         ...
 
-    def migration_lock(self, engine: AsyncEngine, timeout_s: float) -> AbstractAsyncContextManager[None]:
-        """Hold the lock with which one process at a time migrates the database of an engine.
+    def migration_lock(self, url: URL, timeout_s: float) -> AbstractAsyncContextManager[None]:
+        """Hold the lock with which one process at a time migrates the database.
 
         Raises:
             DatabaseUnavailable: another process has held it for longer than ``timeout_s``.

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
-from sqlalchemy import URL, BigInteger, Insert, NullPool, Select, String, Table, text
+from sqlalchemy import URL, BigInteger, Connection, Insert, NullPool, Select, String, Table, text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from typing_extensions import override
 
 from pipeline.errors import DatabaseUnavailable
-from pipeline.store.connection.database_dialect import ColumnTypes, DatabaseDialect, DatabaseServer, EnginePair
+from pipeline.store.connection.database_dialect import ColumnTypes, Connections, DatabaseDialect, DatabaseServer
 from pipeline.store.connection.failures import DATABASE_BUSY, DATABASE_UNWRITABLE, LOGIN_REFUSED, SCHEMA_MISSING
+
+T = TypeVar("T")
 
 NAMES = ("mysql", "mariadb")
 """SQLAlchemy's names of the dialect, which are those of the URLs."""
@@ -57,14 +59,14 @@ class MysqlServer(DatabaseServer):
         )
 
     @override
-    async def read_time(self, connection: AsyncConnection) -> datetime:
-        now: datetime = (await connection.execute(text("SELECT UTC_TIMESTAMP(6)"))).scalar_one()
+    def read_time(self, connection: Connection) -> datetime:
+        now: datetime = connection.execute(text("SELECT UTC_TIMESTAMP(6)")).scalar_one()
         return now.replace(tzinfo=UTC)
 
     @override
-    async def lossy_settings(self, connection: AsyncConnection) -> list[str]:
+    def lossy_settings(self, connection: Connection) -> list[str]:
         settings = text("SELECT @@innodb_flush_log_at_trx_commit, @@log_bin, @@sync_binlog")
-        flush, has_log, sync = (await connection.execute(settings)).one()
+        flush, has_log, sync = connection.execute(settings).one()
         sentences = []
         if flush != 1:
             sentences.append(_lossy_setting("innodb_flush_log_at_trx_commit", flush))
@@ -73,20 +75,44 @@ class MysqlServer(DatabaseServer):
         return sentences
 
     @override
-    async def take_lock(self, connection: AsyncConnection, name: str, timeout_s: float) -> bool:
+    def take_lock(self, connection: Connection, name: str, timeout_s: float) -> bool:
         statement = text("SELECT GET_LOCK(:name, :timeout_s)")
         values = {"name": name[:MAX_LOCK_NAME_CHARS], "timeout_s": timeout_s}
-        return bool((await connection.execute(statement, values)).scalar_one() == 1)
+        return bool(connection.execute(statement, values).scalar_one() == 1)
 
     @override
-    async def release_lock(self, connection: AsyncConnection, name: str) -> None:
-        await connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": name[:MAX_LOCK_NAME_CHARS]})
+    def release_lock(self, connection: Connection, name: str) -> None:
+        connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": name[:MAX_LOCK_NAME_CHARS]})
 
     @override
-    async def is_locked(self, connection: AsyncConnection, name: str) -> bool:
+    def is_locked(self, connection: Connection, name: str) -> bool:
         statement = text("SELECT IS_USED_LOCK(:name)")
-        holder = await connection.scalar(statement, {"name": name[:MAX_LOCK_NAME_CHARS]})
+        holder = connection.scalar(statement, {"name": name[:MAX_LOCK_NAME_CHARS]})
         return holder is not None
+
+
+class MysqlConnections(Connections):
+    """A pool of connections whose functions run on the event loop and let it go on while the server works."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    @override
+    async def run_read(self, function: Callable[[Connection], T]) -> T:
+        async with self._engine.connect() as connection:
+            return await connection.run_sync(function)
+
+    @override
+    async def run_write(self, function: Callable[[Connection], T]) -> T:
+        return await self.run_read(function)
+
+    @override
+    async def renew(self) -> None:
+        await self._engine.dispose()
+
+    @override
+    async def close(self) -> None:
+        await self._engine.dispose()
 
 
 class MysqlDialect(DatabaseDialect):
@@ -118,7 +144,7 @@ class MysqlDialect(DatabaseDialect):
         return None
 
     @override
-    def open_engines(self, url: URL, busy_timeout_s: float) -> EnginePair:
+    def open_connections(self, url: URL, busy_timeout_s: float) -> MysqlConnections:
         engine = create_async_engine(
             url,
             # Each statement sees what is committed: a claim must see the rows others released, and locks no gaps.
@@ -135,24 +161,25 @@ class MysqlDialect(DatabaseDialect):
                 "init_command": f"SET SESSION innodb_lock_wait_timeout = {max(1, round(busy_timeout_s))}",
             },
         )
-        return EnginePair(writer=engine, reader=engine)
+        return MysqlConnections(engine)
 
     @override
-    def open_migration_engine(self, url: URL, busy_timeout_s: float) -> AsyncEngine:
-        return self.server.open_unpooled(url)
+    async def run_migration(self, url: URL, busy_timeout_s: float, migration: Callable[[Connection], None]) -> None:
+        async with _unpooled(self.server, url) as engine, engine.begin() as connection:
+            await connection.run_sync(migration)
 
     @override
     @asynccontextmanager
-    async def migration_lock(self, engine: AsyncEngine, timeout_s: float) -> AsyncIterator[None]:
+    async def migration_lock(self, url: URL, timeout_s: float) -> AsyncIterator[None]:
         """Hold a named lock of the server, one for each database on it."""
-        name = f"murmuration.{hashlib.sha256(str(engine.url.database).encode()).hexdigest()[:32]}"
-        async with engine.connect() as connection:
-            if not await self.server.take_lock(connection, name, timeout_s):
+        name = f"murmuration.{hashlib.sha256(str(url.database).encode()).hexdigest()[:32]}"
+        async with _unpooled(self.server, url) as engine, engine.connect() as connection:
+            if not await connection.run_sync(self.server.take_lock, name, timeout_s):
                 raise DatabaseUnavailable(DATABASE_BUSY)
             try:
                 yield
             finally:
-                await self.server.release_lock(connection, name)
+                await connection.run_sync(self.server.release_lock, name)
 
     @override
     def must_repeat(self, error: DBAPIError) -> bool:
@@ -182,6 +209,16 @@ class MysqlDialect(DatabaseDialect):
 
 
 MYSQL = MysqlDialect()
+
+
+@asynccontextmanager
+async def _unpooled(server: MysqlServer, url: URL) -> AsyncIterator[AsyncEngine]:
+    """Open an engine without a pool while the block runs."""
+    engine = server.open_unpooled(url)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
 
 
 def _code_of(error: DBAPIError) -> int | None:

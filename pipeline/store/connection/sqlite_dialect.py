@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
+from weakref import WeakSet
 
 from filelock import AsyncFileLock, Timeout
-from sqlalchemy import URL, Connection, DateTime, Integer, NullPool, Select, Table, Text, event
+from sqlalchemy import (
+    URL,
+    Connection,
+    DateTime,
+    Engine,
+    Integer,
+    QueuePool,
+    Select,
+    Table,
+    Text,
+    create_engine,
+    event,
+)
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from typing_extensions import override
 
 from pipeline.durable_files import make_folders
 from pipeline.errors import ConfigurationError, DatabaseUnavailable
-from pipeline.store.connection.database_dialect import DURABLE, ColumnTypes, DatabaseDialect, EnginePair
+from pipeline.store.connection.database_dialect import DURABLE, ColumnTypes, Connections, DatabaseDialect
 from pipeline.store.connection.failures import DATABASE_BUSY, DATABASE_UNWRITABLE, SCHEMA_MISSING
 from pipeline.store.connection.sqlite_file import DATABASE_DAMAGED
 
+T = TypeVar("T")
+
+DRIVER = "sqlite+pysqlite"
+"""The driver of every connection, whichever the URL names. Earlier versions used aiosqlite."""
 READER_CONNECTIONS = 4
 """Connections of one process that read at the same time; WAL lets them read beside the one that writes."""
 
@@ -31,10 +51,104 @@ WORDS_OF_FAILURES: Mapping[str, tuple[str, ...]] = {
 """Sentences about failures, each with the words by which SQLite's messages are recognized."""
 
 
+class DriverConnection(sqlite3.Connection):
+    """A connection whose rollback closes every open cursor, and so ends what the transaction has read.
+
+    An open cursor keeps the connection at the state of the database that it began with, and an exception may keep the
+    cursor alive for as long as somebody looks at it (https://www.sqlite.org/isolation.html).
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._cursors: WeakSet[sqlite3.Cursor] = WeakSet()
+
+    @override
+    def cursor(self, *args: Any, **kwargs: Any) -> sqlite3.Cursor:
+        cursor = super().cursor(*args, **kwargs)
+        self._cursors.add(cursor)
+        return cursor
+
+    @override
+    def rollback(self) -> None:
+        for cursor in list(self._cursors):
+            cursor.close()
+        super().rollback()
+
+
+class SqliteConnections(Connections):
+    """One connection for writing and several for reading, each used by one thread at a time.
+
+    SQLite has one writer at a time. The writers of one process queue for its thread, in order, instead of polling for
+    the lock. Each takes the lock when it begins, because a transaction that reads first can't wait for the lock later
+    (``SQLITE_BUSY``). A function runs in its thread from its beginning to its end: a thread for each statement, as
+    aiosqlite has it, costs several times what the statements cost.
+
+    Args:
+        url: of a file.
+        busy_timeout_s: how long a statement waits for a lock that another process holds.
+    """
+
+    def __init__(self, url: URL, busy_timeout_s: float) -> None:
+        queue_timeout_s = 2 * busy_timeout_s
+        self._writer = _Workers(_open_engine(url, busy_timeout_s, "BEGIN IMMEDIATE", 1), 1, queue_timeout_s)
+        self._readers = _Workers(
+            _open_engine(url, busy_timeout_s, "BEGIN", READER_CONNECTIONS), READER_CONNECTIONS, queue_timeout_s
+        )
+
+    @override
+    async def run_read(self, function: Callable[[Connection], T]) -> T:
+        return await self._readers.run(function)
+
+    @override
+    async def run_write(self, function: Callable[[Connection], T]) -> T:
+        return await self._writer.run(function)
+
+    @override
+    async def renew(self) -> None:
+        for workers in (self._writer, self._readers):
+            await workers.renew()
+
+    @override
+    async def close(self) -> None:
+        for workers in (self._writer, self._readers):
+            await workers.close()
+
+
+class _Workers:
+    """Threads that run functions over the connections of an engine, one connection for each thread."""
+
+    def __init__(self, engine: Engine, threads: int, queue_timeout_s: float) -> None:
+        self._engine = engine
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="sqlite")
+        self._queue_timeout_s = queue_timeout_s
+
+    async def run(self, function: Callable[[Connection], T]) -> T:
+        """Run a function in a thread. Raises ``PoolTimeoutError`` if none becomes free in time."""
+        job = self._threads.submit(self._run, function)
+        result = asyncio.wrap_future(job)
+        done, _ = await asyncio.wait([result], timeout=self._queue_timeout_s)
+        if not done and job.cancel():  # it can't be cancelled once a thread has begun it
+            raise PoolTimeoutError("no thread became free")
+        return await result
+
+    async def renew(self) -> None:
+        """Close the idle connections."""
+        await asyncio.to_thread(self._engine.dispose)
+
+    async def close(self) -> None:
+        """Close the connections and end the threads."""
+        await self.renew()
+        self._threads.shutdown(wait=False)
+
+    def _run(self, function: Callable[[Connection], T]) -> T:
+        with self._engine.connect() as connection:
+            return function(connection)
+
+
 class SqliteDialect(DatabaseDialect):
     """The dialect of SQLite. Several processes may use one file, on a local file system."""
 
-    drivers = ("sqlite+aiosqlite",)
+    drivers = ("sqlite+aiosqlite", "sqlite", DRIVER)
     server = None
     column_types = ColumnTypes(
         time=DateTime(),
@@ -56,28 +170,18 @@ class SqliteDialect(DatabaseDialect):
         return Path(str(url.database))
 
     @override
-    def open_engines(self, url: URL, busy_timeout_s: float) -> EnginePair:
-        """Open one connection for writing and several for reading.
-
-        SQLite has one writer at a time. The writers of one process queue for the connection, in order, instead of
-        polling for the lock. Each takes the lock when it begins, because a transaction that reads first can't wait for
-        the lock later (``SQLITE_BUSY``).
-        """
-        limits = {"max_overflow": 0, "pool_timeout": 2 * busy_timeout_s}
-        return EnginePair(
-            writer=_open_engine(url, busy_timeout_s, "BEGIN IMMEDIATE", pool_size=1, **limits),
-            reader=_open_engine(url, busy_timeout_s, "BEGIN", pool_size=READER_CONNECTIONS, **limits),
-        )
+    def open_connections(self, url: URL, busy_timeout_s: float) -> SqliteConnections:
+        return SqliteConnections(url, busy_timeout_s)
 
     @override
-    def open_migration_engine(self, url: URL, busy_timeout_s: float) -> AsyncEngine:
-        return _open_engine(url, busy_timeout_s, "BEGIN IMMEDIATE", poolclass=NullPool)
+    async def run_migration(self, url: URL, busy_timeout_s: float, migration: Callable[[Connection], None]) -> None:
+        await asyncio.to_thread(_migrate, url, busy_timeout_s, migration)
 
     @override
     @asynccontextmanager
-    async def migration_lock(self, engine: AsyncEngine, timeout_s: float) -> AsyncIterator[None]:
+    async def migration_lock(self, url: URL, timeout_s: float) -> AsyncIterator[None]:
         """Hold a lock file beside the database, whose folder is created if it is missing."""
-        database = self.file_of(engine.url)
+        database = self.file_of(url)
         try:
             make_folders(database.parent)
             lock = AsyncFileLock(database.with_name(f"{database.name}.migrating"), timeout=timeout_s)
@@ -113,15 +217,37 @@ class SqliteDialect(DatabaseDialect):
 SQLITE = SqliteDialect()
 
 
-def _open_engine(url: URL, busy_timeout_s: float, begin: str, **pool: Any) -> AsyncEngine:
+def _migrate(url: URL, busy_timeout_s: float, migration: Callable[[Connection], None]) -> None:
+    """Run a migration over a connection of its own."""
+    engine = _open_engine(url, busy_timeout_s, "BEGIN IMMEDIATE", 1)
+    try:
+        with engine.begin() as connection:
+            migration(connection)
+    finally:
+        engine.dispose()
+
+
+def _open_engine(url: URL, busy_timeout_s: float, begin: str, connections: int) -> Engine:
     # The driver begins no transactions of its own (isolation_level None): the event below does, for reads too.
-    engine = create_async_engine(
-        url, hide_parameters=True, connect_args={"timeout": busy_timeout_s, "isolation_level": None}, **pool
+    engine = create_engine(
+        url.set(drivername=DRIVER),
+        hide_parameters=True,
+        poolclass=QueuePool,
+        pool_size=connections,
+        max_overflow=0,
+        pool_timeout=busy_timeout_s,
+        # A connection goes from one thread to another, but only one at a time uses it.
+        connect_args={
+            "timeout": busy_timeout_s,
+            "isolation_level": None,
+            "check_same_thread": False,
+            "factory": DriverConnection,
+        },
     )
 
     def prepare(connection: Any, _record: object) -> None:
         try:
-            connection.driver_connection.text_factory = _decode_text
+            connection.text_factory = _decode_text
             _set_pragmas(connection)
         except BaseException:
             connection.close()  # the pool forgets a connection that was never ready
@@ -131,8 +257,8 @@ def _open_engine(url: URL, busy_timeout_s: float, begin: str, **pool: Any) -> As
         _set_synchronous(connection)
         connection.exec_driver_sql(begin)
 
-    event.listen(engine.sync_engine, "connect", prepare)
-    event.listen(engine.sync_engine, "begin", start)
+    event.listen(engine, "connect", prepare)
+    event.listen(engine, "begin", start)
     return engine
 
 

@@ -30,7 +30,7 @@ async def hold_database_id(url: str, name: str) -> AsyncIterator[None]:
         await engine.dispose()
         raise DatabaseUnavailable("The database does not answer.") from error
     try:
-        await server.take_lock(connection, name, timeout_s=0)
+        await connection.run_sync(server.take_lock, name, timeout_s=0)
         yield
     finally:
         await connection.close()
@@ -46,7 +46,7 @@ async def database_id_is_held(url: str, name: str) -> bool:
     engine = server.open_unpooled(address.url)
     try:
         async with engine.connect() as connection:
-            return await server.is_locked(connection, name)
+            return await connection.run_sync(server.is_locked, name)
     except (SQLAlchemyError, OSError):
         return False
     finally:

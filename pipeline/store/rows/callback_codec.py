@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from pipeline.domain.tasks.record_defect import RecordDefect
 from pipeline.ports import OutboxMessage
-from pipeline.store.rows.row_reader import RowReader, count, number, optional, text
+from pipeline.store.rows.row_reader import RowReader, StoredRow, count, number, optional, text
 
 
-def read_message(row: Mapping[str, Any]) -> tuple[OutboxMessage, RecordDefect | None]:
+def read_message(row: StoredRow) -> tuple[OutboxMessage, RecordDefect | None]:
     """Return the callback in a row of ``outbox``, and the row's defect, if it has one."""
     reader = RowReader("outbox", row)
     message = OutboxMessage(

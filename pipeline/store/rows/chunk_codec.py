@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +11,7 @@ from pipeline.domain.audio.spans import Chunk, Span
 from pipeline.domain.decoding.transcript import ChunkResult
 from pipeline.domain.tasks.record_defect import RecordDefect
 from pipeline.store.rows.compact_json import to_json
-from pipeline.store.rows.row_reader import RowReader, count, json_object, json_of, number
+from pipeline.store.rows.row_reader import RowReader, StoredRow, count, json_object, json_of, number
 from pipeline.store.rows.transcript_codec import segments_data, segments_of
 
 _SPANS = TypeAdapter(tuple[tuple[int, int], ...])
@@ -30,7 +29,7 @@ def chunk_row(task_id: int, chunk: Chunk) -> dict[str, Any]:
     }
 
 
-def read_chunk(row: Mapping[str, Any]) -> tuple[Chunk, RecordDefect | None]:
+def read_chunk(row: StoredRow) -> tuple[Chunk, RecordDefect | None]:
     """Return the chunk in a row of ``chunks``, and the row's defect, if it has one."""
     reader = RowReader("chunks", row, "task_id")
     chunk = Chunk(
@@ -42,14 +41,14 @@ def read_chunk(row: Mapping[str, Any]) -> tuple[Chunk, RecordDefect | None]:
     return chunk, reader.defect
 
 
-def read_part(row: Mapping[str, Any]) -> tuple[tuple[int, int, int], RecordDefect | None]:
+def read_part(row: StoredRow) -> tuple[tuple[int, int, int], RecordDefect | None]:
     """Return a committed part as (part, start, end), and the row's defect, if it has one."""
     reader = RowReader("parts", row, "task_id")
     part = reader.read("part", count, 0), reader.read("part_start", number, 0), reader.read("part_end", number, 0)
     return part, reader.defect
 
 
-def read_result(row: Mapping[str, Any]) -> tuple[ChunkResult | None, RecordDefect | None]:
+def read_result(row: StoredRow) -> tuple[ChunkResult | None, RecordDefect | None]:
     """Return the result in a row of ``chunk_results``, and the row's defect, if it has one."""
     reader = RowReader("chunk_results", row, "task_id")
     return reader.read("result", result_of_json, None), reader.defect

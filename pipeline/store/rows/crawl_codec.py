@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
 
 from pydantic import TypeAdapter
 
 from pipeline.domain.links.platforms import CrawlRecord
 from pipeline.domain.tasks.record_defect import RecordDefect
 from pipeline.store.rows.compact_json import to_json
-from pipeline.store.rows.row_reader import RowReader, json_object
+from pipeline.store.rows.row_reader import RowReader, StoredRow, json_object
 
 _CRAWL = TypeAdapter(CrawlRecord)
 
@@ -30,7 +28,7 @@ def crawl_of_json(value: str) -> CrawlRecord:
     return _CRAWL.validate_python(values | times)
 
 
-def read_crawl(row: Mapping[str, Any]) -> tuple[CrawlRecord | None, RecordDefect | None]:
+def read_crawl(row: StoredRow) -> tuple[CrawlRecord | None, RecordDefect | None]:
     """Return the crawl record in a row of ``crawl_records``, and the row's defect, if it has one."""
     reader = RowReader("crawl_records", row, "task_id")
     return reader.read("record", crawl_of_json, None), reader.defect

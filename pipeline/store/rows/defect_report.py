@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import OrderedDict
 
 from pipeline.domain.tasks.record_defect import RecordDefect
@@ -16,19 +17,33 @@ MAX_REMEMBERED_ROWS = 10_000
 
 
 class DefectReport:
-    """A log line and a count for each row that can't be read, the first time that this process reads it."""
+    """A log line and a count for each row that can't be read, the first time that this process reads it.
+
+    Transactions report from several threads.
+    """
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._known: OrderedDict[RecordDefect, None] = OrderedDict()
+        self._lock = threading.Lock()
 
     def note(self, defect: RecordDefect) -> None:
         """Report a defect of a row, unless it was reported before."""
-        if defect in self._known:
-            return
-        self._known[defect] = None
-        if len(self._known) > MAX_REMEMBERED_ROWS:
-            self._known.popitem(last=False)
+        with self._lock:
+            if defect in self._known:
+                return
+            self._known[defect] = None
+            if len(self._known) > MAX_REMEMBERED_ROWS:
+                self._known.popitem(last=False)
+            self._report(defect)
+
+    def seen(self, task: Task) -> Task:
+        """Report the defect of a task, if it has one, and return the task."""
+        if task.defect is not None:
+            self.note(task.defect)
+        return task
+
+    def _report(self, defect: RecordDefect) -> None:
         where = {"table": defect.table, "column": defect.column, "row": defect.row}
         if defect.table != "outbox" and defect.row.isdecimal():
             where["task_id"] = defect.row
@@ -37,9 +52,3 @@ class DefectReport:
             return
         logger.error("a record can't be read", extra=where)
         self._metrics.count("unreadable_records", table=defect.table, column=defect.column)
-
-    def seen(self, task: Task) -> Task:
-        """Report the defect of a task, if it has one, and return the task."""
-        if task.defect is not None:
-            self.note(task.defect)
-        return task

@@ -22,6 +22,9 @@ from pipeline.domain.tasks.task import TaskError
 T = TypeVar("T")
 Word = TypeVar("Word", bound=StrEnum)
 
+StoredRow = Mapping[Any, Any]
+"""The values of a row by the names of their columns. SQLAlchemy's type has other keys than names too."""
+
 MAX_COUNT = 2_000_000_000
 """Counters are 32 bits wide in MySQL; one beyond this is damage, and raising it would overflow the column."""
 MAX_NUMBER = 2**63 - 1
@@ -48,7 +51,7 @@ class RowReader:
         key: the column that names the row.
     """
 
-    def __init__(self, table: str, row: Mapping[str, Any], key: str = "id") -> None:
+    def __init__(self, table: str, row: StoredRow, key: str = "id") -> None:
         self._table = table
         self._row = row
         self._key = key

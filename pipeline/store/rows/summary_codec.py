@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +14,7 @@ from pipeline.ports import SummaryLease
 from pipeline.store.rows.compact_json import to_json
 from pipeline.store.rows.row_reader import (
     RowReader,
+    StoredRow,
     count,
     json_object,
     media_prefix,
@@ -46,7 +46,7 @@ def summary_columns(outcome: Summary | TaskError) -> dict[str, Any]:
     return {"summary": to_json(outcome.as_dict()), "summary_error_code": None, "summary_error_message": None}
 
 
-def read_turn(row: Mapping[str, Any], owner: str) -> tuple[SummaryLease, RecordDefect | None]:
+def read_turn(row: StoredRow, owner: str) -> tuple[SummaryLease, RecordDefect | None]:
     """Return the lease of a summary from its row of ``tasks``, and the row's defect, if it has one."""
     reader = RowReader("tasks", row)
     turn = SummaryLease(

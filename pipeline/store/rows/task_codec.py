@@ -21,6 +21,7 @@ from pipeline.store.rows.compact_json import to_json
 from pipeline.store.rows.row_reader import (
     MIN_TIME,
     RowReader,
+    StoredRow,
     amount,
     count,
     flag,
@@ -117,7 +118,7 @@ def new_task_row(new: NewTask, now: datetime) -> dict[str, Any]:
     }
 
 
-def read_task(row: Mapping[str, Any]) -> Task:
+def read_task(row: StoredRow) -> Task:
     """Return the task in a row of ``tasks``, with its result if the row has a ``transcript`` column.
 
     An unreadable column never raises: it gets a stand-in, and ``Task.defect`` names it. A task that had not finished is

@@ -7,8 +7,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Delete, Row, Select, Update, case, delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Delete, Row, Select, Update, case, delete, insert, select, update
 
 from pipeline.domain.scheduling.due_choice import DueWork
 from pipeline.domain.tasks.lifecycle import message_id
@@ -23,7 +22,7 @@ from pipeline.store.transactions.row_defects import ReportDefect
 _NEXT_ATTEMPT = case((OUTBOX.c.attempts < MAX_COUNT, OUTBOX.c.attempts + 1), else_=OUTBOX.c.attempts)
 
 
-async def enqueue_callback(connection: AsyncConnection, task: Task, now: datetime) -> None:
+def enqueue_callback(connection: Connection, task: Task, now: datetime) -> None:
     """Store the callback of a task that ends, if it wants one, in the transaction that ends it."""
     if not task.callback_url:
         return
@@ -35,23 +34,23 @@ async def enqueue_callback(connection: AsyncConnection, task: Task, now: datetim
         "due_at": now,
         "created_at": now,
     }
-    await connection.execute(insert(OUTBOX), row)
+    connection.execute(insert(OUTBOX), row)
 
 
-async def withdraw_callbacks(connection: AsyncConnection, task_id: int) -> None:
+def withdraw_callbacks(connection: Connection, task_id: int) -> None:
     """Delete the undelivered callbacks of a task that is queued again; they would tell of a task that has not ended."""
-    await connection.execute(_delete_undelivered(task_id))
+    connection.execute(_delete_undelivered(task_id))
 
 
-async def choose_due(connection: AsyncConnection, owner: str, now: datetime, limit: int) -> list[int]:
+def choose_due(connection: Connection, owner: str, now: datetime, limit: int) -> list[int]:
     """Return the ids of up to ``limit`` due callbacks, shared between clients. Nothing is locked yet."""
-    held = [_due_work(row, now) for row in await connection.execute(_select_held(owner, now))]
-    rows = await select_per_flow(connection, partial(_select_due, now), limit)
+    held = [_due_work(row, now) for row in connection.execute(_select_held(owner, now))]
+    rows = select_per_flow(connection, partial(_select_due, now), limit)
     return choose_ids([_due_work(row, now) for row in rows], held, limit, now)
 
 
-async def claim(
-    connection: AsyncConnection,
+def claim(
+    connection: Connection,
     owner: str,
     now: datetime,
     lease_expires_at: datetime,
@@ -59,24 +58,22 @@ async def claim(
     report_defect: ReportDefect,
 ) -> list[OutboxMessage]:
     """Claim those of the chosen callbacks that are still due; return them. Damaged ones are given up."""
-    ids = (await connection.scalars(_lock_due(chosen, now))).all()
+    ids = connection.scalars(_lock_due(chosen, now)).all()
     if not ids:
         return []
-    await connection.execute(_update_owner(ids, owner, now, lease_expires_at))
-    rows = (await connection.execute(_select_messages(ids))).mappings().all()
+    connection.execute(_update_owner(ids, owner, now, lease_expires_at))
+    rows = connection.execute(_select_messages(ids)).mappings().all()
     messages = []
     for message, defect in map(callback_codec.read_message, rows):
         if defect is None:
             messages.append(message)
         else:
             report_defect(defect)
-            await connection.execute(_update_attempts(message.id, None, None))
+            connection.execute(_update_attempts(message.id, None, None))
     return messages
 
 
-async def record_delivery(
-    connection: AsyncConnection, message: OutboxMessage, attempt: DeliveryAttempt, now: datetime
-) -> None:
+def record_delivery(connection: Connection, message: OutboxMessage, attempt: DeliveryAttempt, now: datetime) -> None:
     """Record a delivery attempt. A message that was settled meanwhile is left unchanged."""
     response = {
         "callback_status_code": attempt.status_code,
@@ -84,17 +81,17 @@ async def record_delivery(
         "callback_time": now,
         "updated_at": now,
     }
-    await connection.execute(_update_task(message.id, message.task_id, response))
+    connection.execute(_update_task(message.id, message.task_id, response))
     delivered_at = now if attempt.delivered else None
     retry_at = None if attempt.delivered else attempt.retry_at
-    await connection.execute(_update_attempts(message.id, retry_at, delivered_at))
+    connection.execute(_update_attempts(message.id, retry_at, delivered_at))
 
 
-async def prune_callbacks(connection: AsyncConnection, older_than: datetime, limit: int) -> int:
+def prune_callbacks(connection: Connection, older_than: datetime, limit: int) -> int:
     """Delete up to ``limit`` older callbacks that are settled; return the number."""
-    ids = (await connection.scalars(_select_settled(older_than, limit))).all()
+    ids = connection.scalars(_select_settled(older_than, limit)).all()
     if ids:
-        await connection.execute(_delete_callbacks(ids))
+        connection.execute(_delete_callbacks(ids))
     return len(ids)
 
 

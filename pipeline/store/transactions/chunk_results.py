@@ -6,8 +6,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Select, insert, select
 
 from pipeline.domain.audio.spans import Chunk, to_seconds
 from pipeline.domain.decoding.transcript import ChunkResult
@@ -21,8 +20,8 @@ from pipeline.store.transactions.row_defects import ReportDefect, require_readab
 from pipeline.store.transactions.task_leases import change_leased_task, lock_leased_task
 
 
-async def add_part(
-    connection: AsyncConnection,
+def add_part(
+    connection: Connection,
     lease: Lease,
     part: tuple[int, int, int],
     chunks: Sequence[Chunk],
@@ -30,28 +29,26 @@ async def add_part(
     charge: AudioCharge | None = None,
 ) -> None:
     """Store a part (number, start, end) with its chunks, once, and charge its audio to the task's client."""
-    task = await lock_leased_task(connection, lease)
+    task = lock_leased_task(connection, lease)
     number, start, end = part
-    if (await connection.execute(_select_part(lease.task_id, number))).first():
+    if connection.execute(_select_part(lease.task_id, number)).first():
         return
     if task.client is not None:
         due = charge or AudioCharge(to_seconds(end - start))
-        await charge_part(connection, task.client, task.id, number, due, now)
+        charge_part(connection, task.client, task.id, number, due, now)
     row = {"task_id": lease.task_id, "part": number, "part_start": start, "part_end": end}
-    await connection.execute(insert(PARTS), row)
+    connection.execute(insert(PARTS), row)
     if chunks:
-        await connection.execute(insert(CHUNKS), [chunk_codec.chunk_row(lease.task_id, chunk) for chunk in chunks])
+        connection.execute(insert(CHUNKS), [chunk_codec.chunk_row(lease.task_id, chunk) for chunk in chunks])
     total_s = TASKS.c.audio_total_s + sum(chunk.duration_s for chunk in chunks)
-    await change_leased_task(connection, lease, PROGRESS | {"audio_total_s": total_s, "updated_at": now})
+    change_leased_task(connection, lease, PROGRESS | {"audio_total_s": total_s, "updated_at": now})
 
 
-async def save_results(
-    connection: AsyncConnection, lease: Lease, results: Sequence[ChunkResult], now: datetime
-) -> None:
+def save_results(connection: Connection, lease: Lease, results: Sequence[ChunkResult], now: datetime) -> None:
     """Store results, once for each chunk."""
-    await lock_leased_task(connection, lease)
+    lock_leased_task(connection, lease)
     by_index = {result.index: result for result in reversed(results)}  # of two for one chunk, the first counts
-    for stored_index in await connection.scalars(_select_indexes(lease.task_id, by_index.keys())):
+    for stored_index in connection.scalars(_select_indexes(lease.task_id, by_index.keys())):
         del by_index[stored_index]
     if not by_index:
         return
@@ -59,12 +56,12 @@ async def save_results(
         {"task_id": lease.task_id, "chunk_index": index, "result": chunk_codec.result_to_json(result)}
         for index, result in by_index.items()
     ]
-    await connection.execute(insert(CHUNK_RESULTS), rows)
+    connection.execute(insert(CHUNK_RESULTS), rows)
     done_s = TASKS.c.audio_done_s + sum(result.audio_s for result in by_index.values())
-    await change_leased_task(connection, lease, PROGRESS | {"audio_done_s": done_s, "updated_at": now})
+    change_leased_task(connection, lease, PROGRESS | {"audio_done_s": done_s, "updated_at": now})
 
 
-async def stored_chunks(connection: AsyncConnection, task_id: int, report_defect: ReportDefect) -> StoredChunks:
+def stored_chunks(connection: Connection, task_id: int, report_defect: ReportDefect) -> StoredChunks:
     """Return the task's stored chunks. Raises ``RecordUnreadable`` if a chunk or a part is damaged.
 
     The three reads may see different moments. Their order keeps the whole consistent: a part that was read without its
@@ -72,17 +69,17 @@ async def stored_chunks(connection: AsyncConnection, task_id: int, report_defect
     """
     if task_id > MAX_ID:
         return StoredChunks()
-    results = await stored_results(connection, task_id, 0, report_defect)
-    part_rows = (await connection.execute(_select_parts(task_id))).mappings()
+    results = stored_results(connection, task_id, 0, report_defect)
+    part_rows = connection.execute(_select_parts(task_id)).mappings().all()
     parts = [require_readable(chunk_codec.read_part(row), report_defect) for row in part_rows]
-    chunk_rows = (await connection.execute(_select_chunks(task_id))).mappings()
+    chunk_rows = connection.execute(_select_chunks(task_id)).mappings().all()
     chunks = [require_readable(chunk_codec.read_chunk(row), report_defect) for row in chunk_rows]
     committed = {part for part, _start, _end in parts}
     return StoredChunks(tuple(chunk for chunk in chunks if chunk.part in committed), results, tuple(parts))
 
 
-async def stored_results(
-    connection: AsyncConnection, task_id: int, first: int, report_defect: ReportDefect
+def stored_results(
+    connection: Connection, task_id: int, first: int, report_defect: ReportDefect
 ) -> tuple[ChunkResult, ...]:
     """Return the results of the chunk ``first`` and of later ones.
 
@@ -91,7 +88,7 @@ async def stored_results(
     if task_id > MAX_ID:
         return ()
     results = []
-    for row in (await connection.execute(_select_results(task_id, first))).mappings():
+    for row in connection.execute(_select_results(task_id, first)).mappings().all():
         result, defect = chunk_codec.read_result(row)
         if defect is not None:
             report_defect(defect)

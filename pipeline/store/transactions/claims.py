@@ -13,6 +13,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     CompoundSelect,
+    Connection,
     FromClause,
     Integer,
     Row,
@@ -29,7 +30,6 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipeline.domain.scheduling.claim_rule import ClaimCandidate, ClaimRule, RunningTasks, known_order
 from pipeline.domain.tasks.lifecycle import claimed
@@ -73,8 +73,8 @@ class ClaimOutcome:
     set_aside: int
 
 
-async def choose_candidates(
-    connection: AsyncConnection,
+def choose_candidates(
+    connection: Connection,
     ranks: Collection[int],
     now: datetime,
     max_losses: int,
@@ -88,7 +88,7 @@ async def choose_candidates(
     """
     rule = ClaimRule(running_tasks, now, ageing_s)
     loose_scans = dialect_of(connection.dialect).loose_index_scans
-    rows = await connection.execute(_select_heads(frozenset(ranks), loose_scans=loose_scans), {"now": now})
+    rows = connection.execute(_select_heads(frozenset(ranks), loose_scans=loose_scans), {"now": now})
     heads = [_candidate(row) for row in rows if row.id is not None]
     chosen = [(head.rank, head.client) for _, head in rule.places(heads)[:MAX_FLOWS]]
     depth = max(MIN_DEPTH, (limit + LOOKAHEAD) * FULL_DEPTH_FLOWS // max(FULL_DEPTH_FLOWS, len(chosen)))
@@ -97,13 +97,13 @@ async def choose_candidates(
     pattern = tuple((rank, client is not None) for rank, client in chosen)
     flows: dict[tuple[int, str | None], list[ClaimCandidate]] = {flow: [] for flow in chosen}
     abandoned: list[ClaimCandidate] = []
-    for row in await connection.execute(_select_candidates(pattern, frozenset(ranks)), values):
+    for row in connection.execute(_select_candidates(pattern, frozenset(ranks)), values):
         (abandoned if row.group == ABANDONED else flows[chosen[row.group]]).append(_candidate(row))
     return known_order(rule, heads, flows, depth, abandoned)
 
 
-async def claim(
-    connection: AsyncConnection,
+def claim(
+    connection: Connection,
     candidates: Sequence[int],
     limit: int,
     now: datetime,
@@ -120,15 +120,15 @@ async def claim(
     set_aside_count = 0
     while candidates and len(won) < limit:
         wanted, candidates = candidates[: limit - len(won)], candidates[limit - len(won) :]
-        rows = (await connection.execute(_lock_claimable(wanted, now, max_losses))).mappings()
+        rows = connection.execute(_lock_claimable(wanted, now, max_losses)).mappings()
         locked = {row["id"]: task_codec.read_task(row) for row in rows}
         unreadable = [task for task in locked.values() if task.defect is not None]
-        await set_aside(connection, unreadable, now, report_defect)
+        set_aside(connection, unreadable, now, report_defect)
         won += [locked[task_id] for task_id in wanted if task_id in locked and locked[task_id].defect is None]
         set_aside_count += len(unreadable)
     if won:
         ids = [task.id for task in won]
-        await connection.execute(_update_claimed(ids, now, max_losses, owner, lease_expires_at))
+        connection.execute(_update_claimed(ids, now, max_losses, owner, lease_expires_at))
     return ClaimOutcome(tuple(claimed(task, owner, now, lease_expires_at) for task in won), set_aside_count)
 
 

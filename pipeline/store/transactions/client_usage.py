@@ -10,8 +10,20 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CompoundSelect, Delete, Insert, Select, Update, delete, func, literal, select, union_all, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import (
+    CompoundSelect,
+    Connection,
+    Delete,
+    Insert,
+    Select,
+    Update,
+    delete,
+    func,
+    literal,
+    select,
+    union_all,
+    update,
+)
 
 from pipeline.domain.tasks.client import (
     DAY,
@@ -30,91 +42,91 @@ from pipeline.store.transactions.columns import LIVE, MAX_AUDIO_S, QUEUED
 from pipeline.store.transactions.queue_stats import MAX_COUNTED_BYTES, seconds_per_byte
 
 
-async def client_load(connection: AsyncConnection, client: str, now: datetime) -> ClientLoad:
+def client_load(connection: Connection, client: str, now: datetime) -> ClientLoad:
     """Return a client's queued tasks, and the audio it has used in the last 24 hours."""
-    queued = (await connection.execute(_select_number_queued(client))).scalar_one()
-    used = (await connection.execute(_select_used_audio(client, now - DAY))).all()
+    queued = connection.execute(_select_number_queued(client)).scalar_one()
+    used = connection.execute(_select_used_audio(client, now - DAY)).all()
     return ClientLoad(
         queued_tasks=queued,
         audio_s=sum(float(row.audio_s or 0.0) for row in used),
         oldest_at=min((row.oldest for row in used if isinstance(row.oldest, datetime)), default=None),
-        pending_s=await _pending_audio_s(connection, client),
+        pending_s=_pending_audio_s(connection, client),
     )
 
 
-async def lock(connection: AsyncConnection, client: str) -> None:
+def lock(connection: Connection, client: str) -> None:
     """Make every other transaction that counts for this client wait until this one ends.
 
     An upsert locks the row whether it exists or not. SQLite needs no lock: it has one writer at a time.
     """
     upsert = dialect_of(connection.dialect).locking_upsert(CLIENTS, {"name": client})
     if upsert is not None:
-        await connection.execute(upsert)
+        connection.execute(upsert)
 
 
-async def refuse_beyond_limits(connection: AsyncConnection, client: Client, now: datetime) -> None:
+def refuse_beyond_limits(connection: Connection, client: Client, now: datetime) -> None:
     """Raise ``QuotaExceeded`` if the client may not have another task now; hold its lock if it has a quota."""
     if client.limited:
-        await lock(connection, client.name)
-        refuse_over_quota(client, await client_load(connection, client.name, now), now)
+        lock(connection, client.name)
+        refuse_over_quota(client, client_load(connection, client.name, now), now)
 
 
-async def charge_part(
-    connection: AsyncConnection, client: str, task_id: int, part: int, charge: AudioCharge, now: datetime
+def charge_part(
+    connection: Connection, client: str, task_id: int, part: int, charge: AudioCharge, now: datetime
 ) -> None:
     """Charge a part of a recording to its client, once. Raises ``QuotaExceeded`` if the client's audio is used up."""
-    if (await connection.execute(_select_charged(task_id, part))).first():
+    if connection.execute(_select_charged(task_id, part)).first():
         return  # the recording is split again, and the part was charged the first time
     if charge.max_audio_s is not None:
-        await _refuse_more_audio(connection, client, charge.max_audio_s, now)
+        _refuse_more_audio(connection, client, charge.max_audio_s, now)
     row = {"task_id": task_id, "part": part, "client": client, "audio_s": charge.audio_s, "taken_at": now}
-    await connection.execute(TAKEN_AUDIO.insert(), row)
+    connection.execute(TAKEN_AUDIO.insert(), row)
 
 
-async def charge_recording(connection: AsyncConnection, task_id: int, now: datetime) -> None:
+def charge_recording(connection: Connection, task_id: int, now: datetime) -> None:
     """Charge a whole recording, unless a part of it was charged. Splitters of earlier versions charge no parts."""
-    if not (await connection.execute(_select_charged(task_id))).first():
-        await connection.execute(_insert_charge(task_id, now))
+    if not connection.execute(_select_charged(task_id)).first():
+        connection.execute(_insert_charge(task_id, now))
 
 
-async def begin_extraction(
-    connection: AsyncConnection, client: Client, extraction_id: str, size_bytes: int, now: datetime
+def begin_extraction(
+    connection: Connection, client: Client, extraction_id: str, size_bytes: int, now: datetime
 ) -> float:
     """Charge the client for the audio of an extraction, as estimated from the recording's size; return the seconds.
 
     Raises ``QuotaExceeded`` if the client's audio is used up.
     """
     if client.max_audio_s is not None:
-        await _refuse_more_audio(connection, client.name, client.max_audio_s, now)
-    estimate_s = size_bytes * await seconds_per_byte(connection, SECONDS_PER_BYTE)
+        _refuse_more_audio(connection, client.name, client.max_audio_s, now)
+    estimate_s = size_bytes * seconds_per_byte(connection, SECONDS_PER_BYTE)
     row = {"id": extraction_id, "client": client.name, "audio_s": estimate_s, "taken_at": now}
-    await connection.execute(EXTRACTED_AUDIO.insert(), row)
+    connection.execute(EXTRACTED_AUDIO.insert(), row)
     return estimate_s
 
 
-async def charge_extraction(connection: AsyncConnection, extraction_id: str, audio_s: float) -> None:
+def charge_extraction(connection: Connection, extraction_id: str, audio_s: float) -> None:
     """Replace the estimate by the seconds that were decoded, so far or in all."""
-    await connection.execute(_update_estimate(extraction_id, audio_s))
+    connection.execute(_update_estimate(extraction_id, audio_s))
 
 
-async def delete_old_usage(connection: AsyncConnection, now: datetime) -> None:
+def delete_old_usage(connection: Connection, now: datetime) -> None:
     """Delete usage that is too old to count towards any quota."""
     for statement in _delete_used_before(now - USAGE_RETENTION):
-        await connection.execute(statement)
+        connection.execute(statement)
 
 
-async def _refuse_more_audio(connection: AsyncConnection, client: str, max_audio_s: float, now: datetime) -> None:
-    await lock(connection, client)
-    refuse_more_audio(max_audio_s, await client_load(connection, client, now), now)
+def _refuse_more_audio(connection: Connection, client: str, max_audio_s: float, now: datetime) -> None:
+    lock(connection, client)
+    refuse_more_audio(max_audio_s, client_load(connection, client, now), now)
 
 
-async def _pending_audio_s(connection: AsyncConnection, client: str) -> float:
+def _pending_audio_s(connection: Connection, client: str) -> float:
     """Return the estimated seconds of the client's recordings that are still to be decoded."""
-    size_bytes = (await connection.execute(_select_bytes_to_split(client))).scalar_one()
+    size_bytes = connection.execute(_select_bytes_to_split(client)).scalar_one()
     if not size_bytes:
         return 0.0
-    charged_s = (await connection.execute(_select_charged_of_unsplit(client))).scalar_one()
-    return max(0.0, float(size_bytes) * await seconds_per_byte(connection, SECONDS_PER_BYTE) - float(charged_s or 0.0))
+    charged_s = connection.execute(_select_charged_of_unsplit(client)).scalar_one()
+    return max(0.0, float(size_bytes) * seconds_per_byte(connection, SECONDS_PER_BYTE) - float(charged_s or 0.0))
 
 
 def _select_number_queued(client: str) -> Select[int]:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Update, exists, or_, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Update, exists, or_, update
 
 from pipeline.domain.tasks.lifecycle import CLOCK_TOLERANCE
 from pipeline.store.tables import OUTBOX, TASKS
 from pipeline.store.transactions.columns import QUEUED
 
 
-async def release_postponed(connection: AsyncConnection, now: datetime) -> int:
+def release_postponed(connection: Connection, now: datetime) -> int:
     """Make due now what has no owner and was postponed by a clock ahead of ``now``; return the number of rows."""
     future = now + CLOCK_TOLERANCE
     statements = _update_retries(future), _update_summaries(future, now), _update_callbacks(future, now)
-    return sum([(await connection.execute(statement)).rowcount for statement in statements])
+    return sum([connection.execute(statement).rowcount for statement in statements])
 
 
 def _update_retries(future: datetime) -> Update:

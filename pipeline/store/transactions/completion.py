@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Connection, Select, insert, select
 
 from pipeline.domain.decoding.transcript import Transcript
 from pipeline.domain.tasks.lifecycle import attempts_exhausted
@@ -32,13 +31,13 @@ from pipeline.store.transactions.task_operations import get_existing
 from pipeline.store.transactions.unreadable_tasks import set_aside
 
 
-async def complete(connection: AsyncConnection, lease: Lease, transcript: Transcript, now: datetime) -> Task:
+def complete(connection: Connection, lease: Lease, transcript: Transcript, now: datetime) -> Task:
     """Store the transcript, delete the chunks, and complete the task, or make its summary due if one was requested."""
-    task = await lock_leased_task(connection, lease)
+    task = lock_leased_task(connection, lease)
     row = {"task_id": task.id, "transcript": transcript_codec.transcript_to_json(transcript)}
-    await connection.execute(insert(TRANSCRIPTS), row)
+    connection.execute(insert(TRANSCRIPTS), row)
     for table in PREPARED_TABLES:
-        await connection.execute(delete_of_task(table, task.id))
+        connection.execute(delete_of_task(table, task.id))
     info = transcript.info
     facts = {
         "language": info.language,
@@ -47,13 +46,13 @@ async def complete(connection: AsyncConnection, lease: Lease, transcript: Transc
         "audio_done_s": TASKS.c.audio_total_s,
     }
     if task.summary_options is None:
-        return await _finish(connection, task, Status.COMPLETED, None, now, facts)
-    await change_leased_task(connection, lease, summary_is_due(now) | error_columns(None) | facts)
-    return await get_existing(connection, task.id)
+        return _finish(connection, task, Status.COMPLETED, None, now, facts)
+    change_leased_task(connection, lease, summary_is_due(now) | error_columns(None) | facts)
+    return get_existing(connection, task.id)
 
 
-async def fail(
-    connection: AsyncConnection,
+def fail(
+    connection: Connection,
     lease: Lease,
     error: TaskError,
     retry_at: datetime | None,
@@ -63,58 +62,54 @@ async def fail(
     counted: bool = True,
 ) -> Task:
     """Fail the task, or queue it again from ``retry_at`` on."""
-    task = await lock_leased_task(connection, lease)
+    task = lock_leased_task(connection, lease)
     if not keep_prepared:
-        await _delete_prepared(connection, lease)
+        _delete_prepared(connection, lease)
     if retry_at is None:
-        return await _fail(connection, task, error, now)
+        return _fail(connection, task, error, now)
     changes = error_columns(error) | {"available_at": retry_at, "failures": task.failures + counted}
-    return await _requeue(connection, lease, task.attempts, changes, now)
+    return _requeue(connection, lease, task.attempts, changes, now)
 
 
-async def release(connection: AsyncConnection, lease: Lease, now: datetime) -> None:
+def release(connection: Connection, lease: Lease, now: datetime) -> None:
     """Queue the task again without counting the attempt. The fence is kept, so that late writes are refused."""
-    task = await lock_leased_task(connection, lease)
-    await _requeue(connection, lease, task.attempts - 1, {}, now)
+    task = lock_leased_task(connection, lease)
+    _requeue(connection, lease, task.attempts - 1, {}, now)
 
 
-async def has_exhausted(connection: AsyncConnection, now: datetime, max_losses: int) -> bool:
+def has_exhausted(connection: Connection, now: datetime, max_losses: int) -> bool:
     """Return whether ``fail_exhausted`` has work. This check locks nothing; it precedes every claim."""
-    return (await connection.execute(_select_exhausted(now, max_losses))).first() is not None
+    return connection.execute(_select_exhausted(now, max_losses)).first() is not None
 
 
-async def fail_exhausted(
-    connection: AsyncConnection, now: datetime, max_losses: int, report_defect: ReportDefect
-) -> list[Task]:
+def fail_exhausted(connection: Connection, now: datetime, max_losses: int, report_defect: ReportDefect) -> list[Task]:
     """Fail the tasks whose lease expired too often; return them."""
-    rows = (await connection.execute(_lock_exhausted(now, max_losses))).mappings().all()
+    rows = connection.execute(_lock_exhausted(now, max_losses)).mappings().all()
     lost = [task_codec.read_task(row) for row in rows]
-    unreadable = await set_aside(connection, [task for task in lost if task.defect is not None], now, report_defect)
+    unreadable = set_aside(connection, [task for task in lost if task.defect is not None], now, report_defect)
     return unreadable + [
-        await _fail(connection, task, attempts_exhausted(task.losses + 1), now) for task in lost if task.defect is None
+        _fail(connection, task, attempts_exhausted(task.losses + 1), now) for task in lost if task.defect is None
     ]
 
 
-async def _delete_prepared(connection: AsyncConnection, lease: Lease) -> None:
+def _delete_prepared(connection: Connection, lease: Lease) -> None:
     for table in PREPARED_TABLES:
-        await connection.execute(delete_of_task(table, lease.task_id))
-    await change_leased_task(connection, lease, UNPREPARED)
+        connection.execute(delete_of_task(table, lease.task_id))
+    change_leased_task(connection, lease, UNPREPARED)
 
 
-async def _requeue(
-    connection: AsyncConnection, lease: Lease, attempts: int, changes: dict[str, Any], now: datetime
-) -> Task:
+def _requeue(connection: Connection, lease: Lease, attempts: int, changes: dict[str, Any], now: datetime) -> Task:
     values = NO_OWNER | {"status": QUEUED, "attempts": attempts, "updated_at": now} | changes
-    await change_leased_task(connection, lease, values)
-    return await get_existing(connection, lease.task_id)
+    change_leased_task(connection, lease, values)
+    return get_existing(connection, lease.task_id)
 
 
-async def _fail(connection: AsyncConnection, task: Task, error: TaskError, now: datetime) -> Task:
-    return await _finish(connection, task, Status.FAILED, error, now, {"failures": task.failures + 1})
+def _fail(connection: Connection, task: Task, error: TaskError, now: datetime) -> Task:
+    return _finish(connection, task, Status.FAILED, error, now, {"failures": task.failures + 1})
 
 
-async def _finish(
-    connection: AsyncConnection,
+def _finish(
+    connection: Connection,
     task: Task,
     status: Status,
     error: TaskError | None,
@@ -124,9 +119,9 @@ async def _finish(
     """Finish a task and, in the same transaction, enqueue its callback."""
     finished = {"status": status.value, "finished_at": now, "updated_at": now}
     values = NO_OWNER | finished | error_columns(error) | facts
-    await change_leased_task(connection, Lease(task.id, task.fence), values)
-    await enqueue_callback(connection, task, now)
-    return await get_existing(connection, task.id)
+    change_leased_task(connection, Lease(task.id, task.fence), values)
+    enqueue_callback(connection, task, now)
+    return get_existing(connection, task.id)
 
 
 def _select_exhausted(now: datetime, max_losses: int) -> Select[int]:

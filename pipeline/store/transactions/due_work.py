@@ -7,8 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, or_, true
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, or_, true
 
 from pipeline.domain.scheduling.due_choice import DueWork, choose_fairly
 from pipeline.domain.scheduling.fair_queue import AGEING_S, LOWEST_RANK, share_key
@@ -20,8 +19,8 @@ MAX_PAGES = 8
 """Queries of one search. Each omits the flows that filled earlier ones, so a search gets past as many crowded flows."""
 
 
-async def select_per_flow(
-    connection: AsyncConnection, select_due: Callable[[int, Collection[Flow]], Select[Any]], enough: int
+def select_per_flow(
+    connection: Connection, select_due: Callable[[int, Collection[Flow]], Select[Any]], enough: int
 ) -> list[Row[Any]]:
     """Return due rows, longest due first within each query: up to ``enough`` of each flow, and perhaps more.
 
@@ -35,7 +34,7 @@ async def select_per_flow(
     rows_by_id: dict[int, Row[Any]] = {}
     full: set[Flow] = set()
     for _ in range(MAX_PAGES):
-        rows = (await connection.execute(select_due(2 * enough, full))).all()
+        rows = connection.execute(select_due(2 * enough, full)).all()
         rows_by_id |= {row.id: row for row in rows}
         counts = Counter[Flow]((row.client, row.priority_rank) for row in rows_by_id.values())
         newly_full = {flow for flow, count in counts.items() if count >= enough} - full

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import Delete, Select, delete, insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Delete, Select, delete, insert, select
 
 from pipeline.domain.tasks.task import IdempotencyClaim
 from pipeline.errors import IdempotencyConflict
@@ -14,39 +13,39 @@ from pipeline.store.rows import task_codec
 from pipeline.store.tables import IDEMPOTENCY_KEYS, TASKS
 
 
-async def find_original(connection: AsyncConnection, claim: IdempotencyClaim, now: datetime) -> int | None:
+def find_original(connection: Connection, claim: IdempotencyClaim, now: datetime) -> int | None:
     """Return the id of the task that was created with the key, if there is one.
 
     Raises ``IdempotencyConflict`` if the key was used for another request. A damaged row, which leads to no task, is
     deleted.
     """
     digest = task_codec.key_digest(claim.key)
-    row = (await connection.execute(_select_key(digest, now))).one_or_none()
+    row = connection.execute(_select_key(digest, now)).one_or_none()
     if row is None:
         return None
     if row.fingerprint != claim.fingerprint:
         raise IdempotencyConflict("This Idempotency-Key was already used for another request; use a new key.")
-    if isinstance(row.task_id, int) and (await connection.execute(_select_task_id(row.task_id))).first():
+    if isinstance(row.task_id, int) and connection.execute(_select_task_id(row.task_id)).first():
         return row.task_id
-    await connection.execute(_delete_key(digest))
+    connection.execute(_delete_key(digest))
     return None
 
 
-async def store_key(
-    connection: AsyncConnection, claim: IdempotencyClaim, task_id: int, now: datetime, expires_at: datetime
+def store_key(
+    connection: Connection, claim: IdempotencyClaim, task_id: int, now: datetime, expires_at: datetime
 ) -> None:
     """Store the key of a new task. Raises ``IntegrityError`` if another process has just stored the same key."""
     digest = task_codec.key_digest(claim.key)
-    await connection.execute(_delete_expired_key(digest, now))
+    connection.execute(_delete_expired_key(digest, now))
     row = {"key_sha256": digest, "fingerprint": claim.fingerprint, "task_id": task_id, "expires_at": expires_at}
-    await connection.execute(insert(IDEMPOTENCY_KEYS), row)
+    connection.execute(insert(IDEMPOTENCY_KEYS), row)
 
 
-async def prune_keys(connection: AsyncConnection, now: datetime, limit: int) -> int:
+def prune_keys(connection: Connection, now: datetime, limit: int) -> int:
     """Delete up to ``limit`` expired keys; return the number."""
-    digests = (await connection.scalars(_select_expired_keys(now, limit))).all()
+    digests = connection.scalars(_select_expired_keys(now, limit)).all()
     if digests:
-        await connection.execute(_delete_expired_keys(digests, now))
+        connection.execute(_delete_expired_keys(digests, now))
     return len(digests)
 
 

@@ -6,8 +6,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, case, func, or_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Row, Select, and_, case, func, or_, select
 
 from pipeline.domain.tasks.task import Priority, Status
 from pipeline.ports import QueueStats
@@ -22,9 +21,9 @@ MAX_COUNTED_BYTES = 2**50
 """A recording of more bytes has a damaged size."""
 
 
-async def measure(connection: AsyncConnection, now: datetime) -> QueueStats:
+def measure(connection: Connection, now: datetime) -> QueueStats:
     """Return the amount of work that waits and runs."""
-    rows: list[Row[Any]] = list(await connection.execute(_select_live_totals(await seconds_per_byte(connection, 0.0))))
+    rows: list[Row[Any]] = list(connection.execute(_select_live_totals(seconds_per_byte(connection, 0.0))))
     known = [row for row in rows if row.priority_rank in task_codec.PRIORITY_OF_RANK]
     queued = {task_codec.PRIORITY_OF_RANK[row.priority_rank]: row for row in known if row.status == Status.QUEUED}
     ages_s = {priority: _age_s(row.oldest, now) for priority, row in queued.items()}
@@ -34,30 +33,30 @@ async def measure(connection: AsyncConnection, now: datetime) -> QueueStats:
         pending_audio_s=float(sum(row.pending_audio_s for row in known)),
         oldest_queued_s=max(ages_s.values(), default=0.0),
         oldest_s=dict.fromkeys(Priority, 0.0) | ages_s,
-        waiting_callbacks=(await connection.execute(_select_number_of_callbacks())).scalar_one(),
-        left_tasks=sum(row.tasks for row in rows if row not in known) + await _count_left(connection),
+        waiting_callbacks=connection.execute(_select_number_of_callbacks()).scalar_one(),
+        left_tasks=sum(row.tasks for row in rows if row not in known) + _count_left(connection),
     )
 
 
-async def seconds_per_byte(connection: AsyncConnection, default: float) -> float:
+def seconds_per_byte(connection: Connection, default: float) -> float:
     """Return the length of recent recordings divided by their size, or the default if none has finished yet."""
-    density = (await connection.execute(_select_recent_density())).one()
+    density = connection.execute(_select_recent_density()).one()
     return float(density.seconds) / float(density.size_bytes) if density.size_bytes else default
 
 
-async def count_queued_with_error(connection: AsyncConnection, code: str) -> int:
+def count_queued_with_error(connection: Connection, code: str) -> int:
     """Return the number of queued tasks that show an error of this code."""
-    return int((await connection.execute(_select_number_queued_with_error(code))).scalar_one())
+    return int(connection.execute(_select_number_queued_with_error(code)).scalar_one())
 
 
 def _age_s(oldest: object, now: datetime) -> float:
     return max(0.0, (now - oldest).total_seconds()) if isinstance(oldest, datetime) else 0.0
 
 
-async def _count_left(connection: AsyncConnection) -> int:
+def _count_left(connection: Connection) -> int:
     """Return the number of tasks that are left to a newer version, except those of a rank unknown to this one."""
     statements = _select_number_left(), _select_number_of_unknown_status()
-    return sum([(await connection.execute(statement)).scalar_one() for statement in statements])
+    return sum([connection.execute(statement).scalar_one() for statement in statements])
 
 
 def _select_recent_density() -> Select[float, int]:

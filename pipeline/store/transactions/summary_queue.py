@@ -7,8 +7,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Row, Select, Update, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Row, Select, Update, select, update
 
 from pipeline.domain.scheduling.due_choice import DueWork
 from pipeline.domain.summaries.summary import Summary
@@ -26,15 +25,15 @@ from pipeline.store.transactions.row_defects import ReportDefect
 from pipeline.store.transactions.unreadable_tasks import leave_to_newer
 
 
-async def choose_due(connection: AsyncConnection, owner: str, now: datetime, limit: int) -> list[int]:
+def choose_due(connection: Connection, owner: str, now: datetime, limit: int) -> list[int]:
     """Return the ids of up to ``limit`` tasks whose summary is due, shared between clients. Nothing is locked yet."""
-    held = [_due_work(row, now) for row in await connection.execute(_select_held(owner, now))]
-    rows = await select_per_flow(connection, partial(_select_due, now), limit)
+    held = [_due_work(row, now) for row in connection.execute(_select_held(owner, now))]
+    rows = select_per_flow(connection, partial(_select_due, now), limit)
     return choose_ids([_due_work(row, now) for row in rows], held, limit, now)
 
 
-async def claim(
-    connection: AsyncConnection,
+def claim(
+    connection: Connection,
     owner: str,
     now: datetime,
     lease_expires_at: datetime,
@@ -45,44 +44,42 @@ async def claim(
 
     A task whose summary options are damaged is completed without a summary.
     """
-    locked = set((await connection.scalars(_lock_due(chosen, now))).all())
+    locked = set(connection.scalars(_lock_due(chosen, now)).all())
     ids = [task_id for task_id in chosen if task_id in locked]
     if not ids:
         return []
-    read = await _read_leases(connection, ids, owner)
+    read = _read_leases(connection, ids, owner)
     for task_id, (_lease, defect) in read.items():
         if defect is not None:
             report_defect(defect)
-            await _set_aside(connection, task_id, defect, now)
+            _set_aside(connection, task_id, defect, now)
     readable = [task_id for task_id in ids if task_id in read and read[task_id][1] is None]
     if not readable:
         return []
-    await connection.execute(_update_owner(readable, owner, now, lease_expires_at))
-    leases = await _read_leases(connection, readable, owner)
+    connection.execute(_update_owner(readable, owner, now, lease_expires_at))
+    leases = _read_leases(connection, readable, owner)
     return [leases[task_id][0] for task_id in readable]
 
 
-async def renew(
-    connection: AsyncConnection, leases: Sequence[SummaryLease], lease_expires_at: datetime
-) -> frozenset[int]:
+def renew(connection: Connection, leases: Sequence[SummaryLease], lease_expires_at: datetime) -> frozenset[int]:
     """Renew leases; return the ids of the tasks whose summary the caller may not write any more."""
     lost = set()
     for lease in leases:
-        if not (await connection.execute(_update_leased(lease, {"summary_due_at": lease_expires_at}))).rowcount:
+        if not connection.execute(_update_leased(lease, {"summary_due_at": lease_expires_at})).rowcount:
             lost.add(lease.task_id)
     return frozenset(lost)
 
 
-async def finish(connection: AsyncConnection, lease: SummaryLease, outcome: Summary | TaskError, now: datetime) -> Task:
+def finish(connection: Connection, lease: SummaryLease, outcome: Summary | TaskError, now: datetime) -> Task:
     """Complete the task with its summary, or with the reason for its absence, and enqueue its callback."""
-    await _change_leased(connection, lease, _completed(now) | summary_codec.summary_columns(outcome))
-    task = await task_operations.get(connection, lease.task_id)
-    await enqueue_callback(connection, task, now)
+    _change_leased(connection, lease, _completed(now) | summary_codec.summary_columns(outcome))
+    task = task_operations.get(connection, lease.task_id)
+    enqueue_callback(connection, task, now)
     return task
 
 
-async def postpone(
-    connection: AsyncConnection,
+def postpone(
+    connection: Connection,
     lease: SummaryLease,
     due_at: datetime,
     error: TaskError | None,
@@ -96,34 +93,34 @@ async def postpone(
         values |= summary_codec.summary_columns(error)
     if not counted:
         values["summary_attempts"] = lease.attempts - 1
-    await _change_leased(connection, lease, values)
+    _change_leased(connection, lease, values)
 
 
-async def save(connection: AsyncConnection, task_id: int, summary: Summary, now: datetime) -> None:
+def save(connection: Connection, task_id: int, summary: Summary, now: datetime) -> None:
     """Store a summary that was requested separately from the task's run. Raises ``TaskNotFound``."""
-    await task_operations.get(connection, task_id)
-    await connection.execute(_update_task(task_id, summary_codec.summary_columns(summary) | {"updated_at": now}))
+    task_operations.get(connection, task_id)
+    connection.execute(_update_task(task_id, summary_codec.summary_columns(summary) | {"updated_at": now}))
 
 
-async def _read_leases(
-    connection: AsyncConnection, task_ids: Collection[int], owner: str
+def _read_leases(
+    connection: Connection, task_ids: Collection[int], owner: str
 ) -> dict[int, tuple[SummaryLease, RecordDefect | None]]:
-    rows = (await connection.execute(_select_leases(task_ids))).mappings().all()
+    rows = connection.execute(_select_leases(task_ids)).mappings().all()
     return {row["id"]: summary_codec.read_turn(row, owner) for row in rows}
 
 
-async def _set_aside(connection: AsyncConnection, task_id: int, defect: RecordDefect, now: datetime) -> None:
+def _set_aside(connection: Connection, task_id: int, defect: RecordDefect, now: datetime) -> None:
     """Leave a task to a newer version, or complete it without its summary."""
     if defect.newer:
-        await leave_to_newer(connection, [task_id])
+        leave_to_newer(connection, [task_id])
         return
     reason = summary_codec.summary_columns(TaskError(defect.code, defect.sentence))
-    await connection.execute(_update_task(task_id, _completed(now) | reason))
-    await enqueue_callback(connection, await task_operations.get(connection, task_id), now)
+    connection.execute(_update_task(task_id, _completed(now) | reason))
+    enqueue_callback(connection, task_operations.get(connection, task_id), now)
 
 
-async def _change_leased(connection: AsyncConnection, lease: SummaryLease, values: Mapping[str, Any]) -> None:
-    if not (await connection.execute(_update_leased(lease, values))).rowcount:
+def _change_leased(connection: Connection, lease: SummaryLease, values: Mapping[str, Any]) -> None:
+    if not connection.execute(_update_leased(lease, values)).rowcount:
         raise LeaseLost(f"The summary of task {lease.task_id} passed to another owner, or is no longer wanted.")
 
 

@@ -6,8 +6,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, Update, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Row, Select, Update, select, update
 
 from pipeline.domain.tasks.task import Status
 from pipeline.store.rows.row_reader import RowReader, media_prefix
@@ -20,42 +19,42 @@ IDS_PER_QUERY = 500
 """Values in one ``IN (…)``. SQLite takes at most 32,766 parameters."""
 
 
-async def expire(connection: AsyncConnection, older_than: datetime, limit: int) -> list[str]:
+def expire(connection: Connection, older_than: datetime, limit: int) -> list[str]:
     """Delete up to ``limit`` of the oldest finished tasks; return their media prefixes."""
-    return await _delete(connection, _lock_expired(older_than, limit))
+    return _delete(connection, _lock_expired(older_than, limit))
 
 
-async def delete_unawaited(connection: AsyncConnection, now: datetime, limit: int) -> list[str]:
+def delete_unawaited(connection: Connection, now: datetime, limit: int) -> list[str]:
     """Delete up to ``limit`` tasks that no client waits for any more; return their media prefixes."""
-    return await _delete(connection, _lock_unawaited(now, limit))
+    return _delete(connection, _lock_unawaited(now, limit))
 
 
-async def delete_expired_media(
-    connection: AsyncConnection, older_than: datetime, limit: int, statuses: Collection[Status]
+def delete_expired_media(
+    connection: Connection, older_than: datetime, limit: int, statuses: Collection[Status]
 ) -> list[str]:
     """Release the recordings of up to ``limit`` finished tasks; return their media prefixes."""
-    rows = (await connection.execute(_lock_with_recording(older_than, limit, statuses))).all()
+    rows = connection.execute(_lock_with_recording(older_than, limit, statuses)).all()
     if rows:
-        await connection.execute(_update_without_recording([row.id for row in rows]))
+        connection.execute(_update_without_recording([row.id for row in rows]))
     for row in rows:
         for table in PREPARED_TABLES:
-            await connection.execute(delete_of_task(table, row.id))
+            connection.execute(delete_of_task(table, row.id))
     return _readable_prefixes(rows)
 
 
-async def live_prefixes(connection: AsyncConnection, prefixes: Collection[str], *, transcribed: bool) -> set[str]:
+def live_prefixes(connection: Connection, prefixes: Collection[str], *, transcribed: bool) -> set[str]:
     """Return those of the media prefixes that belong to a task."""
     names, live = sorted(prefixes), set[str]()
     for start in range(0, len(names), IDS_PER_QUERY):
         some = names[start : start + IDS_PER_QUERY]
-        live.update(await connection.scalars(_select_prefixes(some, transcribed=transcribed)))
+        live.update(connection.scalars(_select_prefixes(some, transcribed=transcribed)))
     return live
 
 
-async def _delete(connection: AsyncConnection, locked: Select[Any]) -> list[str]:
-    rows = (await connection.execute(locked)).all()
+def _delete(connection: Connection, locked: Select[Any]) -> list[str]:
+    rows = connection.execute(locked).all()
     if rows:
-        await connection.execute(delete_tasks([row.id for row in rows]))
+        connection.execute(delete_tasks([row.id for row in rows]))
     return _readable_prefixes(rows)
 
 

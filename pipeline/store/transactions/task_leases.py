@@ -6,8 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, CompoundSelect, Select, Update, insert, select, tuple_, union, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, CompoundSelect, Connection, Select, Update, insert, select, tuple_, union, update
 
 from pipeline.domain.links.platforms import CrawlRecord
 from pipeline.domain.tasks.task import Task
@@ -22,55 +21,55 @@ EXPIRED_AGO = timedelta(seconds=1)
 """An ended lease is stored as one that expired so long ago."""
 
 
-async def renew(connection: AsyncConnection, leases: Sequence[Lease], lease_expires_at: datetime) -> frozenset[int]:
+def renew(connection: Connection, leases: Sequence[Lease], lease_expires_at: datetime) -> frozenset[int]:
     """Renew leases; return the ids of the tasks that the caller has lost."""
-    await connection.execute(_update_expiry(leases, lease_expires_at))
-    rows = await connection.execute(_select_fences([lease.task_id for lease in leases]))
+    connection.execute(_update_expiry(leases, lease_expires_at))
+    rows = connection.execute(_select_fences([lease.task_id for lease in leases]))
     held = {Lease(row.id, row.fence) for row in rows}
     return frozenset(lease.task_id for lease in leases if lease not in held)
 
 
-async def owners(connection: AsyncConnection, now: datetime) -> frozenset[str]:
+def owners(connection: Connection, now: datetime) -> frozenset[str]:
     """Return the owners of task leases, and of callback and summary leases that have not expired."""
-    names = await connection.scalars(_select_owners(now))
+    names = connection.scalars(_select_owners(now))
     return frozenset(name for name in names if isinstance(name, str))
 
 
-async def expire_of(connection: AsyncConnection, owner: str, now: datetime) -> None:
+def expire_of(connection: Connection, owner: str, now: datetime) -> None:
     """End every lease of an owner."""
-    await connection.execute(_update_expired_tasks(owner, now - EXPIRED_AGO))
-    await connection.execute(_update_expired_callbacks(owner, now))
-    await connection.execute(_update_expired_summaries(owner, now))
+    connection.execute(_update_expired_tasks(owner, now - EXPIRED_AGO))
+    connection.execute(_update_expired_callbacks(owner, now))
+    connection.execute(_update_expired_summaries(owner, now))
 
 
-async def lock_leased_task(connection: AsyncConnection, lease: Lease) -> Task:
+def lock_leased_task(connection: Connection, lease: Lease) -> Task:
     """Lock the task of a lease until the transaction ends, and return it. Raises ``LeaseLost``."""
-    row = (await connection.execute(_lock_leased(lease))).mappings().one_or_none()
+    row = connection.execute(_lock_leased(lease)).mappings().one_or_none()
     if row is None:
         raise _lease_lost_error(lease)
     return task_codec.read_task(row)
 
 
-async def change_leased_task(connection: AsyncConnection, lease: Lease, values: Mapping[str, Any]) -> None:
+def change_leased_task(connection: Connection, lease: Lease, values: Mapping[str, Any]) -> None:
     """Set columns of the task of a lease. Raises ``LeaseLost``."""
-    if not (await connection.execute(_update_leased(lease, values))).rowcount:
+    if not connection.execute(_update_leased(lease, values)).rowcount:
         raise _lease_lost_error(lease)
 
 
-async def update_task(connection: AsyncConnection, lease: Lease, changes: Mapping[str, Any], now: datetime) -> None:
+def update_task(connection: Connection, lease: Lease, changes: Mapping[str, Any], now: datetime) -> None:
     """Set fields of the task (names of ``Task``). ``split_done`` charges the recording to the task's client."""
-    await change_leased_task(connection, lease, task_codec.columns_of(changes) | {"updated_at": now})
+    change_leased_task(connection, lease, task_codec.columns_of(changes) | {"updated_at": now})
     if changes.get("split_done"):
-        await charge_recording(connection, lease.task_id, now)
+        charge_recording(connection, lease.task_id, now)
 
 
-async def save_crawl_record(connection: AsyncConnection, lease: Lease, record: CrawlRecord, now: datetime) -> None:
+def save_crawl_record(connection: Connection, lease: Lease, record: CrawlRecord, now: datetime) -> None:
     """Store the record of the task's link in place of an earlier one."""
-    await lock_leased_task(connection, lease)
-    await connection.execute(delete_of_task(CRAWL_RECORDS, lease.task_id))
+    lock_leased_task(connection, lease)
+    connection.execute(delete_of_task(CRAWL_RECORDS, lease.task_id))
     row = {"task_id": lease.task_id, "record": crawl_codec.crawl_to_json(record)}
-    await connection.execute(insert(CRAWL_RECORDS), row)
-    await change_leased_task(connection, lease, {"updated_at": now})
+    connection.execute(insert(CRAWL_RECORDS), row)
+    change_leased_task(connection, lease, {"updated_at": now})
 
 
 def _lease_lost_error(lease: Lease) -> LeaseLost:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import Delete, Select, Update, and_, case, delete, insert, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Delete, RowMapping, Select, Update, and_, case, delete, insert, or_, select, update
 
 from pipeline.domain.links.platforms import CrawlRecord
 from pipeline.domain.tasks.client import Client
@@ -33,8 +31,8 @@ from pipeline.store.transactions.row_defects import ReportDefect, require_readab
 from pipeline.store.transactions.task_filters import has_transcript, select_page, select_total
 
 
-async def create(
-    connection: AsyncConnection,
+def create(
+    connection: Connection,
     new: NewTask,
     claim: IdempotencyClaim | None,
     client: Client | None,
@@ -45,79 +43,77 @@ async def create(
 
     Raises ``IntegrityError`` if another process has just stored the same key.
     """
-    if claim and (task_id := await idempotency.find_original(connection, claim, now)):
-        return await get(connection, task_id), False
+    if claim and (task_id := idempotency.find_original(connection, claim, now)):
+        return get(connection, task_id), False
     if client:
-        await client_usage.refuse_beyond_limits(connection, client, now)
-    result = await connection.execute(insert(TASKS), task_codec.new_task_row(new, now))
+        client_usage.refuse_beyond_limits(connection, client, now)
+    result = connection.execute(insert(TASKS), task_codec.new_task_row(new, now))
     task_id = cast("tuple[int]", result.inserted_primary_key)[0]
     if claim:
-        await idempotency.store_key(connection, claim, task_id, now, expires_at)
-    return await get(connection, task_id), True
+        idempotency.store_key(connection, claim, task_id, now, expires_at)
+    return get(connection, task_id), True
 
 
-async def get(connection: AsyncConnection, task_id: int, *, with_result: bool = False) -> Task:
-    """Return the task, with its transcript if requested. Raises ``TaskNotFound``."""
-    if not 0 < task_id <= MAX_ID:
-        raise _not_found_error(task_id)
-    result = await connection.execute(_select_tasks(with_result=with_result).where(TASKS.c.id == task_id))
-    row = result.mappings().one_or_none()
-    if row is None:
-        raise _not_found_error(task_id)
-    # In a thread, because reading the transcript of hours of audio takes a second.
-    return await asyncio.to_thread(task_codec.read_task, dict(row)) if with_result else task_codec.read_task(row)
+def get(connection: Connection, task_id: int) -> Task:
+    """Return the task without its transcript. Raises ``TaskNotFound``."""
+    return task_codec.read_task(_row(connection, task_id, with_result=False))
 
 
-async def get_existing(connection: AsyncConnection, task_id: int) -> Task:
+def row_with_transcript(connection: Connection, task_id: int) -> dict[str, Any]:
+    """Return the row of a task and of its transcript, for ``task_codec``. Raises ``TaskNotFound``."""
+    return dict(_row(connection, task_id, with_result=True))
+
+
+def get_existing(connection: Connection, task_id: int) -> Task:
     """Return a task that this transaction has locked or changed."""
-    rows = await connection.execute(_select_tasks(with_result=False).where(TASKS.c.id == task_id))
+    rows = connection.execute(_select_tasks(with_result=False).where(TASKS.c.id == task_id))
     return task_codec.read_task(rows.mappings().one())
 
 
-async def crawl_record(connection: AsyncConnection, task_id: int, report_defect: ReportDefect) -> CrawlRecord | None:
+def crawl_record(connection: Connection, task_id: int, report_defect: ReportDefect) -> CrawlRecord | None:
     """Return the stored record of the task's link. Raises ``TaskNotFound``; ``RecordUnreadable`` if it is damaged."""
-    await get(connection, task_id)
-    row = (await connection.execute(_select_crawl_record(task_id))).mappings().one_or_none()
+    get(connection, task_id)
+    row = connection.execute(_select_crawl_record(task_id)).mappings().one_or_none()
     return None if row is None else require_readable(crawl_codec.read_crawl(row), report_defect)
 
 
-async def page(connection: AsyncConnection, query: TaskQuery) -> TaskPage:
+def page(connection: Connection, query: TaskQuery) -> TaskPage:
     """Return a page of the tasks that match."""
-    total_count = (await connection.execute(select_total(query))).scalar_one()
-    ids = (await connection.scalars(select_page(query))).all()
-    rows = await connection.execute(_select_tasks(with_result=query.include_result).where(TASKS.c.id.in_(ids)))
+    total_count = connection.execute(select_total(query)).scalar_one()
+    ids = connection.scalars(select_page(query)).all()
+    rows = connection.execute(_select_tasks(with_result=query.include_result).where(TASKS.c.id.in_(ids)))
     tasks = {row["id"]: task_codec.read_task(row) for row in rows.mappings()}
     return TaskPage(tuple(tasks[task_id] for task_id in ids if task_id in tasks), total_count)
 
 
-async def cancel(connection: AsyncConnection, task_id: int, now: datetime) -> Task:
+def cancel(connection: Connection, task_id: int, now: datetime) -> Task:
     """Cancel a task that waits or runs."""
-    return await _move(connection, task_id, _update_cancelled(task_id, now), CANCEL_REFUSED)
+    return _move(connection, task_id, _update_cancelled(task_id, now), CANCEL_REFUSED)
 
 
-async def retry(connection: AsyncConnection, task_id: int, now: datetime, client: Client | None = None) -> Task:
+def retry(connection: Connection, task_id: int, now: datetime, client: Client | None = None) -> Task:
     """Queue a failed or cancelled task again, or make its summary due if only that is missing."""
-    refusal = await _refusal_of_retry(connection, task_id, now, client)
-    task = await _move(connection, task_id, _update_requeued(task_id, now), RETRY_REFUSED)
+    refusal = _refusal_of_retry(connection, task_id, now, client)
+    task = _move(connection, task_id, _update_requeued(task_id, now), RETRY_REFUSED)
     if refusal:  # after the move, because a conflict takes precedence; the transaction rolls the move back
         raise refusal
-    await withdraw_callbacks(connection, task_id)
-    if (await connection.execute(_update_summary_due(task_id, now))).rowcount:
-        return await get(connection, task_id)
+    withdraw_callbacks(connection, task_id)
+    if connection.execute(_update_summary_due(task_id, now)).rowcount:
+        return get(connection, task_id)
     return task
 
 
-async def _refusal_of_retry(
-    connection: AsyncConnection, task_id: int, now: datetime, client: Client | None
+def _refusal_of_retry(
+    connection: Connection, task_id: int, now: datetime, client: Client | None
 ) -> QuotaExceeded | None:
     """Return the error if the client may not have the task in the queue again; audio charged already does not count."""
     if client is None or not client.limited:
         return None
-    task = await get(connection, task_id)
+    task = get(connection, task_id)
     if task.client != client.name:  # an administrator retries another client's task
         return None
     try:
-        await client_usage.refuse_beyond_limits(
+        client_usage.refuse_beyond_limits(
             connection, replace(client, max_audio_s=None) if task.split_done else client, now
         )
     except QuotaExceeded as refusal:
@@ -125,26 +121,36 @@ async def _refusal_of_retry(
     return None
 
 
-async def extend_wait(connection: AsyncConnection, task_id: int, until: datetime) -> None:
+def extend_wait(connection: Connection, task_id: int, until: datetime) -> None:
     """Extend the time until which a client is known to wait for the task."""
-    await connection.execute(_update_awaited_until(task_id, until))
+    connection.execute(_update_awaited_until(task_id, until))
 
 
-async def delete_task(connection: AsyncConnection, task_id: int) -> str:
+def delete_task(connection: Connection, task_id: int) -> str:
     """Delete a task and everything that belongs to it; return its media prefix."""
-    task = await get(connection, task_id)
-    if not (await connection.execute(delete_tasks([task_id]))).rowcount:
+    task = get(connection, task_id)
+    if not connection.execute(delete_tasks([task_id])).rowcount:
         raise _not_found_error(task_id)  # another process has deleted it since
     return task.media_prefix
 
 
-async def _move(connection: AsyncConnection, task_id: int, statement: Update, refusal: str) -> Task:
+def _move(connection: Connection, task_id: int, statement: Update, refusal: str) -> Task:
     """Run a conditional update of a task. Raises ``TaskStateConflict`` if it changed nothing, ``TaskNotFound``."""
-    moved = task_id <= MAX_ID and (await connection.execute(statement)).rowcount
-    task = await get(connection, task_id)
+    moved = task_id <= MAX_ID and connection.execute(statement).rowcount
+    task = get(connection, task_id)
     if not moved:
         raise TaskStateConflict(refusal_sentence(task, refusal))
     return task
+
+
+def _row(connection: Connection, task_id: int, *, with_result: bool) -> RowMapping:
+    if not 0 < task_id <= MAX_ID:
+        raise _not_found_error(task_id)
+    result = connection.execute(_select_tasks(with_result=with_result).where(TASKS.c.id == task_id))
+    row = result.mappings().one_or_none()
+    if row is None:
+        raise _not_found_error(task_id)
+    return row
 
 
 def _not_found_error(task_id: int) -> TaskNotFound:

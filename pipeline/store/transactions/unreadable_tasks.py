@@ -7,8 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import CompoundSelect, Integer, Select, Update, and_, cast, or_, select, union_all, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import CompoundSelect, Connection, Integer, Select, Update, and_, cast, or_, select, union_all, update
 
 from pipeline.domain.tasks.record_defect import RecordDefect
 from pipeline.domain.tasks.task import Status, Task
@@ -32,37 +31,35 @@ MAX_DATETIME = datetime.max.replace(tzinfo=UTC)
 """The latest time. SQLite may hold a later text, which is not a time."""
 
 
-async def set_aside(
-    connection: AsyncConnection, tasks: Sequence[Task], now: datetime, report_defect: ReportDefect
-) -> list[Task]:
+def set_aside(connection: Connection, tasks: Sequence[Task], now: datetime, report_defect: ReportDefect) -> list[Task]:
     """Fail the damaged ones of unreadable tasks and leave the others to a newer version; return those that failed."""
     left = [task.id for task in tasks if task.defect and task.defect.newer]
     if left:
-        await leave_to_newer(connection, left)
+        leave_to_newer(connection, left)
     failed = []
     for task in tasks:
         if task.defect is not None:
             report_defect(task.defect)
             if not task.defect.newer:
-                failed.append(await _fail_damaged(connection, task.id, task.defect, now))
+                failed.append(_fail_damaged(connection, task.id, task.defect, now))
     return failed
 
 
-async def leave_to_newer(connection: AsyncConnection, task_ids: Collection[int]) -> None:
+def leave_to_newer(connection: Connection, task_ids: Collection[int]) -> None:
     """Mark tasks as left to a newer version, so that this version does not read them again."""
-    await connection.execute(_update_left_by(task_ids, vocabulary_digest()))
+    connection.execute(_update_left_by(task_ids, vocabulary_digest()))
 
 
-async def find_unreachable(connection: AsyncConnection, limit: int) -> list[int]:
+def find_unreachable(connection: Connection, limit: int) -> list[int]:
     """Return the ids of tasks that no claim finds. This check locks nothing; it precedes ``fail_unreachable``."""
-    return list(await connection.scalars(_select_unreachable(limit)))
+    return list(connection.scalars(_select_unreachable(limit)))
 
 
-async def fail_unreachable(
-    connection: AsyncConnection, task_ids: Sequence[int], now: datetime, report_defect: ReportDefect
+def fail_unreachable(
+    connection: Connection, task_ids: Sequence[int], now: datetime, report_defect: ReportDefect
 ) -> list[Task]:
     """Fail those of the tasks whose damaged row hides them from every claim; return them."""
-    rows = (await connection.execute(_lock_tasks(task_ids))).mappings().all()
+    rows = connection.execute(_lock_tasks(task_ids)).mappings().all()
     tasks = [task_codec.read_task(row) for row in rows]
     tasks = [task for task in tasks if task.finished_at is None]
     running = [task for task in tasks if task.defect is None and task.status is Status.PROCESSING]
@@ -72,14 +69,14 @@ async def fail_unreachable(
         if task.lease_expires_at is None and task.summary.due_at is None
     ]
     unreadable = [task for task in tasks if task.defect is not None]
-    return await set_aside(connection, unreadable + without_lease, now, report_defect)
+    return set_aside(connection, unreadable + without_lease, now, report_defect)
 
 
-async def _fail_damaged(connection: AsyncConnection, task_id: int, defect: RecordDefect, now: datetime) -> Task:
+def _fail_damaged(connection: Connection, task_id: int, defect: RecordDefect, now: datetime) -> Task:
     """Fail a task whose row is damaged, and enqueue its callback if its URL can be read."""
-    await connection.execute(_update_failed(task_id, defect.code, defect.sentence, now))
-    task = await get_existing(connection, task_id)
-    await enqueue_callback(connection, task, now)
+    connection.execute(_update_failed(task_id, defect.code, defect.sentence, now))
+    task = get_existing(connection, task_id)
+    enqueue_callback(connection, task, now)
     return task
 
 

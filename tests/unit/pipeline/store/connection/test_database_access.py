@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import override
 
 from pipeline.domain.durability import Durability
@@ -35,16 +35,16 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
     await opened.close()
 
 
-async def _run(connection: AsyncConnection, statement: str) -> None:
-    await connection.execute(text(statement))
+def _run(connection: Connection, statement: str) -> None:
+    connection.execute(text(statement))
 
 
-async def _count(connection: AsyncConnection) -> int:
-    return int((await connection.execute(text("SELECT count(*) FROM birds"))).scalar_one())
+def _count(connection: Connection) -> int:
+    return int(connection.execute(text("SELECT count(*) FROM birds")).scalar_one())
 
 
-async def _pragma(connection: AsyncConnection, name: str) -> object:
-    return (await connection.execute(text(f"PRAGMA {name}"))).scalar_one()
+def _pragma(connection: Connection, name: str) -> object:
+    return connection.execute(text(f"PRAGMA {name}")).scalar_one()
 
 
 async def test_sqlite_is_set_up_for_many_processes(database: Database) -> None:
@@ -55,8 +55,24 @@ async def test_sqlite_is_set_up_for_many_processes(database: Database) -> None:
         assert await run(_pragma, "busy_timeout") == 1000
 
 
-async def _synchronous(connection: AsyncConnection) -> object:
-    return await _pragma(connection, "synchronous")
+def _fail_at_the_first_row(connection: Connection) -> None:
+    rows = connection.execute(text("SELECT name FROM birds"))
+    for _ in rows:
+        raise LeaseLost("It is lost.")
+
+
+async def test_a_read_that_failed_halfway_leaves_its_connection_at_no_old_moment(database: Database) -> None:
+    flock = ", ".join(f"('starling {number}')" for number in range(9))
+    await database.write(_run, f"INSERT INTO birds VALUES {flock}")
+    with pytest.raises(LeaseLost) as failure:  # its traceback keeps the rows alive
+        await database.read(_fail_at_the_first_row)
+    await database.write(_run, "INSERT INTO birds VALUES ('wren')")
+    assert await database.read(_count) == 10
+    assert failure.value.message == "It is lost."
+
+
+def _synchronous(connection: Connection) -> object:
+    return _pragma(connection, "synchronous")
 
 
 async def test_only_what_is_made_again_does_not_wait_for_the_disk(tmp_path: Path) -> None:
@@ -73,13 +89,13 @@ async def test_with_normal_durability_no_commit_waits(tmp_path: Path) -> None:
     await database.close()
 
 
-async def _promise(connection: AsyncConnection) -> object:
-    return await _synchronous(connection)
+def _promise(connection: Connection) -> object:
+    return _synchronous(connection)
 
 
 async def test_a_transaction_that_raises_changes_nothing(database: Database) -> None:
-    async def work(connection: AsyncConnection) -> None:
-        await _run(connection, "INSERT INTO birds VALUES ('starling')")
+    def work(connection: Connection) -> None:
+        _run(connection, "INSERT INTO birds VALUES ('starling')")
         raise LookupError
 
     with pytest.raises(LookupError):
@@ -123,9 +139,9 @@ def _server_error(code: int) -> OperationalError:
 async def test_the_server_may_ask_for_a_transaction_again(server_database: Database, code: int) -> None:
     failures = TRANSACTION_ATTEMPTS - 1
 
-    async def work(connection: AsyncConnection) -> str:
+    def work(connection: Connection) -> str:
         nonlocal failures
-        await _run(connection, f"INSERT INTO birds VALUES ('attempt {failures}')")
+        _run(connection, f"INSERT INTO birds VALUES ('attempt {failures}')")
         if failures:
             failures -= 1
             raise _server_error(code)
@@ -138,7 +154,7 @@ async def test_the_server_may_ask_for_a_transaction_again(server_database: Datab
 async def test_the_server_may_not_ask_for_ever(server_database: Database) -> None:
     attempts = 0
 
-    async def work(_connection: AsyncConnection) -> None:
+    def work(_connection: Connection) -> None:
         nonlocal attempts
         attempts += 1
         raise _server_error(1213)
@@ -151,7 +167,7 @@ async def test_the_server_may_not_ask_for_ever(server_database: Database) -> Non
 async def test_other_failures_are_not_tried_again(server_database: Database) -> None:
     attempts = 0
 
-    async def work(_connection: AsyncConnection) -> None:
+    def work(_connection: Connection) -> None:
         nonlocal attempts
         attempts += 1
         raise _server_error(2013)
@@ -166,13 +182,14 @@ async def test_a_transaction_that_fails_after_its_caller_was_cancelled_is_no_def
 ) -> None:
     caplog.set_level(logging.INFO, "pipeline.store.connection.database_access")
     gc.freeze()  # only what is made from here on is collected below
-    begun, goes_on = asyncio.Event(), asyncio.Event()
+    begun, goes_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
     reported: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
+    loop.set_exception_handler(lambda _loop, context: reported.append(context))
 
-    async def work(_connection: AsyncConnection) -> None:
-        begun.set()
-        await goes_on.wait()
+    def work(_connection: Connection) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        goes_on.wait()
         raise LeaseLost("Task 1 ended.")
 
     caller = asyncio.create_task(database.write(work))
@@ -186,3 +203,34 @@ async def test_a_transaction_that_fails_after_its_caller_was_cancelled_is_no_def
 
     assert not reported
     assert "after its caller was cancelled: LeaseLost: Task 1 ended." in caplog.text
+
+
+async def test_a_transaction_is_committed_although_its_caller_is_cancelled(database: Database) -> None:
+    begun, goes_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def work(connection: Connection) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        goes_on.wait()
+        _run(connection, "INSERT INTO birds VALUES ('starling')")
+
+    caller = asyncio.create_task(database.write(work))
+    await begun.wait()
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    goes_on.set()
+    await database.write(_run, "INSERT INTO birds VALUES ('wren')")
+
+    assert await database.read(_count) == 2
+
+
+async def test_writers_run_in_order(database: Database) -> None:
+    order: list[int] = []
+
+    def work(_connection: Connection, number: int) -> None:
+        order.append(number)
+
+    await asyncio.gather(*(database.write(work, number) for number in range(20)))
+
+    assert order == list(range(20))

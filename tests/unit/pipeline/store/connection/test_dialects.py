@@ -18,6 +18,7 @@ from pipeline.store.tables import CLIENTS
     "url",
     [
         "sqlite+aiosqlite:////var/lib/tasks.db",
+        "sqlite:////var/lib/tasks.db",
         "mysql+asyncmy://user:word@host:3307/tasks?charset=utf8mb4",
         "mariadb+asyncmy://host/tasks",
     ],
@@ -30,7 +31,6 @@ def test_urls_that_can_be_used(url: str) -> None:
     ("url", "complaint"),
     [
         ("postgresql+asyncpg://user:hidden@host/tasks", "must begin with"),
-        ("sqlite:////var/lib/tasks.db", "must begin with"),
         ("mysql+pymysql://user:hidden@host/tasks", "must begin with"),
         ("sqlite+aiosqlite:///tasks.db", "absolute path"),
         ("sqlite+aiosqlite:///:memory:", "absolute path"),
