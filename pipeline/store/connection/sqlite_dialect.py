@@ -62,9 +62,8 @@ class DriverConnection(sqlite3.Connection):
         super().__init__(*args, **kwargs)
         self._cursors: WeakSet[sqlite3.Cursor] = WeakSet()
 
-    @override
-    def cursor(self, *args: Any, **kwargs: Any) -> sqlite3.Cursor:
-        cursor = super().cursor(*args, **kwargs)
+    def cursor(self, _factory: None = None) -> sqlite3.Cursor:  # type: ignore[override]  # SQLAlchemy names none
+        cursor = super().cursor()
         self._cursors.add(cursor)
         return cursor
 
