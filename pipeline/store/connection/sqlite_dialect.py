@@ -63,6 +63,7 @@ class DriverConnection(sqlite3.Connection):
         self._cursors: WeakSet[sqlite3.Cursor] = WeakSet()
 
     def cursor(self, _factory: None = None) -> sqlite3.Cursor:  # type: ignore[override]  # SQLAlchemy names none
+        """Return a new cursor, which the next rollback closes."""
         cursor = super().cursor()
         self._cursors.add(cursor)
         return cursor
