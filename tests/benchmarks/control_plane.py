@@ -39,7 +39,7 @@ LEAST_SHOWN = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round of tasks took; CPU in milliseconds a task, by process."""
+    """The figures of one round of tasks; CPU in milliseconds a task, by process."""
 
     seconds: float
     create_s: list[float]
@@ -140,7 +140,7 @@ def _measure(url: str, clip: bytes, tasks: int, clients: int) -> Round:
 
 
 async def _run(url: str, clip: bytes, tasks: int, clients: int) -> list[float]:
-    """Have the clients carry out the tasks; return the seconds that each creation took."""
+    """Run all tasks and return the seconds that each creation took."""
     numbers, create_s = iter(range(tasks)), list[float]()
 
     async def client(session: aiohttp.ClientSession) -> None:
